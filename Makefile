@@ -1,0 +1,71 @@
+# Everything runs in a .venv of the checkout; each step is done once, and again when what it is made
+# of has changed. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := $(shell find pixelfast -name '*.pyx' -o -name '*.pxd')
+
+.DEFAULT_GOAL := help
+.PHONY: help run test build dist bench locust lint sanitize clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+run: build ## set up, compile and start the server on 127.0.0.1:8080
+	@$(BIN)/pixelfast serve
+
+test: $(VENV)/.test ## set up, compile and run the tests
+	@$(BIN)/python -m pytest
+
+build: $(VENV)/.built ## only set up and compile: the command is .venv/bin/pixelfast
+
+dist: $(VENV)/.built ## make the sdist and the wheel in dist/
+	@$(PIP) build
+	@$(BIN)/python -m build --outdir dist
+
+bench: $(VENV)/.bench ## measure; writes benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks
+
+locust: $(VENV)/.bench ## load from locust; checks that every accepted event arrived
+	@$(BIN)/python -m benchmarks.run_locust
+
+lint: $(VENV)/.test ## ruff (lint and format) and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+sanitize: $(VENV)/.test ## the tests of the compiled modules under ASan and UBSan
+	@tests/sanitize.sh
+
+clean: ## remove what was made, but not pixelfast-data
+	rm -rf $(VENV) build dist pixelfast.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find pixelfast tests benchmarks -name '*.so' -delete -o -name '*.c' -delete -o -name '*.html' -delete
+	find pixelfast tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pixelfast needs Python 3.11 or newer; this is `$(PYTHON) --version`. Try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.venv pyproject.toml setup.py
+	@$(PIP) --group build
+	@echo "compiling pixelfast"
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.built
+	@$(PIP) --group test --group lint
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.built
+	@$(PIP) --group bench
+	@touch $@

@@ -1,0 +1,75 @@
+"""The effective settings as TOML, secrets masked: what `pixelfast check` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from pixelfast.config.schema import Config, unwrap
+from pixelfast.config.units import format_bytes
+
+__all__ = ["describe", "mask"]
+
+
+def mask(secret: str) -> str:
+    """Keep just enough of a secret to tell it from another.
+
+    >>> mask("wk_live_1234567890"), mask("short")
+    ('wk_live_…', '…')
+    """
+    return f"{secret[: min(8, len(secret) // 2)]}…" if len(secret) >= 12 else "…"
+
+
+def describe(config: Config) -> str:
+    """Write the whole of `config` as TOML, every default filled in, every secret masked."""
+    return "\n".join(_table(config, "")).strip() + "\n"
+
+
+def _table(struct: msgspec.Struct, path: str) -> Iterator[str]:
+    """A struct's plain fields first, then its tables, as TOML wants them."""
+    later: list[tuple[str, Any]] = []
+    tag_field = struct.__struct_config__.tag_field
+    for field in msgspec.structs.fields(type(struct)):
+        value = getattr(struct, field.name)
+        name = field.encode_name
+        if isinstance(value, msgspec.Struct) or (
+            isinstance(value, tuple) and value and isinstance(value[0], msgspec.Struct)
+        ):
+            later.append((name, value))
+        elif value is not None:
+            yield f"{name} = {_value(value, unwrap(msgspec.inspect.type_info(field.type))[1])}"
+        if name == "name" and tag_field:
+            yield f'{tag_field} = "{struct.__struct_config__.tag}"'
+    for name, value in later:
+        dotted = f"{path}.{name}" if path else name
+        if isinstance(value, msgspec.Struct):
+            yield f"\n[{dotted}]"
+            yield from _table(value, dotted)
+        else:
+            for item in value:
+                yield f"\n[[{dotted}]]"
+                yield from _table(item, dotted)
+
+
+def _value(value: object, extra: dict[str, Any]) -> str:
+    if isinstance(value, dict):
+        return (
+            "{ "
+            + ", ".join(f"{json.dumps(k)} = {_value(v, extra)}" for k, v in value.items())
+            + " }"
+        )
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_value(item, extra) for item in value) + "]"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if extra.get("unit") == "B" and isinstance(value, int):
+        return f'"{format_bytes(value)}"'
+    if isinstance(value, str):
+        return json.dumps(mask(value) if extra.get("secret") else value, ensure_ascii=False)
+    return repr(value)

@@ -1,0 +1,236 @@
+"""What can be set: a frozen struct for each section of the settings file.
+
+Every field has its default, its meaning as `description`, and its unit: in the name (`_s`, seconds;
+`_ms`, milliseconds) or as the type `Size` (bytes; a text such as "64MiB" in the file).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta, Struct, inspect
+
+__all__ = [
+    "Config",
+    "Destination",
+    "FileDestination",
+    "HttpDestination",
+    "Log",
+    "RudderstackDestination",
+    "Server",
+    "Source",
+    "Spool",
+    "WriteKey",
+    "unwrap",
+]
+
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z",
+        extra={"allowed": "1 to 63 letters, digits, - or _, the first a letter or digit"},
+    ),
+]
+Secret = Annotated[str, Meta(min_length=1, extra={"secret": True})]
+
+
+class Server(Struct, frozen=True, kw_only=True):
+    """`[server]`: where pixels come in."""
+
+    listen: Annotated[
+        tuple[str, ...],
+        Meta(min_length=1, description="addresses to take pixels at", extra={"kind": "address"}),
+    ] = ("127.0.0.1:8080",)
+    admin: Annotated[
+        str,
+        Meta(description='address of health and metrics; "" for none', extra={"kind": "address?"}),
+    ] = "127.0.0.1:8081"
+    workers: Annotated[int, Meta(ge=0, le=1024, description="collectors; 0: one a core")] = 0
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="networks whose X-Forwarded-For and X-Real-IP are believed",
+            extra={"kind": "network"},
+        ),
+    ] = ("127.0.0.1/32", "::1/128")
+    always_200: Annotated[bool, Meta(description="answer 200 to every pixel, refused or not")] = (
+        False
+    )
+    max_connections: Annotated[
+        int, Meta(ge=1, description="open connections of one collector; over it 503")
+    ] = 20_000
+    header_timeout_s: Annotated[
+        float, Meta(gt=0, description="a request must be complete this long after its first byte")
+    ] = 10.0
+    idle_timeout_s: Annotated[
+        float, Meta(gt=0, description="a keep-alive connection without a request is closed")
+    ] = 75.0
+    drain_timeout_s: Annotated[
+        float, Meta(ge=0, description="how long a stop waits for work under way")
+    ] = 10.0
+
+
+class Spool(Struct, frozen=True, kw_only=True):
+    """`[spool]`: the event log on disk."""
+
+    ack: Annotated[
+        Literal["synced", "written", "received"],
+        Meta(description="what a 200 promises: on the disk, handed to the kernel, or in memory"),
+    ] = "synced"
+    max_bytes: Annotated[
+        int, Meta(ge=2**20, description="size of all segments; over it 503", extra={"unit": "B"})
+    ] = 20 * 2**30
+    segment_bytes: Annotated[
+        int,
+        Meta(ge=2**17, le=2**31, description="size of one segment file", extra={"unit": "B"}),
+    ] = 64 * 2**20
+    max_waiting_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**16,
+            description="events waiting for the disk, each collector; over it 503",
+            extra={"unit": "B"},
+        ),
+    ] = 32 * 2**20
+    max_wait_s: Annotated[
+        float, Meta(gt=0, description="the oldest event's wait for the disk; over it 503")
+    ] = 2.0
+
+
+class WriteKey(Struct, frozen=True, kw_only=True):
+    """A key that names its source; after `expires` it is refused with 401."""
+
+    key: Annotated[Secret, Meta(description="the key as pixels send it")]
+    expires: Annotated[
+        Annotated[datetime, Meta(tz=True)] | None,
+        Meta(description="an RFC 3339 date-time with its offset; absent: never"),
+    ] = None
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """`[[sources]]`: who sends, and how its pixels are read."""
+
+    name: Name
+    write_keys: Annotated[
+        tuple[WriteKey, ...],
+        Meta(min_length=1, description="keys of the source; several during a rotation"),
+    ]
+    enabled: Annotated[bool, Meta(description="false: its pixels are refused with 404")] = True
+    destinations: Annotated[
+        tuple[str, ...] | None, Meta(description="names of destinations; absent: all of them")
+    ] = None
+    numbers: Annotated[bool, Meta(description="turn numeric texts into numbers")] = True
+    booleans: Annotated[bool, Meta(description="turn true and false into booleans")] = False
+    strings: Annotated[tuple[str, ...], Meta(description="places that always stay texts")] = ()
+    force_numbers: Annotated[
+        tuple[str, ...], Meta(description="places that become numbers whatever their name")
+    ] = ()
+    ignore: Annotated[
+        tuple[str, ...], Meta(description="cache busters: top-level names left out silently")
+    ] = ("_", "z", "cb", "rand")
+    fill: Annotated[
+        tuple[Literal["ip", "referer", "locale"], ...],
+        Meta(description="context.ip, context.page.url, context.locale from the request"),
+    ] = ()
+    rate_limit: Annotated[
+        float, Meta(ge=0, description="events a second, all collectors together; 0: no limit")
+    ] = 0.0
+
+
+class _Batching(Struct, frozen=True, kw_only=True):
+    """What the destinations that send over HTTP have in common."""
+
+    name: Name
+    url: Annotated[str, Meta(description="where to send", extra={"kind": "url"})]
+    gzip: Annotated[bool, Meta(description="compress request bodies")] = False
+    max_age_s: Annotated[
+        float, Meta(gt=0, description="a batch leaves this long after its first event")
+    ] = 1.0
+    timeout_s: Annotated[float, Meta(gt=0, description="one request, from connect to answer")] = (
+        30.0
+    )
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="making a connection")] = 5.0
+    retry_first_s: Annotated[float, Meta(gt=0, description="upper bound of the first wait")] = 0.5
+    retry_most_s: Annotated[float, Meta(gt=0, description="upper bound of every later wait")] = 60.0
+
+
+class FileDestination(Struct, frozen=True, kw_only=True, tag_field="type", tag="file"):
+    """Newline-delimited JSON in files that are rotated by size and age."""
+
+    name: Name
+    path: Annotated[str, Meta(description='a folder; "": <data_dir>/events/<name>')] = ""
+    rotate_bytes: Annotated[
+        int, Meta(ge=1024, description="a file is closed at this size", extra={"unit": "B"})
+    ] = 64 * 2**20
+    rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
+
+
+class HttpDestination(_Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):
+    """POST requests with batches of events."""
+
+    format: Annotated[
+        Literal["json_array", "ndjson", "single"],
+        Meta(description="one array, one event a line, or one request an event"),
+    ] = "json_array"
+    headers: Annotated[
+        dict[str, str], Meta(description="added to every request", extra={"secret": True})
+    ] = {}
+    username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
+    password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
+    bearer_token: Annotated[Secret | None, Meta(description="HTTP bearer authentication")] = None
+    max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 500
+    max_bytes: Annotated[
+        int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
+    ] = 2**20
+
+
+class RudderstackDestination(
+    _Batching, frozen=True, kw_only=True, tag_field="type", tag="rudderstack"
+):
+    """A RudderStack data plane: POST {url}/v1/batch."""
+
+    write_key: Annotated[Secret, Meta(description="write key of the RudderStack source")]
+    max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 1000
+    max_bytes: Annotated[
+        int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
+    ] = 1_900_000
+
+
+Destination: TypeAlias = FileDestination | HttpDestination | RudderstackDestination
+
+
+class Log(Struct, frozen=True, kw_only=True):
+    """`[log]`: what pixelfast says, on standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least that is said")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "console", "json"], Meta(description="auto: console on a terminal")
+    ] = "auto"
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All settings. An empty `sources` stands for the demo source of a first try."""
+
+    data_dir: Annotated[str, Meta(min_length=1, description="everything pixelfast keeps")] = (
+        "./pixelfast-data"
+    )
+    server: Server = Server()
+    spool: Spool = Spool()
+    log: Log = Log()
+    sources: tuple[Source, ...] = ()
+    destinations: tuple[Destination, ...] = (FileDestination(name="archive"),)
+
+
+def unwrap(kind: inspect.Type) -> tuple[Any, dict[str, Any]]:
+    """Take `Annotated` and `| None` off a field's type: the plain type, and the extras."""
+    extra: dict[str, Any] = {}
+    while isinstance(kind, inspect.Metadata | inspect.UnionType):
+        if isinstance(kind, inspect.Metadata):
+            extra |= kind.extra or {}
+            kind = kind.type
+        else:
+            kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))
+    return kind, extra

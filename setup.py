@@ -1,0 +1,60 @@
+"""Compiles the hot path. Everything else about the package stands in pyproject.toml.
+
+Switches by environment, for developers:
+    PIXELFAST_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (see `make sanitize`)
+    PIXELFAST_TRACE=1      line tracing for coverage and profilers
+    PIXELFAST_ANNOTATE=1   an HTML page beside each module that shows where Python is called
+    PIXELFAST_WERROR=1     the C compiler's warnings are errors, as in CI
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from Cython.Compiler import Options
+from setuptools import Extension, setup
+
+
+def switched_on(name: str) -> bool:
+    return os.environ.get(f"PIXELFAST_{name}") == "1"
+
+
+if sys.platform != "linux":
+    raise SystemExit("pixelfast runs on Linux: it uses eventfd, fdatasync and SO_REUSEPORT")
+
+Options.warning_errors = True
+directives = {
+    "language_level": "3",
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "freethreading_compatible": True,
+    "embedsignature": True,
+    "autotestdict": False,
+    "linetrace": switched_on("TRACE"),
+}
+compile_flags = ["-O2", "-g1", "-fno-plt"]
+link_flags = []
+if switched_on("WERROR"):
+    compile_flags += ["-Wall", "-Werror"]
+if switched_on("TRACE"):
+    compile_flags += ["-DCYTHON_TRACE=1"]
+if switched_on("SANITIZE"):
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    compile_flags += [*sanitizers, "-O1", "-g", "-fno-omit-frame-pointer"]
+    link_flags += sanitizers
+
+modules = [
+    Extension(
+        ".".join(path.with_suffix("").parts),
+        [str(path)],
+        extra_compile_args=compile_flags,
+        extra_link_args=link_flags,
+    )
+    for path in sorted(Path("pixelfast").rglob("*.pyx"))
+]
+setup(
+    ext_modules=cythonize(modules, compiler_directives=directives, annotate=switched_on("ANNOTATE"))
+)
