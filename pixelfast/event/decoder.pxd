@@ -1,0 +1,49 @@
+from pixelfast.event.keypath cimport KeyPath
+
+cdef enum:
+    MAX_TARGET_BYTES = 32768
+    MAX_PARAMETERS = 256
+
+cdef class Rules:
+    cdef readonly bint numbers
+    cdef readonly bint booleans
+    cdef readonly frozenset strings
+    cdef readonly frozenset force_numbers
+    cdef readonly frozenset ignore
+    cdef bint has_overrides
+
+cdef class Event:
+    cdef readonly str type
+    cdef list fields            # by RootField, None where absent
+    cdef readonly dict rest     # the root names beside them, in order of appearance
+    cdef readonly list warnings # [(reason, raw key)]
+
+cdef class Decoder:
+    cdef bytes _whole
+    cdef int _count
+    cdef int _write_key
+    cdef bint _too_deep
+    cdef list _paths
+    cdef const char* _values[256]
+    cdef Py_ssize_t _lengths[256]
+    cdef char _scratch[32768]
+    cdef Rules _rules
+    cdef Event _event
+    cdef dict _repeats
+    cdef int _slots_left
+
+    cpdef int split(self, bytes query) except -1
+    cdef int split_slice(self, bytes whole, Py_ssize_t first, Py_ssize_t after) except -1
+    cpdef str write_key(self)
+    cpdef Event decode(self, Rules rules, bint is_track)
+    cdef str _text(self, int i)
+    cdef object _coerced(self, int i, KeyPath path, bint is_textual)
+    cdef int _place(self, int i, KeyPath path, dict root, int start) except -1
+    cdef int _put_in_object(self, int i, KeyPath path, dict container, str name, bint is_textual) except -1
+    cdef int _put_in_array(self, int i, KeyPath path, list container, int index, bint is_textual) except -1
+    cdef object _descend(self, KeyPath path, object container, object name, object child, bint wants_array)
+    cdef int _keep_first(self, KeyPath path, object container, object name, object there) except -1
+    cdef int _grow(self, list container, int size) except -1
+    cdef int _warn(self, str reason, KeyPath path) except -1
+
+cdef dict event_dict(Event event)

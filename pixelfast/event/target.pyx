@@ -1,0 +1,61 @@
+"""The request target: which route it names, and its query."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcmp
+from posix.strings cimport strncasecmp
+
+__all__ = ["route_of"]
+
+# For Python; compiled code has the enum.
+_NAMES = {Route.TRACK: "track", Route.PAGE: "page", Route.ROBOTS: "robots"}
+
+
+cdef Route split_target(bytes target, Py_ssize_t* query, Py_ssize_t* query_end) noexcept:
+    # The query is target[query:query_end]: what follows the first `?`, up to a `#`.
+    cdef:
+        const char* start = PyBytes_AS_STRING(target)
+        const char* end = start + PyBytes_GET_SIZE(target)
+        const char* path = start
+        const char* stop
+        const char* mark
+        Py_ssize_t length
+    mark = <const char*>memchr(start, c'#', end - start)
+    if mark != NULL:
+        end = mark  # a fragment is for the browser; a client that sends it means no part of a query
+    if start < end and start[0] != c'/':
+        path = _after_authority(start, end)
+    stop = <const char*>memchr(path, c'?', end - path)
+    if stop == NULL:
+        stop = end
+        query[0] = end - start
+    else:
+        query[0] = stop + 1 - start
+    query_end[0] = end - start
+    length = stop - path
+    if length == 15 and memcmp(path, b"/pixel/v1/track", 15) == 0:
+        return Route.TRACK
+    if length == 14 and memcmp(path, b"/pixel/v1/page", 14) == 0:
+        return Route.PAGE
+    if length == 11 and memcmp(path, b"/robots.txt", 11) == 0:
+        return Route.ROBOTS
+    return Route.NOT_FOUND
+
+
+cdef const char* _after_authority(const char* start, const char* end) noexcept:
+    # RFC 9112 section 3.2.2, absolute form: http://host/path?query
+    cdef const char* slash
+    cdef Py_ssize_t scheme = 0
+    if end - start > 7 and strncasecmp(start, b"http://", 7) == 0:
+        scheme = 7
+    elif end - start > 8 and strncasecmp(start, b"https://", 8) == 0:
+        scheme = 8
+    if scheme == 0 or start[scheme] == c'/':
+        return start
+    slash = <const char*>memchr(start + scheme, c'/', end - start - scheme)
+    return start if slash == NULL else slash
+
+
+def route_of(bytes target not None):
+    cdef Py_ssize_t query = 0, query_end = 0
+    cdef Route route = split_target(target, &query, &query_end)
+    return _NAMES.get(<int>route), target[query:query_end]
