@@ -1,0 +1,41 @@
+"""The durable event log: segments on the disk, written in group commits, read from any position.
+
+It knows neither what an event is nor where it goes: it takes a source's bytes and gives them back.
+
+`format`     the format on the disk; its text is the specification
+`datadir`    the data directory, its lock and its layout
+`segments`   one slot's files as their writer sees them
+`batch`      the events of one commit, sealed into frames
+`committer`  the thread that writes and syncs without the GIL
+`writer`     group commit, acknowledgements, and what happens when the disk fails
+`reader`     the frames of a slot from a position on
+`recovery`   getting past damage
+`retention`  removing what every destination has read
+"""
+
+from __future__ import annotations
+
+from pixelfast.errors import NOT_COMPILED
+
+try:
+    from pixelfast.spool.committer import Committer
+    from pixelfast.spool.writer import REFUSALS, SpoolWriter
+except ModuleNotFoundError as error:
+    raise ImportError(NOT_COMPILED.format(error.name)) from error
+from pixelfast.spool.datadir import DataDir
+from pixelfast.spool.format import Frame
+from pixelfast.spool.reader import Position, SlotReader
+from pixelfast.spool.retention import remove_read_segments
+from pixelfast.spool.segments import SlotFiles
+
+__all__ = [
+    "REFUSALS",
+    "Committer",
+    "DataDir",
+    "Frame",
+    "Position",
+    "SlotFiles",
+    "SlotReader",
+    "SpoolWriter",
+    "remove_read_segments",
+]

@@ -1,0 +1,217 @@
+"""The events of one group commit: gathered in memory, then sealed into frames."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.buffer cimport PyBUF_READ
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from zlib import crc32
+
+from pixelfast.spool import format as spool_format
+
+__all__ = ["Batch"]
+
+cdef enum:
+    FRAME_HEADER = 40
+    HEAD_ROOM = 112         # a frame's header and the longest source name: 40 + 63, and to spare
+    FIRST_CAPACITY = 65536
+    FIRST_ROOM = 128
+    KEPT_CAPACITY = 4194304 # a batch that grew beyond this gives its memory back
+
+assert spool_format.FRAME_HEADER_BYTES == FRAME_HEADER
+
+cdef packed struct FrameHeader:
+    char magic[4]
+    uint32_t length
+    uint32_t checksum
+    uint8_t kind
+    uint8_t codec
+    uint16_t name_bytes
+    uint32_t count
+    uint32_t stored_bytes
+    uint32_t body_bytes
+    uint32_t reserved
+    uint64_t received_ms
+
+assert sizeof(FrameHeader) == FRAME_HEADER
+
+
+cdef class Batch:
+
+    def __cinit__(self):
+        self._data = <char*>PyMem_Malloc(FIRST_CAPACITY)
+        self._ends = <uint32_t*>PyMem_Malloc(FIRST_ROOM * sizeof(uint32_t))
+        self._sources = <uint32_t*>PyMem_Malloc(FIRST_ROOM * sizeof(uint32_t))
+        if self._data == NULL or self._ends == NULL or self._sources == NULL:
+            raise MemoryError()
+        self._capacity = FIRST_CAPACITY
+        self._room = FIRST_ROOM
+        self.clear()
+
+    def __dealloc__(self):
+        PyMem_Free(self._data)
+        PyMem_Free(self._ends)
+        PyMem_Free(self._sources)
+        PyMem_Free(self._frames)
+
+    def __len__(self):
+        return self._count
+
+    @property
+    def event_bytes(self):
+        return self._size - HEAD_ROOM
+
+    def clear(self):
+        cdef char* smaller
+        if self._capacity > KEPT_CAPACITY:
+            smaller = <char*>PyMem_Realloc(self._data, FIRST_CAPACITY)
+            if smaller != NULL:
+                self._data = smaller
+                self._capacity = FIRST_CAPACITY
+        self._size = HEAD_ROOM
+        self._count = 0
+        self._mixed = False
+        self.image = NULL
+        self.image_bytes = 0
+        self.waiters = []
+        self.first_ticket = 0
+        self.first_received_ms = 0
+        self.since_s = 0.0
+        self.has_failed = False
+
+    def add(self, uint32_t source, bytes event not None, int64_t received_ms=0):
+        self.append(source, event, received_ms)
+
+    cdef int append(self, uint32_t source, bytes event, int64_t received_ms) except -1:
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(event)
+        if self._size + length + 1 > self._capacity or self._count == self._room:
+            self._grow(length + 1)
+        memcpy(self._data + self._size, PyBytes_AS_STRING(event), length)
+        self._size += length + 1
+        self._data[self._size - 1] = c'\n'
+        self._ends[self._count] = <uint32_t>self._size
+        self._sources[self._count] = source
+        if self._count == 0:
+            self.first_received_ms = received_ms
+        elif source != self._sources[0]:
+            self._mixed = True
+        self._count += 1
+        return 0
+
+    cdef int _grow(self, Py_ssize_t bytes_needed) except -1:
+        cdef Py_ssize_t capacity = self._capacity
+        cdef void* larger
+        while self._size + bytes_needed > capacity:
+            capacity *= 2
+        if capacity != self._capacity:
+            larger = PyMem_Realloc(self._data, capacity)
+            if larger == NULL:
+                raise MemoryError()
+            self._data = <char*>larger
+            self._capacity = capacity
+        if self._count == self._room:
+            larger = PyMem_Realloc(self._ends, 2 * self._room * sizeof(uint32_t))
+            if larger == NULL:
+                raise MemoryError()
+            self._ends = <uint32_t*>larger
+            larger = PyMem_Realloc(self._sources, 2 * self._room * sizeof(uint32_t))
+            if larger == NULL:
+                raise MemoryError()
+            self._sources = <uint32_t*>larger
+            self._room *= 2
+        return 0
+
+    def sealed_bytes(self, list names not None):
+        # The most that `seal` can make of this batch: what must fit into the segment.
+        cdef Py_ssize_t frames = 1
+        if self._mixed:
+            frames = min(len(names), self._count)
+        return self._size - HEAD_ROOM + frames * (HEAD_ROOM + 8)
+
+    def seal(self, list names not None, segment not None, int64_t offset):
+        # names: [ASCII bytes] by source; segment: SegmentId; offset: where the frames will stand.
+        cdef:
+            char* start
+            Py_ssize_t length
+            bytes name
+        if not self._mixed:
+            name = names[self._sources[0]]
+            start = self._data + HEAD_ROOM - FRAME_HEADER - len(name)
+            if self._size + 8 > self._capacity:
+                self._grow(8)
+                start = self._data + HEAD_ROOM - FRAME_HEADER - len(name)
+            length = self._write_frame(
+                start, segment, offset, name, <uint32_t>self._count, self._size - HEAD_ROOM
+            )
+            self.image = start
+            self.image_bytes = length
+        else:
+            self._seal_mixed(names, segment, offset)
+        return self.image_bytes
+
+    def _seal_mixed(self, list names, segment, int64_t offset):
+        # One frame a source, in the order of each source's first event.
+        cdef:
+            Py_ssize_t needed = self.sealed_bytes(names)
+            Py_ssize_t i, begin, used = 0, body
+            uint32_t source
+            char* larger
+            char* at
+            dict events = {}
+            list places
+            bytes name
+        if self._frames_capacity < needed or self._frames_capacity > KEPT_CAPACITY:
+            larger = <char*>PyMem_Realloc(self._frames, needed)
+            if larger == NULL:
+                raise MemoryError()
+            self._frames = larger
+            self._frames_capacity = needed
+        for i in range(self._count):
+            source = self._sources[i]
+            if source in events:
+                (<list>events[source]).append(i)
+            else:
+                events[source] = [i]
+        for source, places in events.items():
+            name = names[source]
+            at = self._frames + used + FRAME_HEADER + len(name)
+            body = 0
+            for i in places:
+                begin = HEAD_ROOM if i == 0 else self._ends[i - 1]
+                memcpy(at + body, self._data + begin, self._ends[i] - begin)
+                body += self._ends[i] - begin
+            used += self._write_frame(
+                self._frames + used, segment, offset + used, name, <uint32_t>len(places), body
+            )
+        self.image = self._frames
+        self.image_bytes = used
+
+    cdef Py_ssize_t _write_frame(
+        self, char* at, object segment, int64_t offset, bytes name, uint32_t count, Py_ssize_t body
+    ) except -1:
+        # Puts header, name and padding around the body that stands in its place already.
+        cdef:
+            FrameHeader* header = <FrameHeader*>at
+            Py_ssize_t used = FRAME_HEADER + len(name) + body
+            Py_ssize_t length = (used + 7) // 8 * 8
+        memset(at, 0, FRAME_HEADER)
+        memcpy(header.magic, b"PXF1", 4)
+        header.length = <uint32_t>length
+        header.kind = 1
+        header.name_bytes = <uint16_t>len(name)
+        header.count = count
+        header.stored_bytes = header.body_bytes = <uint32_t>body
+        header.received_ms = <uint64_t>self.first_received_ms
+        memcpy(at + FRAME_HEADER, PyBytes_AS_STRING(name), len(name))
+        memset(at + used, 0, length - used)
+        header.checksum = crc32(
+            PyMemoryView_FromMemory(at + 12, length - 12, PyBUF_READ),
+            crc32(PyMemoryView_FromMemory(at, 8, PyBUF_READ), segment.seed(offset)),
+        )
+        return length
+
+    def sealed(self):
+        # A copy of what is to be written, for storage other than the committer's.
+        return self.image[: self.image_bytes] if self.image != NULL else b""

@@ -1,0 +1,28 @@
+from pixelfast.spool.batch import Batch
+
+class Committer:
+    """A thread that writes and syncs, one job at a time, without the GIL.
+
+    Attributes:
+        done_fd: an eventfd that becomes readable when the job is done.
+        is_busy: a job was submitted and `finish` has not told its end.
+    """
+
+    done_fd: int
+    is_busy: bool
+
+    def __init__(self) -> None: ...
+    def submit(self, fd: int, batch: Batch | None, offset: int, sync: bool) -> None:
+        """Write a sealed batch at `offset` of a file, then fdatasync it if `sync`. Does not block.
+
+        The batch must stay as it is until `finish`. Without a batch the file is only synced.
+
+        Raises:
+            RuntimeError: a job is under way.
+        """
+
+    def finish(self) -> int | None:
+        """0, or the errno of what failed, once the job is done; None before. Does not block."""
+
+    def close(self) -> None:
+        """Wait for the job that is under way, then end the thread."""

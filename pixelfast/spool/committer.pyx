@@ -1,0 +1,123 @@
+"""The commit thread: pwrite and fdatasync in one long function that never needs the GIL.
+
+A Python thread that does the same beside a busy event loop waits for the GIL after each system
+call: 10.6 ms a commit against 0.4 ms here. The two sides hand each other a job through a struct and
+wake each other through eventfds; there is never more than one job.
+"""
+
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint64_t
+from posix.types cimport off_t
+from posix.unistd cimport close, fdatasync, pwrite, read, write
+
+import os
+import select
+import threading
+
+from pixelfast.spool.batch cimport Batch
+
+__all__ = ["Committer"]
+
+cdef struct Job:
+    int fd                  # -1: end the thread
+    const char* data
+    size_t length           # 0: only sync
+    int64_t offset
+    bint sync
+    int error               # 0, or the errno of what failed
+
+
+cdef void _carry_out(Job* job) noexcept nogil:
+    cdef ssize_t written
+    cdef size_t done = 0
+    job.error = 0
+    while done < job.length:
+        # Short writes go on: a full tmpfs writes short before it says ENOSPC.
+        written = pwrite(job.fd, job.data + done, job.length - done, <off_t>(job.offset + done))
+        if written < 0:
+            if errno == EINTR:
+                continue
+            job.error = errno
+            return
+        done += written
+    if job.sync:
+        while fdatasync(job.fd) < 0:
+            if errno != EINTR:
+                job.error = errno
+                return
+
+
+cdef bint _wait(int fd) noexcept nogil:
+    cdef uint64_t count
+    while read(fd, &count, 8) != 8:
+        if errno != EINTR:
+            return False
+    return True
+
+
+cdef void _wake(int fd) noexcept nogil:
+    cdef uint64_t one = 1
+    while write(fd, &one, 8) != 8:
+        if errno != EINTR:
+            return
+
+
+cdef void _serve(Job* job, int request_fd, int done_fd) noexcept nogil:
+    while _wait(request_fd) and job.fd >= 0:
+        _carry_out(job)
+        _wake(done_fd)
+
+
+cdef class Committer:
+    cdef Job _job
+    cdef int _request_fd
+    cdef readonly int done_fd
+    cdef readonly bint is_busy
+    cdef Batch _batch       # keeps the bytes alive that the thread writes
+    cdef object _thread
+
+    def __cinit__(self):
+        self._request_fd = self.done_fd = -1
+
+    def __init__(self):
+        self._request_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        with nogil:
+            _serve(&self._job, self._request_fd, self.done_fd)
+
+    def submit(self, int fd, Batch batch, int64_t offset, bint sync):
+        if self.is_busy:
+            raise RuntimeError("a commit is under way")
+        self._batch = batch
+        self._job.fd = fd
+        self._job.data = batch.image if batch is not None else NULL
+        self._job.length = <size_t>batch.image_bytes if batch is not None else 0
+        self._job.offset = offset
+        self._job.sync = sync
+        self.is_busy = True
+        _wake(self._request_fd)
+
+    def finish(self):
+        cdef uint64_t count
+        if not self.is_busy or read(self.done_fd, &count, 8) != 8:
+            return None
+        self.is_busy = False
+        self._batch = None
+        return self._job.error
+
+    def close(self):
+        if self._request_fd < 0:
+            return
+        if self.is_busy:
+            select.select([self.done_fd], [], [])  # the thread still reads the job and the batch
+            self.finish()
+        self._job.fd = -1
+        _wake(self._request_fd)
+        self._thread.join()
+        close(self._request_fd)
+        close(self.done_fd)
+        self._request_fd = self.done_fd = -1

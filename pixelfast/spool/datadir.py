@@ -1,0 +1,145 @@
+"""The data directory: who owns it, which node it is, and where its parts lie."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from pixelfast.errors import SpoolError, SpoolLocked
+from pixelfast.spool.format import FORMAT_VERSION, segment_number
+
+__all__ = ["DataDir", "lock_file", "sync_directory"]
+
+
+class _Meta(msgspec.Struct):
+    format: int
+    node: str
+
+
+def sync_directory(path: str | Path) -> None:
+    """Make what was created, renamed or removed in a directory last through a power cut.
+
+    On ext4 a file that was renamed and synced itself was gone after a power cut without this.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def lock_file(path: Path, *, shared: bool = False) -> int:
+    """Take the lock on a file, made where it is missing; returns the descriptor that holds it.
+
+    Does not wait. The lock goes with the process, however it ends.
+
+    Raises:
+        SpoolLocked: another process holds it.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise SpoolLocked(f"{path} is held by another process") from None
+    return fd
+
+
+class DataDir:
+    """Everything that pixelfast keeps.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = DataDir.open(folder)
+    ...     data.slot_dir(0).relative_to(folder).as_posix(), len(data.node)
+    ('shards/0', 16)
+    """
+
+    def __init__(self, path: Path, node: bytes) -> None:
+        self.path = path
+        self.node = node
+
+    @classmethod
+    def open(cls, path: str | Path) -> DataDir:
+        """Open a data directory, made where it is missing.
+
+        Raises:
+            SpoolError: it can't be made or read, or is of another format.
+        """
+        root = Path(path).absolute()
+        meta_path = root / "META"
+        try:
+            for folder in ("shards", "dest", "quarantine"):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                _create_meta(root, meta_path)
+            meta = msgspec.json.decode(meta_path.read_bytes(), type=_Meta)
+            node = bytes.fromhex(meta.node)
+        except OSError as error:
+            raise SpoolError(f"data directory {root}: {error.strerror}") from error
+        except (msgspec.DecodeError, ValueError) as error:
+            raise SpoolError(f"{meta_path} is damaged: {error}") from error
+        if meta.format != FORMAT_VERSION or len(node) != 16:
+            raise SpoolError(
+                f"{meta_path}: format {meta.format}, this program reads {FORMAT_VERSION}"
+            )
+        return cls(root, node)
+
+    def lock(self) -> int:
+        """Own the directory; keep the descriptor for as long.
+
+        Raises:
+            SpoolLocked: another pixelfast runs on it.
+        """
+        try:
+            return lock_file(self.path / "LOCK")
+        except SpoolLocked:
+            raise SpoolLocked(f"another pixelfast runs on the data directory {self.path}") from None
+
+    def slot_dir(self, slot: int) -> Path:
+        return self.path / "shards" / str(slot)
+
+    def slots(self) -> list[int]:
+        """The slots that exist, in order."""
+        names = [entry.name for entry in (self.path / "shards").iterdir()]
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+    def segments(self, slot: int) -> list[int]:
+        """The numbers of a slot's segments, in order; none where there is no such slot."""
+        try:
+            names = [entry.name for entry in self.slot_dir(slot).iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(n for name in names if (n := segment_number(name)) is not None)
+
+    def destination_dir(self, name: str) -> Path:
+        return self.path / "dest" / name
+
+    def events_dir(self, name: str) -> Path:
+        return self.path / "events" / name
+
+    @property
+    def quarantine_dir(self) -> Path:
+        return self.path / "quarantine"
+
+
+def _create_meta(root: Path, meta_path: Path) -> None:
+    """Write META whole or not at all: a link, because a rename would replace another's."""
+    if meta_path.exists():
+        return
+    temporary = root / f"META.{os.getpid()}"
+    meta = _Meta(format=FORMAT_VERSION, node=uuid.uuid4().hex)
+    try:
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.encode(meta) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, meta_path)
+        sync_directory(root)
+    finally:
+        temporary.unlink(missing_ok=True)

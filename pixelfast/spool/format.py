@@ -1,0 +1,218 @@
+"""The spool's format on disk, version 1. This text is its specification.
+
+All numbers are little-endian. A data directory holds::
+
+    META                          JSON: {"format": 1, "node": 32 hex digits}
+    LOCK                          held (flock) by the process that owns the directory
+    shards/<slot>/writer.lock     held by the collector that writes into this slot
+    shards/<slot>/%016x.seg       segments, numbered upwards from 1; no number is ever used twice
+    dest/<name>/{lock, state.db}  one destination's cursors
+    quarantine/                   damaged bytes, set aside
+
+A **segment** starts with a header of 64 bytes::
+
+    offset  size  field
+         0     8  magic "pixelfst"
+         8     2  version (1)
+        10     2  slot
+        12     4  reserved (0)
+        16    16  node
+        32     8  segment number
+        40     8  created, ms since 1970
+        48    12  reserved (0)
+        60     4  crc32 of bytes 0 to 59
+
+and goes on with **frames**, each at an offset that is a multiple of 8. A frame is what one source
+sent within one group commit::
+
+    offset  size  field
+         0     4  magic "PXF1"
+         4     4  total length, a multiple of 8, from the magic to the end of the padding
+         8     4  crc32, see below
+        12     1  type: 1, events
+        13     1  codec of the body: 0, none
+        14     2  length of the source's name, 1 to 63
+        16     4  count of events, 1 or more
+        20     4  length of the body as stored
+        24     4  length of the body as NDJSON
+        28     4  reserved (0)
+        32     8  when the first of the events was received, ms since 1970
+        40     …  the source's name, ASCII
+         …     …  the body
+         …   0-7  padding, zeros
+
+The body is NDJSON: each event is one JSON text in UTF-8 and a line feed. JSON never holds a raw
+line feed, so the body can be cut at them.
+
+The crc32 (of zlib) covers bytes 0 to 7 and 12 to the end, and starts from the crc32 of (node, slot,
+segment number, offset of the frame). So a frame validates only where it was written: neither an
+old block nor one that the disk put elsewhere is taken for data.
+
+The log of a segment ends at the first offset that holds zeros instead of a magic. Segments are
+preallocated, so they read as zeros there; a segment that was closed in good order ends after its
+last frame. Anything else is damage: readers skip to the next valid frame.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from typing import NamedTuple
+from zlib import crc32
+
+from pixelfast.errors import SpoolCorrupt
+
+__all__ = [
+    "FRAME_HEADER_BYTES",
+    "FRAME_MAGIC",
+    "MAX_FRAME_BYTES",
+    "SEGMENT_HEADER_BYTES",
+    "Frame",
+    "SegmentId",
+    "pack_segment_header",
+    "parse_frame",
+    "parse_segment_header",
+    "segment_name",
+    "segment_number",
+]
+
+FORMAT_VERSION = 1
+SEGMENT_MAGIC = b"pixelfst"
+FRAME_MAGIC = b"PXF1"
+SEGMENT_HEADER_BYTES = 64
+FRAME_HEADER_BYTES = 40
+FRAME_TYPE_EVENTS = 1
+CODEC_NONE = 0
+# A commit takes 1 MiB of events or less, and one event more: 32,768 bytes and a line feed.
+MAX_FRAME_BYTES = 2 * 2**20
+
+_SEGMENT_HEADER = struct.Struct("<8sHHI16sQQ12xI")
+_FRAME_HEADER = struct.Struct("<4sIIBBHIIIIQ")
+_SEED = struct.Struct("<16sHQQ")
+
+
+class SegmentId(NamedTuple):
+    """Which segment this is: the seed of all its checksums."""
+
+    node: bytes
+    slot: int
+    number: int
+
+    def seed(self, offset: int) -> int:
+        """The value that the crc32 of a frame at `offset` starts from."""
+        return crc32(_SEED.pack(self.node, self.slot, self.number, offset))
+
+
+class Frame(NamedTuple):
+    """One valid frame: where it stands, whose events it holds, and these."""
+
+    segment: int  # number
+    offset: int  # bytes from the start of the segment
+    length: int  # bytes, header and padding with it
+    source: str
+    events: int  # how many
+    received_ms: int  # of the first event
+    body: memoryview  # NDJSON; keeps the buffer alive that it was read into
+
+
+def segment_name(number: int) -> str:
+    """A segment's file name.
+
+    >>> segment_name(255)
+    '00000000000000ff.seg'
+    """
+    return f"{number:016x}.seg"
+
+
+def segment_number(name: str) -> int | None:
+    """The number in a segment's file name; None where it names no segment.
+
+    >>> segment_number("00000000000000ff.seg"), segment_number("spare")
+    (255, None)
+    """
+    stem, _, ending = name.partition(".")
+    if len(stem) != 16 or ending != "seg" or stem.strip("0123456789abcdef"):
+        return None
+    return int(stem, 16)
+
+
+def pack_segment_header(segment: SegmentId, created_ms: int) -> bytes:
+    """The 64 bytes that a segment starts with."""
+    head = _SEGMENT_HEADER.pack(
+        SEGMENT_MAGIC,
+        FORMAT_VERSION,
+        segment.slot,
+        0,
+        segment.node,
+        segment.number,
+        created_ms,
+        0,
+    )[:-4]
+    return head + struct.pack("<I", crc32(head))
+
+
+def parse_segment_header(header: bytes, expected: SegmentId, name: str) -> int:
+    """Check a segment's header against the place where it was found; returns created_ms.
+
+    Raises:
+        SpoolCorrupt: it is none, damaged, of another version, or of another segment.
+    """
+    if len(header) < SEGMENT_HEADER_BYTES or header[:8] != SEGMENT_MAGIC:
+        raise SpoolCorrupt(name, 0, "no segment header")
+    _, version, slot, _, node, number, created_ms, checksum = _SEGMENT_HEADER.unpack_from(header)
+    if checksum != crc32(header[: SEGMENT_HEADER_BYTES - 4]):
+        raise SpoolCorrupt(name, 0, "the segment header's checksum is wrong")
+    if version != FORMAT_VERSION:
+        raise SpoolCorrupt(
+            name, 0, f"format version {version}, this program reads {FORMAT_VERSION}"
+        )
+    if (node, slot, number) != expected:
+        found = f"node {uuid.UUID(bytes=node).hex}, slot {slot}, segment {number:x}"
+        raise SpoolCorrupt(name, 0, f"it belongs elsewhere: {found}")
+    return int(created_ms)
+
+
+def parse_frame(
+    data: memoryview, start: int, offset: int, segment: SegmentId
+) -> Frame | int | None:
+    """Read the frame that stands at data[start:], `offset` bytes into its segment.
+
+    Returns the frame; or, where `data` ends too early to tell, how many bytes it must hold from
+    `start` on; or None where there is no valid frame.
+    """
+    if len(data) - start < FRAME_HEADER_BYTES:
+        return FRAME_HEADER_BYTES
+    (
+        magic,
+        length,
+        checksum,
+        kind,
+        codec,
+        name_bytes,
+        count,
+        stored_bytes,
+        body_bytes,
+        _,
+        received_ms,
+    ) = _FRAME_HEADER.unpack_from(data, start)
+    body_start = FRAME_HEADER_BYTES + name_bytes
+    if (
+        magic != FRAME_MAGIC
+        or length % 8
+        or not body_start + stored_bytes
+        <= length
+        <= min(body_start + stored_bytes + 7, MAX_FRAME_BYTES)
+        or kind != FRAME_TYPE_EVENTS
+        or codec != CODEC_NONE
+        or stored_bytes != body_bytes
+    ):
+        return None
+    if len(data) - start < length:
+        return int(length)
+    if checksum != crc32(
+        data[start + 12 : start + length], crc32(data[start : start + 8], segment.seed(offset))
+    ):
+        return None
+    source = bytes(data[start + FRAME_HEADER_BYTES : start + body_start]).decode("ascii", "replace")
+    body = data[start + body_start : start + body_start + stored_bytes]
+    return Frame(segment.number, offset, length, source, count, received_ms, body)

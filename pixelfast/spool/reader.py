@@ -1,0 +1,184 @@
+"""Reading a slot from a position on, while its writer goes on writing.
+
+What a reader may take for the end of a segment follows from how segments are written: frame by
+frame, and the first frame of a segment only after the last of the one before. So bytes that make
+no valid frame are
+
+-   the end of the log so far, while no later segment holds a frame: the reader waits there;
+-   otherwise damage, or what a crash left of a frame that nobody was told is stored: the reader goes
+    on behind it, and sets it aside.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import structlog
+
+from pixelfast.errors import SpoolCorrupt
+from pixelfast.spool.datadir import DataDir
+from pixelfast.spool.format import (
+    FRAME_HEADER_BYTES,
+    FRAME_MAGIC,
+    MAX_FRAME_BYTES,
+    SEGMENT_HEADER_BYTES,
+    Frame,
+    SegmentId,
+    parse_frame,
+    parse_segment_header,
+    segment_name,
+)
+from pixelfast.spool.recovery import next_frame_offset, quarantine
+
+__all__ = ["Position", "SlotReader"]
+
+_log = structlog.get_logger("spool")
+_CHUNK_BYTES = 2**20
+
+
+class Position(NamedTuple):
+    """A place in a slot: before event `skip` of the frame at `offset` of a segment.
+
+    Positions of one slot compare in the order of its events. Segment 0 is before all segments.
+    """
+
+    segment: int = 0
+    offset: int = SEGMENT_HEADER_BYTES
+    skip: int = 0
+
+
+class SlotReader:
+    """The frames of one slot in order, from a position on.
+
+    Reads through the page cache without waiting for anybody; `read` returns what is there.
+    """
+
+    def __init__(self, data: DataDir, slot: int, start: Position) -> None:
+        self.slot = slot
+        self.damaged_bytes = 0
+        self.missing_segments = 0
+        self._data = data
+        self._number = start.segment
+        self._offset = start.offset
+        self._identity = SegmentId(data.node, slot, start.segment)
+        self._fd = -1
+        self._is_stuck = False
+
+    @property
+    def position(self) -> Position:
+        """Where the next `read` goes on."""
+        return Position(self._number, self._offset)
+
+    def read(self) -> list[Frame]:
+        """The next frames, about 1 MiB of them; empty where there are none yet."""
+        while True:
+            if self._fd < 0 and not self._open(self._number):
+                return []
+            frames = self._parse(os.pread(self._fd, _CHUNK_BYTES, self._offset))
+            if frames:
+                self._is_stuck = False
+                return frames
+            if not self._go_on():
+                return []
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _parse(self, data: bytes) -> list[Frame]:
+        """The valid frames at the start of `data`, which stands at the reader's offset."""
+        frames: list[Frame] = []
+        view = memoryview(data)
+        start = 0
+        while len(data) - start >= FRAME_HEADER_BYTES:
+            frame = parse_frame(view, start, self._offset, self._identity)
+            if isinstance(frame, int) and not frames and frame > len(data):
+                # The first one is longer than what was read; none is longer than this.
+                view = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, self._offset))
+                frame = parse_frame(view, 0, self._offset, self._identity)
+            if not isinstance(frame, Frame):
+                break
+            frames.append(frame)
+            start += frame.length
+            self._offset += frame.length
+        return frames
+
+    def _go_on(self) -> bool:
+        """Get past an offset without a valid frame; False where the log may end there."""
+        later = self._later_segment()
+        size = os.fstat(self._fd).st_size
+        stop = size
+        if later is None:
+            # Frames are written one after the other, so one behind this offset makes it damage.
+            # Looked for only from the second try on: the writer may be in the middle of it.
+            if not any(os.pread(self._fd, 8, self._offset)):
+                return False
+            if not self._is_stuck:
+                self._is_stuck = True
+                return False
+            stop = min(size, self._offset + MAX_FRAME_BYTES)
+        start = self._offset
+        found = next_frame_offset(self._fd, self._identity, start, stop)
+        if found == start:
+            return True  # it was being written when it was read
+        if later is None and found is None:
+            return False
+        end = stop if found is None else found
+        if size > start:
+            self.damaged_bytes += quarantine(
+                self._data.quarantine_dir, self._fd, self._identity, start, end
+            )
+        if found is not None:
+            self._offset = found
+            return True
+        assert later is not None
+        self.close()
+        return self._open(later)
+
+    def _later_segment(self) -> int | None:
+        """The first segment after the current one, if any after it holds a frame."""
+        later = [n for n in self._data.segments(self.slot) if n > self._number]
+        return later[0] if any(self._has_frame(number) for number in later) else None
+
+    def _has_frame(self, number: int) -> bool:
+        try:
+            fd = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return os.pread(fd, len(FRAME_MAGIC), SEGMENT_HEADER_BYTES) == FRAME_MAGIC
+        finally:
+            os.close(fd)
+
+    def _path(self, number: int) -> str:
+        return os.fspath(self._data.slot_dir(self.slot) / segment_name(number))
+
+    def _open(self, number: int) -> bool:
+        """Open a segment, or where it is gone the first one after it; False where there is none."""
+        there = [n for n in self._data.segments(self.slot) if n >= number]
+        if not there:
+            return False
+        if there[0] != number:
+            if number:
+                self.missing_segments += 1
+                _log.error("segment_missing", slot=self.slot, segment=f"{number:x}")
+            number = there[0]
+        if number != self._number:
+            self._number = number
+            self._offset = SEGMENT_HEADER_BYTES
+        self._fd = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
+        self._identity = self._identify(number)
+        return True
+
+    def _identify(self, number: int) -> SegmentId:
+        """Whose checksums the segment has: its place says so, and its header should agree."""
+        expected = SegmentId(self._data.node, self.slot, number)
+        try:
+            parse_segment_header(
+                os.pread(self._fd, SEGMENT_HEADER_BYTES, 0), expected, segment_name(number)
+            )
+        except SpoolCorrupt as error:
+            _log.error("segment_header_damaged", slot=self.slot, error=str(error))
+        return expected

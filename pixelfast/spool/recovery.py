@@ -1,0 +1,70 @@
+"""Damage on the disk: find what is still good behind it, set the bad bytes aside.
+
+Nothing here writes into a segment or cuts it: damage is skipped by reading on, each time again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import structlog
+
+from pixelfast.spool.format import (
+    FRAME_MAGIC,
+    MAX_FRAME_BYTES,
+    SEGMENT_HEADER_BYTES,
+    Frame,
+    SegmentId,
+    parse_frame,
+)
+
+__all__ = ["next_frame_offset", "quarantine"]
+
+_log = structlog.get_logger("spool")
+_WINDOW_BYTES = 4 * 2**20
+
+
+def next_frame_offset(fd: int, segment: SegmentId, start: int, stop: int) -> int | None:
+    """The offset of the first valid frame at or after `start` and before `stop`.
+
+    Looks at every offset that is a multiple of 8, as frames stand only there.
+    """
+    offset = max(start, SEGMENT_HEADER_BYTES)
+    while offset < stop:
+        data = os.pread(fd, _WINDOW_BYTES + MAX_FRAME_BYTES, offset)
+        if not data:
+            return None
+        view = memoryview(data)
+        found = data.find(FRAME_MAGIC)
+        while 0 <= found < _WINDOW_BYTES and offset + found < stop:
+            at = offset + found
+            if at % 8 == 0 and isinstance(parse_frame(view, found, at, segment), Frame):
+                return at
+            found = data.find(FRAME_MAGIC, found + 1)
+        offset += _WINDOW_BYTES
+    return None
+
+
+def quarantine(folder: Path, fd: int, segment: SegmentId, start: int, stop: int) -> int:
+    """Copy the bytes [start, stop) of a segment aside, without the zeros at their end.
+
+    Returns how many bytes were damaged; 0 where there were only zeros, so nothing was lost. The
+    copy is made once, whoever else comes across the same damage.
+    """
+    data = os.pread(fd, stop - start, start).rstrip(b"\0")
+    path = folder / f"{segment.slot}-{segment.number:016x}-{start:08x}.bad"
+    if data and not path.exists():
+        _log.error(
+            "damage_quarantined",
+            slot=segment.slot,
+            segment=f"{segment.number:x}",
+            offset=start,
+            bytes=len(data),
+            copy=path.name,
+        )
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            _log.error("quarantine_failed", copy=path.name, error=str(error))
+    return len(data)
