@@ -1,0 +1,166 @@
+"""The bytes of every answer, made once a second and then only picked.
+
+A pixel route answers with the same 43-byte GIF whatever the status: browsers draw an image body
+under 4xx and 5xx too, so a picture is never broken, while the status tells machines the truth.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+
+__all__ = ["CLOSE", "KEEP", "KEEP_SAID", "Answers", "refused"]
+
+GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAAAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
+ALLOW = b"GET, HEAD, POST, OPTIONS"
+
+# What an answer says of the connection: nothing (HTTP/1.1 keeps it), that it is kept (who asks for
+# that may speak HTTP/1.0), or that it closes.
+KEEP, KEEP_SAID, CLOSE = 0, 1, 2
+_CONNECTION = {KEEP: b"", KEEP_SAID: b"Connection: keep-alive\r\n", CLOSE: b"Connection: close\r\n"}
+
+_PIXEL_HEADERS = (
+    b"Content-Type: image/gif\r\n"
+    b"Content-Length: 43\r\n"
+    b"Cache-Control: no-store, no-cache, must-revalidate, max-age=0, private\r\n"
+    b"Pragma: no-cache\r\n"
+    b"Expires: 0\r\n"
+    b"Cross-Origin-Resource-Policy: cross-origin\r\n"
+    b"X-Content-Type-Options: nosniff\r\n"
+)
+_ROBOTS = b"User-agent: *\nDisallow: /\n"
+_NOT_FOUND = b"Not found. Pixels are at /pixel/v1/track and /pixel/v1/page\n"
+_MAX_ORIGIN_BYTES = 512
+_RETRY_AFTER_S = 1
+
+assert len(GIF) == 43
+
+
+class Answers:
+    """All answers of one second.
+
+    `tick` is called when a second has passed: the Date header changes with it (RFC 9110, 6.6.1).
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], bytes] = {}
+        self._date = b""
+        self.tick(time.time())
+
+    def tick(self, now_s: float) -> None:
+        """Forget the answers of the second before."""
+        date = f"Date: {formatdate(now_s, usegmt=True)}\r\n".encode("ascii")
+        if date != self._date:
+            self._date = date
+            self._made.clear()
+
+    def pixel(
+        self,
+        status: int = 200,
+        connection: int = KEEP,
+        *,
+        reason: str = "",
+        retry_after_s: int = 0,
+        origin: bytes | None = None,
+        is_head: bool = False,
+    ) -> bytes:
+        """The answer of a pixel route.
+
+        `reason` goes into X-Pixelfast-Error; `origin` is the request's header, echoed for CORS.
+        """
+        if origin is not None and len(origin) <= _MAX_ORIGIN_BYTES:
+            return self._pixel(status, connection, reason, retry_after_s, origin, is_head)
+        key = (status, connection, reason, retry_after_s, is_head)
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = self._pixel(
+                status, connection, reason, retry_after_s, None, is_head
+            )
+        return made
+
+    def _pixel(
+        self,
+        status: int,
+        connection: int,
+        reason: str,
+        retry_after_s: int,
+        origin: bytes | None,
+        is_head: bool,
+    ) -> bytes:
+        head = [_status_line(status), self._date, _PIXEL_HEADERS, _CONNECTION[connection]]
+        if origin is not None:
+            head.append(_cors(origin))
+        if reason:
+            head.append(b"X-Pixelfast-Error: %b\r\n" % reason.encode("ascii"))
+        if status in {429, 503}:
+            head.append(b"Retry-After: %d\r\n" % (retry_after_s or _RETRY_AFTER_S))
+        if status == 405:
+            head.append(b"Allow: %b\r\n" % ALLOW)
+        head.append(b"\r\n")
+        if not is_head:
+            head.append(GIF)
+        return b"".join(head)
+
+    def preflight(self, connection: int, origin: bytes | None) -> bytes:
+        """204 for OPTIONS: what a CORS preflight wants to hear."""
+        return b"".join(
+            [
+                _status_line(204),
+                self._date,
+                _CONNECTION[connection],
+                b"Allow: %b\r\n" % ALLOW,
+                b"Access-Control-Allow-Methods: %b\r\n" % ALLOW,
+                b"Access-Control-Allow-Headers: Content-Type\r\n",
+                b"Access-Control-Max-Age: 86400\r\n",
+                _cors(origin) if origin else b"Access-Control-Allow-Origin: *\r\n",
+                b"\r\n",
+            ]
+        )
+
+    def robots(self, connection: int, *, is_head: bool) -> bytes:
+        return self._text(200, connection, _ROBOTS, is_head)
+
+    def not_found(self, connection: int, *, is_head: bool) -> bytes:
+        return self._text(404, connection, _NOT_FOUND, is_head)
+
+    def _text(self, status: int, connection: int, body: bytes, is_head: bool) -> bytes:
+        return b"".join(
+            [
+                _status_line(status),
+                self._date,
+                b"Content-Type: text/plain; charset=utf-8\r\n",
+                b"Content-Length: %d\r\n" % len(body),
+                b"X-Content-Type-Options: nosniff\r\n",
+                _CONNECTION[connection],
+                b"X-Pixelfast-Error: not-found\r\n" if status == 404 else b"",
+                b"\r\n",
+                b"" if is_head else body,
+            ]
+        )
+
+
+def refused(answer: bytes, status: int, reason: str) -> bytes:
+    """Make a refusal of an answer that said 200: the event could not be stored after all."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    _, _, headers = head.partition(b"\r\n")
+    return b"%b%b\r\nX-Pixelfast-Error: %b\r\nRetry-After: %d\r\n\r\n%b" % (
+        _status_line(status),
+        headers,
+        reason.encode("ascii"),
+        _RETRY_AFTER_S,
+        body,
+    )
+
+
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode("ascii"))
+
+
+def _cors(origin: bytes) -> bytes:
+    return (
+        b"Access-Control-Allow-Origin: %b\r\n"
+        b"Access-Control-Allow-Credentials: true\r\n"
+        b"Vary: Origin\r\n" % origin
+    )

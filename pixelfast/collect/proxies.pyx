@@ -1,0 +1,143 @@
+"""Whose event it is when proxies stand between: X-Forwarded-For, read from the right.
+
+Only a trusted proxy's word counts. Each proxy appends the address it was called from, so the
+right-most address that is no trusted proxy is the nearest one that nobody could forge.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memchr, memcpy, strlen
+
+import ipaddress
+
+cdef extern from "<arpa/inet.h>" nogil:
+    enum: AF_INET, AF_INET6, INET6_ADDRSTRLEN
+    int inet_pton(int family, const char* text, void* address)
+    const char* inet_ntop(int family, const void* address, char* text, unsigned int size)
+
+__all__ = ["TrustedProxies"]
+
+cdef uint64_t MAPPED = 0xFFFF00000000  # ::ffff:0:0/96, where IPv4 lies within IPv6
+
+
+cdef bint _parse(
+    const char* text, Py_ssize_t length, uint64_t* high, uint64_t* low, char* canonical
+) noexcept:
+    # An address, with a port or not: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1]:80.
+    # `canonical` becomes its text (INET6_ADDRSTRLEN bytes).
+    cdef:
+        char plain[46]
+        uint8_t raw[16]
+        const char* stop
+        int i
+    if length and text[0] == c'[':
+        stop = <const char*>memchr(text, c']', length)
+        if stop == NULL:
+            return False
+        text, length = text + 1, stop - text - 1
+    else:
+        stop = <const char*>memchr(text, c':', length)
+        if stop != NULL and memchr(stop + 1, c':', text + length - stop - 1) == NULL:
+            length = stop - text
+    if length == 0 or length >= 46:
+        return False
+    memcpy(plain, text, length)
+    plain[length] = 0
+    high[0] = low[0] = 0
+    if inet_pton(AF_INET, plain, raw) == 1:
+        low[0] = MAPPED | <uint64_t>raw[0] << 24 | raw[1] << 16 | raw[2] << 8 | raw[3]
+        memcpy(canonical, plain, length + 1)
+        return True
+    if inet_pton(AF_INET6, plain, raw) != 1:
+        return False
+    for i in range(8):
+        high[0] = high[0] << 8 | raw[i]
+        low[0] = low[0] << 8 | raw[8 + i]
+    if high[0] == 0 and low[0] >> 32 == 0xFFFF:
+        return inet_ntop(AF_INET, raw + 12, canonical, INET6_ADDRSTRLEN) != NULL
+    return inet_ntop(AF_INET6, raw, canonical, INET6_ADDRSTRLEN) != NULL
+
+
+cdef bint _parse_item(
+    const char* item, const char* end, uint64_t* high, uint64_t* low, char* canonical
+) noexcept:
+    while item < end and (item[0] == c' ' or item[0] == c'\t'):
+        item += 1
+    while end > item and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+        end -= 1
+    return _parse(item, end - item, high, low, canonical)
+
+
+cdef class TrustedProxies:
+
+    def __cinit__(self, networks=()):
+        cdef Py_ssize_t place
+        parsed = [ipaddress.ip_network(text, strict=False) for text in networks]
+        self._networks = <Network*>PyMem_Calloc(len(parsed) + 1, sizeof(Network))
+        if self._networks == NULL:
+            raise MemoryError()
+        self._count = len(parsed)
+        for place, network in enumerate(parsed):
+            address = int(network.network_address)
+            mask = int(network.netmask)
+            if network.version == 4:
+                address |= int(MAPPED)
+                mask |= (2**96 - 1) << 32
+            self._networks[place] = Network(
+                address >> 64, address & (2**64 - 1), mask >> 64, mask & (2**64 - 1)
+            )
+
+    def __dealloc__(self):
+        PyMem_Free(self._networks)
+
+    cdef bint _trusts(self, uint64_t high, uint64_t low) noexcept:
+        cdef Py_ssize_t place
+        cdef Network* network
+        for place in range(self._count):
+            network = &self._networks[place]
+            if high & network.high_mask == network.high and low & network.low_mask == network.low:
+                return True
+        return False
+
+    cpdef bint trusts(self, str address):
+        cdef:
+            uint64_t high, low
+            char canonical[46]
+            Py_ssize_t length
+            const char* text = PyUnicode_AsUTF8AndSize(address, &length)
+        return _parse(text, length, &high, &low, canonical) and self._trusts(high, low)
+
+    cpdef str client_address(self, str peer, bytes forwarded_for, bytes real_ip):
+        # For a peer that is trusted. What can't be read ends the walk: the address before it stays.
+        cdef:
+            const char* start
+            const char* end
+            const char* item
+            uint64_t high, low
+            char canonical[46]
+            char nearest[46]
+        nearest[0] = 0
+        if forwarded_for is not None:
+            start = PyBytes_AS_STRING(forwarded_for)
+            end = start + PyBytes_GET_SIZE(forwarded_for)
+            while end > start:
+                item = end
+                while item > start and (item - 1)[0] != c',':
+                    item -= 1
+                if not _parse_item(item, end, &high, &low, canonical):
+                    break
+                memcpy(nearest, canonical, 46)
+                if not self._trusts(high, low):
+                    break
+                end = item - 1
+        elif real_ip is not None:
+            start = PyBytes_AS_STRING(real_ip)
+            if _parse_item(
+                start, start + PyBytes_GET_SIZE(real_ip), &high, &low, canonical
+            ):
+                memcpy(nearest, canonical, 46)
+        if nearest[0] == 0:
+            return peer
+        return PyUnicode_DecodeASCII(nearest, strlen(nearest), NULL)

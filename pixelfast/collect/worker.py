@@ -1,0 +1,143 @@
+"""One collector process: sockets in front, its slot of the spool behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import resource
+import socket
+import time
+from typing import Any
+
+import structlog
+
+from pixelfast.collect.answers import Answers
+from pixelfast.collect.clock import Clock
+from pixelfast.collect.protocol import Collector
+from pixelfast.collect.sources import Sources
+from pixelfast.config import Config
+from pixelfast.errors import SpoolLocked
+from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter
+
+__all__ = ["Worker"]
+
+_LOCK_WAIT_S = 15.0  # for the collector before us to finish
+_LOCK_RETRY_S = 0.1
+_FILES_BESIDE_CONNECTIONS = 64
+_BACKLOG = 4096
+
+
+class Worker:
+    """Collects pixels on `sockets` into one slot."""
+
+    def __init__(self, config: Config, data: DataDir, slot: int, workers: int = 1) -> None:
+        self.slot = slot
+        self._config = config
+        self._workers = workers
+        self._data = data
+        self._log = structlog.get_logger("collect").bind(slot=slot)
+        server = config.server
+        self.collector = Collector(
+            Sources(config.sources, workers),
+            Answers(),
+            Clock(),
+            trusted_proxies=server.trusted_proxies,
+            always_200=server.always_200,
+            max_connections=_connections_within_limits(server.max_connections),
+            header_timeout_s=server.header_timeout_s,
+            idle_timeout_s=server.idle_timeout_s,
+        )
+        self._servers: list[asyncio.Server] = []
+        self._ticking: asyncio.TimerHandle | None = None
+
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Open the slot and take connections.
+
+        Raises:
+            SpoolLocked: another collector keeps the slot.
+        """
+        loop = asyncio.get_running_loop()
+        spool = self._config.spool
+        self.collector.writer = SpoolWriter(
+            loop,
+            await self._open_slot(),
+            Committer(),
+            [source.name for source in self._config.sources],
+            self.collector.on_stored,
+            ack=spool.ack,
+            max_bytes=spool.max_bytes // self._workers,
+            max_waiting_bytes=spool.max_waiting_bytes,
+            max_wait_s=spool.max_wait_s,
+        )
+        for each in sockets:
+            if each.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(
+                    self.collector.connect, sock=each, backlog=_BACKLOG
+                )
+            else:
+                server = await loop.create_server(
+                    self.collector.connect, sock=each, backlog=_BACKLOG
+                )
+            self._servers.append(server)
+        self._tick()
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self) -> None:
+        """Take no new connections, answer what is under way, store it, leave the slot."""
+        for server in self._servers:
+            server.close()
+        self.collector.drain()
+        deadline = time.monotonic() + self._config.server.drain_timeout_s
+        while self.collector.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        await self.collector.writer.close()
+        if self._ticking is not None:
+            self._ticking.cancel()
+
+    def stats(self) -> dict[str, Any]:
+        """What this process did since it started."""
+        collector, writer = self.collector, self.collector.writer
+        sources = [*collector.sources.all, collector.sources.nobody]
+        return {
+            "slot": self.slot,
+            "is_ready": writer.is_ready,
+            "connections": len(collector.connections),
+            "answered": collector.answered,
+            "dropped_answers": collector.dropped_answers,
+            "accepted": {s.name: s.accepted for s in sources if s.accepted},
+            "refused": {s.name: s.refused for s in sources if s.refused},
+            "warned": {s.name: s.warned for s in sources if s.warned},
+            "stored_events": writer.stored_events,
+            "stored_bytes": writer.stored_bytes,
+            "lost_events": writer.lost_events,
+            "commits": writer.commits,
+            "failed_commits": writer.failed_commits,
+            "commit_seconds": writer.commit_seconds,
+            "waiting_bytes": writer.waiting_bytes,
+            "spool_bytes": writer.used_bytes,
+        }
+
+    async def _open_slot(self) -> SlotFiles:
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                return SlotFiles(self._data, self.slot, self._config.spool.segment_bytes)
+            except SpoolLocked:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_LOCK_RETRY_S)
+
+    def _tick(self) -> None:
+        self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
+        self.collector.tick(time.time())
+
+
+def _connections_within_limits(wanted: int) -> int:
+    """As many connections as the process may have files, its limit raised as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _FILES_BESIDE_CONNECTIONS
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
+        soft = min(needed, hard)
+    return max(1, min(wanted, soft - _FILES_BESIDE_CONNECTIONS))

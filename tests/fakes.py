@@ -1,0 +1,311 @@
+"""What tests put in the place of the loop, the disk and the network. None of it sleeps.
+
+`FakeLoop` runs what is scheduled when a test says so, and its clock moves when a test moves it.
+`FakeDisk` is a slot's files and its commit thread in one: commits stay under way until a test
+completes them or makes them fail. `FakeTransport` keeps what is written. `FakeCollector` has all of
+them behind a real `Collector`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pixelfast.collect.answers import Answers
+from pixelfast.collect.clock import Clock
+from pixelfast.collect.protocol import Collector, Connection
+from pixelfast.collect.sources import Sources
+from pixelfast.config import Source, WriteKey
+from pixelfast.spool import SpoolWriter
+from pixelfast.spool.batch import Batch
+from pixelfast.spool.format import (
+    SEGMENT_HEADER_BYTES,
+    Frame,
+    SegmentId,
+    parse_frame,
+)
+
+NODE = bytes(range(16))
+
+
+class FakeFuture:
+    """What `run_in_executor` returns, done from the start."""
+
+    def __init__(self, loop: FakeLoop, result: Any, error: BaseException | None) -> None:
+        self._loop = loop
+        self._result = result
+        self._error = error
+
+    def add_done_callback(self, callback: Callable[[FakeFuture], None]) -> None:
+        self._loop.call_soon(callback, self)
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> BaseException | None:
+        return self._error
+
+    def result(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+class FakeLoop:
+    """An event loop that a test turns by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.readers: dict[int, Callable[[], None]] = {}
+        self._ready: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._timers: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self._counter = itertools.count()
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
+        self._ready.append((callback, arguments))
+
+    def call_later(self, delay_s: float, callback: Callable[..., Any], *arguments: Any) -> None:
+        entry = (self.now_s + delay_s, next(self._counter), callback, arguments)
+        heapq.heappush(self._timers, entry)
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd: int) -> None:
+        del self.readers[fd]
+
+    def run_in_executor(self, _pool: None, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return FakeFuture(self, function(*arguments), None)
+        except OSError as error:
+            return FakeFuture(self, None, error)
+
+    def turn(self) -> None:
+        """Run what is ready, and what that makes ready."""
+        while self._ready:
+            callback, arguments = self._ready.pop(0)
+            callback(*arguments)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, running each timer at its time."""
+        until_s = self.now_s + seconds
+        self.turn()
+        while self._timers and self._timers[0][0] <= until_s:
+            self.now_s, _, callback, arguments = heapq.heappop(self._timers)
+            callback(*arguments)
+            self.turn()
+        self.now_s = until_s
+
+
+class FakeSegment:
+    """A segment in memory."""
+
+    class _Path:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    def __init__(self, number: int, slot: int) -> None:
+        self.id = SegmentId(NODE, slot, number)
+        self.fd = number
+        self.offset = SEGMENT_HEADER_BYTES
+        self.data = bytearray(SEGMENT_HEADER_BYTES)
+        self.path = self._Path(f"{number:016x}.seg")
+        self.retired: bool | None = None  # whether it was sound
+
+
+class FakeDisk:
+    """Stands for `SlotFiles` and `Committer`: what is written, synced, and what fails."""
+
+    done_fd = 99
+
+    def __init__(self, loop: FakeLoop, *, slot: int = 0, segment_bytes: int = 64 * 2**20) -> None:
+        self.slot = slot
+        self.segment_bytes = segment_bytes
+        self.segments: list[FakeSegment] = []
+        self.create_errors: list[OSError] = []  # raised by the next `create`s
+        self.other_bytes = 0  # counted as used beside the segments
+        self.is_closed = False
+        self.syncs = 0
+        self._loop = loop
+        self._job: tuple[FakeSegment, bytes, int, bool] | None = None
+        self._result: int | None = None
+
+    # SlotFiles
+
+    def create(self) -> FakeSegment:
+        if self.create_errors:
+            raise self.create_errors.pop(0)
+        segment = FakeSegment(len(self.segments) + 1, self.slot)
+        self.segments.append(segment)
+        return segment
+
+    def retire(self, segment: FakeSegment, *, is_sound: bool) -> None:
+        segment.retired = is_sound
+
+    def used_bytes(self, current: FakeSegment | None) -> int:
+        del current
+        return self.other_bytes + sum(len(segment.data) for segment in self.segments)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    # Committer
+
+    @property
+    def is_busy(self) -> bool:
+        return self._job is not None
+
+    def submit(self, fd: int, batch: Batch | None, offset: int, sync: bool) -> None:
+        assert self._job is None, "one commit at a time"
+        data = batch.sealed() if batch is not None else b""
+        self._job = (self.segments[fd - 1], data, offset, sync)
+
+    def finish(self) -> int | None:
+        result, self._result = self._result, None
+        if result is not None:
+            self._job = None
+        return result
+
+    # for tests
+
+    def complete(self, error: int = 0) -> None:
+        """End the commit that is under way; `error` is an errno, 0 stores it."""
+        assert self._job is not None, "no commit is under way"
+        segment, data, offset, sync = self._job
+        if not error:
+            segment.data[offset : offset + len(data)] = data
+            self.syncs += sync
+        self._result = error
+        self._loop.readers[self.done_fd]()
+
+    def settle(self) -> None:
+        """Run the loop and complete commits until nothing waits."""
+        self._loop.turn()
+        while self.is_busy:
+            self.complete()
+            self._loop.turn()
+
+    def frames(self) -> list[Frame]:
+        """All frames of all segments, in order."""
+        found: list[Frame] = []
+        for segment in self.segments:
+            offset = SEGMENT_HEADER_BYTES
+            view = memoryview(bytes(segment.data))
+            while isinstance(frame := parse_frame(view, offset, offset, segment.id), Frame):
+                found.append(frame)
+                offset += frame.length
+        return found
+
+    def events(self) -> list[tuple[str, bytes]]:
+        """All stored events, each with its source."""
+        return [
+            (frame.source, event)
+            for frame in self.frames()
+            for event in bytes(frame.body).splitlines()
+        ]
+
+
+def make_writer(
+    loop: FakeLoop, disk: FakeDisk, on_stored: Callable[..., None], **options: Any
+) -> SpoolWriter:
+    """A real writer on a fake disk, its first segment ready."""
+    names = options.pop("names", ["demo"])
+    writer = SpoolWriter(loop, disk, disk, names, on_stored, **options)  # type: ignore[arg-type]
+    loop.turn()
+    return writer
+
+
+class FakeTransport:
+    """Keeps what is written; a test plays the peer."""
+
+    def __init__(self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)) -> None:
+        self.peer = peer
+        self.writes: list[bytes] = []
+        self.is_reading = True
+        self.has_eof = False
+        self.is_closed = False
+        self.is_aborted = False
+
+    @property
+    def sent(self) -> bytes:
+        return b"".join(self.writes)
+
+    def take(self) -> bytes:
+        """What was written since the last `take`."""
+        sent = self.sent
+        self.writes.clear()
+        return sent
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.peer if name == "peername" else default
+
+    def write(self, data: bytes) -> None:
+        assert not self.has_eof, "written after the end"
+        self.writes.append(bytes(data))
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.has_eof = True
+
+    def pause_reading(self) -> None:
+        assert self.is_reading
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.is_reading
+        self.is_reading = True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+DEMO = Source(name="demo", write_keys=(WriteKey(key="wk-demo"),))
+
+
+class FakeCollector:
+    """A real collector and writer; the loop, the disk, the clock and the peers are the test's."""
+
+    def __init__(
+        self,
+        sources: Iterable[Source] = (DEMO,),
+        *,
+        writer_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        sources = tuple(sources)
+        self.loop = FakeLoop()
+        self.disk = FakeDisk(self.loop)
+        self.clock = Clock.fixed()
+        self.collector = Collector(Sources(sources), Answers(), self.clock, **options)
+        self.collector.writer = make_writer(
+            self.loop,
+            self.disk,
+            self.collector.on_stored,
+            names=[source.name for source in sources],
+            **(writer_options or {}),
+        )
+
+    def connect(
+        self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)
+    ) -> tuple[Connection, FakeTransport]:
+        transport = FakeTransport(peer)
+        connection = self.collector.connect()
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        return connection, transport
+
+    def exchange(self, request: bytes, **options: Any) -> bytes:
+        """Send one connection's bytes, let everything be stored, return all that is answered."""
+        connection, transport = self.connect(**options)
+        connection.data_received(request)
+        self.disk.settle()
+        return transport.sent
