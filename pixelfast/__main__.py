@@ -1,0 +1,5 @@
+"""`python -m pixelfast` is the command `pixelfast`."""
+
+from pixelfast.cli import main
+
+main()

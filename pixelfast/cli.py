@@ -1,0 +1,249 @@
+"""The commands people type."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from pixelfast import __version__
+from pixelfast.config import Config, describe, read_config
+from pixelfast.errors import ConfigError, PixelfastError
+
+__all__ = ["main"]
+
+_BAD_SETTINGS = 2
+
+
+@contextlib.contextmanager
+def _clear_answers() -> Iterator[None]:
+    """Errors that we raise on purpose are messages, not tracebacks."""
+    try:
+        yield
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(_BAD_SETTINGS)
+    except PixelfastError as error:
+        click.echo(f"pixelfast: {error}", err=True)
+        sys.exit(1)
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--data-dir", metavar="DIR", help="Where everything is kept."),
+        click.option("-c", "--config", metavar="FILE", help="Settings; without, the defaults."),
+    ):
+        command = option(command)
+    return command
+
+
+def _with_listen(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--listen",
+        multiple=True,
+        metavar="ADDRESS",
+        help='Take pixels at "HOST:PORT" or "unix:/PATH"; may be given several times.',
+    )(command)
+
+
+def _settings(config: str | None, **overrides: Any) -> Config:
+    given = {
+        name.replace("__", "."): list(value) if isinstance(value, tuple) else value
+        for name, value in overrides.items()
+        if value not in (None, ())
+    }
+    return read_config(config, given)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """pixelfast: a pixel collector that answers 200 when the event is on the disk.
+
+    \b
+    Try it:
+      pixelfast serve
+    """
+
+
+@cli.command()
+@_with_settings
+@_with_listen
+@click.option("--admin", metavar="ADDRESS", help='Health and metrics; "" for none.')
+@click.option("--workers", type=int, metavar="N", help="Collectors; 0: one a core.")
+def serve(
+    config: str | None,
+    data_dir: str | None,
+    listen: tuple[str, ...],
+    admin: str | None,
+    workers: int | None,
+) -> None:
+    """Collect and deliver, in the foreground.
+
+    \b
+    Example:
+      pixelfast serve -c pixelfast.toml --workers 4
+    """
+    from pixelfast.operate.serve import serve as run
+
+    with _clear_answers():
+        settings = _settings(
+            config,
+            data_dir=data_dir,
+            server__listen=listen,
+            server__admin=admin,
+            server__workers=workers,
+        )
+        run(settings, admin_is_chosen=admin is not None or config is not None)
+
+
+@cli.command()
+@_with_settings
+@_with_listen
+@click.option("--slot", type=int, default=0, metavar="N", help="The slot to write into.")
+def collect(config: str | None, data_dir: str | None, listen: tuple[str, ...], slot: int) -> None:
+    """Collect only, in one process; `pixelfast deliver` delivers.
+
+    \b
+    Example:
+      pixelfast collect -c pixelfast.toml --slot 0
+    """
+    from pixelfast.operate.alone import collect_alone
+
+    with _clear_answers():
+        collect_alone(_settings(config, data_dir=data_dir, server__listen=listen), slot)
+
+
+@cli.command()
+@_with_settings
+def deliver(config: str | None, data_dir: str | None) -> None:
+    """Deliver only, in one process; `pixelfast collect` collects.
+
+    \b
+    Example:
+      pixelfast deliver -c pixelfast.toml
+    """
+    from pixelfast.operate.alone import deliver_alone
+
+    with _clear_answers():
+        deliver_alone(_settings(config, data_dir=data_dir))
+
+
+@cli.command()
+@click.argument("file")
+def check(file: str) -> None:
+    """Check a settings FILE and print what it amounts to, secrets masked.
+
+    All mistakes are shown at once; the exit code is 2 if there is any.
+
+    \b
+    Example:
+      pixelfast check pixelfast.toml
+    """
+    with _clear_answers():
+        click.echo(describe(read_config(file)), nl=False)
+
+
+@cli.command()
+@click.argument("call", type=click.Choice(["track", "page"]))
+@click.option("--event", metavar="NAME", help="What happened; a track call needs it.")
+@click.option("--name", metavar="NAME", help="The page's name.")
+@click.option("--user-id", metavar="ID", help="Who, if known.")
+@click.option("--anonymous-id", metavar="ID", help="Who, if not; made up without either.")
+@click.option(
+    "-p", "--property", "properties", multiple=True, metavar="NAME=VALUE", help="A property."
+)
+@click.option(
+    "--set", "fields", multiple=True, metavar="NAME=VALUE", help="Any other, such as context.ip=…"
+)
+@click.option("--write-key", metavar="KEY", help="Without: the first of the settings.")
+@click.option("--base", metavar="URL", help="Where the pixels are; without: where it listens.")
+@click.option("--img", is_flag=True, help="A whole <img> tag instead of the URL.")
+@_with_settings
+def url(img: bool, config: str | None, data_dir: str | None, **parts: Any) -> None:
+    """Build a pixel URL, or an <img> tag with it.
+
+    \b
+    Example:
+      pixelfast url track --event "Email Opened" --user-id 42 -p campaign=may --img
+    """
+    from pixelfast.urls import img_tag, pixel_url
+
+    with _clear_answers():
+        settings = _settings(config, data_dir=data_dir)
+        if not (parts["user_id"] or parts["anonymous_id"]):
+            click.echo("neither --user-id nor --anonymous-id: one is made up", err=True)
+        built = pixel_url(settings, **parts)
+        click.echo(img_tag(built) if img else built)
+
+
+@cli.command()
+@click.argument("targets", nargs=-1, metavar="[TARGET]...", required=True)
+@click.option("--full", is_flag=True, help="With what the server adds.")
+@click.option("-c", "--config", metavar="FILE", help="Settings, for write keys and sources.")
+def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
+    """Show what pixels become: a JSON line for each TARGET; "-" reads one a line from stdin.
+
+    Without settings any write key is known.
+
+    \b
+    Example:
+      pixelfast decode '/pixel/v1/page?writeKey=k&anonymousId=a&context.screen.width=1920'
+    """
+    from pixelfast.explain import Explainer
+
+    with _clear_answers():
+        explainer = Explainer(read_config(config) if config else None, full=full)
+        output = sys.stdout.buffer
+        for target in targets:
+            lines = sys.stdin.buffer if target == "-" else [target.encode()]
+            for line in lines:
+                output.write(explainer.line(line.rstrip(b"\r\n")))
+                output.flush()
+
+
+@cli.group()
+def key() -> None:
+    """Write keys."""
+
+
+@key.command()
+def new() -> None:
+    """Make a write key for the settings.
+
+    \b
+    Example:
+      pixelfast key new
+    """
+    from pixelfast.operate.demo import new_write_key
+
+    click.echo(new_write_key())
+
+
+@cli.command()
+def version() -> None:
+    """Print the versions of pixelfast and of what it runs on.
+
+    \b
+    Example:
+      pixelfast version
+    """
+    import platform
+    import sqlite3
+    from importlib.metadata import version as version_of
+
+    click.echo(f"pixelfast {__version__}")
+    libraries = [f"{name} {version_of(name)}" for name in ("uvloop", "httptools", "orjson")]
+    runtime = [
+        f"Python {platform.python_version()}",
+        *libraries,
+        f"SQLite {sqlite3.sqlite_version}",
+    ]
+    click.echo(", ".join(runtime))
+
+
+def main() -> None:
+    """Run the command that was typed."""
+    cli(prog_name="pixelfast")

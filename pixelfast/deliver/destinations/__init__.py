@@ -1,0 +1,22 @@
+"""Where events go: one module for each kind of destination."""
+
+from __future__ import annotations
+
+from pixelfast import config as settings
+from pixelfast.deliver.destinations.base import Sender
+from pixelfast.deliver.destinations.file import FileSender
+from pixelfast.deliver.destinations.http import HttpSender
+from pixelfast.deliver.destinations.rudderstack import rudderstack_sender
+from pixelfast.spool import DataDir
+
+__all__ = ["Sender", "make_sender"]
+
+
+def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
+    """The sender of a configured destination."""
+    if isinstance(destination, settings.FileDestination):
+        folder = destination.path or data.events_dir(destination.name)
+        return FileSender(folder, destination.rotate_bytes, destination.rotate_s)
+    if isinstance(destination, settings.RudderstackDestination):
+        return rudderstack_sender(destination)
+    return HttpSender.from_settings(destination)

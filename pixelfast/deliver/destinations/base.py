@@ -1,0 +1,30 @@
+"""What the engine asks of every kind of destination."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.retry import Outcome
+
+__all__ = ["Sender"]
+
+
+class Sender(ABC):
+    """Sends batches to one destination."""
+
+    limits: Limits
+    retry_first_s: float = 0.5
+    retry_most_s: float = 60.0
+
+    @abstractmethod
+    async def open(self, memory: dict[str, object]) -> None:
+        """Get ready; `memory` is what the last accepted batch asked to remember."""
+
+    @abstractmethod
+    async def send(self, batch: Batch) -> Outcome:
+        """Send a batch once. Faults of the destination are an outcome, not an exception."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of files and connections."""

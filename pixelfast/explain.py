@@ -1,0 +1,89 @@
+"""What a request target becomes, for people who debug their pixels."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from pixelfast.collect.clock import Clock
+from pixelfast.collect.sources import Sources
+from pixelfast.config import Config
+from pixelfast.errors import RequestError
+from pixelfast.event import Decoder, Rules, encode_event, route_of
+
+__all__ = ["Explainer"]
+
+_MOST_TARGET_BYTES = 32768
+_VISIBLE_ASCII = re.compile(rb"[!-~]*\Z")
+_SERVER_ADDITIONS = (
+    "messageId",
+    "receivedAt",
+    "originalTimestamp",
+    "sentAt",
+    "timestamp",
+    "request_ip",
+    "integrations",
+    "channel",
+)
+
+
+class Explainer:
+    """Decodes request targets as a collector does, and says what it makes of them.
+
+    Without `config` every write key that is not empty is known, and every source has the defaults.
+
+    >>> Explainer().explain(b"/pixel/v1/page?writeKey=k&userId=7&properties.n=7")["event"]
+    {'type': 'page', 'userId': '7', 'properties': {'n': 7}}
+    """
+
+    def __init__(self, config: Config | None = None, *, full: bool = False) -> None:
+        self._sources = Sources(config.sources) if config else None
+        self._decoder = Decoder()
+        self._clock = Clock()
+        self._full = full
+
+    def line(self, target: bytes) -> bytes:
+        """`explain` as one line of JSON."""
+        return orjson.dumps(self.explain(target), option=orjson.OPT_APPEND_NEWLINE)
+
+    def explain(self, target: bytes) -> dict[str, Any]:
+        """`status` with `event` and `warnings`, or with `error` and `detail`."""
+        try:
+            event, warnings = self._decode(target)
+        except RequestError as error:
+            return {"status": error.status, "error": error.reason, "detail": str(error)}
+        if not self._full:
+            for name in _SERVER_ADDITIONS:
+                event.pop(name, None)
+        return {
+            "status": 200,
+            "event": event,
+            "warnings": [
+                {"parameter": key.decode("utf-8", "replace"), "reason": reason}
+                for reason, key in warnings
+            ],
+        }
+
+    def _decode(self, target: bytes) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
+        if len(target) > _MOST_TARGET_BYTES:
+            raise RequestError(
+                414,
+                "target-too-long",
+                f"request target is {len(target):,} bytes, limit {_MOST_TARGET_BYTES:,}",
+            )
+        if not _VISIBLE_ASCII.match(target):
+            raise RequestError(400, "malformed-request", "a target is visible ASCII: use %XX")
+        route, query = route_of(target)
+        if route not in ("track", "page"):
+            raise RequestError(404, "not-found", "pixels are at /pixel/v1/track and /pixel/v1/page")
+        now_ms = self._clock.now_ms()
+        self._decoder.split(query)
+        key = self._decoder.write_key()
+        if not key:
+            raise RequestError(400, "no-write-key", "no writeKey")
+        rules = self._sources.check(key, now_ms).rules if self._sources else Rules()
+        event = self._decoder.decode(rules, route == "track")
+        encoded = encode_event(event, now_ms, "127.0.0.1" if self._full else "", None, None)
+        return orjson.loads(encoded), event.warnings

@@ -1,0 +1,89 @@
+"""The admin address: health and metrics, for load balancers and Prometheus.
+
+It has no password: it listens on the loopback unless the settings say otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from pixelfast import __version__
+from pixelfast.config import parse_address
+from pixelfast.operate.metrics import exposition
+from pixelfast.operate.supervisor import Supervisor
+
+__all__ = ["Admin"]
+
+_INDEX = """pixelfast {version}
+
+/health/live   200 while the supervisor runs
+/health/ready  200 while every collector can store events, else 503; says what each process does
+/metrics       for Prometheus
+"""
+
+
+class Admin:
+    """Serves the admin address of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, address: str) -> str:
+        """Listen; returns the address as it is.
+
+        Raises:
+            OSError: the address can't be listened at.
+        """
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/health/live", self._live),
+                web.get("/health/ready", self._ready),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        where = parse_address(address)
+        site: web.BaseSite
+        if where.path:
+            site = web.UnixSite(self._runner, where.path)
+        else:
+            site = web.TCPSite(self._runner, where.host, where.port)
+        await site.start()
+        if where.path:
+            return str(where)
+        host, port = self._runner.addresses[0][:2]
+        return str(where._replace(host=host, port=port))
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _index(self, _request: web.Request) -> web.Response:
+        return web.Response(text=_INDEX.format(version=__version__))
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        return web.json_response({"is_live": True})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        supervisor = self._supervisor
+        state: dict[str, Any] = {
+            "is_ready": supervisor.is_ready,
+            "processes": {
+                child.name: {"is_ready": child.is_ready, "starts": child.starts}
+                for child in [*supervisor.collectors, supervisor.delivery]
+            },
+            "destinations": supervisor.delivery.figures.get("destinations", {}),
+        }
+        return web.json_response(state, status=200 if supervisor.is_ready else 503)
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            body=exposition(self._supervisor),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )

@@ -1,0 +1,69 @@
+"""The line between the supervisor and one of its processes: a socket pair, a JSON object a line.
+
+Downwards goes one object, the process's orders (`Orders`); upwards its figures, once a second. The
+line is also how each knows of the other's end: when the supervisor is gone, however it went, its
+processes read the end of the file and stop in good order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import msgspec
+
+from pixelfast.config import Config
+
+__all__ = ["Orders", "Reporter", "receive_orders"]
+
+_MOST_ORDERS_BYTES = 64 * 2**20
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process is to do. The settings travel with it: the file may have changed since."""
+
+    role: str  # "collector" or "delivery"
+    config: Config
+    data_dir: str
+    slot: int = 0
+    workers: int = 1
+    listen_fds: list[int] = []
+
+
+def receive_orders(line: socket.socket) -> Orders:
+    """Wait for the orders, before any event loop runs.
+
+    Raises:
+        EOFError: the supervisor went away first.
+    """
+    received = b""
+    while not received.endswith(b"\n"):
+        chunk = line.recv(65536)
+        if not chunk or len(received) > _MOST_ORDERS_BYTES:
+            raise EOFError("the supervisor is gone")
+        received += chunk
+    return msgspec.json.decode(received, type=Orders)
+
+
+class Reporter:
+    """A process's end of the line."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, line: socket.socket) -> Reporter:
+        line.setblocking(False)
+        return cls(*await asyncio.open_connection(sock=line))
+
+    def report(self, figures: dict[str, Any]) -> None:
+        """Send figures; dropped where the supervisor does not read."""
+        if self._writer.transport.get_write_buffer_size() == 0:
+            self._writer.write(msgspec.json.encode(figures) + b"\n")
+
+    async def supervisor_gone(self) -> None:
+        """Return when the supervisor has closed its end."""
+        while await self._reader.read(65536):
+            pass

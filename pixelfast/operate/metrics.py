@@ -1,0 +1,121 @@
+"""The processes' figures as Prometheus metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+__all__ = ["exposition"]
+
+
+class _Processes(Protocol):
+    collectors: list[Any]
+    delivery: Any
+    started_s: float
+
+
+def exposition(processes: _Processes) -> bytes:
+    """All metrics in the text format of Prometheus, version 0.0.4."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_FromFigures(processes))
+    return generate_latest(registry)
+
+
+class _FromFigures(Collector):
+    def __init__(self, processes: _Processes) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterator[Metric]:
+        processes = self._processes
+        uptime = GaugeMetricFamily("pixelfast_uptime_seconds", "Since the supervisor started.")
+        uptime.add_metric([], time.time() - processes.started_s)
+        yield uptime
+        starts = CounterMetricFamily(
+            "pixelfast_process_starts", "Starts of a process.", labels=["process"]
+        )
+        for child in [*processes.collectors, processes.delivery]:
+            starts.add_metric([child.name], child.starts)
+        yield starts
+        yield from _of_collectors([child.figures for child in processes.collectors])
+        yield from _of_delivery(processes.delivery.figures)
+
+
+_BY_SLOT = (
+    ("stored_events", "pixelfast_stored_events", "Events stored in the spool."),
+    ("stored_bytes", "pixelfast_stored_bytes", "Bytes of frames written to the spool."),
+    ("lost_events", "pixelfast_lost_events", "Answered with ack = received, then not stored."),
+    ("commits", "pixelfast_commits", "Group commits."),
+    ("failed_commits", "pixelfast_failed_commits", "Group commits that failed."),
+    ("commit_seconds", "pixelfast_commit_seconds", "Time that group commits took."),
+    ("dropped_answers", "pixelfast_dropped_answers", "Answers to clients that had gone."),
+)
+_GAUGES_BY_SLOT = (
+    ("connections", "pixelfast_open_connections", "Open connections."),
+    ("waiting_bytes", "pixelfast_waiting_bytes", "Events that wait for the disk."),
+    ("spool_bytes", "pixelfast_spool_bytes", "What the slot's events take on the disk."),
+)
+
+
+def _of_collectors(all_figures: list[dict[str, Any]]) -> Iterator[Metric]:
+    known = [figures for figures in all_figures if figures]
+    for field, name, text in _BY_SLOT:
+        counter = CounterMetricFamily(name, text, labels=["slot"])
+        for figures in known:
+            counter.add_metric([str(figures["slot"])], figures[field])
+        yield counter
+    for field, name, text in _GAUGES_BY_SLOT:
+        gauge = GaugeMetricFamily(name, text, labels=["slot"])
+        for figures in known:
+            gauge.add_metric([str(figures["slot"])], figures[field])
+        yield gauge
+    answers = CounterMetricFamily("pixelfast_answers", "Answers.", labels=["slot", "status"])
+    accepted = CounterMetricFamily(
+        "pixelfast_accepted_events", "Events taken.", labels=["slot", "source"]
+    )
+    reasons = ["slot", "source", "reason"]
+    refused = CounterMetricFamily("pixelfast_refused_requests", "Requests refused.", labels=reasons)
+    warned = CounterMetricFamily("pixelfast_warnings", "Parameters left out.", labels=reasons)
+    for figures in known:
+        slot = str(figures["slot"])
+        for status, count in figures["answered"].items():
+            answers.add_metric([slot, str(status)], count)
+        for source, count in figures["accepted"].items():
+            accepted.add_metric([slot, source], count)
+        for family, field in ((refused, "refused"), (warned, "warned")):
+            for source, by_reason in figures[field].items():
+                for reason, count in by_reason.items():
+                    family.add_metric([slot, source, reason], count)
+    yield from (answers, accepted, refused, warned)
+
+
+_BY_DESTINATION = (
+    ("delivered", "pixelfast_delivered_events", "Events that the destination accepted."),
+    ("batches", "pixelfast_delivered_batches", "Batches that the destination accepted."),
+    ("failures", "pixelfast_delivery_failures", "Tries that failed."),
+    ("skipped", "pixelfast_skipped_events", "Events of sources that it does not take."),
+)
+
+
+def _of_delivery(figures: dict[str, Any]) -> Iterator[Metric]:
+    destinations = figures.get("destinations", {})
+    for field, name, text in _BY_DESTINATION:
+        counter = CounterMetricFamily(name, text, labels=["destination"])
+        for destination, own in destinations.items():
+            counter.add_metric([destination], own.get(field, 0))
+        yield counter
+    lag = GaugeMetricFamily(
+        "pixelfast_delivery_lag_seconds",
+        "Age of the oldest event that is read and not delivered.",
+        labels=["destination"],
+    )
+    for destination, own in destinations.items():
+        lag.add_metric([destination], own.get("lag_s", 0.0))
+    yield lag
+    removed = CounterMetricFamily("pixelfast_removed_segments", "Segments removed once read.")
+    removed.add_metric([], figures.get("removed_segments", 0))
+    yield removed

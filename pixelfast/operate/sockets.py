@@ -1,0 +1,107 @@
+"""Listening sockets: made by the supervisor, so that a mistake shows before anything starts and a
+connection that waits outlives the collector that did not get to it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import stat
+from pathlib import Path
+
+from pixelfast.config import Address, parse_address
+from pixelfast.errors import ConfigError
+
+__all__ = ["listen"]
+
+_BACKLOG = 4096
+
+
+def listen(addresses: tuple[str, ...], workers: int) -> tuple[list[list[socket.socket]], list[str]]:
+    """Listen at every address, for every worker.
+
+    A TCP address gets one socket a worker (SO_REUSEPORT: the kernel spreads connections over them);
+    a Unix socket is shared. Returns the sockets of each worker, and the addresses as they are: port
+    0 has become a real one.
+
+    Raises:
+        ConfigError: an address can't be listened at.
+    """
+    by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
+    names: list[str] = []
+    for text in addresses:
+        address = parse_address(text)
+        try:
+            if address.path:
+                shared = _listen_unix(address.path)
+                for sockets in by_worker:
+                    sockets.append(shared)
+                names.append(str(address))
+            else:
+                first = _listen_tcp(address)
+                by_worker[0].append(first)
+                port = first.getsockname()[1]
+                for sockets in by_worker[1:]:
+                    sockets.append(_bind(Address(address.host, port), first.family))
+                names.append(str(Address(address.host, port)))
+        except OSError as error:
+            why = {
+                errno.EADDRINUSE: "another program listens there",
+                errno.EACCES: "this user may not listen there",
+                errno.EADDRNOTAVAIL: "this machine does not have the address",
+            }.get(error.errno or 0, error.strerror or str(error))
+            raise ConfigError(
+                "server.listen", f'"{text}"', f"an address that is free: {why}"
+            ) from None
+    return by_worker, names
+
+
+def _listen_tcp(address: Address) -> socket.socket:
+    family, _, _, _, _ = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    if address.port:
+        # SO_REUSEPORT lets a second server of the same user in without a word: it would take half
+        # of the pixels. A socket without it finds out.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.host, address.port))
+    return _bind(address, family)
+
+
+def _bind(address: Address, family: int) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((address.host, address.port))
+        listening.listen(_BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _listen_unix(path: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listening.bind(path)
+        Path(path).chmod(0o666)
+        listening.listen(_BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a server that is gone; one that answers stays."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise OSError(errno.EADDRINUSE, "the file there is no socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                Path(path).unlink()
