@@ -55,7 +55,7 @@ $(VENV)/.venv:
 $(VENV)/.installed: $(VENV)/.venv pyproject.toml setup.py
 	@$(PIP) --group build
 	@echo "compiling pixelfast"
-	@$(PIP) --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --editable . 2>&1 | grep -vE "^ *!!|^ *\*+$$|BuildBackendWarning|Please be careful|name as your package|strategy, WheelFile" || true
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)

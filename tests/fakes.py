@@ -15,7 +15,8 @@ from typing import Any
 
 from pixelfast.collect.answers import Answers
 from pixelfast.collect.clock import Clock
-from pixelfast.collect.protocol import Collector, Connection
+from pixelfast.collect.collector import Collector
+from pixelfast.collect.protocol import Connection, Connections
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Source, WriteKey
 from pixelfast.spool import SpoolWriter
@@ -279,7 +280,8 @@ class FakeCollector:
         self,
         sources: Iterable[Source] = (DEMO,),
         *,
-        writer_options: dict[str, Any] | None = None,
+        writer: dict[str, Any] | None = None,
+        connections: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         sources = tuple(sources)
@@ -287,19 +289,20 @@ class FakeCollector:
         self.disk = FakeDisk(self.loop)
         self.clock = Clock.fixed()
         self.collector = Collector(Sources(sources), Answers(), self.clock, **options)
+        self.connections = Connections(self.collector, **(connections or {}))
         self.collector.writer = make_writer(
             self.loop,
             self.disk,
-            self.collector.on_stored,
+            self.connections.on_stored,
             names=[source.name for source in sources],
-            **(writer_options or {}),
+            **(writer or {}),
         )
 
     def connect(
         self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)
     ) -> tuple[Connection, FakeTransport]:
         transport = FakeTransport(peer)
-        connection = self.collector.connect()
+        connection = self.connections.connect()
         connection.connection_made(transport)  # type: ignore[arg-type]
         return connection, transport
 

@@ -1,6 +1,8 @@
 """Collecting: from the bytes of a connection to an event in the spool, and the GIF back.
 
-`protocol`  HTTP on one connection: parse, bound, answer in order
+`protocol`  HTTP on one connection: parse, answer in order, wait for acknowledgements
+`request`   one request within its bounds
+`collector` from a request to its answer, and its event into the spool
 `answers`   the bytes of every answer
 `sources`   write keys, sources, rate limits
 `proxies`   whose request it is behind trusted proxies
@@ -13,9 +15,10 @@ from __future__ import annotations
 from pixelfast.errors import NOT_COMPILED
 
 try:
-    from pixelfast.collect.protocol import Collector, Connection
+    from pixelfast.collect.collector import Collector
+    from pixelfast.collect.protocol import Connection, Connections
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
 from pixelfast.collect.worker import Worker
 
-__all__ = ["Collector", "Connection", "Worker"]
+__all__ = ["Collector", "Connection", "Connections", "Worker"]

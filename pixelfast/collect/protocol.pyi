@@ -1,25 +1,25 @@
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
-from pixelfast.collect.answers import Answers
-from pixelfast.collect.clock import Clock
-from pixelfast.collect.sources import Sources
-from pixelfast.spool import SpoolWriter
+from pixelfast.collect.collector import Collector
 
-class Collector:
-    """What all connections of one process share. Set `writer` before the first connection.
+class Connections:
+    """All open connections of one collector process.
+
+    Args:
+        collector: answers their requests.
+        max_connections: over it a connection is answered 503 and closed.
+        header_timeout_s: how long a request may take from its first byte to its last.
+        idle_timeout_s: how long a connection may go without one.
 
     Attributes:
+        requests: requests read, refused ones with them.
         answered: answers by status.
         dropped_answers: answers to clients that had gone.
     """
 
-    sources: Sources
-    answers: Answers
-    clock: Clock
-    writer: SpoolWriter
-    connections: set[Connection]
+    collector: Collector
+    open: set[Connection]
     is_draining: bool
     requests: int
     answered: dict[int, int]
@@ -27,21 +27,17 @@ class Collector:
 
     def __init__(
         self,
-        sources: Sources,
-        answers: Answers,
-        clock: Clock,
+        collector: Collector,
         *,
-        trusted_proxies: Iterable[str] = (),
-        always_200: bool = False,
         max_connections: int = 20_000,
         header_timeout_s: float = 10.0,
         idle_timeout_s: float = 75.0,
     ) -> None: ...
     def connect(self) -> Connection:
-        """A protocol for a new connection."""
+        """A protocol for a new connection: the factory that the loop's servers call."""
 
-    def tick(self, now_s: float) -> None:
-        """Once a second: renew the Date header, end the connections whose time is up."""
+    def sweep(self) -> None:
+        """End the connections whose time is up; to be called about once a second."""
 
     def on_stored(self, waiters: list[Any], first_ticket: int, is_stored: bool) -> None:
         """Answer the requests of one commit; what `SpoolWriter` calls."""
@@ -52,4 +48,4 @@ class Collector:
 class Connection(asyncio.Protocol):
     """HTTP/1.1 on one connection, as asyncio's transports call it."""
 
-    def __init__(self, shared: Collector) -> None: ...
+    def __init__(self, connections: Connections) -> None: ...

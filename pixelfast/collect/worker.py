@@ -13,7 +13,8 @@ import structlog
 
 from pixelfast.collect.answers import Answers
 from pixelfast.collect.clock import Clock
-from pixelfast.collect.protocol import Collector
+from pixelfast.collect.collector import Collector
+from pixelfast.collect.protocol import Connections
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Config
 from pixelfast.errors import SpoolLocked
@@ -43,6 +44,9 @@ class Worker:
             Clock(),
             trusted_proxies=server.trusted_proxies,
             always_200=server.always_200,
+        )
+        self.connections = Connections(
+            self.collector,
             max_connections=_connections_within_limits(server.max_connections),
             header_timeout_s=server.header_timeout_s,
             idle_timeout_s=server.idle_timeout_s,
@@ -63,7 +67,7 @@ class Worker:
             await self._open_slot(),
             Committer(),
             [source.name for source in self._config.sources],
-            self.collector.on_stored,
+            self.connections.on_stored,
             ack=spool.ack,
             max_bytes=spool.max_bytes // self._workers,
             max_waiting_bytes=spool.max_waiting_bytes,
@@ -72,11 +76,11 @@ class Worker:
         for each in sockets:
             if each.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(
-                    self.collector.connect, sock=each, backlog=_BACKLOG
+                    self.connections.connect, sock=each, backlog=_BACKLOG
                 )
             else:
                 server = await loop.create_server(
-                    self.collector.connect, sock=each, backlog=_BACKLOG
+                    self.connections.connect, sock=each, backlog=_BACKLOG
                 )
             self._servers.append(server)
         self._tick()
@@ -87,9 +91,9 @@ class Worker:
         """Take no new connections, answer what is under way, store it, leave the slot."""
         for server in self._servers:
             server.close()
-        self.collector.drain()
+        self.connections.drain()
         deadline = time.monotonic() + self._config.server.drain_timeout_s
-        while self.collector.connections and time.monotonic() < deadline:
+        while self.connections.open and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         await self.collector.writer.close()
         if self._ticking is not None:
@@ -97,14 +101,14 @@ class Worker:
 
     def stats(self) -> dict[str, Any]:
         """What this process did since it started."""
-        collector, writer = self.collector, self.collector.writer
-        sources = [*collector.sources.all, collector.sources.nobody]
+        connections, writer = self.connections, self.collector.writer
+        sources = [*self.collector.sources.all, self.collector.sources.nobody]
         return {
             "slot": self.slot,
             "is_ready": writer.is_ready,
-            "connections": len(collector.connections),
-            "answered": collector.answered,
-            "dropped_answers": collector.dropped_answers,
+            "connections": len(connections.open),
+            "answered": connections.answered,
+            "dropped_answers": connections.dropped_answers,
             "accepted": {s.name: s.accepted for s in sources if s.accepted},
             "refused": {s.name: s.refused for s in sources if s.refused},
             "warned": {s.name: s.warned for s in sources if s.warned},
@@ -131,6 +135,7 @@ class Worker:
     def _tick(self) -> None:
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
         self.collector.tick(time.time())
+        self.connections.sweep()
 
 
 def _connections_within_limits(wanted: int) -> int:

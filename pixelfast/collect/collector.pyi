@@ -1,0 +1,37 @@
+from collections.abc import Iterable
+
+from pixelfast.collect.answers import Answers
+from pixelfast.collect.clock import Clock
+from pixelfast.collect.sources import Sources
+from pixelfast.spool import SpoolWriter
+
+class Collector:
+    """Answers requests; what all connections of one process share.
+
+    Set `writer` before the first request: it calls back `Connections.on_stored`, so it comes last.
+
+    Args:
+        sources: the write keys, and how their pixels are read.
+        answers: the bytes of answers.
+        clock: wall time for events, monotonic time for rate limits.
+        trusted_proxies: networks whose X-Forwarded-For and X-Real-IP are believed.
+        always_200: answer 200 to every pixel, refused or not.
+    """
+
+    sources: Sources
+    answers: Answers
+    clock: Clock
+    always_200: bool
+    writer: SpoolWriter
+
+    def __init__(
+        self,
+        sources: Sources,
+        answers: Answers,
+        clock: Clock,
+        *,
+        trusted_proxies: Iterable[str] = (),
+        always_200: bool = False,
+    ) -> None: ...
+    def tick(self, now_s: float) -> None:
+        """Once a second: renew the Date header from the seconds since 1970."""

@@ -1,0 +1,2 @@
+class Request:
+    """One request as it comes in, for compiled code: target, wanted headers, bounds."""

@@ -1,0 +1,84 @@
+"""One request as it comes in: what is wanted of it, within its bounds.
+
+httptools hands over pieces and has no limits of its own (it took a target of 200,000 bytes), so
+everything is counted here.
+"""
+
+from pixelfast.errors import RequestError
+
+__all__ = ["Request"]
+
+cdef enum:
+    MAX_TARGET_BYTES = 32768    # as RudderStack's gateway; nginx's default is 8 KB
+    MAX_HEADER_BYTES = 32768
+    MAX_HEADERS = 100
+    MAX_BODY_BYTES = 65536
+
+
+cdef class Request:
+
+    def __cinit__(self):
+        self.peer = ""
+        self.reset()
+
+    cdef int reset(self) except -1:
+        self.target = None
+        self.user_agent = self.origin = self.referer = self.languages = None
+        self.forwarded_for = self.real_ip = None
+        self.is_in_head = True
+        self.says_keep_alive = self.expects_continue = False
+        self.header_bytes = self.body_bytes = 0
+        self.header_count = 0
+        return 0
+
+    cdef int add_target(self, bytes piece) except -1:
+        self.target = piece if self.target is None else self.target + piece
+        if len(self.target) > MAX_TARGET_BYTES:
+            raise RequestError(
+                414, "target-too-long", f"request target is over {MAX_TARGET_BYTES:,} bytes"
+            )
+        return 0
+
+    cdef int add_header(self, bytes name, bytes value) except -1:
+        # Names are compared by length first: most headers are none of these.
+        cdef Py_ssize_t length = len(name)
+        if not self.is_in_head:
+            return 0  # a trailer: it comes too late to say who sent the request
+        self.header_count += 1
+        self.header_bytes += length + len(value) + 4  # ": " and CRLF
+        if self.header_count > MAX_HEADERS:
+            raise RequestError(431, "too-many-headers", f"more than {MAX_HEADERS} headers")
+        if self.header_bytes > MAX_HEADER_BYTES:
+            raise RequestError(
+                431, "headers-too-large", f"headers are over {MAX_HEADER_BYTES:,} bytes"
+            )
+        if length == 10:
+            if self.user_agent is None and name.lower() == b"user-agent":
+                self.user_agent = value
+            elif name.lower() == b"connection":
+                self.says_keep_alive = value.lower() == b"keep-alive"
+        elif length == 15:
+            if self.is_proxied and name.lower() == b"x-forwarded-for":
+                if self.forwarded_for is not None:
+                    value = self.forwarded_for + b"," + value
+                self.forwarded_for = value
+            elif self.languages is None and name.lower() == b"accept-language":
+                self.languages = value
+        elif length == 9:
+            if self.is_proxied and name.lower() == b"x-real-ip":
+                self.real_ip = value
+        elif length == 6:
+            if name.lower() == b"origin":
+                self.origin = value
+            elif name.lower() == b"expect":
+                self.expects_continue = value.lower() == b"100-continue"
+        elif length == 7:
+            if self.referer is None and name.lower() == b"referer":
+                self.referer = value
+        return 0
+
+    cdef int add_body(self, bytes piece) except -1:
+        self.body_bytes += len(piece)
+        if self.body_bytes > MAX_BODY_BYTES:
+            raise RequestError(413, "body-too-large", f"body is over {MAX_BODY_BYTES:,} bytes")
+        return 0
