@@ -5,8 +5,8 @@ frame, and the first frame of a segment only after the last of the one before. S
 no valid frame are
 
 -   the end of the log so far, while no later segment holds a frame: the reader waits there;
--   otherwise damage, or what a crash left of a frame that nobody was told is stored: the reader goes
-    on behind it, and sets it aside.
+-   otherwise damage, or what a crash left of a frame that nobody was told is stored: the reader
+    goes on behind it, and sets it aside.
 """
 
 from __future__ import annotations
