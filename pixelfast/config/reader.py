@@ -220,12 +220,16 @@ class _Reader:
         )
 
     def references(self, table: dict[str, Any]) -> None:
-        """What no single field can tell: names and keys used twice, names of nothing.
+        """What no single field can tell: what is used twice, names of nothing, what clashes.
 
         Looks at the file's own tables, so that mistakes elsewhere hide none of these.
         """
         destinations = self._names(table, "destinations")
         known = list(destinations) or [each.name for each in Config().destinations]
+        for name, destination in destinations.items():
+            if destination.get("username") and destination.get("bearer_token"):
+                path = f"destinations[{name}].bearer_token"
+                self.complain(path, "clashes with username: choose one")
         owners: dict[str, str] = {}
         for name, source in self._names(table, "sources").items():
             path = f"sources[{name}]"

@@ -22,5 +22,5 @@ def message_id(milliseconds: int) -> str:
     """A new UUIDv7 (RFC 9562 section 5.7): 48 bits of time, 74 random bits.
 
     >>> message_id(1795342530123)[:15]
-    '01a20387-264b-7'
+    '01a202c0-f64b-7'
     """

@@ -44,6 +44,7 @@ cdef Route split_target(bytes target, Py_ssize_t* query, Py_ssize_t* query_end) 
 cdef const char* _after_authority(const char* start, const char* end) noexcept:
     # RFC 9112 section 3.2.2, absolute form: http://host/path?query
     cdef const char* slash
+    cdef const char* mark
     cdef Py_ssize_t scheme = 0
     if end - start > 7 and strncasecmp(start, b"http://", 7) == 0:
         scheme = 7
@@ -51,6 +52,9 @@ cdef const char* _after_authority(const char* start, const char* end) noexcept:
         scheme = 8
     if scheme == 0 or start[scheme] == c'/':
         return start
+    mark = <const char*>memchr(start, c'?', end - start)
+    if mark != NULL:
+        end = mark
     slash = <const char*>memchr(start + scheme, c'/', end - start - scheme)
     return start if slash == NULL else slash
 

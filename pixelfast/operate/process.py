@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -37,6 +38,7 @@ def main() -> None:
         return
     name = f"collector-{orders.slot}" if orders.role == "collector" else orders.role
     set_up_logging(orders.config.log, name)
+    Path("/proc/self/comm").write_text(f"pf-{name}")  # what ps and top show
     try:
         uvloop.run(_ROLES[orders.role](orders, line))
     except Exception:  # noqa: BLE001 - the process's edge

@@ -1,0 +1,239 @@
+"""The commands people type."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pixelfast.cli import cli
+
+
+def run(*arguments: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(cli, list(arguments), input=text)
+
+
+def commands() -> list[str]:
+    found = []
+    for name, command in cli.commands.items():
+        found += [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
+    return found
+
+
+@pytest.mark.parametrize("name", commands())
+def test_the_help_of_each_command_shows_an_example(name: str) -> None:
+    result = run(*name.split(), "--help")
+    assert result.exit_code == 0
+    assert f"  pixelfast {name}" in result.output.split("Example:")[1]
+
+
+def test_the_commands_of_the_design_are_there() -> None:
+    wanted = {"serve", "collect", "deliver", "check", "url", "decode", "key new", "version"}
+    assert wanted <= set(commands())
+
+
+# --- decode ----------------------------------------------------------------------------------
+
+
+def test_decode_shows_a_vector_as_published(vector: dict[str, Any]) -> None:
+    result = run("decode", vector["target"])
+    shown = json.loads(result.output)
+    assert vector["status"] == shown["status"]
+    assert vector.get("event") == shown.get("event")
+    assert vector.get("warnings", 0) == len(shown.get("warnings", []))
+
+
+def test_decode_reads_one_target_a_line_from_stdin() -> None:
+    targets = (
+        "/pixel/v1/page?writeKey=k&userId=1\n/nowhere\n\n/pixel/v1/page?writeKey=k&userId=2\r\n"
+    )
+    result = run("decode", "-", text=targets)
+    shown = [json.loads(line) for line in result.output.splitlines()]
+    assert [each["status"] for each in shown] == [200, 404, 404, 200]
+    assert shown[3]["event"]["userId"] == "2"
+
+
+def test_decode_takes_whole_urls() -> None:
+    shown = json.loads(
+        run("decode", "https://px.example.com/pixel/v1/page?writeKey=k&userId=1").output
+    )
+    assert shown["event"] == {"type": "page", "userId": "1"}
+
+
+def test_decode_full_shows_what_the_server_adds() -> None:
+    target = "/pixel/v1/page?writeKey=k&userId=1&messageId=m"
+    plain = json.loads(run("decode", target).output)["event"]
+    full = json.loads(run("decode", "--full", target).output)["event"]
+    assert "messageId" not in plain
+    assert full["messageId"] == "m"
+    assert {"receivedAt", "sentAt", "timestamp", "integrations", "channel"} <= set(full)
+
+
+def test_decode_says_what_was_left_out_and_why() -> None:
+    shown = json.loads(run("decode", "/pixel/v1/page?writeKey=k&userId=1&a..b=1&type=x").output)
+    assert shown["warnings"] == [
+        {"parameter": "a..b", "reason": "empty-segment"},
+        {"parameter": "type", "reason": "server-owned-name"},
+    ]
+
+
+def test_decode_with_settings_knows_its_keys_and_rules(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text("""
+[[sources]]
+name = "web"
+write_keys = ["k", { key = "gone", expires = 2020-01-01T00:00:00Z }]
+booleans = true
+strings = ["properties.code"]
+""")
+    query = "userId=1&properties.flag=true&properties.code=7&properties.n=7"
+    targets = [f"/pixel/v1/page?writeKey={key}&{query}" for key in ("k", "other", "gone")]
+    result = run("decode", "-c", str(settings), *targets)
+    known, unknown, expired = (json.loads(line) for line in result.output.splitlines())
+    assert known["event"]["properties"] == {"flag": True, "code": "7", "n": 7}
+    assert (401, "unknown-write-key") == (unknown["status"], unknown["error"])
+    assert (401, "expired-write-key") == (expired["status"], expired["error"])
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "error"),
+    [
+        ("/pixel/v1/page?writeKey=k&userId=1&a=" + "x" * 32_768, 414, "target-too-long"),
+        ("/pixel/v1/page?writeKey=k&userId=1&a=é", 400, "malformed-request"),
+        ("/pixel/v1/page?writeKey=k&userId=1&a=b c", 400, "malformed-request"),
+        ("/pixel/v1/page?writeKey=k&userId=1&a=" + "%01" * 10_000, 413, "event-too-large"),
+        ("", 404, "not-found"),
+    ],
+)
+def test_decode_refuses_what_the_server_refuses(target: str, status: int, error: str) -> None:
+    shown = json.loads(run("decode", target).output)
+    assert (status, error) == (shown["status"], shown["error"])
+
+
+# --- url -------------------------------------------------------------------------------------
+
+
+class Img(HTMLParser):
+    attributes: dict[str, str | None]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag == "img"
+        self.attributes = dict(attrs)
+
+
+def test_url_builds_what_decode_reads_back() -> None:
+    result = run(
+        *("url", "track", "--event", "Email & Opened", "--user-id", "42", "--write-key", "k"),
+        *("-p", "campaign=may=1", "-p", "items.0.price=9.5", "--set", "context.locale=de"),
+    )
+    event = json.loads(run("decode", result.stdout.strip()).output)["event"]
+    assert event == {
+        "type": "track",
+        "userId": "42",
+        "event": "Email & Opened",
+        "properties": {"campaign": "may=1", "items": [{"price": 9.5}]},
+        "context": {"locale": "de"},
+    }
+
+
+def test_url_img_is_a_tag_that_html_reads() -> None:
+    result = run("url", "page", "--user-id", '"<&>', "--write-key", "k", "--img")
+    parser = Img()
+    parser.feed(result.stdout)
+    query = dict(parse_qsl(urlsplit(parser.attributes["src"] or "").query))
+    assert query == {"writeKey": "k", "userId": '"<&>'}
+    assert ("1", "1", "") == tuple(parser.attributes[n] for n in ("width", "height", "alt"))
+
+
+def test_url_makes_up_an_anonymous_id_and_says_so() -> None:
+    result = run("url", "page", "--write-key", "k")
+    assert re.search(r"anonymousId=anon-[0-9a-f]{16}$", result.stdout.strip())
+    assert "one is made up" in result.stderr
+
+
+def test_url_takes_the_first_key_and_address_of_the_settings(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text("""
+[server]
+listen = ["unix:/run/x.sock", "127.0.0.1:9999"]
+[[sources]]
+name = "web"
+write_keys = ["wk_first", "wk_second"]
+""")
+    result = run("url", "page", "-c", str(settings), "--user-id", "1")
+    expected = "http://127.0.0.1:9999/pixel/v1/page?writeKey=wk_first&userId=1\n"
+    assert expected == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["url", "track", "--write-key", "k"], "--event: is missing"),
+        (
+            ["url", "page", "--write-key", "k", "-p", "novalue"],
+            '-p = "novalue": expected NAME=VALUE',
+        ),
+        (["url", "page", "--data-dir", "/nowhere"], "--write-key: is missing"),
+    ],
+)
+def test_url_says_what_is_missing(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+# --- the others ------------------------------------------------------------------------------
+
+
+def test_check_prints_the_effective_settings(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text('[spool]\nack = "written"\n')
+    result = run("check", str(settings))
+    assert result.exit_code == 0
+    assert 'ack = "written"' in result.output
+    assert 'max_bytes = "20GiB"' in result.output
+
+
+def test_check_shows_all_mistakes_and_ends_with_2(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text("[server]\nwokers = 1\nadmin = 3\n")
+    result = run("check", str(settings))
+    assert result.exit_code == 2
+    assert "2 mistakes" in result.stderr
+    assert result.stdout == ""
+
+
+def test_new_keys_differ_and_are_fit_for_urls() -> None:
+    keys = {run("key", "new").output.strip() for _ in range(20)}
+    assert len(keys) == 20
+    assert all(re.fullmatch(r"wk_live_[A-Za-z0-9_-]{32}", key) for key in keys)
+
+
+def test_version_names_what_it_runs_on() -> None:
+    output = run("version").output
+    for name in ("pixelfast", "Python", "uvloop", "httptools", "orjson", "SQLite"):
+        assert re.search(rf"{name} \d", output)
+
+
+def test_an_unknown_command_ends_with_2() -> None:
+    command = [sys.executable, "-m", "pixelfast", "sevre"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_commands_do_not_import_what_they_do_not_need() -> None:
+    code = (
+        "import sys, pixelfast.cli\n"
+        "heavy = {'aiohttp', 'uvloop', 'prometheus_client'} & set(sys.modules)\n"
+        "sys.exit(','.join(heavy))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

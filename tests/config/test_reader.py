@@ -1,0 +1,303 @@
+"""Settings: what is right is taken, and of what is wrong every mistake is said at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pixelfast.config import (
+    Config,
+    FileDestination,
+    HttpDestination,
+    RudderstackDestination,
+    describe,
+    read_config,
+)
+from pixelfast.config.reader import config_from_table
+from pixelfast.errors import ConfigErrors
+
+FULL = """
+data_dir = "/var/lib/pixelfast"
+[server]
+listen = ["127.0.0.1:8080", "unix:/run/pixelfast/pixel.sock", "[::1]:8080"]
+admin = "127.0.0.1:8081"
+workers = 0
+trusted_proxies = ["127.0.0.1/32", "2001:db8::/32", "192.0.2.1"]
+[spool]
+ack = "synced"
+max_bytes = "20GiB"
+[[sources]]
+name = "web"
+write_keys = ["wk_live_1", { key = "wk_old_1", expires = 2027-01-31T00:00:00Z }]
+destinations = ["archive", "rudder"]
+[[sources]]
+name = "mail"
+write_keys = ["wk_live_2"]
+enabled = false
+fill = ["ip", "locale"]
+[[destinations]]
+name = "archive"
+type = "file"
+[[destinations]]
+name = "rudder"
+type = "rudderstack"
+url = "https://data-plane.example.com"
+write_key = "${RUDDER_WRITE_KEY}"
+[[destinations]]
+name = "hook"
+type = "http"
+url = "https://example.com/hook"
+format = "ndjson"
+headers = { X-Team = "${TEAM}-pixels" }
+"""
+
+
+def problems_of(text: str, tmp_path: Path) -> list[str]:
+    path = tmp_path / "pixelfast.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigErrors) as caught:
+        read_config(path)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def problems_in(table: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigErrors) as caught:
+        config_from_table(table)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_whole_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUDDER_WRITE_KEY", "secret")
+    monkeypatch.setenv("TEAM", "blue")
+    path = tmp_path / "pixelfast.toml"
+    path.write_text(FULL)
+    config = read_config(path)
+    web, mail = config.sources
+    archive, rudder, hook = config.destinations
+    assert config.spool.max_bytes == 20 * 2**30
+    assert [key.key for key in web.write_keys] == ["wk_live_1", "wk_old_1"]
+    assert web.write_keys[1].expires == datetime(2027, 1, 31, tzinfo=UTC)
+    assert web.destinations == ("archive", "rudder")
+    assert (mail.destinations, mail.enabled, mail.fill) == (None, False, ("ip", "locale"))
+    assert isinstance(archive, FileDestination)
+    assert isinstance(rudder, RudderstackDestination)
+    assert isinstance(hook, HttpDestination)
+    assert rudder.write_key == "secret"
+    assert hook.headers == {"X-Team": "blue-pixels"}
+
+
+def test_without_a_file_the_defaults_run() -> None:
+    assert read_config(None) == Config()
+
+
+def test_overrides_replace_what_the_file_says() -> None:
+    config = read_config(None, {"server.workers": 3, "data_dir": "/x"})
+    assert (3, "/x") == (config.server.workers, config.data_dir)
+
+
+def test_a_bad_override_is_refused_like_the_file() -> None:
+    with pytest.raises(ConfigErrors, match=r"server\.listen = \"nowhere\""):
+        read_config(None, {"server.listen": ["nowhere"]})
+
+
+def test_every_mistake_is_said_at_once(tmp_path: Path) -> None:
+    text = """
+data_dri = "x"
+[server]
+listen = ["localhost", "127.0.0.1:8080"]
+wokers = 3
+workers = -1
+trusted_proxies = ["10.0.0.0/33"]
+[spool]
+ack = "sync"
+max_bytes = "20Gib"
+[[sources]]
+name = "web"
+write_keys = [
+    "wk_1",
+    { key = "", expires = 2027-01-31T00:00:00Z },
+    { key = "b", expires = 1979-05-27T07:32:00 },
+]
+destinations = ["archiv", "rudder"]
+fill = ["ipp"]
+[[sources]]
+name = "web"
+write_keys = []
+[[destinations]]
+name = "archive"
+type = "fiel"
+[[destinations]]
+name = "rudder"
+type = "rudderstack"
+url = "data-plane.example.com"
+write_key = "${NOT_SET_ANYWHERE}"
+[[destinations]]
+name = "hook"
+type = "http"
+url = "https://user:pw@example.com"
+headers = { A = "b", B = 3 }
+max_age_s = nan
+max_events = true
+"""
+    problems = problems_of(text, tmp_path)
+    starts = [
+        "data_dri: no such setting",
+        'server.listen = "localhost": expected "HOST:PORT"',
+        "server.wokers: no such setting",
+        "server.workers = -1: expected a whole number, at least 0",
+        'server.trusted_proxies = "10.0.0.0/33": expected a network',
+        'spool.ack = "sync": expected one of',
+        'spool.max_bytes = "20Gib": expected a number of bytes',
+        "sources[web].write_keys[1].key = (hidden): expected a text",
+        'sources[web].write_keys[2].expires = "1979-05-27 07:32:00": expected a date-time',
+        'sources[web].fill = ["ipp"]: expected an array',
+        "sources[web].write_keys = []: expected at least 1",
+        'destinations[archive].type = "fiel": expected one of',
+        'destinations[rudder].url = "data-plane.example.com": expected a URL',
+        "destinations[rudder].write_key = ",
+        'destinations[hook].url = "https://user:pw@example.com": expected a URL',
+        "destinations[hook].headers = (hidden): expected a table of texts",
+        "destinations[hook].max_age_s = NaN: expected a number",
+        "destinations[hook].max_events = true: expected a whole number",
+        "sources[web].name: is used twice",
+        'sources[web].destinations[0] = "archiv": expected the name of a destination',
+    ]
+    assert [p[: len(s)] for p, s in zip(problems, starts, strict=True)] == starts
+
+
+@pytest.mark.parametrize(
+    ("table", "nearest"),
+    [
+        ({"data_dri": "x"}, "data_dir"),
+        ({"server": {"wokers": 1}}, "workers"),
+        ({"spool": {"ack": "sync"}}, "synced"),
+        ({"destinations": [{"name": "a", "type": "fiel"}]}, "file"),
+        ({"destinations": [{"name": "a", "type": "rudder", "url": "x"}]}, "rudderstack"),
+        ({"sources": [{"name": "a", "write_keys": ["k"], "destinations": ["arch"]}]}, "archive"),
+        ({"sources": [{"name": "a", "write_keys": ["k"], "fill": ["ipp"]}]}, "ip"),
+    ],
+)
+def test_the_nearest_known_name_is_offered(table: dict[str, Any], nearest: str) -> None:
+    (problem,) = problems_in(table)
+    assert problem.endswith(f'; did you mean "{nearest}"?')
+
+
+def source(name: str, **fields: Any) -> dict[str, Any]:
+    return {"sources": [{"name": name, **fields}]}
+
+
+def spool(**fields: Any) -> dict[str, Any]:
+    return {"spool": fields}
+
+
+@pytest.mark.parametrize(
+    ("table", "start"),
+    [
+        ({"server": 3}, "server = 3: expected a table"),
+        ({"sources": {"name": "a"}}, 'sources = {"name": "a"}: expected an array'),
+        ({"sources": [3]}, "sources[0] = 3: expected a table"),
+        (source("a"), "sources[a].write_keys: is missing"),
+        (source("a/b", write_keys=["k"]), 'sources[a/b].name = "a/b": expected 1 to 63'),
+        (source("a\n", write_keys=["k"]), "sources[a\n].name"),
+        (source("", write_keys=["k"]), 'sources[0].name = "": expected 1 to 63'),
+        ({"destinations": [{"name": "a"}]}, "destinations[a].type: is missing"),
+        ({"destinations": ["a"]}, 'destinations[0] = "a": expected a table'),
+        (spool(max_bytes=5), "spool.max_bytes = 5: expected a number of bytes"),
+        (spool(max_bytes="5TiBs"), 'spool.max_bytes = "5TiBs": expected a number of bytes'),
+        ({"server": {"admin": "x"}}, 'server.admin = "x": expected "HOST:PORT"'),
+        ({"server": {"listen": []}}, "server.listen = []: expected"),
+        ({"server": {"idle_timeout_s": 0}}, "server.idle_timeout_s = 0: expected a number, more"),
+        ({"log": {"level": "loud"}}, 'log.level = "loud": expected one of'),
+    ],
+)
+def test_a_mistake_says_key_value_and_what_is_allowed(table: dict[str, Any], start: str) -> None:
+    assert [start] == [problem[: len(start)] for problem in problems_in(table)]
+
+
+def test_a_key_of_two_sources_is_refused_without_showing_it() -> None:
+    sources = [{"name": name, "write_keys": ["wk_shared_secret"]} for name in ("a", "b")]
+    problems = problems_in({"sources": sources})
+    assert problems == ['sources[b].write_keys[0]: source "a" has this key already']
+
+
+def test_bearer_token_and_username_clash() -> None:
+    hook = {"name": "h", "type": "http", "url": "https://example.com/"}
+    problems = problems_in({"destinations": [{**hook, "username": "u", "bearer_token": "t"}]})
+    assert problems == ["destinations[h].bearer_token: clashes with username: choose one"]
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t0ken\n")
+    destination = {
+        "name": "h",
+        "type": "http",
+        "url": "https://example.com/",
+        "bearer_token": {"file": str(tmp_path / "token")},
+    }
+    config = config_from_table({"destinations": [destination]})
+    assert config.destinations[0].bearer_token == "t0ken"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("value", [{"file": "/nowhere/at/all"}, {"fil": "x"}, {"file": 3}])
+def test_a_secret_from_no_file_is_refused(value: dict[str, Any]) -> None:
+    hook = {"name": "h", "type": "http", "url": "https://example.com/", "bearer_token": value}
+    (problem,) = problems_in({"destinations": [hook]})
+    assert problem.startswith("destinations[h].bearer_token = ")
+
+
+def test_a_doubled_dollar_stands_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A", "x")
+    config = config_from_table({"data_dir": "$${A}/${A}/$A"})
+    assert config.data_dir == "${A}/x/$A"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"a = ", "is not TOML"), (b"\xff", "is not TOML"), (None, "can't be read")],
+)
+def test_a_file_that_is_none_says_so(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "x.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigErrors, match=message):
+        read_config(path)
+
+
+def test_the_settings_survive_the_way_to_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUDDER_WRITE_KEY", "secret")
+    monkeypatch.setenv("TEAM", "blue")
+    path = tmp_path / "pixelfast.toml"
+    path.write_text(FULL)
+    config = read_config(path)
+    assert config == msgspec.json.decode(msgspec.json.encode(config), type=Config)
+
+
+def test_the_report_is_toml_with_secrets_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tomllib
+
+    monkeypatch.setenv("RUDDER_WRITE_KEY", "verysecretwritekey")
+    monkeypatch.setenv("TEAM", "verysecretheader")
+    path = tmp_path / "pixelfast.toml"
+    path.write_text(FULL)
+    report = describe(read_config(path))
+    table = tomllib.loads(report)
+    assert "verysecretwritekey" not in report
+    assert "verysecretheader" not in report
+    assert "wk_live_1" not in report
+    assert table["spool"]["max_bytes"] == "20GiB"
+    assert [each["type"] for each in table["destinations"]] == ["file", "rudderstack", "http"]
+    assert table["sources"][0]["write_keys"][1]["expires"] == datetime(2027, 1, 31, tzinfo=UTC)
+
+
+def test_the_report_of_the_defaults_is_a_settings_file(tmp_path: Path) -> None:
+    path = tmp_path / "default.toml"
+    path.write_text(describe(Config()))
+    assert Config() == read_config(path)

@@ -1,0 +1,148 @@
+"""What the server adds to an event."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pixelfast.event import Decoder, Rules, complete_event, encode_event, utc_text
+
+NOW_MS = 1_795_342_530_123
+NOW = utc_text(NOW_MS)
+
+
+def completed(query: str, **additions: Any) -> tuple[dict[str, Any], list[str]]:
+    decoder = Decoder()
+    decoder.split(b"writeKey=k&userId=u&" + query.encode())
+    event = decoder.decode(Rules(), False)
+    return complete_event(event, NOW_MS, **additions), [reason for reason, _ in event.warnings]
+
+
+def test_all_additions_of_a_plain_event() -> None:
+    event, warnings = completed("name=Home", request_ip="203.0.113.7", user_agent="agent")
+    message_id = event.pop("messageId")
+    assert message_id[14] == "7"
+    assert warnings == []
+    assert event == {
+        "type": "page",
+        "userId": "u",
+        "name": "Home",
+        "context": {"userAgent": "agent"},
+        "channel": "web",
+        "integrations": {"All": True},
+        "receivedAt": NOW,
+        "originalTimestamp": NOW,
+        "sentAt": NOW,
+        "timestamp": NOW,
+        "request_ip": "203.0.113.7",
+    }
+
+
+def test_the_keys_stand_in_their_order() -> None:
+    query = "foo=1&context.a=1&traits.b=1&properties.c=1&name=N&event=E&anonymousId=A"
+    event, _ = completed(query)
+    first = "type anonymousId userId event name properties context foo traits".split()
+    assert first == list(event)[: len(first)]
+
+
+@pytest.mark.parametrize(
+    ("query", "message_id"),
+    [("messageId=m-1", "m-1"), ("messageId=%20m-1%E2%80%8B", "m-1"), ("messageId=a b", "a b")],
+)
+def test_a_message_id_is_kept_trimmed(query: str, message_id: str) -> None:
+    assert message_id == completed(query)[0]["messageId"]
+
+
+@pytest.mark.parametrize("query", ["messageId=", "messageId=%20%EF%BB%BF"])
+def test_an_empty_message_id_is_made_new(query: str) -> None:
+    assert len(completed(query)[0]["messageId"]) == 36
+
+
+@pytest.mark.parametrize(("query", "channel"), [("channel=email", "email"), ("a=1", "web")])
+def test_the_channel_is_the_parameter_or_web(query: str, channel: str) -> None:
+    assert channel == completed(query)[0]["channel"]
+
+
+def test_the_timestamp_takes_out_the_clients_wrong_clock() -> None:
+    event, warnings = completed(
+        "originalTimestamp=2020-01-01T00:00:00.000Z&sentAt=2020-01-01T00:00:05.500Z"
+    )
+    assert event["originalTimestamp"] == "2020-01-01T00:00:00.000Z"
+    assert event["sentAt"] == "2020-01-01T00:00:05.500Z"
+    assert utc_text(NOW_MS - 5500) == event["timestamp"]
+    assert warnings == []
+
+
+def test_one_of_the_two_times_alone_is_compared_with_now() -> None:
+    event, _ = completed(f"originalTimestamp={utc_text(NOW_MS - 90_000)}")
+    assert utc_text(NOW_MS - 90_000) == event["timestamp"]
+    assert event["sentAt"] == NOW
+
+
+def test_a_given_timestamp_stays_as_sent() -> None:
+    event, _ = completed("timestamp=2020-01-01T00:00:00%2B01:00&sentAt=2020-01-01T00:00:00Z")
+    assert event["timestamp"] == "2020-01-01T00:00:00+01:00"
+
+
+@pytest.mark.parametrize("name", ["originalTimestamp", "sentAt", "timestamp"])
+@pytest.mark.parametrize("value", ["", "yesterday", "2026-11-23", "2026-11-23T10:15:30 01:00"])
+def test_what_is_no_time_is_left_out_with_a_warning(name: str, value: str) -> None:
+    event, warnings = completed(f"{name}={value}")
+    assert event[name] == NOW
+    assert warnings == ["not-a-date-time"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "originalTimestamp=0000-01-01T00:00:00Z&sentAt=9999-12-31T23:59:59Z",
+        "originalTimestamp=9999-12-31T23:59:59Z&sentAt=0000-01-01T00:00:00Z",
+    ],
+)
+def test_absurd_times_give_a_timestamp_within_four_digits_of_year(query: str) -> None:
+    assert len(completed(query)[0]["timestamp"]) == 24
+
+
+def test_the_users_agent_in_the_query_goes_before_the_header() -> None:
+    event, _ = completed("context.userAgent=mine", user_agent="header")
+    assert event["context"] == {"userAgent": "mine"}
+    event, _ = completed("context.userAgent=", user_agent="header")
+    assert event["context"] == {"userAgent": ""}
+
+
+def test_without_an_address_there_is_no_request_ip() -> None:
+    assert "request_ip" not in completed("a=1", request_ip="")[0]
+
+
+def test_fill_ins_fill_only_what_is_absent() -> None:
+    fill = {"ip": "203.0.113.7", "referer": "https://example.com/", "locale": "de-DE"}
+    event, _ = completed("a=1", fill=fill)
+    assert event["context"] == {
+        "ip": "203.0.113.7",
+        "locale": "de-DE",
+        "page": {"url": "https://example.com/"},
+    }
+    event, _ = completed(
+        "context.ip=x&context.locale=y&context.page.url=z&context.page.path=p", fill=fill
+    )
+    assert event["context"] == {"ip": "x", "locale": "y", "page": {"url": "z", "path": "p"}}
+
+
+@pytest.mark.parametrize("query", ["context.page=flat", "context.page.0=list"])
+def test_a_fill_in_leaves_a_page_that_is_no_object_alone(query: str) -> None:
+    event, _ = completed(query, fill={"referer": "https://example.com/"})
+    assert event["context"]["page"] in ("flat", ["list"])
+
+
+def test_fill_ins_without_a_value_add_no_context() -> None:
+    assert "context" not in completed("a=1", fill={"ip": "", "locale": ""})[0]
+
+
+def test_the_json_is_one_line_of_utf_8() -> None:
+    decoder = Decoder()
+    decoder.split(b"writeKey=k&userId=u&properties.a=%0A%E4%BD%A0%E2%80%A8")
+    encoded = encode_event(decoder.decode(Rules(), False), NOW_MS, "", None, None)
+    assert b"\n" not in encoded
+    assert json.loads(encoded)["properties"]["a"] == "\n你\u2028"

@@ -1,0 +1,35 @@
+"""The published cases of the dialect, through the decoder that collectors use and the oracle."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pixelfast.explain import Explainer
+from tests import oracle
+
+Vector = dict[str, Any]
+
+
+def canonical(event: object) -> str:
+    """JSON text, so that 1, 1.0 and true differ."""
+    return json.dumps(event, sort_keys=True)
+
+
+def test_a_vector_decodes_as_published(vector: Vector) -> None:
+    result = Explainer().explain(vector["target"].encode())
+    assert vector["status"] == result["status"]
+    assert canonical(vector.get("event")) == canonical(result.get("event"))
+    assert vector.get("warnings", 0) == len(result.get("warnings", []))
+
+
+def test_the_oracle_agrees_with_a_vector(vector: Vector) -> None:
+    expected = oracle.expect(vector["target"])
+    assert vector["status"] == expected.status
+    assert canonical(vector.get("event")) == canonical(expected.event)
+    assert vector.get("warnings", 0) == expected.warnings
+
+
+def test_a_rejected_vector_has_an_error(vector: Vector) -> None:
+    result = Explainer().explain(vector["target"].encode())
+    assert (vector["status"] != 200) == ("error" in result)

@@ -1,0 +1,253 @@
+"""An HTTP destination that does what a test's script says, on a free loopback port.
+
+It speaks HTTP by hand, because a polite server library would not answer half, reset or never.
+
+    async with FakeDestination([Answer(503), Answer(200)]) as destination:
+        ...
+        await destination.received(2)
+        destination.requests[0].body
+
+Answers are taken from the script one by one; once it is used up every answer is a 200. A script can
+also be a function of the request. While it is down its port refuses connections, and stays ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+WAIT_S = 10.0  # a bound that a test fails at, not a time that it waits
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    connection: int  # 1 for the first connection, and so on
+
+    def values(self, name: str) -> list[str]:
+        """All values of a header; its name in any case."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    def value(self, name: str) -> str | None:
+        """The value of a header; fails where it is there twice."""
+        values = self.values(name)
+        assert len(values) <= 1, f"{name} came {len(values)} times: {values}"
+        return values[0] if values else None
+
+    @property
+    def plain_body(self) -> bytes:
+        is_packed = self.value("Content-Encoding") == "gzip"
+        return gzip.decompress(self.body) if is_packed else self.body
+
+    def events(self) -> list[Any]:
+        """The events of a JSON array, of an object around one, of NDJSON, or the single one."""
+        body = self.plain_body
+        if self.value("Content-Type") == "application/x-ndjson":
+            return [json.loads(line) for line in body.split(b"\n")[:-1]]
+        value = json.loads(body)
+        if isinstance(value, dict):
+            return value["batch"] if "batch" in value else [value]
+        return value
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to answer.
+
+    `then`: "keep" the connection; "close" it properly; "reset" it; "cut" it after half of the body;
+    "drip" a body that never ends, "hang" after half of it.
+    `first`: what happens before: wait for an event, or for ever ("never"), or "reset" at once.
+    `raw`: exactly these bytes in the place of status, headers and body.
+    """
+
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b"ok"
+    then: Literal["keep", "close", "reset", "cut", "drip", "hang"] = "keep"
+    first: asyncio.Event | Literal["never", "reset"] | None = None
+    raw: bytes | None = None
+
+    def head(self, length: int) -> bytes:
+        lines = [f"HTTP/1.1 {self.status} Scripted"]
+        if self.then != "drip":
+            lines.append(f"Content-Length: {length}")
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+OK = Answer()
+Script = Iterable[Answer] | Callable[[Request], Answer]
+
+
+class FakeDestination:
+    """Records requests and answers them by its script."""
+
+    def __init__(self, script: Script = (), *, is_up: bool = True) -> None:
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.open_connections = 0
+        self.sent_bytes = 0  # of endless answers
+        self._script = script if callable(script) else iter(script)
+        self._is_up = is_up
+        self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        # Bound and never listening: it keeps the port ours while the destination is down.
+        self._place = _bind(0)
+        self.port = int(self._place.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    async def __aenter__(self) -> Self:
+        if self._is_up:
+            await self.go_up()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.go_down()
+        self._place.close()
+
+    async def go_up(self) -> None:
+        self._server = await asyncio.start_server(
+            self._serve, sock=_bind(self.port), limit=2**24, start_serving=True
+        )
+
+    async def go_down(self) -> None:
+        """Refuse connections from now on, and drop those that are open."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def answer(self, script: Script) -> None:
+        """Another script from now on."""
+        self._script = script if callable(script) else iter(script)
+
+    async def received(self, count: int = 1) -> list[Request]:
+        """Wait until so many requests have come; returns all of them."""
+        await self.until(lambda: len(self.requests) >= count)
+        return self.requests
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something about the requests or connections holds."""
+        async with asyncio.timeout(WAIT_S), self._changed:
+            await self._changed.wait_for(is_so)
+
+    def events(self) -> list[Any]:
+        """The events of all requests, in the order they came."""
+        return [event for request in self.requests for event in request.events()]
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self.open_connections += 1
+        number = self.connections
+        try:
+            while (request := await _read_request(reader, number)) is not None:
+                self.requests.append(request)
+                answer = self._script(request) if callable(self._script) else self._next()
+                await self._notify()
+                if not await self._play(answer, reader, writer):
+                    break
+        except (ConnectionError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+            self.open_connections -= 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._notify()
+
+    def _next(self) -> Answer:
+        assert not callable(self._script)
+        return next(self._script, OK)  # type: ignore[call-overload,no-any-return]
+
+    async def _play(
+        self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Answer; True where the connection is kept."""
+        if answer.first == "reset":
+            _reset(writer)
+            return False
+        if answer.first == "never":
+            await reader.read()  # until the client goes
+            return False
+        if isinstance(answer.first, asyncio.Event):
+            await answer.first.wait()
+        if answer.raw is not None:
+            writer.write(answer.raw)
+        else:
+            body = answer.body
+            writer.write(answer.head(len(body)))
+            writer.write(body[: len(body) // 2] if answer.then in {"cut", "hang"} else body)
+        await writer.drain()
+        if answer.then == "drip":
+            while True:
+                writer.write(b"x" * 4096)
+                await writer.drain()
+                self.sent_bytes += 4096
+        if answer.then == "hang":
+            await reader.read()
+        if answer.then == "reset":
+            _reset(writer)
+        return answer.then == "keep"
+
+
+def _bind(port: int) -> socket.socket:
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    place.bind(("127.0.0.1", port))
+    return place
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close with an RST instead of a FIN."""
+    plain = writer.get_extra_info("socket")
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _read_request(reader: asyncio.StreamReader, connection: int) -> Request | None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")[:-2]
+    method, path, _ = first.split(" ")
+    headers = tuple((name, value.strip()) for name, _, value in (x.partition(":") for x in lines))
+    request = Request(method, path, headers, b"", connection)
+    if request.value("Transfer-Encoding") == "chunked":
+        body = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+    else:
+        body = await reader.readexactly(int(request.value("Content-Length") or 0))
+    return Request(method, path, headers, body, connection)

@@ -1,0 +1,48 @@
+"""The compiled modules are compiled, and say so when they are not."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pixelfast
+
+ROOT = Path(pixelfast.__file__).parent
+MODULES = [
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+    for path in sorted(ROOT.rglob("*.pyx"))
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_module_that_is_loaded_is_compiled(name: str) -> None:
+    assert importlib.import_module(name).__file__.endswith(".so")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_compiled_module_has_its_stub(name: str) -> None:
+    assert (ROOT.parent / name.replace(".", "/")).with_suffix(".pyi").is_file()
+
+
+def test_a_module_that_is_not_compiled_says_how_to_build_it() -> None:
+    code = (
+        "import sys; sys.modules['pixelfast.event.decoder'] = None\n"
+        "try:\n    import pixelfast.event\nexcept ImportError as error:\n    print(error)"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "make build" in result.stdout
+
+
+def test_the_modules_of_the_house_are_short() -> None:
+    too_long = {
+        path.name: lines
+        for path in ROOT.rglob("*.py*")
+        if path.suffix in {".py", ".pyx"}
+        and (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert too_long == {}

@@ -1,0 +1,93 @@
+"""Who may import whom; docs/architecture.md says why."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pixelfast
+
+ROOT = Path(pixelfast.__file__).parent
+# What each part may import beside itself. `errors` and `config` are everybody's.
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "event": {"errors", "config"},
+    "spool": {"errors", "config"},
+    "collect": {"errors", "config", "event", "spool"},
+    "deliver": {"errors", "config", "spool"},
+    "explain": {"errors", "config", "event", "collect"},
+    "urls": {"errors", "config", "operate"},
+    "operate": {"errors", "config", "spool", "collect", "deliver"},
+    "cli": {"errors", "config", "operate", "explain", "urls"},
+    "__main__": {"cli"},
+}
+CIMPORT = re.compile(
+    r"^\s*(?:from\s+(pixelfast[\w.]*)\s+c?import|c?import\s+(pixelfast[\w.]*))", re.MULTILINE
+)
+
+
+def part_of(module: str) -> str | None:
+    """The first name below `pixelfast`; None for the package itself, which all may import."""
+    _, _, rest = module.partition(".")
+    return rest.partition(".")[0] or None
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        for first, second in CIMPORT.findall(text):
+            yield first or second
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module or ""
+            if node.module == "pixelfast":
+                yield from (f"pixelfast.{alias.name}" for alias in node.names)
+
+
+def edges() -> Iterator[tuple[Path, str, str]]:
+    for path in sorted(ROOT.rglob("*")):
+        if path.suffix not in {".py", ".pyx", ".pxd"} or path == ROOT / "__init__.py":
+            continue
+        importer = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for module in imported_modules(path):
+            if module == "pixelfast" or module.startswith("pixelfast."):
+                imported = part_of(module)
+                if imported not in {None, importer, "__version__"}:
+                    yield path.relative_to(ROOT), importer, imported
+
+
+def test_the_parts_are_the_known_ones() -> None:
+    parts = {
+        path.name.removesuffix(".py")
+        for path in ROOT.iterdir()
+        if (path.is_dir() and path.name != "__pycache__") or path.suffix == ".py"
+    }
+    assert set(ALLOWED) | {"__init__"} == parts
+
+
+def test_nobody_imports_against_the_direction() -> None:
+    wrong = [
+        f"{path} imports pixelfast.{imported}"
+        for path, importer, imported in edges()
+        if imported not in ALLOWED[importer]
+    ]
+    assert wrong == []
+
+
+def test_the_walk_sees_cython_and_python_imports() -> None:
+    seen = {(importer, imported) for _, importer, imported in edges()}
+    assert {("collect", "event"), ("collect", "spool"), ("deliver", "spool")} <= seen
+
+
+@pytest.mark.parametrize(("one", "other"), [("collect", "deliver"), ("deliver", "collect")])
+def test_collect_and_deliver_never_meet(one: str, other: str) -> None:
+    assert other not in ALLOWED[one]

@@ -1,0 +1,65 @@
+"""A load of pixels with ids of its own, which remembers which of them were answered with 200."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+
+class Load:
+    """Sends track calls over several connections until told to stop.
+
+    A connection that breaks is made again: the ids that were under way count as not answered.
+    """
+
+    def __init__(self, port: int, write_key: str, *, name: str = "e", connections: int = 8) -> None:
+        self.port = port
+        self.write_key = write_key
+        self.acked: list[str] = []
+        self.sent: set[str] = set()
+        self.refused: dict[int, int] = {}
+        self._ids = (f"{name}-{n}" for n in itertools.count())
+        self._connections = connections
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._run()) for _ in range(self._connections)]
+
+    async def stop(self) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+
+    async def until_acked(self, count: int, timeout_s: float = 30.0) -> None:
+        """Wait until this many more were answered with 200."""
+        wanted = len(self.acked) + count
+        async with asyncio.timeout(timeout_s):
+            while len(self.acked) < wanted:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            try:
+                await self._on_one_connection()
+            except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                await asyncio.sleep(0.02)
+
+    async def _on_one_connection(self) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            while not self._stopping:
+                one = next(self._ids)
+                self.sent.add(one)
+                target = f"/pixel/v1/track?writeKey={self.write_key}&anonymousId=a&event={one}"
+                writer.write(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+                status = int(head[9:12])
+                await reader.readexactly(43)
+                if status == 200:
+                    self.acked.append(one)
+                else:
+                    self.refused[status] = self.refused.get(status, 0) + 1
+                if b"Connection: close" in head:
+                    return
+        finally:
+            writer.close()

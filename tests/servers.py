@@ -1,0 +1,148 @@
+"""A real `pixelfast serve` for tests: started on free ports, its data in a temporary folder."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+START_S = 30.0  # bounds that a test fails at, not times that it waits
+STOP_S = 30.0
+
+
+class Server:
+    """One running server."""
+
+    def __init__(self, data_dir: Path, *arguments: str, environment: dict[str, str] | None = None):
+        self.data_dir = data_dir
+        self.log_path = data_dir.parent / f"{data_dir.name}.log"
+        command = [sys.executable, "-m", "pixelfast", "serve", "--data-dir", str(data_dir)]
+        for option in ("--listen", "--admin"):
+            if option not in arguments:
+                arguments = (*arguments, option, "127.0.0.1:0")
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
+        self.welcome = self._read_welcome()
+        self.port = int(match[1]) if (match := re.search(r"at 127\S+?:(\d+)", self.welcome)) else 0
+        admin = re.search(r"health\s+http://127\.0\.0\.1:(\d+)/", self.welcome)
+        self.admin_port = int(admin[1]) if admin else 0
+        key = re.search(r"writeKey=(\w[\w-]*)", self.welcome)
+        self.write_key = key[1] if key else ""
+
+    def _read_welcome(self) -> str:
+        assert self.process.stdout is not None
+        text = b""
+        deadline = time.monotonic() + START_S
+        while b"stop     Ctrl-C" not in text:
+            ready, _, _ = select.select([self.process.stdout], [], [], deadline - time.monotonic())
+            chunk = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            if not chunk:
+                self.kill()
+                raise AssertionError(f"the server did not start:\n{text.decode()}\n{self.log}")
+            text += chunk
+        return text.decode()
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def get(self, target: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        response = connection.getresponse()
+        response.body = response.read()  # type: ignore[attr-defined]
+        connection.close()
+        return response
+
+    def track(self, event: str, more: str = "") -> int:
+        key = self.write_key
+        return self.get(f"/pixel/v1/track?writeKey={key}&anonymousId=a&event={event}{more}").status
+
+    def admin(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}{path}") as answer:
+            return answer.read().decode()
+
+    def metrics(self) -> dict[str, float]:
+        """Each metric's sum over its labels."""
+        sums: dict[str, float] = {}
+        for line in self.admin("/metrics").splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                name = name.partition("{")[0]
+                sums[name] = sums.get(name, 0.0) + float(value)
+        return sums
+
+    def events(self, destination: str = "archive") -> list[dict[str, Any]]:
+        """What a file destination holds; whole lines only, or this fails."""
+        found: list[dict[str, Any]] = []
+        for path in sorted((self.data_dir / "events" / destination).glob("*.ndjson")):
+            data = path.read_bytes()
+            found += [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+        return found
+
+    def wait_for_events(self, count: int, timeout_s: float = 20.0) -> list[dict[str, Any]]:
+        """The events, once there are at least `count`."""
+        deadline = time.monotonic() + timeout_s
+        while len(found := self.events()) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} events:\n{self.log}"
+            time.sleep(0.02)
+        return found
+
+    def children(self) -> dict[str, int]:
+        """The process ids by role, as the kernel knows them."""
+        found: dict[str, int] = {}
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for pid in children.split():
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            found[name] = int(pid)
+        return found
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self._wait()
+
+    def kill(self) -> int:
+        """SIGKILL the supervisor; its processes see that and end by themselves."""
+        self.process.kill()
+        return self._wait()
+
+    def _wait(self) -> int:
+        try:
+            return self.process.wait(STOP_S)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+
+
+@contextmanager
+def serving(data_dir: Path, *arguments: str, **options: Any) -> Iterator[Server]:
+    """A server for the length of a `with`."""
+    server = Server(data_dir, *arguments, **options)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()

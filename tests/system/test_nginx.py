@@ -1,0 +1,94 @@
+"""Behind a real nginx, with the configuration that we ship."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.servers import serving
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "pixelfast.conf"
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+
+MAIN = """
+daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+worker_processes 1;
+events {{ }}
+http {{
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/pixelfast.conf;
+}}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def nginx(folder: Path, pixelfast_port: int) -> Iterator[int]:
+    port = free_port()
+    shipped = SHIPPED.read_text()
+    changed = shipped.replace("127.0.0.1:8080", f"127.0.0.1:{pixelfast_port}")
+    changed = changed.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    assert changed.count(str(port)) >= 1
+    (folder / "pixelfast.conf").write_text(changed)
+    (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
+    command = [str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, (folder / "error.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_pixels_pass_through_nginx_with_the_clients_address(tmp_path: Path) -> None:
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    with serving(tmp_path / "data", "--workers", "1") as server, nginx(folder, server.port) as port:
+        client = http.client.HTTPConnection("127.0.0.1", port)
+
+        def get(target: str, **headers: str) -> tuple[int, bytes]:
+            client.request("GET", target, headers=headers)
+            response = client.getresponse()
+            return response.status, response.read()
+
+        start = f"/pixel/v1/track?writeKey={server.write_key}&anonymousId=a&event="
+        status, body = get(start + "one")
+        assert (200, b"GIF89a", 43) == (status, body[:6], len(body))
+        assert get(start + "two", **{"X-Forwarded-For": "203.0.113.7"})[0] == 200
+        assert get(f"/pixel/v1/track?writeKey={server.write_key}")[0] == 400
+        longest = start + "long&properties.x=" + "x" * (32_000 - len(start))
+        assert get(longest)[0] == 200
+        assert get("/robots.txt")[1].startswith(b"User-agent: *")
+        for n in range(200):
+            assert get(f"{start}many-{n}")[0] == 200
+        client.close()
+        events = server.wait_for_events(203)
+        # nginx stands at 127.0.0.1 and is trusted; the client is at 127.0.0.1 as well, so the
+        # address that it claims is a proxy's word on a proxy.
+        assert {"127.0.0.1", "203.0.113.7"} == {event["request_ip"] for event in events}
+        assert (folder / "error.log").read_text() == ""

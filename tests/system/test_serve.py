@@ -1,0 +1,217 @@
+"""`pixelfast serve` as its users meet it: real processes, real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import Server, serving
+
+GIF_HEADERS = {
+    "Content-Type": "image/gif",
+    "Content-Length": "43",
+    "Cache-Control": "no-store, no-cache, must-revalidate, max-age=0, private",
+    "Pragma": "no-cache",
+    "Expires": "0",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+ADDITIONS = (
+    "messageId receivedAt originalTimestamp sentAt timestamp request_ip integrations channel"
+).split()
+VECTOR_SETTINGS = """
+[[sources]]
+name = "web"
+write_keys = ["wk-demo"]
+"""
+
+
+def command(*arguments: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pixelfast", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("serve")
+    settings = folder / "pixelfast.toml"
+    settings.write_text(VECTOR_SETTINGS)
+    with serving(folder / "data", "-c", str(settings), "--workers", "2") as running:
+        yield running
+
+
+def test_a_vector_over_http_into_the_file_destination(
+    vector: dict[str, Any], server: Server
+) -> None:
+    before = len(server.events())
+    response = server.get(vector["target"])
+    assert vector["status"] == response.status
+    assert response.body[:6] == b"GIF89a"  # type: ignore[attr-defined]
+    assert {name: response.headers[name] for name in GIF_HEADERS} == GIF_HEADERS
+    if vector["status"] != 200:
+        assert "X-Pixelfast-Error" in response.headers
+        return
+    event = server.wait_for_events(before + 1)[before]
+    for name in ADDITIONS:
+        assert name in event
+        del event[name]
+    assert json.dumps(vector["event"], sort_keys=True) == json.dumps(event, sort_keys=True)
+
+
+def test_the_log_of_good_and_bad_requests_holds_no_key_and_no_query(server: Server) -> None:
+    server.get("/pixel/v1/track?writeKey=wk-demo&event=very-secret-event")
+    server.get("/pixel/v1/track?writeKey=wk-unknown-secret&anonymousId=a&event=x")
+    for word in ("wk-demo", "wk-unknown-secret", "very-secret-event", "writeKey"):
+        assert word not in server.log
+
+
+def test_health_and_metrics_tell_what_happened(server: Server) -> None:
+    health = json.loads(server.admin("/health/ready"))
+    assert health["is_ready"] is True
+    assert set(health["processes"]) == {"collector-0", "collector-1", "delivery"}
+    assert "pixelfast_stored_events_total" in server.admin("/metrics")
+
+
+def test_the_first_try_needs_no_settings(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        url = re.search(r"pixel    (\S+)", server.welcome)
+        assert url is not None
+        assert f"{tmp_path}/data/events/archive/" in server.welcome
+        assert "curl -i" in server.welcome
+        response = server.get("/" + url[1].split("/", 3)[3])
+        assert response.status == 200
+        (event,) = server.wait_for_events(1)
+        assert event["event"] == "Hello"
+        first_key = server.write_key
+        assert server.stop() == 0
+    with serving(tmp_path / "data") as server:  # the key is the same at the next start
+        assert first_key == server.write_key
+
+
+def test_a_second_server_on_the_same_data_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path / "data"):
+        second = command("serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
+    assert second.returncode == 1
+    assert "another pixelfast runs on the data directory" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with serving(tmp_path / "a") as server:
+        address = f"127.0.0.1:{server.port}"
+        second = command("serve", "--data-dir", str(tmp_path / "b"), "--listen", address)
+    assert second.returncode == 2
+    assert f'server.listen = "{address}": expected an address that is free' in second.stderr
+
+
+def test_bad_settings_end_with_code_2_and_all_mistakes(tmp_path: Path) -> None:
+    settings = tmp_path / "bad.toml"
+    settings.write_text('[server]\nwokers = 1\n[spool]\nack = "sync"\n')
+    result = command("serve", "-c", str(settings), "--data-dir", str(tmp_path / "data"))
+    assert result.returncode == 2
+    assert 'did you mean "workers"?' in result.stderr
+    assert 'did you mean "synced"?' in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_pixels_come_in_over_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "pixel.sock"
+    with serving(tmp_path / "data", "--listen", f"unix:{path}", "--workers", "2") as server:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            target = f"/pixel/v1/page?writeKey={server.write_key}&userId=1"
+            client.sendall(
+                f"GET {target} HTTP/1.1\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n".encode()
+            )
+            response = http.client.HTTPResponse(client)
+            response.begin()
+            assert response.status == 200
+        (event,) = server.wait_for_events(1)
+        assert event["request_ip"] == "203.0.113.7"
+        assert server.stop() == 0
+    with serving(tmp_path / "data", "--listen", f"unix:{path}"):  # the old socket is no obstacle
+        pass
+
+
+def test_sources_reach_their_own_destinations(tmp_path: Path) -> None:
+    settings = tmp_path / "pixelfast.toml"
+    settings.write_text("""
+[[sources]]
+name = "web"
+write_keys = ["wk-web"]
+destinations = ["all"]
+[[sources]]
+name = "mail"
+write_keys = ["wk-mail"]
+[[sources]]
+name = "old"
+write_keys = ["wk-old"]
+enabled = false
+[[destinations]]
+name = "all"
+type = "file"
+[[destinations]]
+name = "mail-only"
+type = "file"
+""")
+    with serving(tmp_path / "data", "-c", str(settings)) as server:
+        for key in ("wk-web", "wk-mail", "wk-web"):
+            assert server.get(f"/pixel/v1/page?writeKey={key}&userId={key}").status == 200
+        assert server.get("/pixel/v1/page?writeKey=wk-old&userId=1").status == 404
+        assert server.stop() == 0
+        assert [e["userId"] for e in server.events("all")] == ["wk-web", "wk-mail", "wk-web"]
+        assert [e["userId"] for e in server.events("mail-only")] == ["wk-mail"]
+
+
+def test_a_stop_delivers_what_was_answered(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--workers", "1") as server:
+        for n in range(50):
+            assert server.track(f"e{n}") == 200
+        assert server.stop() == 0
+        assert [f"e{n}" for n in range(50)] == [event["event"] for event in server.events()]
+        assert "Traceback" not in server.log
+
+
+def test_collect_and_deliver_run_apart(tmp_path: Path) -> None:
+    import select
+
+    data = str(tmp_path / "data")
+    base = [sys.executable, "-m", "pixelfast"]
+    collect = subprocess.Popen(
+        [*base, "collect", "--data-dir", data, "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deliver = None
+    try:
+        assert collect.stdout is not None
+        assert select.select([collect.stdout], [], [], 20)[0]
+        port = int(collect.stdout.readline().rsplit(":", 1)[1])
+        key = (tmp_path / "data" / "demo-write-key").read_text().strip()
+        client = http.client.HTTPConnection("127.0.0.1", port)
+        client.request("GET", f"/pixel/v1/page?writeKey={key}&userId=1")
+        assert client.getresponse().status == 200
+        client.close()
+        deliver = subprocess.Popen([*base, "deliver", "--data-dir", data], stdout=subprocess.PIPE)
+        deliver.stdout.readline()  # type: ignore[union-attr]
+    finally:
+        for process in (collect, deliver):
+            if process is not None:
+                process.terminate()
+                assert process.wait(20) == 0
+                process.stdout.close()  # type: ignore[union-attr]
+    files = list((tmp_path / "data" / "events" / "archive").glob("*.ndjson"))
+    assert [json.loads(path.read_text())["userId"] for path in files] == ["1"]
