@@ -1,4 +1,4 @@
-"""The effective settings as TOML, secrets masked: what `pixelfast check` prints."""
+"""Settings for people to read: the effective ones as TOML, and the reference of all of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from typing import Any
 
 import msgspec
 
-from pixelfast.config.schema import Config, unwrap
+from pixelfast.config.schema import (
+    Config,
+    FileDestination,
+    HttpDestination,
+    Log,
+    RudderstackDestination,
+    Server,
+    Source,
+    Spool,
+    WriteKey,
+    unwrap,
+)
 from pixelfast.config.units import format_bytes
 
-__all__ = ["describe", "mask"]
+__all__ = ["describe", "mask", "reference"]
 
 
 def mask(secret: str) -> str:
@@ -73,3 +84,52 @@ def _value(value: object, extra: dict[str, Any]) -> str:
     if isinstance(value, str):
         return json.dumps(mask(value) if extra.get("secret") else value, ensure_ascii=False)
     return repr(value)
+
+
+def reference() -> str:
+    """Every setting with its default and meaning, as Markdown tables."""
+    parts = [_section("(top level)", Config)]
+    for title, cls in (
+        ("[server]", Server),
+        ("[spool]", Spool),
+        ("[log]", Log),
+        ("[[sources]]", Source),
+        ("[[sources]] write_keys", WriteKey),
+        ('[[destinations]] type = "file"', FileDestination),
+        ('[[destinations]] type = "http"', HttpDestination),
+        ('[[destinations]] type = "rudderstack"', RudderstackDestination),
+    ):
+        parts.append(_section(title, cls))
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, cls: type[msgspec.Struct]) -> str:
+    lines = [f"### {title}", "", "| setting | default | |", "|---|---|---|"]
+    for field in msgspec.structs.fields(cls):
+        annotation = msgspec.inspect.type_info(field.type)
+        kind, extra = unwrap(annotation)
+        meaning = _description(annotation) or extra.get("allowed", "")
+        if not meaning:
+            continue  # a section of its own
+        if isinstance(kind, msgspec.inspect.LiteralType):
+            meaning += ": " + ", ".join(f"`{choice}`" for choice in kind.values)
+        default = "" if field.required else _default(field.default, extra)
+        lines.append(f"| `{field.encode_name}` | {default} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _default(value: object, extra: dict[str, Any]) -> str:
+    if value is None:
+        return ""
+    if callable(value) or value is msgspec.NODEFAULT:  # a default factory: of a table
+        return "`{ }`"
+    return f"`{_value(value, extra)}`"
+
+
+def _description(kind: msgspec.inspect.Type) -> str:
+    while isinstance(kind, msgspec.inspect.Metadata):
+        text = (kind.extra_json_schema or {}).get("description")
+        if text:
+            return str(text)
+        kind = kind.type
+    return ""

@@ -1,0 +1,61 @@
+"""What was measured on, and with what: the head of every report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pixelfast
+
+__all__ = ["describe", "print_head"]
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _first_line(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return f"{command[0]}: not installed"
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (result.stdout + result.stderr).strip().splitlines()[0]
+
+
+def _interpreter() -> str:
+    """The interpreter and how it was built: one without PGO runs plain Python 1.7 times slower."""
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    built = "with PGO" if "enable-optimizations" in options else "without PGO"
+    return f"Python {platform.python_version()}, built {built}"
+
+
+def describe() -> dict[str, str]:
+    """Machine and versions, by name."""
+    libraries = ("uvloop", "httptools", "Cython", "orjson", "aiohttp")
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "pixelfast": pixelfast.__version__,
+        "machine": f"{_cpu()}, {cores} cores, Linux {platform.release()}",
+        "interpreter": _interpreter(),
+        "libraries": ", ".join(f"{name} {version(name)}" for name in libraries),
+        "tools": ", ".join(
+            [_first_line("wrk", "-v").split(" Copy")[0], _first_line("nginx", "-v")]
+        ),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def print_head(question: str, method: str) -> None:
+    """Print what is asked, how it is measured, and on what."""
+    print(f"{question}\n\n{method}\n")
+    for name, text in describe().items():
+        print(f"  {name:12} {text}")
+    print(flush=True)

@@ -1,0 +1,107 @@
+"""The servers that are measured, each one process pinned to one core."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.wrk import SERVER_CORE
+from pixelfast.spool import DataDir, Position, SlotReader
+
+__all__ = ["Running", "collector", "nginx", "stored_events"]
+
+START_S = 20.0
+
+
+class Running(NamedTuple):
+    """A server that takes connections."""
+
+    pid: int
+    port: int
+    write_key: str
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args} does not listen at port {port}")
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    pinned = ["taskset", "-c", str(SERVER_CORE), *command]
+    process = subprocess.Popen(pinned, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def collector(folder: Path, *settings: str) -> Iterator[Running]:
+    """`pixelfast collect`: everything that a collector does, its events synced before the GIF."""
+    port = free_port()
+    command = [sys.executable, "-m", "pixelfast", "collect", "--data-dir", str(folder)]
+    with running([*command, "--listen", f"127.0.0.1:{port}", *settings]) as process:
+        wait_for(port, process)
+        key = (folder / "demo-write-key").read_text().strip()
+        yield Running(process.pid, port, key)
+
+
+_NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
+events {{ worker_connections 16384; }}
+http {{
+    access_log {folder}/access.log combined buffer=64k;
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
+    uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+    server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ empty_gif; }} }}
+}}
+"""
+
+
+@contextmanager
+def nginx(folder: Path) -> Iterator[Running]:
+    """nginx that answers a GIF from memory and writes a line to a buffered log: the measure."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port))
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    with running([program, "-p", str(folder), "-c", str(folder / "nginx.conf")]) as process:
+        wait_for(port, process)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        worker = int(children[0]) if children else os.getpid()
+        yield Running(worker, port, "wk-demo")
+
+
+def stored_events(folder: Path) -> int:
+    """How many events the spool holds, read frame by frame with its checksums."""
+    data = DataDir.open(folder)
+    count = 0
+    for slot in data.slots():
+        reader = SlotReader(data, slot, Position())
+        while frames := reader.read():
+            count += sum(frame.events for frame in frames)
+        reader.close()
+    return count
