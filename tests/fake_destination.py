@@ -58,7 +58,7 @@ class Request:
             return [json.loads(line) for line in body.split(b"\n")[:-1]]
         value = json.loads(body)
         if isinstance(value, dict):
-            return value["batch"] if "batch" in value else [value]
+            return value.get("batch", [value])
         return value
 
 

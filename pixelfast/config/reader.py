@@ -226,7 +226,14 @@ class _Reader:
         """
         destinations = self._names(table, "destinations")
         known = list(destinations) or [each.name for each in Config().destinations]
+        folders: dict[str, str] = {}
         for name, destination in destinations.items():
+            folder = destination.get("path")
+            if isinstance(folder, str) and folder in folders:
+                what = f'destination "{folders[folder]}" writes there already'
+                self.complain(f"destinations[{name}].path", what)
+            elif isinstance(folder, str) and folder:
+                folders[folder] = name
             if destination.get("username") and destination.get("bearer_token"):
                 path = f"destinations[{name}].bearer_token"
                 self.complain(path, "clashes with username: choose one")
@@ -292,6 +299,10 @@ _KINDS = {
     "address": (_is_address, ADDRESS_ALLOWED),
     "address?": (lambda text: not text or _is_address(text), f'{ADDRESS_ALLOWED}, or ""'),
     "network": (_is_network, 'a network such as "10.0.0.0/8" or "::1/128", or an address'),
+    "base url": (
+        lambda text: _is_url(text) and "?" not in text,
+        'a URL without query: "https://HOST"',
+    ),
     "url": (_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),
 }
 
@@ -340,7 +351,7 @@ _WORDS: dict[type, str] = {
     inspect.IntType: "a whole number",
     inspect.FloatType: "a number",
     inspect.StrType: "a text",
-    inspect.DictType: "a table of texts",
+    inspect.DictType: "a table of header names and texts without control characters",
     inspect.DateTimeType: "a date-time with its offset, such as 2027-01-31T00:00:00Z",
 }
 

@@ -32,6 +32,8 @@ Name = Annotated[
         extra={"allowed": "1 to 63 letters, digits, - or _, the first a letter or digit"},
     ),
 ]
+HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")]  # RFC 9110, 5.6.2
+HeaderText = Annotated[str, Meta(pattern=r"^[\t -~\x80-\xff]*\Z")]
 Secret = Annotated[str, Meta(min_length=1, extra={"secret": True})]
 
 
@@ -174,7 +176,8 @@ class HttpDestination(_Batching, frozen=True, kw_only=True, tag_field="type", ta
         Meta(description="one array, one event a line, or one request an event"),
     ] = "json_array"
     headers: Annotated[
-        dict[str, str], Meta(description="added to every request", extra={"secret": True})
+        dict[HeaderName, HeaderText],
+        Meta(description="added to every request", extra={"secret": True}),
     ] = {}
     username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
     password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
@@ -190,6 +193,7 @@ class RudderstackDestination(
 ):
     """A RudderStack data plane: POST {url}/v1/batch."""
 
+    url: Annotated[str, Meta(description="of the data plane", extra={"kind": "base url"})]
     write_key: Annotated[Secret, Meta(description="write key of the RudderStack source")]
     max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 1000
     max_bytes: Annotated[

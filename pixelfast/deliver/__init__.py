@@ -4,6 +4,7 @@
 `store`         a destination's cursors in SQLite
 `retry`         what an answer means, and the wait before the next try
 `destinations`  one module for each kind of destination
+`threads`       a thread of one's own, for calls that wait for a disk
 `engine`        a runner for each destination; gives back the spool's room
 """
 

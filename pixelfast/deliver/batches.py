@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
 from pixelfast.spool import DataDir, Frame, Position, SlotReader
 
 __all__ = ["Batch", "Cutter", "Limits"]
+
+_LINE_FEED = re.compile(b"\n")
+_MOST_PASSED_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Batch:
     pieces: list[memoryview] = field(default_factory=list)  # NDJSON, whole events
     events: int = 0
     size_bytes: int = 0
-    oldest_ms: int = 0  # when the first of its frames was received
+    oldest_ms: int = 0  # when the first event of its oldest frame was received
     after: dict[int, Position] = field(default_factory=dict)
     skipped: int = 0  # events of sources that the destination does not take
 
@@ -50,8 +54,8 @@ class Batch:
 class Cutter:
     """Reads all slots for one destination and cuts what it takes into batches.
 
-    `sources` are the names of the sources that the destination takes, None for all. `cursors` are
-    the positions to start at; slots without one are read from their beginning.
+    `takes` tells by a source's name whether its events are wanted; None: all are. `cursors` are the
+    positions to start at; slots without one are read from their beginning.
     """
 
     def __init__(
@@ -59,17 +63,19 @@ class Cutter:
         data: DataDir,
         cursors: dict[int, Position],
         limits: Limits,
-        sources: frozenset[str] | None = None,
+        takes: Callable[[str], bool] | None = None,
     ) -> None:
         self.limits = limits
         self._data = data
-        self._sources = sources
+        self._takes = takes
         self._cursors = cursors
         self._readers: dict[int, SlotReader] = {}
         self._frames: dict[int, list[Frame]] = {}  # read and not cut yet, the next one last
         self._reached: dict[int, Position] = {}
         self._open = Batch()
+        self._passed_bytes = 0
         self._is_closed = False  # the next event did not fit into the open batch
+        self.has_more = False  # the last `cut` ended before it had looked at everything
         self.find_slots()
 
     @property
@@ -88,15 +94,19 @@ class Cutter:
     def cut(self) -> bool:
         """Take what is there into the open batch; True when that is full.
 
-        Reads through the page cache and does not wait for new events.
+        Reads through the page cache and does not wait for new events. Goes past a few MiB of
+        events that are not wanted at the most, so that other destinations get their turn; then
+        `has_more` says so.
         """
+        self._passed_bytes = 0
         is_moving = True
-        while is_moving and not self._is_full():
+        while is_moving and not self._is_full() and self._passed_bytes < _MOST_PASSED_BYTES:
             is_moving = False
             for slot in self._readers:
                 is_moving = self._take(slot) or is_moving
                 if self._is_full():
                     break
+        self.has_more = is_moving
         return self._is_full()
 
     @property
@@ -135,9 +145,12 @@ class Cutter:
         reached = self._reached[slot]
         is_begun = (reached.segment, reached.offset) == (frame.segment, frame.offset)
         skip = reached.skip if is_begun else 0
-        if self._sources is None or frame.source in self._sources:
+        if skip >= frame.events:
+            skip, taken = -1, frame.events  # the cursor is behind all of them
+        elif self._takes is None or self._takes(frame.source):
             taken = skip + self._take_events(frame, skip)
         else:
+            self._passed_bytes += frame.length
             batch.skipped += frame.events - skip
             taken = frame.events
         if taken == skip:
@@ -166,7 +179,7 @@ class Cutter:
                     break
                 events, end = events + 1, line_feed.end()
         if events:
-            if not batch.events:
+            if not batch.events or frame.received_ms < batch.oldest_ms:
                 batch.oldest_ms = frame.received_ms
             batch.pieces.append(frame.body[start:end])
             batch.events += events
@@ -174,9 +187,6 @@ class Cutter:
         else:
             self._is_closed = True
         return events
-
-
-_LINE_FEED = re.compile(b"\n")
 
 
 def _after_events(body: memoryview, start: int, events: int) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from pixelfast.deliver.batches import Batch, Cutter
 from pixelfast.deliver.destinations import Sender, make_sender
 from pixelfast.deliver.retry import Accepted, Backoff
 from pixelfast.deliver.store import Store
+from pixelfast.deliver.threads import OwnThread
 from pixelfast.errors import SpoolLocked
-from pixelfast.spool import DataDir, Position, remove_read_segments
+from pixelfast.spool import DataDir, Position, remove_read_segments, within_data
 from pixelfast.spool.datadir import lock_file
 
 __all__ = ["Engine", "Runner"]
@@ -27,24 +28,32 @@ _POLL_S = 0.05
 _NEW_SLOTS_S = 1.0
 _RETENTION_S = 1.0
 _LOCK_RETRY_S = 0.5
+_STOP_S = 5.0  # less than a stop of the whole may take
+_STEADY_S = 60.0
 
 
-def sources_of(config: Config, destination: Destination) -> frozenset[str] | None:
-    """The sources whose events a destination takes; None for all."""
-    if all(source.destinations is None for source in config.sources):
-        return None
-    return frozenset(
+def takes(config: Config, destination: Destination) -> Callable[[str], bool] | None:
+    """Whether a destination takes the events of a source; None where it takes all.
+
+    A source that is no longer in the settings is taken: its events were answered with 200.
+    """
+    others = {
         source.name
         for source in config.sources
-        if source.destinations is None or destination.name in source.destinations
-    )
+        if source.destinations is not None and destination.name not in source.destinations
+    }
+    return (lambda source: source not in others) if others else None
 
 
 class Runner:
     """Brings one destination all its events, in order, batch after batch."""
 
     def __init__(
-        self, name: str, sender: Sender, data: DataDir, sources: frozenset[str] | None
+        self,
+        name: str,
+        sender: Sender,
+        data: DataDir,
+        takes: Callable[[str], bool] | None = None,
     ) -> None:
         self.name = name
         self.sender = sender
@@ -53,14 +62,16 @@ class Runner:
         self.cursors: dict[int, Position] = {}  # those on the disk
         self.is_open = False
         self._data = data
-        self._sources = sources
+        self._takes = takes
         self._backoff = Backoff(sender.retry_first_s, sender.retry_most_s)
         self._log = structlog.get_logger("deliver").bind(destination=name)
         self._stopping = asyncio.Event()
         self._oldest_ms = 0
+        self._give_up_s = 0.0
 
     def stop(self) -> None:
-        """Deliver what is there already, then end; give up on the first refusal."""
+        """Deliver what is there, for a few seconds, then end; give up on the first refusal."""
+        self._give_up_s = time.monotonic() + _STOP_S
         self._stopping.set()
 
     @property
@@ -76,16 +87,22 @@ class Runner:
             if lock is None:
                 return
             stack.callback(os.close, lock)
-            store = await asyncio.to_thread(Store, folder / "state.db")
+            thread = OwnThread(f"deliver-{self.name}")
+            stack.push_async_callback(thread.close)
+            self.sender.in_thread = thread.run
+            store = await thread.run(Store, folder / "state.db")
             stack.callback(store.close)
-            self.cursors = store.cursors()
+            self.cursors = {
+                slot: within_data(self._data, slot, cursor)
+                for slot, cursor in store.cursors().items()
+            }
             self.is_open = True
-            cutter = Cutter(self._data, dict(self.cursors), self.sender.limits, self._sources)
+            cutter = Cutter(self._data, dict(self.cursors), self.sender.limits, self._takes)
             stack.callback(cutter.close)
             stack.push_async_callback(self.sender.close)
             await self.sender.open(store.memory())
             while (batch := await self._next_batch(cutter)) is not None:
-                if not await self._deliver(batch, store):
+                if not await self._deliver(batch, store, thread):
                     break
 
     async def _lock(self, path: Path) -> int | None:
@@ -109,6 +126,8 @@ class Runner:
                 cutter.find_slots()
             is_full = cutter.cut()
             is_stopping = self._stopping.is_set()
+            if is_stopping and now_s > self._give_up_s:
+                return None
             if cutter.has_moved():
                 began_s = began_s or now_s
                 self._oldest_ms = cutter.oldest_ms
@@ -116,9 +135,9 @@ class Runner:
                     return cutter.close_batch()
             elif is_stopping:
                 return None
-            await self.pause(_POLL_S)
+            await asyncio.sleep(0) if cutter.has_more else await self.pause(_POLL_S)
 
-    async def _deliver(self, batch: Batch, store: Store) -> bool:
+    async def _deliver(self, batch: Batch, store: Store, thread: OwnThread) -> bool:
         """Send a batch until it is accepted, then move the cursors; False when we stop first."""
         memory = None
         if batch.events:
@@ -139,7 +158,7 @@ class Runner:
         counted = {"delivered": batch.events, "batches": 1 if batch.events else 0}
         if batch.skipped:
             counted["skipped"] = batch.skipped
-        await asyncio.to_thread(store.commit, batch.after, memory, counted)
+        await thread.run(store.commit, batch.after, memory, counted)
         self.cursors |= batch.after
         for name, count in counted.items():
             self._count(name, count)
@@ -177,7 +196,7 @@ class Engine:
         self._log = structlog.get_logger("deliver")
         self.removed_segments = 0
         self.runners = [
-            Runner(each.name, make_sender(each, data), data, sources_of(config, each))
+            Runner(each.name, make_sender(each, data), data, takes(config, each))
             for each in config.destinations
         ]
 
@@ -211,12 +230,16 @@ class Engine:
     async def _supervise(self, runner: Runner) -> None:
         backoff = Backoff(0.5, 30.0)
         while True:
+            started_s = time.monotonic()
             try:
                 await runner.run()
-            except Exception:  # noqa: BLE001 - a task's edge: no destination stops another
+            except Exception as error:  # noqa: BLE001 - a task's edge: no destination stops another
                 self._log.exception("runner_failed", destination=runner.name)
+                runner.last_error = str(error) or type(error).__name__
             else:
                 return
+            if time.monotonic() - started_s > _STEADY_S:
+                backoff.reset()
             if await runner.pause(backoff.next_s()):
                 return
 
@@ -225,7 +248,10 @@ class Engine:
             await asyncio.sleep(_RETENTION_S)
             if all(runner.is_open for runner in self.runners):
                 cursors = [runner.cursors for runner in self.runners]
-                self.removed_segments += await asyncio.to_thread(self._remove_read, cursors)
+                try:
+                    self.removed_segments += await asyncio.to_thread(self._remove_read, cursors)
+                except OSError as error:
+                    self._log.error("retention_failed", error=str(error))
 
     def _remove_read(self, cursors: Iterable[dict[int, Position]]) -> int:
         removed = 0

@@ -77,7 +77,7 @@ def parse_retry_after(text: str | None, now: datetime | None = None) -> float:
         return min(float(text), _LONGEST_RETRY_AFTER_S)
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # years and offsets beyond all calendars
         return 0.0
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)

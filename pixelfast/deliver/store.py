@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from pixelfast.spool import Position
+from pixelfast.spool.datadir import sync_directory
 
 __all__ = ["Store"]
 
@@ -44,12 +45,15 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = _open(path)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not _is_damage(error, path):
+                raise
             aside = path.with_name(f"{path.name}.damaged-{time.time_ns() // 1_000_000}")
             _log.error("state_damaged", path=str(path), error=str(error), set_aside=aside.name)
             path.replace(aside)
             with contextlib.suppress(FileNotFoundError):
                 path.with_name(f"{path.name}-journal").unlink()
+            sync_directory(path.parent)
             self._db = _open(path)
 
     def cursors(self) -> dict[int, Position]:
@@ -60,7 +64,11 @@ class Store:
     def memory(self) -> dict[str, object]:
         """What the destination asked to remember with its last batch."""
         row = self._db.execute("SELECT value FROM memory WHERE name = 'destination'").fetchone()
-        return msgspec.json.decode(row[0], type=dict[str, object]) if row else {}
+        try:
+            return msgspec.json.decode(row[0], type=dict[str, object]) if row else {}
+        except (msgspec.DecodeError, TypeError):
+            _log.error("memory_damaged", path=str(self.path))
+            return {}
 
     def counters(self) -> dict[str, int]:
         """Totals since the database was made."""
@@ -106,12 +114,48 @@ def _open(path: Path) -> sqlite3.Connection:
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
             )
         elif version != _SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(
-                f"schema version {version}, this program reads {_SCHEMA_VERSION}"
-            )
+            raise _Damaged(f"schema version {version}, this program reads {_SCHEMA_VERSION}")
         if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("the database is damaged")
+            raise _Damaged("the database is damaged")
+        _check_tables(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+class _Damaged(sqlite3.DatabaseError):
+    """Found by us, not by SQLite."""
+
+
+def _check_tables(db: sqlite3.Connection) -> None:
+    """Read everything once: what can't be read now would end delivery later."""
+    for statement in (
+        'SELECT slot + 0, segment + 0, "offset" + 0, skip + 0 FROM cursor',
+        "SELECT name, value FROM memory",
+        "SELECT name, value + 0 FROM counter",
+    ):
+        try:
+            db.execute(statement).fetchall()
+        except sqlite3.OperationalError as error:
+            if _code(error) == sqlite3.SQLITE_ERROR:  # no such table or column
+                raise _Damaged(str(error)) from error
+            raise
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    return getattr(error, "sqlite_errorcode", None)
+
+
+def _is_damage(error: Exception, path: Path) -> bool:
+    """Whether the file is bad, or only can't be used now: locked, no room, no file descriptor."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return True
+    if _code(error) is None:  # the module's own: a text in it is no UTF-8
+        return True
+    if _code(error) != sqlite3.SQLITE_READONLY:
+        return False
+    # Bytes 18 and 19 are the versions that may write and read the file; above 2 SQLite refuses.
+    with path.open("rb") as file:
+        header = file.read(20)
+    return len(header) == 20 and max(header[18], header[19]) > 2

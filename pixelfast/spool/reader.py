@@ -31,7 +31,7 @@ from pixelfast.spool.format import (
 )
 from pixelfast.spool.recovery import next_frame_offset, quarantine
 
-__all__ = ["Position", "SlotReader"]
+__all__ = ["Position", "SlotReader", "within_data"]
 
 _log = structlog.get_logger("spool")
 _CHUNK_BYTES = 2**20
@@ -48,6 +48,19 @@ class Position(NamedTuple):
     skip: int = 0
 
 
+def within_data(data: DataDir, slot: int, position: Position) -> Position:
+    """A position that is not beyond a slot's segments; the slot's beginning where it was.
+
+    Cursors never get ahead of the newest segment by themselves. Where one is, the slot was removed
+    and begun anew, and all that is in it now is still to be read.
+    """
+    segments = data.segments(slot)
+    if segments and position.segment > segments[-1]:
+        _log.error("cursor_beyond_data", slot=slot, segment=f"{position.segment:x}")
+        return Position()
+    return position
+
+
 class SlotReader:
     """The frames of one slot in order, from a position on.
 
@@ -58,6 +71,7 @@ class SlotReader:
         self.slot = slot
         self.damaged_bytes = 0
         self.missing_segments = 0
+        start = within_data(data, slot, start)
         self._data = data
         self._number = start.segment
         self._offset = start.offset

@@ -160,7 +160,7 @@ max_events = true
         'destinations[rudder].url = "data-plane.example.com": expected a URL',
         "destinations[rudder].write_key = ",
         'destinations[hook].url = "https://user:pw@example.com": expected a URL',
-        "destinations[hook].headers = (hidden): expected a table of texts",
+        "destinations[hook].headers = (hidden): expected a table of header names",
         "destinations[hook].max_age_s = NaN: expected a number",
         "destinations[hook].max_events = true: expected a whole number",
         "sources[web].name: is used twice",
@@ -222,6 +222,12 @@ def test_a_key_of_two_sources_is_refused_without_showing_it() -> None:
     sources = [{"name": name, "write_keys": ["wk_shared_secret"]} for name in ("a", "b")]
     problems = problems_in({"sources": sources})
     assert problems == ['sources[b].write_keys[0]: source "a" has this key already']
+
+
+def test_two_file_destinations_of_one_folder_are_refused() -> None:
+    files = [{"name": name, "type": "file", "path": "/data"} for name in ("a", "b")]
+    problems = problems_in({"destinations": files})
+    assert problems == ['destinations[b].path: destination "a" writes there already']
 
 
 def test_bearer_token_and_username_clash() -> None:

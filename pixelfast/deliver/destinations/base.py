@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.retry import Outcome
@@ -11,15 +14,22 @@ __all__ = ["Sender"]
 
 
 class Sender(ABC):
-    """Sends batches to one destination."""
+    """Sends batches to one destination.
+
+    `in_thread` runs what blocks; the engine puts a thread of the destination's own there.
+    """
 
     limits: Limits
     retry_first_s: float = 0.5
     retry_most_s: float = 60.0
+    in_thread: Callable[..., Awaitable[Any]] = staticmethod(asyncio.to_thread)  # type: ignore[arg-type] # ParamSpec
 
     @abstractmethod
     async def open(self, memory: dict[str, object]) -> None:
-        """Get ready; `memory` is what the last accepted batch asked to remember."""
+        """Get ready, anew if called again.
+
+        `memory` is what the last accepted batch asked to remember.
+        """
 
     @abstractmethod
     async def send(self, batch: Batch) -> Outcome:

@@ -11,8 +11,9 @@ is compared with them, and what stands there already is not written twice.
 
 from __future__ import annotations
 
-import asyncio
 import calendar
+import contextlib
+import fcntl
 import os
 import re
 import time
@@ -23,6 +24,7 @@ import structlog
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.base import Sender
 from pixelfast.deliver.retry import Accepted, Outcome, Retry
+from pixelfast.errors import DestinationError
 from pixelfast.spool.datadir import sync_directory
 
 __all__ = ["FileSender"]
@@ -42,6 +44,7 @@ class FileSender(Sender):
         self.folder = Path(folder)
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
+        self._folder_fd = -1  # holds the lock on the folder
         self._fd = -1
         self._name = ""
         self._size = 0
@@ -50,20 +53,26 @@ class FileSender(Sender):
         self._written_ahead = b""  # stands in the file; its cursor did not move
 
     async def open(self, memory: dict[str, object]) -> None:
-        await asyncio.to_thread(self._restore, memory)
+        await self.in_thread(self._restore, memory)
 
     async def send(self, batch: Batch) -> Outcome:
         try:
-            return await asyncio.to_thread(self._append, batch.ndjson())
+            return Accepted(await self.in_thread(self._append, batch.ndjson()))
         except OSError as error:
             return Retry(f"{self.folder}: {error.strerror}")
 
     async def close(self) -> None:
         self._leave()
+        self._leave_folder()
+
+    # --- in the thread -----------------------------------------------------------------------
 
     def _restore(self, memory: dict[str, object]) -> None:
         """Go on where the last run stopped, in the file that it wrote last."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._leave()
+        self._written_ahead = b""
+        self._number = 0
+        self._own_folder()
         numbered = {
             int(match[1]): match[0]
             for entry in self.folder.iterdir()
@@ -73,41 +82,85 @@ class FileSender(Sender):
             return
         self._number = max(numbered)
         name = numbered[self._number]
-        recorded = memory.get("size") if memory.get("file") == name else 0
+        is_recorded = memory.get("file") == name and isinstance(memory.get("size"), int)
+        recorded = memory["size"] if is_recorded else 0
+        assert isinstance(recorded, int)
         fd = os.open(self.folder / name, os.O_RDWR | os.O_CLOEXEC)
         try:
             size = _cut_torn_tail(fd, name)
-            start = min(recorded if isinstance(recorded, int) else 0, size)
-            if memory and size - start <= _MOST_COMPARED_BYTES:
-                self._written_ahead = os.pread(fd, size - start, start)
+            ahead = b""
+            if recorded < size <= recorded + _MOST_COMPARED_BYTES:
+                ahead = os.pread(fd, size - recorded, recorded)
+            if is_recorded and b"\0" in ahead:
+                # A power cut left a hole. All behind the recorded size comes again.
+                _log.warning("hole_cut", file=name, bytes=size - recorded)
+                os.ftruncate(fd, recorded)
+                size, ahead = recorded, b""
+            os.fdatasync(fd)  # a killed process may have written it and not synced it
         except BaseException:
             os.close(fd)
             raise
-        self._fd, self._name, self._size = fd, name, size
+        self._fd, self._name, self._size, self._written_ahead = fd, name, size, ahead
         began = calendar.timegm(time.strptime(name[:16], "%Y%m%dT%H%M%SZ"))
         self._opened_s = time.monotonic() - max(0.0, time.time() - began)
 
-    def _append(self, data: bytes) -> Accepted:
+    def _own_folder(self) -> None:
+        """Make the folder where it is missing, and keep every other writer out of it."""
+        self._leave_folder()
+        missing = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync_directory(made.parent)
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DestinationError(f"another destination writes into {self.folder}") from None
+        self._folder_fd = fd
+
+    def _append(self, data: bytes) -> dict[str, object]:
+        self._find_what_was_done_to_the_file()
         if self._written_ahead:
             data = self._without_what_stands_there(data)
         if data:
             self._rotate_when_due()
-            try:
-                done = 0
-                while done < len(data):
-                    done += os.pwrite(self._fd, data[done:] if done else data, self._size + done)
-            except OSError:
-                os.ftruncate(self._fd, self._size)  # whole lines only
-                raise
-            try:
-                os.fdatasync(self._fd)
-            except OSError:
-                # Never sync this file again: what failed to reach the disk counts as clean now.
+            self._write(data)
+        return {"file": self._name, "size": self._size - len(self._written_ahead)}
+
+    def _write(self, data: bytes) -> None:
+        done = 0
+        try:
+            while done < len(data):
+                done += os.pwrite(self._fd, data[done:] if done else data, self._size + done)
+        except OSError:
+            os.ftruncate(self._fd, self._size)  # whole lines only
+            raise
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            # This file is not synced again: what failed to reach the disk counts as clean now.
+            with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
-                self._leave()
-                raise
-            self._size += len(data)
-        return Accepted({"file": self._name, "size": self._size - len(self._written_ahead)})
+            self._leave()
+            raise
+        self._size += len(data)
+
+    def _find_what_was_done_to_the_file(self) -> None:
+        """People move, remove and empty files: go on in a new one, or at the new end."""
+        if self._fd < 0:
+            return
+        there = os.fstat(self._fd)
+        try:
+            is_same = os.path.samestat(there, (self.folder / self._name).stat())
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            self._written_ahead = b""
+            self._leave()
+        elif there.st_size < self._size:
+            self._written_ahead = b""
+            self._size = there.st_size
 
     def _without_what_stands_there(self, data: bytes) -> bytes:
         ahead = self._written_ahead
@@ -126,19 +179,32 @@ class FileSender(Sender):
             if self._size < self._rotate_bytes and age_s < self._rotate_s:
                 return
             self._leave()
+        if not self.folder.exists():
+            self._own_folder()
         self._number += 1
         started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self._name = f"{started}-{self._number:08d}.ndjson"
+        name = f"{started}-{self._number:08d}.ndjson"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self.folder / self._name, flags, 0o644)
-        self._size = 0
+        fd = os.open(self.folder / name, flags, 0o644)
+        try:
+            sync_directory(self.folder)
+        except OSError:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink()
+            raise
+        self._fd, self._name, self._size = fd, name, 0
         self._opened_s = time.monotonic()
-        sync_directory(self.folder)
 
     def _leave(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _leave_folder(self) -> None:
+        if self._folder_fd >= 0:
+            os.close(self._folder_fd)
+            self._folder_fd = -1
 
 
 def _cut_torn_tail(fd: int, name: str) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import aiohttp
+from multidict import CIMultiDict
 
 from pixelfast import __version__
 from pixelfast.config import HttpDestination
@@ -25,6 +27,7 @@ _CONTENT_TYPES = {
 _MOST_ANSWER_BYTES = 65536
 _SINGLE_CONCURRENCY = 16
 _GZIP_LEVEL = 5
+_SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +64,21 @@ class HttpSender(Sender):
         self._gzip = gzip
         self._wrap = wrap
         self._timeouts = timeouts or Timeouts()
-        self._headers = {
-            "User-Agent": f"pixelfast/{__version__}",
-            "Content-Type": _CONTENT_TYPES[form],
-            **({"Content-Encoding": "gzip"} if gzip else {}),
-            **(headers or {}),
-        }
+        self._headers = CIMultiDict(
+            {"User-Agent": f"pixelfast/{__version__}", "Content-Type": _CONTENT_TYPES[form]}
+        )
+        if gzip:
+            self._headers["Content-Encoding"] = "gzip"
+        for name, text in (headers or {}).items():
+            self._headers[name] = text
         self._session: aiohttp.ClientSession | None = None
-        self._unsent: list[bytes] = []  # `single`: what the last try of this batch left
+        self._tried: Batch | None = None  # `single`: the batch that the last try was of
+        self._unsent: list[bytes] = []  # and what it left of it
 
     @classmethod
     def from_settings(cls, settings: HttpDestination) -> HttpSender:
         """The sender of a `type = "http"` destination."""
-        headers = dict(settings.headers)
+        headers = CIMultiDict(settings.headers)
         if settings.username:
             auth = aiohttp.encode_basic_auth(settings.username, settings.password or "")
             headers.setdefault("Authorization", auth)
@@ -90,6 +95,9 @@ class HttpSender(Sender):
         )
 
     async def open(self, memory: dict[str, object]) -> None:  # noqa: ARG002 - nothing to remember
+        self._tried, self._unsent = None, []
+        if self._session is not None:
+            await self._session.close()
         timeouts = self._timeouts
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=timeouts.total_s, connect=timeouts.connect_s),
@@ -111,37 +119,59 @@ class HttpSender(Sender):
 
     async def _post_each(self, batch: Batch) -> Outcome:
         """One request an event; a second try goes on with those that were not accepted."""
-        waiting = self._unsent or batch.lines()
+        waiting = self._unsent if batch is self._tried else batch.lines()
+        self._tried, self._unsent = None, []
+        waiting.reverse()
         failed: list[tuple[bytes, Retry]] = []
 
         async def work() -> None:
             while waiting and len(failed) < _SINGLE_CONCURRENCY:
-                event = waiting.pop(0)
+                event = waiting.pop()
                 outcome = await self._post(event)
                 if isinstance(outcome, Retry):
                     failed.append((event, outcome))
 
-        await asyncio.gather(*(work() for _ in range(min(_SINGLE_CONCURRENCY, len(waiting)))))
-        self._unsent = [event for event, _ in failed] + waiting
-        return failed[0][1] if failed else Accepted()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_SINGLE_CONCURRENCY, len(waiting))):
+                group.create_task(work())
+        if not failed:
+            return Accepted()
+        self._tried = batch
+        self._unsent = [event for event, _ in failed] + waiting[::-1]
+        return Retry(failed[0][1].reason, max(outcome.after_s for _, outcome in failed))
 
     async def _post(self, body: bytes) -> Outcome:
         assert self._session is not None, "open() comes first"
         if self._gzip:
-            body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL)
+            # Without its time: a batch has the same bytes on every try.
+            body = await self.in_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
         try:
             async with self._session.post(
-                self.url, data=body, headers=self._headers, allow_redirects=False
+                self.url,
+                data=body if len(body) <= _SENT_AT_ONCE_BYTES else io.BytesIO(body),
+                headers=self._headers,
+                allow_redirects=False,
             ) as answer:
                 await _read_away(answer)
                 if 200 <= answer.status < 300:
                     return Accepted()
                 after_s = parse_retry_after(answer.headers.get("Retry-After"))
                 return Retry(f"status {answer.status}", after_s)
+        except aiohttp.ConnectionTimeoutError:
+            return Retry(f"no connection within {self._timeouts.connect_s:g} s")
         except TimeoutError:
             return Retry(f"no answer within {self._timeouts.total_s:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            return Retry(f"{type(error).__name__}: {error}")
+            return Retry(_describe(error))
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong, without the URL: its query may be a secret."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return type(error).__name__
 
 
 async def _read_away(answer: aiohttp.ClientResponse) -> None:

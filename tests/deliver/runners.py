@@ -1,0 +1,137 @@
+"""A scripted sender, and engines and runners with a bound on their run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from pixelfast.config import Config, HttpDestination, Source, WriteKey
+from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.destinations import Sender
+from pixelfast.deliver.engine import Engine, Runner
+from pixelfast.deliver.retry import Accepted, Outcome
+from pixelfast.spool import DataDir, Position
+from tests.deliver.running import WAIT_S, until
+
+AT_ONCE = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
+
+
+class FakeSender(Sender):
+    """Accepts each batch once its script is used up; keeps what it was asked to do."""
+
+    retry_first_s = 0.001
+    retry_most_s = 0.002
+
+    def __init__(
+        self,
+        script: Iterable[Outcome | Exception] = (),
+        limits: Limits = AT_ONCE,
+        on_send: Callable[[Batch], None] | None = None,
+    ) -> None:
+        self.limits = limits
+        self.script = list(script)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.tries: list[list[bytes]] = []
+        self.accepted: list[bytes] = []
+        self.memories: list[dict[str, object]] = []
+        self.open_errors: list[Exception] = []
+        self.closed = 0
+        self._on_send = on_send or (lambda _: None)
+
+    async def open(self, memory: dict[str, object]) -> None:
+        self.memories.append(memory)
+        if self.open_errors:
+            raise self.open_errors.pop(0)
+
+    async def send(self, batch: Batch) -> Outcome:
+        self.tries.append(batch.lines())
+        self._on_send(batch)
+        await self.gate.wait()
+        outcome = self.script.pop(0) if self.script else Accepted()
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, Accepted):
+            self.accepted += batch.lines()
+        return outcome
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    @property
+    def numbers(self) -> list[int]:
+        return [json.loads(line)["n"] for line in self.accepted]
+
+    async def has(self, count: int) -> None:
+        await until(lambda: len(self.accepted) >= count)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short intervals; what they are for stays."""
+    monkeypatch.setattr(engine_module, "_POLL_S", 0.002)
+    monkeypatch.setattr(engine_module, "_NEW_SLOTS_S", 0.005)
+    monkeypatch.setattr(engine_module, "_RETENTION_S", 0.005)
+    monkeypatch.setattr(engine_module, "_LOCK_RETRY_S", 0.005)
+    backoff = engine_module.Backoff
+    monkeypatch.setattr(
+        engine_module, "Backoff", lambda first, most: backoff(min(first, 0.01), min(most, 0.02))
+    )
+
+
+@asynccontextmanager
+async def running(service: Engine | Runner) -> AsyncIterator[None]:
+    """Run it while the body runs, then stop it and wait for its end."""
+    task = asyncio.ensure_future(service.run())
+    try:
+        yield
+        service.stop()
+        await asyncio.wait_for(task, WAIT_S)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def make_engine(
+    monkeypatch: pytest.MonkeyPatch,
+    data: DataDir,
+    senders: dict[str, FakeSender],
+    sources: tuple[Source, ...] = (),
+) -> Engine:
+    """An engine whose destinations are fake senders."""
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "make_sender", lambda each, _: senders[each.name])
+        return Engine(settings(*senders, sources=sources), data)
+
+
+def settings(*names: str, sources: tuple[Source, ...] = ()) -> Config:
+    destinations = tuple(HttpDestination(name=name, url="http://127.0.0.1:1/") for name in names)
+    return Config(sources=sources, destinations=destinations)
+
+
+def source(name: str, *destinations: str) -> Source:
+    """A source that goes to these destinations; to all where none is named."""
+    key = WriteKey(key=f"wk-{name}")
+    return Source(name=name, write_keys=(key,), destinations=destinations or None)
+
+
+def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:
+    """What another process would find, were this one killed now."""
+    rows = _rows(data.destination_dir(name) / "state.db", "SELECT * FROM cursor")
+    return {slot: Position(*rest) for slot, *rest in rows}
+
+
+def counters_on_disk(data: DataDir, name: str) -> dict[str, int]:
+    return dict(_rows(data.destination_dir(name) / "state.db", "SELECT * FROM counter"))
+
+
+def _rows(path: Path, statement: str) -> list[tuple[int, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return list(db.execute(statement))

@@ -1,0 +1,266 @@
+"""What a cutter makes of a slot's frames: bounds, order, sources, and where reading goes on."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pixelfast.deliver.batches import Batch, Cutter, Limits
+from pixelfast.spool import DataDir, Position
+from tests.deliver.spools import (
+    NO_LIMITS,
+    Feed,
+    as_json,
+    batch_of,
+    cut_all,
+    event,
+    lines_of,
+    open_data,
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+def by_events(count: int) -> Limits:
+    return Limits(max_events=count, max_bytes=10**9, max_age_s=0.0)
+
+
+def by_bytes(count: int) -> Limits:
+    return Limits(max_events=10**9, max_bytes=count, max_age_s=0.0)
+
+
+def test_nothing_is_cut_from_an_empty_data_directory(data: DataDir) -> None:
+    cutter = Cutter(data, {}, NO_LIMITS)
+    assert (False, False, 0) == (cutter.cut(), cutter.has_moved(), cutter.oldest_ms)
+    assert Batch() == cutter.close_batch()
+
+
+def test_events_come_in_the_order_of_their_slot(data: DataDir) -> None:
+    with Feed(data) as feed:
+        feed.write(event(1), event(2))
+        feed.write(event(3))
+        assert [event(1), event(2), event(3)] == lines_of(cut_all(data, NO_LIMITS))
+
+
+def test_a_batch_is_cut_by_its_count_inside_frames_and_across_them(data: DataDir) -> None:
+    with Feed(data) as feed:
+        feed.write(*map(event, range(5)))
+        feed.write(event(5))
+        feed.write(event(6), event(7))
+    batches = cut_all(data, by_events(3))
+    assert [3, 3, 2] == [batch.events for batch in batches]
+    assert [event(n) for n in range(8)] == lines_of(batches)
+
+
+def test_a_batch_is_cut_before_the_event_that_would_make_it_too_large(data: DataDir) -> None:
+    line = len(event(1)) + 1
+    with Feed(data) as feed:
+        feed.write(*map(event, range(5)))
+    assert [2, 2, 1] == [batch.events for batch in cut_all(data, by_bytes(3 * line - 1))]
+    assert [3, 2] == [batch.events for batch in cut_all(data, by_bytes(3 * line))]
+
+
+def test_an_event_larger_than_a_batch_may_be_goes_alone(data: DataDir) -> None:
+    large = event(2, padding=500)
+    with Feed(data) as feed:
+        feed.write(event(1), large, event(3))
+        feed.write(event(4, padding=600))
+        feed.write(event(5))
+    batches = cut_all(data, by_bytes(100))
+    found = [batch.lines() for batch in batches]
+    assert [[event(1)], [large], [event(3)], [event(4, 600)], [event(5)]] == found
+
+
+def test_a_batch_goes_on_across_segments(data: DataDir) -> None:
+    with Feed(data) as feed:
+        for n in range(4):
+            feed.write(event(n))
+            feed.next_segment()
+        assert [0, 1, 2, 3] == [each["n"] for each in as_json(cut_all(data, by_events(4))[0])]
+
+
+def test_a_batch_takes_events_of_all_slots(data: DataDir) -> None:
+    with Feed(data, 0) as first, Feed(data, 3) as second:
+        first.write(event(1))
+        second.write(event(2))
+        batch = cut_all(data, NO_LIMITS)[0]
+        assert {0: first.position, 3: second.position} == batch.after
+        assert [event(1), event(2)] == batch.lines()
+
+
+def test_no_slot_waits_for_another_with_more_to_give(data: DataDir) -> None:
+    with Feed(data, 0) as busy, Feed(data, 1) as calm:
+        for n in range(50):
+            busy.write(event(n))
+        calm.write(event(1000))
+        batch = cut_all(data, by_events(10))[0]
+        assert event(1000) in batch.lines()
+
+
+def test_a_full_batch_is_told_from_one_that_may_grow(data: DataDir) -> None:
+    with Feed(data) as feed, closing(Cutter(data, {}, by_events(2))) as cutter:
+        feed.write(event(1))
+        assert (False, True) == (cutter.cut(), cutter.has_moved())
+        feed.write(event(2))
+        assert cutter.cut()
+        feed.write(event(3))
+        assert cutter.cut(), "a full batch takes no more"
+        assert [event(1), event(2)] == cutter.close_batch().lines()
+        assert (False, [event(3)]) == (cutter.cut(), cutter.close_batch().lines())
+
+
+def test_a_batch_that_the_next_event_does_not_fit_into_is_full(data: DataDir) -> None:
+    with Feed(data) as feed:
+        feed.write(event(1), event(2, padding=100))
+        with closing(Cutter(data, {}, by_bytes(50))) as cutter:
+            assert cutter.cut()
+            assert [event(1)] == cutter.close_batch().lines()
+
+
+def test_an_exactly_full_batch_is_full_without_an_event_behind_it(data: DataDir) -> None:
+    with Feed(data) as feed:
+        feed.write(event(1))
+        with closing(Cutter(data, {}, by_bytes(len(event(1)) + 1))) as cutter:
+            assert cutter.cut()
+
+
+def test_events_of_other_sources_are_passed_and_counted(data: DataDir) -> None:
+    with Feed(data) as feed:
+        feed.commit([("web", event(1)), ("mail", event(2)), ("mail", event(3))])
+        feed.write(event(4), source="web")
+        (batch,) = cut_all(data, NO_LIMITS, sources=frozenset({"mail"}))
+        assert [event(2), event(3)] == batch.lines()
+        assert (2, 2, feed.position) == (batch.events, batch.skipped, batch.after[0])
+
+
+def test_the_cursor_passes_events_of_other_sources_also_without_an_own_one(data: DataDir) -> None:
+    with Feed(data) as feed:
+        feed.write(event(1), event(2))
+        (batch,) = cut_all(data, NO_LIMITS, sources=frozenset())
+        assert (0, 2, {0: feed.position}) == (batch.events, batch.skipped, batch.after)
+
+
+def test_the_rest_of_a_frame_is_passed_once_its_source_is_no_longer_taken(data: DataDir) -> None:
+    """The settings changed between two starts, with the cursor inside a frame."""
+    with Feed(data) as feed:
+        feed.write(*map(event, range(5)))
+        (batch,) = cut_all(data, NO_LIMITS, {0: Position(1, 64, 3)}, frozenset({"mail"}))
+        assert (0, 2, {0: feed.position}) == (batch.events, batch.skipped, batch.after)
+
+
+def test_a_source_whose_name_is_part_of_another_is_another(data: DataDir) -> None:
+    with Feed(data) as feed:
+        feed.write(event(1), source="web2")
+        assert 1 == cut_all(data, NO_LIMITS, sources=frozenset({"web"}))[0].skipped
+
+
+def test_reading_goes_on_inside_a_frame(data: DataDir) -> None:
+    with Feed(data) as feed:
+        feed.write(*map(event, range(4)))
+    first = cut_all(data, by_events(3))[0]
+    assert {0: Position(1, 64, 3)} == first.after
+    assert [event(3)] == lines_of(cut_all(data, NO_LIMITS, first.after))
+
+
+def test_a_skip_counts_only_for_the_frame_that_it_names(data: DataDir) -> None:
+    """The frame of the cursor is damaged: all of the next frame is read."""
+    with Feed(data) as feed:
+        feed.write(*map(event, range(4)))
+        second = feed.position
+        feed.write(*map(event, range(4, 8)))
+        feed.next_segment()
+        feed.write(event(8))
+    path = next(data.slot_dir(0).glob("*1.seg"))
+    content = bytearray(path.read_bytes())
+    content[64 + 50] ^= 1
+    path.write_bytes(content)
+    assert second.offset > 64
+    found = lines_of(cut_all(data, NO_LIMITS, {0: Position(1, 64, 3)}))
+    assert [event(n) for n in range(4, 9)] == found
+
+
+def test_slots_that_come_later_are_found(data: DataDir) -> None:
+    with closing(Cutter(data, {2: Position(1, 64, 1)}, NO_LIMITS)) as cutter, Feed(data, 2) as feed:
+        feed.write(event(1), event(2))
+        assert (False, False) == (cutter.cut(), cutter.has_moved())
+        cutter.find_slots()
+        cutter.cut()
+        assert [event(2)] == cutter.close_batch().lines()
+        cutter.find_slots()
+        assert (False, False) == (cutter.cut(), cutter.has_moved()), "a slot is read once"
+
+
+def test_a_batch_is_as_old_as_the_oldest_event_of_any_slot(data: DataDir) -> None:
+    with Feed(data, 0) as late, Feed(data, 1) as early:
+        late.write(event(1), received_ms=2000)
+        early.write(event(2), received_ms=1000)
+        with closing(Cutter(data, {}, NO_LIMITS)) as cutter:
+            cutter.cut()
+            assert 1000 == cutter.oldest_ms
+
+
+def test_a_cursor_beyond_the_data_is_clamped(data: DataDir) -> None:
+    """The slot was removed by hand, and its numbers began again."""
+    with Feed(data) as feed:
+        feed.write(event(1))
+        assert [event(1)] == lines_of(cut_all(data, NO_LIMITS, {0: Position(9, 4096, 2)}))
+
+
+@pytest.mark.parametrize("skip", [2, 7])
+def test_a_cursor_beyond_the_events_of_its_frame_is_clamped(data: DataDir, skip: int) -> None:
+    with Feed(data) as feed:
+        feed.write(event(1), event(2))
+        feed.write(event(3))
+        assert event(3) in lines_of(cut_all(data, NO_LIMITS, {0: Position(1, 64, skip)}))
+
+
+def test_a_cursor_behind_the_end_of_its_segment_goes_on_in_the_next(data: DataDir) -> None:
+    """A power cut took events that were delivered before they were synced."""
+    with Feed(data) as feed:
+        feed.write(event(1))
+        feed.next_segment()
+        feed.write(event(2))
+        assert [event(2)] == lines_of(cut_all(data, NO_LIMITS, {0: Position(1, 4096, 3)}))
+
+
+def test_one_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -> None:
+    """All destinations share one loop: what is passed must not hold the others up."""
+    body = [event(n, padding=1000) for n in range(900)]
+    with Feed(data, segment_bytes=8 * 2**20) as feed:
+        for _ in range(40):
+            feed.write(*body)
+    with closing(Cutter(data, {}, Limits(500, 2**20, 1.0), {"another"}.__contains__)) as cutter:
+        cutter.cut()
+        assert cutter.close_batch().skipped < 40 * 900
+
+
+AWKWARD = [
+    {"p": "a\nb\r\n\u2028\u2029\x85\x0b\x0c\x1c"},
+    {"p": "],[{}\\"},
+    {"p": ["", None, {"\n": "\n"}], "q": 1.5},
+]
+
+
+@pytest.mark.parametrize("is_ascii", [True, False])
+def test_an_array_holds_exactly_the_events_whatever_line_breaks_they_hold(is_ascii: bool) -> None:
+    lines = [json.dumps(each, ensure_ascii=is_ascii).encode() for each in AWKWARD]
+    batch = batch_of(lines)
+    assert AWKWARD == json.loads(batch.joined())
+    assert {"batch": AWKWARD} == json.loads(batch.joined(b'{"batch":[', b"]}"))
+    assert lines == batch.lines()
+    assert b"\n".join(lines) + b"\n" == batch.ndjson()
+
+
+def test_a_batch_of_one_event_is_an_array_of_one() -> None:
+    batch = batch_of([b'{"a":1}'])
+    assert (b'[{"a":1}]', [b'{"a":1}'], b'{"a":1}\n') == (
+        batch.joined(),
+        batch.lines(),
+        batch.ndjson(),
+    )

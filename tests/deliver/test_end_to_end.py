@@ -1,0 +1,299 @@
+"""From the spool's files to real sockets and files, on a real loop, with the real senders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixelfast.config import (
+    Config,
+    FileDestination,
+    HttpDestination,
+    RudderstackDestination,
+)
+from pixelfast.deliver.engine import Engine
+from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter
+from tests.deliver.runners import counters_on_disk, running, source
+from tests.deliver.running import WAIT_S, run, until
+from tests.deliver.spools import Feed, event, numbers_in, open_data
+from tests.fake_destination import Answer, FakeDestination, Request
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+SHORT = {"max_age_s": 0.01, "retry_first_s": 0.01, "retry_most_s": 0.02}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path / "data")
+
+
+@pytest.fixture
+def feed(data: DataDir) -> Iterator[Feed]:
+    with Feed(data, segment_bytes=4096) as feed:
+        yield feed
+
+
+def hook(name: str, destination: FakeDestination, **more: Any) -> HttpDestination:
+    return HttpDestination(name=name, url=destination.url, **{**SHORT, **more})
+
+
+def numbers(destination: FakeDestination) -> list[int]:
+    return [each["n"] for each in destination.events()]
+
+
+async def has(destination: FakeDestination, count: int) -> None:
+    await until(lambda: len(set(numbers(destination))) >= count)
+
+
+def test_every_kind_of_destination_gets_every_event(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        async with FakeDestination() as one, FakeDestination() as two, FakeDestination() as three:
+            url = f"http://127.0.0.1:{three.port}"
+            config = Config(
+                destinations=(
+                    FileDestination(name="archive"),
+                    hook("array", one, max_events=7),
+                    hook("lines", two, format="ndjson", gzip=True),
+                    RudderstackDestination(name="rudder", url=url, write_key="k", **SHORT),
+                )
+            )
+            async with running(Engine(config, data)):
+                for n in range(100):
+                    feed.write(event(n))
+                for destination in (one, two, three):
+                    await has(destination, 100)
+                await until(lambda: len(numbers_in(data.events_dir("archive"))) == 100)
+            for destination in (one, two, three):
+                assert list(range(100)) == numbers(destination)
+                assert 1 == destination.connections
+            assert list(range(100)) == numbers_in(data.events_dir("archive"))
+            assert all(len(request.events()) <= 7 for request in one.requests)
+
+    run(main())
+
+
+def test_the_one_that_is_down_gets_everything_once_it_is_back(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        async with FakeDestination() as up, FakeDestination(is_up=False) as down:
+            config = Config(destinations=(hook("up", up), hook("down", down, max_events=10)))
+            engine = Engine(config, data)
+            async with running(engine):
+                for n in range(200):
+                    feed.write(event(n))
+                await has(up, 200)
+                figures = engine.stats()["destinations"]
+                await until(lambda: engine.stats()["destinations"]["down"].get("failures", 0) > 1)
+                assert [] == down.requests
+                assert figures["up"].get("failures", 0) == 0
+                await down.go_up()
+                await has(down, 200)
+            assert list(range(200)) == numbers(up)
+            assert list(range(200)) == numbers(down)
+
+    run(main())
+
+
+def test_a_stop_delivers_what_is_there_and_does_not_wait_for_one_that_is_down(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        never = [Answer(first="never")] * 100
+        async with (
+            FakeDestination() as up,
+            FakeDestination(is_up=False) as down,
+            FakeDestination(never) as deaf,
+        ):
+            config = Config(
+                destinations=(
+                    hook("up", up, max_age_s=1000.0),
+                    hook("down", down, retry_first_s=1000.0, retry_most_s=1000.0),
+                    hook("deaf", deaf, timeout_s=0.3),
+                )
+            )
+            for n in range(50):
+                feed.write(event(n))
+            engine = Engine(config, data)
+            async with running(engine):
+                await until(lambda: engine.stats()["destinations"]["down"].get("failures"))
+                await deaf.received(1)
+                began_s = time.monotonic()
+            assert time.monotonic() - began_s < 5.0
+            assert list(range(50)) == numbers(up)
+            assert 50 == counters_on_disk(data, "up")["delivered"]
+            assert {} == counters_on_disk(data, "down")
+
+    run(main())
+
+
+def test_restarts_lose_nothing_and_send_nothing_twice(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        async with FakeDestination() as destination:
+            config = Config(
+                destinations=(hook("hook", destination, max_events=3), FileDestination(name="file"))
+            )
+            for start in range(0, 60, 10):
+                async with running(Engine(config, data)):
+                    for n in range(start, start + 10):
+                        feed.write(event(n))
+                    await has(destination, start + 5)
+            assert list(range(60)) == numbers(destination)
+            assert list(range(60)) == numbers_in(data.events_dir("file"))
+
+    run(main())
+
+
+def test_single_events_survive_a_strange_answer_between_two_tries(
+    data: DataDir, feed: Feed
+) -> None:
+    """Refused, then an answer that nobody thought of, then all is well: each event arrives."""
+    strange = (("Retry-After", "Mon, 23 Nov 99999999999 10:00:00 GMT"),)
+    answers = [Answer(503)] * 32 + [Answer(503, strange)] + [Answer(503)] * 3
+
+    async def main() -> None:
+        taken: list[int] = []
+
+        def script(request: Request) -> Answer:
+            answer = answers.pop(0) if answers else Answer()
+            if answer.status == 200:
+                taken.append(request.events()[0]["n"])
+            return answer
+
+        async with FakeDestination(script) as destination:
+            single = hook("single", destination, format="single", max_events=200)
+            feed.write(*map(event, range(100)))
+            engine = Engine(Config(destinations=(single,)), data)
+            async with running(engine):
+                await until(lambda: engine.runners[0].cursors == {0: feed.position})
+            assert set() == set(range(100)) - set(taken)
+
+    run(main())
+
+
+def test_nothing_is_lost_invented_or_changed_by_a_bad_network(data: DataDir) -> None:
+    """Real collectors' writers on one side, a destination that fails at random on the other."""
+    chance = random.Random(7)
+    bad = [
+        Answer(503),
+        Answer(429, (("Retry-After", "0"),)),
+        Answer(500, then="close"),
+        Answer(first="reset"),
+        Answer(body=b"x" * 5000, then="cut"),
+        Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n", then="close"),
+        Answer(raw=b"", then="close"),
+    ]
+    sources = (source("web", "flaky", "steady"), source("mail", "steady"))
+    acked: dict[str, list[int]] = {"web": [], "mail": []}
+
+    async def write(slot: int, count: int) -> None:
+        loop = asyncio.get_running_loop()
+        files = SlotFiles(data, slot, 2**17)
+
+        def on_stored(waiters: list[tuple[str, int]], _: int, is_stored: bool) -> None:
+            assert is_stored
+            for name, number in waiters:
+                acked[name].append(number)
+
+        names = [each.name for each in sources]
+        writer = SpoolWriter(loop, files, Committer(), names, on_stored)
+        await until(lambda: writer.is_ready)
+        for n in range(count):
+            number = 10 * n + slot
+            which = chance.randrange(2)
+            body = event(number, padding=chance.randrange(300))
+            assert writer.add(which, body, 1, (names[which], number)) > 0
+            if n % 20 == 0:
+                await asyncio.sleep(0)
+        await until(lambda: writer.waiting_bytes == 0)
+        await writer.close()
+
+    async def main() -> None:
+        def script(_: Request) -> Answer:
+            return chance.choice(bad) if chance.random() < 0.4 else Answer()
+
+        async with FakeDestination(script) as flaky, FakeDestination() as steady:
+            config = Config(
+                sources=sources,
+                destinations=(
+                    hook("flaky", flaky, max_events=10),
+                    hook("steady", steady, max_events=100),
+                ),
+            )
+            engine = Engine(config, data)
+            async with running(engine):
+                await asyncio.gather(write(0, 1500), write(1, 1500))
+                flaky_count, count = len(acked["web"]), len(acked["web"]) + len(acked["mail"])
+                assert 3000 == count
+                await has(steady, count)
+                await has(flaky, flaky_count)
+                await until(lambda: not engine.runners[0].last_error)
+            assert set(acked["web"]) == set(numbers(flaky))
+            assert Counter(acked["web"] + acked["mail"]) == Counter(numbers(steady))
+            for slot in range(2):
+                once = dict.fromkeys(n for n in numbers(flaky) if n % 10 == slot)
+                assert [n for n in acked["web"] if n % 10 == slot] == list(once), "in order"
+            assert all(set(each) == {"n", "p"} for each in flaky.events())
+            for name in ("flaky", "steady"):
+                counted = counters_on_disk(data, name)
+                assert count == counted["delivered"] + counted.get("skipped", 0)
+
+    run(main(), bound_s=30.0)
+
+
+KILLED = """
+import json, sys, uvloop
+from pixelfast.config import Config, FileDestination, HttpDestination
+from pixelfast.deliver import engine
+from pixelfast.deliver.engine import Engine
+from pixelfast.spool import DataDir
+engine._POLL_S = 0.001
+url, folder = sys.argv[1:]
+hook = HttpDestination(name="hook", url=url, max_events=3, max_age_s=0.01, retry_first_s=0.01)
+config = Config(destinations=(hook, FileDestination(name="file", rotate_bytes=1024)))
+uvloop.run(Engine(config, DataDir.open(folder)).run())
+"""
+
+
+def test_kills_at_any_moment_lose_nothing(data: DataDir, feed: Feed) -> None:
+    chance = random.Random(3)
+
+    async def main() -> None:
+        async with FakeDestination() as destination:
+            written = 0
+            for turn in range(4):
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-c", KILLED, destination.url, str(data.path)
+                )
+                try:
+                    until_s = chance.uniform(0.0, 0.15)
+                    began_s = None
+                    while began_s is None or time.monotonic() - began_s < until_s:
+                        feed.write(event(written, padding=100))
+                        written += 1
+                        await asyncio.sleep(0.001)
+                        if began_s is None and len(destination.requests) > 3 * turn:
+                            began_s = time.monotonic()
+                finally:
+                    process.send_signal(signal.SIGKILL)
+                    await asyncio.wait_for(process.wait(), WAIT_S)
+            config = Config(destinations=(hook("hook", destination), FileDestination(name="file")))
+            async with running(Engine(config, data)):
+                await has(destination, written)
+                await until(lambda: len(set(numbers_in(data.events_dir("file")))) >= written)
+            assert set(range(written)) == set(numbers(destination))
+            firsts = list(dict.fromkeys(numbers(destination)))
+            assert list(range(written)) == firsts, "in order, but for what came again"
+            assert set(range(written)) == set(numbers_in(data.events_dir("file")))
+            assert json.loads((data.path / "META").read_text())["format"] == 1
+
+    run(main(), bound_s=60.0)

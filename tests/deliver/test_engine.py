@@ -1,0 +1,325 @@
+"""All destinations together: none waits for another, sources, failures, two engines, the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pixelfast.config import Config
+from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver.engine import Engine
+from pixelfast.deliver.retry import Retry
+from pixelfast.spool import DataDir, Position
+from tests.deliver.runners import (
+    FakeSender,
+    counters_on_disk,
+    cursors_on_disk,
+    make_engine,
+    running,
+    settings,
+    source,
+)
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event, numbers_in, open_data
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+@pytest.fixture
+def feed(data: DataDir) -> Iterator[Feed]:
+    with Feed(data, segment_bytes=1024) as feed:
+        yield feed
+
+
+def test_a_destination_that_is_down_delays_no_other(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        up, down, hung = FakeSender(), FakeSender([Retry("down")] * 10**6), FakeSender()
+        hung.gate.clear()
+        engine = make_engine(monkeypatch, data, {"up": up, "down": down, "hung": hung})
+        async with running(engine):
+            for n in range(50):
+                feed.write(event(n))
+            await up.has(50)
+            assert ([], []) == (down.accepted, hung.accepted)
+            down.script.clear()
+            await down.has(50)
+            hung.gate.set()
+            await hung.has(50)
+        for sender in (up, down, hung):
+            assert list(range(50)) == sender.numbers
+
+    run(main())
+
+
+def test_a_source_goes_to_its_destinations(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        one, two = FakeSender(), FakeSender()
+        sources = (source("web", "one"), source("mail"), source("app", "one", "two"))
+        engine = make_engine(monkeypatch, data, {"one": one, "two": two}, sources)
+        async with running(engine):
+            for n in range(30):
+                feed.write(event(n), source=sources[n % 3].name)
+            await until(lambda: all(r.cursors == {0: feed.position} for r in engine.runners))
+        assert list(range(30)) == one.numbers
+        assert [n for n in range(30) if n % 3] == two.numbers
+
+    run(main())
+
+
+def test_events_of_a_source_that_is_no_longer_set_up_are_delivered(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were answered with 200 while it was: taking it out of the settings loses none."""
+
+    async def main() -> None:
+        sender, other = FakeSender(), FakeSender()
+        sources = (source("web"), source("mail", "other"))
+        feed.write(event(1), source="gone")
+        feed.write(event(2), source="web")
+        engine = make_engine(monkeypatch, data, {"hook": sender, "other": other}, sources)
+        async with running(engine):
+            await until(lambda: all(r.cursors == {0: feed.position} for r in engine.runners))
+        assert [1, 2] == sender.numbers
+
+    run(main())
+
+
+def test_what_was_written_is_what_was_delivered_and_skipped(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        count = 0
+        sources = (source("web", "one"), source("mail", "two"), source("app"))
+        for start in range(3):
+            senders = {
+                "one": FakeSender([Retry("no"), ZeroDivisionError()]),
+                "two": FakeSender([Retry("no")] * start),
+            }
+            engine = make_engine(monkeypatch, data, senders, sources)
+            async with running(engine):
+                for n in range(40):
+                    feed.write(*[event(n)] * (n % 4 + 1), source=sources[n % 3].name)
+                    count += n % 4 + 1
+                await until(
+                    lambda e=engine: all(r.cursors == {0: feed.position} for r in e.runners)
+                )
+        for name in ("one", "two"):
+            counted = counters_on_disk(data, name)
+            assert count == counted["delivered"] + counted["skipped"]
+
+    run(main())
+
+
+def test_a_sender_that_raises_is_started_again_and_nothing_is_lost(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        bad = FakeSender([ZeroDivisionError(), Retry("no"), RuntimeError("again")])
+        good = FakeSender()
+        engine = make_engine(monkeypatch, data, {"bad": bad, "good": good})
+        with capture_logs() as logs:
+            async with running(engine):
+                feed.write(*map(event, range(12)))
+                await good.has(12)
+                await bad.has(12)
+        assert list(range(12)) == bad.numbers
+        assert list(range(12)) == good.numbers
+        failed = [each for each in logs if each["event"] == "runner_failed"]
+        assert [("bad", True)] * 2 == [(each["destination"], each["exc_info"]) for each in failed]
+        assert (3, 3, 1) == (len(bad.memories), bad.closed, good.closed)
+
+    run(main())
+
+
+def test_a_sender_that_cannot_be_opened_is_tried_again(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        sender = FakeSender()
+        sender.open_errors = [PermissionError(13, "Permission denied"), OSError(28, "No space")]
+        async with running(make_engine(monkeypatch, data, {"hook": sender})):
+            feed.write(event(1))
+            await sender.has(1)
+        assert (3, 3) == (len(sender.memories), sender.closed)
+
+    run(main())
+
+
+def test_a_destination_whose_runner_fails_says_so(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status page must not show a destination as well that delivers nothing."""
+
+    async def main() -> None:
+        sender = FakeSender()
+        sender.open_errors = [PermissionError(13, "Permission denied") for _ in range(10**5)]
+        engine = make_engine(monkeypatch, data, {"hook": sender})
+        async with running(engine):
+            await until(lambda: len(sender.memories) > 2)
+            assert "Permission denied" in engine.stats()["destinations"]["hook"]["last_error"]
+            sender.open_errors.clear()
+            feed.write(event(1))
+            await sender.has(1)
+            await until(lambda: engine.stats()["destinations"]["hook"]["last_error"] == "")
+
+    run(main())
+
+
+def test_stopping_ends_an_engine_whose_senders_fail(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        sender = FakeSender([ZeroDivisionError() for _ in range(10**5)])
+        feed.write(event(1))
+        async with running(make_engine(monkeypatch, data, {"hook": sender})):
+            await until(lambda: len(sender.tries) > 2)
+
+    run(main())
+
+
+def test_the_second_engine_on_a_data_directory_waits_for_the_first(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        first, second = FakeSender(), FakeSender()
+        waiting = make_engine(monkeypatch, data, {"hook": second})
+        with capture_logs() as logs:
+            async with running(make_engine(monkeypatch, data, {"hook": first})):
+                feed.write(*map(event, range(5)))
+                await first.has(5)
+                async with running(waiting):
+                    await until(lambda: [x for x in logs if x["event"] == "waiting_for_lock"])
+                    assert not waiting.stats()["is_ready"]
+                    feed.write(*map(event, range(5, 10)))
+                    await first.has(10)
+            assert [] == second.tries, "it was stopped while it waited"
+            waiting = make_engine(monkeypatch, data, {"hook": second})
+            async with running(waiting):
+                feed.write(*map(event, range(10, 15)))
+                await second.has(5)
+                assert waiting.stats()["is_ready"]
+        assert list(range(15)) == first.numbers + second.numbers
+
+    run(main())
+
+
+def test_the_second_engine_takes_over_when_the_first_has_ended(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        first, second = FakeSender(), FakeSender()
+        async with AsyncExitStack() as later:
+            async with running(make_engine(monkeypatch, data, {"hook": first})):
+                feed.write(*map(event, range(5)))
+                await first.has(5)
+                with capture_logs() as logs:
+                    engine = make_engine(monkeypatch, data, {"hook": second})
+                    await later.enter_async_context(running(engine))
+                    await until(lambda: [x for x in logs if x["event"] == "waiting_for_lock"])
+            feed.write(*map(event, range(5, 10)))
+            await second.has(5)
+        assert list(range(10)) == first.numbers + second.numbers
+
+    run(main())
+
+
+def test_a_damaged_state_is_set_aside_and_delivery_starts_again(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        feed.write(*map(event, range(4)))
+        for expected in ([0, 1, 2, 3], [0, 1, 2, 3, 4]):
+            sender = FakeSender()
+            async with running(make_engine(monkeypatch, data, {"hook": sender})):
+                await sender.has(len(expected))
+            assert expected == sender.numbers
+            (data.destination_dir("hook") / "state.db").write_bytes(b"damaged" * 1000)
+            feed.write(event(4))
+
+    run(main())
+
+
+def test_new_slots_are_found_while_it_runs(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        sender = FakeSender()
+        async with running(make_engine(monkeypatch, data, {"hook": sender})):
+            feed.write(event(1))
+            await sender.has(1)
+            with Feed(data, 9) as other:
+                other.write(event(2))
+                await sender.has(2)
+        assert {0, 9} == set(cursors_on_disk(data, "hook"))
+
+    run(main())
+
+
+def test_figures_are_those_of_each_destination(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        one, two = FakeSender(), FakeSender([Retry("status 500")])
+        sources = (source("web"), source("mail", "one"))
+        engine = make_engine(monkeypatch, data, {"one": one, "two": two}, sources)
+        assert not engine.stats()["is_ready"]
+        feed.write(*map(event, range(7)))
+        feed.write(event(7), source="mail")
+        async with running(engine):
+            await until(lambda: all(r.cursors == {0: feed.position} for r in engine.runners))
+            stats = engine.stats()
+        assert stats["is_ready"]
+        figures = {"lag_s": 0.0, "last_error": "", "batches": 2}
+        assert {
+            "one": {**figures, "delivered": 8},
+            "two": {**figures, "delivered": 7, "failures": 1, "skipped": 1},
+        } == stats["destinations"]
+
+    run(main())
+
+
+def test_an_engine_without_destinations_ends(data: DataDir) -> None:
+    run(Engine(settings(), data).run())
+
+
+def test_the_default_destination_is_a_file_in_the_data_directory(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        async with running(Engine(Config(), data)):
+            feed.write(*map(event, range(5)))
+            await until(lambda: len(numbers_in(data.path / "events" / "archive")) == 5)
+        assert list(range(5)) == numbers_in(data.path / "events" / "archive")
+
+    run(main())
+
+
+def test_a_cursor_beyond_the_data_loses_no_event(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot was cleared by hand and its numbers began again, below the cursor."""
+    store = engine_module.Store(data.destination_dir("hook") / "state.db")
+    store.commit({0: Position(1000, 64)})
+    store.close()
+
+    async def main() -> None:
+        sender = FakeSender()
+        for n in range(100):
+            feed.write(event(n))
+        engine = make_engine(monkeypatch, data, {"hook": sender})
+        async with running(engine):
+            await sender.has(100)
+        assert list(range(100)) == sender.numbers
+
+    run(main(), bound_s=3.0)

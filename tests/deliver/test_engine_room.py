@@ -1,0 +1,209 @@
+"""Giving back the spool's room: only what all destinations have, and only when that is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver.retry import Retry
+from pixelfast.spool import DataDir, Position, remove_read_segments
+from tests.deliver.runners import FakeSender, cursors_on_disk, make_engine, running, source
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event, open_data
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+@pytest.fixture
+def feed(data: DataDir) -> Iterator[Feed]:
+    with Feed(data, segment_bytes=512) as feed:
+        yield feed
+
+
+async def looked_at_again(engine: engine_module.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait until the engine has looked for segments to remove twice more."""
+    looks = 0
+    remove = engine._remove_read
+
+    def counting(cursors: Iterable[dict[int, Position]]) -> int:
+        nonlocal looks
+        looks += 1
+        return remove(cursors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_remove_read", counting)
+        await until(lambda: looks >= 2)
+
+
+def test_segments_go_once_all_destinations_are_past_them(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        fast, slow = FakeSender(), FakeSender([Retry("down")] * 10**6)
+        engine = make_engine(monkeypatch, data, {"fast": fast, "slow": slow})
+        async with running(engine):
+            for n in range(60):
+                feed.write(event(n))
+            await fast.has(60)
+            await looked_at_again(engine, monkeypatch)
+            written = data.segments(0)
+            assert len(written) > 5
+            assert list(range(1, written[-1] + 1)) == written, "the slow one has read none of them"
+            slow.script.clear()
+            await slow.has(60)
+            await until(lambda: engine.removed_segments == len(written) - 1)
+        assert written[-1:] == data.segments(0)
+        assert list(range(60)) == slow.numbers
+
+    run(main())
+
+
+def test_no_segment_goes_before_every_cursor_on_the_disk_is_past_it(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash right after the removal must find no cursor that points at what is gone."""
+    mistakes: list[object] = []
+
+    def checked(folder: DataDir, slot: int, cursors: Iterable[int]) -> int:
+        before = data.segments(slot)
+        removed = remove_read_segments(folder, slot, cursors)
+        gone = set(before) - set(data.segments(slot))
+        for name in ("one", "two"):
+            earliest = cursors_on_disk(data, name).get(slot, Position()).segment
+            mistakes.extend((name, earliest, number) for number in gone if number >= earliest)
+        return removed
+
+    monkeypatch.setattr(engine_module, "remove_read_segments", checked)
+
+    async def main() -> None:
+        one, two = FakeSender(), FakeSender([Retry("no"), ZeroDivisionError()] * 3)
+        engine = make_engine(monkeypatch, data, {"one": one, "two": two})
+        async with running(engine):
+            for n in range(200):
+                feed.write(event(n))
+                if n % 40 == 0:
+                    await one.has(n)
+            await two.has(200)
+            await until(lambda: len(data.segments(0)) == 1)
+
+    run(main())
+    assert [] == mistakes
+
+
+def test_nothing_goes_while_a_destination_has_not_begun(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is held by a process that is ending still: its cursors are not known."""
+
+    async def main() -> None:
+        holder = make_engine(monkeypatch, data, {"late": FakeSender([Retry("down")] * 10**6)})
+        early, late = FakeSender(), FakeSender()
+        engine = make_engine(monkeypatch, data, {"early": early, "late": late})
+        async with running(holder):
+            await until(lambda: holder.stats()["is_ready"])
+            async with running(engine):
+                for n in range(60):
+                    feed.write(event(n))
+                await early.has(60)
+                await until(lambda: engine.runners[0].cursors == {0: feed.position})
+                written = data.segments(0)
+                assert 1 == written[0]
+        engine = make_engine(monkeypatch, data, {"early": early, "late": late})
+        async with running(engine):
+            await late.has(60)
+            await until(lambda: data.segments(0) == written[-1:])
+        assert list(range(60)) == late.numbers
+
+    run(main())
+
+
+def test_a_destination_without_sources_does_not_keep_segments(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        senders = {"one": FakeSender(), "none": FakeSender()}
+        engine = make_engine(monkeypatch, data, senders, (source("web", "one"),))
+        async with running(engine):
+            for n in range(60):
+                feed.write(event(n))
+            await until(lambda: data.segments(0) == [feed.position.segment])
+        assert [] == senders["none"].tries
+
+    run(main())
+
+
+def test_a_failure_to_remove_does_not_end_the_removing(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the disk, once: the spool must not fill up for that until the next start."""
+    errors = [OSError(5, "Input/output error")]
+
+    def failing(folder: DataDir, slot: int, cursors: Iterable[int]) -> int:
+        if errors:
+            raise errors.pop()
+        return remove_read_segments(folder, slot, cursors)
+
+    monkeypatch.setattr(engine_module, "remove_read_segments", failing)
+
+    async def main() -> None:
+        sender = FakeSender()
+        async with running(make_engine(monkeypatch, data, {"hook": sender})):
+            for n in range(60):
+                feed.write(event(n))
+            await sender.has(60)
+            await until(lambda: data.segments(0) == [feed.position.segment], bound_s=2.0)
+
+    run(main())
+
+
+def test_a_cursor_beyond_the_data_removes_no_unread_segment(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot was cleared by hand and its numbers began again, below the cursor."""
+    store = engine_module.Store(data.destination_dir("hook") / "state.db")
+    store.commit({0: Position(1000, 64)})
+    store.close()
+
+    async def main() -> None:
+        sender = FakeSender([Retry("down")] * 10**6)
+        for n in range(60):
+            feed.write(event(n))
+        written = data.segments(0)
+        engine = make_engine(monkeypatch, data, {"hook": sender})
+        async with running(engine):
+            await until(lambda: engine.stats()["is_ready"])
+            await looked_at_again(engine, monkeypatch)
+        assert written == data.segments(0)
+
+    run(main())
+
+
+def test_segments_that_were_removed_under_a_reader_are_passed(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment that is missing at a cursor is no reason to stop: the next one goes on."""
+
+    async def main() -> None:
+        for n in range(60):
+            feed.write(event(n))
+        first = data.segments(0)[0]
+        (data.slot_dir(0) / f"{first:016x}.seg").unlink()
+        store = engine_module.Store(data.destination_dir("hook") / "state.db")
+        store.commit({0: Position(first, 128)})
+        store.close()
+        sender = FakeSender()
+        engine = make_engine(monkeypatch, data, {"hook": sender})
+        async with running(engine):
+            await until(lambda: engine.runners[0].cursors == {0: feed.position})
+        assert 59 == sender.numbers[-1]
+        assert list(range(sender.numbers[0], 60)) == sender.numbers
+
+    run(main())

@@ -1,0 +1,291 @@
+"""The file destination in quiet times: names, rotation, whole lines, going on after a restart."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from pixelfast.deliver.destinations import file as file_module
+from pixelfast.deliver.destinations.file import FileSender
+from pixelfast.deliver.retry import Accepted
+from pixelfast.errors import DestinationError
+from tests.deliver.running import run
+from tests.deliver.spools import batch_of, event, files_in, ndjson, numbers_in
+
+NEVER = 10**12
+
+
+class HandClock:
+    """Stands for the module `time`; moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.wall_s = 1_800_000_000.0  # 2027-01-15T08:00:00Z
+        self.strftime = time.strftime
+        self.strptime = time.strptime
+
+    def advance(self, seconds: float) -> None:
+        self.wall_s += seconds
+
+    def time(self) -> float:
+        return self.wall_s
+
+    def monotonic(self) -> float:
+        return self.wall_s - 1_700_000_000.0
+
+    def gmtime(self) -> time.struct_time:
+        return time.gmtime(self.wall_s)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
+    clock = HandClock()
+    monkeypatch.setattr(file_module, "time", clock)
+    return clock
+
+
+async def send(sender: FileSender, *numbers: int) -> dict[str, object]:
+    """Send one batch; it must be accepted. What is to be remembered then."""
+    outcome = await sender.send(batch_of([event(n) for n in numbers]))
+    assert isinstance(outcome, Accepted), outcome
+    assert outcome.memory is not None
+    return outcome.memory
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_file_is_named_after_its_start_and_number(tmp_path: Path) -> None:
+    async def main() -> None:
+        sender = FileSender(tmp_path / "events", NEVER, NEVER)
+        await sender.open({})
+        memory = await send(sender, 1, 2)
+        await sender.close()
+        name = "20270115T080000Z-00000001.ndjson"
+        content = ndjson([event(1), event(2)])
+        assert [name] == names(tmp_path / "events")
+        assert content == (tmp_path / "events" / name).read_bytes()
+        assert {"file": name, "size": len(content)} == memory
+
+    run(main())
+
+
+def test_no_file_is_made_before_there_is_something_to_write(tmp_path: Path) -> None:
+    async def main() -> None:
+        sender = FileSender(tmp_path, NEVER, NEVER)
+        await sender.open({})
+        await sender.close()
+        assert [] == names(tmp_path)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("clock")
+def test_batches_go_to_one_file_until_it_is_large(tmp_path: Path) -> None:
+    line = len(event(1)) + 1
+
+    async def main() -> None:
+        sender = FileSender(tmp_path, 3 * line, NEVER)
+        await sender.open({})
+        for n in range(7):
+            await send(sender, n)
+        await sender.close()
+
+    run(main())
+    sizes = [path.stat().st_size // line for path in files_in(tmp_path)]
+    assert [3, 3, 1] == sizes
+    assert list(range(7)) == numbers_in(tmp_path)
+
+
+def test_a_batch_is_never_divided_between_files(tmp_path: Path) -> None:
+    async def main() -> None:
+        sender = FileSender(tmp_path, 10, NEVER)
+        await sender.open({})
+        await send(sender, 1, 2, 3)
+        await send(sender, 4, 5)
+        await sender.close()
+
+    run(main())
+    lines = [path.read_bytes().count(b"\n") for path in files_in(tmp_path)]
+    assert [3, 2] == lines
+
+
+def test_a_file_is_left_at_its_age(tmp_path: Path, clock: HandClock) -> None:
+    async def main() -> None:
+        sender = FileSender(tmp_path, NEVER, 60.0)
+        await sender.open({})
+        await send(sender, 1)
+        clock.advance(59.0)
+        await send(sender, 2)
+        clock.advance(1.0)
+        await send(sender, 3)
+        clock.advance(59.0)
+        await send(sender, 4)
+        await sender.close()
+
+    run(main())
+    assert ["20270115T080000Z-00000001.ndjson", "20270115T080100Z-00000002.ndjson"] == names(
+        tmp_path
+    )
+    lines = [path.read_bytes().count(b"\n") for path in files_in(tmp_path)]
+    assert [2, 2] == lines
+
+
+@pytest.mark.usefixtures("clock")
+def test_names_sort_in_the_order_of_writing_also_within_a_second(tmp_path: Path) -> None:
+    async def main() -> None:
+        sender = FileSender(tmp_path, 1, NEVER)
+        await sender.open({})
+        for n in range(12):
+            await send(sender, n)
+        await sender.close()
+
+    run(main())
+    assert list(range(12)) == numbers_in(tmp_path)
+    assert 12 == len(names(tmp_path))
+
+
+def test_the_age_of_a_file_counts_across_a_restart(tmp_path: Path, clock: HandClock) -> None:
+    async def once(number: int, memory: dict[str, object]) -> dict[str, object]:
+        sender = FileSender(tmp_path, NEVER, 60.0)
+        await sender.open(memory)
+        memory = await send(sender, number)
+        await sender.close()
+        return memory
+
+    memory = run(once(1, {}))
+    clock.advance(30.0)
+    memory = run(once(2, memory))
+    assert 1 == len(names(tmp_path))
+    clock.advance(30.0)
+    run(once(3, memory))
+    assert 2 == len(names(tmp_path))
+    assert [1, 2, 3] == numbers_in(tmp_path)
+
+
+def test_a_file_of_the_future_does_not_age_backwards(tmp_path: Path, clock: HandClock) -> None:
+    """The machine's clock was set back by a day: the file is still left after its age."""
+
+    async def main() -> None:
+        sender = FileSender(tmp_path, NEVER, 60.0)
+        await sender.open({})
+        memory = await send(sender, 1)
+        await sender.close()
+        clock.advance(-86_400.0)
+        sender = FileSender(tmp_path, NEVER, 60.0)
+        await sender.open(memory)
+        await send(sender, 2)
+        clock.advance(60.0)
+        await send(sender, 3)
+        await sender.close()
+
+    run(main())
+    assert 2 == len(names(tmp_path))
+    # The number orders files whatever the clock did.
+    by_number = sorted(tmp_path.iterdir(), key=lambda path: path.name.rpartition("-")[2])
+    lines = [path.read_bytes().count(b"\n") for path in by_number]
+    assert [2, 1] == lines
+
+
+def test_a_restart_goes_on_in_the_newest_file(tmp_path: Path) -> None:
+    async def main() -> None:
+        memory: dict[str, object] = {}
+        for n in range(5):
+            sender = FileSender(tmp_path, NEVER, NEVER)
+            await sender.open(memory)
+            memory = await send(sender, n)
+            await sender.close()
+
+    run(main())
+    assert 1 == len(names(tmp_path))
+    assert list(range(5)) == numbers_in(tmp_path)
+
+
+def test_a_full_file_is_not_gone_on_with_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        memory: dict[str, object] = {}
+        for n in range(3):
+            sender = FileSender(tmp_path, 1, NEVER)
+            await sender.open(memory)
+            memory = await send(sender, n)
+            await sender.close()
+
+    run(main())
+    assert 3 == len(names(tmp_path))
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    others = {
+        "notes.txt": b"torn",
+        "20270115T080000Z-00000009.ndjson.gz": b"torn",
+        "x20270115T080000Z-00000009.ndjson": b"torn",
+        "20270115T080000Z-9.ndjson": b"torn",
+    }
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "sub").mkdir()
+
+    async def main() -> None:
+        sender = FileSender(tmp_path, NEVER, NEVER)
+        await sender.open({})
+        memory = await send(sender, 1)
+        await sender.close()
+        assert re.fullmatch(r"\d{8}T\d{6}Z-00000001\.ndjson", str(memory["file"]))
+
+    run(main())
+    assert others == {name: (tmp_path / name).read_bytes() for name in others}
+
+
+def test_numbers_go_on_behind_files_that_were_taken_away(tmp_path: Path) -> None:
+    """Somebody moves finished files; the newest one is there still."""
+
+    async def main() -> None:
+        sender = FileSender(tmp_path, 1, NEVER)
+        await sender.open({})
+        for n in range(3):
+            memory = await send(sender, n)
+        await sender.close()
+        for path in files_in(tmp_path)[:-1]:
+            path.unlink()
+        sender = FileSender(tmp_path, 1, NEVER)
+        await sender.open(memory)
+        await send(sender, 3)
+        await sender.close()
+
+    run(main())
+    assert [3, 4] == [int(name[-15:-7]) for name in names(tmp_path)]
+
+
+def test_an_event_stands_in_its_file_when_it_is_accepted(tmp_path: Path) -> None:
+    async def main() -> None:
+        sender = FileSender(tmp_path, NEVER, NEVER)
+        await sender.open({})
+        for n in range(3):
+            await send(sender, n)
+            assert list(range(n + 1)) == numbers_in(tmp_path)
+        await sender.close()
+
+    run(main())
+
+
+def test_an_event_stands_in_its_file_within_a_second() -> None:
+    assert FileSender("somewhere", NEVER, NEVER).limits.max_age_s < 1.0
+
+
+def test_a_second_sender_of_one_folder_is_refused(tmp_path: Path) -> None:
+    """Both would write at offsets of their own, one over the other."""
+
+    async def main() -> None:
+        first, second = FileSender(tmp_path, NEVER, NEVER), FileSender(tmp_path, NEVER, NEVER)
+        await first.open({})
+        with pytest.raises(DestinationError, match="another destination writes into"):
+            await second.open({})
+        await first.close()
+        await second.open({})
+        await second.close()
+
+    run(main())

@@ -1,0 +1,252 @@
+"""What an HTTP destination's answer means, and what no answer may do to us."""
+
+from __future__ import annotations
+
+import pytest
+
+from pixelfast.deliver.destinations.http import HttpSender
+from pixelfast.deliver.retry import Accepted, Retry
+from tests.deliver.running import run
+from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
+from tests.fake_destination import Answer, FakeDestination
+
+ANSWER_LIMIT = 64 * 1024
+EMPTY = b"Content-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 299])
+def test_every_2xx_is_accepted(status: int) -> None:
+    async def main() -> None:
+        body = b"" if status == 204 else b"thanks"
+        async with destination_and_sender([Answer(status, body=body)]) as (_, sender):
+            assert Accepted() == await send(sender, 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "status", [300, 304, 400, 401, 403, 404, 408, 409, 410, 413, 422, 425, 429, 500, 501, 503, 599]
+)
+def test_no_other_status_is_accepted(status: int) -> None:
+    async def main() -> None:
+        body = b"" if status == 304 else b"no"
+        async with destination_and_sender([Answer(status, body=body)]) as (_, sender):
+            assert Retry(f"status {status}") == await send(sender, 1)
+            assert Accepted() == await send(sender, 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(status: int) -> None:
+    async def main() -> None:
+        headers = (("Location", "/elsewhere"),)
+        async with destination_and_sender([Answer(status, headers)]) as (destination, sender):
+            assert Retry(f"status {status}") == await send(sender, 1)
+            assert ["/hook"] == [request.path for request in destination.requests]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7.0), ("999999", 3600.0), ("soon", 0.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_told(status: int, text: str, seconds: float) -> None:
+    async def main() -> None:
+        async with destination_and_sender([Answer(status, (("Retry-After", text),))]) as (
+            _,
+            sender,
+        ):
+            assert Retry(f"status {status}", seconds) == await send(sender, 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 3,
+    ],
+)
+def test_an_interim_answer_is_waited_past(head: bytes) -> None:
+    async def main() -> None:
+        good = Answer(raw=head + b"HTTP/1.1 204 No Content\r\n\r\n")
+        bad = Answer(raw=head + b"HTTP/1.1 500 No\r\n" + EMPTY)
+        async with destination_and_sender([good, bad]) as (_, sender):
+            assert Accepted() == await send(sender, 1)
+            assert Retry("status 500") == await send(sender, 1)
+
+    run(main())
+
+
+def test_interim_answers_for_ever_are_no_answer() -> None:
+    async def main() -> None:
+        script = [Answer(raw=b"HTTP/1.1 100 Continue\r\n\r\n" * 100)]
+        async with destination_and_sender(script, timeouts=QUICK) as (_, sender):
+            assert isinstance(await send(sender, 1), Retry)
+
+    run(main())
+
+
+def test_switching_protocols_is_not_accepted() -> None:
+    async def main() -> None:
+        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+        async with destination_and_sender([Answer(raw=head)], timeouts=QUICK) as (_, sender):
+            assert isinstance(await send(sender, 1), Retry)
+            assert Accepted() == await send(sender, 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("then", ["cut", "reset", "close"])
+def test_an_answer_that_breaks_off_after_a_200_is_accepted(then: str) -> None:
+    async def main() -> None:
+        script = [Answer(body=b"x" * 10_000, then=then)]  # type: ignore[arg-type]
+        async with destination_and_sender(script) as (destination, sender):
+            assert Accepted() == await send(sender, 1)
+            await destination.until(lambda: destination.open_connections == 0)
+            assert Accepted() == await send(sender, 2)
+
+    run(main())
+
+
+@pytest.mark.parametrize("then", ["cut", "reset"])
+def test_an_answer_that_breaks_off_after_a_500_is_not(then: str) -> None:
+    async def main() -> None:
+        script = [Answer(500, body=b"x" * 10_000, then=then)]  # type: ignore[arg-type]
+        async with destination_and_sender(script) as (_, sender):
+            assert isinstance(await send(sender, 1), Retry)
+
+    run(main())
+
+
+def test_an_answer_that_hangs_after_a_200_is_accepted_once_its_time_is_over() -> None:
+    async def main() -> None:
+        script = [Answer(body=b"x" * 1000, then="hang")]
+        async with destination_and_sender(script, timeouts=QUICK) as (destination, sender):
+            assert Accepted() == await send(sender, 1)
+            await destination.until(lambda: destination.open_connections == 0)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(200, Accepted()), (500, Retry("status 500"))])
+def test_an_endless_answer_is_read_up_to_its_limit(status: int, outcome: object) -> None:
+    async def main() -> None:
+        async with destination_and_sender([Answer(status, then="drip")]) as (destination, sender):
+            assert outcome == await send(sender, 1)
+            await destination.until(lambda: destination.open_connections == 0)
+            # The rest stood in the buffers of both sockets and of the client.
+            assert destination.sent_bytes < ANSWER_LIMIT + 16 * 2**20
+            assert Accepted() == await send(sender, 2)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("size", "connections"), [(ANSWER_LIMIT, 1), (64 * ANSWER_LIMIT, 2)])
+def test_a_long_answer_is_read_to_its_end_within_the_limit(size: int, connections: int) -> None:
+    async def main() -> None:
+        async with destination_and_sender([Answer(body=b"x" * size)]) as (destination, sender):
+            for n in range(2):
+                assert Accepted() == await send(sender, n)
+            assert connections == destination.connections
+
+    run(main())
+
+
+def test_a_packed_answer_is_not_unpacked() -> None:
+    """A small answer must not become a large one."""
+
+    async def main() -> None:
+        headers = (("Content-Encoding", "gzip"),)
+        script = [Answer(200, headers, b"no gzip")]
+        async with destination_and_sender(script) as (destination, sender):
+            for n in range(2):
+                assert Accepted() == await send(sender, n)
+            assert 1 == destination.connections, "nothing was wrong with the answer"
+
+    run(main())
+
+
+NONSENSE = [
+    b"garbage\r\n\r\n",
+    b"\0" * 100,
+    b"<html>",
+    b"\x15\x03\x01\x00\x02\x02\x28",
+    b"HTTP/1.1 abc OK\r\n\r\n",
+    b"HTTP/9.9 200 OK\r\n\r\n",
+    b"HTTP/1.1 2000 OK\r\n" + EMPTY,
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",
+    b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+    b"HTTP/1.1 500 No\r\nRetry-After: \xff\xfe\r\n" + EMPTY,
+    b"HTTP/1.1 500 No\r\nRetry-After: Mon, 23 Nov 99999999999 10:00:00 GMT\r\n" + EMPTY,
+    b"HTTP/1.1 302 F\r\nLocation: http://\xff[\r\n" + EMPTY,
+    b"HTTP/1.1 000 No\r\n" + EMPTY,
+    b"",
+]
+
+
+@pytest.mark.parametrize("raw", NONSENSE, ids=lambda raw: repr(raw[:40]))
+def test_no_nonsense_is_accepted_or_raises(raw: bytes) -> None:
+    async def main() -> None:
+        script = [Answer(raw=raw, then="close")]
+        async with destination_and_sender(script) as (_, sender):
+            outcome = await send(sender, 1)
+            assert isinstance(outcome, Retry)
+            # It goes into the log and the status page.
+            assert len(outcome.reason) <= 1024
+            assert "\n" not in outcome.reason
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(503),
+        Answer(first="reset"),
+        Answer(first="never"),
+        Answer(raw=b"garbage\r\n\r\n"),
+        Answer(raw=b"", then="close"),
+    ],
+)
+def test_a_reason_does_not_tell_the_query_of_the_url(answer: Answer) -> None:
+    """Many hooks carry their secret there, and reasons go into the log."""
+
+    async def main() -> None:
+        async with FakeDestination([answer]) as destination:
+            url = f"{destination.url}?token=s3cret"
+            async with using(HttpSender(url, "ndjson", LIMITS, timeouts=QUICK)) as sender:
+                outcome = await send(sender, 1)
+            assert isinstance(outcome, Retry)
+            assert "s3cret" not in outcome.reason
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.0 200 OK\r\n\r\nthanks",
+        b"HTTP/1.1 200\r\n" + EMPTY,
+        b"HTTP/1.1 200 \xff\xfe\r\n" + EMPTY,
+        b"HTTP/1.1 200 OK\r\nContent-Type: ;;;\r\nSet-Cookie: a\x01=;;\r\n" + EMPTY,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        b"HTTP/1.1 200 OK\r\nRetry-After: 100\r\n" + EMPTY,
+    ],
+)
+def test_an_unusual_200_is_accepted(raw: bytes) -> None:
+    async def main() -> None:
+        async with destination_and_sender([Answer(raw=raw, then="close")]) as (_, sender):
+            assert Accepted() == await send(sender, 1)
+
+    run(main())

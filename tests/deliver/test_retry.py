@@ -1,0 +1,152 @@
+"""How long to wait: the bounds of the backoff, and what a Retry-After header asks for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelfast.deliver.retry import Backoff, parse_retry_after
+
+NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
+HOUR_S = 3600.0
+
+
+def test_the_bound_of_the_wait_doubles_up_to_the_most() -> None:
+    backoff = Backoff(0.5, 5.0, random=lambda: 1.0)
+    assert [0.5, 1.0, 2.0, 4.0, 5.0, 5.0] == [backoff.next_s() for _ in range(6)]
+
+
+def test_the_jitter_is_full() -> None:
+    assert 0.0 == Backoff(0.5, 60.0, random=lambda: 0.0).next_s()
+    half = Backoff(0.5, 60.0, random=lambda: 0.5)
+    assert [0.25, 0.5, 1.0] == [half.next_s() for _ in range(3)]
+
+
+@given(first_s=st.floats(0.001, 100), most_s=st.floats(0.001, 1000), tries=st.integers(1, 200))
+def test_no_wait_is_beyond_its_bounds(first_s: float, most_s: float, tries: int) -> None:
+    backoff = Backoff(first_s, most_s)
+    waits = [backoff.next_s() for _ in range(tries)]
+    assert all(0.0 <= wait <= most_s for wait in waits)
+    assert tries == backoff.failures
+
+
+def test_a_first_bound_over_the_most_is_cut_to_it() -> None:
+    assert 2.0 == Backoff(10.0, 2.0, random=lambda: 1.0).next_s()
+
+
+def test_what_the_destination_asks_for_is_the_least_wait() -> None:
+    backoff = Backoff(0.5, 60.0, random=lambda: 1.0)
+    assert [30.0, 1.0] == [backoff.next_s(30.0), backoff.next_s()]
+    assert 2.0 == backoff.next_s(1.5), "the backoff's own wait is longer"
+
+
+def test_what_the_destination_asks_for_may_be_over_the_most() -> None:
+    assert 120.0 == Backoff(0.5, 60.0, random=lambda: 1.0).next_s(120.0)
+
+
+def test_a_success_begins_again() -> None:
+    backoff = Backoff(0.5, 60.0, random=lambda: 1.0)
+    for _ in range(5):
+        backoff.next_s()
+    backoff.reset()
+    assert (0, 0.5, 1.0, 2) == (
+        backoff.failures,
+        backoff.next_s(),
+        backoff.next_s(),
+        backoff.failures,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, 0.0),
+        ("", 0.0),
+        ("0", 0.0),
+        ("1", 1.0),
+        (" 120 ", 120.0),
+        ("007", 7.0),
+        ("3600", HOUR_S),
+        ("3601", HOUR_S),
+        ("9" * 4000, HOUR_S),
+    ],
+)
+def test_retry_after_in_seconds(text: str | None, seconds: float) -> None:
+    assert seconds == parse_retry_after(text, NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Mon, 23 Nov 2026 10:00:30 GMT", 30.0),
+        ("Mon, 23 Nov 2026 12:00:30 +0200", 30.0),
+        ("Mon, 23 Nov 2026 10:00:30 -0000", 30.0),
+        ("Mon, 23 Nov 2026 10:00:30", 30.0),
+        ("Monday, 23-Nov-26 10:00:30 GMT", 30.0),
+        ("Mon Nov 23 10:00:30 2026", 30.0),
+        ("Mon, 23 Nov 2026 10:00:00 GMT", 0.0),
+        ("Mon, 23 Nov 2026 09:59:00 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Tue, 24 Nov 2026 10:00:00 GMT", HOUR_S),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", HOUR_S),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
+    ],
+)
+def test_retry_after_as_a_date(text: str, seconds: float) -> None:
+    assert seconds == parse_retry_after(text, NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "soon",
+        "-5",
+        "1.5",
+        "5, 7",
+        "٣",
+        "²",
+        "\x00",
+        "Mon, 23 Nov",
+        "Mon, 99 Nov 2026 10:00:00 GMT",
+        "Mon, 23 Nov 2026 99:00:00 GMT",
+        "GMT",
+        ",,,,",
+    ],
+)
+def test_a_retry_after_that_says_nothing_is_no_wait(text: str) -> None:
+    assert 0.0 == parse_retry_after(text, NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mon, 23 Nov 99999999999 10:00:00 GMT",
+        "Mon, 23 Nov 2026 10:00:00 +99999999999999999",
+        "Mon, 99999999999999999999 Nov 2026 10:00:00 GMT",
+    ],
+)
+def test_a_date_beyond_all_calendars_does_not_raise(text: str) -> None:
+    """A destination's answer is an outcome; an exception here ends the send."""
+    assert 0.0 <= parse_retry_after(text, NOW) <= HOUR_S
+
+
+def test_the_clock_of_the_machine_counts_when_none_is_given() -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1000)
+    assert 900.0 < parse_retry_after(format_datetime(soon, usegmt=True)) <= 1000.0
+
+
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.from_regex(
+            r"Mon, \d{1,20} (Jan|Nov) \d{1,20} \d{1,9}:\d{1,9}:\d{1,9} ([+-]\d{1,20}|GMT)",
+            fullmatch=True,
+        ),
+    )
+)
+def test_no_header_raises_or_asks_for_more_than_an_hour(text: str) -> None:
+    assert 0.0 <= parse_retry_after(text, NOW) <= HOUR_S

@@ -1,0 +1,97 @@
+"""A RudderStack data plane gets what its batch API wants."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from pixelfast.config import RudderstackDestination
+from pixelfast.deliver.batches import Limits
+from pixelfast.deliver.destinations.rudderstack import rudderstack_sender
+from pixelfast.deliver.retry import Accepted, Retry
+from tests.deliver.running import run
+from tests.deliver.senders import using
+from tests.deliver.spools import batch_of, event
+from tests.fake_destination import Answer, FakeDestination, Request
+
+
+def request_of(suffix: str = "", **settings: Any) -> Request:
+    async def main() -> Request:
+        async with FakeDestination() as destination:
+            url = f"http://127.0.0.1:{destination.port}{suffix}"
+            sender = rudderstack_sender(
+                RudderstackDestination(name="rudder", url=url, write_key="wk_1", **settings)
+            )
+            async with using(sender):
+                assert Accepted() == await sender.send(batch_of([event(1), event(2)]))
+            (request,) = destination.requests
+            return request
+
+    return run(main())
+
+
+def test_a_batch_is_a_post_of_an_object_around_the_events() -> None:
+    request = request_of()
+    assert ("POST", "/v1/batch") == (request.method, request.path)
+    assert b'{"batch":[{"n":1,"p":""},{"n":2,"p":""}]}' == request.body
+    assert "application/json" == request.value("Content-Type")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "path"),
+    [("/", "/v1/batch"), ("//", "/v1/batch"), ("/dp", "/dp/v1/batch"), ("/dp/", "/dp/v1/batch")],
+)
+def test_the_path_of_the_url_is_kept(suffix: str, path: str) -> None:
+    assert path == request_of(suffix).path
+
+
+def test_the_write_key_is_the_user_of_basic_authentication() -> None:
+    kind, _, packed = str(request_of().value("Authorization")).partition(" ")
+    assert ("Basic", b"wk_1:") == (kind, base64.b64decode(packed))
+
+
+def test_gzip_is_asked_for() -> None:
+    request = request_of(gzip=True)
+    assert "gzip" == request.value("Content-Encoding")
+    assert 2 == len(json.loads(request.plain_body)["batch"])
+
+
+def test_limits_keep_under_what_its_servers_take() -> None:
+    sender = rudderstack_sender(
+        RudderstackDestination(name="rudder", url="http://127.0.0.1:1", write_key="wk_1")
+    )
+    assert Limits(1000, 1_900_000, 1.0) == sender.limits
+    assert (0.5, 60.0) == (sender.retry_first_s, sender.retry_most_s)
+
+
+def test_a_refusal_is_tried_again_with_the_same_bytes() -> None:
+    async def main() -> None:
+        async with FakeDestination([Answer(429, (("Retry-After", "3"),))]) as destination:
+            url = f"http://127.0.0.1:{destination.port}"
+            settings = RudderstackDestination(name="rudder", url=url, write_key="wk_1")
+            batch = batch_of([event(1)])
+            async with using(rudderstack_sender(settings)) as sender:
+                assert Retry("status 429", 3.0) == await sender.send(batch)
+                assert Accepted() == await sender.send(batch)
+            first, second = destination.requests
+            assert first.body == second.body
+
+    run(main())
+
+
+def test_a_full_batch_is_sent_without_a_warning() -> None:
+    """aiohttp warns of bodies over 1 MiB that are given as plain bytes."""
+
+    async def main() -> None:
+        async with FakeDestination() as destination:
+            url = f"http://127.0.0.1:{destination.port}"
+            settings = RudderstackDestination(name="rudder", url=url, write_key="wk_1")
+            async with using(rudderstack_sender(settings)) as sender:
+                events = [event(n, padding=30_000) for n in range(60)]
+                assert Accepted() == await sender.send(batch_of(events))
+            assert list(range(60)) == [each["n"] for each in destination.events()]
+
+    run(main())

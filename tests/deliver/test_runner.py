@@ -1,0 +1,381 @@
+"""A runner brings one destination its events: order, retries, cursors, memory, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.engine import Runner
+from pixelfast.deliver.retry import Accepted, Backoff, Retry
+from pixelfast.deliver.store import Store
+from pixelfast.spool import DataDir, Position
+from tests.deliver.runners import (
+    AT_ONCE,
+    FakeSender,
+    counters_on_disk,
+    cursors_on_disk,
+    running,
+)
+from tests.deliver.running import WAIT_S, run, until
+from tests.deliver.spools import Feed, event, open_data, taking
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+@pytest.fixture
+def feed(data: DataDir) -> Iterator[Feed]:
+    with Feed(data, segment_bytes=1024) as feed:
+        yield feed
+
+
+def make_runner(data: DataDir, sender: FakeSender, sources: frozenset[str] | None = None) -> Runner:
+    return Runner("hook", sender, data, taking(sources))
+
+
+def test_events_come_in_order_and_the_cursors_are_on_the_disk(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender()
+        async with running(make_runner(data, sender)):
+            for n in range(30):
+                feed.write(event(n))
+            await sender.has(30)
+        assert list(range(30)) == sender.numbers
+        assert {0: feed.position} == cursors_on_disk(data, "hook")
+        assert 30 == counters_on_disk(data, "hook")["delivered"]
+
+    run(main())
+
+
+def test_a_batch_that_failed_is_sent_again_as_it_was(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("busy"), Retry("busy", 0.001), Retry("down")])
+        feed.write(*map(event, range(3)))
+        async with running(make_runner(data, sender)):
+            await until(lambda: sender.tries)
+            feed.write(event(3))
+            await sender.has(4)
+        assert [sender.tries[0]] * 4 == sender.tries[:4]
+        assert [0, 1, 2, 3] == sender.numbers
+
+    run(main())
+
+
+def test_a_cursor_does_not_move_before_its_batch_is_accepted(data: DataDir, feed: Feed) -> None:
+    seen: list[dict[int, Position]] = []
+
+    async def main() -> None:
+        sender = FakeSender(
+            [Retry("no"), Accepted(), Retry("no")],
+            on_send=lambda _: seen.append(cursors_on_disk(data, "hook")),
+        )
+        feed.write(*map(event, range(10)))
+        async with running(make_runner(data, sender)):
+            await sender.has(10)
+
+    run(main())
+    half = {0: Position(1, 64, 5)}
+    assert [{}, {}, half, half] == seen
+
+
+def test_the_next_batch_is_not_sent_before_the_cursor_is_on_the_disk(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read is not acknowledged, and accepted is not remembered: three different things."""
+    order: list[str] = []
+    commit = Store.commit
+
+    def slow_commit(store: Store, *arguments: object) -> None:
+        commit(store, *arguments)  # type: ignore[arg-type]
+        order.append("committed")
+
+    monkeypatch.setattr(Store, "commit", slow_commit)
+
+    async def main() -> None:
+        sender = FakeSender(on_send=lambda _: order.append("sent"))
+        feed.write(*map(event, range(15)))
+        async with running(make_runner(data, sender)):
+            await sender.has(15)
+
+    run(main())
+    assert ["sent", "committed"] * 3 == order
+
+
+def test_what_a_sender_asks_to_remember_is_given_to_the_next_one(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        first = FakeSender([Accepted({"size": 1}), Accepted({"size": 2}), Accepted()])
+        feed.write(*map(event, range(15)))
+        async with running(make_runner(data, first)):
+            await first.has(15)
+        second = FakeSender()
+        async with running(make_runner(data, second)):
+            await until(lambda: second.memories)
+        assert [[{}], [{"size": 2}]] == [first.memories, second.memories]
+
+    run(main())
+
+
+def test_a_restart_goes_on_where_the_last_run_stopped(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        found = []
+        for start in range(0, 40, 7):
+            sender = FakeSender()
+            feed.write(*map(event, range(start, start + 7)))
+            async with running(make_runner(data, sender)):
+                await sender.has(7)
+            found += sender.numbers
+        assert list(range(42)) == found
+
+    run(main())
+
+
+def test_events_of_other_sources_move_the_cursor_without_a_send(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender()
+        runner = make_runner(data, sender, frozenset({"web"}))
+        for n in range(20):
+            feed.write(event(n), source="web" if n % 4 == 0 else "mail")
+        async with running(runner):
+            await until(lambda: runner.cursors == {0: feed.position})
+        assert [0, 4, 8, 12, 16] == sender.numbers
+        counted = counters_on_disk(data, "hook")
+        assert (5, 15) == (counted["delivered"], counted["skipped"])
+        assert counted.items() <= runner.counted.items()
+
+    run(main())
+
+
+class HandClock:
+    """Stands for the module `time` of the engine; tells when it was looked at."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return self.now_s
+
+    def time(self) -> float:
+        return self.now_s
+
+    async def is_looked_at(self, times: int = 5) -> None:
+        wanted = self.looks + times
+        await until(lambda: self.looks >= wanted)
+
+
+def test_a_batch_leaves_when_it_is_full_or_old_enough(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+    monkeypatch.setattr(engine_module, "time", clock)
+
+    async def main() -> None:
+        sender = FakeSender(limits=Limits(max_events=5, max_bytes=10**6, max_age_s=10.0))
+        feed.write(event(0))
+        async with running(make_runner(data, sender)):
+            await clock.is_looked_at()
+            clock.now_s += 9.0
+            feed.write(event(1))
+            await clock.is_looked_at()
+            assert [] == sender.tries, "neither full nor old enough"
+            clock.now_s += 1.0
+            await sender.has(2)
+            feed.write(event(2), event(3))
+            await clock.is_looked_at()
+            assert 1 == len(sender.tries), "the age of a batch begins with its first event"
+            feed.write(*map(event, range(4, 9)))
+            await sender.has(7)
+            await clock.is_looked_at()
+            assert [2, 5] == [len(lines) for lines in sender.tries]
+        assert list(range(9)) == sender.numbers
+
+    run(main())
+
+
+def test_a_stop_sends_what_is_there_though_it_is_neither_full_nor_old(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        sender = FakeSender(limits=Limits(max_events=5, max_bytes=10**6, max_age_s=1000.0))
+        feed.write(*map(event, range(13)))
+        async with running(make_runner(data, sender)):
+            await sender.has(10)
+        assert list(range(13)) == sender.numbers
+        assert {0: feed.position} == cursors_on_disk(data, "hook")
+        assert 1 == sender.closed
+
+    run(main())
+
+
+def test_a_stop_does_not_wait_for_a_destination_that_refuses(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("down", 3600.0)])
+        feed.write(event(0))
+        runner = make_runner(data, sender)
+        async with running(runner):
+            await until(lambda: runner.counted.get("failures"))
+        assert ([], {}) == (sender.accepted, cursors_on_disk(data, "hook"))
+        assert 1 == len(sender.tries)
+
+    run(main())
+
+
+def test_a_stop_waits_for_the_send_that_is_under_way(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender()
+        sender.gate.clear()
+        feed.write(event(0))
+        runner = make_runner(data, sender)
+        task = asyncio.ensure_future(runner.run())
+        await until(lambda: sender.tries)
+        runner.stop()
+        sender.gate.set()
+        await asyncio.wait_for(task, WAIT_S)
+        assert [0] == sender.numbers
+        assert {0: feed.position} == cursors_on_disk(data, "hook")
+
+    run(main())
+
+
+def test_a_stop_ends_though_events_keep_coming(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Collectors of another command go on: what comes after the stop is for the next start."""
+    monkeypatch.setattr(engine_module, "_STOP_S", 0.0)
+    most = 50
+    numbers = iter(range(10**6))
+
+    def on_send(_: Batch) -> None:
+        if len(sender.tries) < most:  # the test ends also where the runner would not
+            feed.write(event(next(numbers)))
+
+    sender = FakeSender(on_send=on_send)
+
+    async def main() -> None:
+        feed.write(event(next(numbers)))
+        runner = make_runner(data, sender)
+        async with running(runner):
+            await until(lambda: sender.tries)
+            runner.stop()
+            before = len(sender.tries)
+        assert len(sender.tries) - before < most // 2
+
+    run(main())
+
+
+def test_a_stop_before_the_start_ends_at_once(data: DataDir) -> None:
+    async def main() -> None:
+        runner = make_runner(data, FakeSender())
+        runner.stop()
+        await asyncio.wait_for(runner.run(), WAIT_S)
+
+    run(main())
+
+
+def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("a"), Retry("a"), Retry("b"), Retry("b")])
+        runner = make_runner(data, sender)
+        feed.write(event(0))
+        with capture_logs() as logs:
+            async with running(runner):
+                await sender.has(1)
+                await until(lambda: runner.counted.get("delivered"))
+        found = [(each["event"], each.get("reason")) for each in logs]
+        assert [
+            ("delivery_failed", "a"),
+            ("delivery_failed", "b"),
+            ("destination_is_back", None),
+        ] == (found)
+        assert (4, "") == (runner.counted["failures"], runner.last_error)
+
+    run(main())
+
+
+def test_the_last_error_is_there_while_it_lasts(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("status 503")] * 10**5)
+        runner = make_runner(data, sender)
+        feed.write(event(0), received_ms=int(time.time() * 1000) - 60_000)
+        async with running(runner):
+            await until(lambda: runner.last_error)
+            assert "status 503" == runner.last_error
+            assert 60.0 <= runner.lag_s < 70.0
+            sender.script.clear()
+            await sender.has(1)
+            await until(lambda: not runner.last_error)
+            await until(lambda: runner.lag_s == 0.0)
+
+    run(main())
+
+
+def test_the_wait_begins_short_again_after_a_success(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Noted(Backoff):
+        def __init__(self, *_: float) -> None:
+            super().__init__(0.001, 0.004, random=lambda: 1.0)
+
+        def next_s(self, at_least_s: float = 0.0) -> float:
+            waits.append(super().next_s(at_least_s))
+            return waits[-1]
+
+    monkeypatch.setattr(engine_module, "Backoff", Noted)
+
+    async def main() -> None:
+        no = Retry("no")
+        sender = FakeSender([no, no, no, no, Accepted(), no, no])
+        feed.write(*map(event, range(10)))
+        async with running(make_runner(data, sender)):
+            await sender.has(10)
+
+    run(main())
+    assert [0.001, 0.002, 0.004, 0.004, 0.001, 0.002] == waits
+
+
+def test_a_commit_that_fails_ends_the_run_and_the_batch_comes_again(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accepted and not remembered: again, rather than lost."""
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def main() -> None:
+        sender = FakeSender()
+        feed.write(*map(event, range(3)))
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "commit", fail)
+            with pytest.raises(sqlite3.OperationalError):
+                await make_runner(data, sender).run()
+        assert 1 == sender.closed
+        async with running(make_runner(data, sender)):
+            await sender.has(6)
+        assert [0, 1, 2] * 2 == sender.numbers
+
+    run(main())
+
+
+def test_a_runner_that_ends_leaves_its_lock(data: DataDir) -> None:
+    async def main() -> None:
+        for _ in range(3):
+            runner = make_runner(data, FakeSender(limits=AT_ONCE))
+            async with running(runner):
+                await until(lambda runner=runner: runner.is_open)
+
+    run(main())
