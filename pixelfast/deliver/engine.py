@@ -19,7 +19,7 @@ from pixelfast.deliver.retry import Accepted, Backoff
 from pixelfast.deliver.store import Store
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.errors import SpoolLocked
-from pixelfast.spool import DataDir, Position, remove_read_segments, within_data
+from pixelfast.spool import DataDir, Position, remove_read_segments
 from pixelfast.spool.datadir import lock_file
 
 __all__ = ["Engine", "Runner"]
@@ -92,10 +92,7 @@ class Runner:
             self.sender.in_thread = thread.run
             store = await thread.run(Store, folder / "state.db")
             stack.callback(store.close)
-            self.cursors = {
-                slot: within_data(self._data, slot, cursor)
-                for slot, cursor in store.cursors().items()
-            }
+            self.cursors = store.cursors()
             self.is_open = True
             cutter = Cutter(self._data, dict(self.cursors), self.sender.limits, self._takes)
             stack.callback(cutter.close)

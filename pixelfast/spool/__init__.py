@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.format import Frame
-from pixelfast.spool.reader import Position, SlotReader, within_data
+from pixelfast.spool.reader import Position, SlotReader
 from pixelfast.spool.retention import remove_read_segments
 from pixelfast.spool.segments import SlotFiles
 
@@ -38,5 +38,4 @@ __all__ = [
     "SlotReader",
     "SpoolWriter",
     "remove_read_segments",
-    "within_data",
 ]

@@ -6,6 +6,7 @@ cdef class Batch:
     cdef Py_ssize_t _capacity
     cdef uint32_t* _ends        # where event i ends in _data
     cdef uint32_t* _sources     # whose event i is
+    cdef int64_t* _received     # when, ms
     cdef Py_ssize_t _count
     cdef Py_ssize_t _room
     cdef bint _mixed            # events of more than one source
@@ -13,7 +14,6 @@ cdef class Batch:
     cdef Py_ssize_t _frames_capacity
     cdef const char* image      # what is to be written: sealed frames
     cdef Py_ssize_t image_bytes
-    cdef readonly int64_t first_received_ms
     cdef public list waiters
     cdef public int64_t first_ticket
     cdef public double since_s  # when its first event came, by the loop's clock
@@ -22,5 +22,6 @@ cdef class Batch:
     cdef int append(self, uint32_t source, bytes event, int64_t received_ms) except -1
     cdef int _grow(self, Py_ssize_t bytes_needed) except -1
     cdef Py_ssize_t _write_frame(
-        self, char* at, object segment, int64_t offset, bytes name, uint32_t count, Py_ssize_t body
+        self, char* at, object segment, int64_t offset, bytes name, uint32_t count, Py_ssize_t body,
+        int64_t received_ms
     ) except -1

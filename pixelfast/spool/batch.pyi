@@ -17,7 +17,6 @@ class Batch:
     ('web', 1, b'{"n":1}\\n')
     """
 
-    first_received_ms: int
     waiters: list[Any]
     first_ticket: int
     since_s: float

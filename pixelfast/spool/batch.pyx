@@ -16,6 +16,7 @@ __all__ = ["Batch"]
 cdef enum:
     FRAME_HEADER = 40
     HEAD_ROOM = 112         # a frame's header and the longest source name: 40 + 63, and to spare
+    MAX_NAME_BYTES = 63
     FIRST_CAPACITY = 65536
     FIRST_ROOM = 128
     KEPT_CAPACITY = 4194304 # a batch that grew beyond this gives its memory back
@@ -44,7 +45,13 @@ cdef class Batch:
         self._data = <char*>PyMem_Malloc(FIRST_CAPACITY)
         self._ends = <uint32_t*>PyMem_Malloc(FIRST_ROOM * sizeof(uint32_t))
         self._sources = <uint32_t*>PyMem_Malloc(FIRST_ROOM * sizeof(uint32_t))
-        if self._data == NULL or self._ends == NULL or self._sources == NULL:
+        self._received = <int64_t*>PyMem_Malloc(FIRST_ROOM * sizeof(int64_t))
+        if (
+            self._data == NULL
+            or self._ends == NULL
+            or self._sources == NULL
+            or self._received == NULL
+        ):
             raise MemoryError()
         self._capacity = FIRST_CAPACITY
         self._room = FIRST_ROOM
@@ -54,6 +61,7 @@ cdef class Batch:
         PyMem_Free(self._data)
         PyMem_Free(self._ends)
         PyMem_Free(self._sources)
+        PyMem_Free(self._received)
         PyMem_Free(self._frames)
 
     def __len__(self):
@@ -77,7 +85,6 @@ cdef class Batch:
         self.image_bytes = 0
         self.waiters = []
         self.first_ticket = 0
-        self.first_received_ms = 0
         self.since_s = 0.0
         self.has_failed = False
 
@@ -93,9 +100,8 @@ cdef class Batch:
         self._data[self._size - 1] = c'\n'
         self._ends[self._count] = <uint32_t>self._size
         self._sources[self._count] = source
-        if self._count == 0:
-            self.first_received_ms = received_ms
-        elif source != self._sources[0]:
+        self._received[self._count] = received_ms
+        if source != self._sources[0]:
             self._mixed = True
         self._count += 1
         return 0
@@ -120,6 +126,10 @@ cdef class Batch:
             if larger == NULL:
                 raise MemoryError()
             self._sources = <uint32_t*>larger
+            larger = PyMem_Realloc(self._received, 2 * self._room * sizeof(int64_t))
+            if larger == NULL:
+                raise MemoryError()
+            self._received = <int64_t*>larger
             self._room *= 2
         return 0
 
@@ -136,20 +146,34 @@ cdef class Batch:
             char* start
             Py_ssize_t length
             bytes name
+        if self._count == 0:
+            raise ValueError("a batch without events")
         if not self._mixed:
-            name = names[self._sources[0]]
+            name = self._name_of(names, self._sources[0])
             start = self._data + HEAD_ROOM - FRAME_HEADER - len(name)
             if self._size + 8 > self._capacity:
                 self._grow(8)
                 start = self._data + HEAD_ROOM - FRAME_HEADER - len(name)
             length = self._write_frame(
-                start, segment, offset, name, <uint32_t>self._count, self._size - HEAD_ROOM
+                start,
+                segment,
+                offset,
+                name,
+                <uint32_t>self._count,
+                self._size - HEAD_ROOM,
+                self._received[0],
             )
             self.image = start
             self.image_bytes = length
         else:
             self._seal_mixed(names, segment, offset)
         return self.image_bytes
+
+    def _name_of(self, list names, uint32_t source):
+        name = names[source] if source < <uint32_t>len(names) else None
+        if not isinstance(name, bytes) or not 1 <= len(name) <= MAX_NAME_BYTES:
+            raise ValueError(f"source {source} has no name of 1 to {MAX_NAME_BYTES} bytes")
+        return name
 
     def _seal_mixed(self, list names, segment, int64_t offset):
         # One frame a source, in the order of each source's first event.
@@ -175,7 +199,7 @@ cdef class Batch:
             else:
                 events[source] = [i]
         for source, places in events.items():
-            name = names[source]
+            name = self._name_of(names, source)
             at = self._frames + used + FRAME_HEADER + len(name)
             body = 0
             for i in places:
@@ -183,13 +207,26 @@ cdef class Batch:
                 memcpy(at + body, self._data + begin, self._ends[i] - begin)
                 body += self._ends[i] - begin
             used += self._write_frame(
-                self._frames + used, segment, offset + used, name, <uint32_t>len(places), body
+                self._frames + used,
+                segment,
+                offset + used,
+                name,
+                <uint32_t>len(places),
+                body,
+                self._received[<Py_ssize_t>places[0]],
             )
         self.image = self._frames
         self.image_bytes = used
 
     cdef Py_ssize_t _write_frame(
-        self, char* at, object segment, int64_t offset, bytes name, uint32_t count, Py_ssize_t body
+        self,
+        char* at,
+        object segment,
+        int64_t offset,
+        bytes name,
+        uint32_t count,
+        Py_ssize_t body,
+        int64_t received_ms,
     ) except -1:
         # Puts header, name and padding around the body that stands in its place already.
         cdef:
@@ -203,7 +240,7 @@ cdef class Batch:
         header.name_bytes = <uint16_t>len(name)
         header.count = count
         header.stored_bytes = header.body_bytes = <uint32_t>body
-        header.received_ms = <uint64_t>self.first_received_ms
+        header.received_ms = <uint64_t>received_ms
         memcpy(at + FRAME_HEADER, PyBytes_AS_STRING(name), len(name))
         memset(at + used, 0, length - used)
         header.checksum = crc32(

@@ -92,6 +92,8 @@ cdef class Committer:
     def submit(self, int fd, Batch batch, int64_t offset, bint sync):
         if self.is_busy:
             raise RuntimeError("a commit is under way")
+        if self._request_fd < 0:
+            raise RuntimeError("the committer is closed")
         self._batch = batch
         self._job.fd = fd
         self._job.data = batch.image if batch is not None else NULL
@@ -113,7 +115,9 @@ cdef class Committer:
         if self._request_fd < 0:
             return
         if self.is_busy:
-            select.select([self.done_fd], [], [])  # the thread still reads the job and the batch
+            done = select.poll()
+            done.register(self.done_fd, select.POLLIN)
+            done.poll()  # the thread still reads the job and the batch
             self.finish()
         self._job.fd = -1
         _wake(self._request_fd)

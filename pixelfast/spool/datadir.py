@@ -11,9 +11,15 @@ from pathlib import Path
 import msgspec
 
 from pixelfast.errors import SpoolError, SpoolLocked
-from pixelfast.spool.format import FORMAT_VERSION, segment_number
+from pixelfast.spool.format import (
+    FORMAT_VERSION,
+    FRAME_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    segment_name,
+    segment_number,
+)
 
-__all__ = ["DataDir", "lock_file", "sync_directory"]
+__all__ = ["DataDir", "lock_file", "make_directory", "sync_directory"]
 
 
 class _Meta(msgspec.Struct):
@@ -31,6 +37,14 @@ def sync_directory(path: str | Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and what is missing above it, all of it to last."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_directory(made.parent)
 
 
 def lock_file(path: Path, *, shared: bool = False) -> int:
@@ -75,7 +89,7 @@ class DataDir:
         meta_path = root / "META"
         try:
             for folder in ("shards", "dest", "quarantine"):
-                (root / folder).mkdir(parents=True, exist_ok=True)
+                make_directory(root / folder)
             with contextlib.suppress(FileExistsError):
                 _create_meta(root, meta_path)
             meta = msgspec.json.decode(meta_path.read_bytes(), type=_Meta)
@@ -84,10 +98,12 @@ class DataDir:
             raise SpoolError(f"data directory {root}: {error.strerror}") from error
         except (msgspec.DecodeError, ValueError) as error:
             raise SpoolError(f"{meta_path} is damaged: {error}") from error
-        if meta.format != FORMAT_VERSION or len(node) != 16:
+        if meta.format != FORMAT_VERSION:
             raise SpoolError(
                 f"{meta_path}: format {meta.format}, this program reads {FORMAT_VERSION}"
             )
+        if len(node) != 16:
+            raise SpoolError(f"{meta_path} is damaged: node of {len(node)} bytes, not 16")
         return cls(root, node)
 
     def lock(self) -> int:
@@ -117,6 +133,17 @@ class DataDir:
             return []
         return sorted(n for name in names if (n := segment_number(name)) is not None)
 
+    def has_frame(self, slot: int, number: int) -> bool:
+        """Whether anything stands where a segment's first frame begins."""
+        try:
+            fd = os.open(self.slot_dir(slot) / segment_name(number), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return any(os.pread(fd, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES))
+        finally:
+            os.close(fd)
+
     def destination_dir(self, name: str) -> Path:
         return self.path / "dest" / name
 
@@ -132,7 +159,8 @@ def _create_meta(root: Path, meta_path: Path) -> None:
     """Write META whole or not at all: a link, because a rename would replace another's."""
     if meta_path.exists():
         return
-    temporary = root / f"META.{os.getpid()}"
+    # Random: two containers on one volume may have the same process id.
+    temporary = root / f"META.{uuid.uuid4().hex}"
     meta = _Meta(format=FORMAT_VERSION, node=uuid.uuid4().hex)
     try:
         with temporary.open("wb") as file:

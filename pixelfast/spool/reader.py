@@ -20,7 +20,6 @@ from pixelfast.errors import SpoolCorrupt
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.format import (
     FRAME_HEADER_BYTES,
-    FRAME_MAGIC,
     MAX_FRAME_BYTES,
     SEGMENT_HEADER_BYTES,
     Frame,
@@ -31,10 +30,11 @@ from pixelfast.spool.format import (
 )
 from pixelfast.spool.recovery import next_frame_offset, quarantine
 
-__all__ = ["Position", "SlotReader", "within_data"]
+__all__ = ["Position", "SlotReader"]
 
 _log = structlog.get_logger("spool")
 _CHUNK_BYTES = 2**20
+_IDLE_READS = 64
 
 
 class Position(NamedTuple):
@@ -48,19 +48,6 @@ class Position(NamedTuple):
     skip: int = 0
 
 
-def within_data(data: DataDir, slot: int, position: Position) -> Position:
-    """A position that is not beyond a slot's segments; the slot's beginning where it was.
-
-    Cursors never get ahead of the newest segment by themselves. Where one is, the slot was removed
-    and begun anew, and all that is in it now is still to be read.
-    """
-    segments = data.segments(slot)
-    if segments and position.segment > segments[-1]:
-        _log.error("cursor_beyond_data", slot=slot, segment=f"{position.segment:x}")
-        return Position()
-    return position
-
-
 class SlotReader:
     """The frames of one slot in order, from a position on.
 
@@ -71,13 +58,13 @@ class SlotReader:
         self.slot = slot
         self.damaged_bytes = 0
         self.missing_segments = 0
-        start = within_data(data, slot, start)
         self._data = data
         self._number = start.segment
         self._offset = start.offset
         self._identity = SegmentId(data.node, slot, start.segment)
         self._fd = -1
-        self._is_stuck = False
+        self._is_checked = start.offset == SEGMENT_HEADER_BYTES  # the offset is within the log
+        self._idle_reads = 0  # in a row, at what may be the end
 
     @property
     def position(self) -> Position:
@@ -86,15 +73,17 @@ class SlotReader:
 
     def read(self) -> list[Frame]:
         """The next frames, about 1 MiB of them; empty where there are none yet."""
-        while True:
-            if self._fd < 0 and not self._open(self._number):
-                return []
+        while self._fd >= 0 or self._open(self._number):
+            if not self._is_checked:
+                self._is_checked = True
+                self._offset = self._within_log(self._offset)
             frames = self._parse(os.pread(self._fd, _CHUNK_BYTES, self._offset))
             if frames:
-                self._is_stuck = False
+                self._idle_reads = 0
                 return frames
             if not self._go_on():
-                return []
+                break
+        return []
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -123,24 +112,24 @@ class SlotReader:
         """Get past an offset without a valid frame; False where the log may end there."""
         later = self._later_segment()
         size = os.fstat(self._fd).st_size
+        start = self._offset
         stop = size
         if later is None:
             # Frames are written one after the other, so one behind this offset makes it damage.
-            # Looked for only from the second try on: the writer may be in the middle of it.
-            if not any(os.pread(self._fd, 8, self._offset)):
+            # Looked for at the second try, as the writer may be in the middle of it at the first,
+            # and then now and again: zeros may be damage too, though they hardly ever are.
+            self._idle_reads += 1
+            is_second = self._idle_reads == 2 and any(os.pread(self._fd, 8, start))
+            if not is_second and self._idle_reads % _IDLE_READS:
                 return False
-            if not self._is_stuck:
-                self._is_stuck = True
-                return False
-            stop = min(size, self._offset + MAX_FRAME_BYTES)
-        start = self._offset
+            stop = min(size, start + MAX_FRAME_BYTES)
         found = next_frame_offset(self._fd, self._identity, start, stop)
-        if found == start:
+        if found == start or self._is_frame(start):
             return True  # it was being written when it was read
         if later is None and found is None:
             return False
         end = stop if found is None else found
-        if size > start:
+        if end > start:
             self.damaged_bytes += quarantine(
                 self._data.quarantine_dir, self._fd, self._identity, start, end
             )
@@ -151,40 +140,67 @@ class SlotReader:
         self.close()
         return self._open(later)
 
-    def _later_segment(self) -> int | None:
-        """The first segment after the current one, if any after it holds a frame."""
-        later = [n for n in self._data.segments(self.slot) if n > self._number]
-        return later[0] if any(self._has_frame(number) for number in later) else None
+    def _is_frame(self, offset: int) -> bool:
+        data = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, offset))
+        return isinstance(parse_frame(data, 0, offset, self._identity), Frame)
 
-    def _has_frame(self, number: int) -> bool:
-        try:
-            fd = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            return os.pread(fd, len(FRAME_MAGIC), SEGMENT_HEADER_BYTES) == FRAME_MAGIC
-        finally:
-            os.close(fd)
+    def _within_log(self, offset: int) -> int:
+        """An offset, or the end of the log where that comes before it.
+
+        The log of a segment never shrinks. Where a cursor is beyond its end, the slot was removed
+        and begun anew, and what comes at the end is still to be read.
+        """
+        if self._later_segment() is not None:
+            return offset  # nothing is added to this segment
+        end = SEGMENT_HEADER_BYTES
+        while end < offset:
+            data = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, end))
+            frame = parse_frame(data, 0, end, self._identity)
+            if isinstance(frame, Frame):
+                end += frame.length
+                continue
+            found = next_frame_offset(self._fd, self._identity, end, offset)
+            if found is None:
+                break
+            end = found
+        if end < offset:
+            _log.error(
+                "cursor_beyond_data", slot=self.slot, segment=f"{self._number:x}", offset=offset
+            )
+        return min(end, offset)
+
+    def _later_segment(self) -> int | None:
+        """The first segment after the current one, if any after it holds something."""
+        later = [n for n in self._data.segments(self.slot) if n > self._number]
+        return later[0] if any(self._data.has_frame(self.slot, n) for n in later) else None
 
     def _path(self, number: int) -> str:
         return os.fspath(self._data.slot_dir(self.slot) / segment_name(number))
 
     def _open(self, number: int) -> bool:
         """Open a segment, or where it is gone the first one after it; False where there is none."""
-        there = [n for n in self._data.segments(self.slot) if n >= number]
-        if not there:
-            return False
-        if there[0] != number:
-            if number:
+        while segments := self._data.segments(self.slot):
+            there = [n for n in segments if n >= number]
+            if not there:
+                # Cursors never get ahead of the newest segment by themselves: the slot was removed
+                # and begun anew, and all that is in it is still to be read.
+                _log.error("cursor_beyond_data", slot=self.slot, segment=f"{number:x}")
+                there = segments
+            elif there[0] != number and number:
                 self.missing_segments += 1
                 _log.error("segment_missing", slot=self.slot, segment=f"{number:x}")
-            number = there[0]
-        if number != self._number:
-            self._number = number
-            self._offset = SEGMENT_HEADER_BYTES
-        self._fd = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
-        self._identity = self._identify(number)
-        return True
+            try:
+                self._fd = os.open(self._path(there[0]), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # removed since it was listed
+            if there[0] != self._number:
+                self._number = there[0]
+                self._offset = SEGMENT_HEADER_BYTES
+                self._is_checked = True
+                self._idle_reads = 0
+            self._identity = self._identify(there[0])
+            return True
+        return False
 
     def _identify(self, number: int) -> SegmentId:
         """Whose checksums the segment has: its place says so, and its header should agree."""

@@ -50,21 +50,37 @@ def quarantine(folder: Path, fd: int, segment: SegmentId, start: int, stop: int)
     """Copy the bytes [start, stop) of a segment aside, without the zeros at their end.
 
     Returns how many bytes were damaged; 0 where there were only zeros, so nothing was lost. The
-    copy is made once, whoever else comes across the same damage.
+    copy is made once, whole, whoever else comes across the same damage.
     """
-    data = os.pread(fd, stop - start, start).rstrip(b"\0")
+    end = _end_of_data(fd, start, stop)
     path = folder / f"{segment.slot}-{segment.number:016x}-{start:08x}.bad"
-    if data and not path.exists():
+    if end > start and not path.exists():
         _log.error(
             "damage_quarantined",
             slot=segment.slot,
             segment=f"{segment.number:x}",
             offset=start,
-            bytes=len(data),
+            bytes=end - start,
             copy=path.name,
         )
+        temporary = path.with_suffix(f".{os.getpid()}")
         try:
-            path.write_bytes(data)
+            with temporary.open("wb") as copy:
+                for offset in range(start, end, _WINDOW_BYTES):
+                    copy.write(os.pread(fd, min(_WINDOW_BYTES, end - offset), offset))
+            temporary.replace(path)
         except OSError as error:
             _log.error("quarantine_failed", copy=path.name, error=str(error))
-    return len(data)
+            temporary.unlink(missing_ok=True)
+    return end - start
+
+
+def _end_of_data(fd: int, start: int, stop: int) -> int:
+    """Where the zeros begin that a range ends with."""
+    while stop > start:
+        begin = max(start, stop - _WINDOW_BYTES)
+        data = os.pread(fd, stop - begin, begin).rstrip(b"\0")
+        if data:
+            return begin + len(data)
+        stop = begin
+    return start

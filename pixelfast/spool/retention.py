@@ -15,13 +15,18 @@ def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> in
     """Remove a slot's segments before the earliest of the destinations' segments.
 
     The cursors must be on the disk already: a segment that is gone before its cursor has moved
-    would be missed after a crash. The newest segment always stays, so that numbers go on upwards.
-    Blocks for the disk. Returns how many segments were removed.
+    would be missed after a crash. The newest segment that holds a frame, and those made ahead,
+    always stay: one of them is written, and numbers go on upwards from them. Blocks for the disk.
+    Returns how many segments were removed.
     """
     segments = data.segments(slot)
-    earliest = min(cursors, default=0)
+    written = next((n for n in reversed(segments) if data.has_frame(slot, n)), 0)
+    # A cursor beyond the newest segment is not of this data: whoever keeps it has read nothing.
+    newest = segments[-1] if segments else 0
+    known = (number if number <= newest else 0 for number in cursors)
+    earliest = min(min(known, default=0), written)
     removed = 0
-    for number in segments[:-1]:
+    for number in segments:
         if number < earliest:
             with contextlib.suppress(FileNotFoundError):
                 (data.slot_dir(slot) / segment_name(number)).unlink()

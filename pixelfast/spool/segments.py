@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from pixelfast.errors import SpoolLocked
-from pixelfast.spool.datadir import DataDir, lock_file, sync_directory
+from pixelfast.spool.datadir import DataDir, lock_file, make_directory, sync_directory
 from pixelfast.spool.format import (
     SEGMENT_HEADER_BYTES,
     SegmentId,
@@ -47,14 +47,13 @@ class SlotFiles:
         self.segment_bytes = segment_bytes
         self._data = data
         self._dir = data.slot_dir(slot)
-        self._dir.mkdir(parents=True, exist_ok=True)
-        sync_directory(self._dir.parent)
+        make_directory(self._dir)
         try:
             self._lock_fd = lock_file(self._dir / "writer.lock")
         except SpoolLocked:
             raise SpoolLocked(f"another collector writes into slot {slot}") from None
         # Upwards from what is there: the newest segment of a slot is never removed.
-        self._number = max(data.segments(slot), default=0)
+        self._number = self._last_before = max(data.segments(slot), default=0)
 
     def create(self) -> SegmentFile:
         """Make the next segment: preallocated, its header and its name on the disk.
@@ -102,12 +101,10 @@ class SlotFiles:
 
         The current segment counts with what is in it, the one made ahead not at all.
         """
-        total = 0
-        newest = current.id.number if current else self._number
+        total = current.offset if current else 0
+        left_behind = current.id.number - 1 if current else self._last_before
         for number in self._data.segments(self.slot):
-            if current and number == newest:
-                total += current.offset
-            elif number < newest:
+            if number <= left_behind:
                 with contextlib.suppress(FileNotFoundError):
                     total += (self._dir / segment_name(number)).stat().st_size
         return total

@@ -36,8 +36,9 @@ cdef class SpoolWriter:
     cdef bint _is_full
     cdef bint _is_late
     cdef int _broken                    # 0, or the errno that no new segment got around
-    cdef bint _is_closing
-    cdef object _drained
+    cdef bint _is_closing               # takes no events
+    cdef bint _is_closed                # makes no segments
+    cdef object _drained, _prepared     # futures that `close` waits for
     cdef double _measured_s
     # what it did
     cdef readonly int64_t used_bytes

@@ -35,6 +35,8 @@ REFUSALS = {
 
 cdef enum:
     COMMIT_BYTES = 1048576      # a batch of this size is closed and queued
+    FRAME_OVERHEAD = 120        # bytes around a source's events, at the most
+    MAX_EVENT_BYTES = 1048576
     KEPT_BATCHES = 4
 
 cdef double CHECK_INTERVAL_S = 0.25
@@ -89,7 +91,7 @@ cdef class SpoolWriter:
             return -self.refusal
         if self.waiting_bytes + len(event) >= self._max_waiting_bytes:
             return -<int>Refusal.OVERLOADED
-        if batch._size >= self._max_commit_bytes:
+        if batch._size + batch._mixed * batch._count * FRAME_OVERHEAD >= self._max_commit_bytes:
             self._queue.append(batch)
             batch = self._open = self._fresh_batch()
         self._ticket += 1
@@ -111,6 +113,10 @@ cdef class SpoolWriter:
         return self._segment is not None and not self.refusal
 
     def add(self, uint32_t source, bytes event not None, received_ms=0, waiter=None):
+        if source >= <uint32_t>len(self.names):
+            raise ValueError(f"source {source} of {len(self.names)}")
+        if len(event) > MAX_EVENT_BYTES:
+            raise ValueError(f"event is {len(event):,} bytes, limit {MAX_EVENT_BYTES:,}")
         return self.append(source, event, received_ms, waiter)
 
     # --- committing --------------------------------------------------------------------------
@@ -122,7 +128,9 @@ cdef class SpoolWriter:
             return
         batch = self._queue[0] if self._queue else self._open
         if batch._count == 0:
-            if self._drained is not None and not self._drained.done():
+            if self._has_unsynced and self._is_sync_due():
+                self._submit(None, True)
+            elif self._drained is not None and not self._drained.done():
                 self._drained.set_result(None)
             return
         if self._segment.offset + batch.sealed_bytes(self.names) > self._files.segment_bytes:
@@ -135,9 +143,10 @@ cdef class SpoolWriter:
             self._queue.popleft()
         batch.seal(self.names, self._segment.id, self._segment.offset)
         self._in_flight = batch
-        self._submit(
-            batch, self._syncs or self._loop.time() - self._last_sync_s >= SYNC_INTERVAL_S
-        )
+        self._submit(batch, self._syncs or self._is_sync_due())
+
+    def _is_sync_due(self):
+        return self._loop.time() - self._last_sync_s >= SYNC_INTERVAL_S
 
     def _submit(self, Batch batch, bint sync):
         self._submitted_s = self._loop.time()
@@ -151,11 +160,9 @@ cdef class SpoolWriter:
 
     def _sync_alone(self):
         # ack = written, and no commit came along that would have synced.
-        if not self._has_unsynced or self._segment is None:
+        if not self._has_unsynced or self._segment is None or self._is_closed:
             return
-        if self._committer.is_busy:
-            self._loop.call_later(CHECK_INTERVAL_S, self._sync_alone)
-        else:
+        if not self._committer.is_busy:  # else the end of that commit sees to it
             self._submit(None, True)
 
     def _on_commit_done(self):
@@ -199,12 +206,14 @@ cdef class SpoolWriter:
             self._log.error("segment_close_failed", segment=segment.path.name, error=str(error))
 
     def _prepare_next(self):
-        if not self._is_preparing and self._next is None and not self._is_closing:
+        if not self._is_preparing and self._next is None and not self._is_closed:
             self._is_preparing = True
             self._in_thread(self._files.create).add_done_callback(self._on_prepared)
 
     def _on_prepared(self, future):
         self._is_preparing = False
+        if self._prepared is not None and not self._prepared.done():
+            self._prepared.set_result(None)
         if future.cancelled():
             return
         error = future.exception()
@@ -214,7 +223,7 @@ cdef class SpoolWriter:
                 self._give_up(getattr(error, "errno", None) or EIO)
             elif not self._broken:
                 self._loop.call_later(RETRY_INTERVAL_S, self._prepare_next)
-        elif self._is_closing:
+        elif self._is_closed:
             self._retire(future.result(), True)
         else:
             self._next = future.result()
@@ -247,9 +256,7 @@ cdef class SpoolWriter:
 
     def _give_up(self, int error):
         # No event can be stored now: all that wait hear so. `_recover` tries again.
-        if self._segment is not None:
-            self._in_thread(self._retire, self._segment, False)
-            self._segment = None
+        # A segment that was made ahead stays: nothing was written to it.
         self._broken = error
         self._refresh_refusal()
         while self._queue:
@@ -262,16 +269,17 @@ cdef class SpoolWriter:
         self._loop.call_later(RETRY_INTERVAL_S, self._recover)
 
     def _recover(self):
-        if self._is_closing:
+        if self._is_closed:
             return
-        if self._next is None:
+        if self._segment is None and self._next is None:
             self._prepare_next()
             self._loop.call_later(RETRY_INTERVAL_S, self._recover)
             return
         self._log.warning("disk_is_back")
         self._broken = 0
         self._refresh_refusal()
-        self._take_next()
+        if self._segment is None:
+            self._take_next()
 
     def _abandon(self, Batch batch):
         waiters, first_ticket = batch.waiters, batch.first_ticket
@@ -294,7 +302,7 @@ cdef class SpoolWriter:
 
     def _check(self):
         cdef Batch batch
-        if self._is_closing:
+        if self._is_closed:
             return
         now = self._loop.time()
         latest = now - self._max_wait_s
@@ -350,6 +358,10 @@ cdef class SpoolWriter:
             self._drained = self._loop.create_future()
             self._start_commit()
             await self._drained
+        self._is_closed = True
+        if self._is_preparing:  # the slot is given back once nothing more is made in it
+            self._prepared = self._loop.create_future()
+            await self._prepared
         self._loop.remove_reader(self._committer.done_fd)
         self._committer.close()
         for segment in (self._segment, self._next):

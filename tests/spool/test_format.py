@@ -1,0 +1,230 @@
+"""The format on disk: names, headers, frames; the parser against bytes made after the text."""
+
+from __future__ import annotations
+
+import struct
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelfast.errors import SpoolCorrupt
+from pixelfast.spool.format import (
+    MAX_FRAME_BYTES,
+    Frame,
+    SegmentId,
+    pack_segment_header,
+    parse_frame,
+    parse_segment_header,
+    segment_name,
+    segment_number,
+)
+
+NODE = bytes(range(16))
+SEGMENT = SegmentId(NODE, 3, 7)
+
+
+def build_frame(
+    source: bytes = b"web",
+    body: bytes = b'{"n":1}\n',
+    *,
+    count: int = 1,
+    received_ms: int = 0,
+    segment: SegmentId = SEGMENT,
+    offset: int = 64,
+    kind: int = 1,
+    codec: int = 0,
+    padding: int = 0,
+    raw_bytes: int | None = None,
+) -> bytes:
+    """A frame made byte by byte after the specification, with a checksum that is right."""
+    used = 40 + len(source) + len(body)
+    length = -(-used // 8) * 8 + padding
+    start = struct.pack("<4sI", b"PXF1", length)
+    rest = struct.pack(
+        "<BBHIIIIQ",
+        kind,
+        codec,
+        len(source),
+        count,
+        len(body),
+        len(body) if raw_bytes is None else raw_bytes,
+        0,
+        received_ms,
+    )
+    rest += source + body + bytes(length - used)
+    seed = crc32(struct.pack("<16sHQQ", segment.node, segment.slot, segment.number, offset))
+    return start + struct.pack("<I", crc32(rest, crc32(start, seed))) + rest
+
+
+def parse(image: bytes, segment: SegmentId = SEGMENT, offset: int = 64) -> Frame | int | None:
+    return parse_frame(memoryview(image), 0, offset, segment)
+
+
+def test_a_segment_name_is_its_number_in_16_hex_digits() -> None:
+    assert segment_name(0xABC) == "0000000000000abc.seg"
+    assert segment_name(2**64 - 1) == "ffffffffffffffff.seg"
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_segment_number_comes_back_from_its_name(number: int) -> None:
+    assert segment_number(segment_name(number)) == number
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "spare",
+        "writer.lock",
+        "",
+        ".seg",
+        "0000000000000001",
+        "0000000000000001.SEG",
+        "0000000000000001.seg.bak",
+        "000000000000001.seg",
+        "00000000000000001.seg",
+        "000000000000000A.seg",
+        "0x00000000000001.seg",
+        "+000000000000001.seg",
+        " 00000000000001 .seg",
+        "0000_0000_000001.seg",
+        "000000000000000\u0661.seg",
+    ],
+)
+def test_other_files_are_no_segments(name: str) -> None:
+    assert segment_number(name) is None
+
+
+def test_a_segment_header_is_as_specified() -> None:
+    head = struct.pack("<8sHHI16sQQ12x", b"pixelfst", 1, 3, 0, NODE, 7, 1700000000123)
+    assert pack_segment_header(SEGMENT, 1700000000123) == head + struct.pack("<I", crc32(head))
+
+
+@given(
+    st.binary(min_size=16, max_size=16),
+    st.integers(0, 2**16 - 1),
+    st.integers(1, 2**64 - 1),
+    st.integers(0, 2**63),
+)
+def test_a_segment_header_comes_back(node: bytes, slot: int, number: int, created_ms: int) -> None:
+    segment = SegmentId(node, slot, number)
+    assert parse_segment_header(pack_segment_header(segment, created_ms), segment, "") == created_ms
+
+
+def test_every_single_bit_flip_of_a_segment_header_is_found() -> None:
+    header = pack_segment_header(SEGMENT, 1700000000123)
+    for bit in range(8 * len(header)):
+        damaged = bytearray(header)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(SpoolCorrupt):
+            parse_segment_header(bytes(damaged), SEGMENT, "x.seg")
+
+
+def test_every_truncation_of_a_segment_header_is_found() -> None:
+    header = pack_segment_header(SEGMENT, 0)
+    for length in range(len(header)):
+        with pytest.raises(SpoolCorrupt):
+            parse_segment_header(header[:length], SEGMENT, "x.seg")
+
+
+def test_a_segment_header_of_another_version_says_so() -> None:
+    head = struct.pack("<8sHHI16sQQ12x", b"pixelfst", 2, 3, 0, NODE, 7, 0)
+    with pytest.raises(SpoolCorrupt, match="version 2, this program reads 1"):
+        parse_segment_header(head + struct.pack("<I", crc32(head)), SEGMENT, "x.seg")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [SEGMENT._replace(node=bytes(16)), SEGMENT._replace(slot=4), SEGMENT._replace(number=8)],
+)
+def test_a_segment_header_of_another_place_says_so(other: SegmentId) -> None:
+    with pytest.raises(SpoolCorrupt, match="belongs elsewhere") as caught:
+        parse_segment_header(pack_segment_header(other, 0), SEGMENT, "x.seg")
+    assert (caught.value.segment, caught.value.position) == ("x.seg", 0)
+
+
+def test_a_frame_is_read_as_specified() -> None:
+    image = build_frame(b"shop", b"{}\n[]\n", count=2, received_ms=1700000000123)
+    frame = parse(image)
+    assert isinstance(frame, Frame)
+    assert frame[:6] == (7, 64, len(image), "shop", 2, 1700000000123)
+    assert bytes(frame.body) == b"{}\n[]\n"
+
+
+def test_a_frame_is_read_wherever_it_stands_in_what_was_read() -> None:
+    image = build_frame(offset=4096)
+    data = memoryview(b"\xff" * 24 + image + b"\xff" * 100)
+    frame = parse_frame(data, 24, 4096, SEGMENT)
+    assert isinstance(frame, Frame)
+    assert (frame.offset, bytes(frame.body)) == (4096, b'{"n":1}\n')
+
+
+def test_a_frame_that_is_cut_off_says_how_many_bytes_it_needs() -> None:
+    image = build_frame()
+    for length in range(len(image)):
+        assert parse(image[:length]) == (40 if length < 40 else len(image))
+
+
+def test_every_single_bit_flip_of_a_frame_is_found() -> None:
+    image = build_frame(b"web", b'{"n":1}\n{"n":22}\n', count=2, received_ms=1)
+    for bit in range(8 * len(image)):
+        damaged = bytearray(image)
+        damaged[bit // 8] ^= 1 << bit % 8
+        assert not isinstance(parse(bytes(damaged)), Frame), f"bit {bit}"
+
+
+def test_a_frame_validates_only_where_it_was_written() -> None:
+    image = build_frame(offset=64)
+    assert isinstance(parse(image), Frame)
+    for offset in range(0, 2**16, 8):
+        assert isinstance(parse(image, offset=offset), Frame) == (offset == 64)
+    for slot in range(2**12):
+        assert isinstance(parse(image, SEGMENT._replace(slot=slot)), Frame) == (slot == 3)
+    for number in [*range(2**12), 2**32 + 7, 2**63 + 7]:
+        assert isinstance(parse(image, SEGMENT._replace(number=number)), Frame) == (number == 7)
+    for bit in range(128):
+        node = (int.from_bytes(NODE, "big") ^ 1 << bit).to_bytes(16, "big")
+        assert parse(image, SEGMENT._replace(node=node)) is None
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        build_frame(kind=0),
+        build_frame(kind=2),
+        build_frame(codec=1),
+        build_frame(padding=8),
+        build_frame(padding=-2),
+        build_frame(raw_bytes=9),
+        build_frame(body=bytes(MAX_FRAME_BYTES)),
+    ],
+    ids=[
+        "type 0",
+        "type 2",
+        "codec",
+        "too much padding",
+        "too little padding",
+        "other raw length",
+        "too long",
+    ],
+)
+def test_a_frame_of_another_kind_is_not_taken_though_its_checksum_is_right(image: bytes) -> None:
+    assert parse(image) is None
+
+
+def test_the_longest_frame_is_read() -> None:
+    body = bytes(MAX_FRAME_BYTES - 43 - 5)
+    frame = parse(build_frame(body=body))
+    assert isinstance(frame, Frame)
+    assert frame.length == MAX_FRAME_BYTES
+
+
+@given(st.binary(max_size=200))
+def test_bytes_by_chance_are_no_frame_and_raise_nothing(data: bytes) -> None:
+    assert not isinstance(parse(data), Frame)
+    assert not isinstance(parse(b"PXF1" + data), Frame)
+
+
+def test_zeros_are_no_frame() -> None:
+    assert parse(bytes(4096)) is None

@@ -1,0 +1,363 @@
+"""Reading a slot from any position, while its writer goes on writing."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pixelfast.spool import DataDir, Position, SlotReader, recovery
+from tests.spool.tools import Slot, drain, events_of, open_fds, read_events, read_frames, seal
+
+
+def test_an_empty_data_directory_has_no_frames(data: DataDir) -> None:
+    assert read_events(data) == []
+    assert read_events(data, Position(5, 4096, 3)) == []
+
+
+def test_a_slot_that_comes_later_is_read(data: DataDir) -> None:
+    reader = SlotReader(data, 0, Position())
+    assert reader.read() == []
+    slot = Slot(data)
+    slot.write(b"1")
+    assert events_of(drain(reader)) == [b"1"]
+    slot.close()
+    reader.close()
+
+
+def test_frames_come_in_order_with_all_that_they_hold(data: DataDir, slot: Slot) -> None:
+    positions = [slot.write(b"1", b"2"), slot.write(b"3", source="app"), slot.write(b"4")]
+    frames = read_frames(data)
+    assert positions == [Position(frame.segment, frame.offset) for frame in frames]
+    assert ["web", "app", "web"] == [frame.source for frame in frames]
+    assert [2, 1, 1] == [frame.events for frame in frames]
+    assert [b"1", b"2", b"3", b"4"] == events_of(frames)
+
+
+def test_reading_goes_on_from_every_position(data: DataDir, slot: Slot) -> None:
+    positions = []
+    for number in range(12):
+        positions.append(slot.write(b"%d" % number))
+        if number % 5 == 4:
+            slot.roll()
+    for number, position in enumerate(positions):
+        assert [b"%d" % n for n in range(number, 12)] == read_events(data, position)
+
+
+def test_the_readers_own_position_is_where_another_goes_on(data: DataDir, slot: Slot) -> None:
+    reader = SlotReader(data, 0, Position())
+    for number in range(6):
+        slot.write(b"%d" % number)
+        assert events_of(reader.read()) == [b"%d" % number]
+        position = reader.position
+        slot.write(b"next")
+        assert read_events(data, position) == [b"next"]
+        assert events_of(reader.read()) == [b"next"]
+        slot.roll()
+    reader.close()
+
+
+def test_a_position_within_a_frame_gives_the_whole_frame(data: DataDir, slot: Slot) -> None:
+    # The reader does not cut frames; who asked skips the events that it has had.
+    slot.write(b"0")
+    position = slot.write(b"1", b"2", b"3")
+    slot.write(b"4")
+    frames = read_frames(data, position._replace(skip=2))
+    assert [b"1", b"2", b"3", b"4"] == events_of(frames)
+    assert position == Position(frames[0].segment, frames[0].offset)
+
+
+def test_positions_compare_in_the_order_of_events() -> None:
+    assert Position() < Position(1, 64) < Position(1, 64, 1) < Position(1, 128) < Position(2, 64)
+
+
+def test_several_slots_do_not_mix(data: DataDir) -> None:
+    slots = [Slot(data, number) for number in (0, 1, 12)]
+    for slot in slots:
+        slot.write(b"%d" % slot.number)
+    assert [0, 1, 12] == data.slots()
+    for slot in slots:
+        assert [b"%d" % slot.number] == read_events(data, slot=slot.number)
+        slot.close()
+
+
+@pytest.mark.parametrize("events", [(b"12345",), (b"1", b"22", b"333")])
+def test_a_frame_is_read_once_it_is_whole_wherever_its_write_pauses(
+    data: DataDir, slot: Slot, events: tuple[bytes, ...]
+) -> None:
+    reader = SlotReader(data, 0, Position())
+    for cut in range(43 + len(b"".join(events)) + len(events)):  # the padding may be missing
+        image = slot.image(*events)
+        slot.put(image, 0, cut)
+        assert drain(reader) == []
+        slot.put(image, cut)
+        slot.segment.offset += len(image)
+        assert list(events) == events_of(drain(reader))
+        if slot.segment.offset > 3500:
+            slot.roll()
+    assert reader.damaged_bytes == 0
+    reader.close()
+
+
+def test_a_commit_of_several_frames_is_read_as_far_as_it_is_written(
+    data: DataDir, slot: Slot
+) -> None:
+    pairs = [(0, b"1"), (1, b"22"), (2, b"333"), (0, b"4")]
+    image = seal(pairs, [b"a", b"b", b"c"], slot.segment.id, 64)
+    reader = SlotReader(data, 0, Position())
+    found = []
+    ends = [45, 48 + 44, 48 + 48 + 45]  # without the padding
+    assert len(image) == 3 * 48
+    for cut in range(len(image)):
+        slot.put(image, cut, cut + 1)
+        found += drain(reader)
+        assert sum(end <= cut + 1 for end in ends) == len(found)
+    assert [b"1", b"4", b"22", b"333"] == events_of(found)
+    assert reader.damaged_bytes == 0
+    reader.close()
+
+
+def test_a_frame_that_is_written_while_the_reader_looks_behind_it_is_not_passed_over(
+    data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A read and a write of several pages are not atomic to each other: the reader may get the
+    # first pages as they were before the write and the last ones as they are after it.
+    first = slot.image(b"first" * 20)
+    slot.put(first, 0, 100)
+    reader = SlotReader(data, 0, Position())
+    assert reader.read() == []
+    end = slot.segment.offset + len(first)
+    second = seal([(0, b"second")], [b"web"], slot.segment.id, end)
+    real = os.pread
+
+    def pread(fd: int, count: int, offset: int) -> bytes:
+        before = real(fd, count, offset)
+        slot.put(first + second)
+        return before[: end - offset] + real(fd, count, offset)[end - offset :]
+
+    class Os:
+        def __getattr__(self, name: str) -> Any:
+            return pread if name == "pread" else getattr(os, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery, "os", Os())
+        found = drain(reader)
+    found += drain(reader)
+    reader.close()
+    assert [b"first" * 20, b"second"] == events_of(found)
+
+
+def test_the_roll_over_is_followed(data: DataDir, slot: Slot) -> None:
+    reader = SlotReader(data, 0, Position())
+    expected = []
+    found = []
+    for number in range(30):
+        expected.append(b"%d" % number)
+        slot.write(expected[-1])
+        if number % 4 == 0:
+            found += drain(reader, 1)
+        if number % 3 == 0:
+            slot.roll(is_sound=number % 2 == 0)
+    found += drain(reader)
+    assert expected == events_of(found)
+    assert (0, 0) == (reader.damaged_bytes, reader.missing_segments)
+    reader.close()
+
+
+def test_segments_made_ahead_and_never_written_are_passed_over(data: DataDir, slot: Slot) -> None:
+    reader = SlotReader(data, 0, Position())
+    slot.write(b"1")
+    for _ in range(3):
+        slot.roll(is_sound=False)
+    assert events_of(drain(reader)) == [b"1"]
+    assert reader.position.segment == 1
+    slot.write(b"2")
+    assert events_of(drain(reader)) == [b"2"]
+    slot.roll()
+    slot.roll()
+    slot.write(b"3")
+    assert events_of(drain(reader)) == [b"3"]
+    assert (0, 0) == (reader.damaged_bytes, reader.missing_segments)
+    assert list(data.quarantine_dir.iterdir()) == []
+    reader.close()
+
+
+def test_a_reader_waits_at_the_end_as_long_as_nothing_comes_later(
+    data: DataDir, slot: Slot
+) -> None:
+    # The next segment is made ahead; to go there now would miss what still comes into this one.
+    slot.write(b"1")
+    ahead = slot.files.create()
+    reader = SlotReader(data, 0, Position())
+    assert events_of(drain(reader)) == [b"1"]
+    slot.write(b"2")
+    assert events_of(drain(reader)) == [b"2"]
+    os.close(ahead.fd)
+    reader.close()
+
+
+def test_missing_segments_are_passed_over_and_counted(data: DataDir, slot: Slot) -> None:
+    positions = []
+    for number in range(4):
+        positions.append(slot.write(b"%d" % number))
+        slot.roll()
+    slot.path(1).unlink()
+    slot.path(2).unlink()
+    reader = SlotReader(data, 0, positions[1]._replace(offset=72))
+    assert events_of(drain(reader)) == [b"2", b"3"]
+    assert reader.missing_segments == 1
+    reader.close()
+    assert read_events(data) == [b"2", b"3"]
+
+
+def test_a_slot_read_from_its_beginning_misses_nothing_that_was_removed(
+    data: DataDir, slot: Slot
+) -> None:
+    slot.write(b"1")
+    slot.roll()
+    slot.write(b"2")
+    slot.path(1).unlink()
+    reader = SlotReader(data, 0, Position())
+    assert events_of(drain(reader)) == [b"2"]
+    assert reader.missing_segments == 0
+    reader.close()
+
+
+def test_a_segment_removed_while_it_is_opened_is_passed_over(data: DataDir, slot: Slot) -> None:
+    # Another process removes it between the listing and the opening.
+    slot.write(b"1")
+    slot.roll()
+    slot.write(b"2")
+    slot.path(1).unlink()
+
+    class Stale(DataDir):
+        is_stale = False
+
+        def segments(self, slot: int) -> list[int]:
+            is_stale, self.is_stale = self.is_stale, False
+            return [1, 2] if is_stale else super().segments(slot)
+
+    stale = Stale(data.path, data.node)
+    reader = SlotReader(stale, 0, Position())
+    stale.is_stale = True
+    assert events_of(drain(reader)) == [b"2"]
+    reader.close()
+
+
+def test_a_segment_being_read_may_be_removed(data: DataDir, slot: Slot) -> None:
+    slot.write(b"1")
+    reader = SlotReader(data, 0, Position())
+    assert events_of(reader.read()) == [b"1"]
+    slot.write(b"2")
+    slot.path(1).unlink()
+    slot.roll()
+    slot.write(b"3")
+    assert events_of(drain(reader)) == [b"2", b"3"]
+    reader.close()
+
+
+def test_large_frames_and_frames_across_chunks_are_read(data: DataDir) -> None:
+    slot = Slot(data, segment_bytes=8 * 2**20)
+    expected = []
+    for size in (2**20 - 200, 2**20 + 32_768, 10, 700_000, 700_000, 2**20 - 44, 2**20, 5):
+        expected.append(b"%07d" % size * (size // 7 + 1))
+        slot.write(expected[-1])
+    assert expected == read_events(data)
+    slot.close()
+
+
+def test_a_reader_that_was_closed_leaves_no_descriptor(data: DataDir, slot: Slot) -> None:
+    slot.write(b"1")
+    slot.roll()
+    slot.write(b"2")
+    before = open_fds()
+    for _ in range(3):
+        reader = SlotReader(data, 0, Position())
+        drain(reader)
+        reader.close()
+        reader.close()
+    assert before == open_fds()
+
+
+@pytest.mark.parametrize(
+    "cursor", [Position(9), Position(2, 64, 1), Position(1, 2**20), Position(1, 3000)]
+)
+def test_a_cursor_beyond_the_data_is_brought_back_to_its_end(
+    data: DataDir, slot: Slot, cursor: Position
+) -> None:
+    # As after a power cut or a restored backup. What is written from now on must not be missed.
+    slot.write(b"1")
+    reader = SlotReader(data, 0, cursor)
+    drain(reader)
+    slot.write(b"2")
+    found = drain(reader)
+    slot.roll()
+    slot.write(b"3")
+    found += drain(reader)
+    reader.close()
+    assert events_of(found)[-2:] == [b"2", b"3"]
+
+
+def test_a_cursor_of_a_slot_that_begins_anew_misses_nothing(data: DataDir) -> None:
+    # The spool was removed and the cursors were not; delivery may start before the collector.
+    data.slot_dir(0).mkdir()
+    reader = SlotReader(data, 0, Position(9, 4096, 3))
+    assert drain(reader) == []
+    slot = Slot(data)
+    slot.write(b"1")
+    slot.roll()
+    slot.write(b"2")
+    assert events_of(drain(reader)) == [b"1", b"2"]
+    reader.close()
+    slot.close()
+
+
+steps = st.lists(
+    st.sampled_from(["write", "begin", "end", "roll", "crash", "read", "reopen"]), max_size=40
+)
+
+
+@settings(
+    max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(steps)
+def test_any_order_of_writing_and_reading_gives_all_events_in_order(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str]
+) -> None:
+    data = DataDir.open(tmp_path_factory.mktemp("data"))
+    slot = Slot(data)
+    reader = SlotReader(data, 0, Position())
+    expected: list[bytes] = []
+    found: list[bytes] = []
+    begun = b""  # a frame whose write has begun
+    for number, step in enumerate(steps):
+        event = b"%0*d" % (1 + number * 5 % 37, number)
+        if step == "begin" and not begun:
+            begun = slot.image(event)
+            slot.put(begun, 0, number * 7 % (43 + len(event)))  # not its last byte
+        elif step == "end" and begun:
+            slot.put(begun)
+            slot.segment.offset += len(begun)
+            expected.append(begun[43:].rstrip(b"\0").rstrip())
+            begun = b""
+        elif step == "write" and not begun:
+            slot.write(event)
+            expected.append(event)
+        elif step == "roll" and not begun:
+            slot.roll()
+        elif step == "crash":  # nobody was told that what had begun is stored
+            slot.roll(is_sound=False)
+            begun = b""
+        elif step == "read":
+            found += events_of(reader.read())
+        elif step == "reopen":
+            position = reader.position
+            reader.close()
+            reader = SlotReader(data, 0, position)
+    found += events_of(drain(reader))
+    reader.close()
+    slot.close()
+    assert expected == found

@@ -1,0 +1,122 @@
+"""Giving room back: whole segments, and only those that every destination has read."""
+
+from __future__ import annotations
+
+import pytest
+
+from pixelfast.spool import DataDir, Position, remove_read_segments, retention
+from tests.spool.tools import Slot, read_events
+
+
+@pytest.fixture
+def five(data: DataDir, slot: Slot) -> Slot:
+    """Segments 1 to 5, each with one event: its number."""
+    for number in range(1, 6):
+        slot.write(b"%d" % number)
+        if number < 5:
+            slot.roll()
+    assert [1, 2, 3, 4, 5] == data.segments(0)
+    return slot
+
+
+@pytest.mark.parametrize(
+    ("cursors", "left"),
+    [
+        ([3], [3, 4, 5]),
+        ([5], [5]),
+        ([1], [1, 2, 3, 4, 5]),
+        ([0], [1, 2, 3, 4, 5]),
+        ([5, 2, 4], [2, 3, 4, 5]),
+        ([5, 0, 4], [1, 2, 3, 4, 5]),
+        ([], [1, 2, 3, 4, 5]),
+    ],
+)
+def test_only_segments_before_the_earliest_cursor_go(
+    data: DataDir, five: Slot, cursors: list[int], left: list[int]
+) -> None:
+    del five
+    assert 5 - len(left) == remove_read_segments(data, 0, cursors)
+    assert left == data.segments(0)
+    assert [b"%d" % number for number in left] == read_events(data)
+    assert remove_read_segments(data, 0, cursors) == 0
+
+
+def test_cursors_may_come_from_any_iterable(data: DataDir, five: Slot) -> None:
+    del five
+    assert remove_read_segments(data, 0, (n for n in (4, 3))) == 2
+
+
+def test_the_newest_segment_stays_so_that_its_number_is_not_used_again(
+    data: DataDir, five: Slot
+) -> None:
+    remove_read_segments(data, 0, [5])
+    assert [5] == data.segments(0)
+    five.roll()
+    assert [5, 6] == data.segments(0)
+
+
+def test_a_cursor_beyond_the_data_takes_nothing_that_is_still_written(
+    data: DataDir, five: Slot
+) -> None:
+    # The writer is in segment 5 and has made segment 6 ahead.
+    ahead = five.files.create()
+    remove_read_segments(data, 0, [99])
+    five.write(b"more")
+    assert [5, 6] == data.segments(0)[-2:]
+    assert read_events(data, Position(5)) == [b"5", b"more"]
+    five.files.retire(ahead, is_sound=True)
+
+
+def test_the_newest_segment_stays_whatever_the_cursors_say(data: DataDir, five: Slot) -> None:
+    del five
+    remove_read_segments(data, 0, [99])
+    assert data.segments(0)[-1] == 5
+    assert read_events(data, Position(5)) == [b"5"]
+
+
+def test_a_segment_made_ahead_does_not_cost_the_one_that_is_written(
+    data: DataDir, five: Slot
+) -> None:
+    ahead = five.files.create()
+    assert remove_read_segments(data, 0, [5]) == 4
+    assert [5, 6] == data.segments(0)
+    five.files.retire(ahead, is_sound=True)
+
+
+def test_other_files_and_other_slots_stay(data: DataDir, five: Slot) -> None:
+    del five
+    other = Slot(data, 1)
+    other.roll()
+    (data.slot_dir(0) / "notes.txt").touch()
+    remove_read_segments(data, 0, [5])
+    names = {path.name for path in data.slot_dir(0).iterdir()}
+    assert names == {"writer.lock", "notes.txt", "0000000000000005.seg"}
+    assert [1, 2] == data.segments(1)
+    other.close()
+
+
+def test_a_slot_that_is_not_there_is_no_error(data: DataDir) -> None:
+    assert remove_read_segments(data, 7, [3]) == 0
+
+
+def test_removed_segments_stay_removed_after_a_power_cut(
+    data: DataDir, five: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del five
+    synced: list[object] = []
+    monkeypatch.setattr(retention, "sync_directory", synced.append)
+    remove_read_segments(data, 0, [1])
+    assert synced == []
+    remove_read_segments(data, 0, [3])
+    assert [data.slot_dir(0)] == synced
+
+
+def test_a_segment_that_somebody_else_removed_is_no_error(data: DataDir, five: Slot) -> None:
+    five.path(1).unlink()
+
+    class Stale(DataDir):
+        def segments(self, slot: int) -> list[int]:
+            return [1, *super().segments(slot)]
+
+    assert remove_read_segments(Stale(data.path, data.node), 0, [3]) == 1
+    assert [3, 4, 5] == data.segments(0)

@@ -1,0 +1,184 @@
+"""Bounded waiting, by bytes and by time, and a spool that is full until delivery makes room."""
+
+from __future__ import annotations
+
+import pytest
+
+from pixelfast.spool import REFUSALS
+from tests.spool.tools import Spool
+
+
+def refusal(spool: Spool) -> str:
+    return REFUSALS.get(spool.writer.refusal, "")
+
+
+def test_the_bytes_that_wait_are_bounded_to_the_byte() -> None:
+    spool = Spool(max_waiting_bytes=100)
+    assert spool.add(b"x" * 49) == 1
+    assert spool.writer.waiting_bytes == 50
+    assert REFUSALS[-spool.add(b"y" * 50)] == "spool-overloaded"
+    assert spool.add(b"y" * 49) == 2
+    assert spool.writer.waiting_bytes == 100
+    assert REFUSALS[-spool.add(b"")] == "spool-overloaded"
+    spool.turn()
+    assert REFUSALS[-spool.add(b"")] == "spool-overloaded"  # what is being written waits too
+    spool.settle()
+    assert spool.add(b"") == 3
+
+
+def test_an_event_larger_than_the_bound_never_gets_in() -> None:
+    spool = Spool(max_waiting_bytes=100)
+    assert spool.add(b"x" * 100) < 0
+    assert spool.add(b"x" * 99) == 1
+
+
+def test_one_too_large_event_does_not_refuse_the_small_ones() -> None:
+    spool = Spool(max_waiting_bytes=100)
+    assert spool.add(b"x" * 200) < 0
+    assert refusal(spool) == ""
+    assert spool.add(b"x") == 1
+
+
+def test_whoever_waits_too_long_hears_so() -> None:
+    spool = Spool(max_wait_s=2.0)
+    spool.add(b"in flight")
+    spool.turn()
+    spool.add(b"open")
+    spool.loop.advance(1.99)
+    assert spool.ears.calls == []
+    spool.loop.advance(0.3)
+    assert [b"in flight", b"open"] == spool.ears.refused
+    assert refusal(spool) == "spool-overloaded"
+    assert REFUSALS[-spool.add(b"more")] == "spool-overloaded"
+
+
+def test_a_late_commit_that_succeeds_after_all_tells_nobody_twice() -> None:
+    spool = Spool()
+    spool.add(b"1")
+    spool.turn()
+    spool.loop.advance(3)
+    assert [b"1"] == spool.ears.refused
+    assert spool.writer.waiting_bytes == 2  # the disk still has it
+    spool.disk.complete()
+    spool.settle()
+    assert spool.ears.heard == {b"1": False}
+    assert (1, 0) == (spool.writer.stored_events, spool.writer.waiting_bytes)
+
+
+def test_events_are_taken_again_once_the_disk_has_caught_up() -> None:
+    spool = Spool()
+    spool.add(b"1")
+    spool.turn()
+    spool.loop.advance(3)
+    assert spool.add(b"2") < 0
+    spool.disk.complete()
+    spool.loop.advance(0.3)
+    assert refusal(spool) == ""
+    assert spool.add(b"3") == 2
+    spool.settle()
+    assert [b"3"] == spool.ears.stored
+
+
+def test_a_late_commit_that_fails_tells_nobody_twice() -> None:
+    spool = Spool()
+    spool.add(b"1")
+    spool.turn()
+    spool.loop.advance(3)
+    spool.disk.complete(5)
+    spool.settle()
+    spool.loop.advance(5)
+    spool.settle()
+    assert spool.ears.heard == {b"1": False}
+    assert spool.writer.waiting_bytes == 0
+
+
+def test_a_long_queue_is_given_up_from_its_oldest_end_only() -> None:
+    spool = Spool(segment_bytes=8192, max_wait_s=2.0)
+    old = spool.add_many(30, size=300)
+    spool.turn()
+    spool.loop.advance(1.5)
+    young = spool.add_many(30, size=300, first=30)
+    spool.loop.advance(1.0)
+    heard = set(spool.ears.heard)
+    assert set(old[:20]) <= heard
+    assert set(young[-20:]).isdisjoint(heard)
+    spool.settle()
+    assert set(young[-20:]) <= set(spool.ears.stored)
+    assert set(spool.ears.heard) == {*old, *young}
+    assert spool.writer.waiting_bytes == 0
+
+
+def test_waiters_hear_though_no_segment_can_be_made() -> None:
+    spool = Spool(is_slow=True)
+    events = spool.add_many(3)
+    spool.loop.advance(2.3)
+    assert events == spool.ears.refused
+    assert not spool.writer.is_ready
+    spool.settle()
+    spool.loop.advance(0.3)
+    assert spool.writer.is_ready
+
+
+def test_a_full_spool_refuses_and_stores_what_waits() -> None:
+    spool = Spool(max_bytes=10_000)
+    spool.add_many(50, size=100)
+    spool.disk.other_bytes = 10_000
+    spool.loop.advance(1.3)
+    assert refusal(spool) == "spool-full"
+    assert REFUSALS[-spool.add(b"more")] == "spool-full"
+    spool.settle()
+    assert len(spool.ears.stored) == 50
+
+
+def test_a_spool_is_full_by_what_it_stores_itself() -> None:
+    spool = Spool(max_bytes=10_000)
+    taken = 0
+    for number in range(1000):
+        if spool.add(b"%0100d" % number) < 0:
+            break
+        taken += 1
+        spool.settle()
+        spool.loop.advance(0.1)
+    assert refusal(spool) == "spool-full"
+    assert 60 < taken < 80
+    assert len(spool.ears.stored) == taken
+
+
+def test_a_spool_takes_events_again_when_delivery_made_room() -> None:
+    spool = Spool(max_bytes=10_000)
+    spool.disk.other_bytes = 20_000
+    spool.loop.advance(1.1)
+    assert not spool.writer.is_ready
+    spool.disk.other_bytes = 0
+    spool.loop.advance(1.3)
+    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    assert spool.add(b"1") == 1
+
+
+def test_a_spool_that_is_full_at_the_start_refuses_from_the_start() -> None:
+    # What is occupied is read off the files; no event of the first second may slip in.
+    spool = Spool(max_bytes=1000, other_bytes=1000)
+    assert refusal(spool) == "spool-full"
+
+
+def test_what_waits_counts_as_if_it_were_stored() -> None:
+    spool = Spool(max_bytes=10_000, is_slow=True)
+    spool.loop.run_jobs()
+    spool.turn()
+    for number in range(1000):
+        if spool.add(b"%0100d" % number) < 0:
+            break
+        spool.loop.advance(0.01)  # nothing is written
+    assert refusal(spool) == "spool-full"
+    assert spool.writer.waiting_bytes <= 14_000
+
+
+@pytest.mark.parametrize("measured", [0, 20_000])
+def test_a_measurement_replaces_the_sum_that_it_kept(measured: int) -> None:
+    spool = Spool(max_bytes=10**6)
+    spool.add_many(10)
+    spool.settle()
+    before = spool.writer.used_bytes
+    spool.disk.other_bytes = measured
+    spool.loop.advance(1.3)
+    assert measured - 200 <= spool.writer.used_bytes - before <= measured + 200

@@ -1,0 +1,296 @@
+"""When the disk fails: once more in a new segment, then refusals, then back to work."""
+
+from __future__ import annotations
+
+from errno import EDQUOT, EIO, ENOSPC
+from typing import Any
+
+import pytest
+
+from pixelfast.spool import REFUSALS
+from tests.spool.tools import Spool
+
+
+def refusal(spool: Spool) -> str:
+    return REFUSALS.get(spool.writer.refusal, "")
+
+
+def stored(spool: Spool) -> list[bytes]:
+    return [event for _, event in spool.disk.durable_events()]
+
+
+def fail_twice(spool: Spool, error: int = EIO) -> None:
+    spool.disk.complete(error)
+    spool.disk.complete(error)
+    spool.settle()
+
+
+@pytest.mark.parametrize("error", [EIO, ENOSPC, EDQUOT])
+def test_a_failed_commit_goes_once_more_into_a_new_segment(error: int) -> None:
+    spool = Spool()
+    events = spool.add_many(3)
+    spool.turn()
+    spool.disk.complete(error)
+    assert spool.ears.calls == []
+    spool.settle()
+    assert [(events, 1, True)] == spool.ears.calls
+    assert events == stored(spool)
+    assert (False, None) == tuple(segment.retired for segment in spool.disk.segments[:2])
+    assert (1, 1, "") == (spool.writer.failed_commits, spool.writer.commits, refusal(spool))
+
+
+def test_what_a_failed_commit_left_is_never_synced_again() -> None:
+    # The kernel has marked its pages clean: a second sync would succeed and mean nothing. The
+    # strict disk refuses any further use of the segment.
+    spool = Spool()
+    spool.add_many(2)
+    spool.turn()
+    spool.disk.complete(EIO, kept=10**6)
+    spool.settle()
+    for number in range(5):
+        spool.add_many(2, first=2 + 2 * number)
+        spool.settle()
+        spool.loop.advance(1)
+    assert {1} == spool.disk.failed
+    assert 1 not in spool.disk.durable
+    assert len(stored(spool)) == 12
+
+
+def test_the_batch_goes_again_whole_though_half_of_it_was_written() -> None:
+    spool = Spool(names=["a", "b"])
+    events = []
+    for number in range(6):
+        events.append(b"%050d" % number)
+        spool.add(events[-1], number % 2)
+    spool.turn()
+    spool.disk.complete(ENOSPC, kept=100)
+    spool.settle()
+    assert sorted(events) == sorted(stored(spool))
+    assert events == spool.ears.stored
+
+
+def test_events_that_came_meanwhile_follow_in_order() -> None:
+    spool = Spool()
+    first = spool.add_many(2)
+    spool.turn()
+    second = spool.add_many(2, first=2)
+    spool.disk.complete(EIO)
+    third = spool.add_many(2, first=4)
+    spool.settle()
+    assert [*first, *second, *third] == stored(spool)
+    assert [1, 3] == [first_ticket for _, first_ticket, _ in spool.ears.calls]
+
+
+def test_after_the_second_failure_all_that_waits_hears_so() -> None:
+    spool = Spool(segment_bytes=8192)
+    events = spool.add_many(60, size=300)  # several batches
+    spool.turn()
+    spool.disk.complete(EIO)
+    assert spool.ears.calls == []
+    spool.disk.complete(EIO)
+    assert events == spool.ears.refused
+    assert (False, 0) == (spool.writer.is_ready, spool.writer.waiting_bytes)
+    assert REFUSALS[-spool.add(b"more")] == "disk-error"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "spool-full"), (EDQUOT, "spool-full")]
+)
+def test_the_refusal_says_whether_the_disk_is_full_or_broken(error: int, expected: str) -> None:
+    spool = Spool()
+    spool.add(b"1")
+    spool.turn()
+    fail_twice(spool, error)
+    assert expected == refusal(spool)
+
+
+def test_it_works_again_a_second_later() -> None:
+    spool = Spool()
+    spool.add(b"1")
+    spool.turn()
+    fail_twice(spool)
+    spool.loop.advance(0.9)
+    assert refusal(spool) == "disk-error"
+    spool.loop.advance(0.2)
+    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    spool.add(b"2")
+    spool.settle()
+    assert [b"2"] == spool.ears.stored
+    assert [b"2"] == stored(spool)
+
+
+def test_each_failure_has_its_own_new_start() -> None:
+    spool = Spool()
+    for number in range(5):
+        assert spool.add(b"%d" % number) > 0
+        spool.turn()
+        fail_twice(spool)
+        spool.loop.advance(2.1)
+    assert len(spool.ears.refused) == 5
+    assert len(spool.disk.failed) == 10
+    spool.add(b"good")
+    spool.settle()
+    assert [b"good"] == spool.ears.stored
+
+
+def test_a_success_between_two_failures_makes_the_second_a_first_one() -> None:
+    spool = Spool()
+    for number in range(6):
+        spool.add(b"%d" % number)
+        spool.turn()
+        spool.disk.complete(EIO)
+        spool.settle()
+    assert len(spool.ears.stored) == 6
+    assert refusal(spool) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "spool-full"), (EDQUOT, "spool-full")]
+)
+def test_no_segment_at_the_start_is_refused_until_there_is_one(error: int, expected: str) -> None:
+    spool = Spool(is_slow=True)
+    spool.add(b"1")
+    spool.disk.create_errors = [OSError(error, "no")] * 3
+    spool.settle()
+    assert [b"1"] == spool.ears.refused
+    assert (expected, False) == (refusal(spool), spool.writer.is_ready)
+    for _ in range(8):
+        spool.loop.advance(0.5)
+        spool.settle()
+        if spool.writer.is_ready:
+            break
+    assert spool.disk.create_errors == []
+    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    spool.add(b"2")
+    spool.settle()
+    assert [b"2"] == spool.ears.stored
+
+
+def fill(spool: Spool) -> None:
+    """Fill the segment so that no other event of 400 bytes gets in."""
+    for number in range(4):
+        spool.add_many(1, size=400, first=1000 + number)
+        spool.settle()
+
+
+def test_a_failure_to_make_one_ahead_disturbs_nobody() -> None:
+    spool = Spool(segment_bytes=2048, is_slow=True)
+    spool.loop.run_job()
+    spool.disk.create_errors = [OSError(ENOSPC, "no")] * 2
+    spool.settle()
+    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    events = spool.add_many(2)
+    spool.settle()
+    assert events == spool.ears.stored
+    spool.loop.advance(1.1)
+    spool.settle()
+    spool.loop.advance(1.1)
+    spool.settle()
+    assert spool.disk.create_errors == []
+    assert len(spool.disk.segments) == 2
+
+
+def test_no_room_for_the_next_segment_is_said_when_it_is_needed() -> None:
+    spool = Spool(segment_bytes=2048, is_slow=True)
+    spool.loop.run_job()
+    spool.disk.create_errors = [OSError(ENOSPC, "no") for _ in range(2)]
+    spool.settle()
+    fill(spool)
+    spool.ears.heard.clear()
+    events = spool.add_many(1, size=500)
+    spool.settle()
+    assert events == spool.ears.refused
+    assert refusal(spool) == "spool-full"
+    assert REFUSALS[-spool.add(b"more")] == "spool-full"
+    for _ in range(6):
+        spool.loop.advance(0.5)
+        spool.settle()
+    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    spool.add(b"back")
+    spool.settle()
+    assert [b"back"] == spool.ears.stored
+    assert b"back" in stored(spool)
+
+
+def test_a_failed_commit_without_a_new_segment_is_given_up() -> None:
+    spool = Spool(is_slow=True)
+    spool.loop.run_job()
+    spool.disk.create_errors = [OSError(ENOSPC, "no") for _ in range(3)]
+    spool.settle()
+    spool.add(b"1")
+    spool.turn()
+    spool.disk.complete(ENOSPC)
+    spool.add(b"2")
+    spool.settle()
+    assert [b"1", b"2"] == spool.ears.refused
+    assert refusal(spool) == "spool-full"
+
+
+def test_a_failed_commit_waits_for_the_segment_that_is_being_made() -> None:
+    spool = Spool(is_slow=True)
+    spool.loop.run_job()
+    spool.turn()
+    spool.add(b"1")
+    spool.turn()
+    spool.disk.complete(EIO)
+    spool.turn()
+    assert spool.ears.calls == []
+    spool.settle()
+    assert [b"1"] == spool.ears.stored
+
+
+def test_a_failed_sync_alone_leaves_the_segment() -> None:
+    spool = Spool(ack="written")
+    spool.add(b"1")
+    spool.settle()
+    spool.loop.advance(1.1)
+    assert spool.disk.is_sync_under_way
+    spool.disk.complete(EIO)
+    spool.settle()
+    assert spool.disk.segments[0].retired is False
+    spool.add(b"2")
+    spool.settle()
+    assert {b"1": True, b"2": True} == spool.ears.heard
+    assert spool.writer.failed_commits == 1
+    assert refusal(spool) == ""
+
+
+def test_events_that_come_while_others_hear_of_the_failure_hear_of_it_too() -> None:
+    # A connection reads its next request as soon as its answer is out.
+    spool = Spool()
+    more = [b"3", b"2"]
+    spool.on_heard = lambda: more and spool.add(more.pop())
+    spool.add(b"1")
+    spool.turn()
+    fail_twice(spool)
+    spool.loop.advance(5)
+    spool.settle()
+    assert b"1" in spool.ears.refused
+    assert set(spool.ears.tickets) == set(spool.ears.heard)
+    assert spool.writer.waiting_bytes == 0
+
+
+def test_failures_are_logged_with_their_segment(logs: list[Any]) -> None:
+    spool = Spool()
+    spool.add(b"1")
+    spool.turn()
+    fail_twice(spool)
+    spool.loop.advance(2)
+    found = [(entry["event"], entry.get("segment")) for entry in logs]
+    assert ("commit_failed", "0000000000000001.seg") in found
+    assert ("commit_failed", "0000000000000002.seg") in found
+    assert ("disk_is_back", None) in found
+
+
+def test_a_segment_that_was_made_ahead_outlasts_the_failure_of_the_others() -> None:
+    # Thrown away unwritten, it would take 64 MiB more of the disk with every failure.
+    spool = Spool()
+    spool.add(b"1")
+    spool.turn()
+    spool.disk.complete(EIO)
+    spool.turn()
+    spool.disk.complete(EIO)
+    spool.loop.advance(3)
+    assert refusal(spool) == ""
+    left = [segment.fd for segment in spool.disk.segments if segment.retired is not None]
+    assert left == [1, 2]
