@@ -141,6 +141,13 @@ class Answers:
         )
 
 
+def closing(answer: bytes) -> bytes:
+    """Make an answer the last of its connection."""
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    head = head.replace(b"\r\nConnection: keep-alive", b"")
+    return b"%b\r\nConnection: close%b%b" % (head, separator, body)
+
+
 def refused(answer: bytes, status: int, reason: str) -> bytes:
     """Make a refusal of an answer that said 200: the event could not be stored after all."""
     head, _, body = answer.partition(b"\r\n\r\n")

@@ -63,12 +63,12 @@ cdef class Collector:
             if method == b"OPTIONS":
                 reply.status = 204
                 return self.answers.preflight(connection, request.origin)
-        elif route == Route.NOT_FOUND:
-            reply.status = 404
-            return self.answers.not_found(connection, is_head=is_head)
-        elif is_head or method == b"GET":
+        elif route == Route.ROBOTS and (is_head or method == b"GET"):
             reply.status = 200
             return self.answers.robots(connection, is_head=is_head)
+        else:
+            reply.status = 404
+            return self.answers.not_found(connection, is_head=is_head)
         reply.status = 405
         return self.answers.pixel(405, connection, reason="method", origin=request.origin)
 

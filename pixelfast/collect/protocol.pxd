@@ -34,6 +34,8 @@ cdef class Connection:
     cdef bint _is_write_paused
     cdef bint _is_read_paused
     cdef bint _is_last                  # no request is taken after this
+    cdef bint _has_eof
+    cdef bint _owes_continue
     cdef bint _is_lingering             # all is said; waits for the peer to close
     cdef bint _is_started               # part of a request is here
     cdef Py_ssize_t _head_bytes         # of it, as far as counted
@@ -41,7 +43,8 @@ cdef class Connection:
 
     cdef int _consume(self, bytes data) except -1
     cdef int _feed_chunk(self, bytes chunk) except -1
-    cdef int _note_unfinished(self) except -1
+    cdef int _say_continue(self) except -1
+    cdef int _abort(self) except -1
     cdef int _give_up(self, object error) except -1
     cdef int _push(self, bytes answer, int64_t ticket, int status) except -1
     cdef int _on_acknowledged(self, int64_t ticket, bint is_stored) except -1

@@ -31,13 +31,14 @@ from httptools import (
 from pixelfast.collect.answers import CLOSE as _CLOSE
 from pixelfast.collect.answers import KEEP as _KEEP
 from pixelfast.collect.answers import KEEP_SAID as _KEEP_SAID
-from pixelfast.collect.answers import refused
+from pixelfast.collect.answers import closing, refused
 from pixelfast.errors import RequestError
 
 __all__ = ["Connection", "Connections"]
 
 cdef enum:
     MAX_HEAD_BYTES = 66560      # target, headers, and 1 KB for the rest of the request line
+    MAX_FRAMED_BODY_BYTES = 524288  # a body in chunks of a byte, and what is around it
     CHUNK_BYTES = 16384         # parsed at once: bounds the answers that a peer can make us hold
     MAX_PENDING = 1024          # answers on one connection
 
@@ -90,14 +91,21 @@ cdef class Connections:
                 ready.append(connection)
         for connection in ready:
             connection._is_dirty = False
-            connection._flush()
+            try:
+                connection._flush()
+            except Exception:  # noqa: BLE001 - one connection's failure is not the others'
+                self._log.exception("answer_failed")
+                connection._abort()
 
     def drain(self):
         cdef Connection connection
         self.is_draining = True
         for connection in list(self.open):
-            if not connection._is_started:
+            if not connection._is_started and not connection._is_last:
                 connection._is_last = True
+                if connection._answers:
+                    last = len(connection._answers) - 1
+                    connection._answers[last] = closing(connection._answers[last])
                 connection._flush()
 
     cdef int count(self, int status) except -1:
@@ -127,7 +135,8 @@ cdef class Connection:
             self._request.peer = peer[0]
             self._request.is_proxied = self._collector.proxies.trusts(peer[0])
         else:
-            self._request.is_proxied = True  # a Unix socket: who may open it is trusted
+            # A Unix socket: who may open it is trusted. None: a TCP peer that has reset already.
+            self._request.is_proxied = peer is not None
         connections.open.add(self)
         if len(connections.open) > connections._max_connections:
             self._give_up(RequestError(503, "too-many-connections"))
@@ -153,7 +162,7 @@ cdef class Connection:
         # The peer sends nothing more, and may wait for the answers to what it sent.
         if self._is_lingering or not self._answers:
             return False
-        self._is_last = True
+        self._is_last = self._has_eof = True
         return True
 
     def pause_writing(self):
@@ -162,6 +171,7 @@ cdef class Connection:
 
     def resume_writing(self):
         self._is_write_paused = False
+        self._since_s = self._all._clock.monotonic_s()
         self._flush()
 
     # --- parsing -----------------------------------------------------------------------------
@@ -204,19 +214,17 @@ cdef class Connection:
             # After `Connection: close` the request before it was fine, and this is not one.
             return 0 if self._is_last else self._give_up(RequestError(400, "malformed-request"))
         if self._all.requests == before:
-            self._note_unfinished()
             self._head_bytes += len(chunk)
-            if self._request.is_in_head and self._head_bytes > MAX_HEAD_BYTES:
-                return self._give_up(RequestError(431, "headers-too-large"))
-        elif self._request.target is not None:
-            self._note_unfinished()
+            if self._request.is_in_head:
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    return self._give_up(RequestError(431, "headers-too-large"))
+            elif self._head_bytes > MAX_HEAD_BYTES + MAX_FRAMED_BODY_BYTES:
+                return self._give_up(RequestError(413, "body-too-large"))
         return 0
 
-    cdef int _note_unfinished(self) except -1:
-        if not self._is_started:
-            self._is_started = True
-            self._since_s = self._all._clock.monotonic_s()
-        return 0
+    def on_message_begin(self):
+        self._is_started = True
+        self._since_s = self._all._clock.monotonic_s()
 
     def on_url(self, bytes url):
         self._request.add_target(url)
@@ -226,8 +234,9 @@ cdef class Connection:
 
     def on_headers_complete(self):
         self._request.is_in_head = False
-        if self._request.expects_continue and not self._answers:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._request.expects_continue and self._parser.get_http_version() == "1.1":
+            self._owes_continue = True
+            self._say_continue()
 
     def on_body(self, bytes body):
         self._request.add_body(body)
@@ -237,6 +246,9 @@ cdef class Connection:
         cdef Reply reply
         cdef bytes answer
         parser = self._parser
+        if self._is_last:
+            return  # draining: the answer before said that nothing follows
+        self._owes_continue = False
         if (
             self._all.is_draining
             or not parser.should_keep_alive()
@@ -259,7 +271,13 @@ cdef class Connection:
         # This request can't be read to its end, so none after it can be found.
         self._is_last = True
         self._collector.sources.nobody.count_refused(error.reason)
-        answer = self._collector.answers.pixel(error.status, CLOSE, reason=error.reason)
+        answer = self._collector.answers.pixel(
+            error.status,
+            CLOSE,
+            reason=error.reason,
+            origin=self._request.origin,
+            is_head=self._request.target is not None and self._parser.get_method() == b"HEAD",
+        )
         return self._push(answer, 0, error.status)
 
     # --- answering ---------------------------------------------------------------------------
@@ -303,6 +321,8 @@ cdef class Connection:
             del self._tickets[:ready]
         if self._is_last and ready == count:
             return self._finish()
+        if self._owes_continue:
+            self._say_continue()
         if self._is_read_paused and not self._is_choked():
             return self._resume()
         return 0
@@ -326,10 +346,24 @@ cdef class Connection:
         if self._is_read_paused:
             self._is_read_paused = False
             self._transport.resume_reading()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if self._has_eof:
             self._transport.close()
+            return 0
+        try:
+            self._transport.write_eof()
+        except OSError:
+            self._abort()
+        return 0
+
+    cdef int _say_continue(self) except -1:
+        if self._owes_continue and not self._answers and not self._is_write_paused:
+            self._owes_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return 0
+
+    cdef int _abort(self) except -1:
+        if self._transport is not None:
+            self._transport.abort()
         return 0
 
     cdef int _sweep(self, double now_s) except -1:
@@ -338,7 +372,7 @@ cdef class Connection:
         if self._transport is None:
             return 0
         if self._is_lingering:
-            if waited_s > LINGER_S:
+            if waited_s > (connections._idle_timeout_s if self._is_write_paused else LINGER_S):
                 self._transport.abort()
         elif self._is_write_paused:
             if waited_s > connections._idle_timeout_s:

@@ -104,13 +104,13 @@ class Runner:
 
     async def _lock(self, path: Path) -> int | None:
         """One process at a time delivers to a destination; another one may be stopping still."""
-        while not self._stopping.is_set():
+        while True:
             try:
                 return lock_file(path)
             except SpoolLocked as error:
                 self._log.warning("waiting_for_lock", error=str(error))
-                await self.pause(_LOCK_RETRY_S)
-        return None
+            if await self.pause(_LOCK_RETRY_S):
+                return None
 
     async def _next_batch(self, cutter: Cutter) -> Batch | None:
         """The next batch: full, or old enough; None once there is nothing left and we stop."""
@@ -118,11 +118,11 @@ class Runner:
         looked_s = 0.0
         while True:
             now_s = time.monotonic()
-            if now_s - looked_s >= _NEW_SLOTS_S:
+            is_stopping = self._stopping.is_set()
+            if is_stopping or now_s - looked_s >= _NEW_SLOTS_S:
                 looked_s = now_s
                 cutter.find_slots()
             is_full = cutter.cut()
-            is_stopping = self._stopping.is_set()
             if is_stopping and now_s > self._give_up_s:
                 return None
             if cutter.has_moved():

@@ -276,11 +276,33 @@ def test_a_stop_ends_though_events_keep_coming(
     run(main())
 
 
-def test_a_stop_before_the_start_ends_at_once(data: DataDir) -> None:
+def test_a_stop_before_the_start_delivers_what_is_there(data: DataDir, feed: Feed) -> None:
+    """A server that is stopped right after its start has answered events, too."""
+
     async def main() -> None:
-        runner = make_runner(data, FakeSender())
+        sender = FakeSender()
+        runner = make_runner(data, sender)
+        feed.write(event(0))
         runner.stop()
         await asyncio.wait_for(runner.run(), WAIT_S)
+        assert [0] == sender.numbers
+
+    run(main())
+
+
+def test_a_stop_delivers_a_slot_that_has_just_begun(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_NEW_SLOTS_S", 1000.0)
+
+    async def main() -> None:
+        sender = FakeSender()
+        feed.write(event(0))
+        async with running(make_runner(data, sender)):
+            await sender.has(1)
+            with Feed(data, slot=1) as other:
+                other.write(event(1))
+        assert [0, 1] == sender.numbers
 
     run(main())
 

@@ -26,7 +26,7 @@ from pixelfast.event import route_of
         (b"example.com:80", (None, b"")),
         (b"http://example.com", (None, b"")),
         (b"http:///pixel/v1/page", (None, b"")),
-        (b"http://example.com?/pixel/v1/page", (None, b"")),
+        (b"http://example.com?/pixel/v1/page", (None, b"/pixel/v1/page")),
         (b"ftp://example.com/pixel/v1/page", (None, b"")),
         (b"/pixel/v1/page/", (None, b"")),
         (b"//pixel/v1/page", (None, b"")),

@@ -1,0 +1,212 @@
+"""The bytes of answers: the GIF and its headers, CORS, the date, always_200."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from pixelfast.config import Source, WriteKey
+from tests.collect.wire import (
+    CORS_HEADERS,
+    GIF,
+    ORIGIN,
+    PIXEL_HEADERS,
+    TRACK,
+    ask,
+    fail_commit,
+    http,
+    read_answers,
+)
+from tests.fakes import DEMO, FakeCollector
+
+DATE = {"Date": "Tue, 14 Nov 2023 22:13:20 GMT"}
+OFF = Source(name="off", write_keys=(WriteKey(key="wk-off"),), enabled=False)
+ORIGIN_LINE = b"Origin: " + ORIGIN
+
+
+def make_collector(**options: object) -> FakeCollector:
+    fake = FakeCollector((DEMO, OFF), **options)  # type: ignore[arg-type]
+    fake.collector.tick(1_700_000_000)
+    return fake
+
+
+# Requests to a pixel route that are refused before they are stored: status, reason, more headers.
+REFUSED = {
+    "no key": (http(b"/pixel/v1/track"), 400, "no-write-key", {}),
+    "unknown key": (http(TRACK.replace(b"demo", b"who")), 401, "unknown-write-key", {}),
+    "disabled": (http(TRACK.replace(b"demo", b"off")), 404, "source-disabled", {}),
+    "method": (http(TRACK, b"PUT"), 405, "method", {"Allow": "GET, HEAD, POST, OPTIONS"}),
+    "event": (http(TRACK + b"&properties.a=" + b'"' * 20_000), 413, "event-too-large", {}),
+}
+
+
+def with_origin(request: bytes) -> bytes:
+    """The same request from a page of another origin; that is read before any limit is met."""
+    line, _, rest = request.partition(b"\r\n")
+    return b"%b\r\n%b\r\n%b" % (line, ORIGIN_LINE, rest)
+
+
+def test_the_gif_is_the_one_that_is_promised() -> None:
+    assert 43 == len(GIF)
+    fake = make_collector()
+    assert fake.exchange(http()).endswith(b"\r\n\r\n" + GIF)
+
+
+def test_a_pixel_has_exactly_these_headers() -> None:
+    answer = ask(make_collector(), http())
+    assert (200, PIXEL_HEADERS | DATE, GIF) == answer
+
+
+def test_a_pixel_with_an_origin_has_the_cors_headers_beside() -> None:
+    answer = ask(make_collector(), http(headers=[ORIGIN_LINE]))
+    assert (200, PIXEL_HEADERS | DATE | CORS_HEADERS, GIF) == answer
+
+
+@pytest.mark.parametrize("origin", [b"null", b"https://xn--bcher-kva.example:8443", b"app://x"])
+def test_the_origin_is_echoed_as_it_came(origin: bytes) -> None:
+    answer = ask(make_collector(), http(headers=[b"oRIGIN: " + origin]))
+    assert origin.decode() == answer.headers["Access-Control-Allow-Origin"]
+
+
+def test_an_origin_stays_with_its_request() -> None:
+    fake = make_collector()
+    sent = fake.exchange(http(headers=[ORIGIN_LINE]) + http() + http(b"/pixel/v1/track"))
+    first, second, third = read_answers(sent)
+    assert CORS_HEADERS.items() <= first.headers.items()
+    assert not CORS_HEADERS.keys() & second.headers.keys()
+    assert not CORS_HEADERS.keys() & third.headers.keys()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_is_the_same_gif_with_its_status_and_reason(name: str) -> None:
+    request, status, reason, more = REFUSED[name]
+    answer = ask(make_collector(), request)
+    expected = PIXEL_HEADERS | DATE | {"X-Pixelfast-Error": reason} | more
+    assert (status, expected, GIF) == answer
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_with_an_origin_has_the_cors_headers(name: str) -> None:
+    request, status, reason, more = REFUSED[name]
+    answer = ask(make_collector(), with_origin(request))
+    expected = PIXEL_HEADERS | DATE | CORS_HEADERS | {"X-Pixelfast-Error": reason} | more
+    assert (status, expected, GIF) == answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (http(TRACK, b"POST", [b"Content-Length: 70000"], b"x" * 70_000), 413),
+        (http(headers=[b"X-%d: y" % number for number in range(120)]), 431),
+        (http(headers=[b"X: " + b"y" * 40_000]), 431),
+    ],
+    ids=["body", "headers", "header-bytes"],
+)
+def test_a_request_that_breaks_a_limit_has_the_cors_headers_too(
+    request_: bytes, status: int
+) -> None:
+    """A script that reads its `fetch` sees the status only with them."""
+    answer = ask(make_collector(), with_origin(request_))
+    assert status == answer.status
+    assert (PIXEL_HEADERS | CORS_HEADERS).items() <= answer.headers.items()
+
+
+@pytest.mark.parametrize("headers", [[], [ORIGIN_LINE]], ids=["plain", "cors"])
+def test_an_event_that_could_not_be_stored_is_answered_503(headers: list[bytes]) -> None:
+    fake = make_collector()
+    connection, transport = fake.connect()
+    connection.data_received(http(headers=headers))
+    fake.loop.turn()
+    fail_commit(fake, errno.EIO)
+    (answer,) = read_answers(transport.sent)
+    expected = (
+        PIXEL_HEADERS
+        | DATE
+        | (CORS_HEADERS if headers else {})
+        | {"X-Pixelfast-Error": "not-stored", "Retry-After": "1"}
+    )
+    assert (503, expected, GIF) == answer
+
+
+def test_options_says_what_a_preflight_asks() -> None:
+    answer = ask(
+        make_collector(),
+        http(TRACK, b"OPTIONS", [ORIGIN_LINE, b"Access-Control-Request-Method: POST"]),
+    )
+    assert 204 == answer.status
+    assert CORS_HEADERS.items() <= answer.headers.items()
+    assert {"GET", "HEAD", "POST"} <= set(
+        answer.headers["Access-Control-Allow-Methods"].split(", ")
+    )
+
+
+def test_options_without_an_origin_allows_any() -> None:
+    answer = ask(make_collector(), http(TRACK, b"OPTIONS"))
+    assert "*" == answer.headers["Access-Control-Allow-Origin"]
+    assert "Access-Control-Allow-Credentials" not in answer.headers  # may not go with `*`
+
+
+def test_other_paths_know_no_cors() -> None:
+    fake = make_collector()
+    for target in (b"/", b"/robots.txt"):
+        answer = ask(fake, http(target, headers=[ORIGIN_LINE]))
+        assert not CORS_HEADERS.keys() & answer.headers.keys()
+
+
+def test_the_date_changes_with_the_tick_and_only_with_it() -> None:
+    fake = make_collector()
+    fake.clock.advance(5.0)
+    dates = [ask(fake, request).headers["Date"] for request in (http(), http(b"/"))]
+    fake.collector.tick(1_700_000_001.5)
+    dates += [ask(fake, request).headers["Date"] for request in (http(), http(b"/"))]
+    dates.append(ask(fake, http(headers=[ORIGIN_LINE])).headers["Date"])
+    dates.append(ask(fake, http(b"/pixel/v1/track")).headers["Date"])
+    dates.append(ask(fake, http(TRACK, b"OPTIONS")).headers["Date"])
+    before, after = "Tue, 14 Nov 2023 22:13:20 GMT", "Tue, 14 Nov 2023 22:13:21 GMT"
+    assert [before] * 2 + [after] * 5 == dates
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name != "method"])
+def test_always_200_hides_every_refusal_of_a_pixel(name: str) -> None:
+    request, _, reason, _ = REFUSED[name]
+    fake = make_collector(always_200=True)
+    answer = ask(fake, request)
+    assert (200, GIF) == (answer.status, answer.body)
+    assert PIXEL_HEADERS.items() <= answer.headers.items()
+    counts = [
+        source.refused for source in (*fake.collector.sources.all, fake.collector.sources.nobody)
+    ]
+    assert {reason: 1} in counts
+    assert [] == fake.disk.events()
+
+
+def test_always_200_hides_an_event_that_was_not_stored() -> None:
+    fake = make_collector(always_200=True)
+    connection, transport = fake.connect()
+    connection.data_received(http())
+    fake.loop.turn()
+    fail_commit(fake, errno.EIO)
+    connection.data_received(http())  # refused at once: the disk is broken
+    assert [(200, GIF)] * 2 == [(a.status, a.body) for a in read_answers(transport.sent)]
+    assert {200: 2} == fake.connections.answered
+
+
+def test_always_200_is_for_pixels_only() -> None:
+    fake = make_collector(always_200=True)
+    assert 404 == ask(fake, http(b"/")).status
+    assert 405 == ask(fake, http(TRACK, b"PUT")).status
+    assert 204 == ask(fake, http(TRACK, b"OPTIONS")).status
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "status"),
+    [
+        (TRACK + b"&_=" + b"x" * 32_768, [], 414),
+        (TRACK, [b"X-%d: y" % number for number in range(120)], 431),
+    ],
+)
+def test_no_answer_to_head_has_a_body(target: bytes, headers: list[bytes], status: int) -> None:
+    """RFC 9110 section 9.3.2. A proxy would take the body for the start of the next answer."""
+    answer = ask(make_collector(), http(target, b"HEAD", headers))
+    assert (status, b"") == (answer.status, answer.body)

@@ -1,0 +1,246 @@
+"""What is no request, or an odd one: always an answer or a clean end."""
+
+from __future__ import annotations
+
+import pytest
+import structlog.testing
+
+from tests.collect.wire import (
+    GIF,
+    PAGE,
+    PIXEL_HEADERS,
+    TRACK,
+    events,
+    feed,
+    http,
+    is_over,
+    read_answers,
+    statuses,
+)
+from tests.fakes import FakeCollector
+
+END = b"\r\nHost: pixel.example\r\n\r\n"
+
+MALFORMED = {
+    "NUL": b"\x00",
+    "garbage": bytes(range(256)) * 10,
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x11" * 500,
+    "http2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+    "proxy protocol": b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 80\r\n" + http(),
+    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "smtp": b"EHLO there\r\n",
+    "lower-case method": b"get " + TRACK + b" HTTP/1.1" + END,
+    "mixed-case method": b"Get " + TRACK + b" HTTP/1.1" + END,
+    "unknown method": b"BREW " + TRACK + b" HTTP/1.1" + END,
+    "white space first": b" GET " + TRACK + b" HTTP/1.1" + END,
+    "no target": b"GET  HTTP/1.1" + END,
+    "relative target": b"GET pixel/v1/track HTTP/1.1" + END,
+    "space in the target": b"GET /pixel/v1/track?a b HTTP/1.1" + END,
+    "NUL in the target": b"GET " + TRACK + b"\x00 HTTP/1.1" + END,
+    "control byte in the target": b"GET " + TRACK + b"\x01 HTTP/1.1" + END,
+    "tab in the target": b"GET\t" + TRACK + b" HTTP/1.1" + END,
+    "NUL in a header name": http(headers=[b"X\x00Y: z"]),
+    "NUL in a header value": http(headers=[b"X: y\x00z"]),
+    "control byte in a header value": http(headers=[b"Origin: https://a\x1b[0m"]),
+    "CR in a header value": http(headers=[b"Origin: https://a\rSet-Cookie: b=c"]),
+    "LF in a header value": http(headers=[b"Origin: https://a\n\n"]),
+    "folded header": http(headers=[b"Origin: https://a\r\n Set-Cookie: b=c"]),
+    "folded first header": b"GET / HTTP/1.1\r\n Host: x\r\n\r\n",
+    "space before a colon": http(headers=[b"Origin : https://a"]),
+    "header without a colon": http(headers=[b"Origin"]),
+    "header without a name": http(headers=[b": value"]),
+    "bare LF": http().replace(b"\r\n", b"\n"),
+    "HTTP/3.0": b"GET / HTTP/3.0" + END,
+    "HTTP/11": b"GET / HTTP/11" + END,
+    "http/1.1": b"GET / http/1.1" + END,
+    "no version, more lines": b"GET /\r\nHost: x y\r\n: \r\n\r\n",
+    "Content-Length: -1": http(TRACK, b"POST", [b"Content-Length: -1"]),
+    "Content-Length: x": http(TRACK, b"POST", [b"Content-Length: x"]),
+    "Content-Length: 1, 1": http(TRACK, b"POST", [b"Content-Length: 1, 1"], b"x"),
+    "Content-Length: +1": http(TRACK, b"POST", [b"Content-Length: +1"], b"x"),
+    "huge Content-Length": http(TRACK, b"POST", [b"Content-Length: " + b"9" * 30]),
+    "two Content-Lengths": http(
+        TRACK, b"POST", [b"Content-Length: 1", b"Content-Length: 100"], b"x"
+    ),
+    "the same Content-Length twice": http(
+        TRACK, b"POST", [b"Content-Length: 1", b"Content-Length: 1"], b"x"
+    ),
+    "Content-Length, Transfer-Encoding": http(
+        TRACK, b"POST", [b"Content-Length: 3", b"Transfer-Encoding: chunked"], b"0\r\n\r\n"
+    ),
+    "Transfer-Encoding, Content-Length": http(
+        TRACK, b"POST", [b"Transfer-Encoding: chunked", b"Content-Length: 3"], b"0\r\n\r\n"
+    ),
+    "Transfer-Encoding: gzip": http(TRACK, b"POST", [b"Transfer-Encoding: gzip"], b"x"),
+    "Transfer-Encoding: chunked, gzip": http(
+        TRACK, b"POST", [b"Transfer-Encoding: chunked, gzip"], b"0\r\n\r\n"
+    ),
+    "chunk size g": http(TRACK, b"POST", [b"Transfer-Encoding: chunked"], b"g\r\n\r\n"),
+    "chunk size -1": http(TRACK, b"POST", [b"Transfer-Encoding: chunked"], b"-1\r\n\r\n"),
+    "huge chunk": http(TRACK, b"POST", [b"Transfer-Encoding: chunked"], b"f" * 20 + b"\r\n"),
+    "chunk longer than said": http(
+        TRACK, b"POST", [b"Transfer-Encoding: chunked"], b"1\r\nabc\r\n0\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 10**9])
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_no_request_is_answered_400_and_ends_the_connection(
+    name: str, piece_bytes: int
+) -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    with structlog.testing.capture_logs() as logs:
+        feed(connection, MALFORMED[name] + http(), piece_bytes)
+        fake.disk.settle()
+    (answer,) = read_answers(transport.sent)
+    assert (400, "malformed-request", GIF) == (answer.status, answer.reason, answer.body)
+    assert PIXEL_HEADERS.items() <= answer.headers.items()
+    assert (True, True) == (answer.closes, transport.has_eof)
+    assert ([], []) == (events(fake), logs)
+    assert {"malformed-request": 1} == fake.collector.sources.nobody.refused
+
+
+# A connection's bytes; what it is answered; whether it goes on.
+ODD = {
+    "HTTP/0.9": (b"GET " + TRACK + b"\r\n\r\n", [200], False),
+    "HTTP/1.0": (http(version=b"HTTP/1.0"), [200], False),
+    "HTTP/1.0 kept": (
+        http(version=b"HTTP/1.0", headers=[b"Connection: keep-alive"]) * 2,
+        [200, 200],
+        True,
+    ),
+    "HTTP/1.0 kept, capitals": (
+        http(version=b"HTTP/1.0", headers=[b"CONNECTION: Keep-Alive"]) * 2,
+        [200, 200],
+        True,
+    ),
+    "HTTP/1.0 twice": (http(version=b"HTTP/1.0") * 2, [200], False),
+    "HTTP/2.0 in words": (http(version=b"HTTP/2.0"), [200], False),
+    "kept and closed": (
+        http(headers=[b"Connection: keep-alive", b"Connection: close"]) * 2,
+        [200],
+        False,
+    ),
+    "closed in a list": (http(headers=[b"Connection: x, close"]) * 2, [200], False),
+    "CLOSE": (http(headers=[b"Connection: CLOSE"]) * 2, [200], False),
+    "no Host": (b"GET " + TRACK + b" HTTP/1.1\r\n\r\n", [200], True),
+    "websocket": (
+        http(headers=[b"Connection: Upgrade", b"Upgrade: websocket"]) + b"\x81\x05hello",
+        [200],
+        False,
+    ),
+    "h2c": (
+        http(headers=[b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"]) + b"PRI * HTTP/2.0",
+        [200],
+        False,
+    ),
+    "Upgrade alone": (http(headers=[b"Upgrade: h2c"]) * 2, [200, 200], True),
+    "post with an upgrade": (
+        http(
+            TRACK,
+            b"POST",
+            [b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 5"],
+            b"abcde",
+        ),
+        [200],
+        False,
+    ),
+    "CONNECT": (b"CONNECT example.com:443 HTTP/1.1" + END + b"\x16\x03\x01", [404], False),
+    "CONNECT to a pixel": (b"CONNECT " + TRACK + b" HTTP/1.1" + END, [405], False),
+    "quotes in the target": (http(TRACK + b'&properties.a="<>{}|^`\\'), [200], True),
+    "absolute, another host": (http(b"http://other.example" + PAGE) * 2, [200, 200], True),
+    "ICE": (b"SOURCE /x ICE/1.0" + END, [404], False),
+    "RTSP": (b"DESCRIBE /x RTSP/1.0" + END, [404], False),
+}
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 10**9])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_requests_are_answered(name: str, piece_bytes: int) -> None:
+    data, expected, goes_on = ODD[name]
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    with structlog.testing.capture_logs() as logs:
+        feed(connection, data, piece_bytes)
+        fake.disk.settle()
+    answers = read_answers(transport.sent)
+    assert expected == [answer.status for answer in answers]
+    assert (goes_on, goes_on) == (not answers[-1].closes, not is_over(transport))
+    assert expected.count(200) == len(events(fake))
+    assert [] == logs
+
+
+def test_http_1_0_hears_that_its_connection_is_kept() -> None:
+    request = http(version=b"HTTP/1.0", headers=[b"Connection: keep-alive"])
+    first, second = read_answers(FakeCollector().exchange(request * 2))
+    assert "keep-alive" == first.headers["Connection"] == second.headers["Connection"]
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+EXPECT = [b"Expect: 100-continue", b"Content-Length: 3"]
+
+
+def test_who_waits_for_100_continue_gets_it_before_the_body() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http(TRACK, b"POST", EXPECT))
+    assert CONTINUE == transport.take()
+    connection.data_received(b"abc")
+    fake.disk.settle()
+    assert [200] == statuses(transport.sent)
+
+
+def test_100_continue_does_not_overtake_an_answer() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http() + http(TRACK, b"POST", EXPECT))
+    assert b"" == transport.sent
+    fake.disk.settle()
+    assert transport.sent.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_who_waits_for_100_continue_behind_another_request_gets_it_too() -> None:
+    """RFC 9110 section 10.1.1: a final answer or 100, or the client waits for nothing."""
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http() + http(TRACK, b"POST", EXPECT))
+    fake.disk.settle()
+    assert [200, 100] == statuses(transport.sent)
+    connection.data_received(b"abc")
+    fake.disk.settle()
+    assert [200, 100, 200] == statuses(transport.sent)
+
+
+def test_http_1_0_never_gets_100_continue() -> None:
+    """RFC 9110 section 10.1.1: it would take it for the answer."""
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http(TRACK, b"POST", EXPECT, version=b"HTTP/1.0"))
+    assert b"" == transport.sent
+    connection.data_received(b"abc")
+    fake.disk.settle()
+    assert [200] == statuses(transport.sent)
+
+
+def test_100_continue_is_not_written_while_writing_is_paused() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.pause_writing()
+    connection.data_received(http(TRACK, b"POST", EXPECT))
+    assert b"" == transport.sent
+    connection.resume_writing()
+    assert CONTINUE == transport.sent
+
+
+def test_a_request_hidden_in_a_body_is_not_one() -> None:
+    fake = FakeCollector()
+    inner = http(TRACK.replace(b"u1", b"hidden"))
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)
+    sent = fake.exchange(
+        http(TRACK, b"POST", [b"Content-Length: %d" % len(inner)], inner)
+        + http(TRACK, b"POST", [b"Transfer-Encoding: chunked"], body)
+    )
+    assert [200, 200] == statuses(sent)
+    assert ["u1", "u1"] == [event["userId"] for event in events(fake)]

@@ -1,0 +1,250 @@
+"""A peer that does not read its answers is not read from, and loses nothing by it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.collect.peers import connect_narrow
+from tests.collect.wire import TRACK, events, http, read_answers, statuses
+from tests.fakes import FakeCollector
+
+MAX_PENDING = 1024  # answers that one connection may wait for
+CHUNK_BYTES = 16384  # read on after that many
+NOT_FOUND = http(b"/")
+TINY = b"GET / HTTP/1.1\r\n\r\n"
+
+
+def numbered(count: int) -> tuple[bytes, list[str | None]]:
+    """Requests of different kinds, and what tells their answers apart, in order."""
+    requests: list[bytes] = []
+    expected: list[str | None] = []
+    for number in range(count):
+        if number % 7 == 3:
+            requests.append(NOT_FOUND)
+            expected.append(None)
+        else:
+            origin = f"https://{number}.example"
+            requests.append(http(headers=[b"Origin: " + origin.encode()]))
+            expected.append(origin)
+    return b"".join(requests), expected
+
+
+def origins(sent: bytes) -> list[str | None]:
+    return [answer.headers.get("Access-Control-Allow-Origin") for answer in read_answers(sent)]
+
+
+def test_while_writing_is_paused_nothing_is_written() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http() + NOT_FOUND)
+    connection.pause_writing()
+    fake.disk.settle()
+    assert b"" == transport.sent
+    assert 1 == len(events(fake))
+    connection.resume_writing()
+    assert [200, 404] == statuses(transport.sent)
+    assert 1 == len(transport.writes)
+
+
+def test_while_writing_is_paused_nothing_is_read() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.pause_writing()
+    connection.data_received(NOT_FOUND * 3 + http())
+    assert not transport.is_reading
+    fake.disk.settle()
+    assert (b"", 0, []) == (transport.sent, fake.connections.requests, events(fake))
+    connection.resume_writing()
+    assert transport.is_reading
+    assert [404] * 3 == statuses(transport.take())
+    fake.disk.settle()
+    assert [200] == statuses(transport.sent)
+
+
+def test_a_read_that_was_on_its_way_is_kept() -> None:
+    """A transport may hand over what it had read when it was told to stop."""
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    data, expected = numbered(20)
+    connection.pause_writing()
+    for start in range(0, len(data), 100):
+        connection.data_received(data[start : start + 100])
+    assert b"" == transport.sent
+    connection.resume_writing()
+    fake.disk.settle()
+    assert expected == origins(transport.sent)
+
+
+def test_a_pause_in_the_middle_of_a_read_stops_after_a_bounded_part_of_it() -> None:
+    fake = FakeCollector()
+    connection, transport = connect_narrow(fake, 1000)
+    connection.data_received(NOT_FOUND)
+    connection.data_received(TINY * 20_000)
+    assert not transport.is_reading
+    assert transport.is_paused
+    assert fake.connections.requests <= MAX_PENDING + 2 * CHUNK_BYTES // len(TINY)
+    assert transport.most_held_bytes < 1_000_000
+    rounds = 0
+    while transport.is_paused:
+        transport.take_bytes(2**30)
+        rounds += 1
+    assert rounds > 10
+    assert [404] * 20_001 == statuses(transport.sent)
+    assert transport.is_reading
+
+
+def test_a_client_that_pipelines_5000_requests_is_answered_in_order() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    data, expected = numbered(5000)
+    connection.data_received(data)
+    fake.disk.settle()
+    assert expected == origins(transport.sent)
+    assert sum(origin is not None for origin in expected) == len(fake.disk.events())
+    assert transport.is_reading
+
+
+def test_more_than_1024_pending_answers_stop_the_reading() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    request = http()
+    fed = 0
+    while transport.is_reading:
+        connection.data_received(request * 50)
+        fed += 50
+        assert fed <= 5000, "reads on without a bound"
+    most = MAX_PENDING + CHUNK_BYTES // len(request) + 1
+    assert MAX_PENDING <= fake.connections.requests <= most
+    assert b"" == transport.sent
+    fake.disk.settle()
+    assert transport.is_reading
+    assert [200] * fed == statuses(transport.sent)
+    assert fed == len(fake.disk.events())
+
+
+def test_reading_goes_on_while_few_answers_wait() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    for _ in range(10):
+        connection.data_received(http() * 100)
+        assert transport.is_reading
+
+
+def test_a_slow_disk_and_a_slow_peer_together_lose_nothing() -> None:
+    fake = FakeCollector()
+    connection, transport = connect_narrow(fake, 5000)
+    data, expected = numbered(3000)
+    position = 0
+    for _ in range(100_000):
+        if transport.is_reading and position < len(data):
+            connection.data_received(data[position : position + 65536])
+            position += 65536
+        fake.loop.turn()
+        if fake.disk.is_busy:
+            fake.disk.complete()
+        transport.take_bytes(3000)
+        if position >= len(data) and len(transport.sent) and not transport.held_bytes:
+            break
+    assert expected == origins(transport.sent)
+
+
+def test_the_last_answer_waits_for_the_peer_too() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http() + http(headers=[b"Connection: close"]))
+    connection.pause_writing()
+    fake.disk.settle()
+    assert not transport.has_eof
+    connection.resume_writing()
+    assert [200, 200] == statuses(transport.sent)
+    assert transport.has_eof
+
+
+def test_a_peer_that_was_not_read_from_is_read_to_its_end() -> None:
+    """Else its end would never be seen, and the connection would end only by the clock."""
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.pause_writing()
+    connection.data_received(http(b"/", headers=[b"Connection: close"]) + b"x" * 100_000)
+    assert not transport.is_reading
+    connection.resume_writing()
+    assert [404] == statuses(transport.sent)
+    assert (True, True) == (transport.has_eof, transport.is_reading)
+
+
+def test_one_slow_peer_does_not_hold_up_another() -> None:
+    fake = FakeCollector()
+    slow, of_slow = fake.connect()
+    quick, of_quick = fake.connect()
+    slow.data_received(http())
+    quick.data_received(http())
+    slow.pause_writing()
+    fake.disk.settle()
+    assert (b"", [200]) == (of_slow.sent, statuses(of_quick.sent))
+
+
+def test_pauses_without_anything_to_write_are_harmless() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    for _ in range(3):
+        connection.pause_writing()
+        connection.resume_writing()
+    assert (b"", True) == (transport.sent, transport.is_reading)
+    connection.data_received(NOT_FOUND)
+    assert [404] == statuses(transport.sent)
+
+
+def test_a_connection_may_go_away_while_it_is_paused() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http())
+    connection.pause_writing()
+    connection.data_received(http() * 10)
+    connection.connection_lost(ConnectionResetError())
+    fake.disk.settle()
+    assert b"" == transport.sent
+    assert 1 == len(events(fake))  # the others were never read
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_nothing_is_lost_or_reordered_whatever_pauses(seed: int) -> None:
+    choose = random.Random(seed)
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    data, expected = numbered(400)
+    position = 0
+    is_paused = False
+    while position < len(data) or is_paused or fake.disk.is_busy:
+        step = choose.randrange(5)
+        if step == 0 and transport.is_reading:
+            size = choose.choice([1, 50, 1000, 40_000])
+            connection.data_received(data[position : position + size] or b"\r\n")
+            position += size
+        elif step == 1 and not is_paused:
+            connection.pause_writing()
+            is_paused = True
+            written = len(transport.sent)
+        elif step == 2 and is_paused:
+            assert written == len(transport.sent), "written while paused"
+            is_paused = False
+            connection.resume_writing()
+        elif step == 3:
+            fake.loop.turn()
+        elif step == 4 and fake.disk.is_busy:
+            fake.disk.complete()
+    fake.disk.settle()
+    assert expected == origins(transport.sent)
+    assert transport.is_reading
+
+
+def test_an_end_of_the_stream_after_a_pause_loses_no_answer() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http(TRACK) * 2)
+    connection.pause_writing()
+    assert connection.eof_received()
+    fake.disk.settle()
+    connection.resume_writing()
+    assert [200, 200] == statuses(transport.sent)

@@ -1,0 +1,145 @@
+"""A mistake of ours costs one connection, and is told."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+
+import pytest
+import structlog.testing
+
+from tests.collect.peers import TransportError, connect_failing
+from tests.collect.wire import (
+    GIF,
+    PIXEL_HEADERS,
+    TRACK,
+    events,
+    feed,
+    http,
+    read_answers,
+    statuses,
+)
+from tests.fakes import FakeCollector
+
+
+class Mistake(Exception):
+    """Nothing that the code knows."""
+
+
+def fail(*_: object, **__: object) -> bytes:
+    raise Mistake("a mistake of ours")
+
+
+def failing_collector() -> FakeCollector:
+    """A collector that fails on every path that it does not know."""
+    fake = FakeCollector()
+    fake.collector.answers.not_found = fail
+    return fake
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 10**9])
+def test_a_mistake_in_a_callback_is_answered_500(piece_bytes: int) -> None:
+    fake = failing_collector()
+    connection, transport = fake.connect()
+    with structlog.testing.capture_logs() as logs:
+        feed(connection, http(b"/secret?writeKey=wk-demo"), piece_bytes)
+    (answer,) = read_answers(transport.sent)
+    assert (500, "internal-error", GIF) == (answer.status, answer.reason, answer.body)
+    assert PIXEL_HEADERS.items() <= answer.headers.items()
+    assert (True, True) == (answer.closes, transport.has_eof)
+    (entry,) = logs
+    assert ("request_failed", "error") == (entry["event"], entry["log_level"])
+    assert isinstance(entry["exc_info"], Mistake)
+    assert "secret" not in repr(entry)
+    assert "wk-demo" not in repr(entry)
+
+
+def test_every_callback_is_guarded() -> None:
+    """The method of an answer that fails stands for a mistake at its place in the parsing."""
+    for name, request in {
+        "robots": http(b"/robots.txt"),
+        "preflight": http(TRACK, b"OPTIONS"),
+        "not_found": http(b"/"),
+    }.items():
+        fake = FakeCollector()
+        setattr(fake.collector.answers, name, fail)
+        with structlog.testing.capture_logs() as logs:
+            assert [500] == statuses(fake.exchange(request))
+        assert 1 == len(logs)
+
+
+def test_a_mistake_in_the_headers_is_answered_500() -> None:
+    """`Expect` is answered while the headers are read: a write that fails stands for a mistake."""
+    fake = FakeCollector()
+    connection, transport = connect_failing(fake)
+    transport.failures = 1
+    lines = [b"Expect: 100-continue", b"Content-Length: 3"]
+    with structlog.testing.capture_logs() as logs:
+        connection.data_received(http(TRACK, b"POST", lines))
+    assert [500] == statuses(transport.sent)
+    assert ["request_failed"] == [entry["event"] for entry in logs]
+    assert [] == events(fake)
+
+
+def test_the_requests_before_a_mistake_are_answered_and_stored() -> None:
+    fake = failing_collector()
+    connection, transport = fake.connect()
+    connection.data_received(http() * 2 + http(b"/") + http())
+    assert b"" == transport.sent
+    fake.disk.settle()
+    answers = read_answers(transport.sent)
+    assert [200, 200, 500] == [answer.status for answer in answers]
+    assert [False, False, True] == [answer.closes for answer in answers]
+    assert transport.has_eof
+    assert 2 == len(events(fake))
+
+
+def test_a_mistake_does_not_touch_other_connections() -> None:
+    fake = failing_collector()
+    (bad, of_bad), (good, of_good) = fake.connect(), fake.connect()
+    good.data_received(http()[:30])
+    bad.data_received(http() + http(b"/"))
+    good.data_received(http()[30:])
+    fake.disk.settle()
+    assert [200] == statuses(of_good.sent)
+    assert [200, 500] == statuses(of_bad.sent)
+    bad.connection_lost(None)
+    good.data_received(http())
+    fake.disk.settle()
+    assert [200, 200] == statuses(of_good.sent)
+    assert {200: 3, 500: 1} == fake.connections.answered
+
+
+def test_mistakes_are_counted_by_their_reason() -> None:
+    fake = failing_collector()
+    for _ in range(3):
+        fake.exchange(http(b"/"))
+    assert {"internal-error": 3} == fake.collector.sources.nobody.refused
+
+
+def test_a_refusal_is_not_logged_as_a_mistake() -> None:
+    fake = failing_collector()
+    with structlog.testing.capture_logs() as logs:
+        fake.exchange(http(TRACK + b"&_=" + b"x" * 40_000))
+        fake.exchange(http(headers=[b"X: y"] * 200))
+        fake.exchange(http(TRACK, b"POST", [b"Content-Length: 90000"], b"x" * 90_000))
+        fake.exchange(b"\x00")
+    assert [] == logs
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_transport_that_fails_keeps_no_other_connection_from_its_answer(is_stored: bool) -> None:
+    """All of them wait for the same commit; each has to hear of it."""
+    fake = FakeCollector()
+    pairs = [connect_failing(fake) for _ in range(3)]
+    for connection, _ in pairs:
+        connection.data_received(http())
+    pairs[1][1].failures = 100
+    fake.loop.turn()
+    with contextlib.suppress(TransportError):  # may be passed on once the others are answered
+        if not is_stored:
+            fake.disk.complete(errno.EIO)
+            fake.loop.turn()
+        fake.disk.complete(0 if is_stored else errno.EIO)
+    expected = [200 if is_stored else 503]
+    assert [expected, [], expected] == [statuses(transport.sent) for _, transport in pairs]

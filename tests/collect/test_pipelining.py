@@ -1,0 +1,209 @@
+"""Answers go out in the order of the requests, whatever the order in which they become ready."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import random
+
+import pytest
+
+from pixelfast.collect import Connection
+from tests.collect.wire import (
+    ORIGIN,
+    PAGE,
+    TRACK,
+    events,
+    fail_commit,
+    http,
+    read_answers,
+    statuses,
+)
+from tests.fakes import FakeCollector, FakeTransport
+
+HEAD = http(TRACK, b"HEAD")
+NOT_FOUND = http(b"/")
+NO_KEY = http(b"/pixel/v1/page")
+NO_ID = http(b"/pixel/v1/page?writeKey=wk-demo")
+
+
+def waiting(fake: FakeCollector, count: int) -> list[tuple[Connection, FakeTransport]]:
+    """Connections, each with one event; all of them wait for the same commit."""
+    pairs = [fake.connect() for _ in range(count)]
+    for connection, _ in pairs:
+        connection.data_received(http())
+    return pairs
+
+
+def test_ready_answers_wait_for_the_ones_before_them() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(NOT_FOUND + http() + HEAD + NO_KEY + http(PAGE) + NOT_FOUND)
+    assert [404] == statuses(transport.take())
+    fake.disk.settle()
+    assert [200, 200, 400, 200, 404] == statuses(transport.sent, b"GET", b"HEAD")
+
+
+def test_answers_that_are_ready_at_once_do_not_wait_for_the_disk() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(HEAD + NOT_FOUND + NO_KEY + NO_ID)
+    assert [200, 404, 400, 400] == statuses(transport.sent, b"HEAD")
+    assert not fake.disk.is_busy
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_acknowledgements_may_come_in_any_order(order: tuple[int, ...]) -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    origins = [b"https://%d.example" % number for number in range(4)]
+    for origin in origins:
+        connection.data_received(http(headers=[b"Origin: " + origin]) + NOT_FOUND)
+    acked: set[int] = set()
+    for place in order:
+        fake.connections.on_stored([connection], place + 1, True)
+        acked.add(place)
+        ready = next((n for n in range(4) if n not in acked), 4)
+        assert [200, 404] * ready == statuses(transport.sent)
+    found = [a.headers.get("Access-Control-Allow-Origin") for a in read_answers(transport.sent)]
+    assert [origin.decode() for origin in origins] == found[::2]
+
+
+def test_only_the_events_of_the_commit_that_failed_are_refused() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    other, transport_of_other = fake.connect()
+    connection.data_received(http() + NOT_FOUND)
+    fake.loop.turn()  # the first commit is under way
+    connection.data_received(http(headers=[b"Origin: " + ORIGIN]) + NO_KEY + http())
+    other.data_received(http())
+    fake.disk.complete()
+    fake.loop.turn()
+    fail_commit(fake, errno.EIO)
+    fake.loop.advance(1.5)  # the disk is back
+    connection.data_received(http() + HEAD)
+    fake.disk.settle()
+    answers = read_answers(transport.sent, *[b"GET"] * 6, b"HEAD")
+    assert [200, 404, 503, 400, 503, 200, 200] == [answer.status for answer in answers]
+    assert [None, "not-found", "not-stored", "no-write-key", "not-stored", None, None] == [
+        answer.reason for answer in answers
+    ]
+    assert ORIGIN.decode() == answers[2].headers["Access-Control-Allow-Origin"]
+    assert [503] == statuses(transport_of_other.sent)
+    assert 2 == len(events(fake))
+    assert {200: 3, 400: 1, 404: 1, 503: 3} == fake.connections.answered
+    assert {"no-write-key": 1, "not-stored": 3} == fake.collector.sources.nobody.refused
+
+
+def test_a_commit_that_fails_once_is_tried_again_and_nobody_hears_of_it() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http() * 3)
+    fake.loop.turn()
+    fake.disk.complete(errno.EIO)
+    assert b"" == transport.sent
+    fake.disk.settle()
+    assert [200] * 3 == statuses(transport.sent)
+    assert 3 == len(events(fake))
+
+
+def test_one_commit_is_one_write_for_each_connection() -> None:
+    fake = FakeCollector()
+    pairs = waiting(fake, 5)
+    for connection, _ in pairs:
+        connection.data_received(NOT_FOUND + http() + HEAD)
+    fake.loop.turn()
+    assert [0] * 5 == [len(transport.writes) for _, transport in pairs]
+    fake.disk.complete()
+    assert [1] * 5 == [len(transport.writes) for _, transport in pairs]
+    assert [[200, 404, 200, 200]] * 5 == [
+        statuses(transport.sent, b"GET", b"GET", b"GET", b"HEAD") for _, transport in pairs
+    ]
+
+
+def test_one_read_is_one_write() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(NOT_FOUND * 200)
+    assert 1 == len(transport.writes)
+    assert [404] * 200 == statuses(transport.take())
+    connection.data_received(NOT_FOUND * 600)  # parsed in several chunks
+    assert 1 == len(transport.writes)
+    assert [404] * 600 == statuses(transport.take())
+
+
+def test_one_read_is_one_commit() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http() * 300)
+    fake.disk.settle()
+    assert (1, 300, 1) == (
+        fake.collector.writer.commits,
+        len(events(fake)),
+        len(transport.writes),
+    )
+
+
+def test_what_arrives_during_a_commit_is_the_next_one() -> None:
+    fake = FakeCollector()
+    first = waiting(fake, 3)
+    fake.loop.turn()
+    second = waiting(fake, 4)
+    fake.loop.turn()
+    fake.disk.complete()
+    assert [[200]] * 3 == [statuses(transport.sent) for _, transport in first]
+    assert [b""] * 4 == [transport.sent for _, transport in second]
+    fake.disk.complete()
+    assert [[200]] * 4 == [statuses(transport.sent) for _, transport in second]
+
+
+def test_the_answer_that_closes_waits_for_those_before_it() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http() + http(b"/", headers=[b"Connection: close"]))
+    assert (b"", False) == (transport.sent, transport.has_eof)
+    fake.disk.settle()
+    first, last = read_answers(transport.sent)
+    assert (200, False, 404, True) == (first.status, first.closes, last.status, last.closes)
+    assert transport.has_eof
+
+
+def test_a_bad_request_is_answered_after_the_good_ones_before_it() -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    connection.data_received(http() * 2 + b"\x00\x01\x02" + http())
+    assert b"" == transport.sent
+    fake.disk.settle()
+    assert [200, 200, 400] == statuses(transport.sent)
+    assert [False, False, True] == [answer.closes for answer in read_answers(transport.sent)]
+    assert transport.has_eof
+    assert 2 == len(events(fake))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_mix_of_requests_reads_and_commits_keeps_the_order(seed: int) -> None:
+    choose = random.Random(seed)
+    fake = FakeCollector()
+    peers = [(*fake.connect(), [], []) for _ in range(3)]  # with methods and expected statuses
+    kinds = [(http(), 200), (HEAD, 200), (NOT_FOUND, 404), (NO_KEY, 400), (NO_ID, 400)]
+    data = [b"", b"", b""]
+    for which, (_, _, methods, expected) in enumerate(peers):
+        for _ in range(60):
+            request, status = choose.choice(kinds)
+            data[which] += request
+            methods.append(request.split(b" ")[0])
+            expected.append(status)
+    while any(data):
+        which = choose.randrange(3)
+        size = choose.choice([1, 20, 200, 2000])
+        if data[which]:
+            peers[which][0].data_received(data[which][:size])
+            data[which] = data[which][size:]
+        if choose.random() < 0.4:
+            fake.loop.turn()
+        if fake.disk.is_busy and choose.random() < 0.4:
+            fake.disk.complete()
+    fake.disk.settle()
+    for _, transport, methods, expected in peers:
+        assert expected == statuses(transport.sent, *methods)
+    assert sum(peer[3].count(200) - peer[2].count(b"HEAD") for peer in peers) == len(events(fake))

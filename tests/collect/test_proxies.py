@@ -1,0 +1,210 @@
+"""Whose request it is: the peer's, or what trusted proxies say."""
+
+from __future__ import annotations
+
+import pytest
+
+from pixelfast.collect.proxies import TrustedProxies
+from tests.collect.wire import TRACK, event_of, feed, http
+from tests.fakes import FakeCollector
+
+PROXIES = ["10.0.0.0/8", "127.0.0.1/32", "::1/128", "fd00::/8"]
+PROXY = ("10.0.0.1", 40000)
+
+
+@pytest.mark.parametrize(
+    ("network", "address", "is_trusted"),
+    [
+        ("127.0.0.1/32", "127.0.0.1", True),
+        ("127.0.0.1/32", "127.0.0.2", False),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("10.0.0.0/8", "10.255.255.255", True),
+        ("10.0.0.0/8", "11.0.0.0", False),
+        ("10.1.2.3/8", "10.9.9.9", True),  # bits behind the mask do not matter
+        ("0.0.0.0/0", "203.0.113.9", True),
+        ("0.0.0.0/0", "2001:db8::1", False),
+        ("::/0", "2001:db8::1", True),
+        ("2001:db8::/32", "2001:db8:ffff::1", True),
+        ("2001:db8::/32", "2001:db9::1", False),
+        ("2001:db8::/127", "2001:db8::1", True),
+        ("2001:db8::/127", "2001:db8::2", False),
+        ("10.0.0.0/8", "::ffff:10.1.1.1", True),  # IPv4 at a socket that takes both
+        ("::ffff:10.0.0.0/104", "10.1.1.1", True),
+        ("10.0.0.0/8", "::10.1.1.1", False),
+        ("10.0.0.0/8", "", False),
+        ("10.0.0.0/8", "10.0.0", False),
+        ("10.0.0.0/8", "10.0.0.1.2", False),
+        ("10.0.0.0/8", "proxy", False),
+        ("10.0.0.0/8", "1" * 200, False),
+        ("10.0.0.0/8", "\u0661\u0660.0.0.1", False),
+    ],
+)
+def test_an_address_is_trusted_when_it_is_in_a_network(
+    network: str, address: str, is_trusted: bool
+) -> None:
+    assert is_trusted == TrustedProxies([network]).trusts(address)
+
+
+def test_without_networks_nothing_is_trusted() -> None:
+    assert not TrustedProxies().trusts("127.0.0.1")
+
+
+def test_every_network_of_many_counts() -> None:
+    proxies = TrustedProxies([f"192.0.{number}.0/24" for number in range(200)])
+    assert all(proxies.trusts(f"192.0.{number}.7") for number in range(200))
+    assert not proxies.trusts("192.0.200.7")
+
+
+FORWARDED = [
+    ("203.0.113.7", "203.0.113.7"),
+    ("198.51.100.9, 203.0.113.7", "203.0.113.7"),
+    ("198.51.100.9,203.0.113.7,10.1.2.3", "203.0.113.7"),
+    ("203.0.113.7 , 10.1.2.3\t,  127.0.0.1 ", "203.0.113.7"),
+    ("10.1.2.3, 10.1.2.4", "10.1.2.3"),  # all trusted: the left-most
+    ("203.0.113.7:4711", "203.0.113.7"),
+    ("2001:db8::7", "2001:db8::7"),
+    ("[2001:db8::7]", "2001:db8::7"),
+    ("[2001:db8::7]:4711", "2001:db8::7"),
+    ("2001:0DB8:0:0::0007", "2001:db8::7"),
+    ("::ffff:203.0.113.7", "203.0.113.7"),
+    ("203.0.113.7, ::ffff:10.1.2.3", "203.0.113.7"),
+    ("203.0.113.7, fd00::5", "203.0.113.7"),
+    # What is no address ends the walk: what stands left of it may be anybody's word.
+    ("203.0.113.7, unknown", "10.0.0.1"),
+    ("203.0.113.7, unknown, 10.1.2.3", "10.1.2.3"),
+    ("203.0.113.7,,10.1.2.3", "10.1.2.3"),
+    ("_hidden", "10.0.0.1"),
+    ("", "10.0.0.1"),
+    (",", "10.0.0.1"),
+    ("203.0.113.7,", "10.0.0.1"),
+    (",203.0.113.7", "203.0.113.7"),
+    ("203.0.113.007", "10.0.0.1"),
+    ("203.0.113", "10.0.0.1"),
+    ("3405803783", "10.0.0.1"),
+    ("0x7f.1", "10.0.0.1"),
+    ("[2001:db8::7", "10.0.0.1"),
+    ("2001:db8:::7", "10.0.0.1"),
+    ("fe80::1%eth0", "10.0.0.1"),
+    ("1" * 46, "10.0.0.1"),
+    ("[" + "1" * 46 + "]", "10.0.0.1"),
+    ("1" * 5_000, "10.0.0.1"),
+    ("[]", "10.0.0.1"),
+    (":", "10.0.0.1"),
+    ("0000:0000:0000:0000:0000:ffff:203.000.113.007", "10.0.0.1"),
+    ("0000:0000:0000:0000:0000:0000:203.100.113.107", "::203.100.113.107"),
+]
+
+
+@pytest.mark.parametrize(("forwarded", "client"), FORWARDED)
+def test_the_right_most_untrusted_address_is_the_client(forwarded: str, client: str) -> None:
+    proxies = TrustedProxies(PROXIES)
+    assert client == proxies.client_address("10.0.0.1", forwarded.encode(), None)
+
+
+def test_x_real_ip_counts_where_nothing_was_forwarded() -> None:
+    proxies = TrustedProxies(PROXIES)
+    assert "203.0.113.7" == proxies.client_address("10.0.0.1", None, b" 203.0.113.7 ")
+    assert "198.51.100.9" == proxies.client_address("10.0.0.1", b"198.51.100.9", b"203.0.113.7")
+    assert "10.0.0.1" == proxies.client_address("10.0.0.1", None, b"unknown")
+    assert "10.0.0.1" == proxies.client_address("10.0.0.1", None, b"")
+    assert "10.0.0.1" == proxies.client_address("10.0.0.1", None, None)
+
+
+def test_a_thousand_forwarded_addresses_are_walked() -> None:
+    proxies = TrustedProxies(PROXIES)
+    forwarded = b"203.0.113.7" + b", 10.1.2.3" * 1000
+    assert "203.0.113.7" == proxies.client_address("10.0.0.1", forwarded, None)
+
+
+@pytest.mark.parametrize(
+    "headers", [[], [b"X-Forwarded-For: 203.0.113.7", b"X-Real-IP: 203.0.113.8"]]
+)
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_the_word_of_a_peer_that_is_not_trusted_does_not_count(
+    headers: list[bytes], address: str
+) -> None:
+    fake = FakeCollector(trusted_proxies=PROXIES)
+    event = event_of(fake, http(headers=headers), peer=(address, 40000))
+    assert address == event["request_ip"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "client"),
+    [
+        ([b"X-Forwarded-For: 203.0.113.7"], "203.0.113.7"),
+        ([b"x-forwarded-FOR: 198.51.100.9, 203.0.113.7"], "203.0.113.7"),
+        ([b"X-Forwarded-For: 198.51.100.9", b"X-Forwarded-For: 203.0.113.7"], "203.0.113.7"),
+        ([b"X-Forwarded-For: 203.0.113.7", b"X-Forwarded-For: 10.2.2.2"], "203.0.113.7"),
+        ([b"X-Real-IP: 203.0.113.7"], "203.0.113.7"),
+        ([b"X-Real-IP: 203.0.113.8", b"X-Forwarded-For: 203.0.113.7"], "203.0.113.7"),
+        ([b"X-Forwarded-For: 203.0.113.7", b"X-Real-IP: 203.0.113.8"], "203.0.113.7"),
+        ([b"X-Forwarded-For:"], "10.0.0.1"),
+        ([b"X-Forwarded-For: \xff\xfe"], "10.0.0.1"),
+        ([b"Forwarded: for=203.0.113.7"], "10.0.0.1"),
+        ([b"X-Forwarded-Fox: 203.0.113.7"], "10.0.0.1"),
+        ([], "10.0.0.1"),
+    ],
+)
+def test_request_ip_is_what_a_trusted_peer_says(headers: list[bytes], client: str) -> None:
+    fake = FakeCollector(trusted_proxies=PROXIES)
+    assert client == event_of(fake, http(headers=headers), peer=PROXY)["request_ip"]
+
+
+def test_an_ipv6_peer_is_trusted_too() -> None:
+    fake = FakeCollector(trusted_proxies=PROXIES)
+    request = http(headers=[b"X-Forwarded-For: 203.0.113.7"])
+    peer = ("::1", 40000, 0, 0)
+    assert "203.0.113.7" == event_of(fake, request, peer=peer)["request_ip"]
+
+
+def test_who_may_open_a_unix_socket_is_trusted() -> None:
+    fake = FakeCollector()
+    request = http(headers=[b"X-Forwarded-For: 203.0.113.7"])
+    assert "203.0.113.7" == event_of(fake, request, peer="")["request_ip"]
+    assert "request_ip" not in event_of(fake, http(), peer="")  # no address is known
+
+
+def test_a_peer_without_an_address_is_not_trusted() -> None:
+    """So a TCP connection looks that was reset before it was accepted; its bytes are still read.
+    Only the peer of a Unix socket is a text."""
+    fake = FakeCollector(trusted_proxies=PROXIES)
+    request = http(headers=[b"X-Forwarded-For: 6.6.6.6"])
+    event = event_of(fake, request, peer=None)
+    assert "6.6.6.6" != event.get("request_ip")
+
+
+def test_the_parameter_request_ip_never_counts() -> None:
+    fake = FakeCollector()
+    assert "192.0.2.1" == event_of(fake, http(TRACK + b"&request_ip=9.9.9.9"))["request_ip"]
+
+
+def test_each_request_of_a_connection_has_its_own_client() -> None:
+    fake = FakeCollector(trusted_proxies=PROXIES)
+    requests = [http(headers=[b"X-Forwarded-For: 203.0.113.%d" % n]) for n in range(5)]
+    requests.insert(2, http())
+    connection, _ = fake.connect(PROXY)
+    feed(connection, b"".join(requests), 7)
+    fake.disk.settle()
+    found = [event.split(b'"request_ip":"')[1].rstrip(b'"}') for _, event in fake.disk.events()]
+    expected = [b"203.0.113.0", b"203.0.113.1", b"10.0.0.1", b"203.0.113.2"]
+    assert [*expected, b"203.0.113.3", b"203.0.113.4"] == found
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 1000])
+def test_a_trailer_does_not_say_who_sent_a_request(piece_bytes: int) -> None:
+    """Neither that request nor the next one on the connection, which may be another client's."""
+    fake = FakeCollector(trusted_proxies=PROXIES)
+    trailers = b"X-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 6.6.6.7"
+    with_trailers = http(
+        TRACK,
+        b"POST",
+        [b"Transfer-Encoding: chunked", b"X-Forwarded-For: 203.0.113.7"],
+        b"3\r\nabc\r\n0\r\n" + trailers + b"\r\n\r\n",
+    )
+    connection, _ = fake.connect(PROXY)
+    feed(connection, with_trailers + http(), piece_bytes)
+    fake.disk.settle()
+    first, second = (event for _, event in fake.disk.events())
+    assert b'"request_ip":"203.0.113.7"' in first
+    assert b'"request_ip":"10.0.0.1"' in second
+    assert b"6.6.6" not in first + second

@@ -1,0 +1,178 @@
+"""Routes and methods: which request makes an event, and what the others are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.collect.wire import GIF, PAGE, PIXEL_HEADERS, TRACK, ask, events, http
+from tests.fakes import FakeCollector
+
+
+@pytest.mark.parametrize(("target", "kind"), [(TRACK, "track"), (PAGE, "page")])
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_a_pixel_becomes_one_event(target: bytes, kind: str, method: bytes) -> None:
+    fake = FakeCollector()
+    answer = ask(fake, http(target, method))
+    assert (200, GIF, None) == (answer.status, answer.body, answer.reason)
+    assert [kind] == [event["type"] for event in events(fake)]
+
+
+@pytest.mark.parametrize("target", [TRACK, PAGE])
+def test_head_has_the_headers_of_the_gif_without_its_body_and_makes_no_event(target: bytes) -> None:
+    fake = FakeCollector()
+    fake.collector.tick(1_700_000_000)
+    of_get = ask(fake, http(target))
+    of_head = ask(fake, http(target, b"HEAD"))
+    assert (200, of_get.headers, b"") == (of_head.status, of_head.headers, of_head.body)
+    assert 1 == len(events(fake))  # that of GET
+
+
+@pytest.mark.parametrize("target", [b"/pixel/v1/track", b"/pixel/v1/track?writeKey=wk-who", TRACK])
+def test_head_is_never_refused(target: bytes) -> None:
+    """A mail scanner's HEAD means nothing, so nothing of its query is looked at."""
+    fake = FakeCollector()
+    answer = ask(fake, http(target, b"HEAD"))
+    assert (200, b"", None) == (answer.status, answer.body, answer.reason)
+    fake.loop.turn()
+    assert not fake.disk.is_busy
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ([b"Content-Length: 0"], b""),
+        ([], b""),
+        ([b"Content-Length: 17"], b"userId=other&x=1\n"),
+        ([b"Content-Type: application/json", b"Content-Length: 2"], b"{}"),
+        ([b"Content-Length: 65536"], b"x" * 65536),
+        ([b"Transfer-Encoding: chunked"], b"3\r\nabc\r\n0\r\n\r\n"),
+        ([b"Transfer-Encoding: chunked"], b"0\r\n\r\n"),
+    ],
+    ids=["empty", "none", "form", "json", "64-KiB", "chunked", "chunked-empty"],
+)
+def test_the_body_of_a_post_is_ignored(headers: list[bytes], body: bytes) -> None:
+    fake = FakeCollector()
+    assert 200 == ask(fake, http(TRACK, b"POST", headers, body)).status
+    (event,) = events(fake)
+    assert ("u1", "Opened") == (event["userId"], event["event"])
+    assert "x" not in event
+
+
+def test_a_get_may_have_a_body() -> None:
+    fake = FakeCollector()
+    request = http(TRACK, b"GET", [b"Content-Length: 3"], b"abc")
+    assert 200 == ask(fake, request).status
+    assert 1 == len(events(fake))
+
+
+@pytest.mark.parametrize("target", [TRACK, b"/pixel/v1/page", PAGE])
+def test_options_is_answered_204_without_a_body_or_an_event(target: bytes) -> None:
+    fake = FakeCollector()
+    answer = ask(fake, http(target, b"OPTIONS"))
+    assert (204, b"") == (answer.status, answer.body)
+    assert "Content-Length" not in answer.headers  # RFC 9110 section 8.6
+    assert "Content-Type" not in answer.headers
+    fake.loop.turn()
+    assert not fake.disk.is_busy
+
+
+@pytest.mark.parametrize(
+    "method", [b"PUT", b"DELETE", b"PATCH", b"TRACE", b"PURGE", b"PROPFIND", b"MKCOL", b"SEARCH"]
+)
+def test_any_other_method_is_refused_and_told_which_are_allowed(method: bytes) -> None:
+    fake = FakeCollector()
+    answer = ask(fake, http(TRACK, method))
+    assert (405, GIF, "method") == (answer.status, answer.body, answer.reason)
+    assert "GET, HEAD, POST, OPTIONS" == answer.headers["Allow"]
+    assert PIXEL_HEADERS.items() <= answer.headers.items()
+    assert [] == events(fake)
+
+
+def test_only_405_and_options_speak_of_allowed_methods() -> None:
+    fake = FakeCollector()
+    assert "Allow" not in ask(fake, http(TRACK)).headers
+    assert "Allow" not in ask(fake, http(b"/pixel/v1/track")).headers
+    assert "Allow" not in ask(fake, http(b"/")).headers
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/",
+        b"/pixel",
+        b"/pixel/v1",
+        b"/pixel/v1/",
+        b"/pixel/v1/track/",
+        b"/pixel/v1/tracks",
+        b"/pixel/v1/trac",
+        b"/pixel/v1/pages?writeKey=wk-demo&userId=u",
+        b"/pixel/v1/Track?writeKey=wk-demo&userId=u&event=E",
+        b"//pixel/v1/page?writeKey=wk-demo&userId=u",
+        b"/pixel/v1/page;x?writeKey=wk-demo&userId=u",
+        b"/pixel/v1/%70age?writeKey=wk-demo&userId=u",
+        b"/x?/pixel/v1/page?writeKey=wk-demo&userId=u",
+        b"*",
+        b"/robots.txt/",
+    ],
+)
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS", b"HEAD"])
+def test_any_other_path_is_not_found(target: bytes, method: bytes) -> None:
+    fake = FakeCollector()
+    answer = ask(fake, http(target, method))
+    assert 404 == answer.status
+    assert (method == b"HEAD") == (answer.body == b"")
+    assert [] == events(fake)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_robots_are_kept_out(method: bytes) -> None:
+    answer = ask(FakeCollector(), http(b"/robots.txt", method))
+    assert 200 == answer.status
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    expected = b"User-agent: *\nDisallow: /\n"
+    assert str(len(expected)) == answer.headers["Content-Length"]
+    assert (b"" if method == b"HEAD" else expected) == answer.body
+
+
+@pytest.mark.parametrize("target", [TRACK, b"/robots.txt"])
+@pytest.mark.parametrize("method", [b"PUT", b"POST", b"OPTIONS", b"DELETE"])
+def test_a_method_that_is_refused_is_not_called_allowed(target: bytes, method: bytes) -> None:
+    answer = ask(FakeCollector(), http(target, method))
+    if answer.status == 405:
+        assert method.decode() not in answer.headers["Allow"].split(", ")
+    else:
+        assert answer.status in {200, 204, 404}
+
+
+@pytest.mark.parametrize(
+    "prefix", [b"http://pixel.example", b"HTTPS://pixel.example:8443", b"http://u:p@h"]
+)
+def test_an_absolute_target_is_read_like_its_path(prefix: bytes) -> None:
+    fake = FakeCollector()
+    assert 200 == ask(fake, http(prefix + TRACK)).status
+    assert 200 == ask(fake, http(prefix + b"/robots.txt")).status
+    assert 404 == ask(fake, http(prefix + b"/")).status
+    assert 404 == ask(fake, http(prefix)).status
+    assert ["Opened"] == [event["event"] for event in events(fake)]
+
+
+def test_the_path_of_an_absolute_target_does_not_start_within_its_query() -> None:
+    """`http://host?q` has an empty path (RFC 3986 section 3.2: the authority ends at `?` too)."""
+    fake = FakeCollector()
+    answer = ask(fake, http(b"http://host?x=/pixel/v1/page?writeKey=wk-demo&userId=u"))
+    assert 404 == answer.status
+    assert [] == events(fake)
+
+
+def test_the_query_starts_after_the_first_question_mark() -> None:
+    fake = FakeCollector()
+    assert 200 == ask(fake, http(TRACK + b"?&properties.a?b=c?d")).status
+    (event,) = events(fake)
+    assert ("Opened?", {"a?b": "c?d"}) == (event["event"], event["properties"])
+
+
+def test_a_fragment_is_no_part_of_the_query() -> None:
+    fake = FakeCollector()
+    assert 200 == ask(fake, http(TRACK + b"#&userId=other?x")).status
+    (event,) = events(fake)
+    assert "Opened" == event["event"]

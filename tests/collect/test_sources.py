@@ -1,0 +1,187 @@
+"""Write keys and sources: rotation, expiry, rate limits. The clock moves when a test moves it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pixelfast.collect.sources import RateLimited, Sources
+from pixelfast.config import Source, WriteKey
+from pixelfast.errors import RequestError
+from tests.collect.wire import GIF, PIXEL_HEADERS, TRACK, ask, events, http, read_answers
+from tests.fakes import DEMO, FakeCollector
+
+NOW_MS = 1_700_000_000_000  # where the clock of FakeCollector stands at first
+NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+
+
+def with_key(key: bytes) -> bytes:
+    return http(TRACK.replace(b"wk-demo", key))
+
+
+def limited(rate: float, name: str = "slow") -> Source:
+    return Source(name=name, write_keys=(WriteKey(key=f"wk-{name}"),), rate_limit=rate)
+
+
+def test_every_key_of_a_source_names_it_and_no_key_is_in_the_event() -> None:
+    shop = Source(name="shop", write_keys=(WriteKey(key="wk-new"), WriteKey(key="wk-old")))
+    fake = FakeCollector((DEMO, shop))
+    for key in (b"wk-demo", b"wk-new", b"wk-old"):
+        assert 200 == ask(fake, with_key(key)).status
+    assert ["demo", "shop", "shop"] == [source for source, _ in fake.disk.events()]
+    assert all(b"wk-" not in event for _, event in fake.disk.events())
+    assert [1, 2] == [source.accepted for source in fake.collector.sources.all]
+
+
+def test_a_key_is_decoded_before_it_is_looked_up() -> None:
+    odd = Source(name="odd", write_keys=(WriteKey(key="wk é+&"),))
+    fake = FakeCollector((odd,))
+    assert 200 == ask(fake, with_key(b"wk+%C3%A9%2B%26")).status
+
+
+def test_a_key_expires_at_its_time_and_the_other_goes_on() -> None:
+    old = WriteKey(key="wk-old", expires=NOW + timedelta(seconds=60))
+    fake = FakeCollector((Source(name="shop", write_keys=(WriteKey(key="wk-new"), old)),))
+    fake.clock.advance(59.999)
+    assert 200 == ask(fake, with_key(b"wk-old")).status
+    fake.clock.advance(0.001)
+    answer = ask(fake, with_key(b"wk-old"))
+    assert (401, "expired-write-key", GIF) == (answer.status, answer.reason, answer.body)
+    assert 200 == ask(fake, with_key(b"wk-new")).status
+    assert 2 == len(events(fake))
+
+
+def test_the_expiry_is_a_moment_whatever_its_offset() -> None:
+    there = NOW.astimezone(tz=datetime.fromisoformat("2023-01-01T00:00:00-08:00").tzinfo)
+    key = WriteKey(key="wk-old", expires=there + timedelta(seconds=1))
+    sources = Sources([Source(name="shop", write_keys=(key,))])
+    assert "shop" == sources.check("wk-old", NOW_MS + 999).name
+    with pytest.raises(RequestError, match="expired") as caught:
+        sources.check("wk-old", NOW_MS + 1000)
+    assert 401 == caught.value.status
+
+
+def test_a_disabled_source_is_refused_with_404() -> None:
+    off = Source(name="off", write_keys=(WriteKey(key="wk-off"),), enabled=False)
+    fake = FakeCollector((DEMO, off))
+    answer = ask(fake, with_key(b"wk-off"))
+    assert (404, "source-disabled", GIF) == (answer.status, answer.reason, answer.body)
+    assert PIXEL_HEADERS.items() <= answer.headers.items()
+    assert 200 == ask(fake, with_key(b"wk-demo")).status
+    assert ["demo"] == [source for source, _ in fake.disk.events()]
+
+
+def test_over_its_rate_a_source_is_answered_429_until_time_has_passed() -> None:
+    fake = FakeCollector((limited(2.0),))
+    first, second, third = read_answers(fake.exchange(with_key(b"wk-slow") * 3))
+    assert [200, 200, 429] == [first.status, second.status, third.status]
+    assert ("rate-limited", GIF, "1") == (third.reason, third.body, third.headers["Retry-After"])
+    fake.clock.advance(0.499)
+    assert 429 == ask(fake, with_key(b"wk-slow")).status
+    fake.clock.advance(0.002)
+    assert 200 == ask(fake, with_key(b"wk-slow")).status
+    assert 429 == ask(fake, with_key(b"wk-slow")).status
+    assert 3 == len(events(fake))
+    assert {"rate-limited": 3} == fake.collector.sources.all[0].refused
+
+
+def test_a_429_has_the_cors_headers_with_an_origin() -> None:
+    fake = FakeCollector((limited(1.0),))
+    request = http(TRACK.replace(b"demo", b"slow"), headers=[b"Origin: https://a.example"])
+    _, answer = read_answers(fake.exchange(request * 2))
+    assert (429, "https://a.example") == (
+        answer.status,
+        answer.headers["Access-Control-Allow-Origin"],
+    )
+
+
+def test_who_waits_as_long_as_retry_after_says_is_let_through() -> None:
+    for rate in (0.01, 0.3, 0.5, 1.0, 3.0, 7.0):
+        fake = FakeCollector((limited(rate),))
+        while (answer := ask(fake, with_key(b"wk-slow"))).status == 200:
+            pass
+        text = answer.headers["Retry-After"]
+        assert text.isdigit()
+        assert int(text) >= 1
+        fake.clock.advance(float(text))
+        assert 200 == ask(fake, with_key(b"wk-slow")).status, f"rate {rate}, waited {text} s"
+
+
+def test_a_rate_below_one_a_second_still_lets_one_through() -> None:
+    fake = FakeCollector((limited(0.1),))
+    assert 200 == ask(fake, with_key(b"wk-slow")).status
+    answer = ask(fake, with_key(b"wk-slow"))
+    assert (429, "10") == (answer.status, answer.headers["Retry-After"])
+
+
+def test_a_long_silence_does_not_save_up_more_than_a_second() -> None:
+    fake = FakeCollector((limited(3.0),))
+    for _ in range(2):  # the first hour is before the first request
+        fake.clock.advance(3600.0)
+        answers = read_answers(fake.exchange(with_key(b"wk-slow") * 10))
+        assert [200] * 3 + [429] * 7 == [answer.status for answer in answers]
+
+
+def test_the_rate_over_a_minute_is_the_rate_that_was_set() -> None:
+    sources = Sources([limited(5.0)])
+    passed = 0
+    for tick in range(6000):  # 100 tries a second
+        try:
+            sources.check("wk-slow", NOW_MS, 1000.0 + tick / 100)
+            passed += 1
+        except RateLimited:
+            pass
+    assert 5 * 60 <= passed <= 5 * 61
+
+
+def test_workers_share_a_rate() -> None:
+    sources = Sources([limited(8.0)], workers=4)
+    passed = 0
+    for _ in range(10):
+        try:
+            sources.check("wk-slow", NOW_MS, 1000.0)
+            passed += 1
+        except RateLimited:
+            pass
+    assert 2 == passed
+
+
+def test_one_source_over_its_rate_does_not_slow_another() -> None:
+    fake = FakeCollector((limited(1.0, "slow"), limited(1.0, "other"), DEMO))
+    keys = [b"wk-slow", b"wk-slow", b"wk-other", b"wk-demo", b"wk-demo", b"wk-other"]
+    answers = read_answers(fake.exchange(b"".join(map(with_key, keys))))
+    assert [200, 429, 200, 200, 200, 429] == [answer.status for answer in answers]
+
+
+def test_a_source_without_a_rate_has_no_limit() -> None:
+    sources = Sources([DEMO])
+    for _ in range(10_000):
+        sources.check("wk-demo", NOW_MS, 1000.0)
+
+
+def test_events_of_several_sources_in_one_commit_keep_their_sources() -> None:
+    names = ("a", "b", "c")
+    fake = FakeCollector([Source(name=n, write_keys=(WriteKey(key=f"wk-{n}"),)) for n in names])
+    keys = [b"wk-b", b"wk-a", b"wk-b", b"wk-c", b"wk-a"]
+    requests = [
+        with_key(key).replace(b"Opened", b"%b-%d" % (key, number))
+        for number, key in enumerate(keys)
+    ]
+    answers = read_answers(fake.exchange(b"".join(requests)))
+    assert [200] * 5 == [answer.status for answer in answers]
+    for source, event in fake.disk.events():
+        assert b'"event":"wk-%b-' % source.encode() in event
+    assert sorted(["a", "a", "b", "b", "c"]) == sorted(source for source, _ in fake.disk.events())
+    assert 1 == fake.collector.writer.commits
+
+
+def test_a_rule_of_one_source_does_not_change_another() -> None:
+    text = Source(name="text", write_keys=(WriteKey(key="wk-text"),), numbers=False, booleans=True)
+    fake = FakeCollector((DEMO, text))
+    for key in (b"wk-demo", b"wk-text"):
+        target = TRACK.replace(b"wk-demo", key) + b"&properties.n=1&properties.b=true"
+        assert 200 == ask(fake, http(target)).status
+    assert [{"n": 1, "b": "true"}, {"n": "1", "b": True}] == [
+        event["properties"] for event in events(fake)
+    ]

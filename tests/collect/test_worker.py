@@ -1,0 +1,186 @@
+"""One collector process, whole: sockets, its slot on the disk; nothing is faked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from pixelfast.collect import Worker
+from pixelfast.errors import SpoolLocked
+from pixelfast.spool import DataDir
+from tests.collect.wire import GIF, TRACK, http, read_answers, statuses
+from tests.collect.workers import (
+    CLOSE,
+    Run,
+    ask,
+    client,
+    make_config,
+    read_answer,
+    stored,
+    until,
+    working,
+)
+
+
+def test_a_pixel_over_a_real_socket_is_in_the_spool_when_it_is_answered(
+    run: Run, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with working(tmp_path) as (_, address):
+            sent = await ask(address, http(TRACK.replace(b"demo", b"web"), headers=CLOSE))
+            (answer,) = read_answers(sent)
+            assert (200, GIF) == (answer.status, answer.body)
+            ((source, event),) = stored(tmp_path)  # already, not only after the stop
+            assert ("web", "Opened", "127.0.0.1") == (source, event["event"], event["request_ip"])
+
+    run(main())
+
+
+def test_every_answer_200_has_its_event_in_the_spool_though_the_worker_stops_under_load(
+    run: Run, tmp_path: Path
+) -> None:
+    acked: set[str] = set()
+    asked: set[str] = set()
+
+    async def load(address: Any, name: int, is_enough: asyncio.Event) -> None:
+        number = 0
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            async with client(address) as (reader, writer):
+                while True:
+                    names = [f"{name}-{number + i}" for i in range(1 + name % 5)]
+                    number += len(names)
+                    asked.update(names)
+                    writer.write(
+                        b"".join(http(TRACK.replace(b"u1", each.encode())) for each in names)
+                    )
+                    for each in names:
+                        answer = await read_answer(reader)
+                        assert answer.startswith(b"HTTP/1.1 200 "), answer[:100]
+                        acked.add(each)
+                    if len(acked) > 1500:
+                        is_enough.set()
+
+    async def main() -> None:
+        is_enough = asyncio.Event()
+        async with working(tmp_path) as (worker, address):
+            clients = [asyncio.create_task(load(address, name, is_enough)) for name in range(20)]
+            await is_enough.wait()
+            await worker.stop()
+            await asyncio.gather(*clients)
+            assert set() == worker.connections.open
+
+    run(main())
+    found = [event["userId"] for _, event in stored(tmp_path)]
+    assert len(set(found)) == len(found), "stored twice"
+    assert acked <= set(found), "answered 200 and lost"
+    assert set(found) <= asked, "invented"
+    assert len(acked) > 1500
+    assert len(list((tmp_path / "shards" / "0").glob("*.seg"))) > 1  # several segments were filled
+
+
+def test_a_stop_closes_idle_connections_and_takes_no_new_ones(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with working(tmp_path) as (worker, address), client(address) as (reader, writer):
+            writer.write(http())
+            await read_answer(reader)
+            stopping = asyncio.create_task(worker.stop())
+            assert b"" == await reader.read()
+            writer.close()
+            await stopping
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*address)
+
+    run(main())
+
+
+def test_a_request_under_way_is_answered_before_the_stop(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with working(tmp_path) as (worker, address), client(address) as (reader, writer):
+            writer.write(http() + http()[:40])
+            await read_answer(reader)  # so the part behind it has been read too
+            stopping = asyncio.create_task(worker.stop())
+            await until(lambda: worker.connections.is_draining)
+            writer.write(http()[40:])
+            (answer,) = read_answers(await reader.read())
+            assert (200, True) == (answer.status, answer.closes)
+            writer.close()
+            await stopping
+
+    run(main())
+    assert 2 == len(stored(tmp_path))
+
+
+def test_a_slot_has_one_worker_at_a_time(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelfast.collect.worker._LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("pixelfast.collect.worker._LOCK_RETRY_S", 0.0)
+
+    async def main() -> None:
+        async with working(tmp_path) as (_, address):
+            second = Worker(make_config(tmp_path), DataDir.open(tmp_path), slot=0)
+            with pytest.raises(SpoolLocked, match="slot 0"):
+                await second.start([])
+            assert [200] == statuses(await ask(address, http(headers=CLOSE)))
+
+    run(main())
+
+
+def test_a_worker_can_stop_right_after_its_start(run: Run, tmp_path: Path) -> None:
+    """Its first segment is still being made then."""
+
+    async def main() -> None:
+        for _ in range(3):
+            async with asyncio.timeout(2.0), working(tmp_path):
+                pass
+
+    run(main())
+
+
+def test_the_next_worker_goes_on_in_the_same_slot(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        for number in range(3):
+            async with working(tmp_path) as (_, address):
+                target = TRACK.replace(b"u1", b"u%d" % number)
+                assert [200] == statuses(await ask(address, http(target, headers=CLOSE)))
+
+    run(main())
+    assert ["u0", "u1", "u2"] == [event["userId"] for _, event in stored(tmp_path)]
+
+
+def test_a_worker_ends_connections_whose_time_is_up(run: Run, tmp_path: Path) -> None:
+    """It looks once a second."""
+
+    async def main() -> None:
+        limits = {"idle_timeout_s": 0.01, "header_timeout_s": 0.01}
+        async with (
+            working(tmp_path, **limits) as (_, address),
+            client(address) as (idle, _),
+            client(address) as (slow, writer),
+        ):
+            writer.write(b"GET /")
+            async with asyncio.timeout(5.0):
+                assert b"" == await idle.read()
+                assert [408] == statuses(await slow.read())
+
+    run(main())
+
+
+def test_stats_tell_what_was_done(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with working(tmp_path) as (worker, address):
+            requests = http() * 2 + http(TRACK.replace(b"demo", b"who")) + http(b"/", headers=CLOSE)
+            assert [200, 200, 401, 404] == statuses(await ask(address, requests))
+            stats = worker.stats()
+            assert {200: 2, 401: 1, 404: 1} == stats["answered"]
+            assert {"demo": 2} == stats["accepted"]
+            assert {"": {"unknown-write-key": 1}} == stats["refused"]
+            assert (0, True, 2) == (stats["slot"], stats["is_ready"], stats["stored_events"])
+            assert orjson.loads(orjson.dumps(stats, option=orjson.OPT_NON_STR_KEYS))
+
+    run(main())

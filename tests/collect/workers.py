@@ -1,0 +1,107 @@
+"""Real workers on real sockets, and clients for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pixelfast.collect import Worker
+from pixelfast.config import Config, Server, Source, Spool, WriteKey
+from pixelfast.spool import DataDir, Position, SlotReader
+from tests.fakes import DEMO
+
+PATIENCE_S = 20.0  # before a test that waits for a socket fails
+CLOSE = [b"Connection: close"]
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+def make_config(folder: Path, **server: Any) -> Config:
+    return Config(
+        data_dir=str(folder),
+        sources=(DEMO, Source(name="web", write_keys=(WriteKey(key="wk-web"),))),
+        server=Server(trusted_proxies=(), **server),
+        spool=Spool(segment_bytes=2**17),
+    )
+
+
+@contextlib.asynccontextmanager
+async def working(
+    folder: Path, listening: socket.socket | None = None, **server: Any
+) -> AsyncIterator[tuple[Worker, Any]]:
+    """A worker that has started, and where it listens; stopped in the end. No callback may fail."""
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: failures.append(told))
+    if listening is None:
+        listening = socket.create_server(("127.0.0.1", 0))
+    address = listening.getsockname()
+    worker = Worker(make_config(folder, **server), DataDir.open(folder), slot=0)
+    try:
+        await worker.start([listening])
+        yield worker, address
+        await worker.stop()
+        assert [] == failures
+    finally:
+        listening.close()
+
+
+@contextlib.asynccontextmanager
+async def client(
+    address: Any,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    if isinstance(address, str):
+        reader, writer = await asyncio.open_unix_connection(address)
+    else:
+        reader, writer = await asyncio.open_connection(*address)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    return head + await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r")[0]))
+
+
+async def ask(address: Any, request: bytes) -> bytes:
+    """What a client gets that sends its bytes and reads to the end."""
+    async with client(address) as (reader, writer):
+        writer.write(request)
+        return await reader.read()
+
+
+def stored(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    reader = SlotReader(DataDir.open(folder), 0, Position())
+    found = []
+    while frames := reader.read():
+        for frame in frames:
+            found += [(frame.source, orjson.loads(line)) for line in bytes(frame.body).splitlines()]
+    reader.close()
+    assert 0 == reader.damaged_bytes
+    return found
+
+
+def connect_and_leave(address: Any, data: bytes, *, resets: bool) -> None:
+    """Send, and close or reset the connection before the server has even accepted it."""
+    with socket.create_connection(address) as rude:
+        rude.sendall(data)
+        if resets:
+            at_once = struct.pack("ii", 1, 0)
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the server does in its own time."""
+    async with asyncio.timeout(5.0):
+        while not condition():  # noqa: ASYNC110 - the server has no event that says so
+            await asyncio.sleep(0.001)
