@@ -13,7 +13,7 @@ if [ ! -e "$asan" ]; then
 fi
 
 mkdir -p "$work"
-cp -ru "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$root/README.md" "$work"
+cp -ru "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$root/README.md" "$root/LICENSE" "$work"
 (cd "$root" && find pixelfast -type f ! -name '*.so' ! -name '*.c' ! -path '*__pycache__*' -print0) |
     (cd "$root" && xargs -0 cp -u --parents -t "$work")
 cd "$work"
