@@ -41,7 +41,7 @@ sanitize: $(VENV)/.test ## the tests of the compiled modules under ASan and UBSa
 
 clean: ## remove what was made, but not pixelfast-data
 	rm -rf $(VENV) build dist pixelfast.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find pixelfast tests benchmarks -name '*.so' -delete -o -name '*.c' -delete -o -name '*.html' -delete
+	find pixelfast tests benchmarks -name '*.so' -delete
 	find pixelfast tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.venv:

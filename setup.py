@@ -3,7 +3,7 @@
 Switches by environment, for developers:
     PIXELFAST_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (see `make sanitize`)
     PIXELFAST_TRACE=1      line tracing for coverage and profilers
-    PIXELFAST_ANNOTATE=1   an HTML page beside each module that shows where Python is called
+    PIXELFAST_ANNOTATE=1   an HTML page a module in build/cython: where Python is called
     PIXELFAST_WERROR=1     the C compiler's warnings are errors, as in CI
 """
 
@@ -56,5 +56,10 @@ modules = [
     for path in sorted(Path("pixelfast").rglob("*.pyx"))
 ]
 setup(
-    ext_modules=cythonize(modules, compiler_directives=directives, annotate=switched_on("ANNOTATE"))
+    ext_modules=cythonize(
+        modules,
+        build_dir="build/cython",  # no C beside the sources, none in the wheel
+        compiler_directives=directives,
+        annotate=switched_on("ANNOTATE"),
+    )
 )
