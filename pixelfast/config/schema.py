@@ -140,10 +140,45 @@ class Source(Struct, frozen=True, kw_only=True):
     ] = 0.0
 
 
-class _Batching(Struct, frozen=True, kw_only=True):
-    """What the destinations that send over HTTP have in common."""
+class _Delivery(Struct, frozen=True, kw_only=True):
+    """What all destinations have in common."""
 
     name: Name
+    start: Annotated[
+        Literal["newest", "earliest"],
+        Meta(description="where a new destination begins: at what comes now, or at what is kept"),
+    ] = "newest"
+    events: Annotated[
+        tuple[str, ...],
+        Meta(description='only events of these names, "*" for any text; pages have none'),
+    ] = ()
+    types: Annotated[
+        tuple[Literal["track", "page"], ...], Meta(description="only events of these types")
+    ] = ()
+    required: Annotated[
+        bool, Meta(description="false: its oldest events expire before the spool is full")
+    ] = True
+    max_lag_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="spool that it may be behind; older events expire; 0: no limit",
+            extra={"unit": "B"},
+        ),
+    ] = 0
+    max_dead_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**16,
+            description="dead letters kept; over it the destination is held",
+            extra={"unit": "B"},
+        ),
+    ] = 2**30
+
+
+class _Batching(_Delivery, frozen=True, kw_only=True):
+    """What the destinations that send over HTTP have in common."""
+
     url: Annotated[str, Meta(description="where to send", extra={"kind": "url"})]
     gzip: Annotated[bool, Meta(description="compress request bodies")] = False
     max_age_s: Annotated[
@@ -155,12 +190,17 @@ class _Batching(Struct, frozen=True, kw_only=True):
     connect_timeout_s: Annotated[float, Meta(gt=0, description="making a connection")] = 5.0
     retry_first_s: Annotated[float, Meta(gt=0, description="upper bound of the first wait")] = 0.5
     retry_most_s: Annotated[float, Meta(gt=0, description="upper bound of every later wait")] = 60.0
+    retry_for_s: Annotated[
+        float, Meta(gt=0, description="events older than this become dead letters when a try fails")
+    ] = 259_200.0
+    concurrency: Annotated[
+        int, Meta(ge=1, le=64, description="requests under way at once, at the most")
+    ] = 64
 
 
-class FileDestination(Struct, frozen=True, kw_only=True, tag_field="type", tag="file"):
+class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", tag="file"):
     """Newline-delimited JSON in files that are rotated by size and age."""
 
-    name: Name
     path: Annotated[str, Meta(description='a folder; "": <data_dir>/events/<name>')] = ""
     rotate_bytes: Annotated[
         int, Meta(ge=1024, description="a file is closed at this size", extra={"unit": "B"})

@@ -2,7 +2,8 @@
 
 `batches`       cuts batches from the spool's NDJSON, without parsing events
 `store`         a destination's cursors in SQLite
-`retry`         what an answer means, and the wait before the next try
+`outcomes`      what may become of a send
+`retry`         the wait before the next try
 `destinations`  one module for each kind of destination
 `threads`       a thread of one's own, for calls that wait for a disk
 `engine`        a runner for each destination; gives back the spool's room

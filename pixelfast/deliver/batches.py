@@ -28,12 +28,18 @@ class Limits:
 class Batch:
     """Events of one send, and where each slot's reading goes on once they are delivered."""
 
+    id: str = ""  # the same on every try, and so are the bytes
+    attempt: int = 1
     pieces: list[memoryview] = field(default_factory=list)  # NDJSON, whole events
     events: int = 0
     size_bytes: int = 0
     oldest_ms: int = 0  # when the first event of its oldest frame was received
     after: dict[int, Position] = field(default_factory=dict)
     skipped: int = 0  # events of sources that the destination does not take
+
+    def event_ids(self) -> list[str]:
+        """Each event's own id for destinations that take one at a time; stable as the batch's."""
+        return [f"{self.id}.{n}" for n in range(self.events)]
 
     def ndjson(self) -> bytes:
         """One event a line, the last line feed with it."""

@@ -15,7 +15,8 @@ import structlog
 from pixelfast.config import Config, Destination
 from pixelfast.deliver.batches import Batch, Cutter
 from pixelfast.deliver.destinations import Sender, make_sender
-from pixelfast.deliver.retry import Accepted, Backoff
+from pixelfast.deliver.outcomes import Accepted
+from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.store import Store
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.errors import SpoolLocked

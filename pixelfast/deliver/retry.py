@@ -1,34 +1,15 @@
-"""What a destination's answer means, and how long to wait before the next try."""
+"""How long to wait before the next try."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["Accepted", "Backoff", "Outcome", "Retry", "parse_retry_after"]
+__all__ = ["Backoff", "parse_retry_after"]
 
 _LONGEST_RETRY_AFTER_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The destination has the batch. `memory` is kept with the cursors, for the next start."""
-
-    memory: dict[str, object] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """The destination does not have the batch, as far as we know: send it again."""
-
-    reason: str
-    after_s: float = 0.0  # at least this long from now
-
-
-Outcome = Accepted | Retry
 
 
 class Backoff:

@@ -16,7 +16,7 @@ from pixelfast.deliver import engine as engine_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.engine import Engine, Runner
-from pixelfast.deliver.retry import Accepted, Outcome
+from pixelfast.deliver.outcomes import Accepted, Outcome
 from pixelfast.spool import DataDir, Position
 from tests.deliver.running import WAIT_S, until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.destinations.http import HttpSender, Timeouts
-from pixelfast.deliver.retry import Outcome
+from pixelfast.deliver.outcomes import Outcome
 from tests.deliver.spools import batch_of, event
 from tests.fake_destination import FakeDestination, Script
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from pixelfast.config import Config
 from pixelfast.deliver import engine as engine_module
 from pixelfast.deliver.engine import Engine
-from pixelfast.deliver.retry import Retry
+from pixelfast.deliver.outcomes import Retry
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (
     FakeSender,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixelfast.deliver import engine as engine_module
-from pixelfast.deliver.retry import Retry
+from pixelfast.deliver.outcomes import Retry
 from pixelfast.spool import DataDir, Position, remove_read_segments
 from tests.deliver.runners import FakeSender, cursors_on_disk, make_engine, running, source
 from tests.deliver.running import run, until

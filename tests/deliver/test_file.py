@@ -10,7 +10,7 @@ import pytest
 
 from pixelfast.deliver.destinations import file as file_module
 from pixelfast.deliver.destinations.file import FileSender
-from pixelfast.deliver.retry import Accepted
+from pixelfast.deliver.outcomes import Accepted
 from pixelfast.errors import DestinationError
 from tests.deliver.running import run
 from tests.deliver.spools import batch_of, event, files_in, ndjson, numbers_in

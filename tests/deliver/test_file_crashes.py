@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from pixelfast.deliver.destinations.file import FileSender
-from pixelfast.deliver.retry import Accepted
+from pixelfast.deliver.outcomes import Accepted
 from tests.deliver.running import run
 from tests.deliver.spools import batch_of, event, files_in, ndjson, numbers_in
 

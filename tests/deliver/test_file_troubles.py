@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pixelfast.deliver.destinations.file import FileSender
-from pixelfast.deliver.retry import Accepted, Outcome, Retry
+from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
 from tests.deliver.running import run
 from tests.deliver.spools import batch_of, event, files_in, ndjson, numbers_in
 from tests.deliver.test_file_crashes import NEVER, opened, send, watched_syncs
@@ -26,7 +26,7 @@ FULL_DISK = """
 import asyncio, resource, signal, sys
 from pathlib import Path
 from pixelfast.deliver.destinations.file import FileSender
-from pixelfast.deliver.retry import Accepted, Retry
+from pixelfast.deliver.outcomes import Accepted, Retry
 from tests.deliver.spools import batch_of, event, ndjson
 
 folder = Path(sys.argv[1])

@@ -15,7 +15,7 @@ from pixelfast import __version__
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.retry import Accepted
+from pixelfast.deliver.outcomes import Accepted
 from tests.deliver.running import run
 from tests.deliver.senders import destination_and_sender, send, using
 from tests.deliver.spools import batch_of, event

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.retry import Accepted, Retry
+from pixelfast.deliver.outcomes import Accepted, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
 from tests.fake_destination import Answer, FakeDestination

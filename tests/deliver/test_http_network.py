@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from pixelfast.deliver.destinations.http import HttpSender, Timeouts
-from pixelfast.deliver.retry import Accepted, Retry
+from pixelfast.deliver.outcomes import Accepted, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
 from tests.deliver.spools import batch_of, event

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.retry import Accepted, Outcome, Retry
+from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import destination_and_sender, send
 from tests.deliver.spools import batch_of, event

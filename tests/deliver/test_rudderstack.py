@@ -11,7 +11,7 @@ import pytest
 from pixelfast.config import RudderstackDestination
 from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.destinations.rudderstack import rudderstack_sender
-from pixelfast.deliver.retry import Accepted, Retry
+from pixelfast.deliver.outcomes import Accepted, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import using
 from tests.deliver.spools import batch_of, event

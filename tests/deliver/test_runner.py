@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from pixelfast.deliver import engine as engine_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.engine import Runner
-from pixelfast.deliver.retry import Accepted, Backoff, Retry
+from pixelfast.deliver.outcomes import Accepted, Retry
+from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.store import Store
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.retry import Outcome
+from pixelfast.deliver.outcomes import Outcome
 
 __all__ = ["Sender"]
 

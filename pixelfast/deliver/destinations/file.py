@@ -23,7 +23,7 @@ import structlog
 
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.base import Sender
-from pixelfast.deliver.retry import Accepted, Outcome, Retry
+from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
 from pixelfast.errors import DestinationError
 from pixelfast.spool.datadir import sync_directory
 

@@ -15,7 +15,8 @@ from pixelfast import __version__
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.base import Sender
-from pixelfast.deliver.retry import Accepted, Outcome, Retry, parse_retry_after
+from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
+from pixelfast.deliver.retry import parse_retry_after
 
 __all__ = ["HttpSender", "Timeouts"]
 

@@ -1,0 +1,65 @@
+"""What became of a send: what the engine is told by every kind of destination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Accepted", "Held", "Outcome", "Partial", "Refused", "Retry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The destination has the batch. `memory` is kept with the cursors, for the next start."""
+
+    memory: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The destination does not have the batch, as far as we know: send it again.
+
+    Network faults, time limits, 408, 425, 429, and 5xx that may pass.
+    """
+
+    reason: str
+    after_s: float = 0.0  # at least this long from now
+    status: int = 0  # of HTTP; 0: none came
+    answer: bytes = b""  # the beginning of its body
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The destination does not want these events, and will not tomorrow: 400, 413, 422.
+
+    A batch is halved down to the events that are to blame.
+    """
+
+    reason: str
+    status: int = 0
+    answer: bytes = b""
+    is_too_large: bool = False  # 413: batches get smaller, too
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Something is wrong with the settings, not with the events: 401, 403, 404, 3xx and the like.
+
+    Nothing is thrown away; the destination is tried again slowly. `is_final`: not before the next
+    start (410: the destination has asked not to be sent anything any more).
+    """
+
+    reason: str
+    status: int = 0
+    answer: bytes = b""
+    is_final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The destination has the batch but for some events, by their index in it, counted from 0."""
+
+    failed: Mapping[int, Refused | Retry] = field(default_factory=dict)
+
+
+Outcome = Accepted | Retry | Refused | Held | Partial
