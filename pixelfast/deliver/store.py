@@ -1,65 +1,82 @@
-"""A destination's cursors, on the disk before anything relies on them.
-
-SQLite with a rollback journal (`journal_mode=TRUNCATE`, `synchronous=FULL`) and one connection:
-versions 3.7.0 to 3.51.2 can corrupt a database in WAL mode, and distributions ship some of them.
-"""
+"""A destination's cursors, plans and totals, on the disk before anything relies on them."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
-import time
+import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from pixelfast.deliver.database import open_database
+from pixelfast.deliver.plans import Plan
 from pixelfast.spool import Position
-from pixelfast.spool.datadir import sync_directory
+from pixelfast.spool.datadir import make_directory, sync_directory
 
-__all__ = ["Store"]
+__all__ = ["Changes", "Store", "register"]
 
 _log = structlog.get_logger("deliver")
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE cursor (slot INTEGER PRIMARY KEY, segment INTEGER NOT NULL,
                      "offset" INTEGER NOT NULL, skip INTEGER NOT NULL) STRICT;
+CREATE TABLE plan (id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE memory (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 """
 
 
+@dataclass(slots=True)
+class Changes:
+    """What is to be written in one transaction.
+
+    Attributes:
+        after: where cutting goes on, slot by slot: behind all that is planned or not wanted.
+        planned: plans that are new.
+        ended: ids of plans that have come to their end.
+        memory: what the destination asked to remember; None: as it was.
+        counted: to be added to the totals.
+    """
+
+    after: dict[int, Position] = field(default_factory=dict)
+    planned: list[Plan] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    memory: dict[str, object] | None = None
+    counted: dict[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.after or self.planned or self.ended or self.counted)
+
+    def count(self, name: str, events: int) -> None:
+        if events:
+            self.counted[name] = self.counted.get(name, 0) + events
+
+
 class Store:
-    """One destination's `state.db`: where each slot's reading goes on, and what it remembers.
+    """One destination's `state.db`.
+
+    A damaged one is set aside and a new one begun: its destination gets again what the spool still
+    holds, which delivery at least once allows and losing events does not.
 
     Every method blocks for the disk; one thread at a time may call.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the database, made where it is missing.
-
-        A damaged one is set aside and a new one begun: its destination gets again what the spool
-        still holds, which delivery at least once allows and losing events does not.
-        """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = _open(path)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if not _is_damage(error, path):
-                raise
-            aside = path.with_name(f"{path.name}.damaged-{time.time_ns() // 1_000_000}")
-            _log.error("state_damaged", path=str(path), error=str(error), set_aside=aside.name)
-            path.replace(aside)
-            with contextlib.suppress(FileNotFoundError):
-                path.with_name(f"{path.name}-journal").unlink()
-            sync_directory(path.parent)
-            self._db = _open(path)
+        self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all)
 
     def cursors(self) -> dict[int, Position]:
-        """Where each slot's reading goes on."""
+        """Where cutting goes on."""
         rows = self._db.execute('SELECT slot, segment, "offset", skip FROM cursor')
         return {slot: Position(segment, offset, skip) for slot, segment, offset, skip in rows}
+
+    def plans(self) -> list[Plan]:
+        """The plans that have not come to their end, in their order."""
+        return _plans(self._db)
 
     def memory(self) -> dict[str, object]:
         """What the destination asked to remember with its last batch."""
@@ -74,88 +91,75 @@ class Store:
         """Totals since the database was made."""
         return dict(self._db.execute("SELECT name, value FROM counter"))
 
-    def commit(
-        self,
-        after: dict[int, Position],
-        memory: dict[str, object] | None = None,
-        counted: dict[str, int] | None = None,
-    ) -> None:
-        """Move cursors, replace the memory and add to the totals, all of it or nothing."""
+    def commit(self, changes: Changes) -> None:
+        """Write all of it or nothing."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
                 "INSERT INTO cursor VALUES (?, ?, ?, ?) ON CONFLICT (slot) DO UPDATE SET "
                 'segment = excluded.segment, "offset" = excluded."offset", skip = excluded.skip',
-                [(slot, *position) for slot, position in after.items()],
+                [(slot, *position) for slot, position in changes.after.items()],
             )
-            if memory is not None:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO plan VALUES (?, ?)",
+                [(plan.id, msgspec.json.encode(plan)) for plan in changes.planned],
+            )
+            self._db.executemany(
+                "DELETE FROM plan WHERE id = ?", [(identity,) for identity in changes.ended]
+            )
+            if changes.memory is not None:
                 self._db.execute(
                     "INSERT OR REPLACE INTO memory VALUES ('destination', ?)",
-                    (msgspec.json.encode(memory),),
+                    (msgspec.json.encode(changes.memory),),
                 )
             self._db.executemany(
                 "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) "
                 "DO UPDATE SET value = value + excluded.value",
-                list((counted or {}).items()),
+                list(changes.counted.items()),
             )
 
     def close(self) -> None:
         self._db.close()
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+def register(path: Path, cursors: dict[int, Position]) -> None:
+    """Make the state of a destination that is new: its reading begins at `cursors`.
+
+    Whole or not at all, and only once: a state that is there stays as it is. A folder without one
+    is no new destination but one that lost its state; that begins at the earliest event.
+    """
+    folder = path.parent
+    if folder.exists():
+        return
+    make_directory(folder.parent)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    temporary.mkdir()
     try:
-        db.execute("PRAGMA journal_mode = TRUNCATE")
-        db.execute("PRAGMA synchronous = FULL")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            raise _Damaged(f"schema version {version}, this program reads {_SCHEMA_VERSION}")
-        if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-            raise _Damaged("the database is damaged")
-        _check_tables(db)
-    except BaseException:
-        db.close()
-        raise
-    return db
+        store = Store(temporary / path.name)
+        store.commit(Changes(after=cursors, counted={"registered": 1}))
+        store.close()
+        sync_directory(temporary)
+        with contextlib.suppress(OSError):  # somebody else was faster
+            os.rename(temporary, folder)  # noqa: PTH104 - fails on a folder that is not empty
+        sync_directory(folder.parent)
+    finally:
+        if temporary.exists():
+            for each in temporary.iterdir():
+                each.unlink()
+            temporary.rmdir()
 
 
-class _Damaged(sqlite3.DatabaseError):
-    """Found by us, not by SQLite."""
+def _plans(db: sqlite3.Connection) -> list[Plan]:
+    rows = db.execute("SELECT body FROM plan")
+    found = [msgspec.json.decode(body, type=Plan) for (body,) in rows]
+    return sorted(found, key=lambda plan: plan.order)
 
 
-def _check_tables(db: sqlite3.Connection) -> None:
-    """Read everything once: what can't be read now would end delivery later."""
-    for statement in (
+def _read_all(db: sqlite3.Connection) -> None:
+    for query in (
         'SELECT slot + 0, segment + 0, "offset" + 0, skip + 0 FROM cursor',
         "SELECT name, value FROM memory",
         "SELECT name, value + 0 FROM counter",
     ):
-        try:
-            db.execute(statement).fetchall()
-        except sqlite3.OperationalError as error:
-            if _code(error) == sqlite3.SQLITE_ERROR:  # no such table or column
-                raise _Damaged(str(error)) from error
-            raise
-
-
-def _code(error: sqlite3.Error) -> int | None:
-    return getattr(error, "sqlite_errorcode", None)
-
-
-def _is_damage(error: Exception, path: Path) -> bool:
-    """Whether the file is bad, or only can't be used now: locked, no room, no file descriptor."""
-    if not isinstance(error, sqlite3.OperationalError):
-        return True
-    if _code(error) is None:  # the module's own: a text in it is no UTF-8
-        return True
-    if _code(error) != sqlite3.SQLITE_READONLY:
-        return False
-    # Bytes 18 and 19 are the versions that may write and read the file; above 2 SQLite refuses.
-    with path.open("rb") as file:
-        header = file.read(20)
-    return len(header) == 20 and max(header[18], header[19]) > 2
+        db.execute(query).fetchall()
+    _plans(db)

@@ -1,0 +1,95 @@
+"""What a destination's answers say about the destination: may it be sent to, how much, how large."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from pixelfast.deliver.breaker import Breaker
+from pixelfast.deliver.concurrency import Concurrency
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.retry import Backoff
+
+__all__ = ["Health"]
+
+_HELD_S = 60.0
+
+
+class Health:
+    """Keeps the breaker and the concurrency of one destination, and tells the log of changes.
+
+    `on_too_large` is called with the bytes of a batch that was refused for its size.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backoff: Backoff,
+        concurrency: int,
+        on_too_large: Callable[[int], None],
+    ) -> None:
+        self.breaker = Breaker(backoff, _HELD_S)
+        self.concurrency = Concurrency(concurrency)
+        self.failures = 0  # not counted yet
+        self._on_too_large = on_too_large
+        self._log = structlog.get_logger("deliver").bind(destination=name)
+
+    def note(
+        self, outcome: Outcome, size_bytes: int, events: int, began_s: float, under_way: int
+    ) -> float:
+        """Take notice of an answer; returns until when its batch is not sent again."""
+        now_s = time.monotonic()
+        if isinstance(outcome, Accepted):
+            self.concurrency.succeeded(began_s, now_s, under_way)
+            self._succeeded()
+        elif isinstance(outcome, Retry):
+            return now_s + self._failed(outcome, began_s, now_s)
+        elif isinstance(outcome, Partial):
+            retries = [each for each in outcome.failed.values() if isinstance(each, Retry)]
+            if len(retries) == events:
+                return now_s + self._failed(retries[0], began_s, now_s)
+            self._succeeded()
+            if retries:
+                self.failures += 1
+                return now_s + max(1.0, *(each.after_s for each in retries))
+        elif isinstance(outcome, Refused):
+            if outcome.is_too_large:
+                self._on_too_large(size_bytes)
+            if self.breaker.state != "held":
+                self._succeeded()  # it answers; it is these events that it does not want
+        return 0.0
+
+    def hold(self, reason: str, outcome: Outcome) -> None:
+        """Something is wrong that no event is to blame for: try again slowly, and say so."""
+        is_final = isinstance(outcome, Held) and outcome.is_final
+        if reason != self.breaker.reason:
+            self._log.error(
+                "destination_disabled" if is_final else "destination_held",
+                reason=reason,
+                answer=getattr(outcome, "answer", b"")[:200].decode("utf-8", "replace"),
+                next_try_s=None if is_final else _HELD_S,
+            )
+        self.breaker.hold(reason, time.monotonic(), is_final=is_final)
+        self.failures += 1
+
+    def _failed(self, outcome: Retry, began_s: float, now_s: float) -> float:
+        """Say the first failure in a row, and each new reason; not every try of a long night."""
+        is_news = outcome.reason != self.breaker.reason
+        self.failures += 1
+        self.concurrency.failed(began_s, now_s)
+        wait_s = self.breaker.failed(outcome.reason, began_s, now_s, outcome.after_s)
+        if is_news:
+            self._log.warning(
+                "delivery_failed",
+                reason=outcome.reason,
+                next_try_s=round(wait_s, 1),
+                failures=self.breaker.failures,
+            )
+        return wait_s
+
+    def _succeeded(self) -> None:
+        if self.breaker.reason:
+            self._log.info("destination_is_back", failures=self.breaker.failures)
+        self.breaker.succeeded()

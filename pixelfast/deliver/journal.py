@@ -1,0 +1,322 @@
+"""What is on the disk of a destination, and what is on its way there.
+
+Changes gather and are written together: plans at most 20 times a second, what has ended after
+200 ms or 64 batches. A batch may be sent once its plan is written; a dead letter is written before
+the plan that it was of goes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from pixelfast.deliver.batches import Batch, Cut, Cutter
+from pixelfast.deliver.dead import DeadLetters
+from pixelfast.deliver.outcomes import Refused, Retry
+from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.settlement import DeadLetter, Settlement
+from pixelfast.deliver.store import Changes, Store
+from pixelfast.deliver.threads import OwnThread
+from pixelfast.spool import DataDir, Position
+
+__all__ = ["Journal", "Planned"]
+
+_PLANS_S = 0.05
+_ENDS_S = 0.2
+_MOST_ENDS = 64
+
+
+@dataclass(slots=True)
+class Planned:
+    """A plan that is on the disk, or about to be."""
+
+    plan: Plan
+    batch: Batch
+    not_before_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Writing:
+    """All that one write holds."""
+
+    changes: Changes = field(default_factory=Changes)
+    planned: list[Planned] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    replayed: list[int] = field(default_factory=list)
+    refused_again: dict[int, Refused | Retry] = field(default_factory=dict)
+
+
+class Journal:
+    """A destination's state; everything that waits for the disk is done in its thread.
+
+    Attributes:
+        cursors: where cutting goes on, as it stands on the disk.
+        counted: totals since the destination was registered, as they stand on the disk.
+        memory: what the destination asked to remember.
+        planned_events: events of plans that have not come to their end.
+        waiting_bytes: what they take in memory.
+        dead_bytes: what dead letters take on the disk.
+    """
+
+    def __init__(
+        self, name: str, data: DataDir, thread: OwnThread, rouse: Callable[[], None]
+    ) -> None:
+        self.cursors: dict[int, Position] = {}
+        self.counted: dict[str, int] = {}
+        self.memory: dict[str, object] = {}
+        self.planned_events = 0
+        self.waiting_bytes = 0
+        self.dead_bytes = 0
+        self._data = data
+        self._thread = thread
+        self._rouse = rouse
+        self._folder = data.destination_dir(name)
+        self._dead_path = data.dead_dir(name) / "dead.db"
+        self._log = structlog.get_logger("deliver").bind(destination=name)
+        self._store: Store | None = None
+        self._dead: DeadLetters | None = None
+        self._sequence = 0
+        self._next = _Writing()
+        self._written: list[Planned] = []
+        self._pins: dict[str, Plan] = {}  # plans on the disk
+        self._write: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._written_s = float("-inf")
+        self._changed_s = 0.0
+        self._seen: dict[str, int] = {}  # what was counted already of the readers' totals
+
+    async def open(self) -> list[Plan]:
+        """Read the state; returns the plans that the last run left, in their order."""
+        return await self._thread.run(self._open)
+
+    def _open(self) -> list[Plan]:
+        self._store = Store(self._folder / "state.db")
+        self.cursors = self._store.cursors()
+        self.counted = self._store.counters()
+        self.memory = self._store.memory()
+        plans = self._store.plans()
+        self._pins = {plan.id: plan for plan in plans}
+        self.planned_events = sum(plan.events for plan in plans)
+        self.waiting_bytes = sum(plan.size_bytes for plan in plans)
+        self._sequence = max((plan.sequence for plan in plans), default=0) + 1
+        if self._dead_path.exists():
+            self._open_dead().give_back(each for plan in plans for each in plan.letters or ())
+        return plans
+
+    def _open_dead(self) -> DeadLetters:
+        if self._dead is None:
+            self._dead = DeadLetters(self._dead_path)
+            self.dead_bytes = self._dead.size_bytes()
+        return self._dead
+
+    async def close(self) -> None:
+        for task in (self._write, self._looking):
+            if task is not None:
+                with contextlib.suppress(Exception):
+                    await task
+        await self._thread.run(self._close)
+
+    def _close(self) -> None:
+        for each in (self._store, self._dead):
+            if each is not None:
+                each.close()
+
+    # --- what is to be written ---------------------------------------------------------------
+
+    @property
+    def fresh(self) -> list[Planned]:
+        """Plans that are not on the disk yet."""
+        return self._next.planned
+
+    @property
+    def has_fresh(self) -> bool:
+        return bool(self._next.planned or self._written or self._write or self._looking)
+
+    @property
+    def due_s(self) -> float:
+        """When the next write begins; infinity where there is nothing to write, or one under way."""
+        changes = self._next.changes
+        if self._write is not None or not changes:
+            return float("inf")
+        if changes.planned or len(changes.ended) >= _MOST_ENDS:
+            return self._written_s + _PLANS_S
+        return max(self._changed_s + _ENDS_S, self._written_s + _PLANS_S)
+
+    def plan(self, cut: Cut, selection: Selection, cutter: Cutter) -> None:
+        """Plan what was cut, or only go past it where nothing in it is taken."""
+        changes = self._changing()
+        changes.after |= cut.after
+        changes.count("filtered", cut.filtered)
+        for name, total in (
+            ("missing", cutter.missing_events),
+            ("repeated", cutter.repeated_events),
+        ):
+            changes.count(name, total - self._seen.get(name, 0))
+            self._seen[name] = total
+        if cut.events:
+            self._add(*Plan.of_cut(cut, self._sequence, selection))
+            self._sequence += 1
+
+    def settle(self, plan: Plan, settlement: Settlement, not_before_s: float = 0.0) -> None:
+        """A plan has come to its end, and what takes its place begins."""
+        changes = self._changing()
+        self._end(plan)
+        for part, batch in settlement.parts:
+            self._add(part, batch, not_before_s)
+        self._next.letters += settlement.letters
+        self._next.replayed += settlement.replayed
+        self._next.refused_again |= settlement.refused_again
+        if settlement.memory is not None:
+            changes.memory = settlement.memory
+        for name, events in settlement.counted.items():
+            changes.count(name, events)
+        if settlement.replayed or plan.letters is None:
+            changes.count("batches", 1)
+
+    def expire(self, plan: Plan) -> None:
+        """A plan is given up: its destination may miss events."""
+        self._end(plan)
+        self.count("expired", plan.events)
+
+    def skip(self, passed: dict[int, int], cutter: Cutter) -> None:
+        """Events, by slot, that were passed by unread: its destination may miss them, too."""
+        self._changing().after |= {slot: cutter.cursors[slot] for slot in passed}
+        self.count("expired", sum(passed.values()))
+
+    def count(self, name: str, events: int) -> None:
+        if events:
+            self._changing().count(name, events)
+
+    def _changing(self) -> Changes:
+        if not self._next.changes:
+            self._changed_s = time.monotonic()
+        return self._next.changes
+
+    def _add(self, plan: Plan, batch: Batch, not_before_s: float = 0.0) -> None:
+        self._next.changes.planned.append(plan)
+        self._next.planned.append(Planned(plan, batch, not_before_s))
+        self.planned_events += plan.events
+        self.waiting_bytes += plan.size_bytes
+
+    def _end(self, plan: Plan) -> None:
+        self._changing().ended.append(plan.id)
+        self.planned_events -= plan.events
+        self.waiting_bytes -= plan.size_bytes
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def write_when_due(self, now_s: float, *, at_once: bool = False) -> None:
+        """Begin a write in the thread, one at a time."""
+        if self._write is None and self._next.changes and (at_once or now_s >= self.due_s):
+            writing, self._next = self._next, _Writing()
+            self._write = asyncio.ensure_future(self._write_all(writing))
+            self._write.add_done_callback(lambda _: self._rouse())
+
+    async def _write_all(self, writing: _Writing) -> None:
+        await self._thread.run(self._commit, writing)
+        changes = writing.changes
+        self._written_s = time.monotonic()
+        self._written += writing.planned
+        self._pins |= {plan.id: plan for plan in changes.planned}
+        for identity in changes.ended:
+            self._pins.pop(identity, None)
+        self.cursors |= changes.after
+        for name, events in changes.counted.items():
+            self.counted[name] = self.counted.get(name, 0) + events
+
+    def _commit(self, writing: _Writing) -> None:
+        assert self._store is not None
+        if writing.letters:
+            self._open_dead().add(writing.letters)
+        if writing.replayed:
+            self._open_dead().remove(writing.replayed)
+        for each, outcome in writing.refused_again.items():
+            self._open_dead().refuse_again(each, outcome.status, outcome.reason, outcome.answer)
+        self._store.commit(writing.changes)
+        if self._dead is not None:
+            self.dead_bytes = self._dead.size_bytes()
+
+    def check(self) -> None:
+        """Pass on what went wrong in a write or a look for letters."""
+        if self._write is not None and self._write.done():
+            task, self._write = self._write, None
+            task.result()
+        if self._looking is not None and self._looking.done():
+            task, self._looking = self._looking, None
+            task.result()
+
+    def take_planned(self) -> list[Planned]:
+        """The plans that have been written since, and may be sent."""
+        written, self._written = self._written, []
+        return written
+
+    async def flush(self) -> None:
+        """Write all there is."""
+        while self._write is not None or self._next.changes:
+            self.write_when_due(0.0, at_once=True)
+            if self._write is not None:
+                await asyncio.wait({self._write})
+            self.check()
+
+    # --- dead letters, and plans of the last run ---------------------------------------------
+
+    def look_for_replay(self, most: int) -> None:
+        """Plan dead letters that somebody wants to be sent again."""
+        if self._looking is None and (self._dead is not None or self._dead_path.exists()):
+            self._looking = asyncio.ensure_future(self._look_for_replay(most))
+            self._looking.add_done_callback(lambda _: self._rouse())
+
+    async def _look_for_replay(self, most: int) -> None:
+        letters = await self._thread.run(lambda: self._open_dead().take_for_replay(most))
+        if letters:
+            self._log.info("dead_letters_sent_again", events=len(letters))
+            self._changing()
+            self._add(*Plan.of_letters(letters, self._sequence))
+            self._sequence += 1
+
+    async def read_back(self, plan: Plan) -> Batch | None:
+        """The batch of a plan of an earlier run.
+
+        None where it can't be made again as it was: then what is left of it is planned anew.
+        """
+        batch = await self._thread.run(self._read_back, plan)
+        if batch is not None:
+            return batch
+        remade = None
+        if plan.letters is None:
+            remade = await self._thread.run(plan.remake, self._data)
+        self._end(plan)
+        left = 0
+        if remade is not None:
+            left = remade[0].events
+            self._add(*remade)
+        if plan.letters is not None:
+            self._changing().count("delivered", plan.events)  # they had arrived: else they were here
+            self._changing().count("dead", -plan.events)
+        else:
+            self._log.error("batch_changed", batch=plan.id, events=plan.events, left=left)
+            self._changing().count("missing", plan.events - left)
+        return None
+
+    def _read_back(self, plan: Plan) -> Batch | None:
+        if plan.letters is None:
+            return plan.read_back(self._data)
+        letters = self._open_dead().letters(plan.letters)
+        pieces = [memoryview(each.event + b"\n") for each in letters]
+        return plan.batch(pieces) if len(letters) == len(plan.letters) else None
+
+    # --- figures -----------------------------------------------------------------------------
+
+    def low_water(self) -> dict[int, Position]:
+        """What lies before it is needed no more, slot by slot."""
+        low = dict(self.cursors)
+        for plan in self._pins.values():
+            for each in plan.ranges:
+                low[each.slot] = min(each.start, low.get(each.slot, each.start))
+        return low

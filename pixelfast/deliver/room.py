@@ -1,0 +1,157 @@
+"""The spool's room: what is read is removed; what is too much expires, oldest first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import structlog
+
+from pixelfast.config import Config
+from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.store import Store
+from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
+from pixelfast.spool.format import segment_name
+
+__all__ = ["Room"]
+
+_FORGOTTEN_S = 86_400.0  # how long a destination that was taken out of the settings holds its events
+_FULL_SHARE = 0.9  # of max_bytes: where the oldest begins to expire, before collectors refuse
+
+
+class Room:
+    """Removes and expires segments for all destinations of an engine."""
+
+    def __init__(
+        self, config: Config, data: DataDir, runners: list[Runner], unusable: dict[str, str]
+    ) -> None:
+        self.removed_segments = 0
+        self.end_numbers: dict[int, int] = {}  # by slot: the number of the next event
+        self._config = config
+        self._data = data
+        self._runners = runners
+        self._unusable = unusable
+        self._ends: dict[int, LogEnd] = {}
+        self._log = structlog.get_logger("deliver")
+
+    async def keep(self) -> None:
+        """One round. Nothing happens before every destination has said where it is."""
+        self.end_numbers = await asyncio.to_thread(self._find_ends)
+        if not all(runner.is_open for runner in self._runners):
+            return
+        sizes = await asyncio.to_thread(self._sizes)
+        excess_bytes = self._excess_bytes(sum(size for _, _, _, size in sizes))
+        for runner in self._runners:
+            self._expire(runner, sizes, excess_bytes)
+        lows = [runner.cursors for runner in self._runners]
+        self.removed_segments += await asyncio.to_thread(self._remove, lows)
+
+    # --- what expires ------------------------------------------------------------------------
+
+    def _expire(
+        self, runner: Runner, sizes: list[tuple[float, int, int, int]], excess_bytes: int
+    ) -> None:
+        """Have a destination pass by the oldest segments that it may not keep."""
+        settings = next(each for each in self._config.destinations if each.name == runner.name)
+        low = runner.cursors
+        pinned = [
+            (slot, number, size)
+            for _, slot, number, size in sizes
+            if number >= low.get(slot, Position()).segment
+        ]
+        lag_bytes = sum(size for _, _, size in pinned)
+        most_bytes = settings.max_lag_bytes or 2**63
+        if not settings.required:
+            most_bytes = min(most_bytes, int(self._config.spool.max_bytes * _FULL_SHARE))
+        too_much = lag_bytes - most_bytes
+        if self._config.spool.on_full == "drop_oldest":
+            too_much = max(too_much, excess_bytes)
+        elif not settings.required:
+            too_much = max(too_much, excess_bytes)
+        newest = {slot: number for _, slot, number, _ in sizes}  # sizes are in order
+        until: dict[int, Position] = {}
+        for slot, number, size in pinned:
+            if too_much <= 0:
+                break
+            if number < newest[slot]:
+                until[slot] = Position(number + 1)
+                too_much -= size
+        if until:
+            runner.expire(until)
+
+    def _excess_bytes(self, used_bytes: int) -> int:
+        """How much has to go for collectors to go on."""
+        spool = self._config.spool
+        too_much = used_bytes - int(spool.max_bytes * _FULL_SHARE)
+        if spool.min_free:
+            free = os.statvfs(self._data.path)
+            too_much = max(too_much, int(spool.min_free * 1.1) - free.f_bavail * free.f_frsize)
+        return too_much
+
+    def _sizes(self) -> list[tuple[float, int, int, int]]:
+        """Of every segment that holds something: when last written, slot, number, bytes; by age."""
+        found = []
+        for slot in self._data.slots():
+            for number in self._data.segments(slot):
+                with contextlib.suppress(FileNotFoundError):
+                    there = (self._data.slot_dir(slot) / segment_name(number)).stat()
+                    if self._data.has_frame(slot, number):
+                        found.append((there.st_mtime, slot, number, there.st_size))
+        return sorted(found, key=lambda each: (each[0], each[2]))
+
+    # --- what is removed ---------------------------------------------------------------------
+
+    def _remove(self, lows: list[dict[int, Position]]) -> int:
+        if self._unusable:
+            return 0  # its events are kept for it
+        lows = lows + self._forgotten()
+        removed = 0
+        for slot in self._data.slots():
+            earliest = [low.get(slot, Position()) for low in lows]
+            removed += remove_read_segments(self._data, slot, [each.segment for each in earliest])
+            remove_drained_slot(self._data, slot, earliest)
+        return removed
+
+    def _forgotten(self) -> list[dict[int, Position]]:
+        """The cursors of destinations that were taken out of the settings not long ago.
+
+        They may come back, after a mistake in the settings; `lock` was touched when they last ran.
+        """
+        known = {each.name for each in self._config.destinations}
+        found = []
+        for folder in (self._data.path / "dest").iterdir():
+            if folder.name in known or folder.name.startswith("."):
+                continue
+            with contextlib.suppress(OSError, sqlite3.Error):
+                if time.time() - _last_used(folder) < _FORGOTTEN_S:
+                    found.append(_low_water(folder / "state.db"))
+        return found
+
+    def _find_ends(self) -> dict[int, int]:
+        found = {}
+        for slot in self._data.slots():
+            end = self._ends.setdefault(slot, LogEnd(self._data, slot))
+            found[slot] = end.refresh()[1]
+        return found
+
+
+def _last_used(folder: Path) -> float:
+    return max(each.stat().st_mtime for each in folder.iterdir() if each.is_file())
+
+
+def _low_water(path: Path) -> dict[int, Position]:
+    if not path.exists():
+        raise FileNotFoundError(path)
+    store = Store(path)
+    try:
+        low = store.cursors()
+        for plan in store.plans():
+            for each in plan.ranges:
+                low[each.slot] = min(each.start, low.get(each.slot, each.start))
+        return low
+    finally:
+        store.close()

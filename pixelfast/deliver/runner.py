@@ -1,0 +1,363 @@
+"""One destination: what is cut is planned, what is planned is sent, what is settled is written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from bisect import insort
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from pixelfast.deliver.batches import Batch, Cutter, Limits
+from pixelfast.deliver.destinations import Sender
+from pixelfast.deliver.health import Health
+from pixelfast.deliver.journal import Journal
+from pixelfast.deliver.outcomes import Accepted, Outcome
+from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.retry import Backoff
+from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.settlement import Refusals, settle
+from pixelfast.deliver.threads import OwnThread
+from pixelfast.errors import SpoolLocked
+from pixelfast.spool import DataDir, Position
+from pixelfast.spool.datadir import lock_file
+
+__all__ = ["Runner"]
+
+_POLL_S = 0.05
+_NEW_SLOTS_S = 1.0
+_REPLAY_S = 2.0
+_LOCK_RETRY_S = 0.5
+_STOP_S = 5.0  # less than a stop of the whole may take
+_WAITING_BATCHES = 64  # cut ahead, so that one transaction plans many
+_WAITING_BYTES = 64 * 2**20
+_CUTS_A_TURN = 16  # then other destinations get theirs
+_LEAST_LIMIT_BYTES = 1024
+
+
+@dataclass(slots=True)
+class Task:
+    """A plan on its way; its batch once it is in memory."""
+
+    plan: Plan
+    batch: Batch | None
+    not_before_s: float = 0.0
+
+
+class Runner:
+    """Brings one destination all its events, each batch until it is settled.
+
+    Batches are planned, sent and settled side by side: up to `sender.concurrency` are under way at
+    once. Where that is 1, they go in the order of their events.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sender: Sender,
+        data: DataDir,
+        selection: Selection = Selection(),  # noqa: B008 - frozen
+        *,
+        retry_for_s: float = 259_200.0,
+        max_dead_bytes: int = 2**30,
+    ) -> None:
+        self.name = name
+        self.sender = sender
+        self.is_open = False
+        backoff = Backoff(sender.retry_first_s, sender.retry_most_s)
+        self.health = Health(name, backoff, sender.concurrency, self._make_smaller)
+        self.journal: Journal | None = None
+        self._data = data
+        self._selection = selection
+        self._retry_for_s = retry_for_s
+        self._max_dead_bytes = max_dead_bytes
+        self._refusals = Refusals()
+        self._log = structlog.get_logger("deliver").bind(destination=name)
+        self._stopping = asyncio.Event()
+        self._give_up_s = 0.0
+        self._has_given_up = False
+        self._wake: asyncio.Future[None] | None = None
+        self._tasks: list[Task] = []  # planned on the disk, in order
+        self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
+        self._cutter: Cutter | None = None
+        self._began_s = 0.0  # when the open batch got its first event
+        self._looked_s = self._replayed_s = 0.0
+
+    # --- what others ask ---------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Deliver what is there, for a few seconds, then end; give up on the first refusal."""
+        self._give_up_s = time.monotonic() + _STOP_S
+        self._stopping.set()
+        self._rouse()
+
+    @property
+    def cursors(self) -> dict[int, Position]:
+        """Up to where each slot is no longer needed: behind it something is planned, or unread."""
+        return self.journal.low_water() if self.journal else {}
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """Totals of this destination, as they stand on the disk."""
+        return self.journal.counted if self.journal else {}
+
+    @property
+    def last_error(self) -> str:
+        return self.health.breaker.reason
+
+    @last_error.setter
+    def last_error(self, reason: str) -> None:
+        self.health.breaker.reason = reason
+
+    @property
+    def lag_s(self) -> float:
+        """How old the oldest event is that is read and not delivered; 0 where there is none."""
+        times = [self._cutter.oldest_ms] if self._cutter else []
+        times += [task.plan.oldest_ms for task in self._tasks]
+        times += [task.plan.oldest_ms for task, _ in self._under_way.values()]
+        oldest_ms = min((each for each in times if each), default=0)
+        return max(0.0, time.time() - oldest_ms / 1000) if oldest_ms else 0.0
+
+    def stats(self, end_numbers: Mapping[int, int]) -> dict[str, object]:
+        """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
+        pending = 0
+        if self.journal and self._cutter:
+            unread = self._cutter.unread_events(end_numbers)
+            pending = self.journal.planned_events + self._cutter.open_events + unread
+        return {
+            **self.counted,
+            "pending": pending,
+            "state": self.health.breaker.state,
+            "under_way": len(self._under_way),
+            "concurrency": self.health.concurrency.limit,
+            "lag_s": round(self.lag_s, 3),
+            "last_error": self.last_error,
+        }
+
+    def expire(self, until: Mapping[int, Position]) -> None:
+        """Give up all events before these positions, slot by slot, but for those under way."""
+        journal, cutter = self.journal, self._cutter
+        if journal is None or cutter is None or not self.is_open:
+            return
+        for task in list(self._tasks):
+            if any(each.start < until.get(each.slot, each.start) for each in task.plan.ranges):
+                self._tasks.remove(task)
+                journal.expire(task.plan)
+        if cutter.has_moved():
+            journal.plan(cutter.close_batch(), self._selection, cutter)
+            self._began_s = 0.0
+        journal.skip({slot: cutter.skip_to(slot, there) for slot, there in until.items()}, cutter)
+        segments = {slot: f"{position.segment:x}" for slot, position in until.items()}
+        self._log.warning("events_expired", before_segment=segments)
+        self._rouse()
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait; True where the wait was cut short because we stop."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    # --- the run -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        folder = self._data.destination_dir(self.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        async with contextlib.AsyncExitStack() as stack:
+            lock = await self._lock(folder)
+            if lock is None:
+                return
+            stack.callback(os.close, lock)
+            thread = OwnThread(f"deliver-{self.name}")
+            stack.push_async_callback(thread.close)
+            self.sender.in_thread = thread.run
+            journal = Journal(self.name, self._data, thread, self._rouse)
+            stack.push_async_callback(journal.close)
+            plans = await journal.open()
+            self._tasks = [Task(plan, None) for plan in plans]
+            self._cutter = Cutter(
+                self._data, journal.cursors, self.sender.limits, self._selection
+            )
+            stack.callback(self._cutter.close)
+            self.journal = journal
+            stack.push_async_callback(self.sender.close)
+            await self.sender.open(journal.memory)
+            self.is_open = True
+            stack.push_async_callback(self._cancel)
+            await self._work(self._cutter, journal)
+
+    async def _lock(self, folder: os.PathLike[str]) -> int | None:
+        """One process at a time delivers to a destination; another one may be stopping still."""
+        while True:
+            try:
+                return lock_file(self._data.destination_dir(self.name) / "lock")
+            except SpoolLocked as error:
+                self._log.warning("waiting_for_lock", error=str(error))
+            if await self.pause(_LOCK_RETRY_S):
+                return None
+
+    async def _cancel(self) -> None:
+        for each in self._under_way:
+            each.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        self._under_way.clear()
+        self._tasks.clear()
+
+    async def _work(self, cutter: Cutter, journal: Journal) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            now_s = time.monotonic()
+            self._wake = loop.create_future()
+            self._take_planned(journal)
+            self._cut(cutter, journal, now_s)
+            self._replay(journal, now_s)
+            journal.write_when_due(now_s, at_once=self._stopping.is_set())
+            self._send(now_s)
+            if self._is_finished(cutter, journal, now_s):
+                await journal.flush()
+                return
+            await self._wait(self._wake, cutter, journal)
+            journal.check()
+            for each in [each for each in self._under_way if each.done()]:
+                self._settle(journal, each)
+
+    def _is_finished(self, cutter: Cutter, journal: Journal, now_s: float) -> bool:
+        if not self._stopping.is_set() or self._under_way:
+            return False
+        if self._has_given_up or now_s > self._give_up_s:
+            return True
+        is_read = not cutter.has_moved() and not cutter.has_more
+        is_sent = all(task.not_before_s > now_s for task in self._tasks) or not self._allows(now_s)
+        return is_read and is_sent and not journal.has_fresh
+
+    async def _wait(self, wake: asyncio.Future[None], cutter: Cutter, journal: Journal) -> None:
+        now_s = time.monotonic()
+        times = [now_s + _POLL_S, journal.due_s]
+        if cutter.has_more and self._has_room(journal):
+            times.append(now_s)
+        handle = asyncio.get_running_loop().call_later(max(0.0, min(times) - now_s), self._rouse)
+        try:
+            await wake
+        finally:
+            handle.cancel()
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    # --- from the spool to plans -------------------------------------------------------------
+
+    def _cut(self, cutter: Cutter, journal: Journal, now_s: float) -> None:
+        is_stopping = self._stopping.is_set()
+        if is_stopping or now_s - self._looked_s >= _NEW_SLOTS_S:
+            self._looked_s = now_s
+            cutter.find_slots()
+        for _ in range(_CUTS_A_TURN):
+            if not self._has_room(journal):
+                return
+            is_full = cutter.cut()
+            if not cutter.has_moved():
+                return
+            self._began_s = self._began_s or now_s
+            if not (is_full or is_stopping or now_s - self._began_s >= cutter.limits.max_age_s):
+                return
+            self._began_s = 0.0
+            journal.plan(cutter.close_batch(), self._selection, cutter)
+            if not cutter.has_more and not is_full:
+                return
+
+    def _has_room(self, journal: Journal) -> bool:
+        """Whether to cut ahead: not for a destination that takes nothing."""
+        waiting = len(self._tasks) + len(self._under_way) + len(journal.fresh)
+        if not self.health.breaker.is_closed or self._has_given_up:
+            return waiting == 0 and not self._has_given_up
+        if journal.waiting_bytes >= _WAITING_BYTES:
+            return waiting == 0
+        ahead = _WAITING_BATCHES if self.sender.concurrency > 1 else 4
+        return waiting < self.health.concurrency.limit + ahead
+
+    def _replay(self, journal: Journal, now_s: float) -> None:
+        if now_s - self._replayed_s >= _REPLAY_S and self.health.breaker.is_closed:
+            self._replayed_s = now_s
+            journal.look_for_replay(self.sender.limits.max_events)
+
+    def _take_planned(self, journal: Journal) -> None:
+        for each in journal.take_planned():
+            task = Task(each.plan, each.batch, each.not_before_s)
+            insort(self._tasks, task, key=lambda task: task.plan.order)
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def _allows(self, now_s: float) -> bool:
+        return not self._has_given_up and self.health.breaker.allows(now_s, len(self._under_way))
+
+    def _send(self, now_s: float) -> None:
+        while len(self._under_way) < self.health.concurrency.limit and self._allows(now_s):
+            task = self._next_task(now_s)
+            if task is None:
+                return
+            self._tasks.remove(task)
+            under_way = asyncio.ensure_future(self._send_one(task))
+            under_way.add_done_callback(lambda _: self._rouse())
+            self._under_way[under_way] = (task, now_s)
+
+    def _next_task(self, now_s: float) -> Task | None:
+        if self.sender.concurrency == 1:  # in order
+            first = self._tasks[0] if self._tasks and not self._under_way else None
+            return first if first is not None and first.not_before_s <= now_s else None
+        return next((task for task in self._tasks if task.not_before_s <= now_s), None)
+
+    async def _send_one(self, task: Task) -> Outcome:
+        assert self.journal is not None
+        if task.batch is None:
+            task.batch = await self.journal.read_back(task.plan)
+            if task.batch is None:
+                return Accepted()  # there is nothing left of it; the journal knows
+        task.plan.attempts += 1
+        task.batch.attempt = task.plan.attempts
+        return await self.sender.send(task.batch)
+
+    # --- settling ----------------------------------------------------------------------------
+
+    def _settle(self, journal: Journal, done: asyncio.Task[Outcome]) -> None:
+        task, began_s = self._under_way.pop(done)
+        outcome = done.result()
+        if task.batch is None:
+            return
+        task.not_before_s = self.health.note(
+            outcome, task.plan.size_bytes, task.plan.events, began_s, len(self._under_way) + 1
+        )
+        if self._stopping.is_set() and not isinstance(outcome, Accepted):
+            self._has_given_up = True
+        age_s = time.time() - task.plan.oldest_ms / 1000
+        settlement = settle(
+            task.plan,
+            task.batch,
+            outcome,
+            self._refusals,
+            is_too_old=task.plan.oldest_ms > 0 and age_s > self._retry_for_s,
+            room_bytes=self._max_dead_bytes - journal.dead_bytes,
+        )
+        if settlement.hold:
+            self.health.hold(settlement.hold, outcome)
+        journal.count("failures", self.health.failures)
+        self.health.failures = 0
+        if settlement.has_ended:
+            journal.settle(task.plan, settlement, not_before_s=task.not_before_s)
+        else:
+            insort(self._tasks, task, key=lambda each: each.plan.order)
+
+    def _make_smaller(self, refused_bytes: int) -> None:
+        """Status 413: what is cut from now on is at most half as large."""
+        assert self._cutter is not None
+        limits = self._cutter.limits
+        smaller = max(_LEAST_LIMIT_BYTES, min(refused_bytes, limits.max_bytes) // 2)
+        if smaller < limits.max_bytes:
+            self._log.warning("batches_made_smaller", max_bytes=smaller, refused_bytes=refused_bytes)
+            self._cutter.limits = Limits(limits.max_events, smaller, limits.max_age_s)
