@@ -130,6 +130,7 @@ class FakeDisk:
         self.segments: list[FakeSegment] = []
         self.create_errors: list[OSError] = []  # raised by the next `create`s
         self.other_bytes = 0  # counted as used beside the segments
+        self.next_number = 0  # of the first event
         self.is_closed = False
         self.syncs = 0
         self._loop = loop

@@ -9,6 +9,7 @@ It knows neither what an event is nor where it goes: it takes a source's bytes a
 `committer`  the thread that writes and syncs without the GIL
 `writer`     group commit, acknowledgements, and what happens when the disk fails
 `reader`     the frames of a slot from a position on
+`end`        where the log ends
 `recovery`   getting past damage
 `retention`  removing what every destination has read
 """
@@ -23,8 +24,9 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
 from pixelfast.spool.datadir import DataDir
-from pixelfast.spool.format import Frame
-from pixelfast.spool.reader import Position, SlotReader
+from pixelfast.spool.end import LogEnd
+from pixelfast.spool.format import Frame, Position
+from pixelfast.spool.reader import SlotReader
 from pixelfast.spool.retention import remove_read_segments
 from pixelfast.spool.segments import SlotFiles
 
@@ -33,6 +35,7 @@ __all__ = [
     "Committer",
     "DataDir",
     "Frame",
+    "LogEnd",
     "Position",
     "SlotFiles",
     "SlotReader",

@@ -33,8 +33,13 @@ class Batch:
     def sealed_bytes(self, names: list[bytes]) -> int:
         """The most bytes that `seal` can make of this batch."""
 
-    def seal(self, names: list[bytes], segment: SegmentId, offset: int) -> int:
-        """Make frames, one for each source, to stand at `offset` of `segment`; their length."""
+    def seal(
+        self, names: list[bytes], segment: SegmentId, offset: int, first_number: int = 0
+    ) -> int:
+        """Make frames, one for each source, to stand at `offset` of `segment`; their length.
+
+        Events are numbered from `first_number` on, in the order in which they stand there.
+        """
 
     def sealed(self) -> bytes:
         """A copy of the frames; empty before `seal`."""

@@ -14,8 +14,8 @@ from pixelfast.spool import format as spool_format
 __all__ = ["Batch"]
 
 cdef enum:
-    FRAME_HEADER = 40
-    HEAD_ROOM = 112         # a frame's header and the longest source name: 40 + 63, and to spare
+    FRAME_HEADER = 48
+    HEAD_ROOM = 112         # a frame's header and the longest source name: 48 + 63, and to spare
     MAX_NAME_BYTES = 63
     FIRST_CAPACITY = 65536
     FIRST_ROOM = 128
@@ -35,6 +35,7 @@ cdef packed struct FrameHeader:
     uint32_t body_bytes
     uint32_t reserved
     uint64_t received_ms
+    uint64_t first_number
 
 assert sizeof(FrameHeader) == FRAME_HEADER
 
@@ -140,7 +141,9 @@ cdef class Batch:
             frames = min(len(names), self._count)
         return self._size - HEAD_ROOM + frames * (HEAD_ROOM + 8)
 
-    def seal(self, list names not None, segment not None, int64_t offset):
+    def seal(
+        self, list names not None, segment not None, int64_t offset, int64_t first_number=0
+    ):
         # names: [ASCII bytes] by source; segment: SegmentId; offset: where the frames will stand.
         cdef:
             char* start
@@ -162,11 +165,12 @@ cdef class Batch:
                 <uint32_t>self._count,
                 self._size - HEAD_ROOM,
                 self._received[0],
+                first_number,
             )
             self.image = start
             self.image_bytes = length
         else:
-            self._seal_mixed(names, segment, offset)
+            self._seal_mixed(names, segment, offset, first_number)
         return self.image_bytes
 
     def _name_of(self, list names, uint32_t source):
@@ -175,7 +179,7 @@ cdef class Batch:
             raise ValueError(f"source {source} has no name of 1 to {MAX_NAME_BYTES} bytes")
         return name
 
-    def _seal_mixed(self, list names, segment, int64_t offset):
+    def _seal_mixed(self, list names, segment, int64_t offset, int64_t first_number):
         # One frame a source, in the order of each source's first event.
         cdef:
             Py_ssize_t needed = self.sealed_bytes(names)
@@ -214,7 +218,9 @@ cdef class Batch:
                 <uint32_t>len(places),
                 body,
                 self._received[<Py_ssize_t>places[0]],
+                first_number,
             )
+            first_number += len(places)
         self.image = self._frames
         self.image_bytes = used
 
@@ -227,6 +233,7 @@ cdef class Batch:
         uint32_t count,
         Py_ssize_t body,
         int64_t received_ms,
+        int64_t first_number,
     ) except -1:
         # Puts header, name and padding around the body that stands in its place already.
         cdef:
@@ -241,6 +248,7 @@ cdef class Batch:
         header.count = count
         header.stored_bytes = header.body_bytes = <uint32_t>body
         header.received_ms = <uint64_t>received_ms
+        header.first_number = <uint64_t>first_number
         memcpy(at + FRAME_HEADER, PyBytes_AS_STRING(name), len(name))
         memset(at + used, 0, length - used)
         header.checksum = crc32(

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -133,16 +134,30 @@ class DataDir:
             return []
         return sorted(n for name in names if (n := segment_number(name)) is not None)
 
-    def has_frame(self, slot: int, number: int) -> bool:
-        """Whether anything stands where a segment's first frame begins."""
+    @contextlib.contextmanager
+    def open_segment(self, slot: int, number: int) -> Iterator[int | None]:
+        """A descriptor of a segment, to read; None where there is no such segment."""
         try:
             fd = os.open(self.slot_dir(slot) / segment_name(number), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            yield None
+            return
         try:
-            return any(os.pread(fd, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES))
+            yield fd
         finally:
             os.close(fd)
+
+    def has_frame(self, slot: int, number: int) -> bool:
+        """Whether anything stands where a segment's first frame begins."""
+        with self.open_segment(slot, number) as fd:
+            return fd is not None and any(os.pread(fd, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES))
+
+    def newest_written(self, slot: int) -> int:
+        """The newest segment of a slot that holds a frame; 0 where none does.
+
+        It is the one that is written, if any is; those behind it were made ahead.
+        """
+        return next((n for n in reversed(self.segments(slot)) if self.has_frame(slot, n)), 0)
 
     def destination_dir(self, name: str) -> Path:
         return self.path / "dest" / name

@@ -37,12 +37,18 @@ sent within one group commit::
         24     4  length of the body as NDJSON
         28     4  reserved (0)
         32     8  when the first of the events was received, ms since 1970
-        40     …  the source's name, ASCII
+        40     8  number of the first of the events
+        48     …  the source's name, ASCII
          …     …  the body
          …   0-7  padding, zeros
 
 The body is NDJSON: each event is one JSON text in UTF-8 and a line feed. JSON never holds a raw
 line feed, so the body can be cut at them.
+
+Events are **numbered** within their slot, from 0, in the order of the log; no number is given to
+two events. Numbers that are jumped over are those of events that nobody was told are stored, or of
+damaged frames. A commit that failed goes once more into a new segment, with the same numbers: where
+the first one did reach the disk, they are read twice.
 
 The crc32 (of zlib) covers bytes 0 to 7 and 12 to the end, and starts from the crc32 of (node, slot,
 segment number, offset of the frame). So a frame validates only where it was written: neither an
@@ -68,9 +74,13 @@ __all__ = [
     "MAX_FRAME_BYTES",
     "SEGMENT_HEADER_BYTES",
     "Frame",
+    "FrameHeader",
+    "Position",
     "SegmentId",
+    "check_frame",
     "pack_segment_header",
     "parse_frame",
+    "parse_header",
     "parse_segment_header",
     "segment_name",
     "segment_number",
@@ -80,14 +90,14 @@ FORMAT_VERSION = 1
 SEGMENT_MAGIC = b"pixelfst"
 FRAME_MAGIC = b"PXF1"
 SEGMENT_HEADER_BYTES = 64
-FRAME_HEADER_BYTES = 40
+FRAME_HEADER_BYTES = 48
 FRAME_TYPE_EVENTS = 1
 CODEC_NONE = 0
 # A commit takes 1 MiB of events or less, and one event more: 32,768 bytes and a line feed.
 MAX_FRAME_BYTES = 2 * 2**20
 
 _SEGMENT_HEADER = struct.Struct("<8sHHI16sQQ12xI")
-_FRAME_HEADER = struct.Struct("<4sIIBBHIIIIQ")
+_FRAME_HEADER = struct.Struct("<4sIIBBHIII4xQQ")
 _SEED = struct.Struct("<16sHQQ")
 
 
@@ -103,6 +113,31 @@ class SegmentId(NamedTuple):
         return crc32(_SEED.pack(self.node, self.slot, self.number, offset))
 
 
+class Position(NamedTuple):
+    """A place in a slot: before event `skip` of the frame at `offset` of a segment.
+
+    Positions of one slot compare in the order of its events. Segment 0 is before all segments.
+    """
+
+    segment: int = 0
+    offset: int = SEGMENT_HEADER_BYTES
+    skip: int = 0
+
+
+class FrameHeader(NamedTuple):
+    """What a frame says of itself before its source's name and its body."""
+
+    length: int  # bytes of the frame, header and padding with it
+    checksum: int
+    codec: int
+    name_bytes: int
+    events: int
+    stored_bytes: int  # the body as it stands in the frame
+    body_bytes: int  # the body as NDJSON
+    received_ms: int
+    first_number: int
+
+
 class Frame(NamedTuple):
     """One valid frame: where it stands, whose events it holds, and these."""
 
@@ -112,6 +147,7 @@ class Frame(NamedTuple):
     source: str
     events: int  # how many
     received_ms: int  # of the first event
+    first_number: int  # of the first event, within the slot
     body: memoryview  # NDJSON; keeps the buffer alive that it was read into
 
 
@@ -172,16 +208,11 @@ def parse_segment_header(header: bytes, expected: SegmentId, name: str) -> int:
     return int(created_ms)
 
 
-def parse_frame(
-    data: memoryview, start: int, offset: int, segment: SegmentId
-) -> Frame | int | None:
-    """Read the frame that stands at data[start:], `offset` bytes into its segment.
+def parse_header(data: memoryview, start: int) -> FrameHeader | None:
+    """The header at data[start:] if its lengths can be those of a frame, else None.
 
-    Returns the frame; or, where `data` ends too early to tell, how many bytes it must hold from
-    `start` on; or None where there is no valid frame.
+    Does not look at the checksum. `data` must hold the whole header.
     """
-    if len(data) - start < FRAME_HEADER_BYTES:
-        return FRAME_HEADER_BYTES
     (
         magic,
         length,
@@ -189,30 +220,71 @@ def parse_frame(
         kind,
         codec,
         name_bytes,
-        count,
+        events,
         stored_bytes,
         body_bytes,
-        _,
         received_ms,
+        first_number,
     ) = _FRAME_HEADER.unpack_from(data, start)
-    body_start = FRAME_HEADER_BYTES + name_bytes
+    used = FRAME_HEADER_BYTES + name_bytes + stored_bytes
     if (
         magic != FRAME_MAGIC
         or length % 8
-        or not body_start + stored_bytes
-        <= length
-        <= min(body_start + stored_bytes + 7, MAX_FRAME_BYTES)
+        or not used <= length <= min(used + 7, MAX_FRAME_BYTES)
         or kind != FRAME_TYPE_EVENTS
         or codec != CODEC_NONE
         or stored_bytes != body_bytes
     ):
         return None
-    if len(data) - start < length:
-        return int(length)
-    if checksum != crc32(
-        data[start + 12 : start + length], crc32(data[start : start + 8], segment.seed(offset))
-    ):
+    return FrameHeader(
+        length,
+        checksum,
+        codec,
+        name_bytes,
+        events,
+        stored_bytes,
+        body_bytes,
+        received_ms,
+        first_number,
+    )
+
+
+def check_frame(
+    data: memoryview, start: int, offset: int, segment: SegmentId
+) -> FrameHeader | int | None:
+    """Check the frame that stands at data[start:], `offset` bytes into its segment.
+
+    Returns its header; or, where `data` ends too early to tell, how many bytes it must hold from
+    `start` on; or None where there is no valid frame.
+    """
+    if len(data) - start < FRAME_HEADER_BYTES:
+        return FRAME_HEADER_BYTES
+    header = parse_header(data, start)
+    if header is None:
         return None
-    source = bytes(data[start + FRAME_HEADER_BYTES : start + body_start]).decode("ascii", "replace")
-    body = data[start + body_start : start + body_start + stored_bytes]
-    return Frame(segment.number, offset, length, source, count, received_ms, body)
+    stop = start + header.length
+    if len(data) < stop:
+        return header.length
+    seed = crc32(data[start : start + 8], segment.seed(offset))
+    return header if header.checksum == crc32(data[start + 12 : stop], seed) else None
+
+
+def parse_frame(
+    data: memoryview, start: int, offset: int, segment: SegmentId
+) -> Frame | int | None:
+    """Read the frame that stands at data[start:]; what it returns is as of `check_frame`."""
+    header = check_frame(data, start, offset, segment)
+    if not isinstance(header, FrameHeader):
+        return header
+    name_start = start + FRAME_HEADER_BYTES
+    body_start = name_start + header.name_bytes
+    return Frame(
+        segment.number,
+        offset,
+        header.length,
+        bytes(data[name_start:body_start]).decode("ascii", "replace"),
+        header.events,
+        header.received_ms,
+        header.first_number,
+        data[body_start : body_start + header.stored_bytes],
+    )

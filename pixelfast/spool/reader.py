@@ -12,7 +12,6 @@ no valid frame are
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 import structlog
 
@@ -23,6 +22,7 @@ from pixelfast.spool.format import (
     MAX_FRAME_BYTES,
     SEGMENT_HEADER_BYTES,
     Frame,
+    Position,
     SegmentId,
     parse_frame,
     parse_segment_header,
@@ -37,27 +37,28 @@ _CHUNK_BYTES = 2**20
 _IDLE_READS = 64
 
 
-class Position(NamedTuple):
-    """A place in a slot: before event `skip` of the frame at `offset` of a segment.
-
-    Positions of one slot compare in the order of its events. Segment 0 is before all segments.
-    """
-
-    segment: int = 0
-    offset: int = SEGMENT_HEADER_BYTES
-    skip: int = 0
-
-
 class SlotReader:
     """The frames of one slot in order, from a position on.
 
     Reads through the page cache without waiting for anybody; `read` returns what is there.
+
+    Attributes:
+        next_number: the number behind the last event that was read; None before the first frame.
+        missing_events: numbers that were jumped over: damaged, or of events that nobody was told
+            are stored.
+        repeated_events: numbers that came again, after a failed commit that reached the disk all
+            the same. Their frames are returned as all others.
+        damaged_bytes: what was passed over within segments.
+        missing_segments: segments that were gone though they had not been read.
     """
 
     def __init__(self, data: DataDir, slot: int, start: Position) -> None:
         self.slot = slot
         self.damaged_bytes = 0
         self.missing_segments = 0
+        self.missing_events = 0
+        self.repeated_events = 0
+        self.next_number: int | None = None
         self._data = data
         self._number = start.segment
         self._offset = start.offset
@@ -104,9 +105,22 @@ class SlotReader:
             if not isinstance(frame, Frame):
                 break
             frames.append(frame)
+            self._count(frame)
             start += frame.length
             self._offset += frame.length
         return frames
+
+    def _count(self, frame: Frame) -> None:
+        """Hold the frame's numbers against the one that should come next."""
+        stop = frame.first_number + frame.events
+        expected = self.next_number
+        if expected is None:
+            expected = frame.first_number
+        if frame.first_number > expected:
+            self.missing_events += frame.first_number - expected
+        else:
+            self.repeated_events += min(stop, expected) - frame.first_number
+        self.next_number = max(stop, expected)
 
     def _go_on(self) -> bool:
         """Get past an offset without a valid frame; False where the log may end there."""
@@ -186,6 +200,7 @@ class SlotReader:
                 # and begun anew, and all that is in it is still to be read.
                 _log.error("cursor_beyond_data", slot=self.slot, segment=f"{number:x}")
                 there = segments
+                self.next_number = None
             elif there[0] != number and number:
                 self.missing_segments += 1
                 _log.error("segment_missing", slot=self.slot, segment=f"{number:x}")

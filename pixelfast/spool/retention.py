@@ -20,7 +20,7 @@ def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> in
     Returns how many segments were removed.
     """
     segments = data.segments(slot)
-    written = next((n for n in reversed(segments) if data.has_frame(slot, n)), 0)
+    written = data.newest_written(slot)
     # A cursor beyond the newest segment is not of this data: whoever keeps it has read nothing.
     newest = segments[-1] if segments else 0
     known = (number if number <= newest else 0 for number in cursors)

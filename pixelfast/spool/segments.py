@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool.datadir import DataDir, lock_file, make_directory, sync_directory
+from pixelfast.spool.end import newest_frame
 from pixelfast.spool.format import (
     SEGMENT_HEADER_BYTES,
     SegmentId,
@@ -34,6 +35,8 @@ class SegmentFile:
 class SlotFiles:
     """The directory of one slot, owned for writing.
 
+    `next_number` is the number of the first event to come: the one behind the newest frame.
+
     Blocking: every method may wait for the disk; the writer calls them in another thread.
     """
 
@@ -54,6 +57,8 @@ class SlotFiles:
             raise SpoolLocked(f"another collector writes into slot {slot}") from None
         # Upwards from what is there: the newest segment of a slot is never removed.
         self._number = self._last_before = max(data.segments(slot), default=0)
+        newest = newest_frame(data, slot)
+        self.next_number = newest.next_number if newest else 0
 
     def create(self) -> SegmentFile:
         """Make the next segment: preallocated, its header and its name on the disk.

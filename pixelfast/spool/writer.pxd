@@ -24,6 +24,7 @@ cdef class SpoolWriter:
     cdef Batch _in_flight               # the commit thread has it
     cdef list _spares
     cdef int64_t _ticket
+    cdef int64_t _number_before         # the number before that of ticket 1's event
     cdef bint _is_scheduled
     # where it goes
     cdef object _segment                # SegmentFile that is written; None while there is none

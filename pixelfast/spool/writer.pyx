@@ -75,6 +75,7 @@ cdef class SpoolWriter:
         self._open = Batch()
         self._queue = deque()
         self._spares = []
+        self._number_before = files.next_number - 1
         self._last_sync_s = loop.time()
         loop.add_reader(committer.done_fd, self._on_commit_done)
         self._prepare_next()
@@ -141,7 +142,10 @@ cdef class SpoolWriter:
             self._open = self._fresh_batch()
         else:
             self._queue.popleft()
-        batch.seal(self.names, self._segment.id, self._segment.offset)
+        # Tickets count up event by event, and so do numbers: a batch that is committed again keeps
+        # its own, and those of one that was given up are not used again.
+        first_number = self._number_before + batch.first_ticket
+        batch.seal(self.names, self._segment.id, self._segment.offset, first_number)
         self._in_flight = batch
         self._submit(batch, self._syncs or self._is_sync_due())
 

@@ -68,6 +68,7 @@ class Feed:
         with _unsynced():
             self._files = SlotFiles(data, slot, segment_bytes)
             self._segment = self._files.create()
+        self._next_number = self._files.next_number
 
     def __enter__(self) -> Self:
         return self
@@ -90,8 +91,10 @@ class Feed:
         encoded = [name.encode("ascii") for name in names]
         if self._segment.offset + commit.sealed_bytes(encoded) > self._files.segment_bytes:
             self.next_segment()
-        length = commit.seal(encoded, self._segment.id, self._segment.offset)
+        place = self._segment.id, self._segment.offset
+        length = commit.seal(encoded, *place, self._next_number)
         assert os.pwrite(self._segment.fd, commit.sealed(), self._segment.offset) == length
+        self._next_number += len(events)
         self._segment.offset += length
 
     @property

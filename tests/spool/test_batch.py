@@ -101,9 +101,10 @@ def test_a_batch_used_again_holds_nothing_of_before(rounds: list[list[tuple[int,
 
 
 def test_the_bytes_are_those_of_the_specification() -> None:
-    image = seal([(0, b'{"n":1}'), (0, b'{"n":22}')], [b"web"], SEGMENT, 64, 1700000000123)
+    image = seal([(0, b'{"n":1}'), (0, b'{"n":22}')], [b"web"], SEGMENT, 64, 1700000000123, 5)
     body = b'{"n":1}\n{"n":22}\n'
-    assert build_frame(b"web", body, count=2, received_ms=1700000000123) == image
+    expected = build_frame(b"web", body, count=2, received_ms=1700000000123, first_number=5)
+    assert expected == image
 
 
 @pytest.mark.parametrize("name_bytes", range(1, 64))
@@ -112,7 +113,7 @@ def test_names_of_all_lengths_are_sealed_alone_and_mixed(name_bytes: int) -> Non
     expected = build_frame(name, b"{}\n", segment=SEGMENT)
     assert expected == seal([(0, b"{}")], [name], SEGMENT, 64)
     mixed = seal([(0, b"{}"), (1, b"[]")], [name, b"other"], SEGMENT, 64)
-    second = build_frame(b"other", b"[]\n", segment=SEGMENT, offset=64 + len(expected))
+    second = build_frame(b"other", b"[]\n", offset=64 + len(expected), first_number=1)
     assert expected + second == mixed
 
 
@@ -183,3 +184,9 @@ def test_only_bytes_are_taken() -> None:
         with pytest.raises(TypeError):
             batch.add(0, wrong)  # type: ignore[arg-type]
     assert len(batch) == 0
+
+
+def test_events_of_a_mixed_commit_are_numbered_as_they_stand_in_the_log() -> None:
+    pairs = [(source, b"%d" % n) for n, source in enumerate([1, 0, 1, 1, 2, 0])]
+    frames = parse_all(seal(pairs, NAMES, SEGMENT, 64, first_number=100), 64)
+    assert [(100, 3), (103, 2), (105, 1)] == [(f.first_number, f.events) for f in frames]

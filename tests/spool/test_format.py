@@ -37,13 +37,14 @@ def build_frame(
     codec: int = 0,
     padding: int = 0,
     raw_bytes: int | None = None,
+    first_number: int = 0,
 ) -> bytes:
     """A frame made byte by byte after the specification, with a checksum that is right."""
-    used = 40 + len(source) + len(body)
+    used = 48 + len(source) + len(body)
     length = -(-used // 8) * 8 + padding
     start = struct.pack("<4sI", b"PXF1", length)
     rest = struct.pack(
-        "<BBHIIIIQ",
+        "<BBHIIIIQQ",
         kind,
         codec,
         len(source),
@@ -52,6 +53,7 @@ def build_frame(
         len(body) if raw_bytes is None else raw_bytes,
         0,
         received_ms,
+        first_number,
     )
     rest += source + body + bytes(length - used)
     seed = crc32(struct.pack("<16sHQQ", segment.node, segment.slot, segment.number, offset))
@@ -145,10 +147,12 @@ def test_a_segment_header_of_another_place_says_so(other: SegmentId) -> None:
 
 
 def test_a_frame_is_read_as_specified() -> None:
-    image = build_frame(b"shop", b"{}\n[]\n", count=2, received_ms=1700000000123)
+    image = build_frame(
+        b"shop", b"{}\n[]\n", count=2, received_ms=1700000000123, first_number=2**40
+    )
     frame = parse(image)
     assert isinstance(frame, Frame)
-    assert frame[:6] == (7, 64, len(image), "shop", 2, 1700000000123)
+    assert frame[:7] == (7, 64, len(image), "shop", 2, 1700000000123, 2**40)
     assert bytes(frame.body) == b"{}\n[]\n"
 
 
@@ -163,7 +167,7 @@ def test_a_frame_is_read_wherever_it_stands_in_what_was_read() -> None:
 def test_a_frame_that_is_cut_off_says_how_many_bytes_it_needs() -> None:
     image = build_frame()
     for length in range(len(image)):
-        assert parse(image[:length]) == (40 if length < 40 else len(image))
+        assert parse(image[:length]) == (48 if length < 48 else len(image))
 
 
 def test_every_single_bit_flip_of_a_frame_is_found() -> None:
@@ -214,7 +218,7 @@ def test_a_frame_of_another_kind_is_not_taken_though_its_checksum_is_right(image
 
 
 def test_the_longest_frame_is_read() -> None:
-    body = bytes(MAX_FRAME_BYTES - 43 - 5)
+    body = bytes(MAX_FRAME_BYTES - 51 - 5)
     frame = parse(build_frame(body=body))
     assert isinstance(frame, Frame)
     assert frame.length == MAX_FRAME_BYTES

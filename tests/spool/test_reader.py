@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pixelfast.spool import DataDir, Position, SlotReader, recovery
+from pixelfast.spool.format import Frame
 from tests.spool.tools import Slot, drain, events_of, open_fds, read_events, read_frames, seal
 
 
@@ -89,12 +90,13 @@ def test_a_frame_is_read_once_it_is_whole_wherever_its_write_pauses(
     data: DataDir, slot: Slot, events: tuple[bytes, ...]
 ) -> None:
     reader = SlotReader(data, 0, Position())
-    for cut in range(43 + len(b"".join(events)) + len(events)):  # the padding may be missing
+    for cut in range(51 + len(b"".join(events)) + len(events)):  # the padding may be missing
         image = slot.image(*events)
         slot.put(image, 0, cut)
         assert drain(reader) == []
         slot.put(image, cut)
         slot.segment.offset += len(image)
+        slot.next_number += len(events)
         assert list(events) == events_of(drain(reader))
         if slot.segment.offset > 3500:
             slot.roll()
@@ -109,8 +111,8 @@ def test_a_commit_of_several_frames_is_read_as_far_as_it_is_written(
     image = seal(pairs, [b"a", b"b", b"c"], slot.segment.id, 64)
     reader = SlotReader(data, 0, Position())
     found = []
-    ends = [45, 48 + 44, 48 + 48 + 45]  # without the padding
-    assert len(image) == 3 * 48
+    ends = [53, 56 + 52, 56 + 56 + 53]  # without the padding
+    assert len(image) == 3 * 56
     for cut in range(len(image)):
         slot.put(image, cut, cut + 1)
         found += drain(reader)
@@ -331,17 +333,18 @@ def test_any_order_of_writing_and_reading_gives_all_events_in_order(
     slot = Slot(data)
     reader = SlotReader(data, 0, Position())
     expected: list[bytes] = []
-    found: list[bytes] = []
+    frames: list[Frame] = []
     begun = b""  # a frame whose write has begun
     for number, step in enumerate(steps):
         event = b"%0*d" % (1 + number * 5 % 37, number)
         if step == "begin" and not begun:
             begun = slot.image(event)
-            slot.put(begun, 0, number * 7 % (43 + len(event)))  # not its last byte
+            slot.put(begun, 0, number * 7 % (51 + len(event)))  # not its last byte
         elif step == "end" and begun:
             slot.put(begun)
             slot.segment.offset += len(begun)
-            expected.append(begun[43:].rstrip(b"\0").rstrip())
+            slot.next_number += 1
+            expected.append(begun[51:].rstrip(b"\0").rstrip())
             begun = b""
         elif step == "write" and not begun:
             slot.write(event)
@@ -352,12 +355,13 @@ def test_any_order_of_writing_and_reading_gives_all_events_in_order(
             slot.roll(is_sound=False)
             begun = b""
         elif step == "read":
-            found += events_of(reader.read())
+            frames += reader.read()
         elif step == "reopen":
             position = reader.position
             reader.close()
             reader = SlotReader(data, 0, position)
-    found += events_of(drain(reader))
+    frames += drain(reader)
     reader.close()
     slot.close()
-    assert expected == found
+    assert expected == events_of(frames)
+    assert list(range(len(expected))) == [frame.first_number for frame in frames]

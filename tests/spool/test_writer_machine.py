@@ -151,6 +151,11 @@ class WriterMachine(RuleBasedStateMachine):
             assert sorted(set(numbers)) == numbers, "twice, or not in order"
             assert all(self.accepted[event] == source for event in mine)
         assert writer.stored_events == sum(frame.events for frame in sound)
+        next_number = 0
+        for frame in sound:
+            assert frame.first_number >= next_number, "a number used twice"
+            next_number = frame.first_number + frame.events
+        assert next_number <= len(self.accepted)
 
 
 class ClosingMachine(WriterMachine):

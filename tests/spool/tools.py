@@ -24,12 +24,13 @@ def seal(
     segment: SegmentId,
     offset: int,
     received_ms: int = 0,
+    first_number: int = 0,
 ) -> bytes:
     """The frames of one commit, as the writer makes them."""
     batch = Batch()
     for source, event in events:
         batch.add(source, event, received_ms)
-    batch.seal(names, segment, offset)
+    batch.seal(names, segment, offset, first_number)
     return batch.sealed()
 
 
@@ -41,11 +42,14 @@ class Slot:
         self.number = number
         self.files = SlotFiles(data, number, segment_bytes)
         self.segment = self.files.create()
+        self.next_number = self.files.next_number
 
     def image(self, *events: bytes, source: str = "web") -> bytes:
         """A commit's frame for the place where the next one goes."""
         pairs = [(0, event) for event in events]
-        return seal(pairs, [source.encode()], self.segment.id, self.segment.offset)
+        names = [source.encode()]
+        place = self.segment.id, self.segment.offset
+        return seal(pairs, names, *place, first_number=self.next_number)
 
     def put(self, image: bytes, start: int = 0, stop: int | None = None) -> None:
         """Write a part of an image to the place where it belongs; the offset stays."""
@@ -57,6 +61,7 @@ class Slot:
         self.put(image)
         position = Position(self.segment.id.number, self.segment.offset)
         self.segment.offset += len(image)
+        self.next_number += len(events)
         return position
 
     def roll(self, *, is_sound: bool = True) -> None:
@@ -297,11 +302,13 @@ class Spool:
         is_slow: bool = False,
         names: Iterable[str] = ("demo",),
         other_bytes: int = 0,
+        next_number: int = 0,
         **options: Any,
     ) -> None:
         self.loop = SlowLoop(is_slow=is_slow)
         self.disk = StrictDisk(self.loop, segment_bytes=segment_bytes)
         self.disk.other_bytes = other_bytes
+        self.disk.next_number = next_number
         self.ears = Ears()
         self.on_heard: Callable[[], object] | None = None
         self.writer = SpoolWriter(

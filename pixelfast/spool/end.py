@@ -1,0 +1,183 @@
+"""Where a slot's log ends: found from the back once, then followed by its frames' headers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from errno import ENXIO
+from typing import NamedTuple
+
+from pixelfast.spool.datadir import DataDir
+from pixelfast.spool.format import (
+    FRAME_HEADER_BYTES,
+    FRAME_MAGIC,
+    MAX_FRAME_BYTES,
+    SEGMENT_HEADER_BYTES,
+    FrameHeader,
+    Position,
+    SegmentId,
+    check_frame,
+    parse_header,
+)
+
+__all__ = ["LogEnd", "Place", "last_frame", "newest_frame"]
+
+_WINDOW_BYTES = 4 * 2**20
+_HEADERS_BYTES = 16 * 2**10
+_STUCK_REFRESHES = 64
+
+
+class Place(NamedTuple):
+    """A valid frame, by what its header says."""
+
+    segment: int  # number
+    offset: int
+    header: FrameHeader
+
+    @property
+    def end(self) -> Position:
+        """Behind the frame."""
+        return Position(self.segment, self.offset + self.header.length)
+
+    @property
+    def next_number(self) -> int:
+        """The number behind the frame's last event."""
+        return self.header.first_number + self.header.events
+
+
+class LogEnd:
+    """Follows the end of a slot's log: how far a reader has to go, and how many events that is.
+
+    Reads the frames' headers that came since the last call and checks the last frame. Frames may
+    be under way to the disk: the end may be ahead of what anybody was told is stored.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     LogEnd(DataDir.open(folder), 0).refresh()
+    (Position(segment=0, offset=64, skip=0), 0)
+    """
+
+    def __init__(self, data: DataDir, slot: int) -> None:
+        self.slot = slot
+        self._data = data
+        self._end = Position()
+        self._next_number = 0
+        self._is_known = False
+        self._stuck = 0  # refreshes in a row that came to the same bytes that are no frame
+
+    def refresh(self) -> tuple[Position, int]:
+        """The position behind the newest event, and the number that the next one gets.
+
+        Reads through the page cache; the first call looks through the newest segment that holds a
+        frame, from its end.
+        """
+        written = self._data.newest_written(self.slot)
+        if not self._is_known or written < self._end.segment:
+            # Not known yet, or the slot was removed and begun anew.
+            self._is_known = True
+            self._take(newest_frame(self._data, self.slot))
+        elif written:
+            self._walk(written)
+        return self._end, self._next_number
+
+    def _take(self, place: Place | None) -> None:
+        if place is not None:
+            self._end, self._next_number = place.end, place.next_number
+
+    def _walk(self, number: int) -> None:
+        """Go on by the headers of a segment's frames."""
+        is_same = number == self._end.segment
+        start = self._end.offset if is_same else SEGMENT_HEADER_BYTES
+        with self._data.open_segment(self.slot, number) as fd:
+            if fd is None:
+                return  # removed since it was listed
+            identity = SegmentId(self._data.node, self.slot, number)
+            found = [Place(number, *each) for each in _headers(fd, start)]
+            if found and not _is_valid(fd, identity, found[-1]):
+                # Being written, or damaged. The one before it was whole when this one began.
+                found.pop()
+            if found:
+                start = found[-1].end.offset
+                self._take(found[-1])
+            self._pass_damage(fd, identity, start)
+
+    def _pass_damage(self, fd: int, identity: SegmentId, offset: int) -> None:
+        """Look for frames behind bytes that stay no frame: at the second sight, then seldom."""
+        if not any(os.pread(fd, 8, offset)):
+            self._stuck = 0
+            return
+        self._stuck += 1
+        if self._stuck == 2 or self._stuck % _STUCK_REFRESHES == 0:
+            self._take(last_frame(fd, identity, offset))
+
+
+def newest_frame(data: DataDir, slot: int) -> Place | None:
+    """The last valid frame of a slot; None where there is none.
+
+    Looks from the end of the newest segment, and into older ones only where that has none.
+    """
+    for number in reversed(data.segments(slot)):
+        if not data.has_frame(slot, number):
+            continue
+        with data.open_segment(slot, number) as fd:
+            if fd is None:
+                continue
+            place = last_frame(fd, SegmentId(data.node, slot, number))
+            if place is not None:
+                return place
+    return None
+
+
+def last_frame(fd: int, segment: SegmentId, start: int = SEGMENT_HEADER_BYTES) -> Place | None:
+    """The last valid frame of a segment at or behind `start`, a multiple of 8."""
+    for begin, stop in reversed(list(_data_ranges(fd, start))):
+        while stop > begin:
+            window = max(begin, stop - _WINDOW_BYTES)
+            data = os.pread(fd, stop - window + MAX_FRAME_BYTES, window)
+            view = memoryview(data)
+            found = data.rfind(FRAME_MAGIC, 0, stop - window + len(FRAME_MAGIC) - 1)
+            while found >= 0:
+                at = window + found
+                if at % 8 == 0:
+                    header = check_frame(view, found, at, segment)
+                    if isinstance(header, FrameHeader):
+                        return Place(segment.number, at, header)
+                found = data.rfind(FRAME_MAGIC, 0, found + len(FRAME_MAGIC) - 1)
+            stop = window
+    return None
+
+
+def _data_ranges(fd: int, start: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that were written; what is only preallocated reads as zeros."""
+    stop = start
+    size = os.fstat(fd).st_size
+    while stop < size:
+        try:
+            begin = os.lseek(fd, stop, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == ENXIO:  # only a hole is left
+                return
+            raise
+        stop = os.lseek(fd, begin, os.SEEK_HOLE)
+        yield begin, stop
+
+
+def _headers(fd: int, offset: int) -> Iterator[tuple[int, FrameHeader]]:
+    """The headers from `offset` on, each where the one before it says, as long as they are any."""
+    base = offset
+    view = memoryview(b"")
+    while True:
+        if offset - base + FRAME_HEADER_BYTES > len(view):
+            base, view = offset, memoryview(os.pread(fd, _HEADERS_BYTES, offset))
+            if len(view) < FRAME_HEADER_BYTES:
+                return
+        header = parse_header(view, offset - base)
+        if header is None:
+            return
+        yield offset, header
+        offset += header.length
+
+
+def _is_valid(fd: int, segment: SegmentId, place: Place) -> bool:
+    data = memoryview(os.pread(fd, place.header.length, place.offset))
+    return isinstance(check_frame(data, 0, place.offset, segment), FrameHeader)
