@@ -1,16 +1,22 @@
 """Delivery: what is in the spool reaches every destination, at least once, each at its own pace.
 
-`batches`       cuts batches from the spool's NDJSON, without parsing events
-`store`         a destination's cursors in SQLite
-`outcomes`      what may become of a send
-`retry`         the wait before the next try
+`selection`     which events a destination takes
+`batches`       cuts batches from the spool's NDJSON
+`plans`         what is going to be sent, and how to make exactly its bytes again
+`store`         a destination's cursors, plans and totals in SQLite
+`dead`          events that a destination refused
+`journal`       what is on the disk of a destination, and what is on its way there
 `destinations`  one module for each kind of destination
-`threads`       a thread of one's own, for calls that wait for a disk
-`engine`        a runner for each destination; gives back the spool's room
+`outcomes`      what may become of a send
+`settlement`    what follows from it: sent, sent again, halved, or a dead letter
+`health`        what it says about the destination: `breaker`, `concurrency`, `retry`
+`runner`        one destination: cut, plan, send, settle
+`room`          what is read is removed; what is too much expires
+`engine`        all destinations
 """
 
 from __future__ import annotations
 
-from pixelfast.deliver.engine import Engine
+from pixelfast.deliver.engine import Engine, register_destinations
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "register_destinations"]

@@ -1,7 +1,7 @@
 """Dead letters: events that a destination refused, kept until somebody decides about them.
 
-`dead/<name>/dead.db`, SQLite as the state of destinations. `pixelfast dead` reads and marks it while
-delivery runs; only delivery adds letters, and takes away those that were sent again.
+`dead/<name>/dead.db`, SQLite as the state of destinations. `pixelfast dead` reads and marks it
+while delivery runs; only delivery adds letters, and takes away those that were sent again.
 """
 
 from __future__ import annotations
@@ -71,13 +71,12 @@ class DeadLetters:
 
     def letters(self, ids: Iterable[int] | None = None, *, limit: int = 2**62) -> list[Letter]:
         """Those with these ids, or all, oldest first."""
-        columns = ", ".join(Letter._fields)
         if ids is None:
-            rows = self._db.execute(f"SELECT {columns} FROM letter ORDER BY id LIMIT ?", [limit])
+            rows = self._db.execute("SELECT * FROM letter ORDER BY id LIMIT ?", [limit])
             return [Letter(*row) for row in rows]
         found = []
         for each in ids:
-            rows = self._db.execute(f"SELECT {columns} FROM letter WHERE id = ?", [each])
+            rows = self._db.execute("SELECT * FROM letter WHERE id = ?", [each])
             found += [Letter(*row) for row in rows]
         return found
 

@@ -71,13 +71,15 @@ class Engine:
             self._log.exception("destination_unusable", destination=destination.name)
             self.unusable[destination.name] = str(error) or type(error).__name__
             return None
-        forever = isinstance(destination, FileDestination)  # a disk comes back, or is replaced
+        retry_for_s = float("inf")  # a disk comes back, or is replaced
+        if not isinstance(destination, FileDestination):
+            retry_for_s = destination.retry_for_s
         return Runner(
             destination.name,
             sender,
             self._data,
             select(self._config, destination),
-            retry_for_s=float("inf") if forever else destination.retry_for_s,
+            retry_for_s=retry_for_s,
             max_dead_bytes=destination.max_dead_bytes,
         )
 

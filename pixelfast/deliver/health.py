@@ -1,4 +1,4 @@
-"""What a destination's answers say about the destination: may it be sent to, how much, how large."""
+"""What a destination's answers say about it: may it be sent to, how much, how large."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class Journal:
 
     @property
     def due_s(self) -> float:
-        """When the next write begins; infinity where there is nothing to write, or one under way."""
+        """When the next write begins; infinity where there is nothing to, or one under way."""
         changes = self._next.changes
         if self._write is not None or not changes:
             return float("inf")
@@ -297,7 +297,8 @@ class Journal:
             left = remade[0].events
             self._add(*remade)
         if plan.letters is not None:
-            self._changing().count("delivered", plan.events)  # they had arrived: else they were here
+            # They had arrived: else they were here.
+            self._changing().count("delivered", plan.events)
             self._changing().count("dead", -plan.events)
         else:
             self._log.error("batch_changed", batch=plan.id, events=plan.events, left=left)

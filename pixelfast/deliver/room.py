@@ -14,12 +14,14 @@ import structlog
 from pixelfast.config import Config
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import Store
-from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
+from pixelfast.spool import DataDir, LogEnd, Position, remove_read_segments
 from pixelfast.spool.format import segment_name
 
 __all__ = ["Room"]
 
-_FORGOTTEN_S = 86_400.0  # how long a destination that was taken out of the settings holds its events
+_FORGOTTEN_S = (
+    86_400.0  # how long a destination that was taken out of the settings holds its events
+)
 _FULL_SHARE = 0.9  # of max_bytes: where the oldest begins to expire, before collectors refuse
 
 
@@ -68,9 +70,7 @@ class Room:
         if not settings.required:
             most_bytes = min(most_bytes, int(self._config.spool.max_bytes * _FULL_SHARE))
         too_much = lag_bytes - most_bytes
-        if self._config.spool.on_full == "drop_oldest":
-            too_much = max(too_much, excess_bytes)
-        elif not settings.required:
+        if getattr(self._config.spool, "on_full", "") == "drop_oldest" or not settings.required:
             too_much = max(too_much, excess_bytes)
         newest = {slot: number for _, slot, number, _ in sizes}  # sizes are in order
         until: dict[int, Position] = {}
@@ -87,7 +87,7 @@ class Room:
         """How much has to go for collectors to go on."""
         spool = self._config.spool
         too_much = used_bytes - int(spool.max_bytes * _FULL_SHARE)
-        if spool.min_free:
+        if getattr(spool, "min_free", 0):
             free = os.statvfs(self._data.path)
             too_much = max(too_much, int(spool.min_free * 1.1) - free.f_bavail * free.f_frsize)
         return too_much
@@ -113,7 +113,6 @@ class Room:
         for slot in self._data.slots():
             earliest = [low.get(slot, Position()) for low in lows]
             removed += remove_read_segments(self._data, slot, [each.segment for each in earliest])
-            remove_drained_slot(self._data, slot, earliest)
         return removed
 
     def _forgotten(self) -> list[dict[int, Position]]:

@@ -9,6 +9,7 @@ import time
 from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -169,7 +170,7 @@ class Runner:
         folder = self._data.destination_dir(self.name)
         folder.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
-            lock = await self._lock(folder)
+            lock = await self._lock(folder / "lock")
             if lock is None:
                 return
             stack.callback(os.close, lock)
@@ -180,9 +181,7 @@ class Runner:
             stack.push_async_callback(journal.close)
             plans = await journal.open()
             self._tasks = [Task(plan, None) for plan in plans]
-            self._cutter = Cutter(
-                self._data, journal.cursors, self.sender.limits, self._selection
-            )
+            self._cutter = Cutter(self._data, journal.cursors, self.sender.limits, self._selection)
             stack.callback(self._cutter.close)
             self.journal = journal
             stack.push_async_callback(self.sender.close)
@@ -191,11 +190,11 @@ class Runner:
             stack.push_async_callback(self._cancel)
             await self._work(self._cutter, journal)
 
-    async def _lock(self, folder: os.PathLike[str]) -> int | None:
+    async def _lock(self, path: Path) -> int | None:
         """One process at a time delivers to a destination; another one may be stopping still."""
         while True:
             try:
-                return lock_file(self._data.destination_dir(self.name) / "lock")
+                return lock_file(path)
             except SpoolLocked as error:
                 self._log.warning("waiting_for_lock", error=str(error))
             if await self.pause(_LOCK_RETRY_S):
@@ -359,5 +358,7 @@ class Runner:
         limits = self._cutter.limits
         smaller = max(_LEAST_LIMIT_BYTES, min(refused_bytes, limits.max_bytes) // 2)
         if smaller < limits.max_bytes:
-            self._log.warning("batches_made_smaller", max_bytes=smaller, refused_bytes=refused_bytes)
+            self._log.warning(
+                "batches_made_smaller", max_bytes=smaller, refused_bytes=refused_bytes
+            )
             self._cutter.limits = Limits(limits.max_events, smaller, limits.max_age_s)

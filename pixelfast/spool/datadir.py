@@ -162,6 +162,9 @@ class DataDir:
     def destination_dir(self, name: str) -> Path:
         return self.path / "dest" / name
 
+    def dead_dir(self, name: str) -> Path:
+        return self.path / "dead" / name
+
     def events_dir(self, name: str) -> Path:
         return self.path / "events" / name
 

@@ -8,15 +8,21 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from pixelfast.config import Config, HttpDestination, Source, WriteKey
 from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver import journal as journal_module
+from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations import Sender
-from pixelfast.deliver.engine import Engine, Runner
+from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Accepted, Outcome
+from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir, Position
 from tests.deliver.running import WAIT_S, until
 
@@ -76,14 +82,18 @@ class FakeSender(Sender):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short intervals; what they are for stays."""
-    monkeypatch.setattr(engine_module, "_POLL_S", 0.002)
-    monkeypatch.setattr(engine_module, "_NEW_SLOTS_S", 0.005)
+    monkeypatch.setattr(runner_module, "_POLL_S", 0.002)
+    monkeypatch.setattr(runner_module, "_NEW_SLOTS_S", 0.005)
+    monkeypatch.setattr(runner_module, "_LOCK_RETRY_S", 0.005)
+    monkeypatch.setattr(runner_module, "_REPLAY_S", 0.005)
+    monkeypatch.setattr(journal_module, "_PLANS_S", 0.001)
+    monkeypatch.setattr(journal_module, "_ENDS_S", 0.005)
     monkeypatch.setattr(engine_module, "_RETENTION_S", 0.005)
-    monkeypatch.setattr(engine_module, "_LOCK_RETRY_S", 0.005)
     backoff = engine_module.Backoff
-    monkeypatch.setattr(
-        engine_module, "Backoff", lambda first, most: backoff(min(first, 0.01), min(most, 0.02))
-    )
+    for module in (engine_module, runner_module):
+        monkeypatch.setattr(
+            module, "Backoff", lambda first, most: backoff(min(first, 0.01), min(most, 0.02))
+        )
 
 
 @asynccontextmanager
@@ -124,14 +134,19 @@ def source(name: str, *destinations: str) -> Source:
 
 def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:
     """What another process would find, were this one killed now."""
-    rows = _rows(data.destination_dir(name) / "state.db", "SELECT * FROM cursor")
-    return {slot: Position(*rest) for slot, *rest in rows}
+    path = data.destination_dir(name) / "state.db"
+    rows = _rows(path, "SELECT * FROM cursor")
+    cursors = {slot: Position(*rest) for slot, *rest in rows}
+    for (body,) in _rows(path, "SELECT body FROM plan"):  # sent again after a start
+        for each in msgspec.json.decode(body, type=Plan).ranges:
+            cursors[each.slot] = min(each.start, cursors[each.slot])
+    return cursors
 
 
 def counters_on_disk(data: DataDir, name: str) -> dict[str, int]:
     return dict(_rows(data.destination_dir(name) / "state.db", "SELECT * FROM counter"))
 
 
-def _rows(path: Path, statement: str) -> list[tuple[int, ...]]:
+def _rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as db:
         return list(db.execute(statement))

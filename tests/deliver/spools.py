@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from unittest import mock
 
-from pixelfast.deliver.batches import Batch, Cutter, Limits
+from pixelfast.deliver.batches import Batch, Cut, Cutter, Limits
+from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Position, SlotFiles
 from pixelfast.spool.batch import Batch as Commit
 
@@ -27,11 +28,11 @@ def ndjson(events: Iterable[bytes]) -> bytes:
     return b"".join(each + b"\n" for each in events)
 
 
-def batch_of(events: Iterable[bytes], after: dict[int, Position] | None = None) -> Batch:
-    """A batch as a Cutter makes it."""
+def batch_of(events: Iterable[bytes], identity: str = "batch") -> Batch:
+    """A batch to send."""
     body = ndjson(events)
     return Batch(
-        pieces=[memoryview(body)], events=body.count(b"\n"), size_bytes=len(body), after=after or {}
+        id=identity, pieces=[memoryview(body)], events=body.count(b"\n"), size_bytes=len(body)
     )
 
 
@@ -113,9 +114,13 @@ class Feed:
         self._files.close()
 
 
-def taking(sources: frozenset[str] | None) -> Callable[[str], bool] | None:
+def taking(sources: frozenset[str] | None) -> Selection:
     """What a destination of these sources takes; of all where None."""
-    return None if sources is None else sources.__contains__
+    if sources is None:
+        return Selection()
+    return Selection(
+        tuple(each for each in ("web", "web2", "mail", "app", "a", "b", "c") if each not in sources)
+    )
 
 
 def cut_all(
@@ -123,11 +128,11 @@ def cut_all(
     limits: Limits,
     cursors: dict[int, Position] | None = None,
     sources: frozenset[str] | None = None,
-) -> list[Batch]:
+) -> list[Cut]:
     """All batches that are there to cut, the last one as if it were old enough."""
     cutter = Cutter(data, cursors or {}, limits, taking(sources))
     try:
-        batches: list[Batch] = []
+        batches: list[Cut] = []
         while (is_full := cutter.cut()) or cutter.has_more or cutter.has_moved():
             assert cutter.has_moved() or not is_full, "a batch is full of nothing"
             batches.append(cutter.close_batch())
@@ -136,9 +141,14 @@ def cut_all(
         cutter.close()
 
 
-def lines_of(batches: Iterable[Batch]) -> list[bytes]:
-    return [line for batch in batches if batch.events for line in batch.lines()]
+def whole(cut: Cut) -> Batch:
+    """What is sent of a cut."""
+    return Batch(pieces=cut.body, events=cut.events, size_bytes=cut.size_bytes)
 
 
-def as_json(batch: Batch) -> Any:
-    return json.loads(batch.joined())
+def lines_of(batches: Iterable[Cut]) -> list[bytes]:
+    return [line for cut in batches if cut.events for line in whole(cut).lines()]
+
+
+def as_json(cut: Cut) -> Any:
+    return json.loads(whole(cut).joined())

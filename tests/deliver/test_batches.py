@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelfast.deliver.batches import Batch, Cutter, Limits
+from pixelfast.deliver.batches import Cut, Cutter, Limits
+from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Position
 from tests.deliver.spools import (
     NO_LIMITS,
@@ -38,7 +39,7 @@ def by_bytes(count: int) -> Limits:
 def test_nothing_is_cut_from_an_empty_data_directory(data: DataDir) -> None:
     cutter = Cutter(data, {}, NO_LIMITS)
     assert (False, False, 0) == (cutter.cut(), cutter.has_moved(), cutter.oldest_ms)
-    assert Batch() == cutter.close_batch()
+    assert Cut() == cutter.close_batch()
 
 
 def test_events_come_in_the_order_of_their_slot(data: DataDir) -> None:
@@ -73,7 +74,7 @@ def test_an_event_larger_than_a_batch_may_be_goes_alone(data: DataDir) -> None:
         feed.write(event(4, padding=600))
         feed.write(event(5))
     batches = cut_all(data, by_bytes(100))
-    found = [batch.lines() for batch in batches]
+    found = [lines_of([batch]) for batch in batches]
     assert [[event(1)], [large], [event(3)], [event(4, 600)], [event(5)]] == found
 
 
@@ -91,7 +92,7 @@ def test_a_batch_takes_events_of_all_slots(data: DataDir) -> None:
         second.write(event(2))
         batch = cut_all(data, NO_LIMITS)[0]
         assert {0: first.position, 3: second.position} == batch.after
-        assert [event(1), event(2)] == batch.lines()
+        assert [event(1), event(2)] == lines_of([batch])
 
 
 def test_no_slot_waits_for_another_with_more_to_give(data: DataDir) -> None:
@@ -100,7 +101,7 @@ def test_no_slot_waits_for_another_with_more_to_give(data: DataDir) -> None:
             busy.write(event(n))
         calm.write(event(1000))
         batch = cut_all(data, by_events(10))[0]
-        assert event(1000) in batch.lines()
+        assert event(1000) in lines_of([batch])
 
 
 def test_a_full_batch_is_told_from_one_that_may_grow(data: DataDir) -> None:
@@ -111,8 +112,8 @@ def test_a_full_batch_is_told_from_one_that_may_grow(data: DataDir) -> None:
         assert cutter.cut()
         feed.write(event(3))
         assert cutter.cut(), "a full batch takes no more"
-        assert [event(1), event(2)] == cutter.close_batch().lines()
-        assert (False, [event(3)]) == (cutter.cut(), cutter.close_batch().lines())
+        assert [event(1), event(2)] == lines_of([cutter.close_batch()])
+        assert (False, [event(3)]) == (cutter.cut(), lines_of([cutter.close_batch()]))
 
 
 def test_a_batch_that_the_next_event_does_not_fit_into_is_full(data: DataDir) -> None:
@@ -120,7 +121,7 @@ def test_a_batch_that_the_next_event_does_not_fit_into_is_full(data: DataDir) ->
         feed.write(event(1), event(2, padding=100))
         with closing(Cutter(data, {}, by_bytes(50))) as cutter:
             assert cutter.cut()
-            assert [event(1)] == cutter.close_batch().lines()
+            assert [event(1)] == lines_of([cutter.close_batch()])
 
 
 def test_an_exactly_full_batch_is_full_without_an_event_behind_it(data: DataDir) -> None:
@@ -135,15 +136,15 @@ def test_events_of_other_sources_are_passed_and_counted(data: DataDir) -> None:
         feed.commit([("web", event(1)), ("mail", event(2)), ("mail", event(3))])
         feed.write(event(4), source="web")
         (batch,) = cut_all(data, NO_LIMITS, sources=frozenset({"mail"}))
-        assert [event(2), event(3)] == batch.lines()
-        assert (2, 2, feed.position) == (batch.events, batch.skipped, batch.after[0])
+        assert [event(2), event(3)] == lines_of([batch])
+        assert (2, 2, feed.position) == (batch.events, batch.filtered, batch.after[0])
 
 
 def test_the_cursor_passes_events_of_other_sources_also_without_an_own_one(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(event(1), event(2))
         (batch,) = cut_all(data, NO_LIMITS, sources=frozenset())
-        assert (0, 2, {0: feed.position}) == (batch.events, batch.skipped, batch.after)
+        assert (0, 2, {0: feed.position}) == (batch.events, batch.filtered, batch.after)
 
 
 def test_the_rest_of_a_frame_is_passed_once_its_source_is_no_longer_taken(data: DataDir) -> None:
@@ -151,13 +152,13 @@ def test_the_rest_of_a_frame_is_passed_once_its_source_is_no_longer_taken(data: 
     with Feed(data) as feed:
         feed.write(*map(event, range(5)))
         (batch,) = cut_all(data, NO_LIMITS, {0: Position(1, 64, 3)}, frozenset({"mail"}))
-        assert (0, 2, {0: feed.position}) == (batch.events, batch.skipped, batch.after)
+        assert (0, 2, {0: feed.position}) == (batch.events, batch.filtered, batch.after)
 
 
 def test_a_source_whose_name_is_part_of_another_is_another(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(event(1), source="web2")
-        assert 1 == cut_all(data, NO_LIMITS, sources=frozenset({"web"}))[0].skipped
+        assert 1 == cut_all(data, NO_LIMITS, sources=frozenset({"web"}))[0].filtered
 
 
 def test_reading_goes_on_inside_a_frame(data: DataDir) -> None:
@@ -191,7 +192,7 @@ def test_slots_that_come_later_are_found(data: DataDir) -> None:
         assert (False, False) == (cutter.cut(), cutter.has_moved())
         cutter.find_slots()
         cutter.cut()
-        assert [event(2)] == cutter.close_batch().lines()
+        assert [event(2)] == lines_of([cutter.close_batch()])
         cutter.find_slots()
         assert (False, False) == (cutter.cut(), cutter.has_moved()), "a slot is read once"
 
@@ -235,9 +236,9 @@ def test_one_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -
     with Feed(data, segment_bytes=8 * 2**20) as feed:
         for _ in range(40):
             feed.write(*body)
-    with closing(Cutter(data, {}, Limits(500, 2**20, 1.0), {"another"}.__contains__)) as cutter:
+    with closing(Cutter(data, {}, Limits(500, 2**20, 1.0), Selection(without=("web",)))) as cutter:
         cutter.cut()
-        assert cutter.close_batch().skipped < 40 * 900
+        assert cutter.close_batch().filtered < 40 * 900
 
 
 AWKWARD = [

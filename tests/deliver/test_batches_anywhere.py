@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelfast.deliver.batches import Batch, Cutter, Limits
+from pixelfast.deliver.batches import Cut, Cutter, Limits
 from pixelfast.spool import DataDir, Position
-from tests.deliver.spools import Feed, cut_all, event, lines_of, open_data, taking
+from tests.deliver.spools import Feed, cut_all, event, lines_of, open_data, taking, whole
 
 SOURCES = ("a", "b", "c")
 SEGMENT_BYTES = 1024
@@ -77,8 +77,8 @@ def by_slot(lines: list[bytes], slots: Any) -> dict[int, list[bytes]]:
     return found
 
 
-def check_bounds(batch: Batch, limit: Limits) -> None:
-    body = batch.ndjson()
+def check_bounds(batch: Cut, limit: Limits) -> None:
+    body = whole(batch).ndjson()
     assert len(body) == batch.size_bytes
     assert body.count(b"\n") == batch.events
     assert batch.events <= limit.max_events
@@ -97,7 +97,7 @@ def test_each_event_is_cut_once_in_order_and_within_bounds(
         for batch in batches:
             check_bounds(batch, limit)
         assert written.wanted(sources) == by_slot(lines_of(batches), written.slots)
-        assert written.count == sum(batch.events + batch.skipped for batch in batches)
+        assert written.count == sum(batch.events + batch.filtered for batch in batches)
 
 
 @settings(max_examples=30)
@@ -114,7 +114,7 @@ def test_reading_goes_on_exactly_behind_every_batch(
             rest = cut_all(data, again, cursors, sources)
             done = [*batches[:count], *rest]
             assert written.wanted(sources) == by_slot(lines_of(done), written.slots)
-            assert written.count == sum(batch.events + batch.skipped for batch in done)
+            assert written.count == sum(batch.events + batch.filtered for batch in done)
             if count < len(batches):
                 cursors |= batches[count].after
 
@@ -127,7 +127,7 @@ def test_batches_are_as_large_as_the_limits_allow(plan: list[Any], limit: Limits
         Written([(0, sizes) for _, sizes in plan], data)
         batches = cut_all(data, limit)
         for batch, following in pairwise(batches):
-            next_bytes = len(following.lines()[0]) + 1
+            next_bytes = len(lines_of([following])[0]) + 1
             has_room = batch.size_bytes + next_bytes <= limit.max_bytes
             assert batch.events == limit.max_events or not has_room
 
@@ -147,7 +147,7 @@ def test_a_cutter_follows_its_writers(
         written = Written([], data)
         feeds: dict[int, Feed] = {}
         cutter = Cutter(data, {}, limit, taking(sources))
-        batches: list[Batch] = []
+        batches: list[Cut] = []
         for plan, cuts in rounds:
             for slot, sizes in plan:
                 if slot not in feeds:

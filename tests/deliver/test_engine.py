@@ -118,7 +118,7 @@ def test_what_was_written_is_what_was_delivered_and_skipped(
                 )
         for name in ("one", "two"):
             counted = counters_on_disk(data, name)
-            assert count == counted["delivered"] + counted["skipped"]
+            assert count == counted["delivered"] + counted["filtered"]
 
     run(main())
 
@@ -285,7 +285,7 @@ def test_figures_are_those_of_each_destination(
         figures = {"lag_s": 0.0, "last_error": "", "batches": 2}
         assert {
             "one": {**figures, "delivered": 8},
-            "two": {**figures, "delivered": 7, "failures": 1, "skipped": 1},
+            "two": {**figures, "delivered": 7, "failures": 1, "filtered": 1},
         } == stats["destinations"]
 
     run(main())

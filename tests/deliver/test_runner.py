@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.engine import Runner
 from pixelfast.deliver.outcomes import Accepted, Retry
 from pixelfast.deliver.retry import Backoff
+from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import Store
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (
@@ -152,7 +152,7 @@ def test_events_of_other_sources_move_the_cursor_without_a_send(data: DataDir, f
             await until(lambda: runner.cursors == {0: feed.position})
         assert [0, 4, 8, 12, 16] == sender.numbers
         counted = counters_on_disk(data, "hook")
-        assert (5, 15) == (counted["delivered"], counted["skipped"])
+        assert (5, 15) == (counted["delivered"], counted["filtered"])
         assert counted.items() <= runner.counted.items()
 
     run(main())
@@ -181,7 +181,7 @@ def test_a_batch_leaves_when_it_is_full_or_old_enough(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = HandClock()
-    monkeypatch.setattr(engine_module, "time", clock)
+    monkeypatch.setattr(runner_module, "time", clock)
 
     async def main() -> None:
         sender = FakeSender(limits=Limits(max_events=5, max_bytes=10**6, max_age_s=10.0))
@@ -255,7 +255,7 @@ def test_a_stop_ends_though_events_keep_coming(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Collectors of another command go on: what comes after the stop is for the next start."""
-    monkeypatch.setattr(engine_module, "_STOP_S", 0.0)
+    monkeypatch.setattr(runner_module, "_STOP_S", 0.0)
     most = 50
     numbers = iter(range(10**6))
 
@@ -294,7 +294,7 @@ def test_a_stop_before_the_start_delivers_what_is_there(data: DataDir, feed: Fee
 def test_a_stop_delivers_a_slot_that_has_just_begun(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_NEW_SLOTS_S", 1000.0)
+    monkeypatch.setattr(runner_module, "_NEW_SLOTS_S", 1000.0)
 
     async def main() -> None:
         sender = FakeSender()
@@ -359,7 +359,7 @@ def test_the_wait_begins_short_again_after_a_success(
             waits.append(super().next_s(at_least_s))
             return waits[-1]
 
-    monkeypatch.setattr(engine_module, "Backoff", Noted)
+    monkeypatch.setattr(runner_module, "Backoff", Noted)
 
     async def main() -> None:
         no = Retry("no")

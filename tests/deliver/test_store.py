@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from pixelfast.deliver.store import Store
+from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import Position
 
 KILLED_IN_A_COMMIT = """
@@ -40,9 +40,18 @@ def store(path: Path) -> Iterator[Store]:
     store.close()
 
 
+def commit(
+    store: Store,
+    after: dict[int, Position],
+    memory: dict[str, object] | None = None,
+    counted: dict[str, int] | None = None,
+) -> None:
+    store.commit(Changes(after=after, memory=memory, counted=counted or {}))
+
+
 def filled(path: Path) -> None:
     store = Store(path)
-    store.commit({0: Position(3, 128, 2)}, {"file": "a", "size": 5}, {"delivered": 10})
+    commit(store, {0: Position(3, 128, 2)}, {"file": "a", "size": 5}, {"delivered": 10})
     store.close()
 
 
@@ -73,32 +82,32 @@ def test_what_is_committed_is_there_after_a_restart(path: Path) -> None:
 
 
 def test_cursors_are_positions_and_move_alone(store: Store) -> None:
-    store.commit({0: Position(1, 64), 7: Position(2**40, 2**31, 5)})
-    store.commit({0: Position(2, 72, 1)})
+    commit(store, {0: Position(1, 64), 7: Position(2**40, 2**31, 5)})
+    commit(store, {0: Position(2, 72, 1)})
     cursors = store.cursors()
     assert {0: Position(2, 72, 1), 7: Position(2**40, 2**31, 5)} == cursors
     assert all(isinstance(each, Position) for each in cursors.values())
 
 
 def test_segment_numbers_have_63_bits_at_least(store: Store) -> None:
-    store.commit({65535: Position(2**63 - 1, 2**31, 2**31)})
+    commit(store, {65535: Position(2**63 - 1, 2**31, 2**31)})
     assert {65535: Position(2**63 - 1, 2**31, 2**31)} == store.cursors()
 
 
 def test_memory_is_replaced_and_kept_where_none_comes(store: Store) -> None:
-    store.commit({}, {"file": "a", "size": 1})
-    store.commit({0: Position(1, 64)})
+    commit(store, {}, {"file": "a", "size": 1})
+    commit(store, {0: Position(1, 64)})
     assert {"file": "a", "size": 1} == store.memory()
-    store.commit({}, {"file": "b"})
+    commit(store, {}, {"file": "b"})
     assert {"file": "b"} == store.memory()
-    store.commit({}, {})
+    commit(store, {}, {})
     assert {} == store.memory()
 
 
 def test_counters_add_up(store: Store) -> None:
-    store.commit({}, None, {"delivered": 10, "batches": 1})
-    store.commit({}, None, {"delivered": 5, "skipped": 2})
-    assert {"delivered": 15, "batches": 1, "skipped": 2} == store.counters()
+    commit(store, {}, None, {"delivered": 10, "batches": 1})
+    commit(store, {}, None, {"delivered": 5, "filtered": 2})
+    assert {"delivered": 15, "batches": 1, "filtered": 2} == store.counters()
 
 
 def test_a_commit_that_fails_changes_nothing_at_all(path: Path) -> None:
@@ -106,17 +115,17 @@ def test_a_commit_that_fails_changes_nothing_at_all(path: Path) -> None:
     store = Store(path)
     moved = {0: Position(9, 64)}
     with pytest.raises(TypeError):
-        store.commit(moved, {"size": object()}, {"delivered": 1})
+        commit(store, moved, {"size": object()}, {"delivered": 1})
     with pytest.raises(sqlite3.IntegrityError):
-        store.commit(moved, {"size": 9}, {"delivered": 1, "batches": "many"})  # type: ignore[dict-item]
+        commit(store, moved, {"size": 9}, {"delivered": 1, "batches": "many"})  # type: ignore[dict-item]
     assert FILLED == (store.cursors(), store.memory(), store.counters())
-    store.commit({1: Position(1, 64)})  # no transaction is left open
+    commit(store, {1: Position(1, 64)})  # no transaction is left open
     store.close()
     assert {0: Position(3, 128, 2), 1: Position(1, 64)} == contents(path)[0]
 
 
 def test_the_journal_is_a_rollback_journal_that_is_synced(path: Path, store: Store) -> None:
-    store.commit({0: Position(1, 64)})
+    commit(store, {0: Position(1, 64)})
     pragma = {
         name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("journal_mode", "synchronous", "user_version")
@@ -284,7 +293,7 @@ def test_a_database_that_cannot_be_opened_now_is_not_damaged(path: Path) -> None
     script = """
 import os, resource, sqlite3, sys
 from pathlib import Path
-from pixelfast.deliver.store import Store
+from pixelfast.deliver.store import Changes, Store
 used = os.open("/dev/null", os.O_RDONLY)
 resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, used + 1))
 try:
@@ -306,18 +315,18 @@ def test_a_full_disk_leaves_the_state_as_it_was(path: Path) -> None:
     script = """
 import resource, signal, sqlite3, sys
 from pathlib import Path
-from pixelfast.deliver.store import Store
+from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import Position
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = Store(Path(sys.argv[1]))
 unlimited = resource.RLIM_INFINITY
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, unlimited))
 try:
-    store.commit({0: Position(8, 64)}, {"file": "b"}, {"delivered": 1})
+    commit(store, {0: Position(8, 64)}, {"file": "b"}, {"delivered": 1})
 except sqlite3.OperationalError:
     resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
     assert {0: Position(3, 128, 2)} == store.cursors()
-    store.commit({1: Position(8, 64)})
+    commit(store, {1: Position(8, 64)})
     sys.exit(7)
 """
     child = subprocess.run(
@@ -334,7 +343,7 @@ def test_a_rollback_that_finds_a_full_disk_is_no_damage(path: Path) -> None:
     script = """
 import resource, signal, sqlite3, sys
 from pathlib import Path
-from pixelfast.deliver.store import Store
+from pixelfast.deliver.store import Changes, Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:

@@ -20,6 +20,7 @@ class Sender(ABC):
     """
 
     limits: Limits
+    concurrency: int = 1  # batches under way at once, at the most; 1: in the order of events
     retry_first_s: float = 0.5
     retry_most_s: float = 60.0
     in_thread: Callable[..., Awaitable[Any]] = staticmethod(asyncio.to_thread)  # type: ignore[arg-type] # ParamSpec
