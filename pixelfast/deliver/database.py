@@ -64,10 +64,6 @@ def _open(
             raise _Damaged("the database is damaged")
         try:
             verify(db)
-        except sqlite3.OperationalError as error:
-            if _code(error) == sqlite3.SQLITE_ERROR:  # no such table or column
-                raise _Damaged(str(error)) from error
-            raise
         except msgspec.DecodeError as error:
             raise _Damaged(str(error)) from error
     except BaseException:
@@ -89,6 +85,8 @@ def _is_damage(error: Exception, path: Path) -> bool:
     if not isinstance(error, sqlite3.OperationalError):
         return True
     if _code(error) is None:  # the module's own: a text in it is no UTF-8
+        return True
+    if _code(error) == sqlite3.SQLITE_ERROR:  # no such table, unsupported file format
         return True
     if _code(error) != sqlite3.SQLITE_READONLY:
         return False

@@ -58,7 +58,7 @@ class Engine:
         self._log = structlog.get_logger("deliver")
         self._config = config
         self._data = data
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
         self.runners = [runner for each in config.destinations if (runner := self._make(each))]
         self.room = Room(config, data, self.runners, self.unusable)
@@ -88,13 +88,13 @@ class Engine:
         retention = asyncio.create_task(self._keep_room())
         try:
             await asyncio.gather(*(self._supervise(runner) for runner in self.runners))
-            if not self._is_stopping:  # nothing to run, and not the end
-                await retention
+            if self.unusable:  # there is nothing to run, and it is not the end
+                await self._stopping.wait()
         finally:
             retention.cancel()
 
     def stop(self) -> None:
-        self._is_stopping = True
+        self._stopping.set()
         for runner in self.runners:
             runner.stop()
 

@@ -15,6 +15,7 @@ from pixelfast.deliver.retry import Backoff
 __all__ = ["Health"]
 
 _HELD_S = 60.0
+_TOLD_AGAIN_S = 60.0
 
 
 class Health:
@@ -34,6 +35,7 @@ class Health:
         self.concurrency = Concurrency(concurrency)
         self.failures = 0  # not counted yet
         self._on_too_large = on_too_large
+        self._told_s: dict[str, float] = {}  # when each reason was told last
         self._log = structlog.get_logger("deliver").bind(destination=name)
 
     def note(
@@ -75,8 +77,10 @@ class Health:
         self.failures += 1
 
     def _failed(self, outcome: Retry, began_s: float, now_s: float) -> float:
-        """Say the first failure in a row, and each new reason; not every try of a long night."""
-        is_news = outcome.reason != self.breaker.reason
+        """Say each reason once a minute, not every try of a long night."""
+        is_news = now_s - self._told_s.get(outcome.reason, float("-inf")) >= _TOLD_AGAIN_S
+        if is_news:
+            self._told_s = {outcome.reason: now_s, **_recent(self._told_s, now_s)}
         self.failures += 1
         self.concurrency.failed(began_s, now_s)
         wait_s = self.breaker.failed(outcome.reason, began_s, now_s, outcome.after_s)
@@ -90,6 +94,11 @@ class Health:
         return wait_s
 
     def _succeeded(self) -> None:
-        if self.breaker.reason:
+        if not self.breaker.is_closed:
+            self._told_s.clear()
             self._log.info("destination_is_back", failures=self.breaker.failures)
         self.breaker.succeeded()
+
+
+def _recent(told_s: dict[str, float], now_s: float) -> dict[str, float]:
+    return {reason: at for reason, at in told_s.items() if now_s - at < _TOLD_AGAIN_S}

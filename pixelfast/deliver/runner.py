@@ -63,7 +63,7 @@ class Runner:
         data: DataDir,
         selection: Selection = Selection(),  # noqa: B008 - frozen
         *,
-        retry_for_s: float = 259_200.0,
+        retry_for_s: float = float("inf"),
         max_dead_bytes: int = 2**30,
     ) -> None:
         self.name = name
@@ -182,7 +182,7 @@ class Runner:
             plans = await journal.open()
             self._tasks = [Task(plan, None) for plan in plans]
             self._cutter = Cutter(self._data, journal.cursors, self.sender.limits, self._selection)
-            stack.callback(self._cutter.close)
+            stack.callback(self._leave_cutter)
             self.journal = journal
             stack.push_async_callback(self.sender.close)
             await self.sender.open(journal.memory)
@@ -199,6 +199,11 @@ class Runner:
                 self._log.warning("waiting_for_lock", error=str(error))
             if await self.pause(_LOCK_RETRY_S):
                 return None
+
+    def _leave_cutter(self) -> None:
+        if self._cutter is not None:
+            self._cutter.close()
+            self._cutter = None
 
     async def _cancel(self) -> None:
         for each in self._under_way:

@@ -143,6 +143,12 @@ def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:
     return cursors
 
 
+def plans_on_disk(data: DataDir, name: str) -> list[str]:
+    """The ids of the batches that would be sent again after a start."""
+    path = data.destination_dir(name) / "state.db"
+    return [identity for (identity,) in _rows(path, "SELECT id FROM plan")]
+
+
 def counters_on_disk(data: DataDir, name: str) -> dict[str, int]:
     return dict(_rows(data.destination_dir(name) / "state.db", "SELECT * FROM counter"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -79,14 +80,15 @@ class Feed:
     ) -> None:
         self.close()
 
-    def write(self, *events: bytes, source: str = "web", received_ms: int = 1) -> None:
+    def write(self, *events: bytes, source: str = "web", received_ms: int = 0) -> None:
         """One frame."""
         self.commit([(source, each) for each in events], received_ms=received_ms)
 
-    def commit(self, events: list[tuple[str, bytes]], *, received_ms: int = 1) -> None:
+    def commit(self, events: list[tuple[str, bytes]], *, received_ms: int = 0) -> None:
         """One group commit: a frame for each source, in the order of their first events."""
         names = list(dict.fromkeys(source for source, _ in events))
         commit = Commit()
+        received_ms = received_ms or time.time_ns() // 1_000_000
         for source, each in events:
             commit.add(names.index(source), each, received_ms)
         encoded = [name.encode("ascii") for name in names]

@@ -131,7 +131,7 @@ def test_a_stop_delivers_what_is_there_and_does_not_wait_for_one_that_is_down(
             assert time.monotonic() - began_s < 5.0
             assert list(range(50)) == numbers(up)
             assert 50 == counters_on_disk(data, "up")["delivered"]
-            assert {} == counters_on_disk(data, "down")
+            assert "delivered" not in counters_on_disk(data, "down")
 
     run(main())
 
@@ -211,7 +211,7 @@ def test_nothing_is_lost_invented_or_changed_by_a_bad_network(data: DataDir) -> 
             number = 10 * n + slot
             which = chance.randrange(2)
             body = event(number, padding=chance.randrange(300))
-            assert writer.add(which, body, 1, (names[which], number)) > 0
+            assert writer.add(which, body, time.time_ns() // 1_000_000, (names[which], number)) > 0
             if n % 20 == 0:
                 await asyncio.sleep(0)
         await until(lambda: writer.waiting_bytes == 0)

@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from pixelfast.config import Config
-from pixelfast.deliver import engine as engine_module
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (
     FakeSender,
@@ -282,7 +282,15 @@ def test_figures_are_those_of_each_destination(
             await until(lambda: all(r.cursors == {0: feed.position} for r in engine.runners))
             stats = engine.stats()
         assert stats["is_ready"]
-        figures = {"lag_s": 0.0, "last_error": "", "batches": 2}
+        figures = {
+            "pending": 0,
+            "state": "closed",
+            "under_way": 0,
+            "concurrency": 1,
+            "lag_s": 0.0,
+            "last_error": "",
+            "batches": 2,
+        }
         assert {
             "one": {**figures, "delivered": 8},
             "two": {**figures, "delivered": 7, "failures": 1, "filtered": 1},
@@ -309,8 +317,8 @@ def test_a_cursor_beyond_the_data_loses_no_event(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The slot was cleared by hand and its numbers began again, below the cursor."""
-    store = engine_module.Store(data.destination_dir("hook") / "state.db")
-    store.commit({0: Position(1000, 64)})
+    store = Store(data.destination_dir("hook") / "state.db")
+    store.commit(Changes(after={0: Position(1000, 64)}))
     store.close()
 
     async def main() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver import room as room_module
+from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position, remove_read_segments
 from tests.deliver.runners import FakeSender, cursors_on_disk, make_engine, running, source
 from tests.deliver.running import run, until
@@ -28,18 +30,18 @@ def feed(data: DataDir) -> Iterator[Feed]:
         yield feed
 
 
-async def looked_at_again(engine: engine_module.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def looked_at_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait until the engine has looked for segments to remove twice more."""
     looks = 0
-    remove = engine._remove_read
+    remove = engine.room._remove
 
-    def counting(cursors: Iterable[dict[int, Position]]) -> int:
+    def counting(lows: list[dict[int, Position]]) -> int:
         nonlocal looks
         looks += 1
-        return remove(cursors)
+        return remove(lows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_remove_read", counting)
+        patch.setattr(engine.room, "_remove", counting)
         await until(lambda: looks >= 2)
 
 
@@ -59,7 +61,7 @@ def test_segments_go_once_all_destinations_are_past_them(
             assert list(range(1, written[-1] + 1)) == written, "the slow one has read none of them"
             slow.script.clear()
             await slow.has(60)
-            await until(lambda: engine.removed_segments == len(written) - 1)
+            await until(lambda: engine.room.removed_segments == len(written) - 1)
         assert written[-1:] == data.segments(0)
         assert list(range(60)) == slow.numbers
 
@@ -81,7 +83,7 @@ def test_no_segment_goes_before_every_cursor_on_the_disk_is_past_it(
             mistakes.extend((name, earliest, number) for number in gone if number >= earliest)
         return removed
 
-    monkeypatch.setattr(engine_module, "remove_read_segments", checked)
+    monkeypatch.setattr(room_module, "remove_read_segments", checked)
 
     async def main() -> None:
         one, two = FakeSender(), FakeSender([Retry("no"), ZeroDivisionError()] * 3)
@@ -151,7 +153,7 @@ def test_a_failure_to_remove_does_not_end_the_removing(
             raise errors.pop()
         return remove_read_segments(folder, slot, cursors)
 
-    monkeypatch.setattr(engine_module, "remove_read_segments", failing)
+    monkeypatch.setattr(room_module, "remove_read_segments", failing)
 
     async def main() -> None:
         sender = FakeSender()
@@ -168,8 +170,8 @@ def test_a_cursor_beyond_the_data_removes_no_unread_segment(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The slot was cleared by hand and its numbers began again, below the cursor."""
-    store = engine_module.Store(data.destination_dir("hook") / "state.db")
-    store.commit({0: Position(1000, 64)})
+    store = Store(data.destination_dir("hook") / "state.db")
+    store.commit(Changes(after={0: Position(1000, 64)}))
     store.close()
 
     async def main() -> None:
@@ -196,8 +198,8 @@ def test_segments_that_were_removed_under_a_reader_are_passed(
             feed.write(event(n))
         first = data.segments(0)[0]
         (data.slot_dir(0) / f"{first:016x}.seg").unlink()
-        store = engine_module.Store(data.destination_dir("hook") / "state.db")
-        store.commit({0: Position(first, 128)})
+        store = Store(data.destination_dir("hook") / "state.db")
+        store.commit(Changes(after={0: Position(first, 128)}))
         store.close()
         sender = FakeSender()
         engine = make_engine(monkeypatch, data, {"hook": sender})

@@ -11,18 +11,20 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from pixelfast.deliver import journal as journal_module
 from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.outcomes import Accepted, Retry
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
-from pixelfast.deliver.store import Store
+from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (
     AT_ONCE,
     FakeSender,
     counters_on_disk,
     cursors_on_disk,
+    plans_on_disk,
     running,
 )
 from tests.deliver.running import WAIT_S, run, until
@@ -87,31 +89,28 @@ def test_a_cursor_does_not_move_before_its_batch_is_accepted(data: DataDir, feed
             await sender.has(10)
 
     run(main())
-    half = {0: Position(1, 64, 5)}
-    assert [{}, {}, half, half] == seen
+    first, half = {0: Position()}, {0: Position(1, 64, 5)}
+    assert [first, first] == seen[:2]
+    assert all(each in (first, half) for each in seen[2:])
+    assert {0: feed.position} == cursors_on_disk(data, "hook")
 
 
-def test_the_next_batch_is_not_sent_before_the_cursor_is_on_the_disk(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Read is not acknowledged, and accepted is not remembered: three different things."""
-    order: list[str] = []
-    commit = Store.commit
+def test_no_batch_is_sent_before_its_plan_is_on_the_disk(data: DataDir, feed: Feed) -> None:
+    sent: list[str] = []
 
-    def slow_commit(store: Store, *arguments: object) -> None:
-        commit(store, *arguments)  # type: ignore[arg-type]
-        order.append("committed")
-
-    monkeypatch.setattr(Store, "commit", slow_commit)
+    def check(batch: Batch) -> None:
+        assert batch.id in plans_on_disk(data, "hook")
+        sent.append(batch.id)
 
     async def main() -> None:
-        sender = FakeSender(on_send=lambda _: order.append("sent"))
+        sender = FakeSender([Retry("no")], on_send=check)
         feed.write(*map(event, range(15)))
         async with running(make_runner(data, sender)):
             await sender.has(15)
 
     run(main())
-    assert ["sent", "committed"] * 3 == order
+    assert (4, 3) == (len(sent), len(set(sent)))
+    assert [] == plans_on_disk(data, "hook")
 
 
 def test_what_a_sender_asks_to_remember_is_given_to_the_next_one(data: DataDir, feed: Feed) -> None:
@@ -182,6 +181,8 @@ def test_a_batch_leaves_when_it_is_full_or_old_enough(
 ) -> None:
     clock = HandClock()
     monkeypatch.setattr(runner_module, "time", clock)
+    monkeypatch.setattr(journal_module, "_PLANS_S", -(10.0**9))  # its clock is another
+    monkeypatch.setattr(journal_module, "_ENDS_S", -(10.0**9))
 
     async def main() -> None:
         sender = FakeSender(limits=Limits(max_events=5, max_bytes=10**6, max_age_s=10.0))
@@ -228,7 +229,7 @@ def test_a_stop_does_not_wait_for_a_destination_that_refuses(data: DataDir, feed
         runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: runner.counted.get("failures"))
-        assert ([], {}) == (sender.accepted, cursors_on_disk(data, "hook"))
+        assert ([], {0: Position()}) == (sender.accepted, cursors_on_disk(data, "hook"))
         assert 1 == len(sender.tries)
 
     run(main())
@@ -311,7 +312,7 @@ def test_a_stop_delivers_a_slot_that_has_just_begun(
 
 def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        sender = FakeSender([Retry("a"), Retry("a"), Retry("b"), Retry("b")])
+        sender = FakeSender([Retry("a"), Retry("a"), Retry("b"), Retry("b"), Retry("a")])
         runner = make_runner(data, sender)
         feed.write(event(0))
         with capture_logs() as logs:
@@ -324,7 +325,7 @@ def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: 
             ("delivery_failed", "b"),
             ("destination_is_back", None),
         ] == (found)
-        assert (4, "") == (runner.counted["failures"], runner.last_error)
+        assert (5, "") == (runner.counted["failures"], runner.last_error)
 
     run(main())
 
@@ -376,9 +377,12 @@ def test_a_commit_that_fails_ends_the_run_and_the_batch_comes_again(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted and not remembered: again, rather than lost."""
+    commit = Store.commit
 
-    def fail(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+    def fail(store: Store, changes: Changes) -> None:
+        if changes.ended:
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(store, changes)
 
     async def main() -> None:
         sender = FakeSender()

@@ -130,7 +130,7 @@ def test_the_journal_is_a_rollback_journal_that_is_synced(path: Path, store: Sto
         name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("journal_mode", "synchronous", "user_version")
     }
-    assert {"journal_mode": "truncate", "synchronous": 2, "user_version": 1} == pragma
+    assert {"journal_mode": "truncate", "synchronous": 2, "user_version": 2} == pragma
     assert {"state.db", "state.db-journal"} == {each.name for each in path.parent.iterdir()}
     assert 0 == path.with_name("state.db-journal").stat().st_size
 
@@ -179,13 +179,13 @@ def _zeroed_page(path: Path) -> None:
 
 def _other_version(path: Path) -> None:
     db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 2")
+    db.execute("PRAGMA user_version = 3")
     db.close()
 
 
 def _no_tables(path: Path) -> None:
     path.unlink()
-    _execute(path, "PRAGMA user_version = 1")
+    _execute(path, "PRAGMA user_version = 2")
 
 
 def _another_table(path: Path) -> None:
@@ -322,11 +322,11 @@ store = Store(Path(sys.argv[1]))
 unlimited = resource.RLIM_INFINITY
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, unlimited))
 try:
-    commit(store, {0: Position(8, 64)}, {"file": "b"}, {"delivered": 1})
+    store.commit(Changes({0: Position(8, 64)}, memory={"file": "b"}, counted={"delivered": 1}))
 except sqlite3.OperationalError:
     resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
     assert {0: Position(3, 128, 2)} == store.cursors()
-    commit(store, {1: Position(8, 64)})
+    store.commit(Changes({1: Position(8, 64)}))
     sys.exit(7)
 """
     child = subprocess.run(
