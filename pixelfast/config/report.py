@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
-from pixelfast.config.schema import (
-    Config,
+from pixelfast.config.destinations import (
     FileDestination,
     HttpDestination,
-    Log,
     RudderstackDestination,
+)
+from pixelfast.config.schema import (
+    Config,
+    Log,
     Server,
     Source,
     Spool,
