@@ -9,11 +9,18 @@ from msgspec import Meta, Struct
 from pixelfast.config.fields import HeaderName, HeaderText, Name, Secret
 
 __all__ = [
+    "Batching",
     "Destination",
     "FileDestination",
     "HttpDestination",
     "RudderstackDestination",
 ]
+
+MaxEvents = Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")]
+MaxBytes = Annotated[
+    int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
+]
+SIGNING_ALLOWED = "one or two of: whsec_ and base64 of 24 to 64 bytes"
 
 
 class _Delivery(Struct, frozen=True, kw_only=True):
@@ -52,9 +59,11 @@ class _Delivery(Struct, frozen=True, kw_only=True):
     ] = 2**30
 
 
-class _Batching(_Delivery, frozen=True, kw_only=True):
+class Batching(_Delivery, frozen=True, kw_only=True):
     """What the destinations that send over HTTP have in common."""
 
+    max_events: MaxEvents
+    max_bytes: MaxBytes
     url: Annotated[str, Meta(description="where to send", extra={"kind": "url"})]
     gzip: Annotated[bool, Meta(description="compress request bodies")] = False
     max_age_s: Annotated[
@@ -72,6 +81,16 @@ class _Batching(_Delivery, frozen=True, kw_only=True):
     concurrency: Annotated[
         int, Meta(ge=1, le=64, description="requests under way at once, at the most")
     ] = 64
+    tls_ca: Annotated[
+        str, Meta(description='PEM file of authorities to trust; "": those of the system')
+    ] = ""
+    tls_cert: Annotated[
+        str, Meta(description='PEM file of our certificate, for mutual TLS; "": none')
+    ] = ""
+    tls_key: Annotated[str, Meta(description='PEM file of its key; "": in tls_cert')] = ""
+    block_private: Annotated[
+        bool, Meta(description="do not connect to private, loopback and reserved addresses")
+    ] = False
 
 
 class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", tag="file"):
@@ -84,7 +103,7 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
     rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
 
 
-class HttpDestination(_Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):
+class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):
     """POST requests with batches of events."""
 
     format: Annotated[
@@ -98,23 +117,27 @@ class HttpDestination(_Batching, frozen=True, kw_only=True, tag_field="type", ta
     username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
     password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
     bearer_token: Annotated[Secret | None, Meta(description="HTTP bearer authentication")] = None
-    max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 500
-    max_bytes: Annotated[
-        int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
-    ] = 2**20
+    signing_secrets: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=2,
+            description="sign as Standard Webhooks do; two secrets during a rotation",
+            extra={"secret": True, "kind": "signing secret", "allowed": SIGNING_ALLOWED},
+        ),
+    ] = ()
+    max_events: MaxEvents = 500
+    max_bytes: MaxBytes = 2**20
 
 
 class RudderstackDestination(
-    _Batching, frozen=True, kw_only=True, tag_field="type", tag="rudderstack"
+    Batching, frozen=True, kw_only=True, tag_field="type", tag="rudderstack"
 ):
     """A RudderStack data plane: POST {url}/v1/batch."""
 
     url: Annotated[str, Meta(description="of the data plane", extra={"kind": "base url"})]
     write_key: Annotated[Secret, Meta(description="write key of the RudderStack source")]
-    max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 1000
-    max_bytes: Annotated[
-        int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
-    ] = 1_900_000
+    max_events: MaxEvents = 1000
+    max_bytes: MaxBytes = 1_900_000
 
 
 Destination: TypeAlias = FileDestination | HttpDestination | RudderstackDestination
