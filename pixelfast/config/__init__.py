@@ -9,10 +9,14 @@ masked; `units` reads sizes and addresses.
 from __future__ import annotations
 
 from pixelfast.config.destinations import (
+    ClickhouseDestination,
     Destination,
+    ElasticsearchDestination,
     FileDestination,
     HttpDestination,
+    PosthogDestination,
     RudderstackDestination,
+    SegmentDestination,
 )
 from pixelfast.config.reader import read_config
 from pixelfast.config.report import describe, mask
@@ -21,12 +25,16 @@ from pixelfast.config.units import Address, format_bytes, parse_address, parse_b
 
 __all__ = [
     "Address",
+    "ClickhouseDestination",
     "Config",
     "Destination",
+    "ElasticsearchDestination",
     "FileDestination",
     "HttpDestination",
     "Log",
+    "PosthogDestination",
     "RudderstackDestination",
+    "SegmentDestination",
     "Server",
     "Source",
     "Spool",

@@ -6,14 +6,18 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-from pixelfast.config.fields import HeaderName, HeaderText, Name, Secret
+from pixelfast.config.fields import HeaderName, HeaderText, Identifier, IndexName, Name, Secret
 
 __all__ = [
     "Batching",
+    "ClickhouseDestination",
     "Destination",
+    "ElasticsearchDestination",
     "FileDestination",
     "HttpDestination",
+    "PosthogDestination",
     "RudderstackDestination",
+    "SegmentDestination",
 ]
 
 MaxEvents = Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")]
@@ -140,4 +144,70 @@ class RudderstackDestination(
     max_bytes: MaxBytes = 1_900_000
 
 
-Destination: TypeAlias = FileDestination | HttpDestination | RudderstackDestination
+class SegmentDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="segment"):
+    """Twilio Segment: POST {url}/v1/batch."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="of the region; Europe: https://events.eu1.segmentapis.com",
+            extra={"kind": "base url"},
+        ),
+    ] = "https://api.segment.io"
+    write_key: Annotated[Secret, Meta(description="write key of the Segment source")]
+    max_events: MaxEvents = 500
+    max_bytes: MaxBytes = 475_000
+
+
+class PosthogDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="posthog"):
+    """PostHog: POST {url}/batch/, in the shape of its events."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="of the region or the own server; Europe: https://eu.i.posthog.com",
+            extra={"kind": "base url"},
+        ),
+    ] = "https://us.i.posthog.com"
+    api_key: Annotated[Secret, Meta(description="the project's token, phc_…")]
+    max_events: MaxEvents = 1000
+    max_bytes: MaxBytes = 2_000_000
+
+
+class ClickhouseDestination(
+    Batching, frozen=True, kw_only=True, tag_field="type", tag="clickhouse"
+):
+    """A ClickHouse table: INSERT … FORMAT JSONEachRow over HTTP."""
+
+    url: Annotated[str, Meta(description="of its HTTP interface", extra={"kind": "base url"})]
+    table: Annotated[Identifier, Meta(description="where rows go; one an event")]
+    database: Annotated[Identifier, Meta(description="of the table")] = "default"
+    username: Annotated[str, Meta(min_length=1, description="X-ClickHouse-User")] = "default"
+    password: Annotated[Secret | None, Meta(description="X-ClickHouse-Key")] = None
+    max_events: MaxEvents = 10_000
+    max_bytes: MaxBytes = 8 * 2**20
+
+
+class ElasticsearchDestination(
+    Batching, frozen=True, kw_only=True, tag_field="type", tag="elasticsearch"
+):
+    """An index of Elasticsearch or OpenSearch: POST {url}/{index}/_bulk."""
+
+    url: Annotated[str, Meta(description="of the cluster", extra={"kind": "base url"})]
+    index: Annotated[IndexName, Meta(description="where documents go; one an event")]
+    api_key: Annotated[Secret | None, Meta(description="encoded, as Kibana shows it")] = None
+    username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
+    password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
+    max_events: MaxEvents = 1000
+    max_bytes: MaxBytes = 4 * 2**20
+
+
+Destination: TypeAlias = (
+    FileDestination
+    | HttpDestination
+    | RudderstackDestination
+    | SegmentDestination
+    | PosthogDestination
+    | ClickhouseDestination
+    | ElasticsearchDestination
+)

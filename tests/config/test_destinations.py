@@ -51,6 +51,47 @@ def test_no_other_signing_secret_is_taken_and_none_is_shown(secrets: list[str]) 
     assert SECRET[6:] not in text
 
 
+@pytest.mark.parametrize(
+    ("settings", "secret"),
+    [
+        ({"type": "segment", "write_key": "segment-s3cret-key"}, "s3cret"),
+        ({"type": "posthog", "api_key": "phc_12345-s3cret"}, "s3cret"),
+        ({"type": "clickhouse", "table": "t", "password": "passwd12s3cret"}, "s3cret"),
+        ({"type": "elasticsearch", "index": "i", "api_key": "a2V5MTIzs3cret"}, "s3cret"),
+    ],
+)
+def test_every_product_is_a_type_and_its_secret_is_masked(
+    settings: dict[str, str], secret: str
+) -> None:
+    text = describe(config_of(**settings))
+    assert f'type = "{settings["type"]}"' in text
+    assert secret not in text
+
+
+def test_a_type_that_is_none_is_told_the_nearest() -> None:
+    assert 'did you mean "elasticsearch"?' in mistakes_in(type="elasticserch")
+    assert '"posthog"' in mistakes_in(type="nonsense")
+
+
+@pytest.mark.parametrize("table", ["", "a.b", "a`b", "1a", "a b", "a;b", "ä", "a" * 129, "a\n"])
+def test_what_is_no_identifier_is_no_table(table: str) -> None:
+    assert "destinations[d].table" in mistakes_in(type="clickhouse", table=table)
+    assert "destinations[d].database" in mistakes_in(type="clickhouse", table="t", database=table)
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["", ".", "..", "_a", "-a", "A", "a/b", "a?b", "a#b", "a,b", "a*", "ä", "a" * 201, "a\n"],
+)
+def test_what_is_no_name_of_an_index_is_none(index: str) -> None:
+    assert "destinations[d].index" in mistakes_in(type="elasticsearch", index=index)
+
+
+def test_one_kind_of_credentials_is_enough() -> None:
+    both = {"type": "elasticsearch", "index": "i", "username": "u", "api_key": "k"}
+    assert "api_key: clashes with username" in mistakes_in(**both)
+
+
 def test_a_key_wants_its_certificate_and_a_certificate_wants_https() -> None:
     assert "tls_key: is the key of no tls_cert" in mistakes_in(type="http", tls_key="/k.pem")
     plain = {"type": "http", "url": "http://example.com/"}
