@@ -1,36 +1,40 @@
 """Settings: one TOML file becomes one frozen `Config`; without a file the defaults run.
 
-`schema` has a struct for each section, with the unit, default and meaning of every field; `reader`
-turns a file into a `Config` or into the list of all its mistakes; `report` prints the effective
-settings with secrets masked; `units` reads sizes and addresses.
+`schema` has a struct for each section and `destinations` one for each kind of destination, with the
+unit, default and meaning of every field; `fields` is what both share; `reader` turns a file into a
+`Config` or into the list of all its mistakes; `report` prints the effective settings with secrets
+masked; `units` reads sizes and addresses.
 """
 
 from __future__ import annotations
 
-from pixelfast.config.reader import read_config
-from pixelfast.config.report import describe, mask
-from pixelfast.config.schema import (
-    Config,
+from pixelfast.config.destinations import (
+    ClickhouseDestination,
     Destination,
+    ElasticsearchDestination,
     FileDestination,
     HttpDestination,
-    Log,
+    PosthogDestination,
     RudderstackDestination,
-    Server,
-    Source,
-    Spool,
-    WriteKey,
+    SegmentDestination,
 )
+from pixelfast.config.reader import read_config
+from pixelfast.config.report import describe, mask
+from pixelfast.config.schema import Config, Log, Server, Source, Spool, WriteKey
 from pixelfast.config.units import Address, format_bytes, parse_address, parse_bytes
 
 __all__ = [
     "Address",
+    "ClickhouseDestination",
     "Config",
     "Destination",
+    "ElasticsearchDestination",
     "FileDestination",
     "HttpDestination",
     "Log",
+    "PosthogDestination",
     "RudderstackDestination",
+    "SegmentDestination",
     "Server",
     "Source",
     "Spool",

@@ -8,6 +8,7 @@ newline.
 
 from __future__ import annotations
 
+import base64
 import difflib
 import ipaddress
 import json
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import inspect
 
+from pixelfast.config.destinations import SIGNING_ALLOWED
 from pixelfast.config.schema import Config, WriteKey, unwrap
 from pixelfast.config.units import (
     ADDRESS_ALLOWED,
@@ -192,7 +194,7 @@ class _Reader:
         is_right = _KINDS.get(extra.get("kind", ""))
         for item in checked if isinstance(checked, tuple) else (checked,):
             if is_right is not None and not is_right[0](item):
-                return self.refuse(path, item, is_right[1])
+                return self.refuse(path, item, is_right[1], secret=bool(extra.get("secret")))
         return checked
 
     def resolve(self, value: object, path: str, is_text: bool = True) -> Any:
@@ -234,9 +236,7 @@ class _Reader:
                 self.complain(f"destinations[{name}].path", what)
             elif isinstance(folder, str) and folder:
                 folders[folder] = name
-            if destination.get("username") and destination.get("bearer_token"):
-                path = f"destinations[{name}].bearer_token"
-                self.complain(path, "clashes with username: choose one")
+            self._clashes(destination, f"destinations[{name}]")
         owners: dict[str, str] = {}
         for name, source in self._names(table, "sources").items():
             path = f"sources[{name}]"
@@ -252,6 +252,17 @@ class _Reader:
                     allowed = f"the name of a destination: {_one_of(known)}"
                     path_of = f"{path}.destinations[{place}]"
                     self.refuse(path_of, wanted, allowed, _nearest(wanted, known))
+
+    def _clashes(self, destination: dict[str, Any], path: str) -> None:
+        """Settings of one destination that do not go together."""
+        for other in ("bearer_token", "api_key"):
+            if destination.get("username") and destination.get(other):
+                self.complain(f"{path}.{other}", "clashes with username: choose one")
+        if destination.get("tls_key") and not destination.get("tls_cert"):
+            self.complain(f"{path}.tls_key", "is the key of no tls_cert")
+        for setting in ("tls_ca", "tls_cert"):
+            if destination.get(setting) and str(destination.get("url")).startswith("http:"):
+                self.complain(f"{path}.{setting}", "is not used without https")
 
     def _names(self, table: dict[str, Any], section: str) -> dict[str, dict[str, Any]]:
         """The named tables of an array of tables; a name used twice is a mistake."""
@@ -285,6 +296,15 @@ def _is_network(text: str) -> bool:
     return True
 
 
+def _is_signing_secret(text: str) -> bool:
+    """Whether it is one of the Standard Webhooks specification, "Signature scheme"."""
+    try:
+        size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        return False
+    return text.startswith("whsec_") and 24 <= size <= 64
+
+
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
@@ -303,6 +323,7 @@ _KINDS = {
         lambda text: _is_url(text) and "?" not in text,
         'a URL without query: "https://HOST"',
     ),
+    "signing secret": (_is_signing_secret, SIGNING_ALLOWED),
     "url": (_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),
 }
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from pixelfast.config.destinations import Destination
 from pixelfast.config.schema import (
     Config,
-    FileDestination,
-    HttpDestination,
     Log,
-    RudderstackDestination,
     Server,
     Source,
     Spool,
@@ -95,9 +93,10 @@ def reference() -> str:
         ("[log]", Log),
         ("[[sources]]", Source),
         ("[[sources]] write_keys", WriteKey),
-        ('[[destinations]] type = "file"', FileDestination),
-        ('[[destinations]] type = "http"', HttpDestination),
-        ('[[destinations]] type = "rudderstack"', RudderstackDestination),
+        *(
+            (f'[[destinations]] type = "{cls.__struct_config__.tag}"', cls)
+            for cls in get_args(Destination)
+        ),
     ):
         parts.append(_section(title, cls))
     return "\n\n".join(parts) + "\n"

@@ -7,34 +7,22 @@ Every field has its default, its meaning as `description`, and its unit: in the 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, inspect
 
+from pixelfast.config.destinations import Destination, FileDestination
+from pixelfast.config.fields import Name, Secret
+
 __all__ = [
     "Config",
-    "Destination",
-    "FileDestination",
-    "HttpDestination",
     "Log",
-    "RudderstackDestination",
     "Server",
     "Source",
     "Spool",
     "WriteKey",
     "unwrap",
 ]
-
-Name = Annotated[
-    str,
-    Meta(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z",
-        extra={"allowed": "1 to 63 letters, digits, - or _, the first a letter or digit"},
-    ),
-]
-HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")]  # RFC 9110, 5.6.2
-HeaderText = Annotated[str, Meta(pattern=r"^[\t -~\x80-\xff]*\Z")]
-Secret = Annotated[str, Meta(min_length=1, extra={"secret": True})]
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -138,110 +126,6 @@ class Source(Struct, frozen=True, kw_only=True):
     rate_limit: Annotated[
         float, Meta(ge=0, description="events a second, all collectors together; 0: no limit")
     ] = 0.0
-
-
-class _Delivery(Struct, frozen=True, kw_only=True):
-    """What all destinations have in common."""
-
-    name: Name
-    start: Annotated[
-        Literal["newest", "earliest"],
-        Meta(description="where a new destination begins: at what comes now, or at what is kept"),
-    ] = "newest"
-    events: Annotated[
-        tuple[str, ...],
-        Meta(description='only events of these names, "*" for any text; pages have none'),
-    ] = ()
-    types: Annotated[
-        tuple[Literal["track", "page"], ...], Meta(description="only events of these types")
-    ] = ()
-    required: Annotated[
-        bool, Meta(description="false: its oldest events expire before the spool is full")
-    ] = True
-    max_lag_bytes: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="spool that it may be behind; older events expire; 0: no limit",
-            extra={"unit": "B"},
-        ),
-    ] = 0
-    max_dead_bytes: Annotated[
-        int,
-        Meta(
-            ge=2**16,
-            description="dead letters kept; over it the destination is held",
-            extra={"unit": "B"},
-        ),
-    ] = 2**30
-
-
-class _Batching(_Delivery, frozen=True, kw_only=True):
-    """What the destinations that send over HTTP have in common."""
-
-    url: Annotated[str, Meta(description="where to send", extra={"kind": "url"})]
-    gzip: Annotated[bool, Meta(description="compress request bodies")] = False
-    max_age_s: Annotated[
-        float, Meta(gt=0, description="a batch leaves this long after its first event")
-    ] = 1.0
-    timeout_s: Annotated[float, Meta(gt=0, description="one request, from connect to answer")] = (
-        30.0
-    )
-    connect_timeout_s: Annotated[float, Meta(gt=0, description="making a connection")] = 5.0
-    retry_first_s: Annotated[float, Meta(gt=0, description="upper bound of the first wait")] = 0.5
-    retry_most_s: Annotated[float, Meta(gt=0, description="upper bound of every later wait")] = 60.0
-    retry_for_s: Annotated[
-        float, Meta(gt=0, description="events older than this become dead letters when a try fails")
-    ] = 259_200.0
-    concurrency: Annotated[
-        int, Meta(ge=1, le=64, description="requests under way at once, at the most")
-    ] = 64
-
-
-class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", tag="file"):
-    """Newline-delimited JSON in files that are rotated by size and age."""
-
-    path: Annotated[str, Meta(description='a folder; "": <data_dir>/events/<name>')] = ""
-    rotate_bytes: Annotated[
-        int, Meta(ge=1024, description="a file is closed at this size", extra={"unit": "B"})
-    ] = 64 * 2**20
-    rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
-
-
-class HttpDestination(_Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):
-    """POST requests with batches of events."""
-
-    format: Annotated[
-        Literal["json_array", "ndjson", "single"],
-        Meta(description="one array, one event a line, or one request an event"),
-    ] = "json_array"
-    headers: Annotated[
-        dict[HeaderName, HeaderText],
-        Meta(description="added to every request", extra={"secret": True}),
-    ] = {}
-    username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
-    password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
-    bearer_token: Annotated[Secret | None, Meta(description="HTTP bearer authentication")] = None
-    max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 500
-    max_bytes: Annotated[
-        int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
-    ] = 2**20
-
-
-class RudderstackDestination(
-    _Batching, frozen=True, kw_only=True, tag_field="type", tag="rudderstack"
-):
-    """A RudderStack data plane: POST {url}/v1/batch."""
-
-    url: Annotated[str, Meta(description="of the data plane", extra={"kind": "base url"})]
-    write_key: Annotated[Secret, Meta(description="write key of the RudderStack source")]
-    max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 1000
-    max_bytes: Annotated[
-        int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
-    ] = 1_900_000
-
-
-Destination: TypeAlias = FileDestination | HttpDestination | RudderstackDestination
 
 
 class Log(Struct, frozen=True, kw_only=True):

@@ -156,6 +156,9 @@ def _plans(db: sqlite3.Connection) -> list[Plan]:
 
 
 def _read_all(db: sqlite3.Connection) -> None:
+    found = db.execute("PRAGMA integrity_check").fetchone()[0]  # indexes, too
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
     for query in (
         'SELECT slot + 0, segment + 0, "offset" + 0, skip + 0 FROM cursor',
         "SELECT name, value FROM memory",

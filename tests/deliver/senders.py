@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pixelfast.deliver.batches import Limits
+from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.http import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Outcome
 from tests.deliver.spools import batch_of, event
@@ -35,5 +35,12 @@ async def destination_and_sender(
             yield destination, sender
 
 
+def batch(events: Iterable[bytes], name: str = "b1", attempt: int = 1) -> Batch:
+    """A batch that has its id."""
+    made = batch_of(events)
+    made.id, made.attempt = name, attempt
+    return made
+
+
 async def send(sender: HttpSender, *numbers: int) -> Outcome:
-    return await sender.send(batch_of([event(n) for n in numbers]))
+    return await sender.send(batch([event(n) for n in numbers]))

@@ -17,8 +17,8 @@ from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.destinations.http import HttpSender
 from pixelfast.deliver.outcomes import Accepted
 from tests.deliver.running import run
-from tests.deliver.senders import destination_and_sender, send, using
-from tests.deliver.spools import batch_of, event
+from tests.deliver.senders import batch, destination_and_sender, send, using
+from tests.deliver.spools import event
 from tests.fake_destination import Answer, FakeDestination, Request
 
 AWKWARD = [{"p": "a\nb\u2028\u2029\r"}, {"p": "],["}, {"p": "ü€"}]
@@ -33,7 +33,7 @@ def request_of(settings: dict[str, Any], events: list[bytes] | None = None) -> R
                 HttpDestination(name="hook", url=destination.url, **settings)
             )
             async with using(sender):
-                assert Accepted() == await sender.send(batch_of(events or [event(1), event(2)]))
+                assert Accepted() == await sender.send(batch(events or [event(1), event(2)]))
             (request,) = destination.requests
             return request
 
@@ -52,13 +52,16 @@ def test_a_batch_is_one_request_of_its_format(form: str, kind: str, body: bytes)
     assert ("POST", "/hook", body) == (request.method, request.path, request.body)
     headers = {name.lower(): value for name, value in request.headers}
     headers.pop("host")
+    assert headers.pop("webhook-timestamp").isdigit()
     assert {
         "content-type": kind,
         "content-length": str(len(body)),
         "user-agent": f"pixelfast/{__version__}",
         "accept": "*/*",
+        "webhook-id": "b1",
+        "x-pixelfast-attempt": "1",
     } == headers
-    assert 5 == len(request.headers)
+    assert 8 == len(request.headers)
 
 
 def test_single_is_a_request_an_event() -> None:
@@ -163,8 +166,10 @@ def test_the_sender_has_the_limits_and_waits_of_its_settings() -> None:
             max_age_s=0.7,
             retry_first_s=0.07,
             retry_most_s=7.0,
+            concurrency=3,
         )
     )
+    assert 3 == sender.concurrency
     assert Limits(7, 70_000, 0.7) == sender.limits
     assert (0.07, 7.0) == (sender.retry_first_s, sender.retry_most_s)
 

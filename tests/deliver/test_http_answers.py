@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.outcomes import Accepted, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
 from tests.fake_destination import Answer, FakeDestination
@@ -25,14 +25,54 @@ def test_every_2xx_is_accepted(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "status", [300, 304, 400, 401, 403, 404, 408, 409, 410, 413, 422, 425, 429, 500, 501, 503, 599]
+    ("status", "outcome"),
+    [
+        (300, Held),
+        (304, Held),
+        (400, Refused),
+        (401, Held),
+        (403, Held),
+        (404, Held),
+        (408, Retry),
+        (409, Held),
+        (413, Refused),
+        (422, Refused),
+        (425, Retry),
+        (429, Retry),
+        (500, Retry),
+        (501, Held),
+        (503, Retry),
+        (599, Retry),
+    ],
 )
-def test_no_other_status_is_accepted(status: int) -> None:
+def test_no_other_status_is_accepted(status: int, outcome: type) -> None:
     async def main() -> None:
         body = b"" if status == 304 else b"no"
         async with destination_and_sender([Answer(status, body=body)]) as (_, sender):
-            assert Retry(f"status {status}") == await send(sender, 1)
+            got = await send(sender, 1)
+            assert outcome is type(got)
+            assert (f"status {status}", status, body) == (got.reason, got.status, got.answer)  # type: ignore[union-attr]
             assert Accepted() == await send(sender, 1)
+
+    run(main())
+
+
+def test_413_asks_for_less_and_410_for_nothing_any_more() -> None:
+    async def main() -> None:
+        async with destination_and_sender([Answer(413), Answer(410)]) as (_, sender):
+            assert Refused("status 413", 413, b"ok", is_too_large=True) == await send(sender, 1)
+            assert Held("status 410", 410, b"ok", is_final=True) == await send(sender, 1)
+
+    run(main())
+
+
+def test_the_first_kilobyte_of_an_answer_is_kept() -> None:
+    async def main() -> None:
+        script = [Answer(400, body=b"x" * 1000 + b"y" * 1000)]
+        async with destination_and_sender(script) as (_, sender):
+            outcome = await send(sender, 1)
+            assert isinstance(outcome, Refused)
+            assert b"x" * 1000 + b"y" * 24 == outcome.answer
 
     run(main())
 
@@ -42,7 +82,7 @@ def test_redirects_are_not_followed(status: int) -> None:
     async def main() -> None:
         headers = (("Location", "/elsewhere"),)
         async with destination_and_sender([Answer(status, headers)]) as (destination, sender):
-            assert Retry(f"status {status}") == await send(sender, 1)
+            assert Held(f"status {status}", status, b"ok") == await send(sender, 1)
             assert ["/hook"] == [request.path for request in destination.requests]
 
     run(main())
@@ -55,11 +95,9 @@ def test_redirects_are_not_followed(status: int) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_told(status: int, text: str, seconds: float) -> None:
     async def main() -> None:
-        async with destination_and_sender([Answer(status, (("Retry-After", text),))]) as (
-            _,
-            sender,
-        ):
-            assert Retry(f"status {status}", seconds) == await send(sender, 1)
+        script = [Answer(status, (("Retry-After", text),))]
+        async with destination_and_sender(script) as (_, sender):
+            assert Retry(f"status {status}", seconds, status, b"ok") == await send(sender, 1)
 
     run(main())
 
@@ -78,7 +116,7 @@ def test_an_interim_answer_is_waited_past(head: bytes) -> None:
         bad = Answer(raw=head + b"HTTP/1.1 500 No\r\n" + EMPTY)
         async with destination_and_sender([good, bad]) as (_, sender):
             assert Accepted() == await send(sender, 1)
-            assert Retry("status 500") == await send(sender, 1)
+            assert Retry("status 500", status=500) == await send(sender, 1)
 
     run(main())
 
@@ -96,7 +134,7 @@ def test_switching_protocols_is_not_accepted() -> None:
     async def main() -> None:
         head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
         async with destination_and_sender([Answer(raw=head)], timeouts=QUICK) as (_, sender):
-            assert isinstance(await send(sender, 1), Retry)
+            assert isinstance(await send(sender, 1), Held)
             assert Accepted() == await send(sender, 1)
 
     run(main())
@@ -134,7 +172,10 @@ def test_an_answer_that_hangs_after_a_200_is_accepted_once_its_time_is_over() ->
     run(main())
 
 
-@pytest.mark.parametrize(("status", "outcome"), [(200, Accepted()), (500, Retry("status 500"))])
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(200, Accepted()), (500, Retry("status 500", 0.0, 500, b"ok" + b"x" * 1022))],
+)
 def test_an_endless_answer_is_read_up_to_its_limit(status: int, outcome: object) -> None:
     async def main() -> None:
         async with destination_and_sender([Answer(status, then="drip")]) as (destination, sender):
@@ -201,7 +242,7 @@ def test_no_nonsense_is_accepted_or_raises(raw: bytes) -> None:
         script = [Answer(raw=raw, then="close")]
         async with destination_and_sender(script) as (_, sender):
             outcome = await send(sender, 1)
-            assert isinstance(outcome, Retry)
+            assert isinstance(outcome, Retry | Held)
             # It goes into the log and the status page.
             assert len(outcome.reason) <= 1024
             assert "\n" not in outcome.reason

@@ -1,18 +1,20 @@
-"""One request an event: what failed goes again, alone; nothing is shared between batches."""
+"""One request an event: what failed is told by its index; nothing is kept between batches."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
+from pixelfast.deliver.destinations.signatures import Webhook
+from pixelfast.deliver.outcomes import Accepted, Held, Partial, Refused, Retry
 from tests.deliver.running import run
-from tests.deliver.senders import destination_and_sender, send
-from tests.deliver.spools import batch_of, event
+from tests.deliver.senders import batch, destination_and_sender, send
+from tests.deliver.spools import event
 from tests.fake_destination import Answer, FakeDestination, Request
 
 CONCURRENCY = 16
@@ -39,32 +41,56 @@ def take(destination: FakeDestination) -> list[int]:
     return numbers
 
 
-def test_a_second_try_sends_only_what_was_not_accepted() -> None:
+def test_what_failed_is_told_by_its_index_and_nothing_is_kept_for_the_next_try() -> None:
     async def main() -> None:
-        batch = batch_of(map(event, range(10)))
+        sent = batch(map(event, range(10)))
         async with destination_and_sender(refusing(3, 7), "single") as (destination, sender):
-            assert Retry("status 503") == await sender.send(batch)
+            retry = Retry("status 503", status=503, answer=b"ok")
+            assert Partial({3: retry, 7: retry}) == await sender.send(sent)
             assert list(range(10)) == take(destination)
-            destination.answer(refusing(7))
-            assert Retry("status 503") == await sender.send(batch)
-            assert [3, 7] == take(destination)
             destination.answer([])
-            assert Accepted() == await sender.send(batch)
-            assert [7] == take(destination)
+            assert Accepted() == await sender.send(sent)
+            assert list(range(10)) == take(destination)
 
     run(main())
 
 
-def test_the_next_batch_is_whole_again() -> None:
+def test_each_event_is_refused_or_tried_again_for_itself() -> None:
     async def main() -> None:
-        batch = batch_of([event(1), event(2)])
-        async with destination_and_sender(refusing(1), "single") as (destination, sender):
-            await sender.send(batch)
-            destination.answer([])
-            assert Accepted() == await sender.send(batch)
-            take(destination)
-            assert Accepted() == await send(sender, 1, 2, 3)
-            assert [1, 2, 3] == take(destination)
+        statuses = {1: 400, 3: 503, 4: 413}
+
+        def script(request: Request) -> Answer:
+            return Answer(statuses.get(number_of(request), 200), body=b"")
+
+        async with destination_and_sender(script, "single") as (_, sender):
+            assert Partial(
+                {
+                    1: Refused("status 400", 400),
+                    3: Retry("status 503", status=503),
+                    4: Refused("status 413", 413, is_too_large=True),
+                }
+            ) == await send(sender, *range(5))
+
+    run(main())
+
+
+def test_events_that_are_all_refused_are_told_one_by_one() -> None:
+    async def main() -> None:
+        refused = Refused("status 422", 422, b"ok")
+        async with destination_and_sender(lambda _: Answer(422), "single") as (_, sender):
+            assert Partial(dict.fromkeys(range(40), refused)) == await send(sender, *range(40))
+
+    run(main())
+
+
+@pytest.mark.parametrize("status", [401, 404, 302, 501])
+def test_a_wrong_setting_holds_the_whole_batch(status: int) -> None:
+    async def main() -> None:
+        def script(request: Request) -> Answer:
+            return Answer(status if number_of(request) == 5 else 200)
+
+        async with destination_and_sender(script, "single") as (_, sender):
+            assert Held(f"status {status}", status, b"ok") == await send(sender, *range(10))
 
     run(main())
 
@@ -72,12 +98,57 @@ def test_the_next_batch_is_whole_again() -> None:
 def test_a_destination_that_is_down_is_not_asked_for_every_event() -> None:
     async def main() -> None:
         async with destination_and_sender(refuse_all, "single") as (destination, sender):
-            batch = batch_of(map(event, range(300)))
-            assert Retry("status 503") == await sender.send(batch)
+            sent = batch(map(event, range(300)))
+            assert Retry("status 503", 0.0, 503, b"ok") == await sender.send(sent)
             assert len(destination.requests) <= 2 * CONCURRENCY
-            destination.answer([])
-            assert Accepted() == await sender.send(batch)
-            assert set(range(300)) == set(take(destination))
+
+    run(main())
+
+
+def test_a_destination_that_goes_down_keeps_what_it_took_and_gets_the_rest_again() -> None:
+    async def main() -> None:
+        def script(request: Request) -> Answer:
+            return Answer(200 if number_of(request) < 50 else 503)
+
+        async with destination_and_sender(script, "single") as (destination, sender):
+            outcome = await send(sender, *range(300))
+            assert isinstance(outcome, Partial)
+            assert list(range(50, 300)) == list(outcome.failed)
+            assert len(destination.requests) <= 50 + 2 * CONCURRENCY
+
+    run(main())
+
+
+def test_each_event_has_an_id_of_its_own_that_stays() -> None:
+    async def main() -> None:
+        sent = batch(map(event, range(3)), "b7")
+        async with destination_and_sender(form="single", webhook=Webhook()) as (
+            destination,
+            sender,
+        ):
+            for _ in range(2):
+                await sender.send(sent)
+            ids = {(number_of(each), each.value("webhook-id")) for each in destination.requests}
+            assert {(0, "b7-0"), (1, "b7-1"), (2, "b7-2")} == ids
+
+    run(main())
+
+
+@pytest.mark.parametrize("concurrency", [1, 5])
+def test_batches_under_way_share_the_bound_of_the_destination(concurrency: int) -> None:
+    async def main() -> None:
+        gate = asyncio.Event()
+        options = {"concurrency": concurrency}
+        async with destination_and_sender(lambda _: Answer(first=gate), "single", **options) as (
+            destination,
+            sender,
+        ):
+            sends = [asyncio.ensure_future(send(sender, *range(n, n + 20))) for n in (0, 20, 40)]
+            await destination.received(concurrency)
+            gate.set()
+            assert [Accepted()] * 3 == await asyncio.gather(*sends)
+            assert concurrency == destination.connections
+            assert list(range(60)) == take(destination)
 
     run(main())
 
@@ -99,17 +170,14 @@ def test_events_go_over_a_bounded_number_of_connections_at_a_time() -> None:
     run(main())
 
 
-def test_of_several_refusals_the_longest_wait_counts() -> None:
+def test_of_several_failures_the_longest_wait_counts_where_nothing_was_taken() -> None:
     async def main() -> None:
         def script(request: Request) -> Answer:
-            waits = {1: "5", 2: "60", 3: "20"}
-            text = waits.get(number_of(request))
+            text = {1: "5", 2: "60", 3: "20"}.get(number_of(request))
             return Answer(429, (("Retry-After", text),)) if text else Answer(503)
 
         async with destination_and_sender(script, "single") as (_, sender):
-            outcome = await send(sender, 0, 1, 2, 3)
-            assert isinstance(outcome, Retry)
-            assert 60.0 == outcome.after_s
+            assert Retry("status 429", 60.0, 429, b"ok") == await send(sender, 0, 1, 2, 3)
 
     run(main())
 
@@ -119,62 +187,14 @@ def broken(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:
     """Something in the sender raises what nobody thought of, at one event."""
     post = HttpSender._post
 
-    async def raising(self: HttpSender, body: bytes) -> Outcome:
+    async def raising(self: HttpSender, url: Any, body: bytes, *rest: Any) -> Any:
         if b'"n":%d,' % number in body:
             raise ZeroDivisionError
-        return await post(self, body)
+        return await post(self, url, body, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(HttpSender, "_post", raising)
         yield
-
-
-def test_after_an_unexpected_error_the_next_batch_is_sent_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The runner opens the sender again and cuts a new batch: that one counts, not the old one."""
-    count = 4 * CONCURRENCY
-
-    async def main() -> None:
-        async with destination_and_sender(refuse_all, "single") as (destination, sender):
-            batch = batch_of(map(event, range(count)))
-            assert Retry("status 503") == await sender.send(batch)
-            with broken(monkeypatch, 0), pytest.raises((ZeroDivisionError, ExceptionGroup)):
-                await sender.send(batch)
-            await sender.close()
-            destination.answer([])
-            destination.requests.clear()
-            await sender.open({})
-            assert Accepted() == await send(sender, *range(count + 5))
-            assert set() == set(range(count + 5)) - set(take(destination))
-
-    run(main())
-
-
-def test_a_sender_that_is_opened_again_begins_with_a_whole_batch() -> None:
-    async def main() -> None:
-        async with destination_and_sender(refusing(2), "single") as (destination, sender):
-            assert Retry("status 503") == await send(sender, 1, 2)
-            await sender.close()
-            destination.answer([])
-            destination.requests.clear()
-            await sender.open({})
-            assert Accepted() == await send(sender, 1, 2, 3)
-            assert [1, 2, 3] == take(destination)
-
-    run(main())
-
-
-def test_another_batch_is_not_mistaken_for_a_second_try() -> None:
-    async def main() -> None:
-        async with destination_and_sender(refusing(2), "single") as (destination, sender):
-            assert Retry("status 503") == await send(sender, 1, 2)
-            destination.answer([])
-            destination.requests.clear()
-            assert Accepted() == await send(sender, 10, 11)
-            assert {10, 11} <= set(take(destination))
-
-    run(main())
 
 
 def test_an_unexpected_error_ends_all_requests_of_the_batch(
@@ -189,6 +209,6 @@ def test_an_unexpected_error_ends_all_requests_of_the_batch(
             with broken(monkeypatch, 5), pytest.raises((ZeroDivisionError, ExceptionGroup)):
                 await send(sender, *range(10))
             left = asyncio.all_tasks() - before
-            assert [] == [task for task in left if "_post_each" in repr(task.get_coro())]
+            assert [] == [task for task in left if "_send_each" in repr(task.get_coro())]
 
     run(main())

@@ -74,7 +74,7 @@ def test_a_refusal_is_tried_again_with_the_same_bytes() -> None:
             settings = RudderstackDestination(name="rudder", url=url, write_key="wk_1")
             batch = batch_of([event(1)])
             async with using(rudderstack_sender(settings)) as sender:
-                assert Retry("status 429", 3.0) == await sender.send(batch)
+                assert Retry("status 429", 3.0, 429, b"ok") == await sender.send(batch)
                 assert Accepted() == await sender.send(batch)
             first, second = destination.requests
             assert first.body == second.body

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pixelfast import config as settings
 from pixelfast.deliver.destinations.base import Sender
+from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
+from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
 from pixelfast.deliver.destinations.file import FileSender
 from pixelfast.deliver.destinations.http import HttpSender
+from pixelfast.deliver.destinations.posthog import PosthogSender
 from pixelfast.deliver.destinations.rudderstack import rudderstack_sender
+from pixelfast.deliver.destinations.segment import segment_sender
 from pixelfast.spool import DataDir
 
 __all__ = ["Sender", "make_sender"]
@@ -14,9 +18,19 @@ __all__ = ["Sender", "make_sender"]
 
 def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
     """The sender of a configured destination."""
-    if isinstance(destination, settings.FileDestination):
-        folder = destination.path or data.events_dir(destination.name)
-        return FileSender(folder, destination.rotate_bytes, destination.rotate_s)
-    if isinstance(destination, settings.RudderstackDestination):
-        return rudderstack_sender(destination)
-    return HttpSender.from_settings(destination)
+    match destination:
+        case settings.FileDestination():
+            folder = destination.path or data.events_dir(destination.name)
+            return FileSender(folder, destination.rotate_bytes, destination.rotate_s)
+        case settings.RudderstackDestination():
+            return rudderstack_sender(destination)
+        case settings.SegmentDestination():
+            return segment_sender(destination)
+        case settings.PosthogDestination():
+            return PosthogSender(destination)
+        case settings.ClickhouseDestination():
+            return ClickhouseSender(destination)
+        case settings.ElasticsearchDestination():
+            return ElasticsearchSender(destination)
+        case settings.HttpDestination():
+            return HttpSender.from_settings(destination)

@@ -17,10 +17,11 @@ class Sender(ABC):
     """Sends batches to one destination.
 
     `in_thread` runs what blocks; the engine puts a thread of the destination's own there.
+    `concurrency` is how many calls of `send` may be under way at once, each with another batch.
     """
 
     limits: Limits
-    concurrency: int = 1  # batches under way at once, at the most; 1: in the order of events
+    concurrency: int = 1  # 1: in the order of events
     retry_first_s: float = 0.5
     retry_most_s: float = 60.0
     in_thread: Callable[..., Awaitable[Any]] = staticmethod(asyncio.to_thread)  # type: ignore[arg-type] # ParamSpec

@@ -5,28 +5,35 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
+from yarl import URL
 
 from pixelfast import __version__
 from pixelfast.config import HttpDestination
+from pixelfast.config.destinations import Batching
 from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.destinations.answers import Answer, classify, read_answer
 from pixelfast.deliver.destinations.base import Sender
-from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
-from pixelfast.deliver.retry import parse_retry_after
+from pixelfast.deliver.destinations.failures import outcome_of_failure
+from pixelfast.deliver.destinations.guard import guarded_connector
+from pixelfast.deliver.destinations.signatures import Webhook
+from pixelfast.deliver.destinations.tls import Tls, TlsFileError, new_context
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 
-__all__ = ["HttpSender", "Timeouts"]
+__all__ = ["HttpSender", "Timeouts", "basic", "shared_options"]
 
 _CONTENT_TYPES = {
     "json_array": "application/json",
     "ndjson": "application/x-ndjson",
     "single": "application/json",
 }
-_MOST_ANSWER_BYTES = 65536
-_SINGLE_CONCURRENCY = 16
+_SINGLE_CONCURRENCY = 16  # of one batch
 _GZIP_LEVEL = 5
 _SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
 
@@ -40,11 +47,15 @@ class Timeouts:
 
 
 class HttpSender(Sender):
-    """Sends batches to one URL.
+    """Sends batches to one URL; holds no state of a batch, so several may be under way.
 
     `wrap` is what stands before and behind the events of a `json_array`, for APIs that want them
-    inside an object.
+    inside an object. `webhook` adds the headers of Standard Webhooks. Products with an API of their
+    own are subclasses that say what the body is, where it goes and what an answer means.
     """
+
+    most_answer_bytes = 65536  # an answer is read so far; what is longer costs the connection
+    is_body_costly = False  # made in the destination's thread, as everything is that is packed
 
     def __init__(
         self,
@@ -57,14 +68,22 @@ class HttpSender(Sender):
         timeouts: Timeouts | None = None,
         wrap: tuple[bytes, bytes] = (b"[", b"]"),
         retry_s: tuple[float, float] = (0.5, 60.0),
+        concurrency: int = 64,
+        tls: Tls | None = None,
+        block_private: bool = False,
+        webhook: Webhook | None = None,
     ) -> None:
         self.url = url
         self.limits = limits
+        self.concurrency = concurrency
         self.retry_first_s, self.retry_most_s = retry_s
         self._form = form
         self._gzip = gzip
         self._wrap = wrap
         self._timeouts = timeouts or Timeouts()
+        self._tls = tls or Tls()
+        self._block_private = block_private
+        self._webhook = webhook
         self._headers = CIMultiDict(
             {"User-Agent": f"pixelfast/{__version__}", "Content-Type": _CONTENT_TYPES[form]}
         )
@@ -72,120 +91,178 @@ class HttpSender(Sender):
             self._headers["Content-Encoding"] = "gzip"
         for name, text in (headers or {}).items():
             self._headers[name] = text
+        # Over all batches: each may have several requests under way where it sends one an event.
+        self._places = asyncio.Semaphore(concurrency)
         self._session: aiohttp.ClientSession | None = None
-        self._tried: Batch | None = None  # `single`: the batch that the last try was of
-        self._unsent: list[bytes] = []  # and what it left of it
+        self._context: ssl.SSLContext | None = None
+        self._tls_problem = ""  # if any: the files are read again before the next request
 
     @classmethod
     def from_settings(cls, settings: HttpDestination) -> HttpSender:
         """The sender of a `type = "http"` destination."""
         headers = CIMultiDict(settings.headers)
         if settings.username:
-            auth = aiohttp.encode_basic_auth(settings.username, settings.password or "")
+            auth = basic(settings.username, settings.password or "")
             headers.setdefault("Authorization", auth)
         elif settings.bearer_token:
             headers.setdefault("Authorization", f"Bearer {settings.bearer_token}")
         return cls(
             settings.url,
             settings.format,
-            Limits(settings.max_events, settings.max_bytes, settings.max_age_s),
             headers=headers,
-            gzip=settings.gzip,
-            timeouts=Timeouts(settings.timeout_s, settings.connect_timeout_s),
-            retry_s=(settings.retry_first_s, settings.retry_most_s),
+            webhook=Webhook(settings.signing_secrets),
+            **shared_options(settings),
         )
 
     async def open(self, memory: dict[str, object]) -> None:  # noqa: ARG002 - nothing to remember
-        self._tried, self._unsent = None, []
-        if self._session is not None:
-            await self._session.close()
+        await self.close()
+        options: dict[str, Any] = {"limit": 0}  # `concurrency` is the limit
+        if self.url.startswith("https:"):
+            self._context = options["ssl"] = new_context()
+            await self.in_thread(self._read_tls)
         timeouts = self._timeouts
         self._session = aiohttp.ClientSession(
+            connector=guarded_connector(self._block_private, **options),
             timeout=aiohttp.ClientTimeout(total=timeouts.total_s, connect=timeouts.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept-Encoding",),
             auto_decompress=False,
+            trust_env=False,  # no proxies, no .netrc
         )
-
-    async def send(self, batch: Batch) -> Outcome:
-        if self._form == "ndjson":
-            return await self._post(batch.ndjson())
-        if self._form == "json_array":
-            return await self._post(batch.joined(*self._wrap))
-        return await self._post_each(batch)
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
-    async def _post_each(self, batch: Batch) -> Outcome:
-        """One request an event; a second try goes on with those that were not accepted."""
-        waiting = self._unsent if batch is self._tried else batch.lines()
-        self._tried, self._unsent = None, []
-        waiting.reverse()
-        failed: list[tuple[bytes, Retry]] = []
+    async def send(self, batch: Batch) -> Outcome:
+        if self._form == "single":
+            return await self._send_each(batch)
+        if self._gzip or self.is_body_costly:
+            body = await self.in_thread(self._pack, batch)
+        else:
+            body = self.body_of(batch)
+        answer = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
+        return self.judge(answer, batch) if isinstance(answer, Answer) else answer
+
+    # --- what products do in their own way ---------------------------------------------------
+
+    def body_of(self, batch: Batch) -> bytes:
+        """What is sent, before gzip; the same bytes on every try."""
+        return batch.ndjson() if self._form == "ndjson" else batch.joined(*self._wrap)
+
+    def url_of(self, batch: Batch) -> str | URL:  # noqa: ARG002 - of interest to subclasses
+        """Where it is sent to."""
+        return self.url
+
+    def judge(self, answer: Answer, batch: Batch) -> Outcome:  # noqa: ARG002 - as above
+        """What the answer means."""
+        return classify(answer)
+
+    # --- one request -------------------------------------------------------------------------
+
+    def _pack(self, batch: Batch) -> bytes:
+        body = self.body_of(batch)
+        return _compress(body) if self._gzip else body
+
+    async def _post(
+        self, url: str | URL, body: bytes, message_id: str, attempt: int
+    ) -> Answer | Retry | Held:
+        """Send a body, packed already where it is to be."""
+        assert self._session is not None, "open() comes first"
+        if self._tls_problem:
+            self._read_tls()  # seldom: held destinations are tried slowly
+            if self._tls_problem:
+                return Held(self._tls_problem)
+        headers = self._headers.copy()
+        if self._webhook is not None:
+            headers.update(self._webhook.headers(message_id, body))
+        headers["X-Pixelfast-Attempt"] = str(attempt)
+        async with self._places:
+            try:
+                async with self._session.post(
+                    url,
+                    data=body if len(body) <= _SENT_AT_ONCE_BYTES else io.BytesIO(body),
+                    headers=headers,
+                    allow_redirects=False,
+                ) as answer:
+                    return await read_answer(answer, self.most_answer_bytes)
+            except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+                timeouts = self._timeouts
+                outcome = outcome_of_failure(error, timeouts.total_s, timeouts.connect_s)
+        if isinstance(outcome, Held) and self._context is not None:
+            self._tls_problem = outcome.reason
+        return outcome
+
+    async def _send_each(self, batch: Batch) -> Outcome:
+        """One request an event. After a few failures the rest of the batch waits, too."""
+        lines = batch.lines()
+        # The id of Standard Webhooks holds no full stop: what is signed is split at them.
+        ids = [each.replace(".", "-") for each in batch.event_ids()]
+        waiting = list(range(len(lines)))[::-1]
+        failed: dict[int, Refused | Retry] = {}
+        held: list[Held] = []
+        retries: list[Retry] = []
 
         async def work() -> None:
-            while waiting and len(failed) < _SINGLE_CONCURRENCY:
-                event = waiting.pop()
-                outcome = await self._post(event)
-                if isinstance(outcome, Retry):
-                    failed.append((event, outcome))
+            while waiting and not held and len(retries) < _SINGLE_CONCURRENCY:
+                index = waiting.pop()
+                body = lines[index]
+                if self._gzip:
+                    body = await self.in_thread(_compress, body)
+                answer = await self._post(self.url, body, ids[index], batch.attempt)
+                outcome = classify(answer) if isinstance(answer, Answer) else answer
+                if isinstance(outcome, Held):
+                    held.append(outcome)
+                elif isinstance(outcome, Retry):
+                    retries.append(outcome)
+                    failed[index] = outcome
+                elif isinstance(outcome, Refused):
+                    failed[index] = outcome
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(_SINGLE_CONCURRENCY, len(waiting))):
+            for _ in range(min(_SINGLE_CONCURRENCY, len(lines))):
                 group.create_task(work())
+        if held:
+            return held[0]
         if not failed:
             return Accepted()
-        self._tried = batch
-        self._unsent = [event for event, _ in failed] + waiting[::-1]
-        return Retry(failed[0][1].reason, max(outcome.after_s for _, outcome in failed))
+        if retries:
+            longest = max(retries, key=lambda each: each.after_s)
+            failed |= dict.fromkeys(waiting, longest)
+            if len(failed) == len(lines) and len(retries) + len(waiting) == len(lines):
+                return longest  # none was accepted, none refused
+        return Partial(dict(sorted(failed.items())))
 
-    async def _post(self, body: bytes) -> Outcome:
-        assert self._session is not None, "open() comes first"
-        if self._gzip:
-            # Without its time: a batch has the same bytes on every try.
-            body = await self.in_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
+    # --- certificates ------------------------------------------------------------------------
+
+    def _read_tls(self) -> None:
+        """Take in the files of certificates, which may have been renewed, or keep what is wrong."""
+        assert self._context is not None
+        self._tls_problem = ""
         try:
-            async with self._session.post(
-                self.url,
-                data=body if len(body) <= _SENT_AT_ONCE_BYTES else io.BytesIO(body),
-                headers=self._headers,
-                allow_redirects=False,
-            ) as answer:
-                await _read_away(answer)
-                if 200 <= answer.status < 300:
-                    return Accepted()
-                after_s = parse_retry_after(answer.headers.get("Retry-After"))
-                return Retry(f"status {answer.status}", after_s)
-        except aiohttp.ConnectionTimeoutError:
-            return Retry(f"no connection within {self._timeouts.connect_s:g} s")
-        except TimeoutError:
-            return Retry(f"no answer within {self._timeouts.total_s:g} s")
-        except (aiohttp.ClientError, OSError) as error:
-            return Retry(_describe(error))
+            self._tls.read_into(self._context)
+        except TlsFileError as error:
+            self._tls_problem = str(error)
 
 
-def _describe(error: Exception) -> str:
-    """What went wrong, without the URL: its query may be a secret."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return type(error).__name__
+def basic(username: str, password: str) -> str:
+    """The Authorization header of HTTP basic authentication (RFC 7617), in UTF-8."""
+    return aiohttp.encode_basic_auth(username, password)
 
 
-async def _read_away(answer: aiohttp.ClientResponse) -> None:
-    """Read an answer to its end, so that its connection can be used again; but not without end.
+def shared_options(settings: Batching) -> dict[str, Any]:
+    """What all destinations over HTTP have in common, as arguments of `HttpSender`."""
+    return {
+        "limits": Limits(settings.max_events, settings.max_bytes, settings.max_age_s),
+        "gzip": settings.gzip,
+        "timeouts": Timeouts(settings.timeout_s, settings.connect_timeout_s),
+        "retry_s": (settings.retry_first_s, settings.retry_most_s),
+        "concurrency": settings.concurrency,
+        "tls": Tls(settings.tls_ca, settings.tls_cert, settings.tls_key),
+        "block_private": settings.block_private,
+    }
 
-    What the status says stays said when the body breaks off.
-    """
-    read = 0
-    try:
-        async for chunk in answer.content.iter_any():
-            read += len(chunk)
-            if read > _MOST_ANSWER_BYTES:
-                answer.close()
-                return
-    except (aiohttp.ClientError, OSError):
-        answer.close()
+
+def _compress(body: bytes) -> bytes:
+    # Without its time: a batch has the same bytes on every try.
+    return gzip.compress(body, _GZIP_LEVEL, mtime=0)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import aiohttp
-
 from pixelfast.config import RudderstackDestination
-from pixelfast.deliver.batches import Limits
-from pixelfast.deliver.destinations.http import HttpSender, Timeouts
+from pixelfast.deliver.destinations.http import HttpSender, basic, shared_options
 
 __all__ = ["rudderstack_sender"]
 
@@ -15,15 +12,12 @@ def rudderstack_sender(settings: RudderstackDestination) -> HttpSender:
     """Sends `{"batch":[…]}` to `{url}/v1/batch`; the write key is the user of basic auth.
 
     Source: RudderStack's HTTP API specification, "Batch". Its servers refuse bodies over 4 MB and
-    events over 32 KB.
+    events over 32 KB; a batch is taken as a whole or refused as a whole.
     """
     return HttpSender(
         settings.url.rstrip("/") + "/v1/batch",
         "json_array",
-        Limits(settings.max_events, settings.max_bytes, settings.max_age_s),
-        headers={"Authorization": aiohttp.encode_basic_auth(settings.write_key, "")},
-        gzip=settings.gzip,
-        timeouts=Timeouts(settings.timeout_s, settings.connect_timeout_s),
+        headers={"Authorization": basic(settings.write_key, "")},
         wrap=(b'{"batch":[', b"]}"),
-        retry_s=(settings.retry_first_s, settings.retry_most_s),
+        **shared_options(settings),
     )

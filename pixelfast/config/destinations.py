@@ -1,0 +1,213 @@
+"""What can be set of a destination: a frozen struct for each `type`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from pixelfast.config.fields import HeaderName, HeaderText, Identifier, IndexName, Name, Secret
+
+__all__ = [
+    "Batching",
+    "ClickhouseDestination",
+    "Destination",
+    "ElasticsearchDestination",
+    "FileDestination",
+    "HttpDestination",
+    "PosthogDestination",
+    "RudderstackDestination",
+    "SegmentDestination",
+]
+
+MaxEvents = Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")]
+MaxBytes = Annotated[
+    int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
+]
+SIGNING_ALLOWED = "one or two of: whsec_ and base64 of 24 to 64 bytes"
+
+
+class _Delivery(Struct, frozen=True, kw_only=True):
+    """What all destinations have in common."""
+
+    name: Name
+    start: Annotated[
+        Literal["newest", "earliest"],
+        Meta(description="where a new destination begins: at what comes now, or at what is kept"),
+    ] = "newest"
+    events: Annotated[
+        tuple[str, ...],
+        Meta(description='only events of these names, "*" for any text; pages have none'),
+    ] = ()
+    types: Annotated[
+        tuple[Literal["track", "page"], ...], Meta(description="only events of these types")
+    ] = ()
+    required: Annotated[
+        bool, Meta(description="false: its oldest events expire before the spool is full")
+    ] = True
+    max_lag_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="spool that it may be behind; older events expire; 0: no limit",
+            extra={"unit": "B"},
+        ),
+    ] = 0
+    max_dead_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**16,
+            description="dead letters kept; over it the destination is held",
+            extra={"unit": "B"},
+        ),
+    ] = 2**30
+
+
+class Batching(_Delivery, frozen=True, kw_only=True):
+    """What the destinations that send over HTTP have in common."""
+
+    max_events: MaxEvents
+    max_bytes: MaxBytes
+    url: Annotated[str, Meta(description="where to send", extra={"kind": "url"})]
+    gzip: Annotated[bool, Meta(description="compress request bodies")] = False
+    max_age_s: Annotated[
+        float, Meta(gt=0, description="a batch leaves this long after its first event")
+    ] = 1.0
+    timeout_s: Annotated[float, Meta(gt=0, description="one request, from connect to answer")] = (
+        30.0
+    )
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="making a connection")] = 5.0
+    retry_first_s: Annotated[float, Meta(gt=0, description="upper bound of the first wait")] = 0.5
+    retry_most_s: Annotated[float, Meta(gt=0, description="upper bound of every later wait")] = 60.0
+    retry_for_s: Annotated[
+        float, Meta(gt=0, description="events older than this become dead letters when a try fails")
+    ] = 259_200.0
+    concurrency: Annotated[
+        int, Meta(ge=1, le=64, description="requests under way at once, at the most")
+    ] = 64
+    tls_ca: Annotated[
+        str, Meta(description='PEM file of authorities to trust; "": those of the system')
+    ] = ""
+    tls_cert: Annotated[
+        str, Meta(description='PEM file of our certificate, for mutual TLS; "": none')
+    ] = ""
+    tls_key: Annotated[str, Meta(description='PEM file of its key; "": in tls_cert')] = ""
+    block_private: Annotated[
+        bool, Meta(description="do not connect to private, loopback and reserved addresses")
+    ] = False
+
+
+class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", tag="file"):
+    """Newline-delimited JSON in files that are rotated by size and age."""
+
+    path: Annotated[str, Meta(description='a folder; "": <data_dir>/events/<name>')] = ""
+    rotate_bytes: Annotated[
+        int, Meta(ge=1024, description="a file is closed at this size", extra={"unit": "B"})
+    ] = 64 * 2**20
+    rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
+
+
+class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):
+    """POST requests with batches of events."""
+
+    format: Annotated[
+        Literal["json_array", "ndjson", "single"],
+        Meta(description="one array, one event a line, or one request an event"),
+    ] = "json_array"
+    headers: Annotated[
+        dict[HeaderName, HeaderText],
+        Meta(description="added to every request", extra={"secret": True}),
+    ] = {}
+    username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
+    password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
+    bearer_token: Annotated[Secret | None, Meta(description="HTTP bearer authentication")] = None
+    signing_secrets: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=2,
+            description="sign as Standard Webhooks do; two secrets during a rotation",
+            extra={"secret": True, "kind": "signing secret", "allowed": SIGNING_ALLOWED},
+        ),
+    ] = ()
+    max_events: MaxEvents = 500
+    max_bytes: MaxBytes = 2**20
+
+
+class RudderstackDestination(
+    Batching, frozen=True, kw_only=True, tag_field="type", tag="rudderstack"
+):
+    """A RudderStack data plane: POST {url}/v1/batch."""
+
+    url: Annotated[str, Meta(description="of the data plane", extra={"kind": "base url"})]
+    write_key: Annotated[Secret, Meta(description="write key of the RudderStack source")]
+    max_events: MaxEvents = 1000
+    max_bytes: MaxBytes = 1_900_000
+
+
+class SegmentDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="segment"):
+    """Twilio Segment: POST {url}/v1/batch."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="of the region; Europe: https://events.eu1.segmentapis.com",
+            extra={"kind": "base url"},
+        ),
+    ] = "https://api.segment.io"
+    write_key: Annotated[Secret, Meta(description="write key of the Segment source")]
+    max_events: MaxEvents = 500
+    max_bytes: MaxBytes = 475_000
+
+
+class PosthogDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="posthog"):
+    """PostHog: POST {url}/batch/, in the shape of its events."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="of the region or the own server; Europe: https://eu.i.posthog.com",
+            extra={"kind": "base url"},
+        ),
+    ] = "https://us.i.posthog.com"
+    api_key: Annotated[Secret, Meta(description="the project's token, phc_…")]
+    max_events: MaxEvents = 1000
+    max_bytes: MaxBytes = 2_000_000
+
+
+class ClickhouseDestination(
+    Batching, frozen=True, kw_only=True, tag_field="type", tag="clickhouse"
+):
+    """A ClickHouse table: INSERT … FORMAT JSONEachRow over HTTP."""
+
+    url: Annotated[str, Meta(description="of its HTTP interface", extra={"kind": "base url"})]
+    table: Annotated[Identifier, Meta(description="where rows go; one an event")]
+    database: Annotated[Identifier, Meta(description="of the table")] = "default"
+    username: Annotated[str, Meta(min_length=1, description="X-ClickHouse-User")] = "default"
+    password: Annotated[Secret | None, Meta(description="X-ClickHouse-Key")] = None
+    max_events: MaxEvents = 10_000
+    max_bytes: MaxBytes = 8 * 2**20
+
+
+class ElasticsearchDestination(
+    Batching, frozen=True, kw_only=True, tag_field="type", tag="elasticsearch"
+):
+    """An index of Elasticsearch or OpenSearch: POST {url}/{index}/_bulk."""
+
+    url: Annotated[str, Meta(description="of the cluster", extra={"kind": "base url"})]
+    index: Annotated[IndexName, Meta(description="where documents go; one an event")]
+    api_key: Annotated[Secret | None, Meta(description="encoded, as Kibana shows it")] = None
+    username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
+    password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
+    max_events: MaxEvents = 1000
+    max_bytes: MaxBytes = 4 * 2**20
+
+
+Destination: TypeAlias = (
+    FileDestination
+    | HttpDestination
+    | RudderstackDestination
+    | SegmentDestination
+    | PosthogDestination
+    | ClickhouseDestination
+    | ElasticsearchDestination
+)

@@ -1,0 +1,69 @@
+"""What an HTTP answer means for a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aiohttp
+
+from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
+from pixelfast.deliver.retry import parse_retry_after
+
+__all__ = ["Answer", "classify", "read_answer"]
+
+_KEPT_BYTES = 1024
+_PASSING = frozenset({408, 425, 429})
+_REFUSING = frozenset({400, 413, 422})
+_LASTING_5XX = frozenset({501, 505})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status, and as much of the body as was read."""
+
+    status: int
+    retry_after: str | None = None
+    body: bytes = b""
+
+
+def classify(answer: Answer) -> Accepted | Retry | Refused | Held:
+    """Tell from an answer what became of a request, by RFC 9110 section 15.
+
+    >>> classify(Answer(204))
+    Accepted(memory=None)
+    >>> classify(Answer(503, "7"))
+    Retry(reason='status 503', after_s=7.0, status=503, answer=b'')
+
+    Refused is what sending the same once more would not mend. Held is what no event is to blame
+    for: a wrong URL or credentials, a redirect (they are not followed), a method or version that is
+    not spoken there. An answer is kept up to 1 KiB.
+    """
+    status, kept = answer.status, answer.body[:_KEPT_BYTES]
+    reason = f"status {status}"
+    if 200 <= status < 300:
+        return Accepted()
+    if status in _PASSING or (500 <= status < 600 and status not in _LASTING_5XX):
+        return Retry(reason, parse_retry_after(answer.retry_after), status, kept)
+    if status in _REFUSING:
+        return Refused(reason, status, kept, is_too_large=status == 413)
+    return Held(reason, status, kept, is_final=status == 410)
+
+
+async def read_answer(answer: aiohttp.ClientResponse, most_bytes: int) -> Answer:
+    """Read an answer to its end, so that its connection can be used again; but not without end.
+
+    A body longer than `most_bytes` costs the connection. What the status says stays said when the
+    body breaks off.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in answer.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > most_bytes:
+                answer.close()
+                break
+    except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
+        answer.close()
+    return Answer(answer.status, answer.headers.get("Retry-After"), b"".join(chunks)[:most_bytes])

@@ -1,0 +1,140 @@
+"""PostHog: the one destination that wants events in another shape, and so rewrites them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from pixelfast import __version__
+from pixelfast.config import PosthogDestination
+from pixelfast.deliver.batches import Batch
+from pixelfast.deliver.destinations.answers import Answer, classify
+from pixelfast.deliver.destinations.http import HttpSender, shared_options
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome
+
+__all__ = ["PosthogSender", "posthog_event"]
+
+_LIBRARY = {"$lib": "pixelfast", "$lib_version": __version__}
+_UTM = {"source", "medium", "content", "term"}
+
+
+class PosthogSender(HttpSender):
+    """Sends `{"api_key":…,"batch":[…]}` to `{url}/batch/`.
+
+    Source: PostHog's documentation, "Capture and batch API endpoints": a body may have 20 MB; its
+    capture service answers 400 to what it can't read, 401 or 403 to a wrong key, 413, 429, and 503
+    while its queue is away; a batch is taken as a whole or not at all. A project over its quota is
+    answered with 200 and `quota_limited`, and its events are thrown away: that holds this one.
+    """
+
+    is_body_costly = True
+
+    def __init__(self, settings: PosthogDestination) -> None:
+        before = b'{"api_key":' + orjson.dumps(settings.api_key) + b',"batch":['
+        super().__init__(
+            settings.url.rstrip("/") + "/batch/",
+            "json_array",
+            wrap=(before, b"]}"),
+            **shared_options(settings),
+        )
+
+    def body_of(self, batch: Batch) -> bytes:
+        before, behind = self._wrap
+        events = (orjson.dumps(posthog_event(orjson.loads(line))) for line in batch.lines())
+        return before + b",".join(events) + behind
+
+    def judge(self, answer: Answer, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
+        outcome = classify(answer)
+        if isinstance(outcome, Accepted) and _is_over_quota(answer.body):
+            return Held("the project is over its quota", answer.status, answer.body[:1024])
+        return outcome
+
+
+def _is_over_quota(body: bytes) -> bool:
+    if b"quota_limited" not in body:
+        return False
+    try:
+        limited = orjson.loads(body).get("quota_limited")
+    except (orjson.JSONDecodeError, AttributeError):
+        return False
+    return isinstance(limited, list) and "events" in limited
+
+
+def posthog_event(event: dict[str, Any]) -> dict[str, Any]:
+    """Rewrite an event as PostHog wants it; docs/destinations.md has the table.
+
+    >>> made = posthog_event({"type": "track", "event": "Opened", "userId": "u1",
+    ...     "messageId": "m1", "timestamp": "2026-01-31T00:00:00.000Z", "properties": {"a": 1}})
+    >>> made["event"], made["distinct_id"], made["properties"]["a"]
+    ('Opened', 'u1', 1)
+
+    Properties of the event's own win over those that are derived from its context.
+    """
+    message_id = str(event.get("messageId", ""))
+    user_id = event.get("userId")
+    return {
+        "uuid": _uuid_of(message_id),  # PostHog drops what it has had already by it
+        "event": "$pageview" if event.get("type") == "page" else event.get("event"),
+        "distinct_id": str(user_id or event.get("anonymousId") or message_id),
+        "timestamp": event.get("timestamp"),
+        "properties": _derived(event, user_id) | _dict(event.get("properties")),
+    }
+
+
+def _derived(event: dict[str, Any], user_id: object) -> dict[str, Any]:
+    """What PostHog has names of its own for, and its instructions about persons and places."""
+    context, own = _dict(event.get("context")), _dict(event.get("properties"))
+    page, screen, campaign = (_dict(context.get(n)) for n in ("page", "screen", "campaign"))
+    url = page.get("url") or own.get("url")
+    split = _split(url)
+    ip = context.get("ip") or event.get("request_ip")
+    traits = _dict(context.get("traits")) | _dict(event.get("traits"))
+    found = {
+        "$current_url": url,
+        "$host": split[0],
+        "$pathname": page.get("path") or own.get("path") or split[1],
+        "$referrer": page.get("referrer") or own.get("referrer"),
+        "title": page.get("title"),
+        "name": event.get("name"),
+        "category": event.get("category"),
+        "$ip": ip,
+        "$raw_user_agent": context.get("userAgent"),
+        "$locale": context.get("locale"),
+        "$timezone": context.get("timezone"),
+        "$os": _dict(context.get("os")).get("name"),
+        "$screen_width": screen.get("width"),
+        "$screen_height": screen.get("height"),
+        "utm_campaign": campaign.get("name"),
+        **{f"utm_{name}": campaign.get(name) for name in sorted(_UTM)},
+        "anonymousId": event.get("anonymousId"),
+        "$set": traits or None,
+        # Else PostHog would take our address for the visitor's.
+        "$geoip_disable": None if ip else True,
+        # Without a user there is nobody to keep a profile of, and profiles cost.
+        "$process_person_profile": None if user_id or traits else False,
+    }
+    return _LIBRARY | {name: value for name, value in found.items() if value not in (None, "")}
+
+
+def _uuid_of(message_id: str) -> str:
+    """The id as a UUID: itself where it is one; PostHog drops events with others."""
+    try:
+        return str(uuid.UUID(message_id))
+    except ValueError:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, message_id))
+
+
+def _split(url: object) -> tuple[str, str]:
+    """Host and path of a URL, as far as it is one."""
+    try:
+        parts = urlsplit(str(url or ""))
+    except ValueError:
+        return "", ""
+    return parts.netloc.rpartition("@")[2], parts.path
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,100 @@
+"""Settings of destinations: what is taken, what is refused, and that no secret is shown."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from pixelfast.config import Config, describe
+from pixelfast.config.reader import config_from_table
+from pixelfast.errors import ConfigErrors
+
+URL = "https://example.com/hook"
+SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
+
+
+def config_of(**settings: Any) -> Config:
+    return config_from_table({"destinations": [{"name": "d", "url": URL, **settings}]})
+
+
+def mistakes_in(**settings: Any) -> str:
+    with pytest.raises(ConfigErrors) as caught:
+        config_of(**settings)
+    return str(caught.value)
+
+
+def test_one_or_two_signing_secrets_are_taken_and_masked() -> None:
+    for secrets in ([SECRET], [SECRET, SECRET[:-4] + "AAAA"]):
+        text = describe(config_of(type="http", signing_secrets=secrets))
+        assert "signing_secrets = [" in text
+        assert SECRET[8:] not in text
+
+
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        [SECRET] * 3,
+        [SECRET.removeprefix("whsec_")],
+        ["whsec_" + base64.b64encode(b"x" * 23).decode()],
+        ["whsec_" + base64.b64encode(b"x" * 65).decode()],
+        ["whsec_not base64 not base64 not base64 not"],
+        [""],
+    ],
+)
+def test_no_other_signing_secret_is_taken_and_none_is_shown(secrets: list[str]) -> None:
+    text = mistakes_in(type="http", signing_secrets=secrets)
+    assert "destinations[d].signing_secrets" in text
+    assert "whsec_ and base64 of 24 to 64 bytes" in text
+    assert "not base64" not in text
+    assert SECRET[6:] not in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "secret"),
+    [
+        ({"type": "segment", "write_key": "segment-s3cret-key"}, "s3cret"),
+        ({"type": "posthog", "api_key": "phc_12345-s3cret"}, "s3cret"),
+        ({"type": "clickhouse", "table": "t", "password": "passwd12s3cret"}, "s3cret"),
+        ({"type": "elasticsearch", "index": "i", "api_key": "a2V5MTIzs3cret"}, "s3cret"),
+    ],
+)
+def test_every_product_is_a_type_and_its_secret_is_masked(
+    settings: dict[str, str], secret: str
+) -> None:
+    text = describe(config_of(**settings))
+    assert f'type = "{settings["type"]}"' in text
+    assert secret not in text
+
+
+def test_a_type_that_is_none_is_told_the_nearest() -> None:
+    assert 'did you mean "elasticsearch"?' in mistakes_in(type="elasticserch")
+    assert '"posthog"' in mistakes_in(type="nonsense")
+
+
+@pytest.mark.parametrize("table", ["", "a.b", "a`b", "1a", "a b", "a;b", "ä", "a" * 129, "a\n"])
+def test_what_is_no_identifier_is_no_table(table: str) -> None:
+    assert "destinations[d].table" in mistakes_in(type="clickhouse", table=table)
+    assert "destinations[d].database" in mistakes_in(type="clickhouse", table="t", database=table)
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["", ".", "..", "_a", "-a", "A", "a/b", "a?b", "a#b", "a,b", "a*", "ä", "a" * 201, "a\n"],
+)
+def test_what_is_no_name_of_an_index_is_none(index: str) -> None:
+    assert "destinations[d].index" in mistakes_in(type="elasticsearch", index=index)
+
+
+def test_one_kind_of_credentials_is_enough() -> None:
+    both = {"type": "elasticsearch", "index": "i", "username": "u", "api_key": "k"}
+    assert "api_key: clashes with username" in mistakes_in(**both)
+
+
+def test_a_key_wants_its_certificate_and_a_certificate_wants_https() -> None:
+    assert "tls_key: is the key of no tls_cert" in mistakes_in(type="http", tls_key="/k.pem")
+    plain = {"type": "http", "url": "http://example.com/"}
+    assert "tls_ca: is not used without https" in mistakes_in(**plain, tls_ca="/ca.pem")
+    assert "tls_cert: is not used without https" in mistakes_in(**plain, tls_cert="/c.pem")
+    config_of(type="http", tls_ca="/ca.pem", tls_cert="/c.pem", tls_key="/k.pem")

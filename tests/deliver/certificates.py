@@ -1,0 +1,105 @@
+"""Certificates made for a test, and TLS servers that show them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+import trustme
+
+__all__ = ["Certificates", "TlsServer", "tls_server"]
+
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+class Certificates:
+    """An authority of the test's own, and files of what it issues."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        self.folder = folder
+        self.ca = str(folder / "ca.pem")
+        self.authority.cert_pem.write_to_path(self.ca)
+
+    def server(self, *names: str, is_expired: bool = False) -> trustme.LeafCert:
+        until = datetime.now(UTC) - timedelta(days=1) if is_expired else None
+        return self.authority.issue_cert(*(names or ("127.0.0.1",)), not_after=until)
+
+    def client_files(self, authority: trustme.CA | None = None) -> dict[str, str]:
+        """A client's certificate and key, as the settings want them."""
+        issued = (authority or self.authority).issue_cert("collector@example.com")
+        cert, key = str(self.folder / "client.pem"), str(self.folder / "client.key")
+        issued.private_key_pem.write_to_path(key)
+        Path(cert).write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
+        return {"tls_cert": cert, "tls_key": key}
+
+
+class TlsServer:
+    """A server on a thread: OpenSSL's own handshake says by an alert why it fails.
+
+    (The loops' servers just drop the connection.)
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        self.requests = 0
+        self._place = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._place.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._place.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._place.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                plain, _ = self._place.accept()
+            except OSError:
+                return
+            plain.settimeout(5.0)
+            with plain:
+                try:
+                    self._answer(plain)
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        plain.shutdown(socket.SHUT_WR)  # the alert is on its way: no reset
+                        while plain.recv(4096):
+                            pass
+
+    def _answer(self, plain: socket.socket) -> None:
+        with self.context.wrap_socket(plain.dup(), server_side=True) as wrapped:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                if not (more := wrapped.recv(65536)):
+                    return
+                request += more
+            self.requests += 1
+            wrapped.sendall(_ANSWER)
+
+
+def tls_server(
+    shown: trustme.LeafCert,
+    *,
+    clients_of: trustme.CA | None = None,
+    most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+) -> TlsServer:
+    """A server that shows this certificate; with `clients_of` it wants one of its clients."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = most
+    shown.configure_cert(context)
+    if clients_of is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        clients_of.configure_trust(context)
+    return TlsServer(context)

@@ -1,0 +1,86 @@
+"""ClickHouse's HTTP interface, as far as inserts of JSONEachRow use it."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from tests.fake_destination import Answer, Request
+
+__all__ = ["Clickhouse"]
+
+_INSERT = re.compile(r"INSERT INTO `(\w+)`\.`(\w+)` FORMAT JSONEachRow")
+
+
+def failure(status: int, code: int, text: str) -> Answer:
+    body = f"Code: {code}. DB::Exception: {text} (version 24.8.1.1 (official build))\n"
+    return Answer(status, (("X-ClickHouse-Exception-Code", str(code)),), body.encode())
+
+
+class Clickhouse:
+    """One table `default.events (messageId String, timestamp DateTime64(3), number UInt8)`.
+
+    An insert is taken as a whole or fails as a whole. One whose insert_deduplication_token the
+    table has seen is dropped and answered with 200 ("Deduplicating Inserts on Retries"): so a token
+    must never come with other rows. Unknown fields and dates with T and Z are errors unless the
+    settings of the query say otherwise.
+    """
+
+    def __init__(self, user: str = "default", password: str = "") -> None:
+        self.credentials = (user, password)
+        self.rows: list[dict[str, Any]] = []
+        self.tokens: dict[str, bytes] = {}
+        self.is_over_parts = False
+
+    def __call__(self, request: Request) -> Answer:
+        query = dict(parse_qsl(urlsplit(request.path).query, keep_blank_values=True))
+        user, password = request.value("X-ClickHouse-User"), request.value("X-ClickHouse-Key")
+        if (user or "default", password or "") != self.credentials:
+            return failure(403, 516, f"{user}: Authentication failed")
+        match = _INSERT.fullmatch(query.get("query", ""))
+        if request.method != "POST" or match is None:
+            return failure(400, 62, "Syntax error")
+        if match[1] != "default":
+            return failure(404, 81, f"Database {match[1]} does not exist")
+        if match[2] != "events":
+            return failure(404, 60, f"Table default.{match[2]} does not exist")
+        if self.is_over_parts:
+            return failure(500, 252, "Too many parts (300)")
+        assert query.get("async_insert") == "0", "the answer would come before the rows"
+        body = request.plain_body
+        rows = []
+        for number, line in enumerate(body.split(b"\n")[:-1], 1):
+            problem = self._read(json.loads(line), query, rows)
+            if problem is not None:
+                status, code, text = problem
+                return failure(status, code, f"{text}: (at row {number})")
+        token = query["insert_deduplication_token"]
+        if token in self.tokens:
+            assert body == self.tokens[token], "other rows under a token that was used: lost"
+            return Answer(body=b"")
+        self.tokens[token] = body
+        self.rows += rows
+        return Answer(body=b"")
+
+    def _read(
+        self, event: dict[str, Any], query: dict[str, str], rows: list[dict[str, Any]]
+    ) -> tuple[int, int, str] | None:
+        unknown = event.keys() - {"messageId", "timestamp", "number"}
+        if unknown and query.get("input_format_skip_unknown_fields") != "1":
+            return 400, 117, f"Unknown field found while parsing JSONEachRow: {min(unknown)}"
+        try:
+            if query.get("date_time_input_format") != "best_effort":
+                raise ValueError
+            stamp = datetime.fromisoformat(event["timestamp"])
+        except ValueError:
+            return 400, 41, "Cannot parse DateTime"
+        number = event.get("number", 0)
+        if not isinstance(number, int):
+            return 400, 27, "Cannot parse input: expected number"
+        if isinstance(number, bool):
+            return 500, 467, "Cannot parse boolean value here"
+        rows.append({"messageId": event["messageId"], "timestamp": stamp, "number": number})
+        return None

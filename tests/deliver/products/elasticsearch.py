@@ -1,0 +1,94 @@
+"""The _bulk API of Elasticsearch: 200, with a status for each item."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.fake_destination import Answer, Request
+
+__all__ = ["Elasticsearch"]
+
+
+class Elasticsearch:
+    """One index, `events`, whose field `properties.number` is a long.
+
+    Items are taken or refused each for itself, in the order of the request: 201; 409 where the
+    document exists; 400 where it does not fit the mapping. `busy` tells by its `_id` whether an
+    item is rejected with 429. `filter_path` is obeyed, since clients depend on it.
+    """
+
+    def __init__(self, api_key: str = "", user: str = "", most_bytes: int = 100 * 2**20) -> None:
+        packed = base64.b64encode(user.encode()).decode()
+        self.authorization = f"ApiKey {api_key}" if api_key else f"Basic {packed}" if user else None
+        self.most_bytes = most_bytes
+        self.documents: dict[str, Any] = {}
+        self.busy: Callable[[str], bool] = lambda _: False
+        self.is_read_only = False
+
+    def __call__(self, request: Request) -> Answer:
+        place = urlsplit(request.path)
+        if request.value("Authorization") != self.authorization:
+            return Answer(401, body=b'{"error":{"type":"security_exception"},"status":401}')
+        if request.value("Content-Type") != "application/x-ndjson":
+            return Answer(406, body=b'{"error":"Content-Type header is not supported"}')
+        body = request.plain_body
+        if len(body) > self.most_bytes:
+            return Answer(413, body=b"")
+        if request.method != "POST" or not place.path.endswith("/_bulk"):
+            return Answer(405, body=b"")
+        if not body.endswith(b"\n"):
+            return Answer(400, body=b'{"error":{"type":"illegal_argument_exception"}}')
+        index = place.path.removesuffix("/_bulk").removeprefix("/")
+        lines = [json.loads(line) for line in body.split(b"\n")[:-1]]
+        items = [
+            {"create": self._create(index, action["create"]["_id"], source)}
+            for action, source in zip(lines[::2], lines[1::2], strict=True)
+        ]
+        answer = {
+            "took": 3,
+            "errors": any("error" in each["create"] for each in items),
+            "items": items,
+        }
+        return Answer(body=json.dumps(self._filter(answer, place.query)).encode())
+
+    def _create(self, index: str, document_id: str, source: dict[str, Any]) -> dict[str, Any]:
+        item = {"_index": index, "_id": document_id}
+        if index != "events":
+            return item | self._error(404, "index_not_found_exception", f"no such index [{index}]")
+        if self.is_read_only:
+            return item | self._error(403, "cluster_block_exception", "index read-only")
+        if len(document_id.encode()) > 512:
+            return item | self._error(400, "illegal_argument_exception", "id is too long")
+        if self.busy(document_id):
+            return item | self._error(429, "es_rejected_execution_exception", "queue is full")
+        if document_id in self.documents:
+            return item | self._error(409, "version_conflict_engine_exception", "already exists")
+        if not isinstance(source.get("properties", {}).get("number", 0), int):
+            return item | self._error(400, "document_parsing_exception", "failed to parse field")
+        self.documents[document_id] = source
+        return item | {"_version": 1, "result": "created", "_seq_no": 0, "status": 201}
+
+    @staticmethod
+    def _error(status: int, kind: str, reason: str) -> dict[str, Any]:
+        return {"status": status, "error": {"type": kind, "reason": reason, "shard": "0"}}
+
+    @staticmethod
+    def _filter(answer: dict[str, Any], query: str) -> dict[str, Any]:
+        wanted = parse_qs(query).get("filter_path", [""])[0].split(",")
+        assert wanted == [
+            "errors",
+            "items.*.status",
+            "items.*.error.type",
+            "items.*.error.reason",
+        ], "the only ones that are understood here"
+        items = []
+        for item in answer["items"]:
+            kept = {"status": item["create"]["status"]}
+            if error := item["create"].get("error"):
+                kept["error"] = {name: error[name] for name in ("type", "reason")}
+            items.append({"create": kept})
+        return {"errors": answer["errors"], "items": items}

@@ -1,0 +1,55 @@
+"""PostHog's capture service, as far as its documentation and its answers describe it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import datetime
+from typing import Any
+
+from tests.fake_destination import Answer, Request
+
+__all__ = ["Posthog"]
+
+
+class Posthog:
+    """`POST /batch/` ("Capture and batch API endpoints").
+
+    All of a batch or nothing: 400 to what it can't read or an event without name or distinct_id,
+    401 without a key, 403 with an unknown one, 413 over 20 MB. Over its quota it answers 200 and
+    throws the events away. Events with a uuid that is none are dropped, and those it has had.
+    """
+
+    def __init__(self, api_key: str = "phc_1", most_bytes: int = 20_000_000) -> None:
+        self.api_key = api_key
+        self.most_bytes = most_bytes
+        self.is_over_quota = False
+        self.events: dict[str, Any] = {}
+
+    def __call__(self, request: Request) -> Answer:
+        if (request.method, request.path) != ("POST", "/batch/"):
+            return Answer(404, body=b"")
+        if len(request.plain_body) > self.most_bytes:
+            return Answer(413, body=b'{"status":413,"code":"payload_too_large"}')
+        try:
+            body = json.loads(request.plain_body)
+            key, batch = body.get("api_key"), body["batch"]
+        except (ValueError, LookupError, AttributeError):
+            return Answer(400, body=b'{"status":400,"code":"request_parsing_error"}')
+        if not key:
+            return Answer(401, body=b'{"status":401,"code":"ingest_key_required"}')
+        if key != self.api_key:
+            return Answer(403, body=b'{"status":403,"code":"ingest_key_unknown"}')
+        for each in batch:
+            if not isinstance(each.get("event"), str) or not each["event"]:
+                return Answer(400, body=b'{"status":400,"code":"missing_event_name"}')
+            if not each.get("distinct_id"):
+                return Answer(400, body=b'{"status":400,"code":"missing_distinct_id"}')
+            assert isinstance(each["properties"], dict)
+            datetime.fromisoformat(each["timestamp"])
+        if self.is_over_quota:
+            return Answer(body=b'{"status":1,"quota_limited":["events"]}')
+        for each in batch:
+            uuid.UUID(each["uuid"])
+            self.events.setdefault(each["uuid"], each)
+        return Answer(body=b'{"status":1}')

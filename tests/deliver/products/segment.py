@@ -1,0 +1,54 @@
+"""Segment and RudderStack, as far as their documentation describes their batch API."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from tests.fake_destination import Answer, Request
+
+__all__ = ["BatchApi"]
+
+
+class BatchApi:
+    """`POST /v1/batch` of Segment ("HTTP API Source") or RudderStack ("HTTP API", "Batch").
+
+    A batch or an event that is too large, and what is no JSON, is answered with 400, and nothing of
+    it is taken. RudderStack answers 401 to a wrong write key; Segment answers 200 to everything
+    else, and drops events without an identifier and those whose messageId it has had.
+    """
+
+    def __init__(
+        self, write_key: str = "wk_1", most_bytes: int = 500_000, is_rudderstack: bool = False
+    ) -> None:
+        self.write_key = write_key
+        self.most_bytes = most_bytes
+        self.most_event_bytes = 32_768
+        self.is_rudderstack = is_rudderstack
+        self.events: dict[str, Any] = {}
+
+    def __call__(self, request: Request) -> Answer:
+        if request.path != "/v1/batch":
+            return Answer(404, body=b"404 page not found\n")
+        if request.method != "POST" or request.value("Content-Type") != "application/json":
+            return Answer(400, body=b'{"message":"wrong method or content type"}')
+        packed = base64.b64encode(f"{self.write_key}:".encode()).decode()
+        is_known = request.value("Authorization") == f"Basic {packed}"
+        if self.is_rudderstack and not is_known:
+            return Answer(401, body=b'{"msg":"Failed to read writeKey from header"}')
+        body = request.plain_body
+        if len(body) > self.most_bytes:
+            return Answer(400, body=b'{"success":false,"message":"exceeds maximum size"}')
+        try:
+            events = json.loads(body)["batch"]
+        except (ValueError, LookupError):
+            return Answer(400, body=b'{"success":false,"message":"malformed JSON"}')
+        sizes = [len(json.dumps(each, separators=(",", ":"))) for each in events]
+        if max(sizes) > self.most_event_bytes:
+            return Answer(400, body=b'{"success":false,"message":"an event exceeds 32 KB"}')
+        if is_known:
+            for each in events:
+                if each.get("userId") or each.get("anonymousId"):
+                    self.events.setdefault(each["messageId"], each)
+        return Answer(body=b"OK" if self.is_rudderstack else b'{"success":true}')

@@ -1,0 +1,164 @@
+"""TLS of HTTP destinations: what is trusted, what is shown, and what it means when either fails."""
+
+from __future__ import annotations
+
+import ssl
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from pixelfast.config import HttpDestination
+from pixelfast.deliver.destinations.http import HttpSender
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
+from tests.deliver.certificates import Certificates, TlsServer, tls_server
+from tests.deliver.running import run
+from tests.deliver.senders import send, using
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path)
+
+
+def sender_to(port: int, host: str = "127.0.0.1", **settings: Any) -> HttpSender:
+    url = f"https://{host}:{port}/hook?token=s3cret"
+    return HttpSender.from_settings(HttpDestination(name="hook", url=url, **settings))
+
+
+def outcome_with(files: Certificates, *, host: str = "127.0.0.1", **more: Any) -> Outcome:
+    """What a send becomes at a server of the test's authority; `more` for server and settings."""
+    shown = more.pop("shown", None) or files.server()
+    server_options = {name: more.pop(name) for name in ("clients_of", "most") if name in more}
+
+    async def main(port: int) -> Outcome:
+        async with using(sender_to(port, host, **more)) as sender:
+            return await send(sender, 1)
+
+    with tls_server(shown, **server_options) as server:
+        outcome = run(main(server.port))
+        assert (1 if outcome == Accepted() else 0) == server.requests
+    return outcome
+
+
+def test_a_private_authority_is_trusted_where_it_is_named(files: Certificates) -> None:
+    assert Accepted() == outcome_with(files, tls_ca=files.ca)
+
+
+def assert_held(outcome: Outcome, *words: str) -> None:
+    assert isinstance(outcome, Held), outcome
+    for word in words:
+        assert word in outcome.reason
+    assert "s3cret" not in outcome.reason
+    assert not outcome.is_final
+
+
+def test_an_unknown_authority_holds_the_destination(files: Certificates) -> None:
+    assert_held(outcome_with(files), "127.0.0.1", "unable to get local issuer certificate")
+
+
+def test_a_named_authority_takes_the_place_of_all_others(
+    files: Certificates, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    assert_held(outcome_with(files, tls_ca=str(other)), "certificate is not accepted")
+
+
+def test_an_expired_certificate_holds_the_destination(files: Certificates) -> None:
+    expired = files.server(is_expired=True)
+    outcome = outcome_with(files, shown=expired, tls_ca=files.ca)
+    assert_held(outcome, "certificate has expired", "127.0.0.1")
+
+
+def test_a_certificate_of_another_host_holds_the_destination(files: Certificates) -> None:
+    outcome = outcome_with(files, shown=files.server("example.com"), tls_ca=files.ca)
+    assert_held(outcome, "mismatch")
+
+
+def test_a_renewed_certificate_is_taken_without_a_restart(files: Certificates) -> None:
+    async def main(server: TlsServer) -> None:
+        async with using(sender_to(server.port, tls_ca=files.ca)) as sender:
+            assert_held(await send(sender, 1), "expired")
+            files.server().configure_cert(server.context)
+            assert Accepted() == await send(sender, 1)
+
+    with tls_server(files.server(is_expired=True)) as server:
+        run(main(server))
+
+
+@pytest.mark.parametrize("most", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_that_wants_to_know_us_gets_our_certificate(
+    files: Certificates, most: ssl.TLSVersion
+) -> None:
+    options = {"clients_of": files.authority, "most": most, "tls_ca": files.ca}
+    assert Accepted() == outcome_with(files, **options, **files.client_files())
+
+
+@pytest.mark.parametrize("most", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_server_that_does_not_know_us_holds_the_destination(
+    files: Certificates, most: ssl.TLSVersion, is_shown: bool
+) -> None:
+    """Without a certificate, and with one of an authority that it does not know."""
+    shown = files.client_files(trustme.CA()) if is_shown else {}
+    options = {"clients_of": files.authority, "most": most, "tls_ca": files.ca}
+    assert_held(outcome_with(files, **options, **shown), "TLS: ")
+
+
+def test_certificate_and_key_may_stand_in_one_file(files: Certificates) -> None:
+    paths = files.client_files()
+    both = Path(paths["tls_cert"])
+    both.write_bytes(both.read_bytes() + Path(paths["tls_key"]).read_bytes())
+    options = {"clients_of": files.authority, "tls_ca": files.ca, "tls_cert": str(both)}
+    assert Accepted() == outcome_with(files, **options)
+
+
+@pytest.mark.parametrize("setting", ["tls_ca", "tls_cert"])
+@pytest.mark.parametrize("content", [None, b"", b"no PEM"])
+def test_a_file_that_is_missing_or_wrong_is_named(
+    files: Certificates, setting: str, content: bytes | None
+) -> None:
+    path = files.folder / "wrong.pem"
+    if content is not None:
+        path.write_bytes(content)
+    settings = {"tls_ca": files.ca, setting: str(path)}
+    assert_held(outcome_with(files, **settings), f"{setting} {path}")
+
+
+def test_a_key_under_a_passphrase_is_a_mistake_and_no_question(files: Certificates) -> None:
+    from cryptography.hazmat.primitives import serialization as pem
+
+    paths = files.client_files()
+    key = pem.load_pem_private_key(Path(paths["tls_key"]).read_bytes(), None)
+    Path(paths["tls_key"]).write_bytes(
+        key.private_bytes(
+            pem.Encoding.PEM,
+            pem.PrivateFormat.TraditionalOpenSSL,
+            pem.BestAvailableEncryption(b"passphrase"),
+        )
+    )
+    assert_held(outcome_with(files, tls_ca=files.ca, **paths), "tls_key")
+
+
+def test_a_file_that_comes_later_is_taken_without_a_restart(files: Certificates) -> None:
+    late = files.folder / "late.pem"
+
+    async def main(port: int) -> None:
+        async with using(sender_to(port, tls_ca=str(late))) as sender:
+            assert_held(await send(sender, 1), "tls_ca", "No such file")
+            files.authority.cert_pem.write_to_path(str(late))
+            assert Accepted() == await send(sender, 1)
+
+    with tls_server(files.server()) as server:
+        run(main(server.port))
+
+
+def test_tls_older_than_1_2_is_not_spoken(files: Certificates) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        outcome = outcome_with(files, most=ssl.TLSVersion.TLSv1_1, tls_ca=files.ca)
+    assert isinstance(outcome, Retry | Held)
+    assert "127.0.0.1" in outcome.reason
