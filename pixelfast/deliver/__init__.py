@@ -1,7 +1,8 @@
 """Delivery: what is in the spool reaches every destination, at least once, each at its own pace.
 
 `selection`     which events a destination takes
-`batches`       cuts batches from the spool's NDJSON
+`batches`       batches of events, and how to cut the same bytes again
+`cutter`        cuts them from the spool's NDJSON
 `plans`         what is going to be sent, and how to make exactly its bytes again
 `store`         a destination's cursors, plans and totals in SQLite
 `dead`          events that a destination refused

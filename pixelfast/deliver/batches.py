@@ -1,9 +1,9 @@
-"""Cutting batches from the spool's NDJSON; events are parsed only where a filter asks for it."""
+"""Batches of events, cut from the spool's NDJSON, and how to cut the same bytes again."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 
@@ -12,10 +12,9 @@ import msgspec
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Frame, Position, SlotReader
 
-__all__ = ["Batch", "Cut", "Cutter", "Limits", "Range", "read_ranges"]
+__all__ = ["Batch", "Cut", "Limits", "Range", "after_events", "read_ranges"]
 
 _LINE_FEED = re.compile(b"\n")
-_MOST_PASSED_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,8 @@ class Cut:
     pieces: dict[int, list[memoryview]] = field(default_factory=dict)
     start: dict[int, Position] = field(default_factory=dict)
     after: dict[int, Position] = field(default_factory=dict)
+    first_numbers: dict[int, int] = field(default_factory=dict)  # of the events at `start`
+    numbers: dict[int, int] = field(default_factory=dict)  # and of those at `after`
     events: int = 0
     size_bytes: int = 0
     oldest_ms: int = 0  # when the first event of its oldest frame was received
@@ -90,246 +91,6 @@ class Cut:
     def body(self) -> list[memoryview]:
         """The events in the order of `ranges`: the one that a plan comes back in."""
         return [piece for slot in sorted(self.pieces) for piece in self.pieces[slot]]
-
-
-class Cutter:
-    """Reads all slots for one destination and cuts what it takes into batches.
-
-    `cursors` are the positions to start at; slots without one are read from their beginning.
-    `limits` may be replaced between two batches.
-    """
-
-    def __init__(
-        self,
-        data: DataDir,
-        cursors: dict[int, Position],
-        limits: Limits,
-        selection: Selection = Selection(),  # noqa: B008 - frozen
-    ) -> None:
-        self.limits = limits
-        self._data = data
-        self._selection = selection
-        self._picks = selection.picker() if selection.parses else None
-        self._cursors = cursors
-        self._readers: dict[int, SlotReader] = {}
-        self._frames: dict[int, list[Frame]] = {}  # read and not cut yet, the next one last
-        self._reached: dict[int, Position] = {}
-        self._open = Cut()
-        self._passed_bytes = 0
-        self._is_closed = False  # the next event did not fit into the open batch
-        self._first_slot = 0  # the one that the next batch begins with
-        self.numbers: dict[int, int] = {}  # by slot: the number of the next event, once known
-        self.has_more = False  # the last `cut` ended before it had looked at everything
-        self.find_slots()
-
-    @property
-    def damaged_bytes(self) -> int:
-        return sum(reader.damaged_bytes for reader in self._readers.values())
-
-    @property
-    def missing_events(self) -> int:
-        """Events that were numbered and are not there: damaged, or never acknowledged."""
-        return sum(reader.missing_events for reader in self._readers.values())
-
-    @property
-    def repeated_events(self) -> int:
-        """Events that stand in the spool twice, after a commit that failed and did not."""
-        return sum(reader.repeated_events for reader in self._readers.values())
-
-    @property
-    def cursors(self) -> dict[int, Position]:
-        """Where cutting goes on, slot by slot."""
-        return dict(self._reached)
-
-    def find_slots(self) -> None:
-        """Begin to read the slots that have come since; let go of those that have gone."""
-        there = self._data.slots()
-        for slot in there:
-            if slot not in self._readers:
-                start = self._cursors.get(slot, Position())
-                self._begin(slot, start)
-        for slot in self._readers.keys() - set(there):
-            if slot not in self._open.after:
-                self._readers.pop(slot).close()
-                del self._frames[slot]
-                self._cursors[slot] = self._reached.pop(slot)  # should it come back
-                self.numbers.pop(slot, None)
-
-    def skip_to(self, slot: int, position: Position) -> int:
-        """Go on at a later position of a slot; how many events are passed by.
-
-        Only between two batches: what is cut and what comes next would not be one range.
-        """
-        if slot not in self._readers or position <= self._reached[slot]:
-            return 0
-        before = self._number(slot)
-        self._readers[slot].close()
-        self._begin(slot, position)
-        self.numbers.pop(slot, None)
-        after = self._number(slot)
-        return after - before if before is not None and after is not None else 0
-
-    def unread_events(self, end_numbers: Mapping[int, int]) -> int:
-        """How many events lie ahead, where each slot's next event will have this number."""
-        unread = 0
-        for slot, end in end_numbers.items():
-            number = self._number(slot) if slot in self._readers else None
-            unread += max(0, end - number) if number is not None else 0
-        return unread
-
-    @property
-    def open_events(self) -> int:
-        """Events that are read, and in no batch that was closed."""
-        return self._open.events + self._open.filtered
-
-    def _number(self, slot: int) -> int | None:
-        """The number of the event that is cut next; None where there is none yet."""
-        if slot not in self.numbers:
-            frames = self._frames[slot]
-            if not frames:
-                frames.extend(reversed(self._readers[slot].read()))
-            if frames:
-                frame, reached = frames[-1], self._reached[slot]
-                is_begun = (reached.segment, reached.offset) == (frame.segment, frame.offset)
-                self.numbers[slot] = frame.first_number + (reached.skip if is_begun else 0)
-        return self.numbers.get(slot)
-
-    def _begin(self, slot: int, start: Position) -> None:
-        self._readers[slot] = SlotReader(self._data, slot, start)
-        self._frames[slot] = []
-        self._reached[slot] = start
-
-    def cut(self) -> bool:
-        """Take what is there into the open batch; True when that is full.
-
-        Reads through the page cache and does not wait for new events. Goes past a few MiB of
-        events that are not wanted at the most, so that other destinations get their turn; then
-        `has_more` says so.
-        """
-        self._passed_bytes = 0
-        is_moving = True
-        slots = sorted(self._readers)
-        turn = next((i for i, slot in enumerate(slots) if slot >= self._first_slot), 0)
-        while is_moving and not self._is_full() and self._passed_bytes < _MOST_PASSED_BYTES:
-            is_moving = False
-            for slot in slots[turn:] + slots[:turn]:
-                is_moving = self._take(slot) or is_moving
-                if self._is_full():
-                    break
-        self.has_more = is_moving
-        return self._is_full()
-
-    @property
-    def oldest_ms(self) -> int:
-        """When the oldest event of the open batch was received; 0 where there is none."""
-        return self._open.oldest_ms
-
-    def has_moved(self) -> bool:
-        """Whether the open batch gets past anything, if only past events that are not taken."""
-        return bool(self._open.after)
-
-    def close_batch(self) -> Cut:
-        """The open batch; the next one begins, with the next slot."""
-        cut, self._open, self._is_closed = self._open, Cut(), False
-        self._first_slot = max(cut.after, default=-1) + 1 if cut.events else self._first_slot
-        return cut
-
-    def close(self) -> None:
-        for reader in self._readers.values():
-            reader.close()
-
-    def _is_full(self) -> bool:
-        cut = self._open
-        if cut.events >= self.limits.max_events or cut.size_bytes >= self.limits.max_bytes:
-            return True
-        return self._is_closed
-
-    def _take(self, slot: int) -> bool:
-        """Take one frame of a slot, or as much of it as the batch has room for."""
-        frames = self._frames[slot]
-        if not frames:
-            frames.extend(reversed(self._readers[slot].read()))
-            if not frames:
-                return False
-        frame = frames[-1]
-        cut = self._open
-        reached = self._reached[slot]
-        is_begun = (reached.segment, reached.offset) == (frame.segment, frame.offset)
-        skip = reached.skip if is_begun else 0
-        if skip >= frame.events:
-            skip, taken = -1, frame.events  # the cursor is behind all of them
-        elif self._selection.takes_source(frame.source):
-            taken = skip + self._take_events(slot, frame, skip)
-        else:
-            self._passed_bytes += frame.length
-            cut.filtered += frame.events - skip
-            taken = frame.events
-        if taken == skip:
-            return False
-        if taken < frame.events:
-            position = Position(frame.segment, frame.offset, taken)
-        else:
-            frames.pop()
-            position = Position(frame.segment, frame.offset + frame.length)
-        cut.start.setdefault(slot, reached)
-        cut.after[slot] = self._reached[slot] = position
-        self.numbers[slot] = frame.first_number + taken
-        return True
-
-    def _take_events(self, slot: int, frame: Frame, skip: int) -> int:
-        """Take events of a frame from event `skip` on, as many as fit; returns how many passed."""
-        cut = self._open
-        room_bytes = self.limits.max_bytes - cut.size_bytes
-        room_events = self.limits.max_events - cut.events
-        if self._picks is not None:
-            return self._pick_events(slot, frame, skip, room_events, room_bytes)
-        start = after_events(frame.body, 0, skip)
-        if frame.events - skip <= room_events and len(frame.body) - start <= room_bytes:
-            events, end = frame.events - skip, len(frame.body)
-        else:
-            events, end = 0, start
-            for line_feed in _LINE_FEED.finditer(frame.body, start):
-                is_first = cut.events + events == 0
-                if events == room_events or (line_feed.end() - start > room_bytes and not is_first):
-                    break
-                events, end = events + 1, line_feed.end()
-        if events:
-            self._keep(slot, frame, frame.body[start:end], events)
-        else:
-            self._is_closed = True
-        return events
-
-    def _pick_events(
-        self, slot: int, frame: Frame, skip: int, room_events: int, room_bytes: int
-    ) -> int:
-        """As `_take_events`, one event at a time, and only those that the filter lets through."""
-        assert self._picks is not None
-        start = after_events(frame.body, 0, skip)
-        passed = 0
-        for line_feed in _LINE_FEED.finditer(frame.body, start):
-            event = frame.body[start : line_feed.end()]
-            if self._picks(bytes(event)):
-                is_first = self._open.events == 0
-                if room_events == 0 or (len(event) > room_bytes and not is_first):
-                    self._is_closed = True
-                    break
-                room_events -= 1
-                room_bytes -= len(event)
-                self._keep(slot, frame, event, 1)
-            else:
-                self._open.filtered += 1
-                self._passed_bytes += len(event)
-            passed += 1
-            start = line_feed.end()
-        return passed
-
-    def _keep(self, slot: int, frame: Frame, piece: memoryview, events: int) -> None:
-        cut = self._open
-        if not cut.events or frame.received_ms < cut.oldest_ms:
-            cut.oldest_ms = frame.received_ms
-        cut.pieces.setdefault(slot, []).append(piece)
-        cut.events += events
-        cut.size_bytes += len(piece)
 
 
 def read_ranges(data: DataDir, ranges: list[Range], selection: Selection) -> list[memoryview]:

@@ -11,11 +11,11 @@ import structlog
 from pixelfast.config import Config, Destination, FileDestination
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.retry import Backoff
-from pixelfast.deliver.room import Room
+from pixelfast.deliver.room import Room, log_ends
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.store import register
-from pixelfast.spool import DataDir, LogEnd, Position
+from pixelfast.spool import DataDir, Position
 
 __all__ = ["Engine", "register_destinations", "select"]
 
@@ -41,14 +41,16 @@ def register_destinations(config: Config, data: DataDir) -> None:
 
     Blocks for the disk. Destinations that are known stay as they are.
     """
-    ends: dict[int, Position] | None = None
+    ends: dict[int, tuple[Position, int]] = {}
     for each in config.destinations:
         path = data.destination_dir(each.name) / "state.db"
         if path.parent.exists():
             continue
-        if each.start == "newest" and ends is None:
-            ends = {slot: LogEnd(data, slot).refresh()[0] for slot in data.slots()}
-        register(path, (ends or {}) if each.start == "newest" else {})
+        if each.start == "newest" and not ends:
+            ends = log_ends(data)
+        known = ends if each.start == "newest" else {}
+        cursors = {slot: position for slot, (position, _) in known.items()}
+        register(path, cursors, {slot: number for slot, (_, number) in known.items()})
 
 
 class Engine:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pixelfast.deliver.batches import Batch, Cut, Cutter
+from pixelfast.deliver.batches import Batch, Cut
+from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.dead import DeadLetters
 from pixelfast.deliver.outcomes import Refused, Retry
 from pixelfast.deliver.plans import Plan
@@ -57,6 +58,7 @@ class Journal:
 
     Attributes:
         cursors: where cutting goes on, as it stands on the disk.
+        numbers: of the events there, as the last run left them.
         counted: totals since the destination was registered, as they stand on the disk.
         memory: what the destination asked to remember.
         planned_events: events of plans that have not come to their end.
@@ -68,6 +70,7 @@ class Journal:
         self, name: str, data: DataDir, thread: OwnThread, rouse: Callable[[], None]
     ) -> None:
         self.cursors: dict[int, Position] = {}
+        self.numbers: dict[int, int] = {}
         self.counted: dict[str, int] = {}
         self.memory: dict[str, object] = {}
         self.planned_events = 0
@@ -89,6 +92,7 @@ class Journal:
         self._looking: asyncio.Task[None] | None = None
         self._written_s = float("-inf")
         self._changed_s = 0.0
+        self._slots: set[int] = set()  # that this destination has read of
         self._seen: dict[str, int] = {}  # what was counted already of the readers' totals
 
     async def open(self) -> list[Plan]:
@@ -98,6 +102,8 @@ class Journal:
     def _open(self) -> list[Plan]:
         self._store = Store(self._folder / "state.db")
         self.cursors = self._store.cursors()
+        self.numbers = self._store.numbers()
+        self._slots = set(self.cursors)
         self.counted = self._store.counters()
         self.memory = self._store.memory()
         plans = self._store.plans()
@@ -152,7 +158,11 @@ class Journal:
         """Plan what was cut, or only go past it where nothing in it is taken."""
         changes = self._changing()
         changes.after |= cut.after
+        changes.numbers |= cut.numbers
         changes.count("filtered", cut.filtered)
+        for slot in cut.after.keys() - self._slots:
+            self._slots.add(slot)
+            changes.count("before", cut.first_numbers[slot])
         for name, total in (
             ("missing", cutter.missing_events),
             ("repeated", cutter.repeated_events),
@@ -187,6 +197,7 @@ class Journal:
     def skip(self, passed: dict[int, int], cutter: Cutter) -> None:
         """Events, by slot, that were passed by unread: its destination may miss them, too."""
         self._changing().after |= {slot: cutter.cursors[slot] for slot in passed}
+        self._changing().numbers |= cutter.known_numbers(passed)
         self.count("expired", sum(passed.values()))
 
     def count(self, name: str, events: int) -> None:

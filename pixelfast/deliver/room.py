@@ -14,10 +14,11 @@ import structlog
 from pixelfast.config import Config
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import Store
-from pixelfast.spool import DataDir, LogEnd, Position, remove_read_segments
+from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
 from pixelfast.spool.format import segment_name
+from pixelfast.spool.highwater import read_high_water
 
-__all__ = ["Room"]
+__all__ = ["Room", "log_ends"]
 
 _FORGOTTEN_S = (
     86_400.0  # how long a destination that was taken out of the settings holds its events
@@ -113,6 +114,7 @@ class Room:
         for slot in self._data.slots():
             earliest = [low.get(slot, Position()) for low in lows]
             removed += remove_read_segments(self._data, slot, [each.segment for each in earliest])
+            remove_drained_slot(self._data, slot, earliest)
         return removed
 
     def _forgotten(self) -> list[dict[int, Position]]:
@@ -131,11 +133,25 @@ class Room:
         return found
 
     def _find_ends(self) -> dict[int, int]:
-        found = {}
-        for slot in self._data.slots():
-            end = self._ends.setdefault(slot, LogEnd(self._data, slot))
-            found[slot] = end.refresh()[1]
-        return found
+        return {slot: number for slot, (_, number) in log_ends(self._data, self._ends).items()}
+
+
+def log_ends(
+    data: DataDir, known: dict[int, LogEnd] | None = None
+) -> dict[int, tuple[Position, int]]:
+    """Where each slot's log ends, and the number of its next event; of removed slots, too.
+
+    `known` keeps what was found from one call to the next. Blocks for the disk.
+    """
+    known = {} if known is None else known
+    found = {}
+    for slot in data.slots():
+        found[slot] = known.setdefault(slot, LogEnd(data, slot)).refresh()
+    for path in (data.path / "shards").glob("*.last"):
+        slot = int(path.stem)
+        record = read_high_water(data, slot)
+        found[slot] = max(found.get(slot, (Position(), 0)), (record.end, record.next_number))
+    return found
 
 
 def _last_used(folder: Path) -> float:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import structlog
 
-from pixelfast.deliver.batches import Batch, Cutter, Limits
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.journal import Journal
@@ -131,6 +132,7 @@ class Runner:
             pending = self.journal.planned_events + self._cutter.open_events + unread
         return {
             **self.counted,
+            "stored": sum(end_numbers.values()) - self.counted.get("before", 0),
             "pending": pending,
             "state": self.health.breaker.state,
             "under_way": len(self._under_way),
@@ -181,7 +183,13 @@ class Runner:
             stack.push_async_callback(journal.close)
             plans = await journal.open()
             self._tasks = [Task(plan, None) for plan in plans]
-            self._cutter = Cutter(self._data, journal.cursors, self.sender.limits, self._selection)
+            self._cutter = Cutter(
+                self._data,
+                dict(journal.cursors),
+                self.sender.limits,
+                self._selection,
+                journal.numbers,
+            )
             stack.callback(self._leave_cutter)
             self.journal = journal
             stack.push_async_callback(self.sender.close)

@@ -23,7 +23,8 @@ _log = structlog.get_logger("deliver")
 _SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE cursor (slot INTEGER PRIMARY KEY, segment INTEGER NOT NULL,
-                     "offset" INTEGER NOT NULL, skip INTEGER NOT NULL) STRICT;
+                     "offset" INTEGER NOT NULL, skip INTEGER NOT NULL,
+                     number INTEGER) STRICT;
 CREATE TABLE plan (id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE memory (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -36,6 +37,7 @@ class Changes:
 
     Attributes:
         after: where cutting goes on, slot by slot: behind all that is planned or not wanted.
+        numbers: the number of the event there, where it is known.
         planned: plans that are new.
         ended: ids of plans that have come to their end.
         memory: what the destination asked to remember; None: as it was.
@@ -43,6 +45,7 @@ class Changes:
     """
 
     after: dict[int, Position] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=dict)
     planned: list[Plan] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     memory: dict[str, object] | None = None
@@ -78,6 +81,10 @@ class Store:
         """The plans that have not come to their end, in their order."""
         return _plans(self._db)
 
+    def numbers(self) -> dict[int, int]:
+        """The number of the event at each cursor, where it is known."""
+        return dict(self._db.execute("SELECT slot, number FROM cursor WHERE number IS NOT NULL"))
+
     def memory(self) -> dict[str, object]:
         """What the destination asked to remember with its last batch."""
         row = self._db.execute("SELECT value FROM memory WHERE name = 'destination'").fetchone()
@@ -96,9 +103,11 @@ class Store:
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "INSERT INTO cursor VALUES (?, ?, ?, ?) ON CONFLICT (slot) DO UPDATE SET "
-                'segment = excluded.segment, "offset" = excluded."offset", skip = excluded.skip',
-                [(slot, *position) for slot, position in changes.after.items()],
+                "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?, ?)",
+                [
+                    (slot, *position, changes.numbers.get(slot))
+                    for slot, position in changes.after.items()
+                ],
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO plan VALUES (?, ?)",
@@ -122,8 +131,10 @@ class Store:
         self._db.close()
 
 
-def register(path: Path, cursors: dict[int, Position]) -> None:
+def register(path: Path, cursors: dict[int, Position], numbers: dict[int, int]) -> None:
     """Make the state of a destination that is new: its reading begins at `cursors`.
+
+    `numbers` are those of the events there: what comes before is none of its own.
 
     Whole or not at all, and only once: a state that is there stays as it is. A folder without one
     is no new destination but one that lost its state; that begins at the earliest event.
@@ -136,7 +147,8 @@ def register(path: Path, cursors: dict[int, Position]) -> None:
     temporary.mkdir()
     try:
         store = Store(temporary / path.name)
-        store.commit(Changes(after=cursors, counted={"registered": 1}))
+        counted = {"before": sum(numbers.values())}
+        store.commit(Changes(after=cursors, numbers=numbers, counted=counted))
         store.close()
         sync_directory(temporary)
         with contextlib.suppress(OSError):  # somebody else was faster
@@ -160,7 +172,7 @@ def _read_all(db: sqlite3.Connection) -> None:
     if found != "ok":
         raise sqlite3.DatabaseError(found)
     for query in (
-        'SELECT slot + 0, segment + 0, "offset" + 0, skip + 0 FROM cursor',
+        'SELECT slot + 0, segment + 0, "offset" + 0, skip + 0, number + 0 FROM cursor',
         "SELECT name, value FROM memory",
         "SELECT name, value + 0 FROM counter",
     ):

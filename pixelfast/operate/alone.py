@@ -10,7 +10,7 @@ import uvloop
 
 from pixelfast.collect import Worker
 from pixelfast.config import Config
-from pixelfast.deliver import Engine
+from pixelfast.deliver import Engine, register_destinations
 from pixelfast.operate.demo import with_demo_source
 from pixelfast.operate.logging import set_up_logging
 from pixelfast.operate.sockets import listen
@@ -29,6 +29,7 @@ def collect_alone(config: Config, slot: int) -> None:
     set_up_logging(config.log, f"collector-{slot}")
     data = DataDir.open(config.data_dir)
     config = with_demo_source(config, data.path)
+    register_destinations(config, data)  # else one that starts later would miss what comes before
     sockets, addresses = listen(config.server.listen, 1)
     uvloop.run(_collect(Worker(config, data, slot), sockets[0], addresses))
 
@@ -49,7 +50,9 @@ def deliver_alone(config: Config) -> None:
     """
     set_up_logging(config.log, "delivery")
     data = DataDir.open(config.data_dir)
-    uvloop.run(_deliver(Engine(with_demo_source(config, data.path), data)))
+    config = with_demo_source(config, data.path)
+    register_destinations(config, data)
+    uvloop.run(_deliver(Engine(config, data)))
 
 
 async def _deliver(engine: Engine) -> None:

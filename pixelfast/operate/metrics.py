@@ -93,12 +93,26 @@ def _of_collectors(all_figures: list[dict[str, Any]]) -> Iterator[Metric]:
     yield from (answers, accepted, refused, warned)
 
 
+# Of each destination, since it was registered, and always:
+# stored + repeated - missing = delivered + dead + filtered + expired + pending.
 _BY_DESTINATION = (
     ("delivered", "pixelfast_delivered_events", "Events that the destination accepted."),
-    ("batches", "pixelfast_delivered_batches", "Batches that the destination accepted."),
+    ("filtered", "pixelfast_filtered_events", "Events that it does not take."),
+    ("expired", "pixelfast_expired_events", "Events given up to make room."),
+    ("missing", "pixelfast_missing_events", "Events that the disk no longer had."),
+    ("repeated", "pixelfast_repeated_events", "Events that the spool held twice."),
+    ("batches", "pixelfast_settled_batches", "Batches that came to their end."),
     ("failures", "pixelfast_delivery_failures", "Tries that failed."),
-    ("skipped", "pixelfast_skipped_events", "Events of sources that it does not take."),
 )
+_GAUGES_BY_DESTINATION = (
+    ("stored", "pixelfast_destination_stored_events", "Events stored since it was registered."),
+    ("pending", "pixelfast_pending_events", "Events that are not delivered yet."),
+    ("dead", "pixelfast_dead_events", "Dead letters, dropped ones with them."),
+    ("under_way", "pixelfast_requests_under_way", "Requests under way."),
+    ("concurrency", "pixelfast_request_concurrency", "Requests that may be under way at once."),
+    ("lag_s", "pixelfast_delivery_lag_seconds", "Age of the oldest event read, not delivered."),
+)
+_STATES = ("closed", "open", "held", "disabled", "unusable")
 
 
 def _of_delivery(figures: dict[str, Any]) -> Iterator[Metric]:
@@ -108,14 +122,20 @@ def _of_delivery(figures: dict[str, Any]) -> Iterator[Metric]:
         for destination, own in destinations.items():
             counter.add_metric([destination], own.get(field, 0))
         yield counter
-    lag = GaugeMetricFamily(
-        "pixelfast_delivery_lag_seconds",
-        "Age of the oldest event that is read and not delivered.",
-        labels=["destination"],
+    for field, name, text in _GAUGES_BY_DESTINATION:
+        gauge = GaugeMetricFamily(name, text, labels=["destination"])
+        for destination, own in destinations.items():
+            gauge.add_metric([destination], own.get(field, 0))
+        yield gauge
+    states = GaugeMetricFamily(
+        "pixelfast_destination_state",
+        "1 for the state that the destination is in.",
+        labels=["destination", "state"],
     )
     for destination, own in destinations.items():
-        lag.add_metric([destination], own.get("lag_s", 0.0))
-    yield lag
+        for state in _STATES:
+            states.add_metric([destination, state], own.get("state") == state)
+    yield states
     removed = CounterMetricFamily("pixelfast_removed_segments", "Segments removed once read.")
     removed.add_metric([], figures.get("removed_segments", 0))
     yield removed

@@ -9,6 +9,7 @@ import structlog
 import uvloop
 
 from pixelfast.config import Config
+from pixelfast.deliver import register_destinations
 from pixelfast.errors import ConfigError
 from pixelfast.operate.admin import Admin
 from pixelfast.operate.demo import with_demo_source
@@ -36,6 +37,7 @@ def serve(config: Config, *, admin_is_chosen: bool) -> None:
     data.lock()
     demo = with_demo_source(config, data.path)
     workers = config.server.workers or len(os.sched_getaffinity(0))
+    register_destinations(demo, data)  # before the first event that they are to get
     sockets, addresses = listen(config.server.listen, workers)
     uvloop.run(_run(demo, data, sockets, addresses, admin_is_chosen, is_demo=demo is not config))
 

@@ -40,6 +40,7 @@ class Child:
         self.figures: dict[str, Any] = {}  # what it reported last
         self.starts = 0
         self.process: asyncio.subprocess.Process | None = None
+        self._line: asyncio.StreamWriter | None = None
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("supervisor")
 
@@ -81,14 +82,18 @@ class Child:
         self.starts += 1
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=2**24)
+        self._line = writer
         try:
             writer.write(msgspec.json.encode(self.orders) + b"\n")
+            if self._stopping.is_set():
+                writer.write_eof()
             while line := await reader.readline():
                 self.figures = msgspec.json.decode(line)
                 on_report.set()
         except ConnectionError:
             pass
         finally:
+            self._line = None
             writer.close()
         return await self.process.wait()
 
@@ -100,7 +105,10 @@ class Child:
     async def stop(self, task: asyncio.Task[None], timeout_s: float) -> None:
         """Ask the process to end, and make it end after `timeout_s`."""
         self._stopping.set()
-        self.signal(signal.SIGTERM)
+        if self._line is not None:
+            # Not by a signal: one that comes before the process can handle it would kill it.
+            with contextlib.suppress(OSError):
+                self._line.write_eof()
         _, late = await asyncio.wait({task}, timeout=timeout_s)
         if late:
             self._log.warning("process_killed", name=self.name, after_s=timeout_s)

@@ -136,7 +136,7 @@ def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:
     """What another process would find, were this one killed now."""
     path = data.destination_dir(name) / "state.db"
     rows = _rows(path, "SELECT * FROM cursor")
-    cursors = {slot: Position(*rest) for slot, *rest in rows}
+    cursors = {slot: Position(*rest) for slot, *rest, _ in rows}
     for (body,) in _rows(path, "SELECT body FROM plan"):  # sent again after a start
         for each in msgspec.json.decode(body, type=Plan).ranges:
             cursors[each.slot] = min(each.start, cursors[each.slot])

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 from unittest import mock
 
-from pixelfast.deliver.batches import Batch, Cut, Cutter, Limits
+from pixelfast.deliver.batches import Batch, Cut, Limits
+from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Position, SlotFiles
 from pixelfast.spool.batch import Batch as Commit

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelfast.deliver.batches import Cut, Cutter, Limits
+from pixelfast.deliver.batches import Cut, Limits
+from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Position
 from tests.deliver.spools import (

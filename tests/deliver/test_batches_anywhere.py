@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelfast.deliver.batches import Cut, Cutter, Limits
+from pixelfast.deliver.batches import Cut, Limits
+from pixelfast.deliver.cutter import Cutter
 from pixelfast.spool import DataDir, Position
 from tests.deliver.spools import Feed, cut_all, event, lines_of, open_data, taking, whole
 

@@ -30,7 +30,7 @@ from tests.fake_destination import Answer, FakeDestination, Request
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-SHORT = {"max_age_s": 0.01, "retry_first_s": 0.01, "retry_most_s": 0.02}
+SHORT = {"concurrency": 1, "max_age_s": 0.01, "retry_first_s": 0.01, "retry_most_s": 0.02}
 
 
 @pytest.fixture
@@ -253,12 +253,12 @@ def test_nothing_is_lost_invented_or_changed_by_a_bad_network(data: DataDir) -> 
 KILLED = """
 import json, sys, uvloop
 from pixelfast.config import Config, FileDestination, HttpDestination
-from pixelfast.deliver import engine
+from pixelfast.deliver import runner
 from pixelfast.deliver.engine import Engine
 from pixelfast.spool import DataDir
-engine._POLL_S = 0.001
+runner._POLL_S = 0.001
 url, folder = sys.argv[1:]
-hook = HttpDestination(name="hook", url=url, max_events=3, max_age_s=0.01, retry_first_s=0.01)
+hook = HttpDestination(name="hook", url=url, max_events=3, max_age_s=0.01, concurrency=1)
 config = Config(destinations=(hook, FileDestination(name="file", rotate_bytes=1024)))
 uvloop.run(Engine(config, DataDir.open(folder)).run())
 """

@@ -283,6 +283,7 @@ def test_figures_are_those_of_each_destination(
             stats = engine.stats()
         assert stats["is_ready"]
         figures = {
+            "stored": 8,
             "pending": 0,
             "state": "closed",
             "under_way": 0,
