@@ -7,8 +7,10 @@ import socket
 import time
 from contextlib import closing
 
+import aiohttp
 import pytest
 
+from pixelfast.deliver.destinations.failures import outcome_of_failure
 from pixelfast.deliver.destinations.http import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Refused, Retry
 from tests.deliver.running import run
@@ -81,6 +83,22 @@ def test_a_refused_connection_is_tried_again() -> None:
             assert Accepted() == await send(sender, 1)
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        # What aiohttp 3.14 raises where a connection goes while it writes.
+        aiohttp.ClientOSError(32, "Can not write request body for http://x/?token=s3cret"),
+        aiohttp.ClientOSError(None, "Can not write request body for http://x/?token=s3cret"),
+        aiohttp.ClientConnectionError("Failed to send bytes: http://x/?token=s3cret"),
+        aiohttp.InvalidURL("http://x/?token=s3cret"),
+    ],
+)
+def test_no_reason_holds_what_a_library_says_of_the_url(error: aiohttp.ClientError) -> None:
+    outcome = outcome_of_failure(error, 30.0, 5.0)
+    assert "s3cret" not in outcome.reason
+    assert outcome.reason
 
 
 def test_a_name_that_nobody_has_is_tried_again() -> None:

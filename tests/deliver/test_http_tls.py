@@ -102,10 +102,27 @@ def test_a_server_that_wants_to_know_us_gets_our_certificate(
 def test_a_server_that_does_not_know_us_holds_the_destination(
     files: Certificates, most: ssl.TLSVersion, is_shown: bool
 ) -> None:
-    """Without a certificate, and with one of an authority that it does not know."""
+    """Without a certificate, and with one of an authority that it does not know.
+
+    TLS 1.3 tells it after the handshake. Over loopback that may be before our request is written;
+    then it is a connection that broke off, and the next try tells.
+    """
     shown = files.client_files(trustme.CA()) if is_shown else {}
-    options = {"clients_of": files.authority, "most": most, "tls_ca": files.ca}
-    assert_held(outcome_with(files, **options, **shown), "TLS: ")
+
+    async def main(port: int) -> None:
+        async with using(sender_to(port, tls_ca=files.ca, **shown)) as sender:
+            outcome = await send(sender, 1)
+            for _ in range(100):
+                if isinstance(outcome, Held):
+                    break
+                assert isinstance(outcome, Retry)
+                assert "s3cret" not in outcome.reason
+                outcome = await send(sender, 1)
+            assert_held(outcome, "TLS: ")
+
+    with tls_server(files.server(), clients_of=files.authority, most=most) as server:
+        run(main(server.port))
+        assert 0 == server.requests
 
 
 def test_certificate_and_key_may_stand_in_one_file(files: Certificates) -> None:

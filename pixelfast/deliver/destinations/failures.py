@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
 import aiohttp
@@ -40,6 +41,6 @@ def outcome_of_failure(error: Exception, total_s: float, connect_s: float) -> Re
         return Retry(f"no answer within {total_s:g} s")
     if isinstance(error, aiohttp.ClientConnectorError):
         return Retry(where + (error.os_error.strerror or type(error.os_error).__name__))
-    if isinstance(error, OSError) and error.strerror:
-        return Retry(error.strerror)
+    if isinstance(error, OSError) and error.errno:
+        return Retry(os.strerror(error.errno))  # aiohttp's own text has the URL in it
     return Retry(type(error).__name__)
