@@ -43,7 +43,12 @@ def sync_directory(path: str | Path) -> None:
 def make_directory(path: Path) -> None:
     """Make a directory and what is missing above it, all of it to last."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    while not path.is_dir():
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if path.exists() and not path.is_dir():
+                raise  # else another process made it, or removed it again
     for made in missing:
         sync_directory(made.parent)
 
