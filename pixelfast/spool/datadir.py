@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +48,10 @@ def make_directory(path: Path) -> None:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            if path.exists() and not path.is_dir():
-                raise  # else another process made it, or removed it again
+            # A directory that another process made, and may have removed again, is well.
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(path.lstat().st_mode):
+                    raise
     for made in missing:
         sync_directory(made.parent)
 
