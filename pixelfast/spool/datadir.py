@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,14 @@ def sync_directory(path: str | Path) -> None:
 def make_directory(path: Path) -> None:
     """Make a directory and what is missing above it, all of it to last."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    while not path.is_dir():
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            # A directory that another process made, and may have removed again, is well.
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(path.lstat().st_mode):
+                    raise
     for made in missing:
         sync_directory(made.parent)
 

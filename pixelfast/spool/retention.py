@@ -66,12 +66,14 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
             )
             _remove(data, slot, segments)
         (folder / "writer.lock").unlink()
-        folder.rmdir()
+        with contextlib.suppress(OSError):  # somebody came once the lock was gone: it is theirs
+            folder.rmdir()
         sync_directory(folder.parent)
     finally:
         os.close(lock)
-    _log.info("drained_slot_removed", slot=slot, segments=len(segments))
-    return True
+    if segments:
+        _log.info("drained_slot_removed", slot=slot, segments=len(segments))
+    return bool(segments)
 
 
 def _is_drained(end: Position, newest: int, cursors: Iterable[Position]) -> bool:
