@@ -1,0 +1,1 @@
+"""Groups of commands that look at what is stored; `pixelfast.cli` has the others."""

@@ -1,0 +1,216 @@
+"""`pixelfast dead`: look at events that a destination refused, send them again, give them up."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from pixelfast.commands.options import clear_answers, settings_of, with_settings
+from pixelfast.deliver.dead import DeadLetters, Letter
+from pixelfast.errors import PixelfastError
+from pixelfast.spool import DataDir
+
+__all__ = ["dead"]
+
+T = TypeVar("T")
+_MOST_LISTED = 1000
+
+
+@click.group()
+def dead() -> None:
+    """Events that a destination refused, and that are kept.
+
+    \b
+    Example:
+      pixelfast dead ls -c pixelfast.toml
+    """
+
+
+@dead.command("ls")
+@click.argument("destination", required=False)
+@with_settings
+def list_letters(destination: str | None, config: str | None, data_dir: str | None) -> None:
+    """List dead letters of a DESTINATION, or of all, the oldest first.
+
+    \b
+    Example:
+      pixelfast dead ls rudder --data-dir /var/lib/pixelfast
+    """
+    with clear_answers():
+        data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
+        names = [destination] if destination else _destinations(data)
+        rows = []
+        for name in names:
+            found = _with_letters(data, name, lambda dead: dead.letters(limit=_MOST_LISTED))
+            rows += [(name, *_summary(letter)) for letter in found]
+        if not rows:
+            click.echo("no dead letters", err=True)
+            return
+        _show(("destination", "id", "died", "status", "tries", "event", "reason"), rows)
+
+
+@dead.command()
+@click.argument("destination")
+@click.argument("ids", nargs=-1, type=int, required=True)
+@with_settings
+def show(destination: str, ids: tuple[int, ...], config: str | None, data_dir: str | None) -> None:
+    """Show dead letters of a DESTINATION whole, by their IDS: one JSON object a line.
+
+    \b
+    Example:
+      pixelfast dead show rudder 17 -c pixelfast.toml
+    """
+    with clear_answers():
+        data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
+        found = _with_letters(data, destination, lambda dead: dead.letters(ids))
+        for letter in found:
+            click.echo(json.dumps(_whole(letter), ensure_ascii=False))
+        _say_missing(destination, set(ids) - {letter.id for letter in found})
+
+
+@dead.command()
+@click.argument("destination")
+@click.argument("ids", nargs=-1, type=int)
+@click.option("--all", "is_all", is_flag=True, help="All of them.")
+@with_settings
+def replay(
+    destination: str,
+    ids: tuple[int, ...],
+    is_all: bool,
+    config: str | None,
+    data_dir: str | None,
+) -> None:
+    """Send dead letters of a DESTINATION again, with the same messageId.
+
+    Delivery does it, within seconds where it runs, else after its start. What is refused again
+    stays a dead letter.
+
+    \b
+    Example:
+      pixelfast dead replay rudder --all -c pixelfast.toml
+    """
+    with clear_answers():
+        data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
+        chosen = _chosen(ids, is_all)
+        count = _with_letters(data, destination, lambda dead: dead.ask_for_replay(chosen))
+        click.echo(f"{count} to be sent again")
+
+
+@dead.command()
+@click.argument("destination")
+@click.argument("ids", nargs=-1, type=int)
+@click.option("--all", "is_all", is_flag=True, help="All of them.")
+@with_settings
+def drop(
+    destination: str,
+    ids: tuple[int, ...],
+    is_all: bool,
+    config: str | None,
+    data_dir: str | None,
+) -> None:
+    """Give up dead letters of a DESTINATION for good.
+
+    \b
+    Example:
+      pixelfast dead drop rudder 17 18 -c pixelfast.toml
+    """
+    with clear_answers():
+        data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
+        chosen = _chosen(ids, is_all)
+        count = _with_letters(data, destination, lambda dead: dead.drop(chosen))
+        click.echo(f"{count} dropped")
+
+
+def _chosen(ids: tuple[int, ...], is_all: bool) -> tuple[int, ...] | None:
+    if bool(ids) == is_all:
+        raise click.UsageError("name the IDS, or --all")
+    return None if is_all else ids
+
+
+def _destinations(data: DataDir) -> list[str]:
+    folder = data.dead_dir("x").parent
+    return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+
+
+def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> T:
+    path = data.dead_dir(name) / "dead.db"
+    if not path.exists():
+        known = ", ".join(_destinations(data)) or "none"
+        raise PixelfastError(
+            f'no dead letters of a destination "{name}"; of these there are: {known}'
+        )
+    try:
+        dead = DeadLetters(path)
+        try:
+            return use(dead)
+        finally:
+            dead.close()
+    except sqlite3.Error as error:
+        raise PixelfastError(f"{path}: {error}") from error
+
+
+def _summary(letter: Letter) -> tuple[str, ...]:
+    event = _parsed(letter.event)
+    name = event.get("event") or event.get("name") or event.get("type") or ""
+    reason = "sent again soon" if letter.replay else letter.reason
+    return (
+        str(letter.id),
+        _time(letter.died_ms),
+        str(letter.status or ""),
+        str(letter.attempts),
+        str(name),
+        reason,
+    )
+
+
+def _whole(letter: Letter) -> dict[str, object]:
+    return {
+        "id": letter.id,
+        "died": _time(letter.died_ms),
+        "status": letter.status,
+        "reason": letter.reason,
+        "answer": letter.answer.decode("utf-8", "replace"),
+        "attempts": letter.attempts,
+        "batch": letter.batch,
+        "number": letter.number,
+        "event": _parsed(letter.event) or letter.event.decode("utf-8", "replace"),
+    }
+
+
+def _parsed(event: bytes) -> dict[str, object]:
+    try:
+        parsed = orjson.loads(event)
+    except orjson.JSONDecodeError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _show(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table for people; tab-separated lines for programs."""
+    if not sys.stdout.isatty():
+        for row in (titles, *rows):
+            click.echo("\t".join(each.replace("\t", " ").replace("\n", " ") for each in row))
+        return
+    table = Table(*titles, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _say_missing(destination: str, ids: set[int]) -> None:
+    if ids:
+        numbers = ", ".join(map(str, sorted(ids)))
+        raise PixelfastError(f"{destination} has no dead letter {numbers}")
