@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import click
 
 from pixelfast import __version__
-from pixelfast.commands.dead import dead
 from pixelfast.commands.options import clear_answers, settings_of, with_settings
 from pixelfast.config import describe, read_config
 
 __all__ = ["main"]
+
+_GROUPS = ("dead",)  # modules of `pixelfast.commands`
 
 
 def _with_listen(command: Callable[..., None]) -> Callable[..., None]:
@@ -25,7 +27,24 @@ def _with_listen(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """The commands here, and groups that are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_GROUPS])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _GROUPS:
+            return super().get_command(ctx, name)
+        command = getattr(importlib.import_module(f"pixelfast.commands.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 def cli() -> None:
     """pixelfast: a pixel collector that answers 200 when the event is on the disk.
 
@@ -209,9 +228,6 @@ def version() -> None:
         f"SQLite {sqlite3.sqlite_version}",
     ]
     click.echo(", ".join(runtime))
-
-
-cli.add_command(dead)
 
 
 def main() -> None:
