@@ -369,7 +369,7 @@ class Runner:
         """Status 413: what is cut from now on is at most half as large."""
         assert self._cutter is not None
         limits = self._cutter.limits
-        smaller = max(_LEAST_LIMIT_BYTES, min(refused_bytes, limits.max_bytes) // 2)
+        smaller = max(_LEAST_LIMIT_BYTES, refused_bytes // 2)
         if smaller < limits.max_bytes:
             self._log.warning(
                 "batches_made_smaller", max_bytes=smaller, refused_bytes=refused_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.engine import Engine
-from pixelfast.deliver.outcomes import Accepted, Outcome
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir, Position
@@ -40,7 +40,13 @@ class FakeSender(Sender):
         script: Iterable[Outcome | Exception] = (),
         limits: Limits = AT_ONCE,
         on_send: Callable[[Batch], None] | None = None,
+        judge: Callable[[Batch], Outcome] = lambda _: Accepted(),
+        concurrency: int = 1,
     ) -> None:
+        self.concurrency = concurrency
+        self.judge = judge
+        self.ids: list[str] = []
+        self.most_under_way = self.under_way = 0
         self.limits = limits
         self.script = list(script)
         self.gate = asyncio.Event()
@@ -59,13 +65,20 @@ class FakeSender(Sender):
 
     async def send(self, batch: Batch) -> Outcome:
         self.tries.append(batch.lines())
+        self.ids.append(batch.id)
         self._on_send(batch)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
         await self.gate.wait()
-        outcome = self.script.pop(0) if self.script else Accepted()
+        self.under_way -= 1
+        outcome = self.script.pop(0) if self.script else self.judge(batch)
         if isinstance(outcome, Exception):
             raise outcome
         if isinstance(outcome, Accepted):
             self.accepted += batch.lines()
+        if isinstance(outcome, Partial):
+            lines = batch.lines()
+            self.accepted += [each for n, each in enumerate(lines) if n not in outcome.failed]
         return outcome
 
     async def close(self) -> None:
@@ -156,3 +169,11 @@ def counters_on_disk(data: DataDir, name: str) -> dict[str, int]:
 def _rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as db:
         return list(db.execute(statement))
+
+
+def check_sum(figures: Mapping[str, Any]) -> None:
+    """Of every event that was stored it is known what became of it."""
+    named = ("delivered", "dead", "filtered", "expired", "pending", "missing")
+    parts = {name: figures.get(name, 0) for name in named}
+    there = figures["stored"] + figures.get("repeated", 0)
+    assert there == sum(parts.values()), (there, parts)

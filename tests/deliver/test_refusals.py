@@ -1,0 +1,356 @@
+"""Events that a destination does not want: found by halving, kept as dead letters, sent again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pixelfast.deliver import health as health_module
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.dead import DeadLetters
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.runner import Runner
+from pixelfast.spool import DataDir
+from tests.deliver.runners import (
+    FakeSender,
+    check_sum,
+    counters_on_disk,
+    plans_on_disk,
+    running,
+)
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event, open_data
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+MANY = Limits(max_events=500, max_bytes=10**6, max_age_s=0.0)
+NO = Refused("status 400", 400, b'{"error":"invalid"}')
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+@pytest.fixture
+def feed(data: DataDir) -> Iterator[Feed]:
+    with Feed(data) as feed:
+        yield feed
+
+
+def numbers(batch: Batch) -> list[int]:
+    return [json.loads(line)["n"] for line in batch.lines()]
+
+
+def refusing(*culprits: int, outcome: Refused = NO) -> FakeSender:
+    """All or nothing, as RudderStack's batch API: one bad event, and none is taken."""
+
+    def judge(batch: Batch) -> Outcome:
+        return outcome if set(culprits) & set(numbers(batch)) else Accepted()
+
+    return FakeSender(judge=judge, limits=MANY)
+
+
+def letters_of(data: DataDir) -> list[int]:
+    dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+    try:
+        return [json.loads(letter.event)["n"] for letter in dead.letters()]
+    finally:
+        dead.close()
+
+
+def is_settled(runner: Runner, feed: Feed) -> bool:
+    return runner.cursors == {0: feed.position}
+
+
+def end_numbers(count: int) -> dict[int, int]:
+    return {0: count}
+
+
+@pytest.mark.parametrize("culprits", [(0,), (499,), (250,), (17, 18), (0, 100, 499)])
+def test_one_bad_event_in_five_hundred_dies_alone(
+    data: DataDir, feed: Feed, culprits: tuple[int, ...]
+) -> None:
+    async def main() -> None:
+        sender = refusing(*culprits)
+        feed.write(*map(event, range(500)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+            figures = runner.stats(end_numbers(500))
+        assert sorted(sender.numbers) == [n for n in range(500) if n not in culprits]
+        assert (len(culprits), 500 - len(culprits)) == (figures["dead"], figures["delivered"])
+        check_sum(figures)
+        assert len(sender.tries) <= 1 + 2 * 9 * len(culprits)
+
+    run(main())
+    assert sorted(culprits) == letters_of(data)
+    assert [] == plans_on_disk(data, "hook")
+
+
+def test_a_letter_says_where_it_stood_and_what_was_said(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = refusing(3)
+        feed.write(*map(event, range(8)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+        (letter,) = DeadLetters(data.dead_dir("hook") / "dead.db").letters()
+        assert (event(3), 400, "status 400", b'{"error":"invalid"}') == (
+            letter.event,
+            letter.status,
+            letter.reason,
+            letter.answer,
+        )
+        assert (sender.ids[0], 3) == (letter.batch, letter.number)
+
+    run(main())
+
+
+def test_halves_have_ids_of_their_own_that_stay_the_same_after_a_crash(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        feed.write(*map(event, range(4)))
+        first = FakeSender([NO, ZeroDivisionError()], limits=MANY)
+        with pytest.raises(ZeroDivisionError):
+            await Runner("hook", first, data).run()
+        second = FakeSender(limits=MANY)
+        runner = Runner("hook", second, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+        assert [first.ids[1], first.tries[1]] == [second.ids[0], second.tries[0]]
+        assert 4 == len(set(first.ids[:1] + second.ids) | {first.ids[1]}) + 1
+        assert list(range(4)) == second.numbers
+
+    run(main())
+
+
+def test_too_large_a_batch_makes_the_next_ones_smaller(data: DataDir, feed: Feed) -> None:
+    def judge(batch: Batch) -> Outcome:
+        too_large = Refused("status 413", 413, is_too_large=True)
+        return too_large if batch.size_bytes > 3000 else Accepted()
+
+    async def main() -> None:
+        sender = FakeSender(judge=judge, limits=Limits(10_000, 10_000, 0.0))
+        for n in range(400):
+            feed.write(event(n, padding=80))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+            before = len(sender.tries)
+            for n in range(400, 600):
+                feed.write(event(n, padding=80))
+            await until(lambda: is_settled(runner, feed))
+        assert sorted(sender.numbers) == list(range(600))
+        sizes = [sum(map(len, lines)) for lines in sender.tries]
+        assert sizes[0] > 9000
+        assert 2000 < max(sizes[before:]) < 3000
+        assert "dead" not in runner.counted
+
+    run(main())
+
+
+def test_one_event_that_is_too_large_alone_dies(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = refusing(1, outcome=Refused("status 413", 413, is_too_large=True))
+        feed.write(*map(event, range(3)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+        assert [0, 2] == sorted(sender.numbers)
+
+    run(main())
+    assert [1] == letters_of(data)
+
+
+def test_a_destination_that_refuses_everything_is_held_and_loses_nothing(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a fifth refused: it is not the events that are wrong."""
+    monkeypatch.setattr(health_module, "_HELD_S", 0.02)
+
+    async def main() -> None:
+        answers: list[Outcome] = [NO]
+        sender = FakeSender(judge=lambda _: answers[-1], limits=MANY)
+        feed.write(*map(event, range(400)))
+        runner = Runner("hook", sender, data)
+        with capture_logs() as logs:
+            async with running(runner):
+                await until(lambda: runner.health.breaker.state == "held")
+                tries = len(sender.tries)
+                await until(lambda: len(sender.tries) >= tries + 3)
+                assert "held" == runner.health.breaker.state
+                assert runner.counted.get("dead", 0) < 10
+                check_sum(runner.stats(end_numbers(400)))
+                answers.append(Accepted())  # somebody has mended it
+                await until(lambda: is_settled(runner, feed))
+                assert "closed" == runner.health.breaker.state
+        dead = runner.counted["dead"]
+        assert (400 - dead, 9) == (len(sender.accepted), dead)
+        (held,) = [each for each in logs if each["event"] == "destination_held"]
+        assert ("error", b'{"error":"invalid"}'.decode()) == (held["log_level"], held["answer"])
+
+    run(main())
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 501])
+def test_wrong_settings_hold_the_destination(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(health_module, "_HELD_S", 0.02)
+
+    async def main() -> None:
+        sender = FakeSender([Held(f"status {status}", status)] * 3)
+        feed.write(*map(event, range(20)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: runner.health.breaker.state == "held")
+            await until(lambda: is_settled(runner, feed))
+        assert list(range(20)) == sender.numbers
+        assert [sender.ids[0]] * 4 == sender.ids[:4]
+        assert 3 == runner.counted["failures"]
+
+    run(main())
+
+
+def test_a_destination_that_says_gone_is_not_asked_again_before_the_next_start(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "_HELD_S", 0.001)
+
+    async def main() -> None:
+        sender = FakeSender([Held("status 410", 410, is_final=True)])
+        feed.write(event(0))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: runner.health.breaker.state == "disabled")
+            feed.write(event(1))
+            await runner.pause(0.1)
+            assert 1 == len(sender.tries)
+            check_sum(runner.stats(end_numbers(2)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await sender.has(2)
+
+    run(main())
+
+
+def test_of_a_batch_that_was_taken_in_part_only_the_rest_goes_again(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        partly = Partial({1: Retry("status 429"), 3: NO, 4: Retry("status 503")})
+        sender = FakeSender([partly], limits=MANY)
+        feed.write(*map(event, range(6)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+            check_sum(runner.stats(end_numbers(6)))
+        assert [[event(1), event(4)]] == sender.tries[1:]
+        assert [0, 2, 5, 1, 4] == sender.numbers
+        assert (5, 1) == (runner.counted["delivered"], runner.counted["dead"])
+
+    run(main())
+    assert [3] == letters_of(data)
+
+
+def test_the_ids_of_single_events_stay_theirs_in_a_part_of_the_batch(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        seen: list[list[str]] = []
+        partly = Partial({2: Retry("no"), 5: Retry("no")})
+        sender = FakeSender([partly], limits=MANY, on_send=lambda b: seen.append(b.event_ids()))
+        feed.write(*map(event, range(6)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+        assert [seen[0][2], seen[0][5]] == seen[1]
+
+    run(main())
+
+
+def test_old_events_become_dead_letters_once_a_try_has_failed(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("down", status=503)], limits=MANY)
+        feed.write(event(0), received_ms=1000)
+        runner = Runner("hook", sender, data, retry_for_s=3600.0)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+            feed.write(event(1))
+            await sender.has(1)
+        assert [1] == sender.numbers
+
+    run(main())
+    assert [0] == letters_of(data)
+
+
+def test_no_room_for_dead_letters_holds_the_destination(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "_HELD_S", 0.01)
+
+    async def main() -> None:
+        sender = refusing(1)
+        feed.write(*map(event, range(3)))
+        runner = Runner("hook", sender, data, max_dead_bytes=5)
+        async with running(runner):
+            await until(lambda: runner.health.breaker.state == "held")
+            assert "dead letters" in runner.last_error
+        assert "dead" not in counters_on_disk(data, "hook")
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+
+    run(main())
+    assert [1] == letters_of(data)
+
+
+def test_dead_letters_are_sent_again_on_request(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = refusing(2, 5)
+        feed.write(*map(event, range(8)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 2)
+            dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+            sender.judge = lambda batch: NO if 5 in numbers(batch) else Accepted()
+            assert 2 == dead.ask_for_replay()
+            await until(lambda: runner.counted["dead"] == 1)
+            await until(lambda: not any(each.replay for each in dead.letters()))
+            check_sum(runner.stats(end_numbers(8)))
+        assert 2 in sender.numbers
+        (letter,) = dead.letters()
+        assert event(5) == letter.event
+        dead.close()
+
+    run(main())
+
+
+def test_a_crash_between_a_replay_and_its_record_counts_it_once(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = refusing(2)
+        feed.write(*map(event, range(4)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+        dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+        dead.ask_for_replay()
+        crashing = FakeSender([ZeroDivisionError()])
+        with pytest.raises(ZeroDivisionError):
+            await Runner("hook", crashing, data).run()
+        last = FakeSender()
+        runner = Runner("hook", last, data)
+        async with running(runner):
+            await until(lambda: runner.counted.get("dead") == 0)
+            check_sum(runner.stats(end_numbers(4)))
+        assert ([2], []) == (last.numbers, dead.letters())
+        assert [] == plans_on_disk(data, "hook")
+        dead.close()
+
+    run(main())
