@@ -1,0 +1,189 @@
+"""How much goes to a destination at once, and when again: concurrency, breaker, Retry-After."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pixelfast.deliver.batches import Limits
+from pixelfast.deliver.breaker import Breaker
+from pixelfast.deliver.concurrency import Concurrency
+from pixelfast.deliver.outcomes import Accepted, Retry
+from pixelfast.deliver.retry import Backoff
+from pixelfast.deliver.runner import Runner
+from pixelfast.spool import DataDir
+from tests.deliver.runners import FakeSender, check_sum, running
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event, open_data
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+SMALL = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+@pytest.fixture
+def feed(data: DataDir) -> Iterator[Feed]:
+    with Feed(data) as feed:
+        yield feed
+
+
+def make_breaker() -> Breaker:
+    return Breaker(Backoff(1.0, 8.0, random=lambda: 1.0), held_s=60.0)
+
+
+def test_five_failures_in_a_row_open_the_breaker_and_one_try_at_a_time_goes_on() -> None:
+    breaker = make_breaker()
+    now_s = 0.0
+    for _ in range(5):
+        assert breaker.allows(now_s, under_way=3)
+        now_s += 0.1
+        breaker.failed("down", began_s=now_s - 0.05, now_s=now_s, after_s=0.0)
+    assert ("open", 5) == (breaker.state, breaker.failures)
+    assert not breaker.allows(now_s + 7.9, 0)
+    assert breaker.allows(now_s + 8.0, 0)
+    assert not breaker.allows(now_s + 8.0, 1)
+    breaker.succeeded()
+    assert ("closed", "", 0) == (breaker.state, breaker.reason, breaker.failures)
+    assert breaker.allows(now_s, 10)
+
+
+def test_requests_that_fail_together_count_as_one_failure() -> None:
+    breaker = make_breaker()
+    for _ in range(64):
+        breaker.failed("reset", began_s=1.0, now_s=2.0, after_s=0.0)
+    assert ("closed", 1) == (breaker.state, breaker.failures)
+
+
+def test_retry_after_stops_everything_until_then() -> None:
+    breaker = make_breaker()
+    breaker.failed("status 429", began_s=0.0, now_s=1.0, after_s=120.0)
+    assert not breaker.allows(120.9, 0)
+    assert breaker.allows(121.0, 7)
+
+
+def test_what_is_held_is_tried_on_its_own_clock() -> None:
+    breaker = make_breaker()
+    breaker.hold("status 401", now_s=10.0)
+    assert [False, True, False] == [
+        breaker.allows(69.9, 0),
+        breaker.allows(70.0, 0),
+        breaker.allows(70.0, 1),
+    ]
+    breaker.hold("status 410", now_s=70.0, is_final=True)
+    assert not breaker.allows(10.0**9, 0)
+
+
+def test_concurrency_grows_with_success_and_shrinks_once_for_one_trouble() -> None:
+    allowed = Concurrency(64)
+    assert 4 == allowed.limit
+    for _ in range(100):
+        allowed.succeeded(0.0, 0.01, under_way=allowed.limit)
+    assert 64 == allowed.limit
+    for _ in range(64):
+        allowed.failed(began_s=1.0, now_s=2.0)
+    assert 57 == allowed.limit
+    allowed.failed(began_s=3.0, now_s=4.0)
+    assert 51 == allowed.limit
+
+
+def test_concurrency_does_not_grow_where_it_is_not_used() -> None:
+    allowed = Concurrency(64)
+    for _ in range(100):
+        allowed.succeeded(0.0, 0.01, under_way=1)
+    assert 4 == allowed.limit
+
+
+def test_answers_that_take_much_longer_than_usual_are_trouble() -> None:
+    allowed = Concurrency(64)
+    for n in range(20):
+        allowed.succeeded(float(n), n + 0.01, under_way=allowed.limit)
+    before = allowed.limit
+    allowed.succeeded(30.0, 30.05, under_way=allowed.limit)
+    assert allowed.limit < before
+
+
+def test_concurrency_is_never_less_than_one() -> None:
+    allowed = Concurrency(64)
+    for n in range(200):
+        allowed.failed(began_s=float(n) + 0.5, now_s=n + 1.0)
+    assert 1 == allowed.limit
+    assert 1 == Concurrency(1).limit
+
+
+def test_many_batches_are_under_way_at_once_and_each_arrives_once(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        sender = FakeSender(limits=SMALL, concurrency=16)
+        for start in range(0, 2000, 50):
+            feed.write(*map(event, range(start, start + 50)))
+        sender.gate.clear()
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: sender.under_way == 4)
+            sender.gate.set()
+            await sender.has(2000)
+            await until(lambda: runner.cursors == {0: feed.position})
+            check_sum(runner.stats({0: 2000}))
+        assert sorted(sender.numbers) == list(range(2000))
+        assert 1 < sender.most_under_way <= 16
+        assert len(set(sender.ids)) == len(sender.ids) == 400
+
+    run(main())
+
+
+def test_one_batch_that_fails_does_not_hold_up_the_others(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("unlucky", 0.3)], limits=SMALL, concurrency=8)
+        sender.judge = lambda _: Accepted()
+        feed.write(*map(event, range(40)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: len(sender.accepted) == 40)
+        assert sorted(sender.numbers) == list(range(40))
+
+    run(main())
+
+
+def test_while_a_destination_is_down_only_one_batch_is_tried(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("down")] * 10**4, limits=SMALL, concurrency=16)
+        feed.write(*map(event, range(1000)))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: runner.health.breaker.state == "open")
+            before = len(sender.tries)
+            sender.most_under_way = 0
+            await until(lambda: len(sender.tries) >= before + 10)
+            assert 1 == sender.most_under_way
+            check_sum(runner.stats({0: 1000}))
+            sender.script.clear()
+            await sender.has(1000)
+        assert sorted(sender.numbers) == list(range(1000))
+
+    run(main())
+
+
+def test_retry_after_is_kept_to(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("status 429", 0.4)], limits=SMALL, concurrency=16)
+        feed.write(*map(event, range(5)))
+        async with running(Runner("hook", sender, data)):
+            await until(lambda: sender.tries)
+            feed.write(*map(event, range(5, 50)))
+            began_s = time.monotonic()
+            await asyncio.sleep(0.2)
+            assert 1 == len(sender.tries)
+            await sender.has(50)
+            assert time.monotonic() - began_s >= 0.3
+
+    run(main())
