@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from pixelfast.deliver.destinations.http import HttpSender
 from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
-from tests.fake_destination import Answer, FakeDestination
+from tests.fake_destination import Answer, FakeDestination, Request
 
 ANSWER_LIMIT = 64 * 1024
 EMPTY = b"Content-Length: 0\r\n\r\n"
@@ -188,6 +190,17 @@ def test_an_endless_answer_is_read_up_to_its_limit(status: int, outcome: object)
     run(main())
 
 
+def test_an_answer_of_a_gigabyte_is_not_read() -> None:
+    async def main() -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n"
+        async with destination_and_sender([Answer(raw=head, then="drip")]) as (destination, sender):
+            assert Accepted() == await send(sender, 1)
+            await destination.until(lambda: destination.open_connections == 0)
+            assert destination.sent_bytes < ANSWER_LIMIT + 16 * 2**20
+
+    run(main())
+
+
 @pytest.mark.parametrize(("size", "connections"), [(ANSWER_LIMIT, 1), (64 * ANSWER_LIMIT, 2)])
 def test_a_long_answer_is_read_to_its_end_within_the_limit(size: int, connections: int) -> None:
     async def main() -> None:
@@ -289,5 +302,24 @@ def test_an_unusual_200_is_accepted(raw: bytes) -> None:
     async def main() -> None:
         async with destination_and_sender([Answer(raw=raw, then="close")]) as (_, sender):
             assert Accepted() == await send(sender, 1)
+
+    run(main())
+
+
+def test_batches_under_way_at_once_have_each_its_own_outcome() -> None:
+    async def main() -> None:
+        statuses = {0: 200, 1: 400, 2: 503, 3: 404}
+
+        def script(request: Request) -> Answer:
+            return Answer(statuses[request.events()[0]["n"]], body=b"")
+
+        async with destination_and_sender(script) as (_, sender):
+            outcomes = await asyncio.gather(*(send(sender, n % 4) for n in range(40)))
+            assert [
+                Accepted(),
+                Refused("status 400", 400),
+                Retry("status 503", status=503),
+                Held("status 404", 404),
+            ] * 10 == outcomes
 
     run(main())

@@ -146,6 +146,7 @@ def test_a_file_that_is_missing_or_wrong_is_named(
 
 
 def test_a_key_under_a_passphrase_is_a_mistake_and_no_question(files: Certificates) -> None:
+    """On a terminal OpenSSL would ask for it, and wait."""
     from cryptography.hazmat.primitives import serialization as pem
 
     paths = files.client_files()

@@ -18,6 +18,7 @@ __all__ = ["ElasticsearchSender"]
 _MOST_ID_BYTES = 512
 # Without this an answer to 1,000 events has 200 KB.
 _WANTED = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+_MOST_ITEM_BYTES = 2048  # an error's reason quotes the value that did not fit
 _EXISTS = 409
 
 
@@ -29,7 +30,6 @@ class ElasticsearchSender(HttpSender):
     is not stored twice. An `_id` may have 512 bytes; a longer messageId is replaced by its SHA-256.
     """
 
-    most_answer_bytes = 4 * 2**20
     is_body_costly = True
 
     def __init__(self, settings: ElasticsearchDestination) -> None:
@@ -44,6 +44,7 @@ class ElasticsearchSender(HttpSender):
             headers=headers,
             **shared_options(settings),
         )
+        self.most_answer_bytes += settings.max_events * _MOST_ITEM_BYTES
 
     def body_of(self, batch: Batch) -> bytes:
         parts: list[bytes] = []
