@@ -10,6 +10,7 @@ It knows neither what an event is nor where it goes: it takes a source's bytes a
 `writer`     group commit, acknowledgements, and what happens when the disk fails
 `reader`     the frames of a slot from a position on
 `end`        where the log ends
+`highwater`  the numbers of a slot that was removed
 `recovery`   getting past damage
 `retention`  removing what every destination has read
 """
@@ -27,7 +28,7 @@ from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.end import LogEnd
 from pixelfast.spool.format import Frame, Position
 from pixelfast.spool.reader import SlotReader
-from pixelfast.spool.retention import remove_read_segments
+from pixelfast.spool.retention import remove_drained_slot, remove_read_segments
 from pixelfast.spool.segments import SlotFiles
 
 __all__ = [
@@ -40,5 +41,6 @@ __all__ = [
     "SlotFiles",
     "SlotReader",
     "SpoolWriter",
+    "remove_drained_slot",
     "remove_read_segments",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,14 @@ def sync_directory(path: str | Path) -> None:
 def make_directory(path: Path) -> None:
     """Make a directory and what is missing above it, all of it to last."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    while not path.is_dir():
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            # A directory that another process made, and may have removed again, is well.
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(path.lstat().st_mode):
+                    raise
     for made in missing:
         sync_directory(made.parent)
 
@@ -55,14 +63,24 @@ def lock_file(path: Path, *, shared: bool = False) -> int:
 
     Raises:
         SpoolLocked: another process holds it.
+        FileNotFoundError: its directory is missing.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            # Who held it before may have removed the file: then this lock is nobody's.
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise SpoolLocked(f"{path} is held by another process") from None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(fd)
+            raise
         os.close(fd)
-        raise SpoolLocked(f"{path} is held by another process") from None
-    return fd
 
 
 class DataDir:
@@ -120,6 +138,9 @@ class DataDir:
 
     def slot_dir(self, slot: int) -> Path:
         return self.path / "shards" / str(slot)
+
+    def high_water_path(self, slot: int) -> Path:
+        return self.path / "shards" / f"{slot}.last"
 
     def slots(self) -> list[int]:
         """The slots that exist, in order."""

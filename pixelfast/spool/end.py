@@ -19,6 +19,7 @@ from pixelfast.spool.format import (
     check_frame,
     parse_header,
 )
+from pixelfast.spool.highwater import read_high_water
 
 __all__ = ["LogEnd", "Place", "last_frame", "newest_frame"]
 
@@ -72,9 +73,11 @@ class LogEnd:
         frame, from its end.
         """
         written = self._data.newest_written(self.slot)
-        if not self._is_known or written < self._end.segment:
-            # Not known yet, or the slot was removed and begun anew.
+        if not self._is_known or 0 < written < self._end.segment:
+            # Not known yet, or somebody removed the slot by hand and it began anew.
             self._is_known = True
+            record = read_high_water(self._data, self.slot)
+            self._end, self._next_number = record.end, record.next_number
             self._take(newest_frame(self._data, self.slot))
         elif written:
             self._walk(written)

@@ -6,6 +6,7 @@ All numbers are little-endian. A data directory holds::
     LOCK                          held (flock) by the process that owns the directory
     shards/<slot>/writer.lock     held by the collector that writes into this slot
     shards/<slot>/%016x.seg       segments, numbered upwards from 1; no number is ever used twice
+    shards/<slot>.last            JSON: the highest numbers of a slot that was drained and removed
     dest/<name>/{lock, state.db}  one destination's cursors
     quarantine/                   damaged bytes, set aside
 

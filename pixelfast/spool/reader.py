@@ -28,6 +28,7 @@ from pixelfast.spool.format import (
     parse_segment_header,
     segment_name,
 )
+from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import next_frame_offset, quarantine
 
 __all__ = ["Position", "SlotReader"]
@@ -201,7 +202,7 @@ class SlotReader:
                 _log.error("cursor_beyond_data", slot=self.slot, segment=f"{number:x}")
                 there = segments
                 self.next_number = None
-            elif there[0] != number and number:
+            elif there[0] != number and number and not self._was_drained():
                 self.missing_segments += 1
                 _log.error("segment_missing", slot=self.slot, segment=f"{number:x}")
             try:
@@ -216,6 +217,11 @@ class SlotReader:
             self._identity = self._identify(there[0])
             return True
         return False
+
+    def _was_drained(self) -> bool:
+        """Whether the slot was removed once all up to here had been read."""
+        end = read_high_water(self._data, self.slot).end
+        return self._number <= end.segment and self.position >= end
 
     def _identify(self, number: int) -> SegmentId:
         """Whose checksums the segment has: its place says so, and its header should agree."""

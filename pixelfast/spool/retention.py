@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 
-from pixelfast.spool.datadir import DataDir, sync_directory
-from pixelfast.spool.format import segment_name
+import structlog
 
-__all__ = ["remove_read_segments"]
+from pixelfast.errors import SpoolLocked
+from pixelfast.spool.datadir import DataDir, lock_file, sync_directory
+from pixelfast.spool.end import newest_frame
+from pixelfast.spool.format import Position, segment_name
+from pixelfast.spool.highwater import HighWater, read_high_water, write_high_water
+
+__all__ = ["remove_drained_slot", "remove_read_segments"]
+
+_log = structlog.get_logger("spool")
 
 
 def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> int:
@@ -25,12 +33,61 @@ def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> in
     newest = segments[-1] if segments else 0
     known = (number if number <= newest else 0 for number in cursors)
     earliest = min(min(known, default=0), written)
+    return _remove(data, slot, [n for n in segments if n < earliest])
+
+
+def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -> bool:
+    """Remove a slot that nobody writes and every destination has read wholly; True if it went.
+
+    `cursors` are the destinations' positions in the slot, on the disk already, the earliest
+    position for one that has none. The slot's lock is held meanwhile, so that no writer starts. Its
+    highest numbers are kept, on the disk before the first file goes: a slot that comes back counts
+    on from them, and the cursors stay good. Blocks for the disk.
+    """
+    folder = data.slot_dir(slot)
+    try:
+        lock = lock_file(folder / "writer.lock")
+    except (FileNotFoundError, SpoolLocked):
+        return False
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+        segments = data.segments(slot)
+        if names - {"writer.lock"} - {segment_name(n) for n in segments}:
+            return False  # not ours alone
+        if segments:
+            before = read_high_water(data, slot)
+            newest = newest_frame(data, slot)
+            end = newest.end if newest else before.end
+            if not _is_drained(end, segments[-1], cursors):
+                return False
+            next_number = max(before.next_number, newest.next_number if newest else 0)
+            write_high_water(
+                data, slot, HighWater(max(before.segment, segments[-1]), next_number, end)
+            )
+            _remove(data, slot, segments)
+        (folder / "writer.lock").unlink()
+        with contextlib.suppress(OSError):  # somebody came once the lock was gone: it is theirs
+            folder.rmdir()
+        sync_directory(folder.parent)
+    finally:
+        os.close(lock)
+    if segments:
+        _log.info("drained_slot_removed", slot=slot, segments=len(segments))
+    return bool(segments)
+
+
+def _is_drained(end: Position, newest: int, cursors: Iterable[Position]) -> bool:
+    """Whether all cursors, and at least one, are at the log's end and of this data."""
+    positions = list(cursors)
+    return bool(positions) and all(end <= each and each.segment <= newest for each in positions)
+
+
+def _remove(data: DataDir, slot: int, segments: Iterable[int]) -> int:
     removed = 0
     for number in segments:
-        if number < earliest:
-            with contextlib.suppress(FileNotFoundError):
-                (data.slot_dir(slot) / segment_name(number)).unlink()
-                removed += 1
+        with contextlib.suppress(FileNotFoundError):
+            (data.slot_dir(slot) / segment_name(number)).unlink()
+            removed += 1
     if removed:
         sync_directory(data.slot_dir(slot))
     return removed

@@ -16,6 +16,7 @@ from pixelfast.spool.format import (
     pack_segment_header,
     segment_name,
 )
+from pixelfast.spool.highwater import read_high_water
 
 __all__ = ["SegmentFile", "SlotFiles"]
 
@@ -50,15 +51,27 @@ class SlotFiles:
         self.segment_bytes = segment_bytes
         self._data = data
         self._dir = data.slot_dir(slot)
-        make_directory(self._dir)
+        self._lock_fd = self._lock()
         try:
-            self._lock_fd = lock_file(self._dir / "writer.lock")
-        except SpoolLocked:
-            raise SpoolLocked(f"another collector writes into slot {slot}") from None
-        # Upwards from what is there: the newest segment of a slot is never removed.
-        self._number = self._last_before = max(data.segments(slot), default=0)
-        newest = newest_frame(data, slot)
-        self.next_number = newest.next_number if newest else 0
+            # Upwards from what is there, and from what was there before the slot was removed.
+            record = read_high_water(data, slot)
+            self._number = max([record.segment, *data.segments(slot)])
+            self._last_before = self._number
+            newest = newest_frame(data, slot)
+            self.next_number = max(record.next_number, newest.next_number if newest else 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self) -> int:
+        while True:
+            make_directory(self._dir)
+            try:
+                return lock_file(self._dir / "writer.lock")
+            except SpoolLocked:
+                raise SpoolLocked(f"another collector writes into slot {self.slot}") from None
+            except FileNotFoundError:
+                continue  # the slot was drained, and removed between the two steps
 
     def create(self) -> SegmentFile:
         """Make the next segment: preallocated, its header and its name on the disk.
