@@ -130,6 +130,7 @@ class FakeDisk:
         self.segments: list[FakeSegment] = []
         self.create_errors: list[OSError] = []  # raised by the next `create`s
         self.other_bytes = 0  # counted as used beside the segments
+        self.free_bytes = 2**40
         self.next_number = 0  # of the first event
         self.is_closed = False
         self.syncs = 0
@@ -149,9 +150,10 @@ class FakeDisk:
     def retire(self, segment: FakeSegment, *, is_sound: bool) -> None:
         segment.retired = is_sound
 
-    def used_bytes(self, current: FakeSegment | None) -> int:
+    def measure(self, current: FakeSegment | None) -> tuple[int, int]:
         del current
-        return self.other_bytes + sum(len(segment.data) for segment in self.segments)
+        used = self.other_bytes + sum(len(segment.data) for segment in self.segments)
+        return used, self.free_bytes
 
     def close(self) -> None:
         self.is_closed = True

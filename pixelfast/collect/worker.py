@@ -70,6 +70,8 @@ class Worker:
             self.connections.on_stored,
             ack=spool.ack,
             max_bytes=spool.max_bytes // self._workers,
+            min_free=spool.min_free,
+            on_full=spool.on_full,
             max_waiting_bytes=spool.max_waiting_bytes,
             max_wait_s=spool.max_wait_s,
         )

@@ -69,8 +69,23 @@ class Spool(Struct, frozen=True, kw_only=True):
         Meta(description="what a 200 promises: on the disk, handed to the kernel, or in memory"),
     ] = "synced"
     max_bytes: Annotated[
-        int, Meta(ge=2**20, description="size of all segments; over it 503", extra={"unit": "B"})
+        int, Meta(ge=2**20, description="size of all segments; see `on_full`", extra={"unit": "B"})
     ] = 20 * 2**30
+    min_free: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="room left on the disk for others; 0: all of it may be taken",
+            extra={"unit": "B"},
+        ),
+    ] = 512 * 2**20
+    on_full: Annotated[
+        Literal["reject", "drop_oldest"],
+        Meta(
+            description="over `max_bytes` or under `min_free`: answer 503, or let the oldest events"
+            " expire, delivered or not"
+        ),
+    ] = "reject"
     segment_bytes: Annotated[
         int,
         Meta(ge=2**17, le=2**31, description="size of one segment file", extra={"unit": "B"}),

@@ -51,7 +51,7 @@ class Batch:
 
         The same in a whole batch and in a part of it.
         """
-        return [f"{self.root or self.id}.{n}" for n in self.numbers or range(self.events)]
+        return [f"{self.root or self.id}-{n}" for n in self.numbers or range(self.events)]
 
     def ndjson(self) -> bytes:
         """One event a line, the last line feed with it."""

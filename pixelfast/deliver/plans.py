@@ -100,7 +100,7 @@ class Plan(msgspec.Struct, kw_only=True):
         numbers = [whole[place] for place in places]
         part = msgspec.structs.replace(
             self,
-            id=f"{self.root}.{crc32(repr(numbers).encode()):08x}",
+            id=f"{self.root}-{crc32(repr(numbers).encode()):08x}",
             numbers=numbers,
             letters=None if self.letters is None else [self.letters[place] for place in places],
             events=len(places),

@@ -28,7 +28,12 @@ from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.end import LogEnd
 from pixelfast.spool.format import Frame, Position
 from pixelfast.spool.reader import SlotReader
-from pixelfast.spool.retention import remove_drained_slot, remove_read_segments
+from pixelfast.spool.retention import (
+    excess_bytes,
+    expire_oldest,
+    remove_drained_slot,
+    remove_read_segments,
+)
 from pixelfast.spool.segments import SlotFiles
 
 __all__ = [
@@ -41,6 +46,8 @@ __all__ = [
     "SlotFiles",
     "SlotReader",
     "SpoolWriter",
+    "excess_bytes",
+    "expire_oldest",
     "remove_drained_slot",
     "remove_read_segments",
 ]

@@ -21,7 +21,7 @@ from pixelfast.spool.format import (
     segment_number,
 )
 
-__all__ = ["DataDir", "lock_file", "make_directory", "sync_directory"]
+__all__ = ["DataDir", "free_bytes", "lock_file", "make_directory", "sync_directory"]
 
 
 class _Meta(msgspec.Struct):
@@ -81,6 +81,12 @@ def lock_file(path: Path, *, shared: bool = False) -> int:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """How many bytes the file system of `path` has for those who are not root."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 class DataDir:

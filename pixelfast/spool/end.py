@@ -20,8 +20,9 @@ from pixelfast.spool.format import (
     parse_header,
 )
 from pixelfast.spool.highwater import read_high_water
+from pixelfast.spool.recovery import next_frame_offset
 
-__all__ = ["LogEnd", "Place", "last_frame", "newest_frame"]
+__all__ = ["LogEnd", "Place", "first_number", "last_frame", "newest_frame"]
 
 _WINDOW_BYTES = 4 * 2**20
 _HEADERS_BYTES = 16 * 2**10
@@ -129,6 +130,21 @@ def newest_frame(data: DataDir, slot: int) -> Place | None:
             if place is not None:
                 return place
     return None
+
+
+def first_number(data: DataDir, slot: int, number: int) -> int | None:
+    """The number of the first event that a segment still has; None where it has none."""
+    with data.open_segment(slot, number) as fd:
+        if fd is None:
+            return None
+        identity = SegmentId(data.node, slot, number)
+        size = os.fstat(fd).st_size
+        offset = next_frame_offset(fd, identity, SEGMENT_HEADER_BYTES, size)
+        if offset is None:
+            return None
+        data_there = memoryview(os.pread(fd, FRAME_HEADER_BYTES, offset))
+        header = parse_header(data_there, 0)
+        return header.first_number if header else None
 
 
 def last_frame(fd: int, segment: SegmentId, start: int = SEGMENT_HEADER_BYTES) -> Place | None:

@@ -8,7 +8,13 @@ import time
 from pathlib import Path
 
 from pixelfast.errors import SpoolLocked
-from pixelfast.spool.datadir import DataDir, lock_file, make_directory, sync_directory
+from pixelfast.spool.datadir import (
+    DataDir,
+    free_bytes,
+    lock_file,
+    make_directory,
+    sync_directory,
+)
 from pixelfast.spool.end import newest_frame
 from pixelfast.spool.format import (
     SEGMENT_HEADER_BYTES,
@@ -113,6 +119,10 @@ class SlotFiles:
                 os.fsync(segment.fd)
         finally:
             os.close(segment.fd)
+
+    def measure(self, current: SegmentFile | None) -> tuple[int, int]:
+        """`used_bytes`, and how many bytes the disk still has for us."""
+        return self.used_bytes(current), free_bytes(self._dir)
 
     def used_bytes(self, current: SegmentFile | None) -> int:
         """Bytes that the slot's events take on the disk, read off its files.

@@ -14,6 +14,8 @@ cdef class SpoolWriter:
     cdef readonly bint acks_at_once     # ack = received: nobody waits for the disk
     cdef bint _syncs                    # ack = synced
     cdef int64_t _max_bytes
+    cdef int64_t _min_free
+    cdef int64_t _free_bytes            # on the disk, as last measured
     cdef int64_t _max_waiting_bytes
     cdef int64_t _max_commit_bytes
     cdef double _max_wait_s

@@ -20,6 +20,9 @@ class SpoolWriter:
             are those of consecutive tickets. Must not raise.
         ack: "synced", "written" or "received": when an event counts as stored.
         max_bytes: refuse events while the slot's segments take this much.
+        min_free: refuse events while the disk has less room than this, in bytes.
+        on_full: "reject", or "drop_oldest" where delivery lets the oldest events expire: then
+            the two bounds are 10 % and half as strict.
         max_waiting_bytes: refuse events that would make more wait for the disk.
         max_wait_s: after this long an event that waits counts as not stored.
 
@@ -50,6 +53,8 @@ class SpoolWriter:
         *,
         ack: str = "synced",
         max_bytes: int = ...,
+        min_free: int = 0,
+        on_full: str = "reject",
         max_waiting_bytes: int = ...,
         max_wait_s: float = 2.0,
     ) -> None: ...

@@ -11,7 +11,9 @@ The rules it keeps:
 4.  After a failed write or sync a segment is never written or synced again: the kernel counts its
     dirty pages as clean by then. The batch goes once more, whole, into a new segment. If that fails
     too, all that waits hears so, events are refused, and a new segment is tried every second.
-5.  With more than `max_bytes` of segments events are refused until delivery has made room.
+5.  With more than `max_bytes` of segments, or less than `min_free` on the disk, events are refused
+    until delivery has made room. With `drop_oldest` delivery lets the oldest expire instead; then
+    they are refused only where it does not keep up: 10 % beyond, or under half of `min_free`.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -57,6 +59,8 @@ cdef class SpoolWriter:
         *,
         str ack="synced",
         max_bytes=20 * 2**30,
+        min_free=0,
+        str on_full="reject",
         max_waiting_bytes=32 * 2**20,
         max_wait_s=2.0,
     ):
@@ -69,6 +73,11 @@ cdef class SpoolWriter:
         self._syncs = ack == "synced"
         self.acks_at_once = ack == "received"
         self._max_bytes = max_bytes
+        self._min_free = min_free
+        if on_full == "drop_oldest":
+            self._max_bytes += max_bytes // 10
+            self._min_free //= 2
+        self._free_bytes = self._min_free  # until it is measured
         self._max_waiting_bytes = max_waiting_bytes
         self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4)
         self._max_wait_s = max_wait_s
@@ -328,18 +337,21 @@ cdef class SpoolWriter:
                 self._abandon(batch)
         if now - self._measured_s >= MEASURE_INTERVAL_S:
             self._measured_s = now
-            measuring = self._in_thread(self._files.used_bytes, self._segment)
+            measuring = self._in_thread(self._files.measure, self._segment)
             measuring.add_done_callback(self._on_measured)
         self._refresh_refusal()
         self._loop.call_later(CHECK_INTERVAL_S, self._check)
 
     def _on_measured(self, future):
         if not future.cancelled() and future.exception() is None:
-            self.used_bytes = future.result()
+            self.used_bytes, self._free_bytes = future.result()
             self._refresh_refusal()
 
     def _refresh_refusal(self):
-        self._is_full = self.used_bytes + self.waiting_bytes >= self._max_bytes
+        self._is_full = (
+            self.used_bytes + self.waiting_bytes >= self._max_bytes
+            or self._free_bytes < self._min_free
+        )
         if self._is_closing:
             self.refusal = Refusal.CLOSED
         elif self._broken:

@@ -182,3 +182,31 @@ def test_a_measurement_replaces_the_sum_that_it_kept(measured: int) -> None:
     spool.disk.other_bytes = measured
     spool.loop.advance(1.3)
     assert measured - 200 <= spool.writer.used_bytes - before <= measured + 200
+
+
+@pytest.mark.parametrize(("on_full", "least"), [("reject", 1000), ("drop_oldest", 500)])
+def test_a_disk_with_too_little_room_left_refuses_until_there_is_more(
+    on_full: str, least: int
+) -> None:
+    spool = Spool(min_free=1000, on_full=on_full)
+    for free, expected in [(least, ""), (least - 1, "spool-full"), (least, "")]:
+        spool.disk.free_bytes = free
+        spool.loop.advance(1.3)
+        assert expected == refusal(spool)
+
+
+def test_where_the_oldest_expire_events_are_taken_up_to_a_tenth_beyond() -> None:
+    spool = Spool(max_bytes=10_000, on_full="drop_oldest")
+    spool.disk.other_bytes = 10_800
+    spool.loop.advance(1.3)
+    assert refusal(spool) == ""
+    spool.disk.other_bytes = 11_000
+    spool.loop.advance(1.3)
+    assert refusal(spool) == "spool-full"
+
+
+def test_no_bound_on_free_room_means_none() -> None:
+    spool = Spool(min_free=0)
+    spool.disk.free_bytes = 0
+    spool.loop.advance(1.3)
+    assert refusal(spool) == ""

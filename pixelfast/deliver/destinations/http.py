@@ -197,7 +197,7 @@ class HttpSender(Sender):
         """One request an event. After a few failures the rest of the batch waits, too."""
         lines = batch.lines()
         # The id of Standard Webhooks holds no full stop: what is signed is split at them.
-        ids = [each.replace(".", "-") for each in batch.event_ids()]
+        ids = batch.event_ids()
         waiting = list(range(len(lines)))[::-1]
         failed: dict[int, Refused | Retry] = {}
         held: list[Held] = []
