@@ -86,6 +86,7 @@ class Journal:
         self._dead: DeadLetters | None = None
         self._sequence = 0
         self._next = _Writing()
+        self._writing = _Writing()  # what is being written
         self._written: list[Planned] = []
         self._pins: dict[str, Plan] = {}  # plans on the disk
         self._write: asyncio.Task[None] | None = None
@@ -225,8 +226,8 @@ class Journal:
     def write_when_due(self, now_s: float, *, at_once: bool = False) -> None:
         """Begin a write in the thread, one at a time."""
         if self._write is None and self._next.changes and (at_once or now_s >= self.due_s):
-            writing, self._next = self._next, _Writing()
-            self._write = asyncio.ensure_future(self._write_all(writing))
+            self._writing, self._next = self._next, _Writing()
+            self._write = asyncio.ensure_future(self._write_all(self._writing))
             self._write.add_done_callback(lambda _: self._rouse())
 
     async def _write_all(self, writing: _Writing) -> None:
@@ -238,8 +239,8 @@ class Journal:
         for identity in changes.ended:
             self._pins.pop(identity, None)
         self.cursors |= changes.after
-        for name, events in changes.counted.items():
-            self.counted[name] = self.counted.get(name, 0) + events
+        self.counted = self.counted | _added(self.counted, changes)
+        self._writing = _Writing()
 
     def _commit(self, writing: _Writing) -> None:
         assert self._store is not None
@@ -325,6 +326,13 @@ class Journal:
 
     # --- figures -----------------------------------------------------------------------------
 
+    def totals(self) -> dict[str, int]:
+        """As `counted`, with what is not on the disk yet."""
+        totals = dict(self.counted)
+        for writing in (self._writing, self._next):
+            totals |= _added(totals, writing.changes)
+        return totals
+
     def low_water(self) -> dict[int, Position]:
         """What lies before it is needed no more, slot by slot."""
         low = dict(self.cursors)
@@ -332,3 +340,7 @@ class Journal:
             for each in plan.ranges:
                 low[each.slot] = min(each.start, low.get(each.slot, each.start))
         return low
+
+
+def _added(totals: dict[str, int], changes: Changes) -> dict[str, int]:
+    return {name: totals.get(name, 0) + more for name, more in changes.counted.items()}

@@ -130,9 +130,10 @@ class Runner:
         if self.journal and self._cutter:
             unread = self._cutter.unread_events(end_numbers)
             pending = self.journal.planned_events + self._cutter.open_events + unread
+        totals = self.journal.totals() if self.journal else {}
         return {
-            **self.counted,
-            "stored": sum(end_numbers.values()) - self.counted.get("before", 0),
+            **totals,
+            "stored": sum(end_numbers.values()) - totals.get("before", 0),
             "pending": pending,
             "state": self.health.breaker.state,
             "under_way": len(self._under_way),
