@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -23,7 +24,18 @@ __all__ = ["Room", "log_ends"]
 _FORGOTTEN_S = (
     86_400.0  # how long a destination that was taken out of the settings holds its events
 )
+_FREE_SHARE = 1.1  # of min_free: below it the oldest begins to expire
+_FIRST = Position()
 _FULL_SHARE = 0.9  # of max_bytes: where the oldest begins to expire, before collectors refuse
+
+
+class _Segment(NamedTuple):
+    """A segment that holds something. They sort by age."""
+
+    written_s: float
+    slot: int
+    number: int
+    bytes: int
 
 
 class Room:
@@ -39,6 +51,7 @@ class Room:
         self._runners = runners
         self._unusable = unusable
         self._ends: dict[int, LogEnd] = {}
+        self._end_positions: dict[int, Position] = {}
         self._log = structlog.get_logger("deliver")
 
     async def keep(self) -> None:
@@ -46,63 +59,63 @@ class Room:
         self.end_numbers = await asyncio.to_thread(self._find_ends)
         if not all(runner.is_open for runner in self._runners):
             return
-        sizes = await asyncio.to_thread(self._sizes)
-        excess_bytes = self._excess_bytes(sum(size for _, _, _, size in sizes))
+        segments = await asyncio.to_thread(self._segments)
+        excess_bytes = self._excess_bytes(segments)
         for runner in self._runners:
-            self._expire(runner, sizes, excess_bytes)
+            self._expire(runner, segments, excess_bytes)
         lows = [runner.cursors for runner in self._runners]
         self.removed_segments += await asyncio.to_thread(self._remove, lows)
 
     # --- what expires ------------------------------------------------------------------------
 
-    def _expire(
-        self, runner: Runner, sizes: list[tuple[float, int, int, int]], excess_bytes: int
-    ) -> None:
+    def _expire(self, runner: Runner, segments: list[_Segment], excess_bytes: int) -> None:
         """Have a destination pass by the oldest segments that it may not keep."""
         settings = next(each for each in self._config.destinations if each.name == runner.name)
         low = runner.cursors
-        pinned = [
-            (slot, number, size)
-            for _, slot, number, size in sizes
-            if number >= low.get(slot, Position()).segment
-        ]
-        lag_bytes = sum(size for _, _, size in pinned)
-        most_bytes = settings.max_lag_bytes or 2**63
-        if not settings.required:
-            most_bytes = min(most_bytes, int(self._config.spool.max_bytes * _FULL_SHARE))
-        too_much = lag_bytes - most_bytes
-        if getattr(self._config.spool, "on_full", "") == "drop_oldest" or not settings.required:
+        pinned = [each for each in segments if each.number >= low.get(each.slot, _FIRST).segment]
+        too_much = 0
+        if settings.max_lag_bytes:
+            too_much = sum(each.bytes for each in pinned) - settings.max_lag_bytes
+        if self._config.spool.on_full == "drop_oldest" or not settings.required:
             too_much = max(too_much, excess_bytes)
-        newest = {slot: number for _, slot, number, _ in sizes}  # sizes are in order
+        newest = {each.slot: each.number for each in segments}
         until: dict[int, Position] = {}
-        for slot, number, size in pinned:
-            if too_much <= 0:
-                break
-            if number < newest[slot]:
-                until[slot] = Position(number + 1)
-                too_much -= size
+        for each in pinned:
+            if too_much > 0 and each.number < newest[each.slot]:
+                until[each.slot] = Position(each.number + 1)
+                too_much -= each.bytes
         if until:
             runner.expire(until)
 
-    def _excess_bytes(self, used_bytes: int) -> int:
-        """How much has to go for collectors to go on."""
+    def _excess_bytes(self, segments: list[_Segment]) -> int:
+        """How much has to go so that collectors can go on, beside what goes anyway."""
         spool = self._config.spool
-        too_much = used_bytes - int(spool.max_bytes * _FULL_SHARE)
-        if getattr(spool, "min_free", 0):
-            free = os.statvfs(self._data.path)
-            too_much = max(too_much, int(spool.min_free * 1.1) - free.f_bavail * free.f_frsize)
+        lows = [runner.cursors for runner in self._runners]
+        kept_bytes = going_bytes = 0
+        for each in segments:
+            if any(each.number >= low.get(each.slot, _FIRST).segment for low in lows):
+                kept_bytes += each.bytes
+            else:
+                going_bytes += each.bytes
+        too_much = kept_bytes - int(spool.max_bytes * _FULL_SHARE)
+        if spool.min_free:
+            disk = os.statvfs(self._data.path)
+            free_bytes = disk.f_bavail * disk.f_frsize + going_bytes
+            too_much = max(too_much, int(spool.min_free * _FREE_SHARE) - free_bytes)
         return too_much
 
-    def _sizes(self) -> list[tuple[float, int, int, int]]:
-        """Of every segment that holds something: when last written, slot, number, bytes; by age."""
+    def _segments(self) -> list[_Segment]:
+        """Every segment that holds something, the ones that were written first before others."""
         found = []
         for slot in self._data.slots():
             for number in self._data.segments(slot):
                 with contextlib.suppress(FileNotFoundError):
                     there = (self._data.slot_dir(slot) / segment_name(number)).stat()
                     if self._data.has_frame(slot, number):
-                        found.append((there.st_mtime, slot, number, there.st_size))
-        return sorted(found, key=lambda each: (each[0], each[2]))
+                        end = self._end_positions.get(slot, _FIRST)
+                        size = end.offset if end.segment == number else there.st_size
+                        found.append(_Segment(there.st_mtime, slot, number, size))
+        return sorted(found)
 
     # --- what is removed ---------------------------------------------------------------------
 
@@ -133,7 +146,9 @@ class Room:
         return found
 
     def _find_ends(self) -> dict[int, int]:
-        return {slot: number for slot, (_, number) in log_ends(self._data, self._ends).items()}
+        ends = log_ends(self._data, self._ends)
+        self._end_positions = {slot: position for slot, (position, _) in ends.items()}
+        return {slot: number for slot, (_, number) in ends.items()}
 
 
 def log_ends(

@@ -147,17 +147,22 @@ class Runner:
         journal, cutter = self.journal, self._cutter
         if journal is None or cutter is None or not self.is_open:
             return
+        expired = 0
         for task in list(self._tasks):
             if any(each.start < until.get(each.slot, each.start) for each in task.plan.ranges):
                 self._tasks.remove(task)
                 journal.expire(task.plan)
+                expired += task.plan.events
         if cutter.has_moved():
             journal.plan(cutter.close_batch(), self._selection, cutter)
             self._began_s = 0.0
-        journal.skip({slot: cutter.skip_to(slot, there) for slot, there in until.items()}, cutter)
-        segments = {slot: f"{position.segment:x}" for slot, position in until.items()}
-        self._log.warning("events_expired", before_segment=segments)
-        self._rouse()
+        passed = {slot: cutter.skip_to(slot, position) for slot, position in until.items()}
+        journal.skip(passed, cutter)
+        expired += sum(passed.values())
+        if expired:
+            segments = {slot: f"{position.segment:x}" for slot, position in until.items()}
+            self._log.warning("events_expired", events=expired, before_segment=segments)
+            self._rouse()
 
     async def pause(self, seconds: float) -> bool:
         """Wait; True where the wait was cut short because we stop."""

@@ -127,11 +127,13 @@ def make_engine(
     data: DataDir,
     senders: dict[str, FakeSender],
     sources: tuple[Source, ...] = (),
+    config: Config | None = None,
 ) -> Engine:
     """An engine whose destinations are fake senders."""
+    config = config or settings(*senders, sources=sources)
     with monkeypatch.context() as patch:
         patch.setattr(engine_module, "make_sender", lambda each, _: senders[each.name])
-        return Engine(settings(*senders, sources=sources), data)
+        return Engine(config, data)
 
 
 def settings(*names: str, sources: tuple[Source, ...] = ()) -> Config:

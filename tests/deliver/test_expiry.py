@@ -1,0 +1,205 @@
+"""What is too much expires, oldest first, and is counted: never more, never for others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pixelfast.config import Config, Spool
+from pixelfast.deliver.engine import Engine, register_destinations
+from pixelfast.deliver.outcomes import Retry
+from pixelfast.spool import DataDir
+from tests.deliver.runners import FakeSender, check_sum, make_engine, running, settings
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event, open_data
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+SEGMENT_BYTES = 8192
+DOWN = [Retry("down")] * 10**6
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+@pytest.fixture
+def feed(data: DataDir) -> Iterator[Feed]:
+    with Feed(data, segment_bytes=SEGMENT_BYTES) as feed:
+        yield feed
+
+
+def config(spool: Spool = Spool(), **options: dict[str, object]) -> Config:  # noqa: B008 - frozen
+    """Destinations by name, with their options."""
+    plain = settings(*options)
+    changed = tuple(
+        msgspec.structs.replace(each, **options[each.name]) for each in plain.destinations
+    )
+    return msgspec.structs.replace(plain, destinations=changed, spool=spool)
+
+
+def figures(engine: Engine, name: str) -> dict[str, int]:
+    found = engine.stats()["destinations"][name]
+    assert isinstance(found, dict)
+    return found
+
+
+def write(feed: Feed, count: int) -> None:
+    for n in range(count):
+        feed.write(event(n, padding=400))
+
+
+def test_a_destination_that_lags_too_far_loses_its_oldest_events_and_no_other_does(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        senders = {"slow": FakeSender(list(DOWN)), "sure": FakeSender(list(DOWN))}
+        chosen = config(slow={"max_lag_bytes": 3 * SEGMENT_BYTES}, sure={})
+        engine = make_engine(monkeypatch, data, senders, config=chosen)
+        async with running(engine):
+            write(feed, 200)
+            await until(lambda: figures(engine, "slow").get("expired", 0) > 0)
+            await until(lambda: figures(engine, "slow")["pending"] <= 3 * SEGMENT_BYTES // 400)
+            for name in senders:
+                await until(lambda name=name: figures(engine, name)["stored"] == 200)
+                check_sum(figures(engine, name))
+            for sender in senders.values():
+                sender.script.clear()
+            await senders["sure"].has(200)
+            await until(lambda: figures(engine, "slow")["pending"] == 0)
+            check_sum(figures(engine, "slow"))
+            assert 200 == figures(engine, "slow")["delivered"] + figures(engine, "slow")["expired"]
+        assert list(range(200)) == senders["sure"].numbers
+        kept = [n for n in senders["slow"].numbers if n >= 30]  # what was under way went on
+        assert list(range(200))[-len(kept) :] == kept, "the newest are kept"
+        assert len(kept) >= 2 * SEGMENT_BYTES // 500
+
+    run(main())
+
+
+def test_a_destination_that_is_not_required_makes_room_before_the_spool_is_full(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        senders = {"extra": FakeSender(list(DOWN)), "sure": FakeSender()}
+        chosen = config(
+            Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0), extra={"required": False}, sure={}
+        )
+        engine = make_engine(monkeypatch, data, senders, config=chosen)
+        async with running(engine):
+            write(feed, 300)
+            await senders["sure"].has(300)
+            await until(lambda: len(data.segments(0)) <= 10)
+            await until(lambda: figures(engine, "extra").get("expired", 0) > 0)
+            check_sum(figures(engine, "extra"))
+            assert len(data.segments(0)) >= 8, "no more than is needed"
+        assert list(range(300)) == senders["sure"].numbers
+
+    run(main())
+
+
+def test_a_required_destination_keeps_a_full_spool_full(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        senders = {"sure": FakeSender(list(DOWN))}
+        chosen = config(Spool(max_bytes=5 * SEGMENT_BYTES, min_free=0), sure={})
+        engine = make_engine(monkeypatch, data, senders, config=chosen)
+        async with running(engine):
+            write(feed, 200)
+            await until(lambda: figures(engine, "sure")["stored"] == 200)
+            await engine.runners[0].pause(0.1)
+            assert figures(engine, "sure").get("expired", 0) == 0
+            senders["sure"].script.clear()
+            await senders["sure"].has(200)
+
+    run(main())
+
+
+def test_drop_oldest_drops_for_all(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        senders = {"one": FakeSender(list(DOWN)), "two": FakeSender(list(DOWN))}
+        spool = Spool(max_bytes=8 * SEGMENT_BYTES, min_free=0, on_full="drop_oldest")
+        engine = make_engine(monkeypatch, data, senders, config=config(spool, one={}, two={}))
+        async with running(engine):
+            write(feed, 300)
+            await until(lambda: len(data.segments(0)) <= 8)
+            await engine.runners[0].pause(0.1)
+            assert len(data.segments(0)) >= 6, "no more than is needed"
+            for name, sender in senders.items():
+                check_sum(figures(engine, name))
+                sender.script.clear()
+            for name, sender in senders.items():
+                await until(lambda name=name: figures(engine, name)["pending"] == 0)
+                assert sender.numbers[-1] == 299
+                assert 300 == figures(engine, name)["expired"] + len(sender.numbers)
+
+    run(main())
+
+
+def test_a_new_destination_starts_at_the_newest_event_or_at_the_earliest_kept(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        write(feed, 30)
+        chosen = config(newest={}, earliest={"start": "earliest"})
+        register_destinations(chosen, data)
+        for n in range(30, 50):
+            feed.write(event(n))
+        senders = {"newest": FakeSender(), "earliest": FakeSender()}
+        engine = make_engine(monkeypatch, data, senders, config=chosen)
+        async with running(engine):
+            await senders["earliest"].has(50)
+            await senders["newest"].has(20)
+            for name, stored in (("newest", 20), ("earliest", 50)):
+                await until(lambda n=name, s=stored: figures(engine, n)["stored"] == s)
+                await until(lambda n=name: figures(engine, n)["pending"] == 0)
+                check_sum(figures(engine, name))
+        assert list(range(30, 50)) == senders["newest"].numbers
+        assert list(range(50)) == senders["earliest"].numbers
+
+    run(main())
+
+
+def test_a_destination_that_lost_its_state_gets_all_that_is_kept(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        chosen = config(hook={})
+        register_destinations(chosen, data)
+        write(feed, 10)
+        (data.destination_dir("hook") / "state.db").unlink()
+        register_destinations(chosen, data)
+        sender = FakeSender()
+        async with running(make_engine(monkeypatch, data, {"hook": sender}, config=chosen)):
+            await sender.has(10)
+
+    run(main())
+
+
+def test_a_destination_taken_out_of_the_settings_keeps_its_events_for_a_day(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pixelfast.deliver import room as room_module
+
+    async def main() -> None:
+        senders = {"stays": FakeSender(), "goes": FakeSender(list(DOWN))}
+        engine = make_engine(monkeypatch, data, senders)
+        async with running(engine):
+            write(feed, 100)
+            await senders["stays"].has(100)
+        before = data.segments(0)
+        engine = make_engine(monkeypatch, data, {"stays": FakeSender()})
+        async with running(engine):
+            await engine.runners[0].pause(0.1)
+            assert before == data.segments(0)
+            monkeypatch.setattr(room_module, "_FORGOTTEN_S", -1.0)
+            await until(lambda: len(data.segments(0)) == 1)
+
+    run(main())
