@@ -108,13 +108,15 @@ class Room:
         """Every segment that holds something, the ones that were written first before others."""
         found = []
         for slot in self._data.slots():
+            written_s = 0.0  # a segment may be closed after the next one was begun
             for number in self._data.segments(slot):
                 with contextlib.suppress(FileNotFoundError):
                     there = (self._data.slot_dir(slot) / segment_name(number)).stat()
                     if self._data.has_frame(slot, number):
                         end = self._end_positions.get(slot, _FIRST)
                         size = end.offset if end.segment == number else there.st_size
-                        found.append(_Segment(there.st_mtime, slot, number, size))
+                        written_s = max(written_s, there.st_mtime)
+                        found.append(_Segment(written_s, slot, number, size))
         return sorted(found)
 
     # --- what is removed ---------------------------------------------------------------------
