@@ -23,6 +23,11 @@ A **segment** starts with a header of 64 bytes::
         48    12  reserved (0)
         60     4  crc32 of bytes 0 to 59
 
+In every version the magic, the version and the checksum stay where they are. So segments of a newer
+version are known as such: they are neither read nor removed. A header that is whole and of this
+node but of another slot or segment is that of a file that was moved: it tells what the checksums of
+the frames start from. Where the header is damaged, the file's place tells that.
+
 and goes on with **frames**, each at an offset that is a multiple of 8. A frame is what one source
 sent within one group commit::
 
@@ -63,7 +68,6 @@ last frame. Anything else is damage: readers skip to the next valid frame.
 from __future__ import annotations
 
 import struct
-import uuid
 from typing import NamedTuple
 from zlib import crc32
 
@@ -76,6 +80,8 @@ __all__ = [
     "SEGMENT_HEADER_BYTES",
     "Frame",
     "FrameHeader",
+    "MovedSegment",
+    "NewerSegment",
     "Position",
     "SegmentId",
     "check_frame",
@@ -192,7 +198,9 @@ def parse_segment_header(header: bytes, expected: SegmentId, name: str) -> int:
     """Check a segment's header against the place where it was found; returns created_ms.
 
     Raises:
-        SpoolCorrupt: it is none, damaged, of another version, or of another segment.
+        NewerSegment: it is of a version that this program does not know.
+        MovedSegment: it is whole, of this node, and of another place.
+        SpoolCorrupt: it is none, damaged, or of another node.
     """
     if len(header) < SEGMENT_HEADER_BYTES or header[:8] != SEGMENT_MAGIC:
         raise SpoolCorrupt(name, 0, "no segment header")
@@ -200,13 +208,27 @@ def parse_segment_header(header: bytes, expected: SegmentId, name: str) -> int:
     if checksum != crc32(header[: SEGMENT_HEADER_BYTES - 4]):
         raise SpoolCorrupt(name, 0, "the segment header's checksum is wrong")
     if version != FORMAT_VERSION:
-        raise SpoolCorrupt(
-            name, 0, f"format version {version}, this program reads {FORMAT_VERSION}"
-        )
-    if (node, slot, number) != expected:
-        found = f"node {uuid.UUID(bytes=node).hex}, slot {slot}, segment {number:x}"
-        raise SpoolCorrupt(name, 0, f"it belongs elsewhere: {found}")
+        why = f"format version {version}, this program reads {FORMAT_VERSION}"
+        raise (NewerSegment if version > FORMAT_VERSION else SpoolCorrupt)(name, 0, why)
+    found = SegmentId(node, slot, number)
+    if found != expected:
+        why = f"it belongs elsewhere: node {node.hex()}, slot {slot}, segment {number:x}"
+        if node != expected.node:
+            raise SpoolCorrupt(name, 0, why)
+        raise MovedSegment(name, 0, why, found)
     return int(created_ms)
+
+
+class NewerSegment(SpoolCorrupt):
+    """A segment that a newer program wrote: not damaged, and not for us."""
+
+
+class MovedSegment(SpoolCorrupt):
+    """A segment under another segment's name; `found` says which it is."""
+
+    def __init__(self, segment: str, position: int, why: str, found: SegmentId) -> None:
+        super().__init__(segment, position, why)
+        self.found = found
 
 
 def parse_header(data: memoryview, start: int) -> FrameHeader | None:
