@@ -9,6 +9,7 @@ newline.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import ipaddress
 import json
 import math
@@ -302,6 +303,10 @@ _KINDS = {
     "base url": (
         lambda text: _is_url(text) and "?" not in text,
         'a URL without query: "https://HOST"',
+    ),
+    "compression": (
+        lambda text: text != "zstd" or importlib.util.find_spec("zstandard") is not None,
+        "\"none\", or the package for it: pip install 'pixelfast[zstd]'",
     ),
     "url": (_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),
 }

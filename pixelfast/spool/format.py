@@ -36,7 +36,7 @@ sent within one group commit::
          4     4  total length, a multiple of 8, from the magic to the end of the padding
          8     4  crc32, see below
         12     1  type: 1, events
-        13     1  codec of the body: 0, none
+        13     1  codec of the body: 0, none; 1, zstd (RFC 8878) with its content size
         14     2  length of the source's name, 1 to 63
         16     4  count of events, 1 or more
         20     4  length of the body as stored
@@ -72,6 +72,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from pixelfast.errors import SpoolCorrupt
+from pixelfast.spool.compression import decompress
 
 __all__ = [
     "FRAME_HEADER_BYTES",
@@ -99,7 +100,7 @@ FRAME_MAGIC = b"PXF1"
 SEGMENT_HEADER_BYTES = 64
 FRAME_HEADER_BYTES = 48
 FRAME_TYPE_EVENTS = 1
-CODEC_NONE = 0
+CODEC_NONE, CODEC_ZSTD = 0, 1
 # A commit takes 1 MiB of events or less, and one event more: 32,768 bytes and a line feed.
 MAX_FRAME_BYTES = 2 * 2**20
 
@@ -155,7 +156,7 @@ class Frame(NamedTuple):
     events: int  # how many
     received_ms: int  # of the first event
     first_number: int  # of the first event, within the slot
-    body: memoryview  # NDJSON; keeps the buffer alive that it was read into
+    body: memoryview  # NDJSON, decompressed; keeps the buffer alive that it was read into
 
 
 def segment_name(number: int) -> str:
@@ -255,8 +256,10 @@ def parse_header(data: memoryview, start: int) -> FrameHeader | None:
         or length % 8
         or not used <= length <= min(used + 7, MAX_FRAME_BYTES)
         or kind != FRAME_TYPE_EVENTS
-        or codec != CODEC_NONE
-        or stored_bytes != body_bytes
+        or (
+            not (codec == CODEC_NONE and stored_bytes == body_bytes)
+            and not (codec == CODEC_ZSTD and stored_bytes < body_bytes <= MAX_FRAME_BYTES)
+        )
     ):
         return None
     return FrameHeader(
@@ -295,12 +298,22 @@ def check_frame(
 def parse_frame(
     data: memoryview, start: int, offset: int, segment: SegmentId
 ) -> Frame | int | None:
-    """Read the frame that stands at data[start:]; what it returns is as of `check_frame`."""
+    """Read the frame that stands at data[start:]; what it returns is as of `check_frame`.
+
+    Raises:
+        SpoolError: the body is compressed, and the package for that is missing.
+    """
     header = check_frame(data, start, offset, segment)
     if not isinstance(header, FrameHeader):
         return header
     name_start = start + FRAME_HEADER_BYTES
     body_start = name_start + header.name_bytes
+    body = data[body_start : body_start + header.stored_bytes]
+    if header.codec == CODEC_ZSTD:
+        inflated = decompress(body, header.body_bytes)
+        if inflated is None:
+            return None
+        body = inflated
     return Frame(
         segment.number,
         offset,
@@ -309,5 +322,5 @@ def parse_frame(
         header.events,
         header.received_ms,
         header.first_number,
-        data[body_start : body_start + header.stored_bytes],
+        body,
     )

@@ -15,17 +15,19 @@ import os
 
 import structlog
 
-from pixelfast.errors import SpoolCorrupt
+from pixelfast.errors import SpoolCorrupt, SpoolError
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.format import (
     FRAME_HEADER_BYTES,
     MAX_FRAME_BYTES,
     SEGMENT_HEADER_BYTES,
     Frame,
+    FrameHeader,
     MovedSegment,
     NewerSegment,
     Position,
     SegmentId,
+    check_frame,
     parse_frame,
     parse_segment_header,
     segment_name,
@@ -79,7 +81,11 @@ class SlotReader:
         return Position(self._number, self._offset)
 
     def read(self) -> list[Frame]:
-        """The next frames, about 1 MiB of them; empty where there are none yet."""
+        """The next frames, about 1 MiB of them; empty where there are none yet.
+
+        Raises:
+            SpoolError: the next one is compressed, and the package for that is missing.
+        """
         while self._fd >= 0 or self._open(self._number):
             if not self._is_checked:
                 self._is_checked = True
@@ -102,18 +108,26 @@ class SlotReader:
         frames: list[Frame] = []
         view = memoryview(data)
         start = 0
-        while len(data) - start >= FRAME_HEADER_BYTES:
-            frame = parse_frame(view, start, self._offset, self._identity)
-            if isinstance(frame, int) and not frames and frame > len(data):
-                # The first one is longer than what was read; none is longer than this.
-                view = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, self._offset))
-                frame = parse_frame(view, 0, self._offset, self._identity)
+        body_bytes = 0
+        # Bodies that were compressed may be far larger than what was read.
+        while len(data) - start >= FRAME_HEADER_BYTES and body_bytes < _CHUNK_BYTES:
+            try:
+                frame = parse_frame(view, start, self._offset, self._identity)
+                if isinstance(frame, int) and not frames and frame > len(data):
+                    # The first one is longer than what was read; none is longer than this.
+                    view = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, self._offset))
+                    frame = parse_frame(view, 0, self._offset, self._identity)
+            except SpoolError:
+                if frames:
+                    break  # those first; the next `read` says it
+                raise
             if not isinstance(frame, Frame):
                 break
             if frame.segment != self._number:  # the file was moved: positions go by its place
                 frame = frame._replace(segment=self._number)
             frames.append(frame)
             self._count(frame)
+            body_bytes += len(frame.body)
             start += frame.length
             self._offset += frame.length
         return frames
@@ -177,9 +191,9 @@ class SlotReader:
         end = SEGMENT_HEADER_BYTES
         while end < offset:
             data = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, end))
-            frame = parse_frame(data, 0, end, self._identity)
-            if isinstance(frame, Frame):
-                end += frame.length
+            header = check_frame(data, 0, end, self._identity)
+            if isinstance(header, FrameHeader):
+                end += header.length
                 continue
             found = next_frame_offset(self._fd, self._identity, end, offset)
             if found is None:
