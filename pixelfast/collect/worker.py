@@ -18,7 +18,7 @@ from pixelfast.collect.protocol import Connections
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Config
 from pixelfast.errors import SpoolLocked
-from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter
+from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compressor
 
 __all__ = ["Worker"]
 
@@ -74,6 +74,7 @@ class Worker:
             on_full=spool.on_full,
             max_waiting_bytes=spool.max_waiting_bytes,
             max_wait_s=spool.max_wait_s,
+            compress=compressor(spool.compression),
         )
         for each in sockets:
             if each.family == socket.AF_UNIX:

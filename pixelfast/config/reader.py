@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import importlib.util
 import ipaddress
 import json
 import math
@@ -324,6 +325,10 @@ _KINDS = {
         'a URL without query: "https://HOST"',
     ),
     "signing secret": (_is_signing_secret, SIGNING_ALLOWED),
+    "compression": (
+        lambda text: text != "zstd" or importlib.util.find_spec("zstandard") is not None,
+        "\"none\", or the package for it: pip install 'pixelfast[zstd]'",
+    ),
     "url": (_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),
 }
 

@@ -86,6 +86,13 @@ class Spool(Struct, frozen=True, kw_only=True):
             " expire, delivered or not"
         ),
     ] = "reject"
+    compression: Annotated[
+        Literal["none", "zstd"],
+        Meta(
+            description="of events on the disk; zstd needs the extra `pixelfast[zstd]`",
+            extra={"kind": "compression"},
+        ),
+    ] = "none"
     segment_bytes: Annotated[
         int,
         Meta(ge=2**17, le=2**31, description="size of one segment file", extra={"unit": "B"}),

@@ -47,6 +47,7 @@ class Room:
         self.removed_segments = 0
         self.end_numbers: dict[int, int] = {}  # by slot: the number of the next event
         self._config = config
+        self._settings = {each.name: each for each in config.destinations}
         self._data = data
         self._runners = runners
         self._unusable = unusable
@@ -60,47 +61,50 @@ class Room:
         if not all(runner.is_open for runner in self._runners):
             return
         segments = await asyncio.to_thread(self._segments)
-        excess_bytes = self._excess_bytes(segments)
         for runner in self._runners:
-            self._expire(runner, segments, excess_bytes)
+            if until := self._beyond_lag(runner, segments):
+                runner.expire(until)
+        if until := self._beyond_room(segments):
+            for runner in self._runners:
+                if not self._is_sure(runner):
+                    runner.expire(until)
         lows = [runner.cursors for runner in self._runners]
         self.removed_segments += await asyncio.to_thread(self._remove, lows)
 
     # --- what expires ------------------------------------------------------------------------
 
-    def _expire(self, runner: Runner, segments: list[_Segment], excess_bytes: int) -> None:
-        """Have a destination pass by the oldest segments that it may not keep."""
-        settings = next(each for each in self._config.destinations if each.name == runner.name)
+    def _is_sure(self, runner: Runner) -> bool:
+        """Whether a destination keeps its events even where the spool gets full."""
+        settings = self._settings[runner.name]
+        return settings.required and self._config.spool.on_full != "drop_oldest"
+
+    def _beyond_lag(self, runner: Runner, segments: list[_Segment]) -> dict[int, Position]:
+        """Where a destination has to go on that is too far behind."""
+        most_bytes = self._settings[runner.name].max_lag_bytes
+        if not most_bytes:
+            return {}
         low = runner.cursors
         pinned = [each for each in segments if each.number >= low.get(each.slot, _FIRST).segment]
-        too_much = 0
-        if settings.max_lag_bytes:
-            too_much = sum(each.bytes for each in pinned) - settings.max_lag_bytes
-        if self._config.spool.on_full == "drop_oldest" or not settings.required:
-            too_much = max(too_much, excess_bytes)
-        newest = {each.slot: each.number for each in segments}
-        until: dict[int, Position] = {}
-        for each in pinned:
-            if too_much > 0 and each.number < newest[each.slot]:
-                until[each.slot] = Position(each.number + 1)
-                too_much -= each.bytes
-        if until:
-            runner.expire(until)
+        return _oldest(pinned, sum(each.bytes for each in pinned) - most_bytes, segments)
 
-    def _excess_bytes(self, segments: list[_Segment]) -> int:
+    def _beyond_room(self, segments: list[_Segment]) -> dict[int, Position]:
+        """Where destinations have to go on so that the spool does not get full.
+
+        What one pins that is sure of its events is not worth expiring for others: it stays.
+        """
+        lows = [runner.cursors for runner in self._runners]
+        sure = [runner.cursors for runner in self._runners if self._is_sure(runner)]
+        kept = [each for each in segments if _is_pinned(each, lows)]
+        too_much = self._excess_bytes(sum(e.bytes for e in kept), sum(e.bytes for e in segments))
+        return _oldest([each for each in kept if not _is_pinned(each, sure)], too_much, segments)
+
+    def _excess_bytes(self, kept_bytes: int, all_bytes: int) -> int:
         """How much has to go so that collectors can go on, beside what goes anyway."""
         spool = self._config.spool
-        lows = [runner.cursors for runner in self._runners]
-        kept_bytes = going_bytes = 0
-        for each in segments:
-            if any(each.number >= low.get(each.slot, _FIRST).segment for low in lows):
-                kept_bytes += each.bytes
-            else:
-                going_bytes += each.bytes
         too_much = kept_bytes - int(spool.max_bytes * _FULL_SHARE)
         if spool.min_free:
             disk = os.statvfs(self._data.path)
-            free_bytes = disk.f_bavail * disk.f_frsize + going_bytes
+            free_bytes = disk.f_bavail * disk.f_frsize + all_bytes - kept_bytes
             too_much = max(too_much, int(spool.min_free * _FREE_SHARE) - free_bytes)
         return too_much
 
@@ -169,6 +173,23 @@ def log_ends(
         record = read_high_water(data, slot)
         found[slot] = max(found.get(slot, (Position(), 0)), (record.end, record.next_number))
     return found
+
+
+def _is_pinned(segment: _Segment, lows: list[dict[int, Position]]) -> bool:
+    return any(segment.number >= low.get(segment.slot, _FIRST).segment for low in lows)
+
+
+def _oldest(
+    candidates: list[_Segment], too_much: int, segments: list[_Segment]
+) -> dict[int, Position]:
+    """Behind the oldest candidates of so many bytes, by slot; each slot keeps its newest."""
+    newest = {each.slot: each.number for each in segments}
+    until: dict[int, Position] = {}
+    for each in candidates:
+        if too_much > 0 and each.number < newest[each.slot]:
+            until[each.slot] = Position(each.number + 1)
+            too_much -= each.bytes
+    return until
 
 
 def _last_used(folder: Path) -> float:

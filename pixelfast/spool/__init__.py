@@ -3,6 +3,7 @@
 It knows neither what an event is nor where it goes: it takes a source's bytes and gives them back.
 
 `format`     the format on the disk; its text is the specification
+`compression`  bodies that are compressed, optional
 `datadir`    the data directory, its lock and its layout
 `segments`   one slot's files as their writer sees them
 `batch`      the events of one commit, sealed into frames
@@ -24,6 +25,7 @@ try:
     from pixelfast.spool.writer import REFUSALS, SpoolWriter
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
+from pixelfast.spool.compression import compressor
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.end import LogEnd
 from pixelfast.spool.format import Frame, Position
@@ -46,6 +48,7 @@ __all__ = [
     "SlotFiles",
     "SlotReader",
     "SpoolWriter",
+    "compressor",
     "excess_bytes",
     "expire_oldest",
     "remove_drained_slot",

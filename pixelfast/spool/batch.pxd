@@ -23,5 +23,5 @@ cdef class Batch:
     cdef int _grow(self, Py_ssize_t bytes_needed) except -1
     cdef Py_ssize_t _write_frame(
         self, char* at, object segment, int64_t offset, bytes name, uint32_t count, Py_ssize_t body,
-        int64_t received_ms, int64_t first_number
+        Py_ssize_t stored, int64_t received_ms, int64_t first_number
     ) except -1

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from pixelfast.spool.format import SegmentId
@@ -34,11 +35,17 @@ class Batch:
         """The most bytes that `seal` can make of this batch."""
 
     def seal(
-        self, names: list[bytes], segment: SegmentId, offset: int, first_number: int = 0
+        self,
+        names: list[bytes],
+        segment: SegmentId,
+        offset: int,
+        first_number: int = 0,
+        compress: Callable[[memoryview], bytes] | None = None,
     ) -> int:
         """Make frames, one for each source, to stand at `offset` of `segment`; their length.
 
         Events are numbered from `first_number` on, in the order in which they stand there.
+        Bodies of 512 bytes or more are stored as `compress` makes them, where that is smaller.
         """
 
     def sealed(self) -> bytes:

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from zlib import crc32
 
-from pixelfast.spool import format as spool_format
+from pixelfast.spool import compression, format as spool_format
 
 __all__ = ["Batch"]
 
@@ -19,9 +19,11 @@ cdef enum:
     MAX_NAME_BYTES = 63
     FIRST_CAPACITY = 65536
     FIRST_ROOM = 128
+    LEAST_COMPRESSED = 512  # bytes of a body
     KEPT_CAPACITY = 4194304 # a batch that grew beyond this gives its memory back
 
 assert spool_format.FRAME_HEADER_BYTES == FRAME_HEADER
+assert compression.LEAST_BYTES == LEAST_COMPRESSED
 
 cdef packed struct FrameHeader:
     char magic[4]
@@ -142,16 +144,22 @@ cdef class Batch:
         return self._size - HEAD_ROOM + frames * (HEAD_ROOM + 8)
 
     def seal(
-        self, list names not None, segment not None, int64_t offset, int64_t first_number=0
+        self,
+        list names not None,
+        segment not None,
+        int64_t offset,
+        int64_t first_number=0,
+        compress=None,
     ):
-        # names: [ASCII bytes] by source; segment: SegmentId; offset: where the frames will stand.
+        # names: [ASCII bytes] by source; segment: SegmentId; offset: where the frames will stand;
+        # compress: makes a body smaller, or None.
         cdef:
             char* start
             Py_ssize_t length
             bytes name
         if self._count == 0:
             raise ValueError("a batch without events")
-        if not self._mixed:
+        if not self._mixed and (compress is None or self.event_bytes < LEAST_COMPRESSED):
             name = self._name_of(names, self._sources[0])
             start = self._data + HEAD_ROOM - FRAME_HEADER - len(name)
             if self._size + 8 > self._capacity:
@@ -164,13 +172,14 @@ cdef class Batch:
                 name,
                 <uint32_t>self._count,
                 self._size - HEAD_ROOM,
+                self._size - HEAD_ROOM,
                 self._received[0],
                 first_number,
             )
             self.image = start
             self.image_bytes = length
         else:
-            self._seal_mixed(names, segment, offset, first_number)
+            self._seal_apart(names, segment, offset, first_number, compress)
         return self.image_bytes
 
     def _name_of(self, list names, uint32_t source):
@@ -179,17 +188,18 @@ cdef class Batch:
             raise ValueError(f"source {source} has no name of 1 to {MAX_NAME_BYTES} bytes")
         return name
 
-    def _seal_mixed(self, list names, segment, int64_t offset, int64_t first_number):
-        # One frame a source, in the order of each source's first event.
+    def _seal_apart(self, list names, segment, int64_t offset, int64_t first_number, compress):
+        # One frame a source, in the order of each source's first event; in a buffer of their own,
+        # as the events may be sealed once more, elsewhere.
         cdef:
             Py_ssize_t needed = self.sealed_bytes(names)
-            Py_ssize_t i, begin, used = 0, body
+            Py_ssize_t i, begin, used = 0, body, stored
             uint32_t source
             char* larger
             char* at
             dict events = {}
             list places
-            bytes name
+            bytes name, smaller
         if self._frames_capacity < needed or self._frames_capacity > KEPT_CAPACITY:
             larger = <char*>PyMem_Realloc(self._frames, needed)
             if larger == NULL:
@@ -210,6 +220,12 @@ cdef class Batch:
                 begin = HEAD_ROOM if i == 0 else self._ends[i - 1]
                 memcpy(at + body, self._data + begin, self._ends[i] - begin)
                 body += self._ends[i] - begin
+            stored = body
+            if compress is not None and body >= LEAST_COMPRESSED:
+                smaller = compress(PyMemoryView_FromMemory(at, body, PyBUF_READ))
+                if len(smaller) < body:
+                    stored = len(smaller)
+                    memcpy(at, PyBytes_AS_STRING(smaller), stored)
             used += self._write_frame(
                 self._frames + used,
                 segment,
@@ -217,6 +233,7 @@ cdef class Batch:
                 name,
                 <uint32_t>len(places),
                 body,
+                stored,
                 self._received[<Py_ssize_t>places[0]],
                 first_number,
             )
@@ -232,13 +249,14 @@ cdef class Batch:
         bytes name,
         uint32_t count,
         Py_ssize_t body,
+        Py_ssize_t stored,
         int64_t received_ms,
         int64_t first_number,
     ) except -1:
         # Puts header, name and padding around the body that stands in its place already.
         cdef:
             FrameHeader* header = <FrameHeader*>at
-            Py_ssize_t used = FRAME_HEADER + len(name) + body
+            Py_ssize_t used = FRAME_HEADER + len(name) + stored
             Py_ssize_t length = (used + 7) // 8 * 8
         memset(at, 0, FRAME_HEADER)
         memcpy(header.magic, b"PXF1", 4)
@@ -246,7 +264,9 @@ cdef class Batch:
         header.kind = 1
         header.name_bytes = <uint16_t>len(name)
         header.count = count
-        header.stored_bytes = header.body_bytes = <uint32_t>body
+        header.codec = 1 if stored < body else 0
+        header.stored_bytes = <uint32_t>stored
+        header.body_bytes = <uint32_t>body
         header.received_ms = <uint64_t>received_ms
         header.first_number = <uint64_t>first_number
         memcpy(at + FRAME_HEADER, PyBytes_AS_STRING(name), len(name))

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import msgspec
 
-from pixelfast.errors import SpoolError, SpoolLocked
+from pixelfast.errors import SpoolCorrupt, SpoolError, SpoolLocked
 from pixelfast.spool.format import (
     FORMAT_VERSION,
     FRAME_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
+    MovedSegment,
+    NewerSegment,
+    SegmentId,
+    parse_segment_header,
     segment_name,
     segment_number,
 )
@@ -161,23 +165,43 @@ class DataDir:
             return []
         return sorted(n for name in names if (n := segment_number(name)) is not None)
 
+    def identify(self, slot: int, number: int, fd: int) -> SegmentId | None:
+        """What the checksums of an open segment start from; None where its version is newer."""
+        expected = SegmentId(self.node, slot, number)
+        header = os.pread(fd, SEGMENT_HEADER_BYTES, 0)
+        try:
+            parse_segment_header(header, expected, segment_name(number))
+        except NewerSegment:
+            return None
+        except MovedSegment as moved:
+            return moved.found
+        except SpoolCorrupt:
+            pass  # readers say so
+        return expected
+
     @contextlib.contextmanager
-    def open_segment(self, slot: int, number: int) -> Iterator[int | None]:
-        """A descriptor of a segment, to read; None where there is no such segment."""
+    def open_segment(self, slot: int, number: int) -> Iterator[tuple[int, SegmentId] | None]:
+        """A segment's descriptor to read from, and what its checksums start from.
+
+        None where there is no such segment, or it is of a newer version.
+        """
         try:
             fd = os.open(self.slot_dir(slot) / segment_name(number), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             yield None
             return
         try:
-            yield fd
+            identity = self.identify(slot, number, fd)
+            yield None if identity is None else (fd, identity)
         finally:
             os.close(fd)
 
     def has_frame(self, slot: int, number: int) -> bool:
         """Whether anything stands where a segment's first frame begins."""
-        with self.open_segment(slot, number) as fd:
-            return fd is not None and any(os.pread(fd, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES))
+        with self.open_segment(slot, number) as opened:
+            if opened is None:
+                return False
+            return any(os.pread(opened[0], FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES))
 
     def newest_written(self, slot: int) -> int:
         """The newest segment of a slot that holds a frame; 0 where none does.
@@ -185,6 +209,12 @@ class DataDir:
         It is the one that is written, if any is; those behind it were made ahead.
         """
         return next((n for n in reversed(self.segments(slot)) if self.has_frame(slot, n)), 0)
+
+    def is_newer(self, slot: int, number: int) -> bool:
+        """Whether a segment is of a version that this program does not know."""
+        path = self.slot_dir(slot) / segment_name(number)
+        with self.open_segment(slot, number) as opened:
+            return opened is None and path.exists()
 
     def destination_dir(self, name: str) -> Path:
         return self.path / "dest" / name

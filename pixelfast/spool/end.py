@@ -92,10 +92,10 @@ class LogEnd:
         """Go on by the headers of a segment's frames."""
         is_same = number == self._end.segment
         start = self._end.offset if is_same else SEGMENT_HEADER_BYTES
-        with self._data.open_segment(self.slot, number) as fd:
-            if fd is None:
+        with self._data.open_segment(self.slot, number) as opened:
+            if opened is None:
                 return  # removed since it was listed
-            identity = SegmentId(self._data.node, self.slot, number)
+            fd, identity = opened
             found = [Place(number, *each) for each in _headers(fd, start)]
             if found and not _is_valid(fd, identity, found[-1]):
                 # Being written, or damaged. The one before it was whole when this one began.
@@ -103,16 +103,17 @@ class LogEnd:
             if found:
                 start = found[-1].end.offset
                 self._take(found[-1])
-            self._pass_damage(fd, identity, start)
+            self._pass_damage(fd, identity, start, number)
 
-    def _pass_damage(self, fd: int, identity: SegmentId, offset: int) -> None:
+    def _pass_damage(self, fd: int, identity: SegmentId, offset: int, number: int) -> None:
         """Look for frames behind bytes that stay no frame: at the second sight, then seldom."""
         if not any(os.pread(fd, 8, offset)):
             self._stuck = 0
             return
         self._stuck += 1
         if self._stuck == 2 or self._stuck % _STUCK_REFRESHES == 0:
-            self._take(last_frame(fd, identity, offset))
+            place = last_frame(fd, identity, offset)
+            self._take(place._replace(segment=number) if place else None)
 
 
 def newest_frame(data: DataDir, slot: int) -> Place | None:
@@ -123,21 +124,19 @@ def newest_frame(data: DataDir, slot: int) -> Place | None:
     for number in reversed(data.segments(slot)):
         if not data.has_frame(slot, number):
             continue
-        with data.open_segment(slot, number) as fd:
-            if fd is None:
-                continue
-            place = last_frame(fd, SegmentId(data.node, slot, number))
+        with data.open_segment(slot, number) as opened:
+            place = last_frame(*opened) if opened else None
             if place is not None:
-                return place
+                return place._replace(segment=number)
     return None
 
 
 def first_number(data: DataDir, slot: int, number: int) -> int | None:
     """The number of the first event that a segment still has; None where it has none."""
-    with data.open_segment(slot, number) as fd:
-        if fd is None:
+    with data.open_segment(slot, number) as opened:
+        if opened is None:
             return None
-        identity = SegmentId(data.node, slot, number)
+        fd, identity = opened
         size = os.fstat(fd).st_size
         offset = next_frame_offset(fd, identity, SEGMENT_HEADER_BYTES, size)
         if offset is None:
@@ -148,7 +147,10 @@ def first_number(data: DataDir, slot: int, number: int) -> int | None:
 
 
 def last_frame(fd: int, segment: SegmentId, start: int = SEGMENT_HEADER_BYTES) -> Place | None:
-    """The last valid frame of a segment at or behind `start`, a multiple of 8."""
+    """The last valid frame of a segment at or behind `start`, a multiple of 8.
+
+    `segment` is what its checksums start from, the number of the place it is named by.
+    """
     for begin, stop in reversed(list(_data_ranges(fd, start))):
         while stop > begin:
             window = max(begin, stop - _WINDOW_BYTES)

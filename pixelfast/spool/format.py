@@ -23,6 +23,11 @@ A **segment** starts with a header of 64 bytes::
         48    12  reserved (0)
         60     4  crc32 of bytes 0 to 59
 
+In every version the magic, the version and the checksum stay where they are. So segments of a newer
+version are known as such: they are neither read nor removed. A header that is whole and of this
+node but of another slot or segment is that of a file that was moved: it tells what the checksums of
+the frames start from. Where the header is damaged, the file's place tells that.
+
 and goes on with **frames**, each at an offset that is a multiple of 8. A frame is what one source
 sent within one group commit::
 
@@ -31,7 +36,7 @@ sent within one group commit::
          4     4  total length, a multiple of 8, from the magic to the end of the padding
          8     4  crc32, see below
         12     1  type: 1, events
-        13     1  codec of the body: 0, none
+        13     1  codec of the body: 0, none; 1, zstd (RFC 8878) with its content size
         14     2  length of the source's name, 1 to 63
         16     4  count of events, 1 or more
         20     4  length of the body as stored
@@ -63,11 +68,11 @@ last frame. Anything else is damage: readers skip to the next valid frame.
 from __future__ import annotations
 
 import struct
-import uuid
 from typing import NamedTuple
 from zlib import crc32
 
 from pixelfast.errors import SpoolCorrupt
+from pixelfast.spool.compression import decompress
 
 __all__ = [
     "FRAME_HEADER_BYTES",
@@ -76,6 +81,8 @@ __all__ = [
     "SEGMENT_HEADER_BYTES",
     "Frame",
     "FrameHeader",
+    "MovedSegment",
+    "NewerSegment",
     "Position",
     "SegmentId",
     "check_frame",
@@ -93,7 +100,7 @@ FRAME_MAGIC = b"PXF1"
 SEGMENT_HEADER_BYTES = 64
 FRAME_HEADER_BYTES = 48
 FRAME_TYPE_EVENTS = 1
-CODEC_NONE = 0
+CODEC_NONE, CODEC_ZSTD = 0, 1
 # A commit takes 1 MiB of events or less, and one event more: 32,768 bytes and a line feed.
 MAX_FRAME_BYTES = 2 * 2**20
 
@@ -149,7 +156,7 @@ class Frame(NamedTuple):
     events: int  # how many
     received_ms: int  # of the first event
     first_number: int  # of the first event, within the slot
-    body: memoryview  # NDJSON; keeps the buffer alive that it was read into
+    body: memoryview  # NDJSON, decompressed; keeps the buffer alive that it was read into
 
 
 def segment_name(number: int) -> str:
@@ -192,7 +199,9 @@ def parse_segment_header(header: bytes, expected: SegmentId, name: str) -> int:
     """Check a segment's header against the place where it was found; returns created_ms.
 
     Raises:
-        SpoolCorrupt: it is none, damaged, of another version, or of another segment.
+        NewerSegment: it is of a version that this program does not know.
+        MovedSegment: it is whole, of this node, and of another place.
+        SpoolCorrupt: it is none, damaged, or of another node.
     """
     if len(header) < SEGMENT_HEADER_BYTES or header[:8] != SEGMENT_MAGIC:
         raise SpoolCorrupt(name, 0, "no segment header")
@@ -200,13 +209,27 @@ def parse_segment_header(header: bytes, expected: SegmentId, name: str) -> int:
     if checksum != crc32(header[: SEGMENT_HEADER_BYTES - 4]):
         raise SpoolCorrupt(name, 0, "the segment header's checksum is wrong")
     if version != FORMAT_VERSION:
-        raise SpoolCorrupt(
-            name, 0, f"format version {version}, this program reads {FORMAT_VERSION}"
-        )
-    if (node, slot, number) != expected:
-        found = f"node {uuid.UUID(bytes=node).hex}, slot {slot}, segment {number:x}"
-        raise SpoolCorrupt(name, 0, f"it belongs elsewhere: {found}")
+        why = f"format version {version}, this program reads {FORMAT_VERSION}"
+        raise (NewerSegment if version > FORMAT_VERSION else SpoolCorrupt)(name, 0, why)
+    found = SegmentId(node, slot, number)
+    if found != expected:
+        why = f"it belongs elsewhere: node {node.hex()}, slot {slot}, segment {number:x}"
+        if node != expected.node:
+            raise SpoolCorrupt(name, 0, why)
+        raise MovedSegment(name, 0, why, found)
     return int(created_ms)
+
+
+class NewerSegment(SpoolCorrupt):
+    """A segment that a newer program wrote: not damaged, and not for us."""
+
+
+class MovedSegment(SpoolCorrupt):
+    """A segment under another segment's name; `found` says which it is."""
+
+    def __init__(self, segment: str, position: int, why: str, found: SegmentId) -> None:
+        super().__init__(segment, position, why)
+        self.found = found
 
 
 def parse_header(data: memoryview, start: int) -> FrameHeader | None:
@@ -233,8 +256,10 @@ def parse_header(data: memoryview, start: int) -> FrameHeader | None:
         or length % 8
         or not used <= length <= min(used + 7, MAX_FRAME_BYTES)
         or kind != FRAME_TYPE_EVENTS
-        or codec != CODEC_NONE
-        or stored_bytes != body_bytes
+        or (
+            not (codec == CODEC_NONE and stored_bytes == body_bytes)
+            and not (codec == CODEC_ZSTD and stored_bytes < body_bytes <= MAX_FRAME_BYTES)
+        )
     ):
         return None
     return FrameHeader(
@@ -273,12 +298,22 @@ def check_frame(
 def parse_frame(
     data: memoryview, start: int, offset: int, segment: SegmentId
 ) -> Frame | int | None:
-    """Read the frame that stands at data[start:]; what it returns is as of `check_frame`."""
+    """Read the frame that stands at data[start:]; what it returns is as of `check_frame`.
+
+    Raises:
+        SpoolError: the body is compressed, and the package for that is missing.
+    """
     header = check_frame(data, start, offset, segment)
     if not isinstance(header, FrameHeader):
         return header
     name_start = start + FRAME_HEADER_BYTES
     body_start = name_start + header.name_bytes
+    body = data[body_start : body_start + header.stored_bytes]
+    if header.codec == CODEC_ZSTD:
+        inflated = decompress(body, header.body_bytes)
+        if inflated is None:
+            return None
+        body = inflated
     return Frame(
         segment.number,
         offset,
@@ -287,5 +322,5 @@ def parse_frame(
         header.events,
         header.received_ms,
         header.first_number,
-        data[body_start : body_start + header.stored_bytes],
+        body,
     )

@@ -15,15 +15,19 @@ import os
 
 import structlog
 
-from pixelfast.errors import SpoolCorrupt
+from pixelfast.errors import SpoolCorrupt, SpoolError
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.format import (
     FRAME_HEADER_BYTES,
     MAX_FRAME_BYTES,
     SEGMENT_HEADER_BYTES,
     Frame,
+    FrameHeader,
+    MovedSegment,
+    NewerSegment,
     Position,
     SegmentId,
+    check_frame,
     parse_frame,
     parse_segment_header,
     segment_name,
@@ -51,12 +55,14 @@ class SlotReader:
             the same. Their frames are returned as all others.
         damaged_bytes: what was passed over within segments.
         missing_segments: segments that were gone though they had not been read.
+        newer_segments: segments passed over because a newer program wrote them.
     """
 
     def __init__(self, data: DataDir, slot: int, start: Position) -> None:
         self.slot = slot
         self.damaged_bytes = 0
         self.missing_segments = 0
+        self.newer_segments = 0
         self.missing_events = 0
         self.repeated_events = 0
         self.next_number: int | None = None
@@ -66,6 +72,7 @@ class SlotReader:
         self._identity = SegmentId(data.node, slot, start.segment)
         self._fd = -1
         self._is_checked = start.offset == SEGMENT_HEADER_BYTES  # the offset is within the log
+        self._newer: set[int] = set()  # segments of a newer version
         self._idle_reads = 0  # in a row, at what may be the end
 
     @property
@@ -74,7 +81,11 @@ class SlotReader:
         return Position(self._number, self._offset)
 
     def read(self) -> list[Frame]:
-        """The next frames, about 1 MiB of them; empty where there are none yet."""
+        """The next frames, about 1 MiB of them; empty where there are none yet.
+
+        Raises:
+            SpoolError: the next one is compressed, and the package for that is missing.
+        """
         while self._fd >= 0 or self._open(self._number):
             if not self._is_checked:
                 self._is_checked = True
@@ -97,16 +108,26 @@ class SlotReader:
         frames: list[Frame] = []
         view = memoryview(data)
         start = 0
-        while len(data) - start >= FRAME_HEADER_BYTES:
-            frame = parse_frame(view, start, self._offset, self._identity)
-            if isinstance(frame, int) and not frames and frame > len(data):
-                # The first one is longer than what was read; none is longer than this.
-                view = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, self._offset))
-                frame = parse_frame(view, 0, self._offset, self._identity)
+        body_bytes = 0
+        # Bodies that were compressed may be far larger than what was read.
+        while len(data) - start >= FRAME_HEADER_BYTES and body_bytes < _CHUNK_BYTES:
+            try:
+                frame = parse_frame(view, start, self._offset, self._identity)
+                if isinstance(frame, int) and not frames and frame > len(data):
+                    # The first one is longer than what was read; none is longer than this.
+                    view = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, self._offset))
+                    frame = parse_frame(view, 0, self._offset, self._identity)
+            except SpoolError:
+                if frames:
+                    break  # those first; the next `read` says it
+                raise
             if not isinstance(frame, Frame):
                 break
+            if frame.segment != self._number:  # the file was moved: positions go by its place
+                frame = frame._replace(segment=self._number)
             frames.append(frame)
             self._count(frame)
+            body_bytes += len(frame.body)
             start += frame.length
             self._offset += frame.length
         return frames
@@ -170,9 +191,9 @@ class SlotReader:
         end = SEGMENT_HEADER_BYTES
         while end < offset:
             data = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, end))
-            frame = parse_frame(data, 0, end, self._identity)
-            if isinstance(frame, Frame):
-                end += frame.length
+            header = check_frame(data, 0, end, self._identity)
+            if isinstance(header, FrameHeader):
+                end += header.length
                 continue
             found = next_frame_offset(self._fd, self._identity, end, offset)
             if found is None:
@@ -194,27 +215,35 @@ class SlotReader:
 
     def _open(self, number: int) -> bool:
         """Open a segment, or where it is gone the first one after it; False where there is none."""
-        while segments := self._data.segments(self.slot):
-            there = [n for n in segments if n >= number]
+        newer: set[int] = set()
+        while segments := [n for n in self._data.segments(self.slot) if n not in newer]:
+            there = next((n for n in segments if n >= number), 0)
             if not there:
+                if newer:
+                    return False  # what comes next can't be read by us
                 # Cursors never get ahead of the newest segment by themselves: the slot was removed
                 # and begun anew, and all that is in it is still to be read.
                 _log.error("cursor_beyond_data", slot=self.slot, segment=f"{number:x}")
-                there = segments
+                there = segments[0]
                 self.next_number = None
-            elif there[0] != number and number and not self._was_drained():
-                self.missing_segments += 1
-                _log.error("segment_missing", slot=self.slot, segment=f"{number:x}")
             try:
-                self._fd = os.open(self._path(there[0]), os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = os.open(self._path(there), os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue  # removed since it was listed
-            if there[0] != self._number:
-                self._number = there[0]
+            identity = self._identify(there)
+            if identity is None:
+                self.close()
+                newer.add(there)
+                continue
+            self._identity = identity
+            if there != number and number and number not in self._newer and not self._was_drained():
+                self.missing_segments += 1
+                _log.error("segment_missing", slot=self.slot, segment=f"{number:x}")
+            if there != self._number:
+                self._number = there
                 self._offset = SEGMENT_HEADER_BYTES
                 self._is_checked = True
                 self._idle_reads = 0
-            self._identity = self._identify(there[0])
             return True
         return False
 
@@ -223,13 +252,22 @@ class SlotReader:
         end = read_high_water(self._data, self.slot).end
         return self._number <= end.segment and self.position >= end
 
-    def _identify(self, number: int) -> SegmentId:
-        """Whose checksums the segment has: its place says so, and its header should agree."""
+    def _identify(self, number: int) -> SegmentId | None:
+        """What the open segment's checksums start from; None where its version is newer."""
         expected = SegmentId(self._data.node, self.slot, number)
         try:
             parse_segment_header(
                 os.pread(self._fd, SEGMENT_HEADER_BYTES, 0), expected, segment_name(number)
             )
+        except NewerSegment as error:
+            if number not in self._newer:
+                self._newer.add(number)
+                self.newer_segments += 1
+                _log.error("segment_is_newer", slot=self.slot, error=str(error))
+            return None
+        except MovedSegment as error:
+            _log.error("segment_moved", slot=self.slot, error=str(error))
+            return error.found
         except SpoolCorrupt as error:
             _log.error("segment_header_damaged", slot=self.slot, error=str(error))
         return expected

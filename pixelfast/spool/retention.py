@@ -1,7 +1,7 @@
 """Giving room back: segments are removed, whole files only.
 
 Those that every destination has read go by themselves; the oldest ones, read or not, only where the
-settings say that they may expire.
+settings say that they may expire. Segments of a newer version stay: nobody here has read them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> in
     newest = segments[-1] if segments else 0
     known = (number if number <= newest else 0 for number in cursors)
     earliest = min(min(known, default=0), written)
-    return _remove(data, slot, [n for n in segments if n < earliest])
+    read = [n for n in segments if n < earliest]
+    return _remove(data, slot, [n for n in read if not data.is_newer(slot, n)])
 
 
 def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -> bool:
@@ -58,6 +59,8 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
         segments = data.segments(slot)
         if names - {"writer.lock"} - {segment_name(n) for n in segments}:
             return False  # not ours alone
+        if any(data.is_newer(slot, number) for number in segments):
+            return False
         if segments:
             before = read_high_water(data, slot)
             newest = newest_frame(data, slot)
@@ -108,6 +111,8 @@ def expire_oldest(data: DataDir, slot: int, needed_bytes: int) -> list[tuple[int
     for place, number in enumerate(segments):
         if needed_bytes <= 0 or number >= written:
             break
+        if data.is_newer(slot, number):
+            continue
         with contextlib.suppress(FileNotFoundError):
             needed_bytes -= (data.slot_dir(slot) / segment_name(number)).stat().st_size
         begin = first_number(data, slot, number)

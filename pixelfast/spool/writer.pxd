@@ -19,7 +19,7 @@ cdef class SpoolWriter:
     cdef int64_t _max_waiting_bytes
     cdef int64_t _max_commit_bytes
     cdef double _max_wait_s
-    cdef object _loop, _files, _committer, _on_stored, _log
+    cdef object _loop, _files, _committer, _on_stored, _log, _compress
     # what waits
     cdef Batch _open                    # takes events
     cdef object _queue                  # batches that are full, or that failed once

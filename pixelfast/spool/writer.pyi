@@ -25,6 +25,7 @@ class SpoolWriter:
             the two bounds are 10 % and half as strict.
         max_waiting_bytes: refuse events that would make more wait for the disk.
         max_wait_s: after this long an event that waits counts as not stored.
+        compress: makes a frame's body smaller, on the loop's thread; see `compressor`.
 
     Attributes:
         refusal: 0, or the number in `REFUSALS` of why no event is taken now.
@@ -57,6 +58,7 @@ class SpoolWriter:
         on_full: str = "reject",
         max_waiting_bytes: int = ...,
         max_wait_s: float = 2.0,
+        compress: Callable[[memoryview], bytes] | None = None,
     ) -> None: ...
     @property
     def is_ready(self) -> bool:

@@ -63,6 +63,7 @@ cdef class SpoolWriter:
         str on_full="reject",
         max_waiting_bytes=32 * 2**20,
         max_wait_s=2.0,
+        compress=None,
     ):
         self._loop = loop
         self._files = files
@@ -81,6 +82,7 @@ cdef class SpoolWriter:
         self._max_waiting_bytes = max_waiting_bytes
         self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4)
         self._max_wait_s = max_wait_s
+        self._compress = compress
         self._open = Batch()
         self._queue = deque()
         self._spares = []
@@ -154,7 +156,8 @@ cdef class SpoolWriter:
         # Tickets count up event by event, and so do numbers: a batch that is committed again keeps
         # its own, and those of one that was given up are not used again.
         first_number = self._number_before + batch.first_ticket
-        batch.seal(self.names, self._segment.id, self._segment.offset, first_number)
+        place = self._segment.id, self._segment.offset
+        batch.seal(self.names, *place, first_number, self._compress)
         self._in_flight = batch
         self._submit(batch, self._syncs or self._is_sync_due())
 

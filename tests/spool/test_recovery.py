@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,13 @@ import pytest
 
 from pixelfast.spool import DataDir, Position, SlotReader, recovery
 from pixelfast.spool.recovery import next_frame_offset, quarantine
-from tests.spool.tools import Slot, drain, events_of, read_events, seal
+from tests.spool.tools import (
+    Slot,
+    drain,
+    events_of,
+    read_events,
+    seal,
+)
 
 EVENTS = [(b'{"n":1}',), (b'{"n":22}', b'{"n":3}'), (b"{}",), (b'{"n":44444}',)]
 
@@ -141,30 +146,6 @@ def test_an_old_frame_behind_the_end_is_no_frame(data: DataDir, slot: Slot) -> N
     for start, end in ranges:
         slot.path().write_bytes(image + image[start:end] + image[64:])
         assert without() == read_events(data)
-
-
-def test_swapped_segments_give_nothing_and_stop_nobody(data: DataDir, slot: Slot) -> None:
-    for number in range(2):
-        slot.write(b"%d" % number)
-        slot.roll()
-    slot.write(b"good")
-    one, two = slot.path(1).read_bytes(), slot.path(2).read_bytes()
-    slot.path(1).write_bytes(two)
-    slot.path(2).write_bytes(one)
-    assert read_events(data) == [b"good"]
-    assert len(copies(data)) == 2
-
-
-def test_segments_of_another_slot_or_node_give_nothing(data: DataDir, tmp_path: Path) -> None:
-    slot = Slot(data)
-    slot.write(b"1")
-    shutil.copytree(data.slot_dir(0), data.slot_dir(1))
-    other = DataDir.open(tmp_path / "other")
-    shutil.copytree(data.slot_dir(0), other.slot_dir(0))
-    assert read_events(data, slot=1) == []
-    assert read_events(other) == []
-    assert read_events(data) == [b"1"]
-    slot.close()
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 64, b"\xff" * 64, b"pixelfst\x02"])
