@@ -1,4 +1,4 @@
-"""Mistakes made on purpose, each in a build of its own: a harness that lets one live is worth nothing.
+"""Mistakes made on purpose, each in a build of its own: a harness must let none of them live.
 
 A mutant is the checkout with one text replaced. Where the text is no longer there exactly once, the
 build fails: a mutant can't quietly turn into a build without its mistake. `python -m` prefers the
@@ -50,14 +50,16 @@ MUTANTS = {
             "unlink-before-the-cursors-commit",
             "pixelfast/deliver/engine.py",
             "        memory = None\n        if batch.events:\n",
-            "        memory = None\n        self.cursors |= batch.after\n        if batch.events:\n",
+            "        memory = None\n        self.cursors |= batch.after\n"
+            "        if batch.events:\n",
             "kill -9 of delivery while its receiver refuses",
         ),
         Mutant(
             "sync-again-after-an-error",
             "pixelfast/spool/committer.pyx",
             "        while fdatasync(job.fd) < 0:\n            if errno != EINTR:\n",
-            "        while fdatasync(job.fd) < 0:\n            if errno != EINTR and fdatasync(job.fd) < 0:\n",
+            "        while fdatasync(job.fd) < 0:\n"
+            "            if errno != EINTR and fdatasync(job.fd) < 0:\n",
             "the log of system calls around injected errors",
         ),
         Mutant(
@@ -92,7 +94,7 @@ def _apply(mutant: Mutant, tree: Path) -> None:
     found = text.count(mutant.old)
     if found != 1:
         raise AssertionError(
-            f"the mutant {mutant.name} is out of date: its text stands {found} times in {mutant.path}"
+            f"mutant {mutant.name} is out of date: its text is {found} times in {mutant.path}"
         )
     path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
 
@@ -124,7 +126,7 @@ def build(mutant: Mutant) -> Path:
             shutil.copy2(ROOT / name, work / name)
         _apply(mutant, work)
         if mutant.is_compiled:
-            _compile(mutant, work)
+            _compile(work)
         work.rename(tree)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -132,7 +134,7 @@ def build(mutant: Mutant) -> Path:
     return tree
 
 
-def _compile(mutant: Mutant, work: Path) -> None:
+def _compile(work: Path) -> None:
     (work / "build").mkdir()
     for made in (ROOT / "build").iterdir():  # what need not be made again, by its time stamps
         if made.name == "cython" or made.name.startswith(("lib.", "temp.")):
