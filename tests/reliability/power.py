@@ -19,14 +19,14 @@ from pathlib import Path
 
 from tests.reliability.oracle import wait_until
 
-__all__ = ["LoopDisk", "loop_disk", "why_no_loop_disk"]
+__all__ = ["LoopDisk", "loop_disk", "tmpfs", "why_no_loop_disk"]
 
 _SHUTDOWN = (2 << 30) | (4 << 16) | (ord("X") << 8) | 125  # _IOR('X', 125, __u32)
 _NOLOGFLUSH = 2
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
-def run(*command: object) -> None:
+def run(*command: object, accepted: tuple[int, ...] = (0,)) -> None:
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
@@ -35,7 +35,7 @@ def run(*command: object) -> None:
         check=False,
         timeout=60,
     )
-    if done.returncode:
+    if done.returncode not in accepted:
         raise OSError(f"{' '.join(map(str, command))}: {done.stderr.strip() or done.returncode}")
 
 
@@ -63,6 +63,18 @@ class LoopDisk:
             fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", _NOLOGFLUSH))
         finally:
             os.close(fd)
+
+    def turn_read_only(self) -> None:
+        """Let the kernel find an error; mounted with errors=remount-ro, writers or not."""
+        mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+        device = next(line[0] for line in mounts if line[1] == str(self.mount_point))
+        Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("1")
+
+    def repair(self) -> None:
+        """What an operator does: unmount, check, mount."""
+        self.unmount()
+        run("e2fsck", "-fp", self.image, accepted=(0, 1))
+        self.mount()
 
     def unmount(self) -> None:
         """Unmount once nothing uses it any more; its loop device goes with it."""
@@ -94,6 +106,17 @@ def loop_disk(folder: Path, size_bytes: int = 256 * 2**20) -> Iterator[LoopDisk]
             if disk.is_mounted:
                 run("umount", "--lazy", disk.mount_point)
         (folder / "disk.img").unlink(missing_ok=True)
+
+
+@contextmanager
+def tmpfs(mount_point: Path, size: str) -> Iterator[Path]:
+    """A small file system in memory for the length of a `with`."""
+    mount_point.mkdir(parents=True)
+    run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount_point)
+    try:
+        yield mount_point
+    finally:
+        run("umount", "--lazy", mount_point)
 
 
 @cache

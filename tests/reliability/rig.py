@@ -44,6 +44,7 @@ name = "archive"
 type = "file"
 start = "earliest"
 rotate_bytes = "1MiB"
+path = "{archive_dir}"
 """
 
 
@@ -59,7 +60,8 @@ class Rig:
     """One data directory, its oracle, and the server that runs on it now.
 
     `root` is the folder of another build of pixelfast; `url` is what delivery sends to, if not to
-    the oracle itself; `spool` and `receiver` are more settings of these sections.
+    the oracle itself; `archive_dir` is where the file destination writes, if not below the data;
+    `spool` and `receiver` are more settings of these sections.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Rig:
         folder: Path,
         *,
         data_dir: Path | None = None,
+        archive_dir: Path | None = None,
         root: Path | None = None,
         workers: int = 2,
         ack: str = "synced",
@@ -78,6 +81,7 @@ class Rig:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data_dir = data_dir or folder / "data"
+        self.archive_dir = archive_dir or self.data_dir / "events" / "archive"
         self.oracle = Oracle(**oracle)
         self.url = ""
         self.options = {
@@ -108,6 +112,7 @@ class Rig:
         self.settings_path.write_text(
             _SETTINGS.format(
                 data_dir=self.data_dir,
+                archive_dir=self.archive_dir,
                 url=self.url or self.oracle.url,
                 key=WRITE_KEY,
                 **self.options,
@@ -201,7 +206,7 @@ class Rig:
 
         def look() -> bool:
             ledger = Ledger(self.oracle.run)
-            ledger.take_files(self.data_dir / "events" / "archive", self.oracle.sent)
+            ledger.take_files(self.archive_dir, self.oracle.sent)
             verdicts[:] = [self.oracle.judge(ledger)]
             return not verdicts[0].missing
 

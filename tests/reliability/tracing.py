@@ -20,10 +20,10 @@ from pathlib import Path
 from tests.reliability.oracle import wait_until
 from tests.reliability.rig import is_gone
 
-__all__ = ["Trace", "inject", "synced_again", "why_no_strace"]
+__all__ = ["Trace", "inject", "run_until_killed", "synced_again", "why_no_strace"]
 
 # Those that are watched, so that the log shows what came after a failure.
-_WATCHED = "pwrite64,fdatasync,fsync,ftruncate,fallocate,unlink,rename,link,sendto,writev"
+_WATCHED = "pwrite64,fdatasync,fsync,ftruncate,fallocate,openat,unlink,rename,link,mkdir"
 _CALL = re.compile(r"^(\d+) +(\w+)\((?:(\d+)<([^>]*)>)?")
 _RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>")
 
@@ -41,6 +41,33 @@ class Trace:
 
     def until_hit(self, count: int = 1, timeout_s: float = 15.0) -> None:
         wait_until(lambda: self.hits >= count, f"{count} injected failures", timeout_s)
+
+
+def run_until_killed(command: list[str], log: Path, call: str, nth: int, ready: str) -> bool:
+    """Start a program that is killed on entering a thread's `nth` call; whether it got there.
+
+    Where it says `ready` instead, it is asked to end.
+    """
+    process = subprocess.Popen(
+        [
+            *["strace", "-f", "-qq", "-o", str(log), f"-etrace={call}"],
+            *[f"-einject={call}:signal=SIGKILL:when={nth}", *command],
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        said = process.stdout.readline()
+        if said.startswith(ready):
+            # strace's only child is the program; it is asked, strace ends with it.
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            for pid in children.split():
+                os.kill(int(pid), signal.SIGTERM)
+    process.wait(30)
+    return "killed by SIGKILL" in log.read_text()
 
 
 @contextmanager
