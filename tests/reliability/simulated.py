@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -42,7 +42,7 @@ __all__ = ["FOUND", "CrashMachine", "main"]
 
 FOUND = 3  # the exit code of a loss; 1 is any other mistake's
 SEGMENT_BYTES = 4096
-seeds = st.integers(0, 2**20)
+numbers = st.integers(0, 2**20)
 errors = st.sampled_from([EIO, ENOSPC, EDQUOT])
 
 
@@ -268,15 +268,15 @@ class CrashMachine(RuleBasedStateMachine):
         except OSError:
             return  # tried again a second later
 
-    @rule(seed=seeds)
-    def cut_the_power(self, seed: int) -> None:
-        self.rng = random.Random(seed)
+    @rule(number=numbers)
+    def cut_the_power(self, number: int) -> None:
+        self.rng = random.Random(number)
         self.save_image()
         self.reboot()
 
-    @rule(seed=seeds, calls=st.integers(0, 12))
-    def cut_the_power_soon(self, seed: int, calls: int) -> None:
-        self.rng = random.Random(seed)
+    @rule(number=numbers, calls=st.integers(0, 12))
+    def cut_the_power_soon(self, number: int, calls: int) -> None:
+        self.rng = random.Random(number)
         self.disk.cut_after = calls
 
     def teardown(self) -> None:
@@ -290,13 +290,16 @@ class CrashMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-def main(examples: int = 150) -> int:
-    """Look for a loss with a fixed seed: `FOUND` where there is one, 0 otherwise."""
+def main(examples: int = 150, chance: int | None = None) -> int:
+    """Look for a loss: `FOUND` where there is one, 0 otherwise.
+
+    Without a `chance`, a number that names the examples, they are the same each time.
+    """
     found = settings(
         max_examples=examples,
         stateful_step_count=40,
         deadline=None,
-        derandomize=True,
+        derandomize=chance is None,
         database=None,
         phases=[Phase.generate],
         report_multiple_bugs=False,
@@ -304,7 +307,8 @@ def main(examples: int = 150) -> int:
     )
     with structlog.testing.capture_logs():
         try:
-            run_state_machine_as_test(CrashMachine, settings=found)
+            machine = CrashMachine if chance is None else seed(chance)(CrashMachine)
+            run_state_machine_as_test(machine, settings=found)
         except AssertionError as error:
             print(error)
             return FOUND
@@ -313,4 +317,4 @@ def main(examples: int = 150) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(int, sys.argv[1:])))
