@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 
 
 class Load:
     """Sends track calls over several connections until told to stop.
 
     A connection that breaks is made again: the ids that were under way count as not answered.
+    `pause_s` is what a connection waits between an answer and its next pixel.
     """
 
-    def __init__(self, port: int, write_key: str, *, name: str = "e", connections: int = 8) -> None:
+    def __init__(
+        self,
+        port: int,
+        write_key: str,
+        *,
+        name: str = "e",
+        connections: int = 8,
+        pause_s: float = 0.0,
+    ) -> None:
         self.port = port
+        self.pause_s = pause_s
         self.write_key = write_key
         self.acked: list[str] = []
         self.sent: set[str] = set()
@@ -24,6 +35,7 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        self._stopping = False
         self._tasks = [asyncio.create_task(self._run()) for _ in range(self._connections)]
 
     async def stop(self) -> None:
@@ -37,6 +49,20 @@ class Load:
             while len(self.acked) < wanted:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
+    def next_target(self) -> tuple[str, str]:
+        """The next id, from now on one that was sent, and its request target."""
+        one = next(self._ids)
+        self.sent.add(one)
+        return one, f"/pixel/v1/track?writeKey={self.write_key}&anonymousId=a&event={one}"
+
+    def on_answer(self, one: str, status: int, seconds: float) -> None:
+        """Note what became of an id; `seconds` from its last byte to the whole answer."""
+        del seconds
+        if status == 200:
+            self.acked.append(one)
+        else:
+            self.refused[status] = self.refused.get(status, 0) + 1
+
     async def _run(self) -> None:
         while not self._stopping:
             try:
@@ -48,18 +74,15 @@ class Load:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             while not self._stopping:
-                one = next(self._ids)
-                self.sent.add(one)
-                target = f"/pixel/v1/track?writeKey={self.write_key}&anonymousId=a&event={one}"
+                one, target = self.next_target()
+                sent_s = time.perf_counter()
                 writer.write(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
-                status = int(head[9:12])
-                await reader.readexactly(43)
-                if status == 200:
-                    self.acked.append(one)
-                else:
-                    self.refused[status] = self.refused.get(status, 0) + 1
+                await asyncio.wait_for(reader.readexactly(43), 20)
+                self.on_answer(one, int(head[9:12]), time.perf_counter() - sent_s)
                 if b"Connection: close" in head:
                     return
+                if self.pause_s:
+                    await asyncio.sleep(self.pause_s)
         finally:
             writer.close()

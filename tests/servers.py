@@ -22,11 +22,22 @@ STOP_S = 30.0
 
 
 class Server:
-    """One running server."""
+    """One running server.
 
-    def __init__(self, data_dir: Path, *arguments: str, environment: dict[str, str] | None = None):
+    `root`: the folder whose `pixelfast` runs, in the place of the checkout's. `log_path`: where its
+    standard error goes, in the place of a file beside the data.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        root: Path | None = None,
+        log_path: Path | None = None,
+    ) -> None:
         self.data_dir = data_dir
-        self.log_path = data_dir.parent / f"{data_dir.name}.log"
+        self.log_path = log_path or data_dir.parent / f"{data_dir.name}.log"
         command = [sys.executable, "-m", "pixelfast", "serve", "--data-dir", str(data_dir)]
         for option in ("--listen", "--admin"):
             if option not in arguments:
@@ -37,6 +48,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, **(environment or {})},
+                cwd=root,  # `python -m` looks there first
             )
         self.welcome = self._read_welcome()
         self.port = int(match[1]) if (match := re.search(r"at 127\S+?:(\d+)", self.welcome)) else 0

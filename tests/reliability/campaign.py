@@ -1,0 +1,205 @@
+"""The long campaign: every layer, as often as the time allows, and what it found in a table.
+
+At 30 minutes it kills each process at least 200 times and cuts the power at least 50 times; less
+time means proportionally less of both. Whatever time is left goes into more kills.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.reliability import failpoints, figures
+from tests.reliability.cuts import cut_over_and_over
+from tests.reliability.faults import FAULTS, strike
+from tests.reliability.hunts import HUNTS, why_no_hunt
+from tests.reliability.kills import kill_over_and_over
+from tests.reliability.mutants import MUTANTS, ROOT, build
+from tests.reliability.power import loop_disk, why_no_loop_disk
+from tests.reliability.proxy import WEATHERS, FaultProxy
+from tests.reliability.rig import Rig
+from tests.reliability.tally import Tally, write_table
+from tests.reliability.tracing import why_no_strace
+
+__all__ = ["main"]
+
+KILLS, CUTS, FULL_MINUTES = 200, 50, 30.0
+_LIVES_A_RIG = 20
+_CUTS_A_DISK = 10
+
+
+class Campaign:
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self.folder = folder
+        self.tally = Tally()
+        self.share = min(1.0, minutes / FULL_MINUTES)
+        self.end_s = time.monotonic() + minutes * 60
+        self.rng = random.Random()
+        self._rigs = 0
+
+    def fresh_folder(self) -> Path:
+        self._rigs += 1
+        folder = self.folder / str(self._rigs)
+        folder.mkdir()
+        return folder
+
+    def run(self, name: str, phase: Callable[[], None], why_not: str = "") -> None:
+        """Run one phase; what goes wrong in it ends neither the campaign nor its table."""
+        if why_not:
+            self.tally.say(f"{name}: skipped, {why_not}")
+            return
+        self.tally.say(name)
+        try:
+            phase()
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            traceback.print_exc()
+            self.tally.failures.append(f"{name}: {type(error).__name__}: {error}")
+
+    def judge(self, phase: str, rig: Rig) -> None:
+        """A fresh event flows through a last server, and nothing is missing."""
+        rig.oracle.mood = "takes"
+        rig.oracle.pause()
+        rig.take_fresh_events()
+        verdict = rig.check()
+        self.tally.note(phase, verdict)
+        self.tally.say(f"{phase}: {verdict}")
+
+    # --- phases ------------------------------------------------------------------------------
+
+    def kills(self, goal: int) -> None:
+        """Until each process was killed so often."""
+        while min(self.tally.killed[r] for r in ("collector", "delivery", "supervisor")) < goal:
+            self.kill_some(_LIVES_A_RIG)
+
+    def kill_some(self, lives: int) -> None:
+        with Rig(self.fresh_folder(), seed=self.rng.randrange(2**20)) as rig:
+            rig.oracle.mood = "moody"
+            killed: Counter[str] = kill_over_and_over(rig, lives, self.rng)
+            self.tally.killed.update(killed)
+            rig.start()
+            self.judge(f"kills {dict(self.tally.killed)}", rig)
+
+    def cuts(self, goal: int) -> None:
+        while self.tally.cuts < goal:
+            folder = self.fresh_folder()
+            with (
+                loop_disk(folder) as disk,
+                Rig(folder, data_dir=disk.mount_point / "data") as rig,
+            ):
+                rig.oracle.mood = "moody"
+                cuts = min(_CUTS_A_DISK, goal - self.tally.cuts)
+                self.tally.cuts += cut_over_and_over(rig, disk, cuts, self.rng)
+                rig.start()
+                self.judge(f"power cuts {self.tally.cuts}", rig)
+
+    def faults(self) -> None:
+        for role in ("collector-0", "delivery"):
+            with Rig(self.fresh_folder(), workers=1) as rig:
+                rig.start()
+                rig.oracle.resume()
+                rig.oracle.until_acked(20)
+                for fault in FAULTS:
+                    if fault.role != role:
+                        continue
+                    self.tally.say(f"{fault.role}: {fault.call} fails with {fault.error}")
+                    strike(rig, fault)
+                    key = f"{fault.call}` of the `{role.partition('-')[0]}"
+                    self.tally.faults.setdefault(key, []).append(fault.error)
+                self.judge(f"failing calls of {role}", rig)
+
+    def failpoints(self) -> None:
+        with Rig(self.fresh_folder(), workers=1) as rig:
+            for step in failpoints.steps(failpoints.STARTING):
+                self.tally.deaths += failpoints.die_starting(rig, *step)
+            self.tally.say(f"killed while starting: {self.tally.deaths}")
+            for place, step in enumerate(failpoints.steps(failpoints.LIVE)):
+                if place % 6 == 0:  # a new supervisor, which restarts at once again
+                    if place:
+                        rig.crash()
+                    rig.start()
+                    rig.oracle.resume()
+                failpoints.die_at(rig, *step)
+                self.tally.deaths += 1
+            self.judge(f"killed between steps {self.tally.deaths}", rig)
+
+    def network(self, seconds: float) -> None:
+        with Rig(self.fresh_folder(), workers=1) as rig, FaultProxy(rig.oracle) as proxy:
+            rig.url = proxy.url
+            rig.start()
+            rig.oracle.mood = "moody"
+            rig.oracle.resume()
+            proxy.change(*WEATHERS)
+            time.sleep(seconds)
+            proxy.change("fair")
+            self.tally.weathers.update(proxy.seen)
+            self.judge("network", rig)
+
+    def simulated(self, examples: int) -> None:
+        seed = self.rng.randrange(2**20)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.reliability.simulated", str(examples), str(seed)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.tally.images += examples
+        if done.returncode:
+            self.tally.failures.append(f"simulated disk, seed {seed}: {done.stdout}{done.stderr}")
+
+    def mutants(self) -> None:
+        self.tally.mutants = len(MUTANTS)
+        for name, hunts in HUNTS.items():
+            for hunt in hunts:
+                if why_not := why_no_hunt(hunt):
+                    self.tally.say(f"{name}: {why_not}")
+                    continue
+                found = hunt(self.fresh_folder(), build(MUTANTS[name]))
+                how = (hunt.__doc__ or "").rstrip(".").replace("\n", " ")
+                self.tally.say(f"{name}: {'caught by' if found else 'LIVES through'}: {how}")
+                if found:
+                    how = how[0].lower() + how[1:]
+                    before = self.tally.caught.get(name)
+                    self.tally.caught[name] = f"{before}, {how}" if before else how
+        if len(self.tally.caught) < len(MUTANTS):
+            self.tally.failures.append(f"mutants live: {MUTANTS.keys() - self.tally.caught.keys()}")
+
+    def figures(self) -> None:
+        for level in ("synced", "written", "received"):
+            self.tally.acks_ms[level] = figures.ack_ms(self.fresh_folder(), level)
+            self.tally.say(f"ack = {level}: p50 and p99 {self.tally.acks_ms[level]} ms")
+        size_bytes = 2**30 if self.share > 0.3 else 2**27
+        self.tally.recovery = figures.recovery(self.fresh_folder(), size_bytes)
+        self.tally.say(f"recovery: {self.tally.recovery}")
+
+
+def main() -> int:
+    minutes = float(os.environ.get("MINUTES") or FULL_MINUTES)
+    with tempfile.TemporaryDirectory(prefix="pixelfast-torture-") as folder:
+        campaign = Campaign(Path(folder), minutes)
+        share, tally = campaign.share, campaign.tally
+        no_disk, no_strace = why_no_loop_disk(), why_no_strace()
+        campaign.run("mutants", campaign.mutants)
+        campaign.run("failing system calls", campaign.faults, no_strace)
+        campaign.run("death between durable steps", campaign.failpoints, no_strace)
+        campaign.run("power cuts", lambda: campaign.cuts(math.ceil(CUTS * share)), no_disk)
+        campaign.run("network", lambda: campaign.network(max(10.0, 120 * share)))
+        campaign.run("simulated disk", lambda: campaign.simulated(math.ceil(2000 * share)))
+        campaign.run("figures", campaign.figures)
+        campaign.run("kill -9", lambda: campaign.kills(math.ceil(KILLS * share)))
+        while time.monotonic() < campaign.end_s and not tally.failures:
+            campaign.run("kill -9, more", lambda: campaign.kill_some(_LIVES_A_RIG // 2))
+    write_table(tally, minutes)
+    for failure in tally.failures:
+        print(f"FAILED  {failure}", file=sys.stderr)
+    tally.say("written: docs/reliability.md")
+    return 1 if tally.failures else 0

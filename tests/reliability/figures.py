@@ -1,0 +1,78 @@
+"""How long an answer takes at each `spool.ack`, and how long a start with a full spool takes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from pathlib import Path
+
+from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter
+from tests.reliability.oracle import wait_until
+from tests.reliability.rig import Rig
+
+__all__ = ["ack_ms", "recovery"]
+
+_MEASURED_S = 5.0
+_LINE = b'{"type":"track","event":"Recovered","properties":{"text":"%s"}}' % (b"x" * 440)
+
+
+def ack_ms(folder: Path, level: str) -> tuple[float, float]:
+    """Median and 99th percentile of the answers to 8 connections, in ms, as a client sees them."""
+    with Rig(folder, workers=1, ack=level, segment_bytes="64MiB", pause_s=0.005) as rig:
+        rig.start()
+        rig.oracle.resume()
+        rig.oracle.until_acked(200)
+        del rig.oracle.pixels.seconds[:]
+        time.sleep(_MEASURED_S)
+        rig.oracle.pause()
+        cut = statistics.quantiles(rig.oracle.pixels.seconds, n=100)
+        return round(cut[49] * 1000, 2), round(cut[98] * 1000, 2)
+
+
+def recovery(folder: Path, size_bytes: int) -> str:
+    """Fill a spool, start on it: until the first 200, and until all of it is in files."""
+    with Rig(folder, workers=1, segment_bytes="64MiB") as rig:
+        asyncio.run(_fill(rig.data_dir, size_bytes))
+        spooled = sum(path.stat().st_size for path in rig.data_dir.rglob("*.seg"))
+        os.sync()
+        rig.oracle.mood = "refuses"  # only the files count
+        began_s = time.monotonic()
+        rig.start()
+        rig.oracle.resume()
+        rig.oracle.until_acked(1)
+        first_s = time.monotonic() - began_s
+        rig.oracle.pause()
+
+        def written() -> int:
+            return sum(path.stat().st_size for path in rig.archive_dir.glob("*.ndjson"))
+
+        wait_until(lambda: written() >= 0.99 * size_bytes, "all in files", 600)
+        all_s = time.monotonic() - began_s
+        return (
+            f"with {spooled / 2**30:.2f} GiB waiting: first 200 after {first_s:.1f} s, "
+            f"all in files after {all_s:.1f} s ({all_s / (spooled / 2**30):.0f} s a GiB)"
+        )
+
+
+async def _fill(data_dir: Path, size_bytes: int) -> None:
+    """Write events straight into a slot, as a collector does."""
+    files = SlotFiles(DataDir.open(data_dir), 0, 64 * 2**20)
+    writer = SpoolWriter(
+        asyncio.get_running_loop(),
+        files,
+        Committer(),
+        ["web"],
+        lambda *_: None,
+        ack="received",
+        max_bytes=4 * 2**30,
+    )
+    done = 0
+    while done < size_bytes:
+        while writer.waiting_bytes < 8 * 2**20 and done < size_bytes:
+            if writer.add(0, _LINE) < 0:
+                break
+            done += len(_LINE) + 1
+        await asyncio.sleep(0.001)
+    await writer.close()

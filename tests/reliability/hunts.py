@@ -1,0 +1,126 @@
+"""What catches the mistakes made on purpose: each hunt runs one layer of the harness on a build.
+
+A hunt returns what it found, and nothing on a sound build: that is tried as well, because a hunt
+that always finds something proves nothing either.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.reliability.cuts import cut_over_and_over
+from tests.reliability.oracle import wait_until
+from tests.reliability.power import loop_disk, why_no_loop_disk
+from tests.reliability.rig import Rig
+from tests.reliability.simulated import FOUND
+from tests.reliability.tracing import inject, synced_again, why_no_strace
+
+__all__ = ["HUNTS", "Hunt", "why_no_hunt"]
+
+_PATIENCE_S = 5.0
+
+
+def _losses(rig: Rig) -> str:
+    """What is missing, changed or invented after a fresh start."""
+    rig.oracle.mood = "takes"
+    try:
+        rig.take_fresh_events(15)
+    except AssertionError as error:
+        return f"no fresh event flows: {error}"
+    verdict = rig.check(files=False, patience_s=_PATIENCE_S)
+    if verdict.is_clean:
+        verdict = rig.check(patience_s=_PATIENCE_S)
+    return "" if verdict.is_clean else str(verdict)
+
+
+def cut_power(folder: Path, root: Path) -> str:
+    """Power cuts under load."""
+    with (
+        loop_disk(folder) as disk,
+        Rig(folder, data_dir=disk.mount_point / "data", root=root) as rig,
+    ):
+        cut_over_and_over(rig, disk, 2, random.Random(3))
+        rig.start()
+        return _losses(rig)
+
+
+def kill_delivery_while_refused(folder: Path, root: Path) -> str:
+    """kill -9 of delivery while the receiver refuses and segments fill."""
+    with Rig(folder, root=root, workers=1, pause_s=0.0) as rig:
+        rig.start()
+        rig.oracle.mood = "refuses"
+        rig.oracle.resume()
+        rig.oracle.until_acked(2000)
+        rig.oracle.pause()
+        time.sleep(2.2)  # room is given back once a second
+        rig.kill("delivery")
+        rig.oracle.mood = "takes"
+        return _losses(rig)
+
+
+def crash_after_removal(folder: Path, root: Path) -> str:
+    """kill -9 of everything once old segments are gone."""
+    with Rig(folder, root=root, workers=1, pause_s=0.0) as rig:
+        rig.start()
+        rig.oracle.resume()
+        slot = rig.data_dir / "shards" / "0"
+        for number in (1, 3):
+            gone = slot / f"{number:016x}.seg"
+            rig.oracle.until_acked(10)
+            wait_until(lambda gone=gone: not gone.exists(), "segments are removed")
+        rig.oracle.pause()
+        rig.crash()
+        rig.start()
+        return _losses(rig)
+
+
+def watch_system_calls(folder: Path, root: Path) -> str:
+    """What is written or synced after fdatasync failed, by the log of system calls."""
+    with Rig(folder, root=root, workers=1) as rig:
+        rig.start()
+        rig.oracle.resume()
+        log = folder / "strace.log"
+        with inject(rig.pid("collector-0"), log, "fdatasync:error=EIO:when=3+5") as trace:
+            trace.until_hit(5)
+            rig.oracle.until_acked(20)
+        again = synced_again(log.read_text())
+        return f"{len(again)} calls on files that had failed, such as {again[0]}" if again else ""
+
+
+def crash_simulated_disks(_: Path, root: Path) -> str:
+    """Crashes of the disk that forgets."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.reliability.simulated"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode in {0, FOUND}, done.stderr
+    return done.stdout if done.returncode else ""
+
+
+Hunt = Callable[[Path, Path], str]
+
+# By mutant; the first is the quickest, and what `make test` runs.
+HUNTS: dict[str, tuple[Hunt, ...]] = {
+    "ack-before-fdatasync": (crash_simulated_disks, cut_power),
+    "unlink-before-the-cursors-commit": (kill_delivery_while_refused,),
+    "sync-again-after-an-error": (watch_system_calls,),
+    "segment-numbers-reused": (crash_after_removal,),
+    "no-directory-fsync": (crash_simulated_disks,),
+    "done-before-the-2xx": (kill_delivery_while_refused,),
+}
+
+
+def why_no_hunt(hunt: Hunt) -> str:
+    """Why a hunt can't be here; empty where it can."""
+    if hunt is cut_power:
+        return why_no_loop_disk()
+    return why_no_strace() if hunt is watch_system_calls else ""

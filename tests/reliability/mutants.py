@@ -1,0 +1,152 @@
+"""Mistakes made on purpose, each in a build of its own: a harness must let none of them live.
+
+A mutant is the checkout with one text replaced. Where the text is no longer there exactly once, the
+build fails: a mutant can't quietly turn into a build without its mistake. `python -m` prefers the
+folder that it is started in, so a server whose `root` is the mutant's folder runs the mutant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["MUTANTS", "Mutant", "build"]
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake: what is replaced by what, in which file. `hunts.py` says what catches it."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.path.endswith(".pyx")
+
+
+MUTANTS = {
+    mutant.name: mutant
+    for mutant in (
+        Mutant(
+            "ack-before-fdatasync",
+            "pixelfast/spool/writer.pyx",
+            'self._syncs = ack == "synced"',
+            "self._syncs = False",
+        ),
+        Mutant(
+            "unlink-before-the-cursors-commit",
+            "pixelfast/deliver/engine.py",
+            "        memory = None\n        if batch.events:\n",
+            "        memory = None\n        self.cursors |= batch.after\n"
+            "        if batch.events:\n",
+        ),
+        Mutant(
+            "sync-again-after-an-error",
+            "pixelfast/spool/committer.pyx",
+            "        while fdatasync(job.fd) < 0:\n            if errno != EINTR:\n",
+            "        while fdatasync(job.fd) < 0:\n"
+            "            if errno != EINTR and fdatasync(job.fd) < 0:\n",
+        ),
+        Mutant(
+            "segment-numbers-reused",
+            "pixelfast/spool/segments.py",
+            "self._number = self._last_before = max(data.segments(slot), default=0)",
+            "self._number = self._last_before = max(0, min(data.segments(slot), default=1) - 2)",
+        ),
+        Mutant(
+            "no-directory-fsync",
+            "pixelfast/spool/datadir.py",
+            "        os.fsync(fd)\n    finally:\n        os.close(fd)\n\n\ndef make_directory",
+            "        pass\n    finally:\n        os.close(fd)\n\n\ndef make_directory",
+        ),
+        Mutant(
+            "done-before-the-2xx",
+            "pixelfast/deliver/engine.py",
+            "        memory = None\n        if batch.events:\n",
+            "        memory = None\n        await thread.run(store.commit, batch.after)\n"
+            "        if batch.events:\n",
+        ),
+    )
+}
+
+
+def _apply(mutant: Mutant, tree: Path) -> None:
+    path = tree / mutant.path
+    text = path.read_text(encoding="utf-8")
+    found = text.count(mutant.old)
+    if found != 1:
+        raise AssertionError(
+            f"mutant {mutant.name} is out of date: its text is {found} times in {mutant.path}"
+        )
+    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+
+
+def _fingerprint(mutant: Mutant) -> str:
+    digest = hashlib.sha256(repr(mutant).encode())
+    for path in sorted((ROOT / "pixelfast").rglob("*")):
+        if path.suffix in {".py", ".pyx", ".pxd", ".so"}:
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build(mutant: Mutant) -> Path:
+    """The folder of a mutant's build, made once for a state of the sources.
+
+    Compiled modules that did not change are copied; only the mutant's own is compiled.
+    """
+    tree = ROOT / "build" / "mutants" / f"{mutant.name}-{_fingerprint(mutant)}"
+    if tree.exists():
+        return tree
+    for old in tree.parent.glob(f"{mutant.name}-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    work = tree.parent / f"making-{uuid.uuid4().hex}"
+    try:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "pixelfast", work / "pixelfast", ignore=ignored)
+        (work / "tests").symlink_to(ROOT / "tests")
+        for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy2(ROOT / name, work / name)
+        _apply(mutant, work)
+        if mutant.is_compiled:
+            _compile(work)
+        work.rename(tree)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    _assert_runs_from(tree)
+    return tree
+
+
+def _compile(work: Path) -> None:
+    (work / "build").mkdir()
+    for made in (ROOT / "build").iterdir():  # what need not be made again, by its time stamps
+        if made.name == "cython" or made.name.startswith(("lib.", "temp.")):
+            shutil.copytree(made, work / "build" / made.name)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
+        cwd=work,
+        env={**os.environ, "CFLAGS": "-O0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _assert_runs_from(tree: Path) -> None:
+    program = "import pixelfast.spool.writer as m; print(m.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tree, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(tree)), f"{done.stdout} is not the mutant's"

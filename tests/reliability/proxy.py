@@ -1,0 +1,140 @@
+"""A network that misbehaves: a TCP proxy between delivery and the receiver.
+
+Each connection gets a `weather` of the proxy's list by chance:
+
+    fair         bytes go through
+    latency      each piece waits a while
+    drip         answers come byte by byte
+    reset        the connection is reset after some bytes
+    black-hole   nothing goes through any more, and nobody says so
+    half-close   our side of the stream to delivery ends at once, the request still goes through
+    cut-answer   the receiver takes the batch; its answer never arrives
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+from typing import Self
+
+from tests.reliability.oracle import Oracle
+
+__all__ = ["WEATHERS", "FaultProxy"]
+
+WEATHERS = ("fair", "latency", "drip", "reset", "black-hole", "half-close", "cut-answer")
+
+
+class FaultProxy:
+    """Runs in the oracle's thread."""
+
+    def __init__(self, oracle: Oracle, seed: int = 1) -> None:
+        self.weathers: tuple[str, ...] = ("fair",)
+        self.seen: dict[str, int] = dict.fromkeys(WEATHERS, 0)
+        self.port = 0
+        self._oracle = oracle
+        self._random = random.Random(seed)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server
+
+    def __enter__(self) -> Self:
+        self._oracle.call(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._oracle.call(self._close())
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    def change(self, *weathers: str) -> None:
+        """Only these from now on; connections of before are dropped."""
+        self.weathers = weathers
+        self._oracle.call(self._drop_all())
+
+    async def _open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._drop_all()
+
+    async def _drop_all(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        weather = self._random.choice(self.weathers)
+        self.seen[weather] += 1
+        far_writer = None
+        try:
+            far_reader, far_writer = await asyncio.open_connection(
+                "127.0.0.1", self._oracle.receiver_port
+            )
+            there = asyncio.create_task(self._pump(reader, far_writer, weather, is_answer=False))
+            back = asyncio.create_task(self._pump(far_reader, writer, weather, is_answer=True))
+            try:
+                await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+                if weather == "half-close":
+                    await asyncio.wait({there}, timeout=3)
+            finally:
+                there.cancel()
+                back.cancel()
+                await asyncio.gather(there, back, return_exceptions=True)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            for each in (writer, far_writer):
+                if each is not None:
+                    with contextlib.suppress(OSError):
+                        each.transport.abort()
+
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        weather: str,
+        *,
+        is_answer: bool,
+    ) -> None:
+        """Bring bytes from one side to the other until one of them ends, or the weather says so."""
+        left = self._random.randrange(1, 20_000)  # bytes until a reset
+        if weather == "half-close" and is_answer:
+            writer.write_eof()
+            return
+        while data := await reader.read(4096):
+            if weather == "latency":
+                await asyncio.sleep(self._random.uniform(0.0, 0.05))
+            elif weather == "black-hole":
+                await asyncio.sleep(3600)
+            elif weather == "cut-answer" and is_answer:
+                _reset(writer)
+                return
+            elif weather == "reset":
+                left -= len(data)
+                if left <= 0 or is_answer:
+                    _reset(writer)
+                    return
+            if weather == "drip" and is_answer:
+                for byte in data:
+                    writer.write(bytes([byte]))
+                    await asyncio.sleep(0.002)
+            else:
+                writer.write(data)
+            await writer.drain()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    plain = writer.get_extra_info("socket")
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -1,0 +1,216 @@
+"""A server, the oracle around it, and the ways to end its processes without asking."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from tests.reliability.oracle import WRITE_KEY, Ledger, Oracle, Verdict, wait_until
+from tests.servers import Server
+
+__all__ = ["Rig", "is_gone"]
+
+# Small segments, so that rolling over and giving room back happen all the time; short waits, so
+# that what is retried is retried now.
+_SETTINGS = """
+data_dir = "{data_dir}"
+[server]
+drain_timeout_s = 1
+[spool]
+segment_bytes = "{segment_bytes}"
+ack = "{ack}"
+{spool}
+[[sources]]
+name = "web"
+write_keys = ["{key}"]
+[[destinations]]
+name = "receiver"
+type = "http"
+url = "{url}"
+start = "earliest"
+max_age_s = 0.05
+timeout_s = 2
+connect_timeout_s = 1
+retry_first_s = 0.05
+retry_most_s = 0.4
+{receiver}
+[[destinations]]
+name = "archive"
+type = "file"
+start = "earliest"
+rotate_bytes = "1MiB"
+path = "{archive_dir}"
+"""
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, collected by its parent or not."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+class Rig:
+    """One data directory, its oracle, and the server that runs on it now.
+
+    `root` is the folder of another build of pixelfast; `url` is what delivery sends to, if not to
+    the oracle itself; `archive_dir` is where the file destination writes, if not below the data;
+    `spool` and `receiver` are more settings of these sections.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        data_dir: Path | None = None,
+        archive_dir: Path | None = None,
+        root: Path | None = None,
+        workers: int = 2,
+        ack: str = "synced",
+        segment_bytes: str = "128KiB",
+        spool: str = "",
+        receiver: str = "",
+        **oracle: Any,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.data_dir = data_dir or folder / "data"
+        self.archive_dir = archive_dir or self.data_dir / "events" / "archive"
+        self.oracle = Oracle(**oracle)
+        self.url = ""
+        self.options = {
+            "ack": ack,
+            "segment_bytes": segment_bytes,
+            "spool": spool,
+            "receiver": receiver,
+        }
+        self.server: Server
+        self._root = root
+        self._workers = workers
+
+    def __enter__(self) -> Self:
+        self.oracle.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.oracle.__exit__)
+            if hasattr(self, "server") and self.server.process.poll() is None:
+                self.crash()
+
+    @property
+    def settings_path(self) -> Path:
+        return self.folder / "pixelfast.toml"
+
+    def write_settings(self) -> None:
+        self.settings_path.write_text(
+            _SETTINGS.format(
+                data_dir=self.data_dir,
+                archive_dir=self.archive_dir,
+                url=self.url or self.oracle.url,
+                key=WRITE_KEY,
+                **self.options,
+            )
+        )
+
+    def start(self) -> Server:
+        """Start the server on what the last one left, and point the load at it."""
+        self.write_settings()
+        self.server = Server(
+            self.data_dir,
+            "-c",
+            str(self.settings_path),
+            "--workers",
+            str(self._workers),
+            root=self._root,
+            log_path=self.folder / "server.log",
+        )
+        self.oracle.aim(self.server.port)
+        return self.server
+
+    def pid(self, role: str, timeout_s: float = 30.0) -> int:
+        """The process of a role, once it runs: "collector-0", "delivery"."""
+        found = 0
+
+        def look() -> bool:
+            nonlocal found
+            try:
+                found = self.server.children()[f"pf-{role}"]
+            except (KeyError, FileNotFoundError, ProcessLookupError):
+                return False  # it is being started
+            return not is_gone(found)
+
+        wait_until(look, f"{role} runs", timeout_s)
+        return found
+
+    def kill(self, role: str) -> None:
+        """kill -9 of one process, and wait until it is gone."""
+        if role == "supervisor":
+            children = list(self.server.children().values())
+            self.server.kill()
+            wait_until(lambda: all(map(is_gone, children)), "all processes end")
+            return
+        pid = self.pid(role)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: is_gone(pid), f"{role} is gone")
+
+    def crash(self) -> None:
+        """kill -9 of everything at once."""
+        pids = list(self.server.children().values())
+        self.server.process.kill()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.server.kill()
+        wait_until(lambda: all(map(is_gone, pids)), "all processes are gone")
+
+    def take_fresh_events(self, timeout_s: float = 30.0) -> None:
+        """Fail unless new events are answered with 200."""
+        self.oracle.resume()
+        self.oracle.until_acked(20, timeout_s)
+        self.oracle.pause()
+
+    def check(self, *, files: bool = True, patience_s: float = 10.0) -> Verdict:
+        """Wait for what is under way; what became of everything, at every destination."""
+        self.oracle.until_received(patience_s)
+        excused = list(self.dead_letters())
+        total = self.oracle.judge(self.oracle.ledger, excused)
+        if files:
+            total += self._check_files(patience_s)
+        return total
+
+    def assert_clean(self, **options: Any) -> Verdict:
+        """A fresh event flows, and nothing is missing, changed or invented."""
+        self.oracle.pause()
+        self.take_fresh_events()
+        verdict = self.check(**options)
+        assert verdict.is_clean, f"{verdict}\n{self.server.log[-6000:]}"
+        return verdict
+
+    def dead_letters(self) -> Iterable[str]:
+        """The ids of events that a destination refused for good, whatever keeps them."""
+        pattern = re.compile(rb"%s-\d+" % self.oracle.run.encode())
+        for path in (self.data_dir / "dead").rglob("*"):
+            if path.is_file():
+                yield from (match.decode() for match in pattern.findall(path.read_bytes()))
+
+    def _check_files(self, patience_s: float) -> Verdict:
+        verdicts: list[Verdict] = []
+
+        def look() -> bool:
+            ledger = Ledger(self.oracle.run)
+            ledger.take_files(self.archive_dir, self.oracle.sent)
+            verdicts[:] = [self.oracle.judge(ledger)]
+            return not verdicts[0].missing
+
+        with contextlib.suppress(AssertionError):
+            wait_until(look, "all in the files", patience_s)
+        verdicts[0].sent = verdicts[0].acked = 0  # counted at the receiver already
+        return verdicts[0]

@@ -1,0 +1,320 @@
+"""Writer, reader and retention on the disk that forgets, in any order, with cuts at any step.
+
+The machine adds events, lets threads and commits finish well or badly, delivers, moves the cursor,
+removes what is read, and cuts the power: between two of these, or between two system calls of one.
+What must hold after each cut: every event that was answered as stored was delivered before, or is
+read from the cursor on; and nothing is read that was never added.
+
+Run by itself (`python -m tests.reliability.simulated`) it is what hunts mistakes made on purpose.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import sys
+import tempfile
+from errno import EDQUOT, EIO, ENOSPC
+from pathlib import Path
+from typing import Any
+
+import structlog
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pixelfast.spool import DataDir, Position, SlotFiles, SlotReader, SpoolWriter
+from pixelfast.spool.batch import Batch
+from pixelfast.spool.retention import remove_read_segments
+from pixelfast.spool.segments import SegmentFile
+from tests.reliability.simdisk import PowerCut, SimulatedDisk
+from tests.spool.tools import Ears, SlowLoop, read_events
+
+__all__ = ["FOUND", "CrashMachine", "main"]
+
+FOUND = 3  # the exit code of a loss; 1 is any other mistake's
+SEGMENT_BYTES = 4096
+numbers = st.integers(0, 2**20)
+errors = st.sampled_from([EIO, ENOSPC, EDQUOT])
+
+
+class HandCommitter:
+    """Commits one job when a test says so, as `Committer` does it: written, then synced."""
+
+    done_fd = 99
+
+    def __init__(self, loop: SlowLoop, disk: SimulatedDisk) -> None:
+        self._loop = loop
+        self._disk = disk
+        self._job: tuple[int, bytes, int, bool] | None = None
+        self._result: int | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self._job is not None
+
+    def submit(self, fd: int, batch: Batch | None, offset: int, sync: bool) -> None:
+        self._job = (fd, batch.sealed() if batch is not None else b"", offset, sync)
+
+    def finish(self) -> int | None:
+        result, self._result = self._result, None
+        if result is not None:
+            self._job = None
+        return result
+
+    def complete(self, error: int = 0, kept: int | None = None) -> None:
+        """End the job; a failed one has written its first `kept` bytes, or failed to sync."""
+        assert self._job is not None
+        fd, data, offset, sync = self._job
+        try:
+            os.pwrite(fd, data if kept is None else data[:kept], offset)
+            if sync and not error:
+                os.fdatasync(fd)
+        except OSError as failure:
+            error = failure.errno or EIO
+        if error:
+            self._disk.poison(fd)
+        self._result = error
+        self._loop.readers[self.done_fd]()
+
+
+class KnownFiles(SlotFiles):
+    """Remembers what is open, as a crash closes it."""
+
+    open_fds: set[int]
+
+    def create(self) -> SegmentFile:
+        segment = super().create()
+        self.open_fds.add(segment.fd)
+        return segment
+
+    def retire(self, segment: SegmentFile, *, is_sound: bool) -> None:
+        self.open_fds.discard(segment.fd)
+        super().retire(segment, is_sound=is_sound)
+
+
+class CrashMachine(RuleBasedStateMachine):
+    """Events are made different from each other; each is its own waiter."""
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pixelfast-"))
+        self.names = itertools.count()
+        self.added: set[bytes] = set()
+        self.acked: set[bytes] = set()
+        self.delivered: set[bytes] = set()
+        self.read: set[bytes] = set()  # in the hands of delivery
+        self.cursor = Position()  # the one on the disk
+        self.reached = Position()
+        self.rng = random.Random(0)
+        self.files: KnownFiles | None = None
+        self.reader: SlotReader | None = None
+        root = self.folder / f"{next(self.names)}"
+        root.mkdir()
+        self.boot(root)
+
+    def boot(self, root: Path) -> None:
+        """Start on what there is."""
+        self.disk = SimulatedDisk(root)
+        self.disk.on_cut = self.save_image
+        self.guarded(self.open)
+
+    def open(self) -> None:
+        self.data = DataDir.open(self.disk.root / "data")
+        self.loop = SlowLoop()
+        self.ears = Ears()
+        self.committer = HandCommitter(self.loop, self.disk)
+        KnownFiles.open_fds = set()
+        self.files = KnownFiles(self.data, 0, SEGMENT_BYTES)
+        self.reader = SlotReader(self.data, 0, self.cursor)
+        self.reached = self.cursor
+        self.read = set()
+        self.writer = SpoolWriter(
+            self.loop,  # type: ignore[arg-type]
+            self.files,
+            self.committer,  # type: ignore[arg-type]
+            ["web"],
+            self.on_stored,
+        )
+
+    def on_stored(self, waiters: list[Any], first_ticket: int, is_stored: bool) -> None:
+        self.ears.on_stored(waiters, first_ticket, is_stored)
+        if is_stored:
+            self.acked.update(waiters)
+
+    def guarded(self, function: Any, *arguments: Any) -> None:
+        """Do something on the disk; where the power goes meanwhile, start again after it."""
+        try:
+            with self.disk.in_use():
+                function(*arguments)
+        except PowerCut:
+            self.reboot()
+
+    def save_image(self) -> None:
+        self.image = self.folder / f"{next(self.names)}"
+        self.disk.crash_image(self.image, self.rng)
+
+    def reboot(self) -> None:
+        """Everything in memory is gone; look at the image of the cut, and start on it."""
+        self.let_go()
+        shutil.rmtree(self.disk.root)
+        self.check(self.image)
+        self.boot(self.image)
+
+    def let_go(self) -> None:
+        if self.reader is not None:
+            self.reader.close()
+        if self.files is not None:
+            for fd in KnownFiles.open_fds:
+                os.close(fd)
+            self.files.close()
+        self.reader = self.files = None
+
+    def check(self, image: Path) -> None:
+        """Look at a copy: whoever looks makes what is missing."""
+        copy = self.folder / "copy"
+        shutil.copytree(image, copy)
+        found = set(read_events(DataDir.open(copy / "data"), self.cursor))
+        shutil.rmtree(copy)
+        lost = self.acked - self.delivered - found
+        assert not lost, f"lost: {len(lost)} of {len(self.acked)} events answered as stored"
+        invented = (found | self.delivered) - self.added
+        assert not invented, f"invented: {len(invented)} events"
+
+    @rule(size=st.one_of(st.integers(8, 60), st.integers(8, 900)), count=st.integers(1, 6))
+    def add(self, size: int, count: int) -> None:
+        for _ in range(count):
+            event = b"%0*d" % (size, len(self.added))
+            if self.writer.add(0, event, 0, event) > 0:
+                self.added.add(event)
+
+    @rule()
+    def turn(self) -> None:
+        self.guarded(self.loop.turn)
+
+    @rule(count=st.integers(1, 6))
+    def settle(self, count: int) -> None:
+        """Several rounds in which all goes well."""
+        boot = self.disk
+        for _ in range(count):
+            for step in (self.loop.run_jobs, self.loop.turn):
+                if self.disk is boot:
+                    self.guarded(step)
+            if self.disk is boot and self.committer.is_busy:
+                self.guarded(self.committer.complete)
+
+    @precondition(lambda self: self.loop.jobs)
+    @rule()
+    def let_a_thread_finish(self) -> None:
+        self.guarded(self.loop.run_job)
+
+    @precondition(lambda self: self.committer.is_busy)
+    @rule()
+    def complete(self) -> None:
+        self.guarded(self.committer.complete)
+
+    @precondition(lambda self: self.committer.is_busy)
+    @rule(error=errors, kept=st.one_of(st.none(), st.integers(0, 2000)))
+    def fail(self, error: int, kept: int | None) -> None:
+        self.guarded(self.committer.complete, error, kept)
+
+    @rule(
+        error=errors,
+        call=st.sampled_from(["open", "posix_fallocate", "pwrite", "fsync", "ftruncate", "unlink"]),
+    )
+    def let_a_call_fail(self, call: str, error: int) -> None:
+        self.disk.errors = [(call, error)]
+
+    @rule(seconds=st.sampled_from([0.3, 1.1, 2.5]))
+    def pass_time(self, seconds: float) -> None:
+        self.guarded(self.loop.advance, seconds)
+
+    @rule()
+    def read_on(self) -> None:
+        assert self.reader is not None
+        for frame in self.reader.read():
+            self.read.update(bytes(frame.body).splitlines())
+            self.reached = Position(frame.segment, frame.offset + frame.length)
+
+    @rule()
+    def deliver(self) -> None:
+        """What was read arrives; then the cursor moves."""
+        self.delivered |= self.read
+        self.cursor = self.reached
+
+    @rule()
+    def catch_up(self) -> None:
+        """Delivery is up to date, and the room of what it has read is given back."""
+        for _ in range(8):
+            self.read_on()
+        self.deliver()
+        self.guarded(self.remove)
+
+    @rule()
+    def remove_what_is_read(self) -> None:
+        self.guarded(self.remove)
+
+    def remove(self) -> None:
+        try:
+            remove_read_segments(self.data, 0, [self.cursor.segment])
+        except OSError:
+            return  # tried again a second later
+
+    @rule(number=numbers)
+    def cut_the_power(self, number: int) -> None:
+        self.rng = random.Random(number)
+        self.save_image()
+        self.reboot()
+
+    @rule(number=numbers, calls=st.integers(0, 12))
+    def cut_the_power_soon(self, number: int, calls: int) -> None:
+        self.rng = random.Random(number)
+        self.disk.cut_after = calls
+
+    def teardown(self) -> None:
+        try:
+            if self.files is not None:  # no check has failed yet
+                self.save_image()
+                self.let_go()
+                self.check(self.image)
+        finally:
+            self.let_go()
+            shutil.rmtree(self.folder)
+
+
+def main(examples: int = 150, chance: int | None = None) -> int:
+    """Look for a loss: `FOUND` where there is one, 0 otherwise.
+
+    Without a `chance`, a number that names the examples, they are the same each time.
+    """
+    found = settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=chance is None,
+        database=None,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    with structlog.testing.capture_logs():
+        try:
+            machine = CrashMachine if chance is None else seed(chance)(CrashMachine)
+            run_state_machine_as_test(machine, settings=found)
+        except AssertionError as error:
+            print(error)
+            return FOUND
+    print("nothing lost, nothing invented")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))

@@ -1,0 +1,95 @@
+"""What a campaign found, and the table of docs/reliability.md that says so."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.reliability.mutants import ROOT
+from tests.reliability.oracle import Verdict
+
+__all__ = ["Tally", "write_table"]
+
+PAGE = ROOT / "docs" / "reliability.md"
+_BEGIN, _END = "<!-- written by make torture -->", "<!-- end -->"
+
+
+@dataclass
+class Tally:
+    """Counts over all phases; `failures` says in words what went wrong."""
+
+    began_s: float = field(default_factory=time.monotonic)
+    verdict: Verdict = field(default_factory=Verdict)
+    killed: Counter[str] = field(default_factory=Counter)
+    deaths: int = 0  # between two durable steps
+    cuts: int = 0
+    images: int = 0  # examples on the simulated disk
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    weathers: Counter[str] = field(default_factory=Counter)
+    acks_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    recovery: str = "not measured"
+    caught: dict[str, str] = field(default_factory=dict)
+    mutants: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        seconds = int(time.monotonic() - self.began_s)
+        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {text}", flush=True)
+
+    def note(self, phase: str, verdict: Verdict) -> None:
+        self.verdict += verdict
+        if not verdict.is_clean:
+            self.failures.append(f"{phase}: {verdict}")
+
+    def rows(self) -> list[tuple[str, str]]:
+        verdict = self.verdict
+        twice = 100 * verdict.twice / max(1, verdict.received)
+        rows = [
+            ("kill -9", ", ".join(f"{who} {n}" for who, n in sorted(self.killed.items()))),
+            ("killed between two durable steps", str(self.deaths)),
+            ("power cuts", str(self.cuts)),
+            ("runs on a simulated disk", f"{self.images:,}"),
+        ]
+        rows += [
+            (f"failing `{call}`", " ".join(errors)) for call, errors in sorted(self.faults.items())
+        ]
+        rows += [
+            ("connections, by network", ", ".join(f"{k} {n}" for k, n in self.weathers.items())),
+            ("events answered with 200", f"{verdict.acked:,}"),
+            ("of these **lost**", str(verdict.missing)),
+            ("**changed**", str(verdict.changed)),
+            ("**invented**", str(verdict.invented)),
+            ("delivered more than once", f"{twice:.2f} %"),
+        ]
+        rows += [
+            (f"answer, `ack = {level}`", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+            for level, (p50, p99) in self.acks_ms.items()
+        ]
+        mutants = [f"{name} (by {by})" for name, by in self.caught.items()]
+        rows += [
+            ("recovery", self.recovery),
+            (f"mutants caught: {len(self.caught)} of {self.mutants}", "; ".join(mutants)),
+        ]
+        return rows
+
+
+def write_table(tally: Tally, minutes: float) -> None:
+    """Put the table between the page's markers."""
+    cores = len(os.sched_getaffinity(0))
+    head = (
+        f"{time.strftime('%Y-%m-%d')}, `make torture MINUTES={minutes:g}`, {cores} cores, "
+        f"Linux {platform.release()}, Python {platform.python_version()}.\n"
+    )
+    lines = [_BEGIN, "", head, "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in tally.rows()]
+    lines += [f"\n**Failed:** {failure.splitlines()[0]}" for failure in tally.failures]
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(_BEGIN)
+    _, found, after = rest.partition(_END)
+    assert found, f"{PAGE} has lost its markers"
+    Path(PAGE).write_text(before + "\n".join([*lines, "", _END]) + after, encoding="utf-8")

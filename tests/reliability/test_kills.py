@@ -1,0 +1,23 @@
+"""kill -9 of every process under load: what was answered with 200 arrives, unchanged."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from tests.reliability.kills import kill_over_and_over
+from tests.reliability.rig import Rig
+
+LIVES = 4
+
+
+def test_nothing_is_lost_changed_or_invented_by_kill_9(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.oracle.mood = "moody"
+        killed = kill_over_and_over(rig, LIVES, random.Random(7))
+        assert min(killed.values()) >= LIVES
+        rig.oracle.mood = "takes"
+        rig.start()
+        verdict = rig.assert_clean()
+        assert verdict.acked > LIVES * 30
+        assert rig.server.stop() == 0

@@ -1,0 +1,29 @@
+"""Every mistake made on purpose is caught, and a build without one is not accused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.hunts import HUNTS, Hunt, why_no_hunt
+from tests.reliability.mutants import MUTANTS, ROOT, build
+
+
+def test_there_is_a_hunt_for_each_mutant() -> None:
+    assert MUTANTS.keys() == HUNTS.keys()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(name: str, tmp_path: Path) -> None:
+    quickest = HUNTS[name][0]
+    if reason := why_no_hunt(quickest):
+        pytest.skip(reason)
+    assert quickest(tmp_path, build(MUTANTS[name])), f"{name} lives"
+
+
+@pytest.mark.parametrize(
+    "hunt", {HUNTS["done-before-the-2xx"][0], HUNTS["segment-numbers-reused"][0]}
+)
+def test_a_sound_build_is_not_accused(hunt: Hunt, tmp_path: Path) -> None:
+    assert hunt(tmp_path, ROOT) == ""

@@ -1,0 +1,47 @@
+"""Delivery over a network that misbehaves: all arrives, and no other destination waits for it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.reliability.oracle import Ledger, wait_until
+from tests.reliability.proxy import WEATHERS, FaultProxy
+from tests.reliability.rig import Rig
+
+
+def test_all_arrives_through_every_weather(tmp_path: Path) -> None:
+    with Rig(tmp_path, workers=1) as rig, FaultProxy(rig.oracle) as proxy:
+        rig.url = proxy.url
+        rig.start()
+        rig.oracle.resume()
+        for weather in WEATHERS:
+            proxy.change(weather)
+            wait_until(lambda weather=weather: proxy.seen[weather] > 0, weather)
+            time.sleep(0.3)
+        proxy.change(*WEATHERS)
+        time.sleep(3)
+        proxy.change("fair")
+        verdict = rig.assert_clean()
+        assert all(proxy.seen.values())
+        assert verdict.twice > 0  # answers were cut after the batch was taken
+
+
+def test_a_black_hole_delays_no_other_destination(tmp_path: Path) -> None:
+    with Rig(tmp_path, workers=1) as rig, FaultProxy(rig.oracle) as proxy:
+        rig.url = proxy.url
+        proxy.change("black-hole")
+        rig.start()
+        rig.oracle.resume()
+        rig.oracle.until_acked(300)
+        rig.oracle.pause()
+
+        def is_in_files() -> bool:
+            ledger = Ledger(rig.oracle.run)
+            ledger.take_files(rig.archive_dir, rig.oracle.sent)
+            return not rig.oracle.judge(ledger).missing
+
+        wait_until(is_in_files, "the file destination has all of it", 5)
+        assert rig.oracle.pending
+        proxy.change("fair")
+        rig.assert_clean()
