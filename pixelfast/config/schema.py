@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, inspect
 
 __all__ = [
+    "Batching",
     "Config",
     "Destination",
     "FileDestination",
@@ -32,9 +33,15 @@ Name = Annotated[
         extra={"allowed": "1 to 63 letters, digits, - or _, the first a letter or digit"},
     ),
 ]
-HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")]  # RFC 9110, 5.6.2
-HeaderText = Annotated[str, Meta(pattern=r"^[\t -~\x80-\xff]*\Z")]
-Secret = Annotated[str, Meta(min_length=1, extra={"secret": True})]
+HeaderName = Annotated[
+    str,
+    Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", extra={"allowed": "RFC 9110, 5.6.2: a token"}),
+]
+HeaderText = Annotated[
+    str,
+    Meta(pattern=r"^[\t -~\x80-\xff]*\Z", extra={"allowed": "a text without control characters"}),
+]
+Secret = Annotated[str, Meta(min_length=1, extra={"secret": True, "kind": "secret"})]
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -60,7 +67,8 @@ class Server(Struct, frozen=True, kw_only=True):
         False
     )
     max_connections: Annotated[
-        int, Meta(ge=1, description="open connections of one collector; over it 503")
+        int,
+        Meta(ge=1, le=2**20, description="open connections of one collector; over it 503"),
     ] = 20_000
     header_timeout_s: Annotated[
         float, Meta(gt=0, description="a request must be complete this long after its first byte")
@@ -120,13 +128,22 @@ class Source(Struct, frozen=True, kw_only=True):
     ]
     enabled: Annotated[bool, Meta(description="false: its pixels are refused with 404")] = True
     destinations: Annotated[
-        tuple[str, ...] | None, Meta(description="names of destinations; absent: all of them")
+        Annotated[tuple[str, ...], Meta(min_length=1)] | None,
+        Meta(description="names of destinations; absent: all of them"),
     ] = None
     numbers: Annotated[bool, Meta(description="turn numeric texts into numbers")] = True
     booleans: Annotated[bool, Meta(description="turn true and false into booleans")] = False
-    strings: Annotated[tuple[str, ...], Meta(description="places that always stay texts")] = ()
+    strings: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="places that always stay texts, without the indexes of arrays: "
+            "`properties.products.price`",
+            extra={"kind": "place"},
+        ),
+    ] = ()
     force_numbers: Annotated[
-        tuple[str, ...], Meta(description="places that become numbers whatever their name")
+        tuple[str, ...],
+        Meta(description="places that become numbers whatever their name", extra={"kind": "place"}),
     ] = ()
     ignore: Annotated[
         tuple[str, ...], Meta(description="cache busters: top-level names left out silently")
@@ -140,7 +157,7 @@ class Source(Struct, frozen=True, kw_only=True):
     ] = 0.0
 
 
-class _Batching(Struct, frozen=True, kw_only=True):
+class Batching(Struct, frozen=True, kw_only=True):
     """What the destinations that send over HTTP have in common."""
 
     name: Name
@@ -161,14 +178,21 @@ class FileDestination(Struct, frozen=True, kw_only=True, tag_field="type", tag="
     """Newline-delimited JSON in files that are rotated by size and age."""
 
     name: Name
-    path: Annotated[str, Meta(description='a folder; "": <data_dir>/events/<name>')] = ""
+    path: Annotated[
+        str, Meta(description='a folder; "": <data_dir>/events/<name>', extra={"kind": "path"})
+    ] = ""
     rotate_bytes: Annotated[
-        int, Meta(ge=1024, description="a file is closed at this size", extra={"unit": "B"})
+        int,
+        Meta(
+            ge=1024,
+            description="a file is closed after the batch that reaches this size",
+            extra={"unit": "B"},
+        ),
     ] = 64 * 2**20
     rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
 
 
-class HttpDestination(_Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):
+class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):
     """POST requests with batches of events."""
 
     format: Annotated[
@@ -177,27 +201,43 @@ class HttpDestination(_Batching, frozen=True, kw_only=True, tag_field="type", ta
     ] = "json_array"
     headers: Annotated[
         dict[HeaderName, HeaderText],
-        Meta(description="added to every request", extra={"secret": True}),
+        Meta(
+            description="added to every request; not those that HTTP itself needs: Host, "
+            "Connection, Content-Length, Content-Encoding, Transfer-Encoding, TE, Trailer, "
+            "Upgrade, Expect, Keep-Alive, Proxy-Connection",
+            extra={"secret": True},
+        ),
     ] = {}
-    username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
-    password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
-    bearer_token: Annotated[Secret | None, Meta(description="HTTP bearer authentication")] = None
+    username: Annotated[
+        str, Meta(description="HTTP basic authentication", extra={"kind": "username"})
+    ] = ""
+    password: Annotated[Secret | None, Meta(description="with username; absent: an empty one")] = (
+        None
+    )
+    bearer_token: Annotated[
+        Secret | None, Meta(description="HTTP bearer authentication", extra={"kind": "token"})
+    ] = None
     max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 500
     max_bytes: Annotated[
-        int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
+        int,
+        Meta(ge=2**16, le=2**31, description="bytes of a batch before gzip", extra={"unit": "B"}),
     ] = 2**20
 
 
 class RudderstackDestination(
-    _Batching, frozen=True, kw_only=True, tag_field="type", tag="rudderstack"
+    Batching, frozen=True, kw_only=True, tag_field="type", tag="rudderstack"
 ):
     """A RudderStack data plane: POST {url}/v1/batch."""
 
     url: Annotated[str, Meta(description="of the data plane", extra={"kind": "base url"})]
-    write_key: Annotated[Secret, Meta(description="write key of the RudderStack source")]
+    write_key: Annotated[
+        Secret,
+        Meta(description="write key of the RudderStack source", extra={"kind": "username"}),
+    ]
     max_events: Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")] = 1000
     max_bytes: Annotated[
-        int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
+        int,
+        Meta(ge=2**16, le=2**31, description="bytes of a batch before gzip", extra={"unit": "B"}),
     ] = 1_900_000
 
 
@@ -218,14 +258,16 @@ class Log(Struct, frozen=True, kw_only=True):
 class Config(Struct, frozen=True, kw_only=True):
     """All settings. An empty `sources` stands for the demo source of a first try."""
 
-    data_dir: Annotated[str, Meta(min_length=1, description="everything pixelfast keeps")] = (
-        "./pixelfast-data"
-    )
+    data_dir: Annotated[
+        str, Meta(min_length=1, description="everything pixelfast keeps", extra={"kind": "path"})
+    ] = "./pixelfast-data"
     server: Server = Server()
     spool: Spool = Spool()
     log: Log = Log()
     sources: tuple[Source, ...] = ()
-    destinations: tuple[Destination, ...] = (FileDestination(name="archive"),)
+    destinations: Annotated[tuple[Destination, ...], Meta(min_length=1)] = (
+        FileDestination(name="archive"),
+    )
 
 
 def unwrap(kind: inspect.Type) -> tuple[Any, dict[str, Any]]:
@@ -233,7 +275,7 @@ def unwrap(kind: inspect.Type) -> tuple[Any, dict[str, Any]]:
     extra: dict[str, Any] = {}
     while isinstance(kind, inspect.Metadata | inspect.UnionType):
         if isinstance(kind, inspect.Metadata):
-            extra |= kind.extra or {}
+            extra = (kind.extra or {}) | extra  # the outer one is the field's own
             kind = kind.type
         else:
             kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))
