@@ -63,9 +63,9 @@ class Server(Struct, frozen=True, kw_only=True):
             extra={"kind": "network"},
         ),
     ] = ("127.0.0.1/32", "::1/128")
-    always_200: Annotated[bool, Meta(description="answer 200 to every pixel, refused or not")] = (
-        False
-    )
+    always_200: Annotated[
+        bool, Meta(description="answer 200 to every GET and POST of a pixel, refused or not")
+    ] = False
     max_connections: Annotated[
         int,
         Meta(ge=1, le=2**20, description="open connections of one collector; over it 503"),

@@ -103,6 +103,14 @@ strings = ["properties.code"]
     assert (401, "expired-write-key") == (expired["status"], expired["error"])
 
 
+def test_decode_knows_no_rate(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text('[[sources]]\nname = "a"\nwrite_keys = ["k"]\nrate_limit = 1\n')
+    targets = ["/pixel/v1/page?writeKey=k&userId=1"] * 5
+    result = run("decode", "-c", str(settings), *targets)
+    assert [200] * 5 == [json.loads(line)["status"] for line in result.output.splitlines()]
+
+
 @pytest.mark.parametrize(
     ("target", "status", "error"),
     [

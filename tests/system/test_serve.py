@@ -134,7 +134,7 @@ def test_pixels_come_in_over_a_unix_socket(tmp_path: Path) -> None:
             client.connect(str(path))
             target = f"/pixel/v1/page?writeKey={server.write_key}&userId=1"
             client.sendall(
-                f"GET {target} HTTP/1.1\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n".encode()
+                f"GET {target} HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n".encode()
             )
             response = http.client.HTTPResponse(client)
             response.begin()
