@@ -1,8 +1,9 @@
 """Settings: one TOML file becomes one frozen `Config`; without a file the defaults run.
 
 `schema` has a struct for each section, with the unit, default and meaning of every field; `reader`
-turns a file into a `Config` or into the list of all its mistakes; `report` prints the effective
-settings with secrets masked; `units` reads sizes and addresses.
+turns a file into a `Config` or into the list of all its mistakes, those between settings from
+`clashes`; `report` prints the effective settings with secrets masked; `units`, `texts` and `words`
+know sizes and addresses, kinds of text, and how a mistake is said.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pixelfast.config.schema import (
     Spool,
     WriteKey,
 )
+from pixelfast.config.texts import is_base_url
 from pixelfast.config.units import Address, format_bytes, parse_address, parse_bytes
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "WriteKey",
     "describe",
     "format_bytes",
+    "is_base_url",
     "mask",
     "parse_address",
     "parse_bytes",
