@@ -58,7 +58,7 @@ $(VENV)/.venv:
 $(VENV)/.installed: $(VENV)/.venv pyproject.toml setup.py
 	@$(PIP) --group build
 	@echo "compiling pixelfast"
-	@PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --editable . 2>&1 | grep -vE "^ *!!|^ *\*+$$|BuildBackendWarning|Please be careful|name as your package|strategy, WheelFile" || true
+	@$(PIP) --no-build-isolation --editable . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)

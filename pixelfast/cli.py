@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,7 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.version_option(__version__, message="pixelfast %(version)s")
 def cli() -> None:
     """pixelfast: a pixel collector that answers 200 when the event is on the disk.
 
@@ -144,7 +146,9 @@ def check(file: str) -> None:
 @click.option(
     "--set", "fields", multiple=True, metavar="NAME=VALUE", help="Any other, such as context.ip=…"
 )
-@click.option("--write-key", metavar="KEY", help="Without: the first of the settings.")
+@click.option(
+    "--write-key", metavar="KEY", help="Without: the first of the settings that is taken."
+)
 @click.option("--base", metavar="URL", help="Where the pixels are; without: where it listens.")
 @click.option("--img", is_flag=True, help="A whole <img> tag instead of the URL.")
 @with_settings
@@ -184,7 +188,7 @@ def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
         explainer = Explainer(read_config(config) if config else None, full=full)
         output = sys.stdout.buffer
         for target in targets:
-            lines = sys.stdin.buffer if target == "-" else [target.encode()]
+            lines = sys.stdin.buffer if target == "-" else [os.fsencode(target)]
             for line in lines:
                 output.write(explainer.line(line.rstrip(b"\r\n")))
                 output.flush()
@@ -192,7 +196,12 @@ def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
 
 @cli.group()
 def key() -> None:
-    """Write keys."""
+    """Write keys.
+
+    \b
+    Example:
+      pixelfast key new
+    """
 
 
 @key.command()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import html
+import os
 import secrets
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from urllib.parse import quote
 
-from pixelfast.config import Config, parse_address
-from pixelfast.errors import ConfigError
+from pixelfast.config import Config, is_base_url, parse_address
+from pixelfast.errors import ConfigError, RequestError
+from pixelfast.event import Decoder, Rules, encode_event, route_of
 from pixelfast.operate.demo import demo_key_path
 
 __all__ = ["img_tag", "pixel_url"]
+
+_MOST_TARGET_BYTES = 32768
 
 
 def pixel_url(
@@ -34,10 +39,13 @@ def pixel_url(
     'https://example.com/pixel/v1/track?writeKey=wk_1&userId=42&event=Email%20Opened&properties.campaign=may'
 
     Raises:
-        ConfigError: something is missing, or a pair has no "=".
+        ConfigError: something is missing, a pair has no "=", or the pixel would be refused or lose
+            something on its way.
     """
     if call == "track" and not (event or "").strip():
         raise ConfigError("--event", None, "is missing: a track call needs it")
+    if base is not None and not is_base_url(base):
+        raise ConfigError("--base", f'"{_readable(base)}"', 'a URL without query: "https://HOST"')
     pairs = [("writeKey", write_key or _first_write_key(config))]
     if user_id:
         pairs.append(("userId", user_id))
@@ -49,8 +57,11 @@ def pixel_url(
         pairs.append(("name", name))
     pairs += [(f"properties.{key}", value) for key, value in _pairs("-p", properties)]
     pairs += _pairs("--set", fields)
-    query = "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in pairs)
-    return f"{(base or _base(config)).rstrip('/')}/pixel/v1/{call}?{query}"
+    _check_names(pairs)
+    query = "&".join(f"{_quoted(key)}={_quoted(value)}" for key, value in pairs)
+    target = f"/pixel/v1/{call}?{query}"
+    _check_target(target.encode("ascii"))
+    return (base or _base(config)).rstrip("/") + target
 
 
 def img_tag(url: str) -> str:
@@ -62,19 +73,60 @@ def img_tag(url: str) -> str:
     return f'<img src="{html.escape(url)}" width="1" height="1" alt="">'
 
 
+def _quoted(text: str) -> str:
+    """The bytes that were typed, whether they are UTF-8 or not."""
+    return quote(os.fsencode(text), safe="")
+
+
+def _readable(text: str) -> str:
+    return os.fsencode(text).decode("utf-8", "replace")
+
+
+def _check_names(pairs: list[tuple[str, str]]) -> None:
+    """Of two parameters of one name the second is lost; but `-1` appends to an array each time."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen and "-1" not in name.split("."):
+            raise ConfigError(_readable(name), None, "is there twice: the second would be lost")
+        seen.add(name)
+
+
+def _check_target(target: bytes) -> None:
+    """What a collector would say to it, the rules of its source aside."""
+    decoder = Decoder()
+    route, query = route_of(target)
+    try:
+        if len(target) > _MOST_TARGET_BYTES:
+            what = f"request target is {len(target):,} bytes, limit {_MOST_TARGET_BYTES:,}"
+            raise RequestError(414, "target-too-long", what)
+        decoder.split(query)
+        event = decoder.decode(Rules(), route == "track")
+        encode_event(event, 0, "", None, None)
+    except RequestError as error:
+        what = f"the pixel would be refused with {error.status}, {error.reason}: {error}"
+        raise ConfigError("url", None, what) from None
+    for reason, key in event.warnings:
+        raise ConfigError(key.decode("ascii"), None, f"would be left out of the event: {reason}")
+
+
 def _pairs(option: str, texts: Iterable[str]) -> list[tuple[str, str]]:
     pairs = []
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(option, f'"{text}"', "NAME=VALUE")
+            raise ConfigError(option, f'"{_readable(text)}"', "NAME=VALUE")
         pairs.append((key, value))
     return pairs
 
 
 def _first_write_key(config: Config) -> str:
     if config.sources:
-        return config.sources[0].write_keys[0].key
+        now = datetime.now(UTC)
+        for source in config.sources:
+            for key in source.write_keys if source.enabled else ():
+                if key.expires is None or key.expires > now:
+                    return key.key
+        raise ConfigError("--write-key", None, "is missing: no key of the settings is taken now")
     try:
         return demo_key_path(config.data_dir).read_text().strip()
     except OSError:

@@ -283,6 +283,7 @@ class FakeCollector:
         self,
         sources: Iterable[Source] = (DEMO,),
         *,
+        workers: int = 1,
         writer: dict[str, Any] | None = None,
         connections: dict[str, Any] | None = None,
         **options: Any,
@@ -291,7 +292,7 @@ class FakeCollector:
         self.loop = FakeLoop()
         self.disk = FakeDisk(self.loop)
         self.clock = Clock.fixed()
-        self.collector = Collector(Sources(sources), Answers(), self.clock, **options)
+        self.collector = Collector(Sources(sources, workers), Answers(), self.clock, **options)
         self.connections = Connections(self.collector, **(connections or {}))
         self.collector.writer = make_writer(
             self.loop,

@@ -12,17 +12,22 @@ the order" (§3.1) need no bookkeeping while reading.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.oracle_texts import (
+    is_date_time,
+    is_never_number,
+    to_number,
+    trim,
+    without_quotes,
+)
 
 MAX_TARGET = 32_768  # bytes, §2
 MAX_PARAMETERS = 256  # §2
 MAX_SEGMENTS = 32  # §2
 INDEXES = frozenset(str(number) for number in range(64))  # §3.1
-MAX_INTEGER = 2**53 - 1  # §3.2
-MAX_DECIMAL_DIGITS = 15  # §3.2
 
 ROUTES = {"/pixel/v1/track": "track", "/pixel/v1/page": "page"}  # §1
 
@@ -35,13 +40,6 @@ OBJECTS = frozenset({"properties", "context", "traits"})
 EVENT_FIELDS = ("anonymousId", "userId", "event", "name")
 TIMES = ("originalTimestamp", "sentAt", "timestamp")
 FIXED_FIELDS = frozenset({*EVENT_FIELDS, "messageId", "channel", *TIMES})
-
-# §3.2: names that never hold a number; the list is compared with case ignored, the endings exactly.
-NEVER_NUMBERS = (
-    "id version name title path url referrer search locale timezone ip useragent sku zip zipcode "
-    "postalcode postal_code phone email token coupon"
-)
-NEVER_NUMBERS_ENDINGS = ("Id", "ID", "_id", "_ID")
 
 # §4: the fields that lead the event, in this order; the rest follow as they first appear.
 LEADING_FIELDS = ("type", *EVENT_FIELDS, "properties", "context")
@@ -67,7 +65,7 @@ class Expected:
     status: int
     event: dict[str, Any] | None
     given: dict[str, str]
-    warnings: int
+    warnings: list[str]  # the keys of what was left out, as they were sent, in any order
 
 
 def expect(target: str, rules: Rules = Rules(), known: Callable[[str], bool] = bool) -> Expected:
@@ -86,13 +84,13 @@ def expect(target: str, rules: Rules = Rules(), known: Callable[[str], bool] = b
         return rejected(400)
     if not known(write_key):
         return rejected(401)
-    if any(len(segments) > MAX_SEGMENTS for segments, _ in parameters):
+    if any(len(each.segments) > MAX_SEGMENTS for each in parameters):
         return rejected(400)
     return finish(ROUTES[path], read(parameters, rules))
 
 
 def rejected(status: int) -> Expected:
-    return Expected(status, event=None, given={}, warnings=0)
+    return Expected(status, event=None, given={}, warnings=[])
 
 
 # --- §1, §3: from the target to keys and values ---------------------------------------------------
@@ -106,10 +104,19 @@ def split_target(target: str) -> tuple[str, str]:
     return (absolute[1] if absolute else path), query
 
 
-def read_parameter(piece: str) -> tuple[list[Segment], str]:
+@dataclass(frozen=True)
+class Parameter:
+    """One pair of the query."""
+
+    key: str  # as it was sent
+    segments: list[Segment]
+    text: str
+
+
+def read_parameter(piece: str) -> Parameter:
     """§3, 1: the first `=` splits; without `=` the value is empty."""
     key, _, value = piece.partition("=")
-    return split_key(decode(key)), decode(value)
+    return Parameter(key, split_key(decode(key)), decode(value))
 
 
 def decode(text: str) -> str:
@@ -163,11 +170,11 @@ def split_key(key: str) -> list[Segment]:
     return segments
 
 
-def find_write_key(parameters: list[tuple[list[Segment], str]]) -> str:
+def find_write_key(parameters: list[Parameter]) -> str:
     """§3, 3: the first one counts, even when it is empty; "" when there is none."""
-    for segments, value in parameters:
-        if is_single(segments, {"writeKey"}):
-            return value
+    for parameter in parameters:
+        if is_single(parameter.segments, {"writeKey"}):
+            return parameter.text
     return ""
 
 
@@ -184,6 +191,7 @@ class Place:
     """All that the parameters gave to one place. A gap of an array was given nothing."""
 
     values: list[Value] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)  # beside the values, as they were sent
     container: dict[str, Place] | list[Place] | None = None
 
 
@@ -193,22 +201,24 @@ class Reading:
 
     root: Place = field(default_factory=lambda: Place(container={}))
     fixed: dict[str, str] = field(default_factory=dict)  # the fixed fields, first value of each
-    warnings: int = 0  # without those of values that lose their place: `count_lost` finds them
+    # Keys of what is left out, without the values that lose their place: `find_lost` has those.
+    warnings: list[str] = field(default_factory=list)
 
 
-def read(parameters: list[tuple[list[Segment], str]], rules: Rules) -> Reading:
+def read(parameters: list[Parameter], rules: Rules) -> Reading:
     """Put every parameter into its place; one that is left out with a reason is a warning."""
     reading = Reading()
-    for segments, text in parameters:
-        if is_single(segments, {"writeKey"} | rules.ignore):
+    for parameter in parameters:
+        if is_single(parameter.segments, {"writeKey"} | rules.ignore):
             continue  # §3, 3 and 4: silently
-        if not store(reading, segments, text, rules):
-            reading.warnings += 1
+        if not store(reading, parameter, rules):
+            reading.warnings.append(parameter.key)
     return reading
 
 
-def store(reading: Reading, segments: list[Segment], text: str, rules: Rules) -> bool:
+def store(reading: Reading, parameter: Parameter, rules: Rules) -> bool:
     """Put one parameter into its place; False when it is left out with a warning."""
+    segments = parameter.segments
     first = segments[0].name
     if any(not segment.name for segment in segments):
         return False  # §3.1: an empty segment
@@ -219,31 +229,32 @@ def store(reading: Reading, segments: list[Segment], text: str, rules: Rules) ->
     if first in FIXED_FIELDS:
         if len(segments) > 1:
             return False  # §3.1: a string given further segments
-        reading.fixed.setdefault(first, text)  # the first value stays
+        reading.fixed.setdefault(first, parameter.text)  # the first value stays
         return True
     found = find_place(reading.root, segments)
     if found is None:
         return False
-    place, last_name = found
-    place.values.append(coerce(text, segments, last_name, rules))
+    place, names = found
+    place.values.append(coerce(parameter.text, segments, names, rules))
+    place.keys.append(parameter.key)
     return True
 
 
-def find_place(root: Place, segments: list[Segment]) -> tuple[Place, str] | None:
+def find_place(root: Place, segments: list[Segment]) -> tuple[Place, list[str]] | None:
     """Walk to a place and make what is missing on the way, by the table of §3.1.
 
-    Returns the place and the nearest name: its own or, for an element of an array, the one above.
-    None where an array meets a name; nothing has been changed then, because all that is new on the
-    way is made to fit the key, so that only what stood before can turn it down.
+    Returns the place and the names on the way to it, without the indexes of arrays. None where an
+    array meets a name; nothing has been changed then, because all that is new on the way is made
+    to fit the key, so that only what stood before can turn it down.
     """
     place = root
-    last_name = ""
+    names = []
     for depth, segment in enumerate(segments):
         if place.container is None:
             place.container = [] if starts_array(segments, depth) else {}
         if isinstance(place.container, dict):
             place = place.container.setdefault(segment.name, Place())
-            last_name = segment.name
+            names.append(segment.name)
         elif segment.is_position:
             slots = place.container
             index = len(slots) if segment.is_append else int(segment.name)
@@ -252,7 +263,7 @@ def find_place(root: Place, segments: list[Segment]) -> tuple[Place, str] | None
             place = slots[index]
         else:
             return None
-    return place, last_name
+    return place, names
 
 
 def starts_array(segments: list[Segment], depth: int) -> bool:
@@ -265,12 +276,12 @@ def starts_array(segments: list[Segment], depth: int) -> bool:
 # --- §3.2: numbers and booleans -------------------------------------------------------------------
 
 
-def coerce(text: str, segments: list[Segment], last_name: str, rules: Rules) -> Value:
-    """The value that `text` becomes in its place."""
-    joined = ".".join(segment.name for segment in segments if not segment.is_position)
+def coerce(text: str, segments: list[Segment], names: list[str], rules: Rules) -> Value:
+    """The value that `text` becomes in its place; the last of `names` is the nearest one."""
+    joined = ".".join(names)
     if joined in rules.strings:
         return text
-    coercible = len(segments) > 1 and not is_never_number(last_name)
+    coercible = len(segments) > 1 and not is_never_number(names[-1])
     if joined in rules.force_numbers or (rules.numbers and coercible):
         number = to_number(text)
         if number is not None:
@@ -280,28 +291,12 @@ def coerce(text: str, segments: list[Segment], last_name: str, rules: Rules) -> 
     return text
 
 
-def is_never_number(name: str) -> bool:
-    return name.lower() in NEVER_NUMBERS.split() or name.endswith(NEVER_NUMBERS_ENDINGS)
-
-
-def to_number(text: str) -> int | float | None:
-    """The number that `text` is, if a double carries it without loss."""
-    digits = sum(char in "0123456789" for char in text)
-    if re.fullmatch(r"-?(0|[1-9][0-9]*)", text):
-        if text == "-0" or digits > len(str(MAX_INTEGER)) or abs(int(text)) > MAX_INTEGER:
-            return None
-        return int(text)
-    if re.fullmatch(r"-?(0|[1-9][0-9]*)\.[0-9]+", text) and digits <= MAX_DECIMAL_DIGITS:
-        return float(text)
-    return None
-
-
 # --- §3.1, §3.3, §4: from the places to the event -------------------------------------------------
 
 
 def finish(type_: str, reading: Reading) -> Expected:
     """Check what is required (§3.3) and put the event together (§4)."""
-    warnings = reading.warnings + count_lost(reading.root)
+    warnings = reading.warnings + find_lost(reading.root)
     fixed = reading.fixed
     given: dict[str, str] = {}
     for name in TIMES:
@@ -309,7 +304,7 @@ def finish(type_: str, reading: Reading) -> Expected:
             if is_date_time(fixed[name]):
                 given[name] = fixed[name]
             else:
-                warnings += 1
+                warnings.append(name)
     if message_id := trim(fixed.get("messageId", "")):
         given["messageId"] = message_id
     if "channel" in fixed:
@@ -347,52 +342,9 @@ def to_json(place: Place) -> Any:
     return place.values[0] if place.values else None
 
 
-def count_lost(place: Place) -> int:
+def find_lost(place: Place) -> list[str]:
     """§3.1: every value given to a place where an object or array stands is one warning."""
     if place.container is None:
-        return 0
+        return []
     inner = place.container.values() if isinstance(place.container, dict) else place.container
-    return len(place.values) + sum(count_lost(member) for member in inner)
-
-
-def trim(text: str) -> str:
-    """§3.3: without white space and invisible characters at both ends."""
-    while text and is_invisible(text[0]):
-        text = text[1:]
-    while text and is_invisible(text[-1]):
-        text = text[:-1]
-    return text
-
-
-def is_invisible(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp")
-
-
-def without_quotes(text: str) -> str:
-    """§3.3: without one pair of surrounding double quotes."""
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return text[1:-1]
-    return text
-
-
-def is_date_time(text: str) -> bool:
-    """§4: an RFC 3339 date-time (its section 5.6)."""
-    match = re.fullmatch(
-        r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-        r"[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
-        r"(?:[Zz]|[+-]([0-9]{2}):([0-9]{2}))",
-        text,
-    )
-    if match is None:
-        return False
-    year, month, day, hour, minute, second, *offset = (int(part or "0") for part in match.groups())
-    is_date = 1 <= month <= 12 and 1 <= day <= days_of(year, month)
-    is_time = hour <= 23 and minute <= 59 and second <= 60
-    return is_date and is_time and offset[0] <= 23 and offset[1] <= 59
-
-
-def days_of(year: int, month: int) -> int:
-    if month == 2:
-        is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-        return 29 if is_leap else 28
-    return 30 if month in (4, 6, 9, 11) else 31
+    return place.keys + [key for member in inner for key in find_lost(member)]

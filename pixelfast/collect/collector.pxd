@@ -25,6 +25,7 @@ cdef class Collector:
         self, Request request, bytes method, int connection, object waiter, Reply* reply
     )
     cdef bytes refuse(self, Source source, object error, int connection, bytes origin, Reply* reply)
+    cdef bytes give_up(self, Request request, bytes method, object error, Reply* reply)
     cdef bytes _collect(
         self,
         Request request,

@@ -15,7 +15,7 @@ class Collector:
         answers: the bytes of answers.
         clock: wall time for events, monotonic time for rate limits.
         trusted_proxies: networks whose X-Forwarded-For and X-Real-IP are believed.
-        always_200: answer 200 to every pixel, refused or not.
+        always_200: answer 200 to every GET and POST of a pixel, refused or not.
     """
 
     sources: Sources

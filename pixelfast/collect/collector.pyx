@@ -18,6 +18,9 @@ from pixelfast.spool import REFUSALS
 __all__ = ["Collector"]
 
 cdef int KEEP = _answers.KEEP
+cdef int CLOSE = _answers.CLOSE
+# What may befall a pixel before it is read to its end. The others are no GET or POST of a pixel.
+cdef frozenset _OF_A_PIXEL = frozenset((413, 414, 431, 500))
 cdef dict _REFUSALS = {code: RequestError(503, reason) for code, reason in REFUSALS.items()}
 
 
@@ -70,6 +73,7 @@ cdef class Collector:
             reply.status = 404
             return self.answers.not_found(connection, is_head=is_head)
         reply.status = 405
+        self.sources.nobody.count_refused("method")
         return self.answers.pixel(405, connection, reason="method", origin=request.origin)
 
     cdef bytes _collect(
@@ -101,7 +105,8 @@ cdef class Collector:
             if key is None:
                 raise RequestError(401, "unknown-write-key", "no source has this write key")
             source = key.source
-            key.check(now_ms, self.clock.monotonic_s())
+            key.check(now_ms)
+            source.check_rate(self.clock.monotonic_s())
             event = self._decoder.decode(source.rules, is_track)
             if request.is_proxied:
                 address = self.proxies.client_address(
@@ -122,6 +127,7 @@ cdef class Collector:
         if ticket < 0:
             return self.refuse(source, _REFUSALS[-ticket], connection, request.origin, reply)
         source.accepted += 1
+        source.take()
         if event.warnings:
             source.count_warnings(event.warnings)
         reply.status = 200
@@ -142,6 +148,26 @@ cdef class Collector:
             reason=error.reason,
             retry_after_s=getattr(error, "retry_after_s", 0),
             origin=origin,
+        )
+
+    cdef bytes give_up(self, Request request, bytes method, object error, Reply* reply):
+        # The answer to a request that can't be read to its end: the last of its connection.
+        cdef Py_ssize_t query = 0, query_end = 0
+        cdef Route route = Route.NOT_FOUND
+        if request.target is not None:
+            route = split_target(request.target, &query, &query_end)
+        reply.status = error.status
+        reply.ticket = 0
+        if self.always_200 and error.status in _OF_A_PIXEL and method in (b"GET", b"POST"):
+            if route == Route.TRACK or route == Route.PAGE:
+                reply.status = 200
+        self.sources.nobody.count_refused(error.reason)
+        return self.answers.pixel(
+            reply.status,
+            CLOSE,
+            reason=error.reason,
+            origin=request.origin,
+            is_head=method == b"HEAD",
         )
 
     cdef dict _fill(self, Request request, Source source, str address):

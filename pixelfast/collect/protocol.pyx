@@ -18,12 +18,13 @@ The rules it keeps, each with its test:
 from libc.stdint cimport int64_t
 
 from pixelfast.collect.collector cimport Collector, Reply
-from pixelfast.collect.request cimport Request
+from pixelfast.collect.request cimport Request, is_method
 
 import structlog
 from httptools import (
     HttpParserCallbackError,
     HttpParserError,
+    HttpParserInvalidMethodError,
     HttpParserUpgrade,
     HttpRequestParser,
 )
@@ -198,6 +199,7 @@ cdef class Connection:
 
     cdef int _feed_chunk(self, bytes chunk) except -1:
         cdef int64_t before = self._all.requests
+        cdef bint was_started = self._is_started
         try:
             self._feed(chunk)
         except HttpParserCallbackError as error:
@@ -210,9 +212,13 @@ cdef class Connection:
             # Answered as the plain request that it also is; what follows may be another protocol.
             self._is_last = True
             return 0
-        except HttpParserError:
-            # After `Connection: close` the request before it was fine, and this is not one.
-            return 0 if self._is_last else self._give_up(RequestError(400, "malformed-request"))
+        except HttpParserError as error:
+            if self._is_last:
+                return 0  # after `Connection: close`: the request before it was fine
+            if isinstance(error, HttpParserInvalidMethodError) and self._all.requests == before:
+                if is_method(chunk, was_started):
+                    return self._give_up(RequestError(405, "method"))
+            return self._give_up(RequestError(400, "malformed-request"))
         if self._all.requests == before:
             self._head_bytes += len(chunk)
             if self._request.is_in_head:
@@ -234,6 +240,8 @@ cdef class Connection:
 
     def on_headers_complete(self):
         self._request.is_in_head = False
+        if not self._request.has_host and self._parser.get_http_version() == "1.1":
+            raise RequestError(400, "malformed-request", "no Host header")
         if self._request.expects_continue and self._parser.get_http_version() == "1.1":
             self._owes_continue = True
             self._say_continue()
@@ -269,16 +277,11 @@ cdef class Connection:
 
     cdef int _give_up(self, object error) except -1:
         # This request can't be read to its end, so none after it can be found.
+        cdef Reply reply
+        cdef bytes method = b"" if self._request.target is None else self._parser.get_method()
         self._is_last = True
-        self._collector.sources.nobody.count_refused(error.reason)
-        answer = self._collector.answers.pixel(
-            error.status,
-            CLOSE,
-            reason=error.reason,
-            origin=self._request.origin,
-            is_head=self._request.target is not None and self._parser.get_method() == b"HEAD",
-        )
-        return self._push(answer, 0, error.status)
+        answer = self._collector.give_up(self._request, method, error, &reply)
+        return self._push(answer, 0, reply.status)
 
     # --- answering ---------------------------------------------------------------------------
 

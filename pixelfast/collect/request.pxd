@@ -8,6 +8,7 @@ cdef class Request:
     cdef bint is_in_head
     cdef bint says_keep_alive
     cdef bint expects_continue
+    cdef bint has_host
     cdef Py_ssize_t header_bytes, body_bytes
     cdef int header_count
 
@@ -15,3 +16,5 @@ cdef class Request:
     cdef int add_target(self, bytes piece) except -1
     cdef int add_header(self, bytes name, bytes value) except -1
     cdef int add_body(self, bytes piece) except -1
+
+cdef bint is_method(bytes chunk, bint is_started)

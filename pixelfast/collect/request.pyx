@@ -4,6 +4,8 @@ httptools hands over pieces and has no limits of its own (it took a target of 20
 everything is counted here.
 """
 
+import re
+
 from pixelfast.errors import RequestError
 
 __all__ = ["Request"]
@@ -13,6 +15,10 @@ cdef enum:
     MAX_HEADER_BYTES = 32768
     MAX_HEADERS = 100
     MAX_BODY_BYTES = 65536
+
+# RFC 9110 sections 5.6.2 and 9.1: a method is a token, and a space follows it.
+cdef object _METHOD = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |\Z)")
+cdef object _REST_OF_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*(?: |\Z)")
 
 
 cdef class Request:
@@ -26,7 +32,7 @@ cdef class Request:
         self.user_agent = self.origin = self.referer = self.languages = None
         self.forwarded_for = self.real_ip = None
         self.is_in_head = True
-        self.says_keep_alive = self.expects_continue = False
+        self.says_keep_alive = self.expects_continue = self.has_host = False
         self.header_bytes = self.body_bytes = 0
         self.header_count = 0
         return 0
@@ -75,6 +81,11 @@ cdef class Request:
         elif length == 7:
             if self.referer is None and name.lower() == b"referer":
                 self.referer = value
+        elif length == 4:
+            if name.lower() == b"host":
+                if self.has_host:
+                    raise RequestError(400, "malformed-request", "more than one Host header")
+                self.has_host = True
         return 0
 
     cdef int add_body(self, bytes piece) except -1:
@@ -82,3 +93,9 @@ cdef class Request:
         if self.body_bytes > MAX_BODY_BYTES:
             raise RequestError(413, "body-too-large", f"body is over {MAX_BODY_BYTES:,} bytes")
         return 0
+
+
+cdef bint is_method(bytes chunk, bint is_started):
+    # Whether what the parser takes for no method may be one that it does not know. Of a request
+    # that has started before, only letters of methods that it knows have been taken.
+    return (_REST_OF_METHOD if is_started else _METHOD).match(chunk) is not None

@@ -19,7 +19,8 @@ cdef class Source:
     cdef readonly dict refused          # reason: count
     cdef readonly dict warned           # reason: count
 
-    cdef double wait_s(self, double now_s) noexcept
+    cdef int check_rate(self, double now_s) except -1
+    cdef void take(self) noexcept
     cdef count_refused(self, str reason)
     cdef count_warnings(self, list warnings)
 
@@ -27,7 +28,7 @@ cdef class WriteKey:
     cdef Source source
     cdef int64_t expires_ms             # 0: never
 
-    cdef int check(self, int64_t now_ms, double now_s) except -1
+    cdef int check(self, int64_t now_ms) except -1
 
 cdef class Sources:
     cdef dict _keys                     # text: WriteKey

@@ -27,10 +27,9 @@ class Sources:
     nobody: Source
 
     def __init__(self, settings: Iterable[config.Source], workers: int = 1) -> None: ...
-    def check(self, text: str, now_ms: int, now_s: float = 0.0) -> Source:
-        """The source whose pixels are taken with a write key now.
+    def check(self, text: str, now_ms: int) -> Source:
+        """The source whose pixels are taken with a write key now, whatever its rate.
 
         Raises:
-            RequestError: 401, the key is unknown or has expired; 404, the source is disabled; 429,
-                it is over its rate limit.
+            RequestError: 401, the key is unknown or has expired; 404, the source is disabled.
         """

@@ -2,8 +2,9 @@
 
 `schema` has a struct for each section and `destinations` one for each kind of destination, with the
 unit, default and meaning of every field; `fields` is what both share; `reader` turns a file into a
-`Config` or into the list of all its mistakes; `report` prints the effective settings with secrets
-masked; `units` reads sizes and addresses.
+`Config` or into the list of all its mistakes, those between settings from `clashes`; `report` prints
+the effective settings with secrets masked; `units`, `texts` and `words` know sizes and addresses,
+kinds of text, and how a mistake is said.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pixelfast.config.destinations import (
 from pixelfast.config.reader import read_config
 from pixelfast.config.report import describe, mask
 from pixelfast.config.schema import Config, Log, Server, Source, Spool, WriteKey
+from pixelfast.config.texts import is_base_url
 from pixelfast.config.units import Address, format_bytes, parse_address, parse_bytes
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "WriteKey",
     "describe",
     "format_bytes",
+    "is_base_url",
     "mask",
     "parse_address",
     "parse_bytes",

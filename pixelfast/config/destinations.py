@@ -22,7 +22,7 @@ __all__ = [
 
 MaxEvents = Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")]
 MaxBytes = Annotated[
-    int, Meta(ge=2**16, description="bytes of a batch before gzip", extra={"unit": "B"})
+    int, Meta(ge=2**16, le=2**31, description="bytes of a batch before gzip", extra={"unit": "B"})
 ]
 SIGNING_ALLOWED = "one or two of: whsec_ and base64 of 24 to 64 bytes"
 
@@ -100,9 +100,16 @@ class Batching(_Delivery, frozen=True, kw_only=True):
 class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", tag="file"):
     """Newline-delimited JSON in files that are rotated by size and age."""
 
-    path: Annotated[str, Meta(description='a folder; "": <data_dir>/events/<name>')] = ""
+    path: Annotated[
+        str, Meta(description='a folder; "": <data_dir>/events/<name>', extra={"kind": "path"})
+    ] = ""
     rotate_bytes: Annotated[
-        int, Meta(ge=1024, description="a file is closed at this size", extra={"unit": "B"})
+        int,
+        Meta(
+            ge=1024,
+            description="a file is closed after the batch that reaches this size",
+            extra={"unit": "B"},
+        ),
     ] = 64 * 2**20
     rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
 
@@ -116,11 +123,22 @@ class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag
     ] = "json_array"
     headers: Annotated[
         dict[HeaderName, HeaderText],
-        Meta(description="added to every request", extra={"secret": True}),
+        Meta(
+            description="added to every request; not those that HTTP itself needs: Host, "
+            "Connection, Content-Length, Content-Encoding, Transfer-Encoding, TE, Trailer, "
+            "Upgrade, Expect, Keep-Alive, Proxy-Connection",
+            extra={"secret": True},
+        ),
     ] = {}
-    username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
-    password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
-    bearer_token: Annotated[Secret | None, Meta(description="HTTP bearer authentication")] = None
+    username: Annotated[
+        str, Meta(description="HTTP basic authentication", extra={"kind": "username"})
+    ] = ""
+    password: Annotated[Secret | None, Meta(description="with username; absent: an empty one")] = (
+        None
+    )
+    bearer_token: Annotated[
+        Secret | None, Meta(description="HTTP bearer authentication", extra={"kind": "token"})
+    ] = None
     signing_secrets: Annotated[
         tuple[str, ...],
         Meta(
@@ -139,7 +157,10 @@ class RudderstackDestination(
     """A RudderStack data plane: POST {url}/v1/batch."""
 
     url: Annotated[str, Meta(description="of the data plane", extra={"kind": "base url"})]
-    write_key: Annotated[Secret, Meta(description="write key of the RudderStack source")]
+    write_key: Annotated[
+        Secret,
+        Meta(description="write key of the RudderStack source", extra={"kind": "username"}),
+    ]
     max_events: MaxEvents = 1000
     max_bytes: MaxBytes = 1_900_000
 
@@ -154,7 +175,9 @@ class SegmentDestination(Batching, frozen=True, kw_only=True, tag_field="type", 
             extra={"kind": "base url"},
         ),
     ] = "https://api.segment.io"
-    write_key: Annotated[Secret, Meta(description="write key of the Segment source")]
+    write_key: Annotated[
+        Secret, Meta(description="write key of the Segment source", extra={"kind": "username"})
+    ]
     max_events: MaxEvents = 500
     max_bytes: MaxBytes = 475_000
 
@@ -195,9 +218,15 @@ class ElasticsearchDestination(
 
     url: Annotated[str, Meta(description="of the cluster", extra={"kind": "base url"})]
     index: Annotated[IndexName, Meta(description="where documents go; one an event")]
-    api_key: Annotated[Secret | None, Meta(description="encoded, as Kibana shows it")] = None
-    username: Annotated[str, Meta(description="HTTP basic authentication")] = ""
-    password: Annotated[Secret | None, Meta(description="HTTP basic authentication")] = None
+    api_key: Annotated[
+        Secret | None, Meta(description="encoded, as Kibana shows it", extra={"kind": "token"})
+    ] = None
+    username: Annotated[
+        str, Meta(description="HTTP basic authentication", extra={"kind": "username"})
+    ] = ""
+    password: Annotated[Secret | None, Meta(description="with username; absent: an empty one")] = (
+        None
+    )
     max_events: MaxEvents = 1000
     max_bytes: MaxBytes = 4 * 2**20
 

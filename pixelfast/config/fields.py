@@ -15,9 +15,15 @@ Name = Annotated[
         extra={"allowed": "1 to 63 letters, digits, - or _, the first a letter or digit"},
     ),
 ]
-HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")]  # RFC 9110, 5.6.2
-HeaderText = Annotated[str, Meta(pattern=r"^[\t -~\x80-\xff]*\Z")]
-Secret = Annotated[str, Meta(min_length=1, extra={"secret": True})]
+HeaderName = Annotated[
+    str,
+    Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", extra={"allowed": "RFC 9110, 5.6.2: a token"}),
+]
+HeaderText = Annotated[
+    str,
+    Meta(pattern=r"^[\t -~\x80-\xff]*\Z", extra={"allowed": "a text without control characters"}),
+]
+Secret = Annotated[str, Meta(min_length=1, extra={"secret": True, "kind": "secret"})]
 # Of ClickHouse, the kind that needs no quotes.
 Identifier = Annotated[
     str,

@@ -20,6 +20,7 @@ from pixelfast.config.schema import (
     unwrap,
 )
 from pixelfast.config.units import format_bytes
+from pixelfast.config.words import without_secrets
 
 __all__ = ["describe", "mask", "reference"]
 
@@ -30,7 +31,7 @@ def mask(secret: str) -> str:
     >>> mask("wk_live_1234567890"), mask("short")
     ('wk_live_…', '…')
     """
-    return f"{secret[: min(8, len(secret) // 2)]}…" if len(secret) >= 12 else "…"
+    return f"{secret[:8]}…" if len(secret) >= 16 else "…"
 
 
 def describe(config: Config) -> str:
@@ -80,7 +81,11 @@ def _value(value: object, extra: dict[str, Any]) -> str:
     if extra.get("unit") == "B" and isinstance(value, int):
         return f'"{format_bytes(value)}"'
     if isinstance(value, str):
-        return json.dumps(mask(value) if extra.get("secret") else value, ensure_ascii=False)
+        if extra.get("secret"):
+            value = mask(value)
+        elif "url" in extra.get("kind", ""):
+            value = without_secrets(value)
+        return json.dumps(value, ensure_ascii=False)
     return repr(value)
 
 

@@ -44,11 +44,12 @@ class Server(Struct, frozen=True, kw_only=True):
             extra={"kind": "network"},
         ),
     ] = ("127.0.0.1/32", "::1/128")
-    always_200: Annotated[bool, Meta(description="answer 200 to every pixel, refused or not")] = (
-        False
-    )
+    always_200: Annotated[
+        bool, Meta(description="answer 200 to every GET and POST of a pixel, refused or not")
+    ] = False
     max_connections: Annotated[
-        int, Meta(ge=1, description="open connections of one collector; over it 503")
+        int,
+        Meta(ge=1, le=2**20, description="open connections of one collector; over it 503"),
     ] = 20_000
     header_timeout_s: Annotated[
         float, Meta(gt=0, description="a request must be complete this long after its first byte")
@@ -130,13 +131,22 @@ class Source(Struct, frozen=True, kw_only=True):
     ]
     enabled: Annotated[bool, Meta(description="false: its pixels are refused with 404")] = True
     destinations: Annotated[
-        tuple[str, ...] | None, Meta(description="names of destinations; absent: all of them")
+        Annotated[tuple[str, ...], Meta(min_length=1)] | None,
+        Meta(description="names of destinations; absent: all of them"),
     ] = None
     numbers: Annotated[bool, Meta(description="turn numeric texts into numbers")] = True
     booleans: Annotated[bool, Meta(description="turn true and false into booleans")] = False
-    strings: Annotated[tuple[str, ...], Meta(description="places that always stay texts")] = ()
+    strings: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="places that always stay texts, without the indexes of arrays: "
+            "`properties.products.price`",
+            extra={"kind": "place"},
+        ),
+    ] = ()
     force_numbers: Annotated[
-        tuple[str, ...], Meta(description="places that become numbers whatever their name")
+        tuple[str, ...],
+        Meta(description="places that become numbers whatever their name", extra={"kind": "place"}),
     ] = ()
     ignore: Annotated[
         tuple[str, ...], Meta(description="cache busters: top-level names left out silently")
@@ -164,14 +174,16 @@ class Log(Struct, frozen=True, kw_only=True):
 class Config(Struct, frozen=True, kw_only=True):
     """All settings. An empty `sources` stands for the demo source of a first try."""
 
-    data_dir: Annotated[str, Meta(min_length=1, description="everything pixelfast keeps")] = (
-        "./pixelfast-data"
-    )
+    data_dir: Annotated[
+        str, Meta(min_length=1, description="everything pixelfast keeps", extra={"kind": "path"})
+    ] = "./pixelfast-data"
     server: Server = Server()
     spool: Spool = Spool()
     log: Log = Log()
     sources: tuple[Source, ...] = ()
-    destinations: tuple[Destination, ...] = (FileDestination(name="archive"),)
+    destinations: Annotated[tuple[Destination, ...], Meta(min_length=1)] = (
+        FileDestination(name="archive"),
+    )
 
 
 def unwrap(kind: inspect.Type) -> tuple[Any, dict[str, Any]]:
@@ -179,7 +191,7 @@ def unwrap(kind: inspect.Type) -> tuple[Any, dict[str, Any]]:
     extra: dict[str, Any] = {}
     while isinstance(kind, inspect.Metadata | inspect.UnionType):
         if isinstance(kind, inspect.Metadata):
-            extra |= kind.extra or {}
+            extra = (kind.extra or {}) | extra  # the outer one is the field's own
             kind = kind.type
         else:
             kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))

@@ -35,11 +35,12 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None or match[2] not in _UNITS:
         raise ValueError(text)
-    return (
-        int(float(match[1]) * _UNITS[match[2]])
-        if "." in match[1]
-        else int(match[1]) * _UNITS[match[2]]
-    )
+    if "." not in match[1]:
+        return int(match[1]) * _UNITS[match[2]]
+    size = float(match[1]) * _UNITS[match[2]]
+    if size == float("inf"):
+        raise ValueError(text)
+    return int(size)
 
 
 def format_bytes(size: int) -> str:

@@ -29,21 +29,29 @@ cdef class Decoder:
     cdef char _scratch[32768]
     cdef Rules _rules
     cdef Event _event
-    cdef dict _repeats
+    cdef dict _owners           # (container's id, name): [KeyPath] of the plain values; None: not kept
+    cdef bint _has_losers       # a plain value gave way, and who owned it was not kept
     cdef int _slots_left
 
     cpdef int split(self, bytes query) except -1
     cdef int split_slice(self, bytes whole, Py_ssize_t first, Py_ssize_t after) except -1
     cpdef str write_key(self)
     cpdef Event decode(self, Rules rules, bint is_track)
+    cdef Event _build(self, bint is_track, dict owners)
     cdef str _text(self, int i)
-    cdef object _coerced(self, int i, KeyPath path, bint is_textual)
+    cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_textual)
     cdef int _place(self, int i, KeyPath path, dict root, int start) except -1
-    cdef int _put_in_object(self, int i, KeyPath path, dict container, str name, bint is_textual) except -1
-    cdef int _put_in_array(self, int i, KeyPath path, list container, int index, bint is_textual) except -1
+    cdef int _put_in_object(
+        self, int i, KeyPath path, dict container, str name, unsigned int in_arrays, bint is_textual
+    ) except -1
+    cdef int _put_in_array(
+        self, int i, KeyPath path, list container, int index, unsigned int in_arrays, bint is_textual
+    ) except -1
     cdef object _descend(self, KeyPath path, object container, object name, object child, bint wants_array)
+    cdef int _own(self, KeyPath path, object container, object name) except -1
     cdef int _keep_first(self, KeyPath path, object container, object name, object there) except -1
     cdef int _grow(self, list container, int size) except -1
     cdef int _warn(self, str reason, KeyPath path) except -1
 
+cdef str place_of(KeyPath path, unsigned int in_arrays)
 cdef dict event_dict(Event event)

@@ -7,7 +7,8 @@ class Rules:
     Args:
         numbers: turn texts that a double carries without loss into numbers.
         booleans: turn `true` and `false` into booleans, where a number could stand.
-        strings: places that always stay texts, as `KeyPath.dotted` names them.
+        strings: places that always stay texts: their names joined with dots, without the indexes of
+            arrays. Where an index is a plain name, as it is in an object, it is part of that.
         force_numbers: places that may become numbers whatever their name.
         ignore: names at the top level that are left out silently.
     """

@@ -147,20 +147,30 @@ cdef class Decoder:
         return None if self._write_key < 0 else self._text(self._write_key)
 
     cpdef Event decode(self, Rules rules, bint is_track):
+        cdef Event event
+        if self._too_deep:
+            raise RequestError(400, "too-deep", "a parameter has more than 32 segments")
+        self._rules = rules
+        event = self._build(is_track, None)
+        if self._has_losers:
+            # Rare, so only now: once more, remembering who owns what, to name those that give way.
+            event = self._build(is_track, {})
+        _check_identity(event, is_track)
+        return event
+
+    cdef Event _build(self, bint is_track, dict owners):
         cdef:
             Event event = Event.__new__(Event)
             list fields = [None] * RootField.FIELD_COUNT
             KeyPath path
             int i
-        if self._too_deep:
-            raise RequestError(400, "too-deep", "a parameter has more than 32 segments")
         event.type = "track" if is_track else "page"
         event.fields = fields
         event.rest = {}
         event.warnings = []
         self._event = event
-        self._rules = rules
-        self._repeats = None
+        self._owners = owners
+        self._has_losers = False
         self._slots_left = MAX_ARRAY_SLOTS
         for i in range(self._count):
             path = <KeyPath>self._paths[i]
@@ -179,23 +189,23 @@ cdef class Decoder:
                 if "traits" not in event.rest:
                     event.rest["traits"] = {}
                 self._place(i, path, <dict>event.rest["traits"], 1)
-            elif path.depth > 1 or path.names[0] not in rules.ignore:
+            elif path.depth > 1 or path.names[0] not in self._rules.ignore:
                 self._place(i, path, event.rest, 0)
         self._event = None
-        _check_identity(event, is_track)
         return event
 
     cdef str _text(self, int i):
         return decode_text(self._values[i], self._lengths[i], self._scratch)
 
-    cdef object _coerced(self, int i, KeyPath path, bint is_textual):
+    cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_textual):
         cdef Rules rules = self._rules
         cdef str text = self._text(i)
         cdef bint numbers = rules.numbers and not is_textual
         if rules.has_overrides:
-            if path.dotted in rules.strings:
+            place = path.dotted if in_arrays == 0 else place_of(path, in_arrays)
+            if place in rules.strings:
                 return text
-            if path.dotted in rules.force_numbers:
+            if place in rules.force_numbers:
                 numbers = True
         if numbers:
             number = number_of(text)
@@ -214,6 +224,7 @@ cdef class Decoder:
             object container = root
             object child
             PyObject* found
+            unsigned int in_arrays = 0  # a bit for each segment that is an index of an array
             int segment, index
             int last = path.depth - 1
             bint is_textual = last == 0  # a value at the root is always a text
@@ -226,7 +237,9 @@ cdef class Decoder:
                     # An index is a name like any other in an object, and no textual one.
                     is_textual = path.is_textual[segment] and index == NAME_SEGMENT
                 if segment == last:
-                    return self._put_in_object(i, path, <dict>container, name, is_textual)
+                    return self._put_in_object(
+                        i, path, <dict>container, name, in_arrays, is_textual
+                    )
                 found = PyDict_GetItem(<dict>container, name)
                 child = None if found == NULL else <object>found
                 container = self._descend(
@@ -235,8 +248,11 @@ cdef class Decoder:
             else:
                 if index == NAME_SEGMENT:
                     return self._warn("not-an-index", path)
+                in_arrays |= <unsigned int>1 << segment
                 if segment == last:
-                    return self._put_in_array(i, path, <list>container, index, is_textual)
+                    return self._put_in_array(
+                        i, path, <list>container, index, in_arrays, is_textual
+                    )
                 if index == APPEND_SEGMENT:
                     index = len(<list>container)
                 self._grow(<list>container, index + 1)
@@ -253,47 +269,46 @@ cdef class Decoder:
         self, KeyPath path, object container, object name, object child, bint wants_array
     ):
         # The container at `name`; a plain value there gives way to it.
-        cdef int times
         if type(child) is dict or type(child) is list:
             return child
         if child is not None:
-            times = 1
-            if self._repeats is not None:
-                times += self._repeats.get((id(container), name), 0)
-            for _ in range(times):
-                self._warn("object-or-array-wins", path)
+            if self._owners is None:
+                self._has_losers = True
+            else:
+                for owner in self._owners[(id(container), name)]:
+                    self._warn("object-or-array-wins", <KeyPath>owner)
         child = [] if wants_array else {}
         container[name] = child
         return child
 
     cdef int _put_in_object(
-        self, int i, KeyPath path, dict container, str name, bint is_textual
+        self, int i, KeyPath path, dict container, str name, unsigned int in_arrays, bint is_textual
     ) except -1:
         cdef PyObject* found = PyDict_GetItem(container, name)
         if found == NULL:
-            container[name] = self._coerced(i, path, is_textual)
-            return 0
+            container[name] = self._coerced(i, path, in_arrays, is_textual)
+            return 0 if self._owners is None else self._own(path, container, name)
         return self._keep_first(path, container, name, <object>found)
 
     cdef int _put_in_array(
-        self, int i, KeyPath path, list container, int index, bint is_textual
+        self, int i, KeyPath path, list container, int index, unsigned int in_arrays, bint is_textual
     ) except -1:
         if index == APPEND_SEGMENT:
             index = len(container)
         self._grow(container, index + 1)
         if container[index] is None:
-            container[index] = self._coerced(i, path, is_textual)
-            return 0
+            container[index] = self._coerced(i, path, in_arrays, is_textual)
+            return 0 if self._owners is None else self._own(path, container, index)
         return self._keep_first(path, container, index, container[index])
 
     cdef int _keep_first(self, KeyPath path, object container, object name, object there) except -1:
         if type(there) is dict or type(there) is list:
             return self._warn("object-or-array-wins", path)
-        # Silent, but counted: should a container take the place, each of these was left out too.
-        if self._repeats is None:
-            self._repeats = {}
-        key = (id(container), name)
-        self._repeats[key] = self._repeats.get(key, 0) + 1
+        # Silent; but should a container take the place, each of these was left out too.
+        return 0 if self._owners is None else self._own(path, container, name)
+
+    cdef int _own(self, KeyPath path, object container, object name) except -1:
+        self._owners.setdefault((id(container), name), []).append(path)
         return 0
 
     cdef int _grow(self, list container, int size) except -1:
@@ -309,6 +324,13 @@ cdef class Decoder:
     cdef int _warn(self, str reason, KeyPath path) except -1:
         self._event.warnings.append((reason, path.raw))
         return 0
+
+
+cdef str place_of(KeyPath path, unsigned int in_arrays):
+    # What settings call a place inside an array.
+    return ".".join(
+        [path.names[i] for i in range(path.depth) if not in_arrays & (<unsigned int>1 << i)]
+    )
 
 
 cdef int _check_identity(Event event, bint is_track) except -1:

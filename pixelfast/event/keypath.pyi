@@ -8,7 +8,8 @@ class KeyPath:
     Attributes:
         names: the segments as texts, 1 to 32 of them; empty where there are more.
         indexes: beside them, the index where the segment is one (-1: append), else None.
-        dotted: the names without the indexes, joined with dots: what settings call the place.
+        dotted: the names joined with dots: what settings call the place, unless a segment of it
+            turns out to be an index of an array.
         depth: how many segments.
         warning: why the parameter is left out, or None.
 
@@ -16,7 +17,7 @@ class KeyPath:
     >>> path.names, path.indexes
     (('properties', 'products', '0', 'price'), (None, None, 0, None))
     >>> path.dotted
-    'properties.products.price'
+    'properties.products.0.price'
     >>> KeyPath(b"properties.a%5C.b").names, KeyPath(b"properties..a").warning
     (('properties', 'a.b'), 'empty-segment')
     """

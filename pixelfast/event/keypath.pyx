@@ -119,9 +119,7 @@ cdef class KeyPath:
             self.index[place] = NAME_SEGMENT if is_plain else _index(name)
             self.is_textual[place] = _is_textual(name)
         self.names = tuple([name for name, _ in segments])
-        self.dotted = ".".join(
-            [self.names[i] for i in range(self.depth) if self.index[i] == NAME_SEGMENT]
-        )
+        self.dotted = ".".join(self.names)
         if "" in self.names:
             self._warn("empty-segment")
         else:

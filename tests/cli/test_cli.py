@@ -24,7 +24,7 @@ def run(*arguments: str, text: str | None = None) -> Result:
 def commands() -> list[str]:
     found = []
     for name, command in cli.commands.items():
-        found += [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
+        found += [name, *(f"{name} {sub}" for sub in getattr(command, "commands", {}))]
     return found
 
 
@@ -103,6 +103,14 @@ strings = ["properties.code"]
     assert (401, "expired-write-key") == (expired["status"], expired["error"])
 
 
+def test_decode_knows_no_rate(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text('[[sources]]\nname = "a"\nwrite_keys = ["k"]\nrate_limit = 1\n')
+    targets = ["/pixel/v1/page?writeKey=k&userId=1"] * 5
+    result = run("decode", "-c", str(settings), *targets)
+    assert [200] * 5 == [json.loads(line)["status"] for line in result.output.splitlines()]
+
+
 @pytest.mark.parametrize(
     ("target", "status", "error"),
     [
@@ -173,6 +181,37 @@ write_keys = ["wk_first", "wk_second"]
     assert expected == result.stdout
 
 
+def test_url_takes_no_key_that_is_refused(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text("""
+[[sources]]
+name = "off"
+write_keys = ["wk_off"]
+enabled = false
+[[sources]]
+name = "web"
+write_keys = [{ key = "wk_old", expires = 2020-01-01T00:00:00Z }, "wk_new"]
+""")
+    assert "writeKey=wk_new&" in run("url", "page", "-c", str(settings), "--user-id", "1").stdout
+    settings.write_text(settings.read_text().replace(', "wk_new"', ""))
+    result = run("url", "page", "-c", str(settings), "--user-id", "1")
+    assert (2, True) == (result.exit_code, "no key of the settings is taken now" in result.stderr)
+
+
+def test_url_appends_to_an_array_as_often_as_it_is_told() -> None:
+    base = ["url", "page", "--write-key", "k", "--user-id", "1"]
+    built = run(*base, "-p", "t.-1=x", "-p", "t.-1=y").stdout.strip()
+    assert ["x", "y"] == json.loads(run("decode", built).output)["event"]["properties"]["t"]
+
+
+def test_bytes_that_are_no_utf_8_are_taken_as_they_are() -> None:
+    """Python hands them over as lone surrogates."""
+    built = run("url", "page", "--write-key", "k", "--user-id", "a\udcff", "-p", "b=\udcfe").stdout
+    assert "userId=a%FF&properties.b=%FE" in built
+    shown = json.loads(run("decode", "/pixel/v1/page?writeKey=k&userId=\udcff").output)
+    assert (400, "malformed-request") == (shown["status"], shown["error"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -182,9 +221,28 @@ write_keys = ["wk_first", "wk_second"]
             '-p = "novalue": expected NAME=VALUE',
         ),
         (["url", "page", "--data-dir", "/nowhere"], "--write-key: is missing"),
+        (["url", "page", "--write-key", "k", "--user-id", " "], "refused with 400, no-identity"),
+        (
+            ["url", "page", "--write-key", "k", "--user-id", "1", "--set", "userId=2"],
+            "userId: is there twice: the second would be lost",
+        ),
+        (
+            ["url", "page", "--write-key", "k", "-p", "a=1", "--set", "properties.a=2"],
+            "properties.a: is there twice",
+        ),
+        (["url", "page", "--write-key", "k", "--set", "writeKey=x"], "writeKey: is there twice"),
+        (["url", "page", "--write-key", "k", "--set", "type=x"], "type: would be left out"),
+        (["url", "page", "--write-key", "k", "-p", "a..b=x"], "properties.a..b: would be left out"),
+        (["url", "page", "--write-key", "k", "-p", "a=" + "x" * 40_000], "refused with 414"),
+        (["url", "page", "--write-key", "k", "-p", "a=" + "é" * 6_000], "refused with 414"),
+        (["url", "page", "--write-key", "k", "--base", "foo bar"], '--base = "foo bar": expected'),
+        (["url", "page", "--write-key", "k", "--base", "http://a b"], "--base = "),
+        (["url", "page", "--write-key", "k", "--base", "px.example"], "--base = "),
+        (["url", "page", "--write-key", "k", "--base", "https://x\udcff"], "--base = "),
+        (["url", "page", "--write-key", "k", "-p", "\udcff"], "-p = "),
     ],
 )
-def test_url_says_what_is_missing(arguments: list[str], message: str) -> None:
+def test_url_says_what_is_missing_or_would_be_lost(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -221,6 +279,10 @@ def test_version_names_what_it_runs_on() -> None:
     output = run("version").output
     for name in ("pixelfast", "Python", "uvloop", "httptools", "orjson", "SQLite"):
         assert re.search(rf"{name} \d", output)
+
+
+def test_version_is_an_option_too() -> None:
+    assert run("version").output.splitlines()[0] == run("--version").output.strip()
 
 
 def test_an_unknown_command_ends_with_2() -> None:

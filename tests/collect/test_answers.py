@@ -192,10 +192,39 @@ def test_always_200_hides_an_event_that_was_not_stored() -> None:
     assert {200: 2} == fake.connections.answered
 
 
+OVERSIZED = {
+    "target-too-long": (TRACK + b"&_=" + b"x" * 32_768, [], b""),
+    "too-many-headers": (TRACK, [b"X-%d: y" % number for number in range(120)], b""),
+    "headers-too-large": (TRACK, [b"X: " + b"y" * 40_000], b""),
+    "body-too-large": (TRACK, [b"Content-Length: 70000"], b"x" * 70_000),
+}
+
+
+@pytest.mark.parametrize("name", OVERSIZED)
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_always_200_hides_that_a_pixel_was_too_large_to_read(name: str, method: bytes) -> None:
+    target, headers, body = OVERSIZED[name]
+    fake = make_collector(always_200=True)
+    answer = ask(fake, http(target, method, headers, body))
+    assert (200, name, GIF, True) == (answer.status, answer.reason, answer.body, answer.closes)
+    assert {name: 1} == fake.collector.sources.nobody.refused
+    assert {200: 1} == fake.connections.answered
+
+
+@pytest.mark.parametrize("name", OVERSIZED)
+def test_always_200_does_not_hide_what_was_no_pixel(name: str) -> None:
+    target, headers, body = OVERSIZED[name]
+    fake = make_collector(always_200=True)
+    for other, method in ((target, b"PUT"), (target.replace(b"track", b"trick"), b"GET")):
+        assert ask(fake, http(other, method, headers, body)).status in {413, 414, 431}
+
+
 def test_always_200_is_for_pixels_only() -> None:
     fake = make_collector(always_200=True)
     assert 404 == ask(fake, http(b"/")).status
     assert 405 == ask(fake, http(TRACK, b"PUT")).status
+    assert 405 == ask(fake, http(TRACK, b"BREW")).status
+    assert 400 == ask(fake, http(TRACK + b" x")).status
     assert 204 == ask(fake, http(TRACK, b"OPTIONS")).status
 
 

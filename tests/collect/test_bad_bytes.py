@@ -26,12 +26,7 @@ MALFORMED = {
     "garbage": bytes(range(256)) * 10,
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x11" * 500,
     "http2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04\x00\x00\x00\x00\x00",
-    "proxy protocol": b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 80\r\n" + http(),
-    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
-    "smtp": b"EHLO there\r\n",
-    "lower-case method": b"get " + TRACK + b" HTTP/1.1" + END,
-    "mixed-case method": b"Get " + TRACK + b" HTTP/1.1" + END,
-    "unknown method": b"BREW " + TRACK + b" HTTP/1.1" + END,
+    "no method": b"(GET) " + TRACK + b" HTTP/1.1" + END,
     "white space first": b" GET " + TRACK + b" HTTP/1.1" + END,
     "no target": b"GET  HTTP/1.1" + END,
     "relative target": b"GET pixel/v1/track HTTP/1.1" + END,
@@ -49,6 +44,8 @@ MALFORMED = {
     "space before a colon": http(headers=[b"Origin : https://a"]),
     "header without a colon": http(headers=[b"Origin"]),
     "header without a name": http(headers=[b": value"]),
+    "no Host": http().replace(b"Host", b"Hosts"),
+    "two Hosts": http(headers=[b"HOST: pixel.example"]),
     "bare LF": http().replace(b"\r\n", b"\n"),
     "HTTP/3.0": b"GET / HTTP/3.0" + END,
     "HTTP/11": b"GET / HTTP/11" + END,
@@ -102,6 +99,37 @@ def test_what_is_no_request_is_answered_400_and_ends_the_connection(
     assert {"malformed-request": 1} == fake.collector.sources.nobody.refused
 
 
+UNKNOWN_METHODS = {
+    "unknown": b"BREW " + TRACK + b" HTTP/1.1" + END,
+    "lower case": b"get " + TRACK + b" HTTP/1.1" + END,
+    "mixed case": b"Get " + TRACK + b" HTTP/1.1" + END,
+    "longer than one that is known": b"GETX " + TRACK + b" HTTP/1.1" + END,
+    "shorter": b"G " + TRACK + b" HTTP/1.1" + END,
+    "after a blank line": b"\r\nBREW " + TRACK + b" HTTP/1.1" + END,
+    "proxy protocol": b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 80\r\n" + http(),
+    "smtp": b"EHLO there\r\n",
+}
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 3, 10**9])
+@pytest.mark.parametrize("name", UNKNOWN_METHODS)
+def test_a_method_that_nobody_knows_is_answered_405(name: str, piece_bytes: int) -> None:
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    feed(connection, UNKNOWN_METHODS[name], piece_bytes)
+    (answer,) = read_answers(transport.sent)
+    assert (405, "method", GIF) == (answer.status, answer.reason, answer.body)
+    assert "GET, HEAD, POST, OPTIONS" == answer.headers["Allow"]
+    assert (True, True) == (answer.closes, transport.has_eof)
+    assert {"method": 1} == fake.collector.sources.nobody.refused
+
+
+def test_an_unknown_method_behind_another_request_ends_the_connection() -> None:
+    """Where it begins is not known then."""
+    sent = FakeCollector().exchange(http() + UNKNOWN_METHODS["unknown"])
+    assert [200, 400] == statuses(sent)
+
+
 # A connection's bytes; what it is answered; whether it goes on.
 ODD = {
     "HTTP/0.9": (b"GET " + TRACK + b"\r\n\r\n", [200], False),
@@ -125,7 +153,12 @@ ODD = {
     ),
     "closed in a list": (http(headers=[b"Connection: x, close"]) * 2, [200], False),
     "CLOSE": (http(headers=[b"Connection: CLOSE"]) * 2, [200], False),
-    "no Host": (b"GET " + TRACK + b" HTTP/1.1\r\n\r\n", [200], True),
+    "HTTP/1.0 without Host": (b"GET " + TRACK + b" HTTP/1.0\r\n\r\n", [200], False),
+    "a Host among the trailers": (
+        http(TRACK, b"POST", [b"Transfer-Encoding: chunked"], b"0\r\nHost: x\r\n\r\n"),
+        [200],
+        True,
+    ),
     "websocket": (
         http(headers=[b"Connection: Upgrade", b"Upgrade: websocket"]) + b"\x81\x05hello",
         [200],

@@ -13,7 +13,7 @@ from tests.fakes import FakeCollector
 MAX_PENDING = 1024  # answers that one connection may wait for
 CHUNK_BYTES = 16384  # read on after that many
 NOT_FOUND = http(b"/")
-TINY = b"GET / HTTP/1.1\r\n\r\n"
+TINY = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
 
 
 def numbered(count: int) -> tuple[bytes, list[str | None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -52,6 +53,22 @@ def test_a_mistake_in_a_callback_is_answered_500(piece_bytes: int) -> None:
     assert isinstance(entry["exc_info"], Mistake)
     assert "secret" not in repr(entry)
     assert "wk-demo" not in repr(entry)
+
+
+@pytest.mark.parametrize(("always_200", "status"), [(True, 200), (False, 500)])
+def test_always_200_hides_a_mistake_of_ours_from_a_pixel(always_200: bool, status: int) -> None:
+    fake = FakeCollector(always_200=always_200)
+    answers = fake.collector.answers
+    pixel = answers.pixel
+
+    def fail_where_it_went_well(of_status: int = 200, *given: Any, **named: Any) -> bytes:
+        return pixel(of_status, *given, **named) if named.get("reason") else fail()
+
+    answers.pixel = fail_where_it_went_well  # type: ignore[method-assign]
+    with structlog.testing.capture_logs():
+        sent = fake.exchange(http(headers=[b"Origin: https://a.example"]))
+    (answer,) = read_answers(sent)
+    assert (status, "internal-error", GIF) == (answer.status, answer.reason, answer.body)
 
 
 def test_every_callback_is_guarded() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pixelfast.collect.sources import RateLimited, Sources
+from pixelfast.collect.sources import Sources
 from pixelfast.config import Source, WriteKey
 from pixelfast.errors import RequestError
 from tests.collect.wire import GIF, PIXEL_HEADERS, TRACK, ask, events, http, read_answers
@@ -124,27 +124,36 @@ def test_a_long_silence_does_not_save_up_more_than_a_second() -> None:
 
 
 def test_the_rate_over_a_minute_is_the_rate_that_was_set() -> None:
-    sources = Sources([limited(5.0)])
-    passed = 0
-    for tick in range(6000):  # 100 tries a second
-        try:
-            sources.check("wk-slow", NOW_MS, 1000.0 + tick / 100)
-            passed += 1
-        except RateLimited:
-            pass
-    assert 5 * 60 <= passed <= 5 * 61
+    fake = FakeCollector((limited(5.0),))
+    for _ in range(600):  # 10 tries a second
+        fake.exchange(with_key(b"wk-slow"))
+        fake.clock.advance(0.1)
+    assert 5 * 60 <= fake.collector.sources.all[0].accepted <= 5 * 61
 
 
 def test_workers_share_a_rate() -> None:
-    sources = Sources([limited(8.0)], workers=4)
-    passed = 0
-    for _ in range(10):
-        try:
-            sources.check("wk-slow", NOW_MS, 1000.0)
-            passed += 1
-        except RateLimited:
-            pass
-    assert 2 == passed
+    fake = FakeCollector((limited(8.0),), workers=4)
+    answers = read_answers(fake.exchange(with_key(b"wk-slow") * 10))
+    assert [200] * 2 + [429] * 8 == [answer.status for answer in answers]
+
+
+def test_a_refused_pixel_does_not_use_up_the_rate() -> None:
+    fake = FakeCollector((limited(1.0),), writer={"max_waiting_bytes": 600})
+    for bad in (b"&a=1" * 257, b"&" + b"a." * 40 + b"a=1", b"&properties.a=" + b'"' * 20_000):
+        target = TRACK.replace(b"demo", b"slow") + bad
+        assert ask(fake, http(target)).status in {400, 413}
+    assert 400 == ask(fake, http(b"/pixel/v1/track?writeKey=wk-slow&event=E")).status
+    assert [200, 429] == [ask(fake, with_key(b"wk-slow")).status for _ in range(2)]
+
+
+def test_a_pixel_that_can_not_be_stored_does_not_use_up_the_rate() -> None:
+    fake = FakeCollector((limited(1.0),))
+    fake.disk.other_bytes = 2**40
+    fake.loop.advance(1.5)
+    assert 503 == ask(fake, with_key(b"wk-slow")).status
+    fake.disk.other_bytes = 0
+    fake.loop.advance(1.5)
+    assert [200, 429] == [ask(fake, with_key(b"wk-slow")).status for _ in range(2)]
 
 
 def test_one_source_over_its_rate_does_not_slow_another() -> None:
@@ -155,9 +164,9 @@ def test_one_source_over_its_rate_does_not_slow_another() -> None:
 
 
 def test_a_source_without_a_rate_has_no_limit() -> None:
-    sources = Sources([DEMO])
-    for _ in range(10_000):
-        sources.check("wk-demo", NOW_MS, 1000.0)
+    fake = FakeCollector((DEMO,))
+    answers = read_answers(fake.exchange(with_key(b"wk-demo") * 1000))
+    assert [200] * 1000 == [answer.status for answer in answers]
 
 
 def test_events_of_several_sources_in_one_commit_keep_their_sources() -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pixelfast.config import parse_address, parse_bytes
+from pixelfast.config import describe, parse_address, parse_bytes
 from pixelfast.config.reader import config_from_table
 from pixelfast.config.report import reference
+from pixelfast.errors import ConfigErrors
 
 DOCS = Path(__file__).parents[2] / "docs"
+URL = "https://h.example/hook?token=abc"
+
+
+def hook(**fields: Any) -> dict[str, Any]:
+    return {"destinations": [{"name": "h", "type": "http", "url": URL, **fields}]}
 
 
 def test_the_reference_in_the_docs_is_up_to_date() -> None:
@@ -46,3 +53,41 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         parse_address(text)
+
+
+SECRETS = {
+    "url with a user": {
+        "destinations": [{"name": "h", "type": "http", "url": "https://u:s3cret@h"}]
+    },
+    "token in a table": hook(bearer_token={"value": "s3cret"}),
+    "token beside a variable": hook(bearer_token="s3cret${NOT_SET_ANYWHERE}"),
+    "token with a space": hook(bearer_token="s3cret x"),
+    "token in an array": hook(bearer_token=["s3cret"]),
+    "keys without brackets": {"sources": [{"name": "a", "write_keys": "s3cret"}]},
+    "key in an array": {"sources": [{"name": "a", "write_keys": [["s3cret"]]}]},
+    "one source without an array": {"sources": {"name": "a", "write_keys": ["s3cret"]}},
+    "empty header": hook(headers={"X": "s3cret\n"}),
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_mistake_does_not_show_secrets(name: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        config_from_table(SECRETS[name])
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [12345, 1.5, True])
+def test_a_key_that_is_no_text_is_not_shown(number: object) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        config_from_table({"sources": [{"name": "a", "write_keys": [number]}]})
+    (problem,) = caught.value.problems
+    assert "sources[a].write_keys[0] = (hidden): expected a key, or a table { key = … }" == str(
+        problem
+    )
+
+
+def test_the_effective_settings_do_not_show_secrets() -> None:
+    shown = describe(config_from_table(hook(bearer_token="123456789012345", url=URL)))
+    assert 'bearer_token = "…"' in shown
+    assert 'url = "https://h.example/hook?…"' in shown

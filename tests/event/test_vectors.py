@@ -27,7 +27,7 @@ def test_the_oracle_agrees_with_a_vector(vector: Vector) -> None:
     expected = oracle.expect(vector["target"])
     assert vector["status"] == expected.status
     assert canonical(vector.get("event")) == canonical(expected.event)
-    assert vector.get("warnings", 0) == expected.warnings
+    assert vector.get("warnings", 0) == len(expected.warnings)
 
 
 def test_a_rejected_vector_has_an_error(vector: Vector) -> None:

@@ -21,7 +21,7 @@ ALLOWED = {
     "collect": {"errors", "config", "event", "spool"},
     "deliver": {"errors", "config", "spool"},
     "explain": {"errors", "config", "event", "collect"},
-    "urls": {"errors", "config", "operate"},
+    "urls": {"errors", "config", "event", "operate"},
     "operate": {"errors", "config", "spool", "collect", "deliver"},
     "commands": {"errors", "config", "spool", "deliver"},
     "cli": {"errors", "config", "operate", "explain", "urls", "commands"},

@@ -45,7 +45,9 @@ def nginx(folder: Path, pixelfast_port: int) -> Iterator[int]:
     shipped = SHIPPED.read_text()
     changed = shipped.replace("127.0.0.1:8080", f"127.0.0.1:{pixelfast_port}")
     changed = changed.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    changed = changed.replace("/var/log/nginx/pixelfast.error.log", f"{folder}/pixelfast.error.log")
     assert changed.count(str(port)) >= 1
+    assert changed.count(str(folder)) == 1
     (folder / "pixelfast.conf").write_text(changed)
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
     command = [str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")]
@@ -92,3 +94,48 @@ def test_pixels_pass_through_nginx_with_the_clients_address(tmp_path: Path) -> N
         # address that it claims is a proxy's word on a proxy.
         assert {"127.0.0.1", "203.0.113.7"} == {event["request_ip"] for event in events}
         assert (folder / "error.log").read_text() == ""
+
+
+def ask(port: int, request: bytes) -> tuple[int, bytes]:
+    """The status and the body of one request, over a connection of its own."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(request)
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        assert "image/gif" == response.headers["Content-Type"]
+        assert "no-store" in (response.headers["Cache-Control"] or "")
+        return response.status, response.read()
+
+
+SECRET = "wk_s3cret"
+START = f"/pixel/v1/track?writeKey={SECRET}&anonymousId=a&event=E"
+OWN_REFUSALS = {
+    "pixelfast is away": (502, START, "", ""),
+    "target": (414, f"{START}&properties.x={'x' * 40_000}", "", ""),
+    "header": (400, START, f"X: {'x' * 40_000}\r\n", ""),
+    "body": (413, START, "Content-Length: 70000\r\n", "x" * 70_000),
+    "no HTTP": (400, f"{START} x", "", ""),
+}
+
+
+@pytest.mark.parametrize("name", OWN_REFUSALS)
+def test_what_nginx_refuses_by_itself_is_a_picture_and_in_no_log(name: str, tmp_path: Path) -> None:
+    status, target, headers, body = OWN_REFUSALS[name]
+    method = "POST" if body else "GET"
+    request = f"{method} {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n{body}"
+    with nginx(tmp_path, free_port()) as port:
+        answered, picture = ask(port, request.encode())
+        assert (status, b"GIF89a", 43) == (answered, picture[:6], len(picture))
+        assert 404 == status_of(port, "/pixelfast.gif")
+        assert 404 == status_of(port, f"/favicon.ico?{SECRET}")
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.suffix != ".conf":
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
+def status_of(port: int, target: str) -> int:
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    client.request("GET", target)
+    status = client.getresponse().status
+    client.close()
+    return status

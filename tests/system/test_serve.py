@@ -134,7 +134,7 @@ def test_pixels_come_in_over_a_unix_socket(tmp_path: Path) -> None:
             client.connect(str(path))
             target = f"/pixel/v1/page?writeKey={server.write_key}&userId=1"
             client.sendall(
-                f"GET {target} HTTP/1.1\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n".encode()
+                f"GET {target} HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n".encode()
             )
             response = http.client.HTTPResponse(client)
             response.begin()
@@ -216,3 +216,22 @@ def test_collect_and_deliver_run_apart(tmp_path: Path) -> None:
                 process.stdout.close()  # type: ignore[union-attr]
     files = list((tmp_path / "data" / "events" / "archive").glob("*.ndjson"))
     assert [json.loads(path.read_text())["userId"] for path in files] == ["1"]
+
+
+def test_the_commands_of_the_readme_find_the_key_and_the_last_event(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    find_key, show = (
+        next(line[2:] for line in readme.splitlines() if line.startswith(f"$ {start}"))
+        for start in ("KEY=", "cat ")
+    )
+    with serving(tmp_path / "pixelfast-data", "--workers", "1") as server:
+        server.track("Hello")
+        server.wait_for_events(1)
+        folder = server.data_dir / "events" / "archive"
+        (folder / "20000101T000000Z-00000000.ndjson").write_text("{}\n")
+        command = f"{find_key}; echo $KEY; {show}"
+        result = subprocess.run(
+            ["sh", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+    key, event = result.stdout.splitlines()
+    assert (server.write_key, "Hello") == (key, json.loads(event)["event"])

@@ -1,0 +1,106 @@
+"""Kinds of text that settings hold: what is right, and how that is said.
+
+A field names its kind in the `extra` of its `Meta`: `extra={"kind": "address"}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from pixelfast.config.units import ADDRESS_ALLOWED, parse_address
+
+__all__ = ["TEXTS", "TextKind", "is_base_url"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+
+
+class TextKind(NamedTuple):
+    """One kind: whether a text is of it, and what is allowed in words."""
+
+    is_right: Callable[[str], bool]
+    allowed: str
+
+
+def is_base_url(text: str) -> bool:
+    """Whether a path can be put behind a URL: it has no query of its own.
+
+    >>> is_base_url("https://px.example.com"), is_base_url("px.example.com"), is_base_url("a b")
+    (True, False, False)
+    """
+    return _is_url(text) and "?" not in text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - the attribute raises where the port is no number
+    except ValueError:
+        return False
+    # urlsplit takes white space in a host, and drops it where it is at the ends.
+    is_whole = text.isprintable() and not any(char.isspace() for char in text)
+    is_plain = not parts.fragment and "@" not in parts.netloc
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and is_whole and is_plain
+
+
+def _is_place(text: str) -> bool:
+    return all(text.split("."))
+
+
+def _is_signing_secret(text: str) -> bool:
+    """Whether it is one of the Standard Webhooks specification, "Signature scheme"."""
+    try:
+        size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        return False
+    return text.startswith("whsec_") and 24 <= size <= 64
+
+
+TEXTS = {
+    "address": TextKind(_is_address, ADDRESS_ALLOWED),
+    "address?": TextKind(lambda text: not text or _is_address(text), f'{ADDRESS_ALLOWED}, or ""'),
+    "network": TextKind(_is_network, 'a network such as "10.0.0.0/8" or "::1/128", or an address'),
+    "base url": TextKind(is_base_url, 'a URL without query: "https://HOST"'),
+    "url": TextKind(_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),
+    "signing secret": TextKind(
+        _is_signing_secret, "one or two of: whsec_ and base64 of 24 to 64 bytes"
+    ),
+    "compression": TextKind(
+        lambda text: text != "zstd" or importlib.util.find_spec("zstandard") is not None,
+        "\"none\", or the package for it: pip install 'pixelfast[zstd]'",
+    ),
+    "path": TextKind(lambda text: not _CONTROL.search(text), "a path without control characters"),
+    "place": TextKind(_is_place, 'names with dots between them: "properties.products.price"'),
+    "secret": TextKind(lambda text: not _CONTROL.search(text), "a text without control characters"),
+    # RFC 7617 section 2: the first colon ends the user name.
+    "username": TextKind(
+        lambda text: ":" not in text and not _CONTROL.search(text),
+        "a text without control characters and colons",
+    ),
+    "token": TextKind(
+        lambda text: _VISIBLE_ASCII.fullmatch(text) is not None,
+        "visible ASCII characters without spaces",
+    ),
+}

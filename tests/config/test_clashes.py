@@ -1,0 +1,252 @@
+"""Settings that are right each for itself and wrong together, and those that would fail later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixelfast.config import Config, read_config
+from pixelfast.config.reader import config_from_table
+from pixelfast.errors import ConfigErrors
+
+HOOK = {"name": "h", "type": "http", "url": "https://example.com/"}
+RUDDER = {"name": "h", "type": "rudderstack", "url": "https://example.com", "write_key": "k"}
+
+
+def problems_in(table: dict[str, Any]) -> list[str]:
+    try:
+        config_from_table(table)
+    except ConfigErrors as errors:
+        return [str(problem) for problem in errors.problems]
+    return []
+
+
+def hook(**fields: Any) -> dict[str, Any]:
+    return {"destinations": [{**HOOK, **fields}]}
+
+
+def files(*paths: str, **fields: Any) -> dict[str, Any]:
+    named = zip("abc", paths, strict=False)
+    return {
+        "destinations": [{"name": n, "type": "file", "path": path} for n, path in named],
+        **fields,
+    }
+
+
+def source(**fields: Any) -> dict[str, Any]:
+    return {"sources": [{"name": "a", "write_keys": ["k"], **fields}]}
+
+
+def test_a_key_of_two_sources_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHARED", "wk_shared_secret")
+    keys = {"a": "wk_shared_secret", "b": "${SHARED}"}
+    sources = [{"name": name, "write_keys": [key]} for name, key in keys.items()]
+    problems = problems_in({"sources": sources})
+    assert problems == ['sources[b].write_keys[0]: source "a" has this key already']
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        files("/data", "/data"),
+        files("/x/o", "/x/o/"),
+        files("/x/o", "/x/./y/../o"),
+        files("/x/o", "//x/o"),
+        files("", "/d/events/a", data_dir="/d"),
+    ],
+)
+def test_two_file_destinations_of_one_folder_are_refused(table: dict[str, Any]) -> None:
+    assert problems_in(table) == ['destinations[b].path: destination "a" writes there already']
+
+
+def test_file_destinations_of_two_folders_are_taken() -> None:
+    assert [] == problems_in(files("/x/o", "/x/o/p", ""))
+
+
+def test_bearer_token_and_username_clash() -> None:
+    problems = problems_in(hook(username="u", bearer_token="t"))
+    assert problems == ["destinations[h].bearer_token: clashes with username: choose one"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    "Host content-length Content-Encoding Transfer-Encoding CONNECTION Keep-Alive "
+    "Proxy-Connection TE Trailer Upgrade Expect".split(),
+)
+def test_headers_that_the_sender_makes_are_refused(name: str) -> None:
+    problems = problems_in(hook(headers={name: "5", "X-Mine": "1"}))
+    assert problems == [f"destinations[h].headers.{name}: is for pixelfast to set"]
+
+
+def test_a_header_is_given_once() -> None:
+    assert ["destinations[h].headers.x-a: is there twice"] == problems_in(
+        hook(headers={"X-A": "1", "x-a": "2"})
+    )
+    (problem,) = problems_in(hook(headers={"authorization": "x"}, bearer_token="t"))
+    assert problem.startswith("destinations[h].headers.authorization: clashes with")
+
+
+def test_every_header_that_is_wrong_is_said() -> None:
+    problems = problems_in(hook(headers={"A b": "x", "C": "y\n", "D": 3, "E": "secret"}))
+    assert [problem.partition(":")[0] for problem in problems] == [
+        'a name in destinations[h].headers = "A b"',
+        "destinations[h].headers.C = (hidden)",
+        "destinations[h].headers.D = (hidden)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({"username": "u:x", "password": "p"}, "username"),
+        ({"username": "u\r\nX: y", "password": "p"}, "username"),
+        ({"username": "u", "password": "p\n"}, "password"),
+        ({"bearer_token": "a\nX: y"}, "bearer_token"),
+        ({"bearer_token": "a b"}, "bearer_token"),
+        ({"bearer_token": "ä"}, "bearer_token"),
+        ({"bearer_token": "a\x7f"}, "bearer_token"),
+    ],
+)
+def test_credentials_that_no_header_can_carry_are_refused(fields: dict[str, Any], key: str) -> None:
+    (problem,) = problems_in(hook(**fields))
+    assert problem.startswith(f"destinations[h].{key} = ")
+
+
+@pytest.mark.parametrize("key", ["a:b", "a\n", "\0"])
+def test_a_write_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    (problem,) = problems_in({"destinations": [{**RUDDER, "write_key": key}]})
+    assert problem.startswith("destinations[h].write_key = (hidden): expected a text without")
+
+
+def test_a_user_without_a_password_is_taken_and_a_password_without_a_user_is_not() -> None:
+    assert [] == problems_in(hook(username="an-api-key"))
+    (problem,) = problems_in(hook(password="secret-of-nobody"))
+    assert problem == "destinations[h].password: is for nobody without a username"
+
+
+@pytest.mark.parametrize("number", [10**23, 2**63, 2**62 + 1])
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("spool", "max_bytes"),
+        ("spool", "max_waiting_bytes"),
+        ("spool", "segment_bytes"),
+        ("server", "max_connections"),
+        ("server", "workers"),
+        ("server", "idle_timeout_s"),
+    ],
+)
+def test_numbers_have_an_end(section: str, name: str, number: int) -> None:
+    (problem,) = problems_in({section: {name: number}})
+    assert problem.startswith(f"{section}.{name} = {number}: expected ")
+    assert ", at most " in problem
+
+
+@pytest.mark.parametrize("text", ["1" * 5000, "9" * 400 + ".5TiB", "99999999TiB"])
+def test_sizes_have_an_end(text: str) -> None:
+    (problem,) = problems_in({"spool": {"max_bytes": text}})
+    assert problem.startswith('spool.max_bytes = "')
+
+
+@pytest.mark.parametrize(
+    ("listen", "place"),
+    [
+        (["127.0.0.1:80", "127.0.0.1:80"], 1),
+        (["[::1]:80", "h:80", "[0:0::1]:80"], 2),
+        (["unix:/run/x.sock", "unix:/run//x.sock"], 1),
+    ],
+)
+def test_an_address_to_listen_at_is_given_once(listen: list[str], place: int) -> None:
+    (problem,) = problems_in({"server": {"listen": listen, "admin": ""}})
+    assert problem.startswith(f"server.listen[{place}] = ")
+
+
+def test_port_0_is_another_port_each_time() -> None:
+    server = {"listen": ["127.0.0.1:0", "127.0.0.1:0"], "admin": "127.0.0.1:0"}
+    assert [] == problems_in({"server": server})
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"admin": "127.0.0.1:8080"},
+        {"listen": ["127.0.0.1:8081"]},
+        {"listen": ["unix:/x", "127.0.0.1:9"], "admin": "127.0.0.1:9"},
+        {"listen": ["unix:/x"], "admin": "unix:/x"},
+    ],
+)
+def test_the_admin_address_is_another_one(server: dict[str, Any]) -> None:
+    (problem,) = problems_in({"server": server})
+    assert problem.startswith("server.admin = ")
+
+
+def test_without_a_file_the_default_admin_address_gives_way() -> None:
+    config = read_config(None, {"server.listen": ["127.0.0.1:8081"]})
+    assert "127.0.0.1:8081" == config.server.admin
+    with pytest.raises(ConfigErrors, match=r"server\.admin"):
+        read_config(None, {"server.listen": ["127.0.0.1:9"], "server.admin": "127.0.0.1:9"})
+
+
+@pytest.mark.parametrize(
+    ("table", "start"),
+    [
+        ({"destinations": []}, "destinations = []: expected at least 1"),
+        (source(destinations=[]), "sources[a].destinations = []: expected at least 1"),
+        (
+            source(strings=["a.b", "c"], force_numbers=["d", "c"]),
+            'sources[a].force_numbers[1] = "c": expected a place that strings does not have',
+        ),
+        (source(strings=["propertis.."]), 'sources[a].strings[0] = "propertis..": expected names'),
+        (source(force_numbers=["a", ""]), 'sources[a].force_numbers[1] = "": expected names'),
+        (hook(retry_first_s=9, retry_most_s=8), "destinations[h].retry_first_s = 9.0: expected at"),
+        (hook(connect_timeout_s=9, timeout_s=8), "destinations[h].connect_timeout_s = 9.0: exp"),
+        (
+            {"spool": {"segment_bytes": "128MiB", "max_bytes": "100MiB"}},
+            'spool.segment_bytes = "128MiB": expected segment_bytes, 128MiB, to be at most',
+        ),
+        ({"spool": {"max_bytes": "10MiB"}}, 'spool.max_bytes = "10MiB": expected segment_bytes, 6'),
+        (hook(url="https://exa mple.com/"), 'destinations[h].url = "https://exa mple.com/"'),
+        (files("/a\0b"), 'destinations[a].path = "/a\\u0000b": expected a path without control'),
+    ],
+)
+def test_what_would_do_nothing_or_fail_later_is_refused(table: dict[str, Any], start: str) -> None:
+    assert [start] == [problem[: len(start)] for problem in problems_in(table)]
+
+
+def test_one_of_two_settings_that_is_left_at_its_default_is_no_clash() -> None:
+    assert [] == problems_in(hook(timeout_s=2, retry_most_s=0.1))
+
+
+def test_each_item_of_an_array_is_looked_at() -> None:
+    listen = ["127.0.0.1:1", "a:b", ":80", "h:99999", "unix:x", 3]
+    places = [
+        problem.partition(" = ")[0] for problem in problems_in({"server": {"listen": listen}})
+    ]
+    assert places == [f"server.listen[{place}]" for place in range(1, 6)]
+
+
+@pytest.mark.parametrize("overrides", [{"server.listen": ["h:1"]}, {"server.workers": 1}])
+def test_an_override_of_what_is_no_table_is_no_traceback(
+    tmp_path: Path, overrides: dict[str, Any]
+) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("server = 3\n")
+    with pytest.raises(ConfigErrors, match="server = 3: expected a table"):
+        read_config(path, overrides)
+
+
+def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYTES", "\udcff")
+    assert ["data_dir = (hidden): expected a text in UTF-8"] == problems_in(
+        {"data_dir": "${BYTES}"}
+    )
+    with pytest.raises(ConfigErrors, match="a text in UTF-8"):
+        read_config(None, {"data_dir": "/\udcff"})
+
+
+def test_the_defaults_clash_with_nothing() -> None:
+    assert Config() == config_from_table({})
