@@ -24,7 +24,6 @@ MaxEvents = Annotated[int, Meta(ge=1, le=100_000, description="events of a batch
 MaxBytes = Annotated[
     int, Meta(ge=2**16, le=2**31, description="bytes of a batch before gzip", extra={"unit": "B"})
 ]
-SIGNING_ALLOWED = "one or two of: whsec_ and base64 of 24 to 64 bytes"
 
 
 class _Delivery(Struct, frozen=True, kw_only=True):
@@ -144,7 +143,7 @@ class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag
         Meta(
             max_length=2,
             description="sign as Standard Webhooks do; two secrets during a rotation",
-            extra={"secret": True, "kind": "signing secret", "allowed": SIGNING_ALLOWED},
+            extra={"secret": True, "kind": "signing secret"},
         ),
     ] = ()
     max_events: MaxEvents = 500

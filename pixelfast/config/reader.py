@@ -189,6 +189,10 @@ class _Reader:
         """Read an array of plain values, each for itself."""
         if len(value) < (kind.min_length or 0):
             return self.refuse(path, value, f"at least {kind.min_length}")
+        if kind.max_length is not None and len(value) > kind.max_length:
+            known = TEXTS.get(extra.get("kind", ""))
+            what = f"at most {kind.max_length}" + (f", each {known.allowed}" if known else "")
+            return self.refuse(path, value, what, secret=bool(extra.get("secret")))
         inner = _inner_annotations(annotation)[0]
         items = [
             self.plain(inner, extra, item, f"{path}[{place}]") for place, item in enumerate(value)

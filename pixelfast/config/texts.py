@@ -84,9 +84,7 @@ TEXTS = {
     "network": TextKind(_is_network, 'a network such as "10.0.0.0/8" or "::1/128", or an address'),
     "base url": TextKind(is_base_url, 'a URL without query: "https://HOST"'),
     "url": TextKind(_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),
-    "signing secret": TextKind(
-        _is_signing_secret, "one or two of: whsec_ and base64 of 24 to 64 bytes"
-    ),
+    "signing secret": TextKind(_is_signing_secret, "whsec_ and base64 of 24 to 64 bytes"),
     "compression": TextKind(
         lambda text: text != "zstd" or importlib.util.find_spec("zstandard") is not None,
         "\"none\", or the package for it: pip install 'pixelfast[zstd]'",
