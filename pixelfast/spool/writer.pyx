@@ -3,7 +3,8 @@
 The rules it keeps:
 
 1.  One commit is in flight at a time; what arrives meanwhile is the next one. So a commit starts at
-    once when the disk is idle, and commits grow by themselves when it is not.
+    once when the disk is idle, and commits grow by themselves when it is not. On a fast disk they
+    would stay tiny: `pace` says how long the next one waits for more events.
 2.  A waiter hears exactly once of its event: stored, or not. The tickets of a batch count up in the
     order of its events.
 3.  What is not stored after `max_wait_s` is answered as not stored, and new events are refused until
@@ -11,9 +12,7 @@ The rules it keeps:
 4.  After a failed write or sync a segment is never written or synced again: the kernel counts its
     dirty pages as clean by then. The batch goes once more, whole, into a new segment. If that fails
     too, all that waits hears so, events are refused, and a new segment is tried every second.
-5.  With more than `max_bytes` of segments, or less than `min_free` on the disk, events are refused
-    until delivery has made room. With `drop_oldest` delivery lets the oldest expire instead; then
-    they are refused only where it does not keep up: 10 % beyond, or under half of `min_free`.
+5.  Over `max_bytes`, or with less than `min_free` on the disk, events are refused.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -25,6 +24,9 @@ from collections import deque
 from errno import EDQUOT, EIO, ENOSPC
 
 import structlog
+
+from pixelfast.spool.pace import Pace
+from pixelfast.spool.room import Room
 
 __all__ = ["REFUSALS", "SpoolWriter"]
 
@@ -64,6 +66,7 @@ cdef class SpoolWriter:
         max_waiting_bytes=32 * 2**20,
         max_wait_s=2.0,
         compress=None,
+        min_interval_s=0.0,
     ):
         self._loop = loop
         self._files = files
@@ -73,16 +76,13 @@ cdef class SpoolWriter:
         self.names = [name.encode("ascii") for name in names]
         self._syncs = ack == "synced"
         self.acks_at_once = ack == "received"
-        self._max_bytes = max_bytes
-        self._min_free = min_free
-        if on_full == "drop_oldest":
-            self._max_bytes += max_bytes // 10
-            self._min_free //= 2
-        self._free_bytes = self._min_free  # until it is measured
+        self._room = Room(max_bytes, min_free, on_full)
+        self._free_bytes = min_free  # until it is measured
         self._max_waiting_bytes = max_waiting_bytes
         self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4)
         self._max_wait_s = max_wait_s
         self._compress = compress
+        self._pace = Pace(min_interval_s)
         self._open = Batch()
         self._queue = deque()
         self._spares = []
@@ -106,6 +106,7 @@ cdef class SpoolWriter:
         if batch._size + batch._mixed * batch._count * FRAME_OVERHEAD >= self._max_commit_bytes:
             self._queue.append(batch)
             batch = self._open = self._fresh_batch()
+            self._is_scheduled = False  # a pause before the next commit ends here
         self._ticket += 1
         if batch._count == 0:
             batch.since_s = self._loop.time()
@@ -119,6 +120,10 @@ cdef class SpoolWriter:
             self._is_scheduled = True
             self._loop.call_soon(self._start_commit)
         return self._ticket
+
+    @property
+    def commit_seconds(self):
+        return self._pace.total_s
 
     @property
     def is_ready(self):
@@ -136,9 +141,17 @@ cdef class SpoolWriter:
     def _start_commit(self):
         cdef Batch batch
         self._is_scheduled = False
-        if self._in_flight is not None or self._segment is None or self._committer.is_busy:
+        if self._in_flight is not None or self._committer.is_busy:
+            return
+        if self._segment is None or self._is_closed:
             return
         batch = self._queue[0] if self._queue else self._open
+        if batch is self._open and not self._is_closing:
+            rest_s = self._pace.rest_s(batch._count, self._loop.time())
+            if rest_s > 0:
+                self._is_scheduled = True
+                self._loop.call_later(rest_s, self._start_commit)
+                return
         if batch._count == 0:
             if self._has_unsynced and self._is_sync_due():
                 self._submit(None, True)
@@ -165,9 +178,10 @@ cdef class SpoolWriter:
         return self._loop.time() - self._last_sync_s >= SYNC_INTERVAL_S
 
     def _submit(self, Batch batch, bint sync):
-        self._submitted_s = self._loop.time()
+        now = self._loop.time()
+        self._pace.on_start(now)
         if sync:
-            self._last_sync_s = self._submitted_s
+            self._last_sync_s = now
             self._has_unsynced = False
         elif not self._has_unsynced:
             self._has_unsynced = True
@@ -189,7 +203,7 @@ cdef class SpoolWriter:
         if error is None:
             return
         self._in_flight = None
-        self.commit_seconds += self._loop.time() - self._submitted_s
+        self._pace.on_end(self._loop.time())
         if error:
             self._on_failure(batch, error)
         elif batch is None:
@@ -351,10 +365,7 @@ cdef class SpoolWriter:
             self._refresh_refusal()
 
     def _refresh_refusal(self):
-        self._is_full = (
-            self.used_bytes + self.waiting_bytes >= self._max_bytes
-            or self._free_bytes < self._min_free
-        )
+        self._is_full = self._room.is_full(self.used_bytes + self.waiting_bytes, self._free_bytes)
         if self._is_closing:
             self.refusal = Refusal.CLOSED
         elif self._broken:

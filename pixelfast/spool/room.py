@@ -1,0 +1,27 @@
+"""How much the events of a slot may take, and how much the disk must keep free."""
+
+from __future__ import annotations
+
+__all__ = ["Room"]
+
+
+class Room:
+    """The bounds of one slot's writer, in bytes.
+
+    Where the oldest events may expire instead (`drop_oldest`), delivery sees to the bounds; the
+    writer keeps to them only from 10 % beyond `max_bytes` and under half of `min_free`, where
+    delivery does not keep up.
+
+    >>> Room(1000, 0, "reject").is_full(1000, 0), Room(1000, 0, "drop_oldest").is_full(1000, 0)
+    (True, False)
+    """
+
+    __slots__ = ("_max_bytes", "_min_free")
+
+    def __init__(self, max_bytes: int, min_free: int, on_full: str) -> None:
+        drops = on_full == "drop_oldest"
+        self._max_bytes = max_bytes + max_bytes // 10 if drops else max_bytes
+        self._min_free = min_free // 2 if drops else min_free
+
+    def is_full(self, used_bytes: int, free_bytes: int) -> bool:
+        return used_bytes >= self._max_bytes or free_bytes < self._min_free
