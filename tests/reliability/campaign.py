@@ -142,8 +142,10 @@ class Campaign:
             rig.start()
             rig.oracle.mood = "moody"
             rig.oracle.resume()
-            proxy.change(*WEATHERS)
-            time.sleep(seconds)
+            end_s = time.monotonic() + seconds
+            while time.monotonic() < end_s:
+                proxy.change(*WEATHERS)
+                time.sleep(0.7)
             proxy.change("fair")
             self.tally.weathers.update(proxy.seen)
             self.judge("network", rig)
