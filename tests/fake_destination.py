@@ -172,7 +172,7 @@ class FakeDestination:
                 await self._notify()
                 if not await self._play(answer, reader, writer):
                     break
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, EOFError, asyncio.CancelledError):  # EOFError: half a request
             writer.transport.abort()
         finally:
             self._tasks.discard(task)

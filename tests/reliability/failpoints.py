@@ -24,7 +24,7 @@ STARTING = {
 # Under load: commits, new segments and those left behind; cursors, files, room given back.
 LIVE = {
     "collector-0": {"pwrite64": 3, "fdatasync": 3, "fallocate": 2, "fsync": 4, "ftruncate": 2},
-    "delivery": {"pwrite64": 8, "fdatasync": 8, "fsync": 3, "ftruncate": 3, "unlink": 3},
+    "delivery": {"pwrite64": 8, "fdatasync": 8, "fsync": 2, "ftruncate": 3, "unlink": 2},
 }
 _READY = {"collect": "collecting at", "deliver": "delivering to"}
 _log_numbers = itertools.count()

@@ -43,7 +43,7 @@ retry_most_s = 0.4
 name = "archive"
 type = "file"
 start = "earliest"
-rotate_bytes = "1MiB"
+rotate_bytes = "128KiB"
 path = "{archive_dir}"
 """
 

@@ -83,9 +83,12 @@ def inject(pid: int, log: Path, *injections: str) -> Iterator[Trace]:
         wait_until(lambda: strace.poll() is not None or _is_traced(pid), "strace is attached")
         yield Trace(log)
     finally:
-        strace.send_signal(signal.SIGINT)  # it lets go of the process and ends
+        if is_gone(pid):
+            strace.kill()  # it may not notice that the last thread is gone
+        else:
+            strace.send_signal(signal.SIGINT)  # it lets go of the process and ends
         try:
-            strace.wait(10)
+            strace.wait(5)
         except subprocess.TimeoutExpired:
             strace.kill()
             strace.wait()
