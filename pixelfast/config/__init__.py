@@ -2,8 +2,8 @@
 
 `schema` has a struct for each section and `destinations` one for each kind of destination, with the
 unit, default and meaning of every field; `fields` is what both share; `reader` turns a file into a
-`Config` or into the list of all its mistakes, those between settings from `clashes`; `report` prints
-the effective settings with secrets masked; `units`, `texts` and `words` know sizes and addresses,
+`Config` or into the list of all its mistakes, `clashes` finds those between settings; `report` says
+what holds, with secrets masked; `units`, `texts` and `words` know sizes and addresses,
 kinds of text, and how a mistake is said.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import structlog
+
 __all__ = ["Room"]
 
 
@@ -12,16 +14,32 @@ class Room:
     writer keeps to them only from 10 % beyond `max_bytes` and under half of `min_free`, where
     delivery does not keep up.
 
-    >>> Room(1000, 0, "reject").is_full(1000, 0), Room(1000, 0, "drop_oldest").is_full(1000, 0)
-    (True, False)
+    >>> Room(1000, 0, "reject").is_full(999, 0), Room(1000, 0, "drop_oldest").is_full(1000, 0)
+    (False, False)
     """
 
-    __slots__ = ("_max_bytes", "_min_free")
+    __slots__ = ("_is_full", "_log", "_max_bytes", "_min_free")
 
-    def __init__(self, max_bytes: int, min_free: int, on_full: str) -> None:
+    def __init__(self, max_bytes: int, min_free: int, on_full: str, slot: int = 0) -> None:
+        self._is_full = False
+        self._log = structlog.get_logger("spool").bind(slot=slot)
         drops = on_full == "drop_oldest"
         self._max_bytes = max_bytes + max_bytes // 10 if drops else max_bytes
         self._min_free = min_free // 2 if drops else min_free
 
     def is_full(self, used_bytes: int, free_bytes: int) -> bool:
-        return used_bytes >= self._max_bytes or free_bytes < self._min_free
+        """Whether events must be refused. The log hears when that changes."""
+        is_full = used_bytes >= self._max_bytes or free_bytes < self._min_free
+        if is_full is not self._is_full:
+            self._is_full = is_full
+            if is_full:
+                self._log.error(
+                    "spool_full",
+                    used_bytes=used_bytes,
+                    max_bytes=self._max_bytes,
+                    free_bytes=free_bytes,
+                    min_free=self._min_free,
+                )
+            else:
+                self._log.info("spool_has_room", used_bytes=used_bytes, free_bytes=free_bytes)
+        return is_full

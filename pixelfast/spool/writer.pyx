@@ -76,7 +76,7 @@ cdef class SpoolWriter:
         self.names = [name.encode("ascii") for name in names]
         self._syncs = ack == "synced"
         self.acks_at_once = ack == "received"
-        self._room = Room(max_bytes, min_free, on_full)
+        self._room = Room(max_bytes, min_free, on_full, files.slot)
         self._free_bytes = min_free  # until it is measured
         self._max_waiting_bytes = max_waiting_bytes
         self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4)

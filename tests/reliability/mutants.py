@@ -46,10 +46,9 @@ MUTANTS = {
         ),
         Mutant(
             "unlink-before-the-cursors-commit",
-            "pixelfast/deliver/engine.py",
-            "        memory = None\n        if batch.events:\n",
-            "        memory = None\n        self.cursors |= batch.after\n"
-            "        if batch.events:\n",
+            "pixelfast/deliver/journal.py",
+            "        for plan in self._pins.values():\n",
+            "        for plan in ():\n",
         ),
         Mutant(
             "sync-again-after-an-error",
@@ -61,8 +60,8 @@ MUTANTS = {
         Mutant(
             "segment-numbers-reused",
             "pixelfast/spool/segments.py",
-            "self._number = self._last_before = max(data.segments(slot), default=0)",
-            "self._number = self._last_before = max(0, min(data.segments(slot), default=1) - 2)",
+            "self._number = max([record.segment, *data.segments(slot)])",
+            "self._number = max(0, min(data.segments(slot), default=1) - 2)",
         ),
         Mutant(
             "no-directory-fsync",
@@ -72,10 +71,10 @@ MUTANTS = {
         ),
         Mutant(
             "done-before-the-2xx",
-            "pixelfast/deliver/engine.py",
-            "        memory = None\n        if batch.events:\n",
-            "        memory = None\n        await thread.run(store.commit, batch.after)\n"
-            "        if batch.events:\n",
+            "pixelfast/deliver/runner.py",
+            "            self._tasks.remove(task)\n            under_way",
+            "            self._tasks.remove(task)\n"
+            "            self.journal.settle(task.plan, Settlement())  # noqa\n            under_way",
         ),
     )
 }

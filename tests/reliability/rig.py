@@ -23,6 +23,7 @@ data_dir = "{data_dir}"
 drain_timeout_s = 1
 [spool]
 segment_bytes = "{segment_bytes}"
+min_free = 0
 ack = "{ack}"
 {spool}
 [[sources]]
