@@ -74,7 +74,7 @@ MUTANTS = {
             "pixelfast/deliver/runner.py",
             "            self._tasks.remove(task)\n            under_way",
             "            self._tasks.remove(task)\n"
-            "            self.journal.settle(task.plan, Settlement())  # noqa\n            under_way",
+            "            self.journal._end(task.plan)\n            under_way",
         ),
     )
 }
