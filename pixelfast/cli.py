@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from pixelfast import __version__
-from pixelfast.config import Config, describe, read_config
-from pixelfast.errors import ConfigError, PixelfastError
+from pixelfast.commands import clear_answers, settings_of, with_settings
+from pixelfast.commands.spool import spool
+from pixelfast.config import describe, read_config
 
 __all__ = ["main"]
-
-_BAD_SETTINGS = 2
-
-
-@contextlib.contextmanager
-def _clear_answers() -> Iterator[None]:
-    """Errors that we raise on purpose are messages, not tracebacks."""
-    try:
-        yield
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(_BAD_SETTINGS)
-    except PixelfastError as error:
-        click.echo(f"pixelfast: {error}", err=True)
-        sys.exit(1)
-
-
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--data-dir", metavar="DIR", help="Where everything is kept."),
-        click.option("-c", "--config", metavar="FILE", help="Settings; without, the defaults."),
-    ):
-        command = option(command)
-    return command
 
 
 def _with_listen(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,15 +23,6 @@ def _with_listen(command: Callable[..., None]) -> Callable[..., None]:
         metavar="ADDRESS",
         help='Take pixels at "HOST:PORT" or "unix:/PATH"; may be given several times.',
     )(command)
-
-
-def _settings(config: str | None, **overrides: Any) -> Config:
-    given = {
-        name.replace("__", "."): list(value) if isinstance(value, tuple) else value
-        for name, value in overrides.items()
-        if value not in (None, ())
-    }
-    return read_config(config, given)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,7 +36,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_with_settings
+@with_settings
 @_with_listen
 @click.option("--admin", metavar="ADDRESS", help='Health and metrics; "" for none.')
 @click.option("--workers", type=int, metavar="N", help="Collectors; 0: one a core.")
@@ -88,8 +55,8 @@ def serve(
     """
     from pixelfast.operate.serve import serve as run
 
-    with _clear_answers():
-        settings = _settings(
+    with clear_answers():
+        settings = settings_of(
             config,
             data_dir=data_dir,
             server__listen=listen,
@@ -100,7 +67,7 @@ def serve(
 
 
 @cli.command()
-@_with_settings
+@with_settings
 @_with_listen
 @click.option("--slot", type=int, default=0, metavar="N", help="The slot to write into.")
 def collect(config: str | None, data_dir: str | None, listen: tuple[str, ...], slot: int) -> None:
@@ -112,12 +79,12 @@ def collect(config: str | None, data_dir: str | None, listen: tuple[str, ...], s
     """
     from pixelfast.operate.alone import collect_alone
 
-    with _clear_answers():
-        collect_alone(_settings(config, data_dir=data_dir, server__listen=listen), slot)
+    with clear_answers():
+        collect_alone(settings_of(config, data_dir=data_dir, server__listen=listen), slot)
 
 
 @cli.command()
-@_with_settings
+@with_settings
 def deliver(config: str | None, data_dir: str | None) -> None:
     """Deliver only, in one process; `pixelfast collect` collects.
 
@@ -127,8 +94,8 @@ def deliver(config: str | None, data_dir: str | None) -> None:
     """
     from pixelfast.operate.alone import deliver_alone
 
-    with _clear_answers():
-        deliver_alone(_settings(config, data_dir=data_dir))
+    with clear_answers():
+        deliver_alone(settings_of(config, data_dir=data_dir))
 
 
 @cli.command()
@@ -142,7 +109,7 @@ def check(file: str) -> None:
     Example:
       pixelfast check pixelfast.toml
     """
-    with _clear_answers():
+    with clear_answers():
         click.echo(describe(read_config(file)), nl=False)
 
 
@@ -161,7 +128,7 @@ def check(file: str) -> None:
 @click.option("--write-key", metavar="KEY", help="Without: the first of the settings.")
 @click.option("--base", metavar="URL", help="Where the pixels are; without: where it listens.")
 @click.option("--img", is_flag=True, help="A whole <img> tag instead of the URL.")
-@_with_settings
+@with_settings
 def url(img: bool, config: str | None, data_dir: str | None, **parts: Any) -> None:
     """Build a pixel URL, or an <img> tag with it.
 
@@ -171,8 +138,8 @@ def url(img: bool, config: str | None, data_dir: str | None, **parts: Any) -> No
     """
     from pixelfast.urls import img_tag, pixel_url
 
-    with _clear_answers():
-        settings = _settings(config, data_dir=data_dir)
+    with clear_answers():
+        settings = settings_of(config, data_dir=data_dir)
         if not (parts["user_id"] or parts["anonymous_id"]):
             click.echo("neither --user-id nor --anonymous-id: one is made up", err=True)
         built = pixel_url(settings, **parts)
@@ -194,7 +161,7 @@ def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
     """
     from pixelfast.explain import Explainer
 
-    with _clear_answers():
+    with clear_answers():
         explainer = Explainer(read_config(config) if config else None, full=full)
         output = sys.stdout.buffer
         for target in targets:
@@ -242,6 +209,9 @@ def version() -> None:
         f"SQLite {sqlite3.sqlite_version}",
     ]
     click.echo(", ".join(runtime))
+
+
+cli.add_command(spool)
 
 
 def main() -> None:

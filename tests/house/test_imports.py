@@ -23,7 +23,8 @@ ALLOWED = {
     "explain": {"errors", "config", "event", "collect"},
     "urls": {"errors", "config", "operate"},
     "operate": {"errors", "config", "spool", "collect", "deliver"},
-    "cli": {"errors", "config", "operate", "explain", "urls"},
+    "commands": {"errors", "config", "spool", "deliver", "operate"},
+    "cli": {"errors", "config", "operate", "explain", "urls", "commands"},
     "__main__": {"cli"},
 }
 CIMPORT = re.compile(
