@@ -16,7 +16,7 @@ from pixelfast.config import describe, read_config
 
 __all__ = ["main"]
 
-_GROUPS = ("dead",)  # modules of `pixelfast.commands`
+_GROUPS = ("dead", "spool")  # modules of `pixelfast.commands`
 
 
 def _with_listen(command: Callable[..., None]) -> Callable[..., None]:

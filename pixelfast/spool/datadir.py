@@ -115,12 +115,25 @@ class DataDir:
             SpoolError: it can't be made or read, or is of another format.
         """
         root = Path(path).absolute()
-        meta_path = root / "META"
         try:
             for folder in ("shards", "dest", "quarantine"):
                 make_directory(root / folder)
             with contextlib.suppress(FileExistsError):
-                _create_meta(root, meta_path)
+                _create_meta(root, root / "META")
+        except OSError as error:
+            raise SpoolError(f"data directory {root}: {error.strerror}") from error
+        return cls.find(root)
+
+    @classmethod
+    def find(cls, path: str | Path) -> DataDir:
+        """Open a data directory that is there, only to look at it: nothing is written.
+
+        Raises:
+            SpoolError: there is none, it can't be read, or it is of another format.
+        """
+        root = Path(path).absolute()
+        meta_path = root / "META"
+        try:
             meta = msgspec.json.decode(meta_path.read_bytes(), type=_Meta)
             node = bytes.fromhex(meta.node)
         except OSError as error:

@@ -22,7 +22,7 @@ from pixelfast.spool.format import (
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import next_frame_offset
 
-__all__ = ["LogEnd", "Place", "first_number", "last_frame", "newest_frame"]
+__all__ = ["LogEnd", "Place", "first_frame", "last_frame", "newest_frame", "number_at"]
 
 _WINDOW_BYTES = 4 * 2**20
 _HEADERS_BYTES = 16 * 2**10
@@ -131,19 +131,40 @@ def newest_frame(data: DataDir, slot: int) -> Place | None:
     return None
 
 
-def first_number(data: DataDir, slot: int, number: int) -> int | None:
-    """The number of the first event that a segment still has; None where it has none."""
+def first_frame(data: DataDir, slot: int, number: int) -> FrameHeader | None:
+    """The header of the first valid frame of a segment; None where it has none."""
     with data.open_segment(slot, number) as opened:
         if opened is None:
             return None
         fd, identity = opened
         size = os.fstat(fd).st_size
         offset = next_frame_offset(fd, identity, SEGMENT_HEADER_BYTES, size)
-        if offset is None:
-            return None
-        data_there = memoryview(os.pread(fd, FRAME_HEADER_BYTES, offset))
-        header = parse_header(data_there, 0)
-        return header.first_number if header else None
+        return None if offset is None else _header_at(fd, offset)
+
+
+def number_at(data: DataDir, slot: int, position: Position) -> int | None:
+    """The number of the event at a position, or of the first one behind it; None behind the end.
+
+    So a destination's cursor becomes a number: what it has to go is the log's end less that.
+    """
+    for number in data.segments(slot):
+        if number < position.segment:
+            continue
+        if number > position.segment:
+            header = first_frame(data, slot, number)
+        else:
+            with data.open_segment(slot, number) as opened:
+                header = _header_at(opened[0], position.offset) if opened else None
+            if header is not None:
+                return header.first_number + min(position.skip, header.events)
+        if header is not None:
+            return header.first_number
+    return None
+
+
+def _header_at(fd: int, offset: int) -> FrameHeader | None:
+    data = os.pread(fd, FRAME_HEADER_BYTES, offset)
+    return parse_header(memoryview(data), 0) if len(data) == FRAME_HEADER_BYTES else None
 
 
 def last_frame(fd: int, segment: SegmentId, start: int = SEGMENT_HEADER_BYTES) -> Place | None:

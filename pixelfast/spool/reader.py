@@ -12,6 +12,7 @@ no valid frame are
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import structlog
 
@@ -33,7 +34,7 @@ from pixelfast.spool.format import (
     segment_name,
 )
 from pixelfast.spool.highwater import read_high_water
-from pixelfast.spool.recovery import next_frame_offset, quarantine
+from pixelfast.spool.recovery import end_of_data, next_frame_offset, quarantine
 
 __all__ = ["Position", "SlotReader"]
 
@@ -58,8 +59,21 @@ class SlotReader:
         newer_segments: segments passed over because a newer program wrote them.
     """
 
-    def __init__(self, data: DataDir, slot: int, start: Position) -> None:
+    def __init__(
+        self,
+        data: DataDir,
+        slot: int,
+        start: Position,
+        *,
+        on_damage: Callable[[int, int, int], object] | None = None,
+    ) -> None:
+        """Read from `start` on.
+
+        Damage is set aside in quarantine; with `on_damage` nothing is written, and it is called
+        with the segment's number and where the damaged bytes begin and end.
+        """
         self.slot = slot
+        self._on_damage = on_damage
         self.damaged_bytes = 0
         self.missing_segments = 0
         self.newer_segments = 0
@@ -166,15 +180,23 @@ class SlotReader:
             return False
         end = stop if found is None else found
         if end > start:
-            self.damaged_bytes += quarantine(
-                self._data.quarantine_dir, self._fd, self._identity, start, end
-            )
+            self._set_aside(start, end)
         if found is not None:
             self._offset = found
             return True
         assert later is not None
         self.close()
         return self._open(later)
+
+    def _set_aside(self, start: int, end: int) -> None:
+        if self._on_damage is None:
+            folder = self._data.quarantine_dir
+            self.damaged_bytes += quarantine(folder, self._fd, self._identity, start, end)
+            return
+        end = end_of_data(self._fd, start, end)
+        if end > start:
+            self.damaged_bytes += end - start
+            self._on_damage(self._number, start, end)
 
     def _is_frame(self, offset: int) -> bool:
         data = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, offset))
@@ -269,5 +291,7 @@ class SlotReader:
             _log.error("segment_moved", slot=self.slot, error=str(error))
             return error.found
         except SpoolCorrupt as error:
+            if self._on_damage is not None:
+                self._on_damage(number, 0, SEGMENT_HEADER_BYTES)
             _log.error("segment_header_damaged", slot=self.slot, error=str(error))
         return expected

@@ -19,7 +19,7 @@ from pixelfast.spool.format import (
     parse_frame,
 )
 
-__all__ = ["next_frame_offset", "quarantine"]
+__all__ = ["end_of_data", "next_frame_offset", "quarantine"]
 
 _log = structlog.get_logger("spool")
 _WINDOW_BYTES = 4 * 2**20
@@ -52,7 +52,7 @@ def quarantine(folder: Path, fd: int, segment: SegmentId, start: int, stop: int)
     Returns how many bytes were damaged; 0 where there were only zeros, so nothing was lost. The
     copy is made once, whole, whoever else comes across the same damage.
     """
-    end = _end_of_data(fd, start, stop)
+    end = end_of_data(fd, start, stop)
     path = folder / f"{segment.slot}-{segment.number:016x}-{start:08x}.bad"
     if end > start and not path.exists():
         _log.error(
@@ -75,7 +75,7 @@ def quarantine(folder: Path, fd: int, segment: SegmentId, start: int, stop: int)
     return end - start
 
 
-def _end_of_data(fd: int, start: int, stop: int) -> int:
+def end_of_data(fd: int, start: int, stop: int) -> int:
     """Where the zeros begin that a range ends with."""
     while stop > start:
         begin = max(start, stop - _WINDOW_BYTES)

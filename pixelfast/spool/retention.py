@@ -14,11 +14,17 @@ import structlog
 
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool.datadir import DataDir, free_bytes, lock_file, sync_directory
-from pixelfast.spool.end import first_number, newest_frame
+from pixelfast.spool.end import first_frame, newest_frame
 from pixelfast.spool.format import Position, segment_name
 from pixelfast.spool.highwater import HighWater, read_high_water, write_high_water
 
-__all__ = ["excess_bytes", "expire_oldest", "remove_drained_slot", "remove_read_segments"]
+__all__ = [
+    "excess_bytes",
+    "expire_oldest",
+    "remove_drained_slot",
+    "remove_read_segments",
+    "slot_bytes",
+]
 
 _log = structlog.get_logger("spool")
 
@@ -88,12 +94,17 @@ def excess_bytes(data: DataDir, slot: int, end: Position, max_bytes: int, min_fr
 
     `end` is the log's end, as of `LogEnd`: the segment that is written counts up to there.
     """
-    used = end.offset
+    return max(0, slot_bytes(data, slot, end) - max_bytes, min_free - free_bytes(data.path))
+
+
+def slot_bytes(data: DataDir, slot: int, end: Position) -> int:
+    """How many bytes a slot's segments take up to the log's end."""
+    total = end.offset
     for number in data.segments(slot):
         if number < end.segment:
             with contextlib.suppress(FileNotFoundError):
-                used += (data.slot_dir(slot) / segment_name(number)).stat().st_size
-    return max(0, used - max_bytes, min_free - free_bytes(data.path))
+                total += (data.slot_dir(slot) / segment_name(number)).stat().st_size
+    return total
 
 
 def expire_oldest(data: DataDir, slot: int, needed_bytes: int) -> list[tuple[int, int]]:
@@ -115,10 +126,10 @@ def expire_oldest(data: DataDir, slot: int, needed_bytes: int) -> list[tuple[int
             continue
         with contextlib.suppress(FileNotFoundError):
             needed_bytes -= (data.slot_dir(slot) / segment_name(number)).stat().st_size
-        begin = first_number(data, slot, number)
-        later = (first_number(data, slot, each) for each in segments[place + 1 :])
-        oldest = next((each for each in later if each is not None), oldest)
-        expired.append((number, max(0, oldest - begin) if begin is not None else 0))
+        first = first_frame(data, slot, number)
+        later = (first_frame(data, slot, each) for each in segments[place + 1 :])
+        oldest = next((each.first_number for each in later if each is not None), oldest)
+        expired.append((number, max(0, oldest - first.first_number) if first else 0))
     removed = _remove(data, slot, [number for number, _ in expired])
     if removed:
         _log.warning(

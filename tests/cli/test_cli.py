@@ -37,6 +37,7 @@ def test_the_help_of_each_command_shows_an_example(name: str) -> None:
 
 def test_the_commands_of_the_design_are_there() -> None:
     wanted = {"serve", "collect", "deliver", "check", "url", "decode", "key new", "version"}
+    wanted |= {"spool ls", "spool check", "spool dump"}
     assert wanted <= set(commands())
 
 

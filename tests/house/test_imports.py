@@ -23,7 +23,7 @@ ALLOWED = {
     "explain": {"errors", "config", "event", "collect"},
     "urls": {"errors", "config", "event", "operate"},
     "operate": {"errors", "config", "spool", "collect", "deliver"},
-    "commands": {"errors", "config", "spool", "deliver"},
+    "commands": {"errors", "config", "spool", "deliver", "operate"},
     "cli": {"errors", "config", "operate", "explain", "urls", "commands"},
     "__main__": {"cli"},
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pixelfast.spool import DataDir, LogEnd, Position, SlotFiles, end
+from pixelfast.spool import DataDir, LogEnd, Position, SlotFiles, end, number_at
 from pixelfast.spool.end import last_frame, newest_frame
 from pixelfast.spool.format import SegmentId, pack_segment_header, segment_name
 from tests.spool.tools import Slot, read_events, read_frames, seal
@@ -189,3 +189,26 @@ def test_a_slot_without_frames_has_no_newest_one(data: DataDir, slot: Slot) -> N
     assert newest_frame(data, 0) is None
     slot.roll()
     assert newest_frame(data, 0) is None
+
+
+def test_a_position_becomes_the_number_of_the_event_there(data: DataDir, slot: Slot) -> None:
+    assert number_at(data, 0, Position()) is None
+    first = slot.write(b"0", b"1", b"2")
+    second = slot.write(b"3")
+    after = Position(1, slot.segment.offset)
+    assert number_at(data, 0, after) is None
+    slot.roll()
+    slot.write(b"4")
+    slot.next_number += 5  # events that were given up
+    last = slot.write(b"10", b"11")
+    wanted = {
+        Position(): 0,
+        first._replace(skip=2): 2,
+        second: 3,
+        after: 4,
+        last._replace(skip=1): 11,
+        Position(2, slot.segment.offset): None,
+    }
+    assert wanted == {position: number_at(data, 0, position) for position in wanted}
+    slot.path(1).unlink()
+    assert number_at(data, 0, first) == 4

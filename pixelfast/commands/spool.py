@@ -1,0 +1,242 @@
+"""`pixelfast spool`: look at what is stored. Nothing here writes; the server may run or not."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pixelfast.commands.options import clear_answers, settings_of, with_settings
+from pixelfast.commands.tables import print_table
+
+if TYPE_CHECKING:
+    from pixelfast.spool import DataDir, Frame, Position, SlotReader
+
+__all__ = ["spool"]
+
+_PATIENCE = 66  # empty reads before the rest of a segment is taken for empty: zeros may be damage
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class _Moment(click.ParamType[int]):
+    """A time as ms since 1970, from RFC 3339 or from how long ago it was."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if match := _DURATION.fullmatch(value):
+            return int((time.time() - float(match[1]) * _SECONDS[match[2]]) * 1000)
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self.fail(
+                f'{value!r} is neither such as "2026-01-31T10:00:00Z" nor as "2h"', param, ctx
+            )
+        return int(moment.timestamp() * 1000)
+
+
+@click.group()
+def spool() -> None:
+    """Look at the events that are stored; nothing is changed."""
+
+
+@spool.command()
+@with_settings
+def ls(config: str | None, data_dir: str | None) -> None:
+    """List the slots: what they hold, since when, and how far each destination is behind.
+
+    In a pipe the columns are parted by tabs, sizes are in bytes and times in UTC.
+
+    \b
+    Example:
+      pixelfast spool ls --data-dir /var/lib/pixelfast
+    """
+    with clear_answers():
+        data = _find(config, data_dir)
+        cursors = {path.parent.name: _cursors(path) for path in _state_files(data)}
+        headers = ["slot", "segments", "bytes", "events", "first", "last"]
+        headers += [f"{name} behind" for name in cursors]
+        print_table(headers, [_survey(data, slot, cursors) for slot in data.slots()])
+
+
+@spool.command()
+@with_settings
+def check(config: str | None, data_dir: str | None) -> None:
+    """Read everything and verify every frame; the exit code is 1 where there is damage.
+
+    What a crash left of an event that nobody was told is stored counts as damage too. Numbers that
+    are missing are no damage: those of events that were refused are never used again.
+
+    \b
+    Example:
+      pixelfast spool check -c pixelfast.toml
+    """
+    with clear_answers():
+        data = _find(config, data_dir)
+        damage: list[str] = []
+        rows = [_check(data, slot, damage) for slot in data.slots()]
+        headers = ["slot", "frames", "events", "missing", "repeated", "newer", "damaged bytes"]
+        print_table(headers, rows)
+        for line in damage:
+            click.echo(f"damaged: {line}", err=True)
+    sys.exit(1 if damage else 0)
+
+
+@spool.command()
+@click.option(
+    "--source", "sources", multiple=True, metavar="NAME", help="Only of this; repeatable."
+)
+@click.option(
+    "--since", type=_Moment(), metavar="TIME", help="RFC 3339, or how long ago: 90s 5m 2h 3d."
+)
+@click.option("--until", type=_Moment(), metavar="TIME", help="The same.")
+@with_settings
+def dump(
+    sources: tuple[str, ...],
+    since: int | None,
+    until: int | None,
+    config: str | None,
+    data_dir: str | None,
+) -> None:
+    """Write the stored events to stdout, one JSON a line, slot after slot.
+
+    Times are those of a group commit's first event of a source: the others of that commit came
+    within milliseconds, 2 s at the most where the disk is slow. Damage is passed over and told.
+
+    \b
+    Example:
+      pixelfast spool dump --source web --since 2h > events.ndjson
+    """
+    with clear_answers():
+        data = _find(config, data_dir)
+        damage: list[str] = []
+        try:
+            for slot in data.slots():
+                for frame in _frames(data, _reader(data, slot, damage)):
+                    if (
+                        (not sources or frame.source in sources)
+                        and (since is None or frame.received_ms >= since)
+                        and (until is None or frame.received_ms < until)
+                    ):
+                        sys.stdout.buffer.write(frame.body)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # Whoever read has had enough. Python would try to flush once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for line in damage:
+            click.echo(f"damaged: {line}", err=True)
+
+
+def _find(config: str | None, data_dir: str | None) -> DataDir:
+    from pixelfast.config import Log
+    from pixelfast.operate.logging import set_up_logging
+    from pixelfast.spool import DataDir
+
+    set_up_logging(Log(level="error"))
+    return DataDir.find(settings_of(config, data_dir=data_dir).data_dir)
+
+
+def _reader(data: DataDir, slot: int, damage: list[str]) -> SlotReader:
+    from pixelfast.spool import Position, SlotReader
+
+    def on_damage(segment: int, start: int, end: int) -> None:
+        damage.append(f"slot {slot}, segment {segment:x}, bytes {start:,} to {end:,}")
+
+    return SlotReader(data, slot, Position(), on_damage=on_damage)
+
+
+def _frames(data: DataDir, reader: SlotReader) -> Iterator[Frame]:
+    """All frames that are there by now; what comes meanwhile is left."""
+    from pixelfast.spool import LogEnd
+
+    end, _ = LogEnd(data, reader.slot).refresh()
+    empty = 0
+    while empty < _PATIENCE:
+        found = reader.read()
+        empty = 0 if found else empty + 1
+        for frame in found:
+            if (frame.segment, frame.offset) >= end[:2]:
+                reader.close()
+                return
+            yield frame
+    reader.close()
+
+
+def _survey(
+    data: DataDir, slot: int, cursors: dict[str, dict[int, Position] | None]
+) -> list[object]:
+    from pixelfast.spool import LogEnd, Position, number_at
+    from pixelfast.spool.end import first_frame, newest_frame
+    from pixelfast.spool.retention import slot_bytes
+
+    end, next_number = LogEnd(data, slot).refresh()
+    segments = data.segments(slot)
+    headers = (first_frame(data, slot, number) for number in segments)
+    first = next((header for header in headers if header is not None), None)
+    newest = newest_frame(data, slot)
+    row: list[object] = [
+        slot,
+        len(segments),
+        slot_bytes(data, slot, end),
+        next_number - first.first_number if first else 0,
+        _time(first.received_ms) if first else "-",
+        _time(newest.header.received_ms) if newest else "-",
+    ]
+    for positions in cursors.values():
+        if positions is None:
+            row.append("?")
+            continue
+        number = number_at(data, slot, positions.get(slot, Position()))
+        row.append(0 if number is None else max(0, next_number - number))
+    return row
+
+
+def _check(data: DataDir, slot: int, damage: list[str]) -> list[object]:
+    reader = _reader(data, slot, damage)
+    frames = events = 0
+    for frame in _frames(data, reader):
+        frames += 1
+        events += frame.events
+    return [
+        slot,
+        frames,
+        events,
+        reader.missing_events,
+        reader.repeated_events,
+        reader.newer_segments,
+        reader.damaged_bytes,
+    ]
+
+
+def _state_files(data: DataDir) -> list[Path]:
+    return sorted((data.path / "dest").glob("*/state.db"))
+
+
+def _cursors(path: Path) -> dict[int, Position] | None:
+    """A destination's cursors; None where they can't be read now."""
+    from pixelfast.spool import Position
+
+    try:
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2.0)
+        try:
+            rows = db.execute('SELECT slot, segment, "offset", skip FROM cursor').fetchall()
+        finally:
+            db.close()
+        return {int(slot): Position(*map(int, place)) for slot, *place in rows}
+    except (sqlite3.Error, ValueError, TypeError):
+        return None
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")[:-6] + "Z"

@@ -1,0 +1,161 @@
+"""`pixelfast spool`: what it shows, that it changes nothing, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pixelfast.deliver.store import Store
+from pixelfast.spool import DataDir, Position
+from tests.spool.tools import Slot, seal
+
+NOON_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
+
+
+def run(data: DataDir, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pixelfast", "spool", *arguments]
+    command += ["--data-dir", str(data.path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def write_at(slot: Slot, received_ms: int, *events: bytes, source: str = "web") -> Position:
+    pairs = [(0, event) for event in events]
+    place = slot.segment.id, slot.segment.offset
+    image = seal(pairs, [source.encode()], *place, received_ms, slot.next_number)
+    slot.put(image)
+    slot.segment.offset += len(image)
+    slot.next_number += len(events)
+    return Position(slot.segment.id.number, slot.segment.offset - len(image))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return DataDir.open(tmp_path / "data")
+
+
+@pytest.fixture
+def slot(data: DataDir) -> Iterator[Slot]:
+    """A slot that is being written: three segments, the last one without a frame."""
+    slot = Slot(data)
+    write_at(slot, NOON_MS, b'{"n":1}', b'{"n":2}')
+    write_at(slot, NOON_MS + 1000, b'{"n":3}', source="app")
+    slot.roll()
+    write_at(slot, NOON_MS + 60_000, b'{"n":4}')
+    slot.roll()
+    yield slot
+    slot.close()
+
+
+def tree(data: DataDir) -> dict[str, tuple[int, int]]:
+    found = (path for path in data.path.rglob("*") if path.is_file())
+    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in found}
+
+
+def test_ls_shows_what_slots_hold_and_how_far_destinations_are_behind(
+    data: DataDir, slot: Slot
+) -> None:
+    for name, cursor in [("archive", {0: Position(1, 64, 1)}), ("new", {})]:
+        store = Store(data.destination_dir(name) / "state.db")
+        store.commit(cursor)
+        store.close()
+    data.destination_dir("odd").mkdir()
+    (data.destination_dir("odd") / "state.db").write_bytes(b"no database" * 100)
+    before = tree(data)
+    result = run(data, "ls")
+    assert result.returncode == 0, result.stderr
+    header, row = [line.split("\t") for line in result.stdout.splitlines()]
+    assert ["archive behind", "new behind", "odd behind"] == header[6:]
+    used = slot.path(1).stat().st_size + slot.path(2).stat().st_size
+    times = ["2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z"]
+    assert ["0", "3", str(used), "4", *times, "3", "4", "?"] == row
+    assert before == tree(data)
+
+
+def test_check_of_a_sound_spool_ends_with_0(data: DataDir, slot: Slot) -> None:
+    slot.next_number += 5
+    slot.write(b"{}")
+    before = tree(data)
+    result = run(data, "check")
+    assert (0, "") == (result.returncode, result.stderr)
+    assert ["0", "4", "5", "5", "0", "0", "0"] == result.stdout.splitlines()[1].split("\t")
+    assert before == tree(data)
+
+
+@pytest.mark.parametrize(("offset", "damaged"), [(70, "bytes 64 to 131"), (5, "bytes 0 to 64")])
+def test_check_tells_of_damage_ends_with_1_and_changes_nothing(
+    data: DataDir, slot: Slot, offset: int, damaged: str
+) -> None:
+    with slot.path(1).open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff")
+    before = tree(data)
+    result = run(data, "check")
+    assert result.returncode == 1
+    assert f"damaged: slot 0, segment 1, {damaged}" in result.stderr
+    assert f"damaged: slot 0, segment 1, {damaged}" in run(data, "dump").stderr
+    assert before == tree(data)
+
+
+def test_dump_writes_events_as_they_are(data: DataDir, slot: Slot) -> None:
+    before = tree(data)
+    result = run(data, "dump")
+    assert result.stdout == '{"n":1}\n{"n":2}\n{"n":3}\n{"n":4}\n'
+    assert before == tree(data)
+    del slot
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--source", "app"], [3]),
+        (["--source", "app", "--source", "web"], [1, 2, 3, 4]),
+        (["--source", "nobody"], []),
+        (["--since", "2026-01-31T12:00:01Z"], [3, 4, 5]),
+        (["--until", "2026-01-31T13:00:01+01:00"], [1, 2]),
+        (["--since", "2026-01-31T12:00:01Z", "--until", "2026-01-31T12:01:00Z"], [3]),
+        (["--since", "1h"], [5]),
+        (["--until", "1.5m"], [1, 2, 3, 4]),
+    ],
+)
+def test_dump_filters(data: DataDir, slot: Slot, options: list[str], expected: list[int]) -> None:
+    write_at(slot, int(time.time() * 1000), b'{"n":5}', source="late")
+    result = run(data, "dump", *options)
+    assert "".join(f'{{"n":{n}}}\n' for n in expected) == result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "2026-01-31T12:00:00", "5", "-2h"])
+def test_dump_refuses_what_is_no_time(data: DataDir, moment: str) -> None:
+    result = run(data, "dump", f"--since={moment}")
+    assert result.returncode == 2
+    assert "is neither such as" in result.stderr
+
+
+def test_dump_ends_quietly_when_nobody_reads_on(data: DataDir) -> None:
+    slot = Slot(data, segment_bytes=8 * 2**20)
+    for _ in range(6):
+        slot.write(b"x" * 2**20)
+    slot.close()
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "pixelfast", "spool", "dump", "--data-dir", str(data.path)]
+    with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        os.read(reading, 100)
+        os.close(reading)
+        assert process.stderr is not None
+        assert (b"", 0) == (process.stderr.read(), process.wait(30))
+
+
+def test_a_directory_that_is_none_is_said_and_not_made(tmp_path: Path) -> None:
+    missing = DataDir(tmp_path / "nowhere", bytes(16))
+    for command in ("ls", "check", "dump"):
+        result = run(missing, command)
+        assert result.returncode == 1
+        assert "nowhere" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not missing.path.exists()
