@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
 
 from pixelfast.commands.options import clear_answers, settings_of, with_settings
+from pixelfast.commands.tables import print_table
 from pixelfast.deliver.dead import DeadLetters, Letter
 from pixelfast.errors import PixelfastError
 from pixelfast.spool import DataDir
@@ -48,14 +46,14 @@ def list_letters(destination: str | None, config: str | None, data_dir: str | No
     with clear_answers():
         data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
         names = [destination] if destination else _destinations(data)
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for name in names:
             found = _with_letters(data, name, lambda dead: dead.letters(limit=_MOST_LISTED))
             rows += [(name, *_summary(letter)) for letter in found]
         if not rows:
             click.echo("no dead letters", err=True)
             return
-        _show(("destination", "id", "died", "status", "tries", "event", "reason"), rows)
+        print_table(("destination", "id", "died", "status", "tries", "event", "reason"), rows)
 
 
 @dead.command()
@@ -158,17 +156,17 @@ def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> 
         raise PixelfastError(f"{path}: {error}") from error
 
 
-def _summary(letter: Letter) -> tuple[str, ...]:
+def _summary(letter: Letter) -> tuple[object, ...]:
     event = _parsed(letter.event)
     name = event.get("event") or event.get("name") or event.get("type") or ""
     reason = "sent again soon" if letter.replay else letter.reason
     return (
-        str(letter.id),
+        letter.id,
         _time(letter.died_ms),
-        str(letter.status or ""),
-        str(letter.attempts),
+        letter.status or "",
+        letter.attempts,
         str(name),
-        reason,
+        " ".join(reason.split()),
     )
 
 
@@ -196,18 +194,6 @@ def _parsed(event: bytes) -> dict[str, object]:
 
 def _time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _show(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A table for people; tab-separated lines for programs."""
-    if not sys.stdout.isatty():
-        for row in (titles, *rows):
-            click.echo("\t".join(each.replace("\t", " ").replace("\n", " ") for each in row))
-        return
-    table = Table(*titles, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 def _say_missing(destination: str, ids: set[int]) -> None:

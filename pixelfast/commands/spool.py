@@ -224,17 +224,12 @@ def _state_files(data: DataDir) -> list[Path]:
 
 
 def _cursors(path: Path) -> dict[int, Position] | None:
-    """A destination's cursors; None where they can't be read now."""
-    from pixelfast.spool import Position
+    """Up to where a destination has all events; None where that can't be read now."""
+    from pixelfast.deliver.store import read_low_water
 
     try:
-        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2.0)
-        try:
-            rows = db.execute('SELECT slot, segment, "offset", skip FROM cursor').fetchall()
-        finally:
-            db.close()
-        return {int(slot): Position(*map(int, place)) for slot, *place in rows}
-    except (sqlite3.Error, ValueError, TypeError):
+        return read_low_water(path)
+    except (sqlite3.Error, ValueError):
         return None
 
 

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from pixelfast.config import Config
 from pixelfast.deliver.runner import Runner
-from pixelfast.deliver.store import Store
+from pixelfast.deliver.store import read_low_water
 from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
 from pixelfast.spool.format import segment_name
 from pixelfast.spool.highwater import read_high_water
@@ -146,9 +147,9 @@ class Room:
         for folder in (self._data.path / "dest").iterdir():
             if folder.name in known or folder.name.startswith("."):
                 continue
-            with contextlib.suppress(OSError, sqlite3.Error):
+            with contextlib.suppress(OSError, sqlite3.Error, msgspec.DecodeError):
                 if time.time() - _last_used(folder) < _FORGOTTEN_S:
-                    found.append(_low_water(folder / "state.db"))
+                    found.append(read_low_water(folder / "state.db"))
         return found
 
     def _find_ends(self) -> dict[int, int]:
@@ -194,17 +195,3 @@ def _oldest(
 
 def _last_used(folder: Path) -> float:
     return max(each.stat().st_mtime for each in folder.iterdir() if each.is_file())
-
-
-def _low_water(path: Path) -> dict[int, Position]:
-    if not path.exists():
-        raise FileNotFoundError(path)
-    store = Store(path)
-    try:
-        low = store.cursors()
-        for plan in store.plans():
-            for each in plan.ranges:
-                low[each.slot] = min(each.start, low.get(each.slot, each.start))
-        return low
-    finally:
-        store.close()

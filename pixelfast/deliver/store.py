@@ -17,7 +17,7 @@ from pixelfast.deliver.plans import Plan
 from pixelfast.spool import Position
 from pixelfast.spool.datadir import make_directory, sync_directory
 
-__all__ = ["Changes", "Store", "register"]
+__all__ = ["Changes", "Store", "read_low_water", "register"]
 
 _log = structlog.get_logger("deliver")
 _SCHEMA_VERSION = 2
@@ -74,8 +74,7 @@ class Store:
 
     def cursors(self) -> dict[int, Position]:
         """Where cutting goes on."""
-        rows = self._db.execute('SELECT slot, segment, "offset", skip FROM cursor')
-        return {slot: Position(segment, offset, skip) for slot, segment, offset, skip in rows}
+        return _cursors(self._db)
 
     def plans(self) -> list[Plan]:
         """The plans that have not come to their end, in their order."""
@@ -159,6 +158,28 @@ def register(path: Path, cursors: dict[int, Position], numbers: dict[int, int]) 
             for each in temporary.iterdir():
                 each.unlink()
             temporary.rmdir()
+
+
+def read_low_water(path: Path) -> dict[int, Position]:
+    """What a destination still needs, slot by slot, of a state that another process may use.
+
+    Raises:
+        sqlite3.Error, msgspec.DecodeError: it can't be read now, or is damaged.
+    """
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)
+    try:
+        low = _cursors(db)
+        for plan in _plans(db):
+            for each in plan.ranges:
+                low[each.slot] = min(each.start, low.get(each.slot, each.start))
+        return low
+    finally:
+        db.close()
+
+
+def _cursors(db: sqlite3.Connection) -> dict[int, Position]:
+    rows = db.execute('SELECT slot, segment, "offset", skip FROM cursor')
+    return {slot: Position(segment, offset, skip) for slot, segment, offset, skip in rows}
 
 
 def _plans(db: sqlite3.Connection) -> list[Plan]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -23,7 +24,9 @@ def run(*arguments: str, text: str | None = None) -> Result:
 
 def commands() -> list[str]:
     found = []
-    for name, command in cli.commands.items():
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
         found += [name, *(f"{name} {sub}" for sub in getattr(command, "commands", {}))]
     return found
 
@@ -38,6 +41,7 @@ def test_the_help_of_each_command_shows_an_example(name: str) -> None:
 def test_the_commands_of_the_design_are_there() -> None:
     wanted = {"serve", "collect", "deliver", "check", "url", "decode", "key new", "version"}
     wanted |= {"spool ls", "spool check", "spool dump"}
+    wanted |= {"dead ls", "dead show", "dead replay", "dead drop"}
     assert wanted <= set(commands())
 
 

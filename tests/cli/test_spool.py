@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelfast.deliver.store import Store
+from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
 from tests.spool.tools import Slot, seal
 
@@ -62,7 +62,7 @@ def test_ls_shows_what_slots_hold_and_how_far_destinations_are_behind(
 ) -> None:
     for name, cursor in [("archive", {0: Position(1, 64, 1)}), ("new", {})]:
         store = Store(data.destination_dir(name) / "state.db")
-        store.commit(cursor)
+        store.commit(Changes(after=cursor))
         store.close()
     data.destination_dir("odd").mkdir()
     (data.destination_dir("odd") / "state.db").write_bytes(b"no database" * 100)

@@ -33,7 +33,7 @@ write_keys = ["{key}"]
 name = "receiver"
 type = "http"
 url = "{url}"
-start = "earliest"
+start = "{start}"
 max_age_s = 0.05
 timeout_s = 2
 connect_timeout_s = 1
@@ -43,7 +43,7 @@ retry_most_s = 0.4
 [[destinations]]
 name = "archive"
 type = "file"
-start = "earliest"
+start = "{start}"
 rotate_bytes = "128KiB"
 path = "{archive_dir}"
 """
@@ -61,8 +61,9 @@ class Rig:
     """One data directory, its oracle, and the server that runs on it now.
 
     `root` is the folder of another build of pixelfast; `url` is what delivery sends to, if not to
-    the oracle itself; `archive_dir` is where the file destination writes, if not below the data;
-    `spool` and `receiver` are more settings of these sections.
+    the oracle itself; `start` is where its destinations begin; `archive_dir` is where the file
+    destination writes, if not below the data; `spool` and `receiver` are more settings of these
+    sections.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Rig:
         workers: int = 2,
         ack: str = "synced",
         segment_bytes: str = "128KiB",
+        start: str = "earliest",
         spool: str = "",
         receiver: str = "",
         **oracle: Any,
@@ -88,6 +90,7 @@ class Rig:
         self.options = {
             "ack": ack,
             "segment_bytes": segment_bytes,
+            "start": start,
             "spool": spool,
             "receiver": receiver,
         }

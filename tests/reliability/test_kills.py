@@ -21,3 +21,17 @@ def test_nothing_is_lost_changed_or_invented_by_kill_9(tmp_path: Path) -> None:
         verdict = rig.assert_clean()
         assert verdict.acked > LIVES * 30
         assert rig.server.stop() == 0
+
+
+def test_events_of_the_first_moments_reach_destinations_that_begin_at_the_newest(
+    tmp_path: Path,
+) -> None:
+    with Rig(tmp_path, workers=1, start="newest") as rig:
+        rig.start()
+        rig.oracle.resume()
+        rig.kill("delivery")  # maybe before it has a cursor
+        rig.oracle.until_acked(50)
+        rig.crash()
+        rig.oracle.pause()
+        rig.start()
+        rig.assert_clean()

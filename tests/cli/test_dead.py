@@ -1,0 +1,101 @@
+"""`pixelfast dead`: what was refused is listed, shown, sent again and given up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pixelfast.cli import cli
+from pixelfast.deliver.dead import DeadLetters
+from pixelfast.deliver.settlement import DeadLetter
+from pixelfast.spool import DataDir
+
+
+def letter(number: int, event: bytes) -> DeadLetter:
+    return DeadLetter("batch", number, event, 400, "status 400", b'{"error":"no"}', 3)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    data = DataDir.open(tmp_path / "data")
+    dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+    dead.add(letter(n, b'{"type":"track","event":"E%d"}' % n) for n in range(3))
+    dead.add([letter(0, b'{"type":"track","event":"E0"}')])  # again, after a crash: once
+    dead.close()
+    return data
+
+
+def run(data: DataDir, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["dead", *arguments, "--data-dir", str(data.path)])
+
+
+def replays(data: DataDir) -> list[int]:
+    dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+    try:
+        return [each.replay for each in dead.letters()]
+    finally:
+        dead.close()
+
+
+def test_ls_lists_them_with_what_was_said(data: DataDir) -> None:
+    result = run(data, "ls")
+    lines = [line.split("\t") for line in result.output.splitlines()]
+    assert ["destination", "id", "died", "status", "tries", "event", "reason"] == lines[0]
+    assert [("hook", str(n + 1), f"E{n}") for n in range(3)] == [
+        (line[0], line[1], line[5]) for line in lines[1:]
+    ]
+    assert all(line[3:5] == ["400", "3"] and line[6] == "status 400" for line in lines[1:])
+
+
+def test_show_is_json_with_the_event_and_the_answer(data: DataDir) -> None:
+    found = [json.loads(line) for line in run(data, "show", "hook", "2", "3").output.splitlines()]
+    assert [2, 3] == [each["id"] for each in found]
+    assert {"type": "track", "event": "E1"} == found[0]["event"]
+    assert ('{"error":"no"}', "batch", 1) == (
+        found[0]["answer"],
+        found[0]["batch"],
+        found[0]["number"],
+    )
+
+
+def test_replay_marks_those_that_are_named_or_all(data: DataDir) -> None:
+    assert "1 to be sent again\n" == run(data, "replay", "hook", "2").output
+    assert [0, 1, 0] == replays(data)
+    assert "2 to be sent again\n" == run(data, "replay", "hook", "--all").output
+    assert [1, 1, 1] == replays(data)
+    assert "sent again soon" in run(data, "ls", "hook").output
+
+
+def test_drop_gives_up_those_that_are_not_being_sent(data: DataDir) -> None:
+    run(data, "replay", "hook", "2")
+    assert "0 dropped\n" == run(data, "drop", "hook", "2").output
+    assert "2 dropped\n" == run(data, "drop", "hook", "--all").output
+    assert [1] == replays(data)
+
+
+@pytest.mark.parametrize("command", ["replay", "drop"])
+@pytest.mark.parametrize("arguments", [(), ("1", "--all")])
+def test_either_ids_or_all_are_named(
+    data: DataDir, command: str, arguments: tuple[str, ...]
+) -> None:
+    result = run(data, command, "hook", *arguments)
+    assert 2 == result.exit_code
+    assert "name the IDS, or --all" in result.output
+    assert [0, 0, 0] == replays(data)
+
+
+def test_mistakes_are_said_with_what_there_is(data: DataDir) -> None:
+    result = run(data, "show", "hok", "1")
+    assert 1 == result.exit_code
+    assert '"hok"; of these there are: hook' in result.output
+    result = run(data, "show", "hook", "1", "9")
+    assert (1, True) == (result.exit_code, "hook has no dead letter 9" in result.output)
+
+
+def test_without_any_it_says_so(tmp_path: Path) -> None:
+    data = DataDir.open(tmp_path)
+    result = run(data, "ls")
+    assert (0, "no dead letters\n") == (result.exit_code, result.output)
