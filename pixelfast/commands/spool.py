@@ -48,7 +48,12 @@ class _Moment(click.ParamType[int]):
 
 @click.group()
 def spool() -> None:
-    """Look at the events that are stored; nothing is changed."""
+    """Look at the events that are stored; nothing is changed.
+
+    \b
+    Example:
+      pixelfast spool ls -c pixelfast.toml
+    """
 
 
 @spool.command()
