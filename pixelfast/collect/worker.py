@@ -24,7 +24,6 @@ __all__ = ["Worker"]
 
 _LOCK_WAIT_S = 15.0  # for the collector before us to finish
 _LOCK_RETRY_S = 0.1
-_MIN_COMMIT_INTERVAL_S = 0.001
 _FILES_BESIDE_CONNECTIONS = 64
 _BACKLOG = 4096
 
@@ -76,7 +75,6 @@ class Worker:
             max_waiting_bytes=spool.max_waiting_bytes,
             max_wait_s=spool.max_wait_s,
             compress=compressor(spool.compression),
-            min_interval_s=_MIN_COMMIT_INTERVAL_S,
         )
         for each in sockets:
             if each.family == socket.AF_UNIX:

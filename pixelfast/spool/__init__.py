@@ -8,7 +8,6 @@ It knows neither what an event is nor where it goes: it takes a source's bytes a
 `segments`   one slot's files as their writer sees them
 `batch`      the events of one commit, sealed into frames
 `committer`  the thread that writes and syncs without the GIL
-`pace`       how far apart commits start
 `room`       how much events may take
 `writer`     group commit, acknowledgements, and what happens when the disk fails
 `reader`     the frames of a slot from a position on

@@ -17,7 +17,7 @@ cdef class SpoolWriter:
     cdef int64_t _max_waiting_bytes
     cdef int64_t _max_commit_bytes
     cdef double _max_wait_s
-    cdef object _loop, _files, _committer, _on_stored, _log, _compress, _pace, _room
+    cdef object _loop, _files, _committer, _on_stored, _log, _compress, _room
     # what waits
     cdef Batch _open                    # takes events
     cdef object _queue                  # batches that are full, or that failed once
@@ -49,6 +49,8 @@ cdef class SpoolWriter:
     cdef readonly int64_t lost_events   # ack = received only: answered, and then the disk failed
     cdef readonly int64_t commits
     cdef readonly int64_t failed_commits
+    cdef readonly double commit_seconds
+    cdef double _submitted_s
 
     cdef int64_t append(
         self, uint32_t source, bytes event, int64_t received_ms, object waiter

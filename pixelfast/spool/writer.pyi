@@ -21,12 +21,11 @@ class SpoolWriter:
         ack: "synced", "written" or "received": when an event counts as stored.
         max_bytes: refuse events while the slot's segments take this much.
         min_free: refuse events while the disk has less room than this, in bytes.
-        on_full: "reject", or "drop_oldest" where delivery lets the oldest expire; see `room`.
+        on_full: "reject", or "drop_oldest" where delivery lets the oldest events expire: then
+            the two bounds are 10 % and half as strict.
         max_waiting_bytes: refuse events that would make more wait for the disk.
         max_wait_s: after this long an event that waits counts as not stored.
         compress: makes a frame's body smaller, on the loop's thread; see `compressor`.
-        min_interval_s: where several events wait, commits start this far apart at least; 0: the
-            next starts when the last has ended. See `pace`.
 
     Attributes:
         refusal: 0, or the number in `REFUSALS` of why no event is taken now.
@@ -60,7 +59,6 @@ class SpoolWriter:
         max_waiting_bytes: int = ...,
         max_wait_s: float = 2.0,
         compress: Callable[[memoryview], bytes] | None = None,
-        min_interval_s: float = 0.0,
     ) -> None: ...
     @property
     def is_ready(self) -> bool:

@@ -3,8 +3,7 @@
 The rules it keeps:
 
 1.  One commit is in flight at a time; what arrives meanwhile is the next one. So a commit starts at
-    once when the disk is idle, and commits grow by themselves when it is not. On a fast disk they
-    would stay tiny: `pace` says how long the next one waits for more events.
+    once when the disk is idle, and commits grow by themselves when it is not.
 2.  A waiter hears exactly once of its event: stored, or not. The tickets of a batch count up in the
     order of its events.
 3.  What is not stored after `max_wait_s` is answered as not stored, and new events are refused until
@@ -12,7 +11,9 @@ The rules it keeps:
 4.  After a failed write or sync a segment is never written or synced again: the kernel counts its
     dirty pages as clean by then. The batch goes once more, whole, into a new segment. If that fails
     too, all that waits hears so, events are refused, and a new segment is tried every second.
-5.  Over `max_bytes`, or with less than `min_free` on the disk, events are refused.
+5.  With more than `max_bytes` of segments, or less than `min_free` on the disk, events are refused
+    until delivery has made room. With `drop_oldest` delivery lets the oldest expire instead; then
+    they are refused only where it does not keep up: 10 % beyond, or under half of `min_free`.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -25,7 +26,6 @@ from errno import EDQUOT, EIO, ENOSPC
 
 import structlog
 
-from pixelfast.spool.pace import Pace
 from pixelfast.spool.room import Room
 
 __all__ = ["REFUSALS", "SpoolWriter"]
@@ -66,7 +66,6 @@ cdef class SpoolWriter:
         max_waiting_bytes=32 * 2**20,
         max_wait_s=2.0,
         compress=None,
-        min_interval_s=0.0,
     ):
         self._loop = loop
         self._files = files
@@ -82,7 +81,6 @@ cdef class SpoolWriter:
         self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4)
         self._max_wait_s = max_wait_s
         self._compress = compress
-        self._pace = Pace(min_interval_s)
         self._open = Batch()
         self._queue = deque()
         self._spares = []
@@ -106,7 +104,6 @@ cdef class SpoolWriter:
         if batch._size + batch._mixed * batch._count * FRAME_OVERHEAD >= self._max_commit_bytes:
             self._queue.append(batch)
             batch = self._open = self._fresh_batch()
-            self._is_scheduled = False  # a pause before the next commit ends here
         self._ticket += 1
         if batch._count == 0:
             batch.since_s = self._loop.time()
@@ -120,10 +117,6 @@ cdef class SpoolWriter:
             self._is_scheduled = True
             self._loop.call_soon(self._start_commit)
         return self._ticket
-
-    @property
-    def commit_seconds(self):
-        return self._pace.total_s
 
     @property
     def is_ready(self):
@@ -141,17 +134,9 @@ cdef class SpoolWriter:
     def _start_commit(self):
         cdef Batch batch
         self._is_scheduled = False
-        if self._in_flight is not None or self._committer.is_busy:
-            return
-        if self._segment is None or self._is_closed:
+        if self._in_flight is not None or self._segment is None or self._committer.is_busy:
             return
         batch = self._queue[0] if self._queue else self._open
-        if batch is self._open and not self._is_closing:
-            rest_s = self._pace.rest_s(batch._count, self._loop.time())
-            if rest_s > 0:
-                self._is_scheduled = True
-                self._loop.call_later(rest_s, self._start_commit)
-                return
         if batch._count == 0:
             if self._has_unsynced and self._is_sync_due():
                 self._submit(None, True)
@@ -178,10 +163,9 @@ cdef class SpoolWriter:
         return self._loop.time() - self._last_sync_s >= SYNC_INTERVAL_S
 
     def _submit(self, Batch batch, bint sync):
-        now = self._loop.time()
-        self._pace.on_start(now)
+        self._submitted_s = self._loop.time()
         if sync:
-            self._last_sync_s = now
+            self._last_sync_s = self._submitted_s
             self._has_unsynced = False
         elif not self._has_unsynced:
             self._has_unsynced = True
@@ -203,7 +187,7 @@ cdef class SpoolWriter:
         if error is None:
             return
         self._in_flight = None
-        self._pace.on_end(self._loop.time())
+        self.commit_seconds += self._loop.time() - self._submitted_s
         if error:
             self._on_failure(batch, error)
         elif batch is None:

@@ -26,16 +26,8 @@ class WriterMachine(RuleBasedStateMachine):
         segment_bytes=st.sampled_from([4096, 6000, 16384]),
         max_waiting_bytes=st.sampled_from([2000, 10**6]),
         is_slow=st.booleans(),
-        min_interval_s=st.sampled_from([0.0, 0.001]),
     )
-    def start(
-        self,
-        ack: str,
-        segment_bytes: int,
-        max_waiting_bytes: int,
-        is_slow: bool,
-        min_interval_s: float,
-    ) -> None:
+    def start(self, ack: str, segment_bytes: int, max_waiting_bytes: int, is_slow: bool) -> None:
         self.ack = ack
         self.spool = Spool(
             names=NAMES,
@@ -43,7 +35,6 @@ class WriterMachine(RuleBasedStateMachine):
             segment_bytes=segment_bytes,
             max_waiting_bytes=max_waiting_bytes,
             is_slow=is_slow,
-            min_interval_s=min_interval_s,
         )
         self.spool.on_heard = self.on_heard
         self.accepted: dict[bytes, int] = {}
@@ -105,7 +96,7 @@ class WriterMachine(RuleBasedStateMachine):
     def let_the_next_segment_fail(self, error: int) -> None:
         self.spool.disk.create_errors.append(OSError(error, "no"))
 
-    @rule(seconds=st.sampled_from([0.0005, 0.01, 0.26, 1.0, 2.3]))
+    @rule(seconds=st.sampled_from([0.01, 0.26, 1.0, 2.3]))
     def pass_time(self, seconds: float) -> None:
         self.spool.loop.advance(seconds)
 
