@@ -54,16 +54,16 @@ def register_destinations(config: Config, data: DataDir) -> None:
 
 
 class Engine:
-    """All destinations of one data directory."""
+    """All destinations of one data directory; `workers` collectors share the room of its spool."""
 
-    def __init__(self, config: Config, data: DataDir) -> None:
+    def __init__(self, config: Config, data: DataDir, workers: int = 1) -> None:
         self._log = structlog.get_logger("deliver")
         self._config = config
         self._data = data
         self._stopping = asyncio.Event()
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
         self.runners = [runner for each in config.destinations if (runner := self._make(each))]
-        self.room = Room(config, data, self.runners, self.unusable)
+        self.room = Room(config, data, self.runners, self.unusable, workers)
 
     def _make(self, destination: Destination) -> Runner | None:
         """A bad setting of one destination stops no other; its events are kept for it."""

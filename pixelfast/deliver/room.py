@@ -25,6 +25,7 @@ __all__ = ["Room", "log_ends"]
 _FORGOTTEN_S = (
     86_400.0  # how long a destination that was taken out of the settings holds its events
 )
+_NOTED_S = 600.0
 _FREE_SHARE = 1.1  # of min_free: below it the oldest begins to expire
 _FIRST = Position()
 _FULL_SHARE = 0.9  # of max_bytes: where the oldest begins to expire, before collectors refuse
@@ -43,8 +44,15 @@ class Room:
     """Removes and expires segments for all destinations of an engine."""
 
     def __init__(
-        self, config: Config, data: DataDir, runners: list[Runner], unusable: dict[str, str]
+        self,
+        config: Config,
+        data: DataDir,
+        runners: list[Runner],
+        unusable: dict[str, str],
+        workers: int,
     ) -> None:
+        self._slot_bytes = int(config.spool.max_bytes // workers * _FULL_SHARE)
+        self._used_s = float("-inf")
         self.removed_segments = 0
         self.end_numbers: dict[int, int] = {}  # by slot: the number of the next event
         self._config = config
@@ -89,25 +97,30 @@ class Room:
         return _oldest(pinned, sum(each.bytes for each in pinned) - most_bytes, segments)
 
     def _beyond_room(self, segments: list[_Segment]) -> dict[int, Position]:
-        """Where destinations have to go on so that the spool does not get full.
+        """Where destinations have to go on so that no slot gets full, nor the disk.
 
         What one pins that is sure of its events is not worth expiring for others: it stays.
         """
         lows = [runner.cursors for runner in self._runners]
         sure = [runner.cursors for runner in self._runners if self._is_sure(runner)]
         kept = [each for each in segments if _is_pinned(each, lows)]
-        too_much = self._excess_bytes(sum(e.bytes for e in kept), sum(e.bytes for e in segments))
-        return _oldest([each for each in kept if not _is_pinned(each, sure)], too_much, segments)
+        candidates = [each for each in kept if not _is_pinned(each, sure)]
+        until = _oldest(candidates, self._missing_bytes(kept, segments), segments)
+        for slot in {each.slot for each in kept}:
+            own = [each for each in candidates if each.slot == slot]
+            too_much = sum(each.bytes for each in kept if each.slot == slot) - self._slot_bytes
+            for position in _oldest(own, too_much, segments).values():
+                until[slot] = max(position, until.get(slot, position))
+        return until
 
-    def _excess_bytes(self, kept_bytes: int, all_bytes: int) -> int:
-        """How much has to go so that collectors can go on, beside what goes anyway."""
-        spool = self._config.spool
-        too_much = kept_bytes - int(spool.max_bytes * _FULL_SHARE)
-        if spool.min_free:
-            disk = os.statvfs(self._data.path)
-            free_bytes = disk.f_bavail * disk.f_frsize + all_bytes - kept_bytes
-            too_much = max(too_much, int(spool.min_free * _FREE_SHARE) - free_bytes)
-        return too_much
+    def _missing_bytes(self, kept: list[_Segment], segments: list[_Segment]) -> int:
+        """What the disk has not free of `min_free`, beside what goes anyway."""
+        if not self._config.spool.min_free:
+            return 0
+        disk = os.statvfs(self._data.path)
+        going_bytes = sum(each.bytes for each in segments) - sum(each.bytes for each in kept)
+        free_bytes = disk.f_bavail * disk.f_frsize + going_bytes
+        return int(self._config.spool.min_free * _FREE_SHARE) - free_bytes
 
     def _segments(self) -> list[_Segment]:
         """Every segment that holds something, the ones that were written first before others."""
@@ -127,6 +140,7 @@ class Room:
     # --- what is removed ---------------------------------------------------------------------
 
     def _remove(self, lows: list[dict[int, Position]]) -> int:
+        self._note_use()
         if self._unusable:
             return 0  # its events are kept for it
         lows = lows + self._forgotten()
@@ -136,6 +150,13 @@ class Room:
             removed += remove_read_segments(self._data, slot, [each.segment for each in earliest])
             remove_drained_slot(self._data, slot, earliest)
         return removed
+
+    def _note_use(self) -> None:
+        """Now and again: these destinations are in use, should they be taken out one day."""
+        if time.monotonic() - self._used_s >= _NOTED_S:
+            self._used_s = time.monotonic()
+            for runner in self._runners:
+                (self._data.destination_dir(runner.name) / "lock").touch()
 
     def _forgotten(self) -> list[dict[int, Position]]:
         """The cursors of destinations that were taken out of the settings not long ago.

@@ -63,7 +63,7 @@ async def _collect(orders: Orders, line: socket.socket) -> None:
 async def _deliver(orders: Orders, line: socket.socket) -> None:
     from pixelfast.deliver import Engine
 
-    engine = Engine(orders.config, DataDir.open(orders.data_dir))
+    engine = Engine(orders.config, DataDir.open(orders.data_dir), orders.workers)
     stop = _stop_on_sigterm()
     running = asyncio.create_task(engine.run())
     await _report_until(stop, line, engine)

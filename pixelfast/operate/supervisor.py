@@ -138,7 +138,10 @@ class Supervisor:
             )
             for slot, own in enumerate(sockets)
         ]
-        self.delivery = Child("delivery", Orders(role="delivery", config=config, data_dir=data_dir))
+        self.delivery = Child(
+            "delivery",
+            Orders(role="delivery", config=config, data_dir=data_dir, workers=workers),
+        )
         self.reported = asyncio.Event()
         self._log = structlog.get_logger("supervisor")
 

@@ -32,8 +32,6 @@ from pixelfast.spool.end import LogEnd, number_at
 from pixelfast.spool.format import Frame, Position
 from pixelfast.spool.reader import SlotReader
 from pixelfast.spool.retention import (
-    excess_bytes,
-    expire_oldest,
     remove_drained_slot,
     remove_read_segments,
 )
@@ -50,8 +48,6 @@ __all__ = [
     "SlotReader",
     "SpoolWriter",
     "compressor",
-    "excess_bytes",
-    "expire_oldest",
     "number_at",
     "remove_drained_slot",
     "remove_read_segments",

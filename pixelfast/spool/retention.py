@@ -1,7 +1,7 @@
 """Giving room back: segments are removed, whole files only.
 
-Those that every destination has read go by themselves; the oldest ones, read or not, only where the
-settings say that they may expire. Segments of a newer version stay: nobody here has read them.
+Only those that every destination has read, or passed by. Segments of a newer version stay: nobody
+here has read them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from collections.abc import Iterable
 import structlog
 
 from pixelfast.errors import SpoolLocked
-from pixelfast.spool.datadir import DataDir, free_bytes, lock_file, sync_directory
-from pixelfast.spool.end import first_frame, newest_frame
+from pixelfast.spool.datadir import DataDir, lock_file, sync_directory
+from pixelfast.spool.end import newest_frame
 from pixelfast.spool.format import Position, segment_name
 from pixelfast.spool.highwater import HighWater, read_high_water, write_high_water
 
 __all__ = [
-    "excess_bytes",
-    "expire_oldest",
     "remove_drained_slot",
     "remove_read_segments",
     "slot_bytes",
@@ -89,14 +87,6 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
     return bool(segments)
 
 
-def excess_bytes(data: DataDir, slot: int, end: Position, max_bytes: int, min_free: int = 0) -> int:
-    """How many bytes a slot takes too much: over `max_bytes`, or of the disk's `min_free`.
-
-    `end` is the log's end, as of `LogEnd`: the segment that is written counts up to there.
-    """
-    return max(0, slot_bytes(data, slot, end) - max_bytes, min_free - free_bytes(data.path))
-
-
 def slot_bytes(data: DataDir, slot: int, end: Position) -> int:
     """How many bytes a slot's segments take up to the log's end."""
     total = end.offset
@@ -105,37 +95,6 @@ def slot_bytes(data: DataDir, slot: int, end: Position) -> int:
             with contextlib.suppress(FileNotFoundError):
                 total += (data.slot_dir(slot) / segment_name(number)).stat().st_size
     return total
-
-
-def expire_oldest(data: DataDir, slot: int, needed_bytes: int) -> list[tuple[int, int]]:
-    """Remove a slot's oldest segments, read or not, until `needed_bytes` are free.
-
-    Returns the number of each and how many events went with it, by their numbers: those that a
-    destination has not read are, for this destination, the numbers from its own on that went. Its
-    reader goes on at the oldest segment left. The newest segment that holds a frame, and those made
-    ahead, always stay, so less than `needed_bytes` may come free. Blocks for the disk.
-    """
-    segments = data.segments(slot)
-    written = data.newest_written(slot)
-    expired: list[tuple[int, int]] = []
-    oldest = 0
-    for place, number in enumerate(segments):
-        if needed_bytes <= 0 or number >= written:
-            break
-        if data.is_newer(slot, number):
-            continue
-        with contextlib.suppress(FileNotFoundError):
-            needed_bytes -= (data.slot_dir(slot) / segment_name(number)).stat().st_size
-        first = first_frame(data, slot, number)
-        later = (first_frame(data, slot, each) for each in segments[place + 1 :])
-        oldest = next((each.first_number for each in later if each is not None), oldest)
-        expired.append((number, max(0, oldest - first.first_number) if first else 0))
-    removed = _remove(data, slot, [number for number, _ in expired])
-    if removed:
-        _log.warning(
-            "segments_expired", slot=slot, segments=removed, events=sum(n for _, n in expired)
-        )
-    return expired
 
 
 def _is_drained(end: Position, newest: int, cursors: Iterable[Position]) -> bool:
