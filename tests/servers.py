@@ -103,6 +103,18 @@ class Server:
                 sums[name] = sums.get(name, 0.0) + float(value)
         return sums
 
+    def check_sums(self) -> dict[str, dict[str, float]]:
+        """Of every event it is known what became of it; the figures of each destination."""
+        found: dict[str, dict[str, float]] = {}
+        sample = re.compile(r'pixelfast_(\w+?)(?:_total)?\{destination="([^"]+)"\} (\S+)')
+        for name, destination, value in sample.findall(self.admin("/metrics")):
+            found.setdefault(destination, {})[name] = float(value)
+        parts = ("delivered", "dead", "filtered", "expired", "pending", "missing")
+        for destination, own in found.items():
+            there = own["destination_stored_events"] + own["repeated_events"]
+            assert there == sum(own[f"{part}_events"] for part in parts), (destination, own)
+        return found
+
     def events(self, destination: str = "archive") -> list[dict[str, Any]]:
         """What a file destination holds; whole lines only, or this fails."""
         found: list[dict[str, Any]] = []

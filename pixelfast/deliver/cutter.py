@@ -44,7 +44,7 @@ class Cutter:
         self._is_closed = False  # the next event did not fit into the open batch
         self._first_slot = 0  # the one that the next batch begins with
         self._numbers = dict(numbers or {})  # by slot: the number of the next event, once known
-        self._missing_events = 0
+        self._missing_events = self._repeated_events = 0
         self.has_more = False  # the last `cut` ended before it had looked at everything
         self.find_slots()
 
@@ -60,7 +60,9 @@ class Cutter:
     @property
     def repeated_events(self) -> int:
         """Events that stand in the spool twice, after a commit that failed and did not."""
-        return sum(reader.repeated_events for reader in self._readers.values())
+        return self._repeated_events + sum(
+            reader.repeated_events for reader in self._readers.values()
+        )
 
     @property
     def cursors(self) -> dict[int, Position]:
@@ -95,10 +97,18 @@ class Cutter:
         return after - before if before is not None and after is not None else 0
 
     def _find_gap(self, slot: int, first: Frame) -> None:
-        """Events may be missing between the cursor of the last run and the first frame found."""
+        """Between the cursor of the last run and the first frame found events may be missing.
+
+        Or they come again: a power cut took some that had been read, and their numbers were free.
+        """
         number = self._numbers.get(slot)
-        if number is not None and first.first_number > number:
-            self._missing_events += first.first_number - number
+        if number is None:
+            return
+        reached = self._reached[slot]
+        is_begun = (reached.segment, reached.offset) == (first.segment, first.offset)
+        gap = first.first_number + (reached.skip if is_begun else 0) - number
+        self._missing_events += max(0, gap)
+        self._repeated_events += max(0, -gap)
 
     def unread_events(self, end_numbers: Mapping[int, int]) -> int:
         """How many events lie ahead, where each slot's next event will have this number."""
@@ -107,6 +117,12 @@ class Cutter:
             number = self._number(slot) if slot in self._readers else None
             unread += max(0, end - number) if number is not None else 0
         return unread
+
+    def ends_from(self, end_numbers: Mapping[int, int]) -> dict[int, int]:
+        """By slot the number of the next event, no smaller than what has been read already."""
+        return dict(end_numbers) | {
+            slot: max(number, end_numbers.get(slot, 0)) for slot, number in self._numbers.items()
+        }
 
     def known_numbers(self, slots: Iterable[int]) -> dict[int, int]:
         """The numbers of the next events of slots, where they are known."""

@@ -31,6 +31,8 @@ from pixelfast.spool.datadir import lock_file
 __all__ = ["Runner"]
 
 _POLL_S = 0.05
+_IDLE_POLL_S = 0.25  # where nothing has come for a while
+_IDLE_AFTER_S = 2.0
 _NEW_SLOTS_S = 1.0
 _REPLAY_S = 2.0
 _LOCK_RETRY_S = 0.5
@@ -87,7 +89,7 @@ class Runner:
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
         self._cutter: Cutter | None = None
         self._began_s = 0.0  # when the open batch got its first event
-        self._looked_s = self._replayed_s = 0.0
+        self._looked_s = self._replayed_s = self._moved_s = 0.0
 
     # --- what others ask ---------------------------------------------------------------------
 
@@ -126,15 +128,16 @@ class Runner:
 
     def stats(self, end_numbers: Mapping[int, int]) -> dict[str, object]:
         """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
-        pending = 0
+        figures: dict[str, object] = {}
         if self.journal and self._cutter:
-            unread = self._cutter.unread_events(end_numbers)
-            pending = self.journal.planned_events + self._cutter.open_events + unread
-        totals = self.journal.totals() if self.journal else {}
+            # Reading may be ahead of where the end was seen last.
+            ends = self._cutter.ends_from(end_numbers)
+            unread = self._cutter.unread_events(ends)
+            figures = dict(self.journal.totals())
+            figures["stored"] = sum(ends.values()) - self.journal.totals().get("before", 0)
+            figures["pending"] = self.journal.planned_events + self._cutter.open_events + unread
         return {
-            **totals,
-            "stored": sum(end_numbers.values()) - totals.get("before", 0),
-            "pending": pending,
+            **figures,
             "state": self.health.breaker.state,
             "under_way": len(self._under_way),
             "concurrency": self.health.concurrency.limit,
@@ -256,7 +259,9 @@ class Runner:
 
     async def _wait(self, wake: asyncio.Future[None], cutter: Cutter, journal: Journal) -> None:
         now_s = time.monotonic()
-        times = [now_s + _POLL_S, journal.due_s]
+        is_idle = now_s - self._moved_s > _IDLE_AFTER_S
+        times = [now_s + (_IDLE_POLL_S if is_idle else _POLL_S), journal.due_s]
+        times += [task.not_before_s for task in self._tasks if task.not_before_s > now_s]
         if cutter.has_more and self._has_room(journal):
             times.append(now_s)
         handle = asyncio.get_running_loop().call_later(max(0.0, min(times) - now_s), self._rouse)
@@ -283,6 +288,7 @@ class Runner:
             if not cutter.has_moved():
                 return
             self._began_s = self._began_s or now_s
+            self._moved_s = now_s
             if not (is_full or is_stopping or now_s - self._began_s >= cutter.limits.max_age_s):
                 return
             self._began_s = 0.0

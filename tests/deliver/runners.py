@@ -96,6 +96,7 @@ class FakeSender(Sender):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short intervals; what they are for stays."""
     monkeypatch.setattr(runner_module, "_POLL_S", 0.002)
+    monkeypatch.setattr(runner_module, "_IDLE_POLL_S", 0.002)
     monkeypatch.setattr(runner_module, "_NEW_SLOTS_S", 0.005)
     monkeypatch.setattr(runner_module, "_LOCK_RETRY_S", 0.005)
     monkeypatch.setattr(runner_module, "_REPLAY_S", 0.005)

@@ -196,6 +196,7 @@ class Rig:
         self.take_fresh_events()
         verdict = self.check(**options)
         assert verdict.is_clean, f"{verdict}\n{self.server.log[-6000:]}"
+        wait_until(self.server.check_sums, "delivery has figures")
         return verdict
 
     def dead_letters(self) -> Iterable[str]:
