@@ -12,6 +12,7 @@ if [ ! -e "$asan" ]; then
     exit 1
 fi
 
+rm -rf "$work/tests"  # none that is gone by now
 mkdir -p "$work"
 cp -ru "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$root/README.md" "$root/LICENSE" "$work"
 (cd "$root" && find pixelfast -type f ! -name '*.so' ! -name '*.c' ! -path '*__pycache__*' -print0) |

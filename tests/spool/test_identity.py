@@ -15,7 +15,6 @@ from pixelfast.spool import (
     Position,
     SlotFiles,
     SlotReader,
-    expire_oldest,
     remove_drained_slot,
     remove_read_segments,
 )
@@ -89,7 +88,6 @@ def test_a_segment_of_a_newer_version_is_passed_over_and_left_alone(
     assert len([entry for entry in logs if entry["event"] == "segment_is_newer"]) == 2
     remove_read_segments(data, 0, [4])
     assert [2, 4, 5] == data.segments(0)
-    assert expire_oldest(data, 0, 2**40) == []
     slot.files.close()
     assert not remove_drained_slot(data, 0, [LogEnd(data, 0).refresh()[0]])
     assert newer == slot.path(2).read_bytes()
