@@ -180,6 +180,14 @@ class Journal:
         self._end(plan)
         for part, batch in settlement.parts:
             self._add(part, batch, not_before_s)
+        if settlement.letters:
+            first = settlement.letters[0]
+            self._log.warning(
+                "events_refused",
+                events=len(settlement.letters),
+                reason=first.reason,
+                answer=first.answer[:200].decode("utf-8", "replace"),
+            )
         self._next.letters += settlement.letters
         self._next.replayed += settlement.replayed
         self._next.refused_again |= settlement.refused_again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -288,6 +289,22 @@ def test_old_events_become_dead_letters_once_a_try_has_failed(data: DataDir, fee
 
     run(main())
     assert [0] == letters_of(data)
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_clock_that_was_set_wrong_by_a_day_kills_no_event(
+    data: DataDir, feed: Feed, days: int
+) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("down", status=503)] * 3, limits=MANY)
+        feed.write(event(0), received_ms=time.time_ns() // 1_000_000 + days * 86_400_000)
+        runner = Runner("hook", sender, data, retry_for_s=259_200.0)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+            assert runner.stats(end_numbers(1))["lag_s"] >= 0
+        assert [0] == sender.numbers
+
+    run(main())
 
 
 def test_no_room_for_dead_letters_holds_the_destination(
