@@ -1,0 +1,130 @@
+"""What a runner says of failures, and how it goes on after them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pixelfast.deliver import runner as runner_module
+from pixelfast.deliver.outcomes import Accepted, Retry
+from pixelfast.deliver.retry import Backoff
+from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.store import Changes, Store
+from pixelfast.spool import DataDir
+from tests.deliver.runners import (
+    FakeSender,
+    running,
+)
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event, open_data, taking
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+@pytest.fixture
+def feed(data: DataDir) -> Iterator[Feed]:
+    with Feed(data, segment_bytes=1024) as feed:
+        yield feed
+
+
+def make_runner(data: DataDir, sender: FakeSender, sources: frozenset[str] | None = None) -> Runner:
+    return Runner("hook", sender, data, taking(sources))
+
+
+def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("a"), Retry("a"), Retry("b"), Retry("b"), Retry("a")])
+        runner = make_runner(data, sender)
+        feed.write(event(0))
+        with capture_logs() as logs:
+            async with running(runner):
+                await sender.has(1)
+                await until(lambda: runner.counted.get("delivered"))
+        found = [(each["event"], each.get("reason")) for each in logs]
+        assert [
+            ("delivery_failed", "a"),
+            ("delivery_failed", "b"),
+            ("destination_is_back", None),
+        ] == (found)
+        assert (5, "") == (runner.counted["failures"], runner.last_error)
+
+    run(main())
+
+
+def test_the_last_error_is_there_while_it_lasts(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender([Retry("status 503")] * 10**5)
+        runner = make_runner(data, sender)
+        feed.write(event(0), received_ms=int(time.time() * 1000) - 60_000)
+        async with running(runner):
+            await until(lambda: runner.last_error)
+            assert "status 503" == runner.last_error
+            assert 60.0 <= runner.lag_s < 70.0
+            sender.script.clear()
+            await sender.has(1)
+            await until(lambda: not runner.last_error)
+            await until(lambda: runner.lag_s == 0.0)
+
+    run(main())
+
+
+def test_the_wait_begins_short_again_after_a_success(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Noted(Backoff):
+        def __init__(self, *_: float) -> None:
+            super().__init__(0.001, 0.004, random=lambda: 1.0)
+
+        def next_s(self, at_least_s: float = 0.0) -> float:
+            waits.append(super().next_s(at_least_s))
+            return waits[-1]
+
+    monkeypatch.setattr(runner_module, "Backoff", Noted)
+
+    async def main() -> None:
+        no = Retry("no")
+        sender = FakeSender([no, no, no, no, Accepted(), no, no])
+        feed.write(*map(event, range(10)))
+        async with running(make_runner(data, sender)):
+            await sender.has(10)
+
+    run(main())
+    assert [0.001, 0.002, 0.004, 0.004, 0.001, 0.002] == waits
+
+
+def test_a_commit_that_fails_ends_the_run_and_the_batch_comes_again(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accepted and not remembered: again, rather than lost."""
+    commit = Store.commit
+
+    def fail(store: Store, changes: Changes) -> None:
+        if changes.ended:
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(store, changes)
+
+    async def main() -> None:
+        sender = FakeSender()
+        feed.write(*map(event, range(3)))
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "commit", fail)
+            with pytest.raises(sqlite3.OperationalError):
+                await make_runner(data, sender).run()
+        assert 1 == sender.closed
+        async with running(make_runner(data, sender)):
+            await sender.has(6)
+        assert [0, 1, 2] * 2 == sender.numbers
+
+    run(main())
