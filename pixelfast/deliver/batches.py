@@ -51,7 +51,8 @@ class Batch:
 
         The same in a whole batch and in a part of it.
         """
-        return [f"{self.root or self.id}-{n}" for n in self.numbers or range(self.events)]
+        numbers = range(self.events) if self.numbers is None else self.numbers
+        return [f"{self.root or self.id}-{n}" for n in numbers]
 
     def ndjson(self) -> bytes:
         """One event a line, the last line feed with it."""
@@ -82,6 +83,14 @@ class Cut:
     size_bytes: int = 0
     oldest_ms: int = 0  # when the first event of its oldest frame was received
     filtered: int = 0  # events passed by that the destination does not take
+    missing: int = 0  # events that were numbered and are not there: damaged, or never acknowledged
+    repeated: int = 0  # events that come again, after a commit that failed and did not
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """By the names of a destination's totals, what is not sent or must not be looked for."""
+        counts = {"filtered": self.filtered, "missing": self.missing, "repeated": self.repeated}
+        return {name: events for name, events in counts.items() if events}
 
     @property
     def ranges(self) -> list[Range]:

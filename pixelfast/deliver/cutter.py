@@ -44,25 +44,8 @@ class Cutter:
         self._is_closed = False  # the next event did not fit into the open batch
         self._first_slot = 0  # the one that the next batch begins with
         self._numbers = dict(numbers or {})  # by slot: the number of the next event, once known
-        self._missing_events = self._repeated_events = 0
         self.has_more = False  # the last `cut` ended before it had looked at everything
         self.find_slots()
-
-    @property
-    def damaged_bytes(self) -> int:
-        return sum(reader.damaged_bytes for reader in self._readers.values())
-
-    @property
-    def missing_events(self) -> int:
-        """Events that were numbered and are not there: damaged, or never acknowledged."""
-        return self._missing_events + sum(each.missing_events for each in self._readers.values())
-
-    @property
-    def repeated_events(self) -> int:
-        """Events that stand in the spool twice, after a commit that failed and did not."""
-        return self._repeated_events + sum(
-            reader.repeated_events for reader in self._readers.values()
-        )
 
     @property
     def cursors(self) -> dict[int, Position]:
@@ -96,20 +79,6 @@ class Cutter:
         after = self._number(slot)
         return after - before if before is not None and after is not None else 0
 
-    def _find_gap(self, slot: int, first: Frame) -> None:
-        """Between the cursor of the last run and the first frame found events may be missing.
-
-        Or they come again: a power cut took some that had been read, and their numbers were free.
-        """
-        number = self._numbers.get(slot)
-        if number is None:
-            return
-        reached = self._reached[slot]
-        is_begun = (reached.segment, reached.offset) == (first.segment, first.offset)
-        gap = first.first_number + (reached.skip if is_begun else 0) - number
-        self._missing_events += max(0, gap)
-        self._repeated_events += max(0, -gap)
-
     def unread_events(self, end_numbers: Mapping[int, int]) -> int:
         """How many events lie ahead, where each slot's next event will have this number."""
         unread = 0
@@ -129,9 +98,14 @@ class Cutter:
         return {slot: self._numbers[slot] for slot in slots if slot in self._numbers}
 
     @property
+    def open_counts(self) -> dict[str, int]:
+        """What is counted of the open batch, by the names of the totals."""
+        return self._open.counts
+
+    @property
     def open_events(self) -> int:
-        """Events that are read, and in no batch that was closed."""
-        return self._open.events + self._open.filtered
+        """Events of the open batch that its destination takes."""
+        return self._open.events
 
     def _number(self, slot: int) -> int | None:
         """The number of the event that is cut next; None where there is none yet."""
@@ -199,25 +173,23 @@ class Cutter:
         """Take one frame of a slot, or as much of it as the batch has room for."""
         frames = self._frames[slot]
         if not frames:
-            is_first = self._readers[slot].next_number is None
             frames.extend(reversed(self._readers[slot].read()))
             if not frames:
                 return False
-            if is_first:
-                self._find_gap(slot, frames[-1])
         frame = frames[-1]
         cut = self._open
         reached = self._reached[slot]
         is_begun = (reached.segment, reached.offset) == (frame.segment, frame.offset)
         skip = reached.skip if is_begun else 0
         if skip >= frame.events:
-            skip, taken = -1, frame.events  # the cursor is behind all of them
+            skip, passed, taken = -1, 0, frame.events  # the cursor is behind all of them
         elif self._selection.takes_source(frame.source):
-            taken = skip + self._take_events(slot, frame, skip)
+            passed = self._take_events(slot, frame, skip)
+            taken = skip + passed
         else:
             self._passed_bytes += frame.length
-            cut.filtered += frame.events - skip
-            taken = frame.events
+            passed, taken = frame.events - skip, frame.events
+            cut.filtered += passed
         if taken == skip:
             return False
         if taken < frame.events:
@@ -229,7 +201,11 @@ class Cutter:
             cut.start[slot] = reached
             cut.first_numbers[slot] = frame.first_number + max(skip, 0)
         cut.after[slot] = self._reached[slot] = position
-        cut.numbers[slot] = self._numbers[slot] = frame.first_number + taken
+        number = frame.first_number + taken
+        gap = number - self._numbers.get(slot, number - passed) - passed
+        cut.missing += max(0, gap)
+        cut.repeated += max(0, -gap)
+        cut.numbers[slot] = self._numbers[slot] = number
         return True
 
     def _take_events(self, slot: int, frame: Frame, skip: int) -> int:

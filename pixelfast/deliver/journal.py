@@ -94,7 +94,6 @@ class Journal:
         self._written_s = float("-inf")
         self._changed_s = 0.0
         self._slots: set[int] = set()  # that this destination has read of
-        self._seen: dict[str, int] = {}  # what was counted already of the readers' totals
 
     async def open(self) -> list[Plan]:
         """Read the state; returns the plans that the last run left, in their order."""
@@ -155,21 +154,16 @@ class Journal:
             return self._written_s + _PLANS_S
         return max(self._changed_s + _ENDS_S, self._written_s + _PLANS_S)
 
-    def plan(self, cut: Cut, selection: Selection, cutter: Cutter) -> None:
+    def plan(self, cut: Cut, selection: Selection) -> None:
         """Plan what was cut, or only go past it where nothing in it is taken."""
         changes = self._changing()
         changes.after |= cut.after
         changes.numbers |= cut.numbers
-        changes.count("filtered", cut.filtered)
+        for name, events in cut.counts.items():
+            changes.count(name, events)
         for slot in cut.after.keys() - self._slots:
             self._slots.add(slot)
             changes.count("before", cut.first_numbers[slot])
-        for name, total in (
-            ("missing", cutter.missing_events),
-            ("repeated", cutter.repeated_events),
-        ):
-            changes.count(name, total - self._seen.get(name, 0))
-            self._seen[name] = total
         if cut.events:
             self._add(*Plan.of_cut(cut, self._sequence, selection))
             self._sequence += 1

@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from bisect import insort
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,9 @@ class Runner:
             # Reading may be ahead of where the end was seen last.
             ends = self._cutter.ends_from(end_numbers)
             unread = self._cutter.unread_events(ends)
-            figures = dict(self.journal.totals())
-            figures["stored"] = sum(ends.values()) - self.journal.totals().get("before", 0)
+            totals = Counter(self.journal.totals()) + Counter(self._cutter.open_counts)
+            figures = dict(totals)
+            figures["stored"] = sum(ends.values()) - totals["before"]
             figures["pending"] = self.journal.planned_events + self._cutter.open_events + unread
         return {
             **figures,
@@ -157,7 +159,7 @@ class Runner:
                 journal.expire(task.plan)
                 expired += task.plan.events
         if cutter.has_moved():
-            journal.plan(cutter.close_batch(), self._selection, cutter)
+            journal.plan(cutter.close_batch(), self._selection)
             self._began_s = 0.0
         passed = {slot: cutter.skip_to(slot, position) for slot, position in until.items()}
         journal.skip(passed, cutter)
@@ -292,7 +294,7 @@ class Runner:
             if not (is_full or is_stopping or now_s - self._began_s >= cutter.limits.max_age_s):
                 return
             self._began_s = 0.0
-            journal.plan(cutter.close_batch(), self._selection, cutter)
+            journal.plan(cutter.close_batch(), self._selection)
             if not cutter.has_more and not is_full:
                 return
 
