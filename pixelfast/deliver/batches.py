@@ -49,7 +49,8 @@ class Batch:
     def event_ids(self) -> list[str]:
         """Each event's own id, for destinations that take one at a time.
 
-        The same in a whole batch and in a part of it.
+        The same in a whole batch and in a part of it. No full stop is in it: what Standard
+        Webhooks signs is split at them.
         """
         numbers = range(self.events) if self.numbers is None else self.numbers
         return [f"{self.root or self.id}-{n}" for n in numbers]

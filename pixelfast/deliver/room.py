@@ -22,9 +22,7 @@ from pixelfast.spool.highwater import read_high_water
 
 __all__ = ["Room", "log_ends"]
 
-_FORGOTTEN_S = (
-    86_400.0  # how long a destination that was taken out of the settings holds its events
-)
+_FORGOTTEN_S = 86_400.0  # how long a destination that left the settings holds its events
 _NOTED_S = 600.0
 _FREE_SHARE = 1.1  # of min_free: below it the oldest begins to expire
 _FIRST = Position()

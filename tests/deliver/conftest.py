@@ -1,4 +1,4 @@
-"""No test of delivery leaves a descriptor or a thread behind."""
+"""Segments to deliver from; no test of delivery leaves a descriptor or a thread behind."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import uvloop
 
+from pixelfast.spool import DataDir
 from tests.deliver.runners import quick
+from tests.deliver.spools import Feed, open_data
 
 __all__ = ["quick"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path)
+
+
+@pytest.fixture
+def segment_bytes() -> int:
+    return 1024
+
+
+@pytest.fixture
+def feed(data: DataDir, segment_bytes: int) -> Iterator[Feed]:
+    with Feed(data, segment_bytes=segment_bytes) as feed:
+        yield feed
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,6 +25,7 @@ from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir, Position
 from tests.deliver.running import WAIT_S, until
+from tests.deliver.spools import taking
 
 AT_ONCE = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
 
@@ -146,6 +147,14 @@ def source(name: str, *destinations: str) -> Source:
     """A source that goes to these destinations; to all where none is named."""
     key = WriteKey(key=f"wk-{name}")
     return Source(name=name, write_keys=(key,), destinations=destinations or None)
+
+
+def make_runner(
+    data: DataDir,
+    sender: FakeSender,
+    sources: frozenset[str] | None = None,
+) -> Runner:
+    return Runner("hook", sender, data, taking(sources))
 
 
 def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:

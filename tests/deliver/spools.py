@@ -106,6 +106,10 @@ class Feed:
         """Behind all that is written."""
         return Position(self._segment.id.number, self._segment.offset)
 
+    def skip_numbers(self, events: int) -> None:
+        """Leave numbers out, as after a refused batch; or use some again, as after a power cut."""
+        self._next_number += events
+
     def next_segment(self) -> None:
         with _unsynced():
             self._files.retire(self._segment, is_sound=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -20,13 +19,7 @@ from tests.deliver.spools import (
     cut_all,
     event,
     lines_of,
-    open_data,
 )
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return open_data(tmp_path)
 
 
 def by_events(count: int) -> Limits:
@@ -48,6 +41,37 @@ def test_events_come_in_the_order_of_their_slot(data: DataDir) -> None:
         feed.write(event(1), event(2))
         feed.write(event(3))
         assert [event(1), event(2), event(3)] == lines_of(cut_all(data, NO_LIMITS))
+
+
+def test_jumps_in_the_numbers_are_counted_with_the_batch_that_gets_past_them(
+    data: DataDir,
+) -> None:
+    with Feed(data) as feed:
+        feed.write(event(0), event(1))
+        feed.skip_numbers(5)
+        feed.write(event(2), event(3))
+        feed.skip_numbers(-2)
+        feed.write(event(4))
+    with closing(Cutter(data, {}, by_events(1))) as cutter:
+        found = []
+        while cutter.cut():
+            unread = cutter.unread_events({0: 8})
+            cut = cutter.close_batch()
+            found.append((cut.numbers[0], cut.missing, cut.repeated, unread))
+    assert [(1, 0, 0, 7), (2, 0, 0, 6), (8, 5, 0, 0), (9, 0, 0, 0), (8, 0, 2, 0)] == found
+
+
+def test_what_became_of_events_is_told_from_the_number_that_the_last_run_reached(
+    data: DataDir,
+) -> None:
+    with Feed(data) as feed:
+        feed.write(*map(event, range(4)))
+    for known, missing, repeated in ((4, 0, 3), (0, 1, 0), (1, 0, 0)):
+        start = Position(1, 64, 1)
+        with closing(Cutter(data, {0: start}, NO_LIMITS, numbers={0: known})) as cutter:
+            cutter.cut()
+            cut = cutter.close_batch()
+        assert (3, missing, repeated) == (cut.events, cut.missing, cut.repeated)
 
 
 def test_a_batch_is_cut_by_its_count_inside_frames_and_across_them(data: DataDir) -> None:

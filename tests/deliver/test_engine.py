@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -24,20 +22,9 @@ from tests.deliver.runners import (
     source,
 )
 from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event, numbers_in, open_data
+from tests.deliver.spools import Feed, event, numbers_in
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return open_data(tmp_path)
-
-
-@pytest.fixture
-def feed(data: DataDir) -> Iterator[Feed]:
-    with Feed(data, segment_bytes=1024) as feed:
-        yield feed
 
 
 def test_a_destination_that_is_down_delays_no_other(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 import pytest
 
@@ -14,20 +13,14 @@ from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position, remove_read_segments
 from tests.deliver.runners import FakeSender, cursors_on_disk, make_engine, running, source
 from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event, open_data
+from tests.deliver.spools import Feed, event
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return open_data(tmp_path)
-
-
-@pytest.fixture
-def feed(data: DataDir) -> Iterator[Feed]:
-    with Feed(data, segment_bytes=512) as feed:
-        yield feed
+def segment_bytes() -> int:
+    return 512
 
 
 async def looked_at_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

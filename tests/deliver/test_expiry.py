@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgspec
 import pytest
 
@@ -14,7 +11,7 @@ from pixelfast.deliver.outcomes import Retry
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, check_sum, make_engine, running, settings
 from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event, open_data
+from tests.deliver.spools import Feed, event
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -23,14 +20,8 @@ DOWN = [Retry("down")] * 10**6
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return open_data(tmp_path)
-
-
-@pytest.fixture
-def feed(data: DataDir) -> Iterator[Feed]:
-    with Feed(data, segment_bytes=SEGMENT_BYTES) as feed:
-        yield feed
+def segment_bytes() -> int:
+    return SEGMENT_BYTES
 
 
 def config(spool: Spool = Spool(), **options: dict[str, object]) -> Config:  # noqa: B008 - frozen

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,22 +16,11 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, check_sum, running
 from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event, open_data
+from tests.deliver.spools import Feed, event
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 SMALL = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return open_data(tmp_path)
-
-
-@pytest.fixture
-def feed(data: DataDir) -> Iterator[Feed]:
-    with Feed(data) as feed:
-        yield feed
 
 
 def make_breaker() -> Breaker:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -24,23 +22,12 @@ from tests.deliver.runners import (
     running,
 )
 from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event, open_data
+from tests.deliver.spools import Feed, event
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 MANY = Limits(max_events=500, max_bytes=10**6, max_age_s=0.0)
 NO = Refused("status 400", 400, b'{"error":"invalid"}')
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return open_data(tmp_path)
-
-
-@pytest.fixture
-def feed(data: DataDir) -> Iterator[Feed]:
-    with Feed(data) as feed:
-        yield feed
 
 
 def numbers(batch: Batch) -> list[int]:

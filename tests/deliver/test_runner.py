@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,35 +10,20 @@ from pixelfast.deliver import journal as journal_module
 from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.outcomes import Accepted, Retry
-from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (
     AT_ONCE,
     FakeSender,
     counters_on_disk,
     cursors_on_disk,
+    make_runner,
     plans_on_disk,
     running,
 )
 from tests.deliver.running import WAIT_S, run, until
-from tests.deliver.spools import Feed, event, open_data, taking
+from tests.deliver.spools import Feed, event
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return open_data(tmp_path)
-
-
-@pytest.fixture
-def feed(data: DataDir) -> Iterator[Feed]:
-    with Feed(data, segment_bytes=1024) as feed:
-        yield feed
-
-
-def make_runner(data: DataDir, sender: FakeSender, sources: frozenset[str] | None = None) -> Runner:
-    return Runner("hook", sender, data, taking(sources))
 
 
 def test_events_come_in_order_and_the_cursors_are_on_the_disk(data: DataDir, feed: Feed) -> None:

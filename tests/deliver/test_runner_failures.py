@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,32 +11,13 @@ from structlog.testing import capture_logs
 from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.outcomes import Accepted, Retry
 from pixelfast.deliver.retry import Backoff
-from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir
-from tests.deliver.runners import (
-    FakeSender,
-    running,
-)
+from tests.deliver.runners import FakeSender, make_runner, running
 from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event, open_data, taking
+from tests.deliver.spools import Feed, event
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    return open_data(tmp_path)
-
-
-@pytest.fixture
-def feed(data: DataDir) -> Iterator[Feed]:
-    with Feed(data, segment_bytes=1024) as feed:
-        yield feed
-
-
-def make_runner(data: DataDir, sender: FakeSender, sources: frozenset[str] | None = None) -> Runner:
-    return Runner("hook", sender, data, taking(sources))
 
 
 def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: Feed) -> None:

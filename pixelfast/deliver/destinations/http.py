@@ -196,7 +196,6 @@ class HttpSender(Sender):
     async def _send_each(self, batch: Batch) -> Outcome:
         """One request an event. After a few failures the rest of the batch waits, too."""
         lines = batch.lines()
-        # The id of Standard Webhooks holds no full stop: what is signed is split at them.
         ids = batch.event_ids()
         waiting = list(range(len(lines)))[::-1]
         failed: dict[int, Refused | Retry] = {}
