@@ -11,6 +11,7 @@ from statistics import median
 
 from benchmarks.corpus import write_wrk_script
 from benchmarks.machine import print_head
+from benchmarks.report import Section, spread, table
 from benchmarks.servers import Running, collector, nginx, stored_events
 from benchmarks.wrk import Round, measure
 
@@ -31,8 +32,8 @@ SERVERS: dict[str, Server] = {
 }
 
 
-def run(rounds: int = 5, seconds: int = 4) -> str:
-    """Measure, print as it goes, and return the table in Markdown."""
+def run(rounds: int = 5, seconds: int = 4) -> Section:
+    """Measure and print as it goes; the figures are rounds by server and connections."""
     print_head(__doc__ or "", METHOD)
     results: dict[tuple[str, int], list[Round]] = {}
     answered = stored = 0
@@ -59,32 +60,34 @@ def run(rounds: int = 5, seconds: int = 4) -> str:
                     stored += stored_events(place / "data")
     if stored < answered:
         raise RuntimeError(f"{answered:,} events were answered 200, {stored:,} are stored")
-    table = _table(results)
-    print("\n" + table)
+    text = _table(results)
+    print("\n" + text)
     print(f"\n{answered:,} events answered 200, {stored:,} in the spool: none is missing.")
-    return table
-
-
-def _spread(values: list[float], digits: int) -> str:
-    low, high = min(values), max(values)
-    return f"{median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+    figures: dict[str, dict[int, list[dict[str, float]]]] = {}
+    for (name, connections), own in results.items():
+        figures.setdefault(name, {})[connections] = [each._asdict() for each in own]
+    return Section(text, figures)
 
 
 def _table(results: dict[tuple[str, int], list[Round]]) -> str:
-    lines = [
-        "| server | connections | requests/s | CPU µs/request | p50 ms | p99 ms | CPU : nginx |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = "server, connections, requests/s, CPU µs/request, p50 ms, p99 ms, CPU : nginx"
+    rows = []
     first = next(iter(SERVERS))
     for (name, connections), rounds in sorted(results.items(), key=lambda item: item[0][1]):
         base = results[first, connections]
         ratios = [own.cpu_us / other.cpu_us for own, other in zip(rounds, base, strict=True)]
-        lines.append(
-            f"| {name} | {connections} | {_spread([r.requests_per_s for r in rounds], 0)} "
-            f"| {_spread([r.cpu_us for r in rounds], 2)} | {median(r.p50_ms for r in rounds):.2f} "
-            f"| {median(r.p99_ms for r in rounds):.2f} | {_spread(ratios, 2)} |"
+        rows.append(
+            (
+                name,
+                connections,
+                spread([r.requests_per_s for r in rounds], 0),
+                spread([r.cpu_us for r in rounds]),
+                f"{median(r.p50_ms for r in rounds):.2f}",
+                f"{median(r.p99_ms for r in rounds):.2f}",
+                spread(ratios),
+            )
         )
-    return "\n".join(lines)
+    return table(head.split(", "), rows)
 
 
 if __name__ == "__main__":

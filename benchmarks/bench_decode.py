@@ -9,6 +9,7 @@ from statistics import median
 
 from benchmarks.corpus import DOCUMENTED, targets
 from benchmarks.machine import print_head
+from benchmarks.report import Section, spread, table
 from benchmarks.wrk import SERVER_CORE
 from pixelfast.event import Decoder, Rules, encode_event, route_of
 
@@ -24,8 +25,8 @@ CALLS = 100_000
 NOW_MS = 1_795_342_530_123
 
 
-def run() -> str:
-    """Measure, print, and return the table in Markdown."""
+def run() -> Section:
+    """Measure and print; the figures are microseconds, round by round, by step."""
     print_head(__doc__ or "", METHOD)
     os.sched_setaffinity(0, {SERVER_CORE})
     decoder, rules = Decoder(), Rules()
@@ -57,14 +58,11 @@ def run() -> str:
         "the whole, 1,000 different URLs": whole_corpus,
     }
     empty = median(_round(lambda: None) for _ in range(ROUNDS))
-    lines = ["| step | µs an event |", "|---|---|"]
-    for name, step in steps.items():
-        times = [_round(step) - empty for _ in range(ROUNDS)]
-        lines.append(f"| {name} | {median(times):.2f} ({min(times):.2f} to {max(times):.2f}) |")
+    times = {name: [_round(step) - empty for _ in range(ROUNDS)] for name, step in steps.items()}
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    table = "\n".join(lines)
-    print(table)
-    return table
+    text = table(("step", "µs an event"), [(name, spread(own)) for name, own in times.items()])
+    print(text)
+    return Section(text, times)
 
 
 def _round(step: Callable[[], None]) -> float:

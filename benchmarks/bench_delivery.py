@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import orjson
@@ -19,6 +18,7 @@ import uvloop
 
 from benchmarks.corpus import targets
 from benchmarks.machine import print_head
+from benchmarks.report import Section, spread, table
 from benchmarks.servers import free_port, wait_for
 from benchmarks.wrk import LOAD_CORE, SERVER_CORE, cpu_seconds
 from pixelfast.explain import Explainer
@@ -168,10 +168,10 @@ def _delivered(data: Path) -> int:
     return int(row[0]) if row else 0
 
 
-def run(rounds: int = 3, count: int = 1_000_000) -> str:
-    """Measure, print as it goes, and return the table in Markdown."""
+def run(rounds: int = 3, count: int = 1_000_000) -> Section:
+    """Measure and print as it goes; the figures are rates and costs, round by round."""
     print_head(__doc__ or "", METHOD)
-    lines = ["| format | events a batch | events/s | CPU µs/event |", "|---|---|---|---|"]
+    rows, figures = [], {}
     for form, events in (("json_array", 500), ("json_array", 2000), ("ndjson", 500)):
         found = []
         for _ in range(rounds):
@@ -184,13 +184,11 @@ def run(rounds: int = 3, count: int = 1_000_000) -> str:
                 f"  {form:10} {events:5} {found[-1][0]:10,.0f}/s {found[-1][1]:5.2f} µs", flush=True
             )
         rates, costs = [each[0] for each in found], [each[1] for each in found]
-        lines.append(
-            f"| {form} | {events:,} | {median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
-            f" | {median(costs):.2f} ({min(costs):.2f} to {max(costs):.2f}) |"
-        )
-    table = "\n".join(lines)
-    print("\n" + table)
-    return table
+        rows.append((form, f"{events:,}", spread(rates, 0), spread(costs)))
+        figures[f"{form} {events}"] = {"events_per_s": rates, "cpu_us": costs}
+    text = table(("format", "events a batch", "events/s", "CPU µs/event"), rows)
+    print("\n" + text)
+    return Section(text, figures)
 
 
 if __name__ == "__main__":

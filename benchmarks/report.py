@@ -1,0 +1,33 @@
+"""What a benchmark gives back: a table to read, and its figures for the goals and the plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+__all__ = ["Section", "spread", "table"]
+
+
+class Section(NamedTuple):
+    """One benchmark's part of RESULTS.md.
+
+    `figures` holds what JSON can hold: samples round by round, by names that `goals` and `plots`
+    look up.
+    """
+
+    text: str  # Markdown
+    figures: dict[str, Any]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The median; in brackets the least and the most."""
+    low, high = min(values), max(values)
+    return f"{median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
