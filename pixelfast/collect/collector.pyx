@@ -97,7 +97,7 @@ cdef class Collector:
             str user_agent = None
             bytes encoded
         try:
-            self._decoder.split_slice(request.target, query, query_end)
+            self._decoder.split_at(<const char*>request.target + query, query_end - query)
             text = self._decoder.write_key()
             if not text:
                 raise RequestError(400, "no-write-key", "no writeKey")

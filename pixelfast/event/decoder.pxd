@@ -1,10 +1,9 @@
 from pixelfast.event.keypath cimport KeyPath
-
-cdef enum:
-    MAX_TARGET_BYTES = 32768
-    MAX_PARAMETERS = 256
+from pixelfast.event.query cimport Query
+from pixelfast.event.shape cimport Shape
 
 cdef class Rules:
+    cdef readonly int number        # no other rules have it
     cdef readonly bint numbers
     cdef readonly bint booleans
     cdef readonly frozenset strings
@@ -19,13 +18,11 @@ cdef class Event:
     cdef readonly list warnings # [(reason, raw key)]
 
 cdef class Decoder:
-    cdef bytes _whole
-    cdef int _count
-    cdef int _write_key
-    cdef bint _too_deep
-    cdef list _paths
-    cdef const char* _values[256]
-    cdef Py_ssize_t _lengths[256]
+    cdef Query _query           # points into what was split: valid as long as that
+    cdef Shape _shape
+    cdef Shape _empty
+    cdef bytes _kept
+    cdef bint _makes_slots      # not values
     cdef char _scratch[32768]
     cdef Rules _rules
     cdef Event _event
@@ -33,12 +30,14 @@ cdef class Decoder:
     cdef bint _has_losers       # a plain value gave way, and who owned it was not kept
     cdef int _slots_left
 
-    cpdef int split(self, bytes query) except -1
-    cdef int split_slice(self, bytes whole, Py_ssize_t first, Py_ssize_t after) except -1
+    cdef int split_at(self, const char* query, Py_ssize_t length) except -1
     cpdef str write_key(self)
     cpdef Event decode(self, Rules rules, bint is_track)
+    cdef Event decode_slots(self, Rules rules, bint is_track)
+    cdef Event _build_all(self, Rules rules, bint is_track)
     cdef Event _build(self, bint is_track, dict owners)
     cdef str _text(self, int i)
+    cdef object _field(self, int i, int root, bint is_track)
     cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_textual)
     cdef int _place(self, int i, KeyPath path, dict root, int start) except -1
     cdef int _put_in_object(

@@ -6,21 +6,15 @@ and the write key, `Decoder.decode` builds the event by the rules of the source.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
-from cpython.long cimport PyLong_FromLongLong
 from cpython.ref cimport PyObject
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.string cimport memchr
 
 from pixelfast.event.identity cimport trim, trim_anonymous_id
-from pixelfast.event.keypath cimport (
-    APPEND_SEGMENT,
-    NAME_SEGMENT,
-    KeyKind,
-    KeyPath,
-    RootField,
-    decode_text,
-    key_path,
-)
+from pixelfast.event.keypath cimport APPEND_SEGMENT, NAME_SEGMENT, KeyKind, KeyPath, RootField
+from pixelfast.event.numbers cimport number_of
+from pixelfast.event.query cimport Query
+from pixelfast.event.shape cimport shape_of
+from pixelfast.event.template cimport SlotKind, new_slot
+from pixelfast.event.text cimport decode_text
 
 from pixelfast.errors import RequestError
 
@@ -31,11 +25,7 @@ cdef enum:
     # can't be within its size limit; without the bound 32 KB of query made 500,000 slots.
     MAX_ARRAY_SLOTS = 16384
 
-cdef long long MAX_SAFE_INTEGER = 9007199254740991  # 2^53 - 1
-cdef double[16] _POWERS_OF_TEN
-cdef int _i
-for _i in range(16):
-    _POWERS_OF_TEN[_i] = 10.0 ** _i
+cdef int _rules_made = 0
 
 
 cdef class Rules:
@@ -49,6 +39,9 @@ cdef class Rules:
         force_numbers=(),
         ignore=("_", "z", "cb", "rand"),
     ):
+        global _rules_made
+        _rules_made += 1
+        self.number = _rules_made
         self.numbers = numbers
         self.booleans = booleans
         self.strings = frozenset(strings)
@@ -93,75 +86,53 @@ cdef dict event_dict(Event event):
 cdef class Decoder:
 
     def __cinit__(self):
-        self._whole = b""
-        self._paths = [None] * MAX_PARAMETERS
-        self._write_key = -1
+        self._query = Query()
+        self._query.split(b"", 0)
+        self._empty = self._shape = shape_of(self._query)
 
-    cpdef int split(self, bytes query) except -1:
-        return self.split_slice(query, 0, PyBytes_GET_SIZE(query))
+    def split(self, bytes query not None):
+        self._kept = query  # its parameters point into it
+        return self.split_at(PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query))
 
-    cdef int split_slice(self, bytes whole, Py_ssize_t first, Py_ssize_t after) except -1:
-        cdef:
-            const char* start = PyBytes_AS_STRING(whole) + first
-            const char* end = PyBytes_AS_STRING(whole) + after
-            const char* stop
-            const char* equals
-            KeyPath path
-            int count = 0
-        self._whole = whole  # keeps the bytes alive that _values points into
-        self._count = 0
-        self._write_key = -1
-        self._too_deep = False
-        if after - first > MAX_TARGET_BYTES:
-            raise RequestError(
-                414,
-                "target-too-long",
-                f"query is {after - first:,} bytes, limit {MAX_TARGET_BYTES:,}",
-            )
-        while start < end:
-            stop = <const char*>memchr(start, c'&', end - start)
-            if stop == NULL:
-                stop = end
-            if stop > start:
-                if count == MAX_PARAMETERS:
-                    raise RequestError(
-                        400, "too-many-parameters", f"more than {MAX_PARAMETERS} parameters"
-                    )
-                equals = <const char*>memchr(start, c'=', stop - start)
-                if equals == NULL:
-                    equals = stop
-                path = key_path(start, equals - start)
-                self._paths[count] = path
-                self._values[count] = equals + 1 if equals < stop else stop
-                self._lengths[count] = stop - self._values[count]
-                if path.kind == KeyKind.WRITE_KEY and self._write_key < 0:
-                    self._write_key = count
-                elif path.kind == KeyKind.TOO_DEEP:
-                    self._too_deep = True
-                count += 1
-            start = stop + 1
-        self._count = count
-        return count
+    cdef int split_at(self, const char* query, Py_ssize_t length) except -1:
+        self._shape = self._empty
+        self._query.split(query, length)
+        self._shape = shape_of(self._query)
+        return self._query.count
 
     cpdef str write_key(self):
-        return None if self._write_key < 0 else self._text(self._write_key)
+        if self._shape.write_key < 0:
+            return None
+        return self._text(self._shape.write_key)
 
     cpdef Event decode(self, Rules rules, bint is_track):
         cdef Event event
-        if self._too_deep:
+        self._makes_slots = False
+        event = self._build_all(rules, is_track)
+        _check_identity(event, is_track)
+        return event
+
+    cdef Event decode_slots(self, Rules rules, bint is_track):
+        # The event with slots for its values: what is checked of them is not checked here.
+        self._makes_slots = True
+        return self._build_all(rules, is_track)
+
+    cdef Event _build_all(self, Rules rules, bint is_track):
+        cdef Event event
+        if self._shape.is_too_deep:
             raise RequestError(400, "too-deep", "a parameter has more than 32 segments")
         self._rules = rules
         event = self._build(is_track, None)
         if self._has_losers:
             # Rare, so only now: once more, remembering who owns what, to name those that give way.
             event = self._build(is_track, {})
-        _check_identity(event, is_track)
         return event
 
     cdef Event _build(self, bint is_track, dict owners):
         cdef:
             Event event = Event.__new__(Event)
             list fields = [None] * RootField.FIELD_COUNT
+            list paths = self._shape.paths
             KeyPath path
             int i
         event.type = "track" if is_track else "page"
@@ -172,8 +143,8 @@ cdef class Decoder:
         self._owners = owners
         self._has_losers = False
         self._slots_left = MAX_ARRAY_SLOTS
-        for i in range(self._count):
-            path = <KeyPath>self._paths[i]
+        for i in range(len(paths)):
+            path = <KeyPath>paths[i]
             if path.kind == KeyKind.WARNED:
                 self._warn(path.warning, path)
             elif path.kind == KeyKind.WRITE_KEY:
@@ -184,7 +155,7 @@ cdef class Decoder:
                 self._place(i, path, <dict>fields[path.root], 1)
             elif path.root < RootField.FIELD_COUNT:
                 if fields[path.root] is None:
-                    fields[path.root] = self._text(i)
+                    fields[path.root] = self._field(i, path.root, is_track)
             elif path.root == RootField.TRAITS:
                 if "traits" not in event.rest:
                     event.rest["traits"] = {}
@@ -195,23 +166,40 @@ cdef class Decoder:
         return event
 
     cdef str _text(self, int i):
-        return decode_text(self._values[i], self._lengths[i], self._scratch)
+        return decode_text(
+            self._query.values[i].at, self._query.values[i].length, self._scratch
+        )
+
+    cdef object _field(self, int i, int root, bint is_track):
+        if not self._makes_slots:
+            return self._text(i)
+        if root == RootField.ANONYMOUS_ID or root == RootField.USER_ID:
+            return new_slot(SlotKind.IDENTITY_SLOT, i)
+        if root == RootField.EVENT and is_track:
+            return new_slot(SlotKind.EVENT_NAME_SLOT, i)
+        if root == RootField.NAME and not is_track:
+            return new_slot(SlotKind.PAGE_NAME_SLOT, i)
+        return new_slot(SlotKind.TEXT_SLOT, i)
 
     cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_textual):
         cdef Rules rules = self._rules
-        cdef str text = self._text(i)
         cdef bint numbers = rules.numbers and not is_textual
+        cdef bint booleans = rules.booleans and not is_textual
+        cdef str text
         if rules.has_overrides:
             place = path.dotted if in_arrays == 0 else place_of(path, in_arrays)
             if place in rules.strings:
-                return text
-            if place in rules.force_numbers:
+                numbers = booleans = False
+            elif place in rules.force_numbers:
                 numbers = True
+        if self._makes_slots:
+            return new_slot(SlotKind.VALUE_SLOT, i, numbers, booleans)
+        text = self._text(i)
         if numbers:
             number = number_of(text)
             if number is not None:
                 return number
-        if rules.booleans and not is_textual:
+        if booleans:
             if text == "true":
                 return True
             if text == "false":
@@ -349,41 +337,3 @@ cdef int _check_identity(Event event, bint is_track) except -1:
     elif fields[RootField.NAME] is not None and not <str>fields[RootField.NAME]:
         fields[RootField.NAME] = "Unknown Page"
     return 0
-
-
-cdef object number_of(str text):
-    # The number a text stands for, or None: what a double carries without loss.
-    cdef:
-        Py_ssize_t length, i = 0
-        const char* digits = PyUnicode_AsUTF8AndSize(text, &length)
-        bint negative = False
-        long long value = 0
-        int before, after
-    if length == 0 or length > 17 or digits[0] > c'9':
-        return None
-    if digits[0] == c'-':
-        negative = True
-        i = 1
-    before = i
-    while i < length and c'0' <= digits[i] <= c'9':
-        value = value * 10 + (digits[i] - c'0')
-        i += 1
-    before = <int>i - before
-    if before == 0 or (before > 1 and digits[i - before] == c'0'):
-        return None
-    if i == length:
-        if value > MAX_SAFE_INTEGER or (negative and value == 0):
-            return None
-        return PyLong_FromLongLong(-value if negative else value)
-    if digits[i] != c'.':
-        return None
-    i += 1
-    after = <int>i
-    while i < length and c'0' <= digits[i] <= c'9':
-        value = value * 10 + (digits[i] - c'0')
-        i += 1
-    after = <int>i - after
-    if i != length or after == 0 or before + after > 15:
-        return None
-    # Both fit a double exactly, so one division rounds correctly (Clinger 1990, the fast path).
-    return (-1.0 if negative else 1.0) * (<double>value / _POWERS_OF_TEN[after])

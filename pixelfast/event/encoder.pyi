@@ -1,6 +1,6 @@
 from typing import Any
 
-from pixelfast.event.decoder import Event
+from pixelfast.event.decoder import Decoder, Event, Rules
 
 def complete_event(
     event: Event,
@@ -32,4 +32,19 @@ def encode_event(
 
     Raises:
         RequestError: 413, the JSON is longer than 32,768 bytes.
+    """
+
+def fill_template(
+    decoder: Decoder,
+    rules: Rules,
+    is_track: bool,
+    received_ms: int,
+    request_ip: str = "",
+    user_agent: bytes = b"",
+) -> tuple[bytes, list[tuple[str, bytes]]] | None:
+    """The event of the decoder's query by its template: its JSON and its warnings.
+
+    The same bytes as `encode_event` of `Decoder.decode`. None where the event must be built and
+    encoded: the keys of the query have not come often enough, or a value is one that a template
+    leaves to the encoder. `user_agent` is without white space around it.
     """

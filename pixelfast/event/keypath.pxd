@@ -38,4 +38,3 @@ cdef class KeyPath:
     cdef bint is_textual[32]
 
 cdef KeyPath key_path(const char* raw, Py_ssize_t length)
-cdef str decode_text(const char* raw, Py_ssize_t length, char* scratch)

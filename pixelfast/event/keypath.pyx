@@ -7,8 +7,8 @@ pays for a look-up, not for decoding (10x in time for the documented URL).
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
-from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.string cimport memchr
+
+from pixelfast.event.text cimport decode_text
 
 cdef enum:
     CACHED_KEYS = 4096      # ~1.5 MB when full; a site sends a few dozen
@@ -42,44 +42,6 @@ cdef frozenset _TEXTUAL_NAMES = frozenset(
     "postalcode postal_code phone email token coupon".split()
 )
 cdef tuple _TEXTUAL_ENDINGS = ("Id", "ID", "_id", "_ID")
-
-cdef signed char[256] _HEX
-cdef int _c
-for _c in range(256):
-    _HEX[_c] = -1
-for _c in range(10):
-    _HEX[c'0' + _c] = _c
-for _c in range(6):
-    _HEX[c'a' + _c] = _HEX[c'A' + _c] = 10 + _c
-
-
-cdef str decode_text(const char* raw, Py_ssize_t length, char* scratch):
-    # `scratch` holds at least `length` bytes: decoding never makes a text longer.
-    cdef:
-        Py_ssize_t i = 0, used = 0
-        signed char high, low
-        char c
-        bint has_nul = False
-        str text
-    if memchr(raw, c'%', length) == NULL and memchr(raw, c'+', length) == NULL:
-        return PyUnicode_DecodeUTF8(raw, length, "replace")
-    while i < length:
-        c = raw[i]
-        if c == c'+':
-            c = c' '
-        elif c == c'%' and i + 2 < length:
-            high = _HEX[<unsigned char>raw[i + 1]]
-            low = _HEX[<unsigned char>raw[i + 2]]
-            if high >= 0 and low >= 0:
-                c = <char>(high << 4 | low)
-                i += 2
-                has_nul = has_nul or c == 0
-        scratch[used] = c
-        used += 1
-        i += 1
-    text = PyUnicode_DecodeUTF8(scratch, used, "replace")
-    return text.replace("\0", "") if has_nul else text
-
 
 cdef KeyPath key_path(const char* raw, Py_ssize_t length):
     # The cached path of a key's raw bytes.

@@ -24,7 +24,7 @@ cdef int64_t LAST_MS = 253402300799999      # 9999-12-31T23:59:59.999Z
 cdef bytes _random = b""
 cdef int _random_used = 0
 cdef int64_t _formatted_ms = FIRST_MS - 1
-cdef str _formatted = ""
+cdef char[24] _formatted
 
 
 cdef inline bint _is_leap(int year) noexcept:
@@ -68,13 +68,19 @@ cdef inline void _put(char* at, int value, int width) noexcept:
 
 cdef str format_milliseconds(int64_t milliseconds):
     # `2026-11-23T10:15:30.123Z`. Out of range: the nearest end of it.
-    global _formatted_ms, _formatted
+    return PyUnicode_DecodeASCII(milliseconds_text(milliseconds), 24, NULL)
+
+
+cdef const char* milliseconds_text(int64_t milliseconds) noexcept:
+    # As `format_milliseconds`: 24 bytes that stay until the next call.
+    global _formatted_ms
     cdef:
-        char text[24]
+        char* text = _formatted
         int year = 0, month = 0, day = 0
         int64_t days, rest
     if milliseconds == _formatted_ms:
-        return _formatted
+        return text
+    _formatted_ms = milliseconds
     milliseconds = min(max(milliseconds, FIRST_MS), LAST_MS)
     days = milliseconds // 86400000 if milliseconds >= 0 else (milliseconds - 86399999) // 86400000
     rest = milliseconds - days * 86400000
@@ -87,9 +93,7 @@ cdef str format_milliseconds(int64_t milliseconds):
     _put(text + 14, <int>(rest // 60000 % 60), 2)
     _put(text + 17, <int>(rest // 1000 % 60), 2)
     _put(text + 20, <int>(rest % 1000), 3)
-    _formatted = PyUnicode_DecodeASCII(text, 24, NULL)
-    _formatted_ms = milliseconds
-    return _formatted
+    return text
 
 
 cdef inline int _number(const char* at, int width) noexcept:
@@ -152,11 +156,16 @@ cdef bint parse_date_time(str text, int64_t* microseconds):
 
 
 cdef str new_message_id(int64_t milliseconds):
-    # A UUIDv7 (RFC 9562 section 5.7): 48 bits of time, 74 random bits.
+    cdef char text[36]
+    write_message_id(text, milliseconds)
+    return PyUnicode_DecodeASCII(text, 36, NULL)
+
+
+cdef int write_message_id(char* text, int64_t milliseconds) except -1:
+    # A UUIDv7 (RFC 9562 section 5.7), 36 bytes: 48 bits of time, 74 random bits.
     global _random, _random_used
     cdef:
         uint8_t raw[16]
-        char text[36]
         const char* random
         int i, at = 0
     if _random_used + RANDOM_BYTES > len(_random):
@@ -176,7 +185,7 @@ cdef str new_message_id(int64_t milliseconds):
         text[at] = _DIGITS[raw[i] >> 4]
         text[at + 1] = _DIGITS[raw[i] & 0x0F]
         at += 2
-    return PyUnicode_DecodeASCII(text, 36, NULL)
+    return 0
 
 
 def forget_random():

@@ -1,0 +1,204 @@
+"""Templates write what orjson writes of the decoded event, byte for byte, or leave it to that."""
+
+from __future__ import annotations
+
+import re
+import string
+from functools import cache
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pixelfast.errors import RequestError
+from pixelfast.event import Decoder, Rules, encode_event, fill_template, route_of
+from tests.event.test_decoder import NOW_MS, rules, targets
+
+MESSAGE_ID = re.compile(rb'"messageId":"[0-9a-f]{8}-[0-9a-f-]{27}"')
+ENOUGH = 5  # times until a shape is kept
+
+Found = tuple[bytes, list[tuple[str, bytes]]] | None
+
+
+@cache
+def rules_of(kept: tuple[tuple[str, object], ...]) -> Rules:
+    """The same for the same settings: a shape has templates for a few hundred only."""
+    return Rules(**dict(kept))  # type: ignore[arg-type]
+
+
+def by_orjson(query: bytes, own: Rules, is_track: bool, address: str, agent: bytes) -> Found:
+    """The event by the decoder and orjson; None where the query is refused."""
+    decoder = Decoder()
+    try:
+        decoder.split(query)
+        event = decoder.decode(own, is_track)
+        user_agent = agent.decode("utf-8", "replace")
+        return encode_event(event, NOW_MS, address, user_agent, None), event.warnings
+    except RequestError:
+        return None
+
+
+def by_template(query: bytes, own: Rules, is_track: bool, address: str, agent: bytes) -> Found:
+    decoder = Decoder()
+    found = None
+    for _ in range(ENOUGH):
+        try:
+            decoder.split(query)
+        except RequestError:
+            return None
+        found = fill_template(decoder, own, is_track, NOW_MS, address, agent)
+    return found
+
+
+def assert_same(
+    query: bytes, *, is_track: bool = True, address: str = "", agent: bytes = b"", **kept: object
+) -> bool:
+    """Compare; whether there was a template and it wrote the event."""
+    own = rules_of(tuple(sorted(kept.items())))  # type: ignore[arg-type]
+    expected = by_orjson(query, own, is_track, address, agent)
+    found = by_template(query, own, is_track, address, agent)
+    if found is None:
+        return False
+    assert expected is not None
+    assert MESSAGE_ID.sub(b"", expected[0]) == MESSAGE_ID.sub(b"", found[0])
+    assert len(expected[0]) == len(found[0])
+    assert expected[1] == found[1]
+    return True
+
+
+AGENTS = st.one_of(
+    st.just(b""),
+    st.text(string.printable.strip(), min_size=1).map(str.encode),
+    st.text(min_size=1).map(lambda text: text.encode().strip()),
+    st.binary(min_size=1).map(bytes.strip),
+)
+
+
+@settings(max_examples=1000)
+@given(targets(), rules(), st.sampled_from(["", "192.0.2.1", "2001:db8::1"]), AGENTS)
+@example("/pixel/v1/page?writeKey=k&userId=1&a=1&a=2&a.b=3", {}, "", b"")
+@example("/pixel/v1/track?userId=1&event=e&properties.a.3=1&properties.a.-1=2", {}, "", b"x")
+def test_any_query(target: str, kept: dict[str, object], address: str, agent: bytes) -> None:
+    route, query = route_of(target.encode())
+    assert_same(query, is_track=route == "track", address=address, agent=agent, **kept)
+
+
+# A value by its bytes: percent-encoded or not, broken or not.
+PIECES = st.one_of(
+    st.text().map(lambda text: quote(text, safe="").encode()),
+    st.text().map(str.encode),
+    st.binary().map(lambda raw: quote(raw, safe="").encode()),
+    st.binary(),
+    st.sampled_from(
+        [b"%", b"%zz", b"%0", b"+", b"%22", b"%5C", b"%0A", b"%00", b"%1f", b'"', b"\\"]
+    ),
+)
+VALUES = st.one_of(st.lists(PIECES, max_size=4).map(b"".join), st.just(b""))
+
+
+@settings(max_examples=1000)
+@given(VALUES, VALUES, VALUES, VALUES, st.booleans())
+def test_any_value(user: bytes, event: bytes, value: bytes, context: bytes, is_track: bool) -> None:
+    values = [each.replace(b"&", b"%26") for each in (user, event, value, context)]
+    query = b"userId=%b&event=%b&properties.a=%b&context.page.title=%b&anonymousId=a" % tuple(
+        values
+    )
+    assert_same(query, is_track=is_track)
+    query = b"anonymousId=%b&name=%b&properties.a=%b&x=%b" % tuple(values)
+    assert_same(query, is_track=False, booleans=True)
+
+
+NUMBERS = st.one_of(
+    st.integers(-(10**17), 10**17).map(str),
+    st.from_regex(r"\A-?[0-9]{1,9}(\.[0-9]{1,9})?\Z"),
+    st.from_regex(r"\A-?0\.0{0,8}[0-9]{1,7}\Z"),
+    st.floats(allow_nan=False, allow_infinity=False).map(str),
+    st.from_regex(r"\A[-+.0-9eE]{1,19}\Z"),
+)
+
+
+@settings(max_examples=2000)
+@given(NUMBERS)
+def test_any_number(number: str) -> None:
+    assert_same(b"userId=a&event=e&properties.a=" + number.encode())
+    assert_same(b"userId=a&event=e&properties.a=" + quote(number, safe="").encode())
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "writeKey=k&anonymousId=anon-1&event=Product%20Viewed&properties.revenue=29.99",
+        "userId=&anonymousId=a&event=e&context.page.path=%2Fproduct%2F1",
+        "userId=7&anonymousId=&event=e",
+        "userId=7&event=e&properties.a=%E4%BD%A0%22%0A+%5C",
+        "userId=7&event=e&properties.a=1.50&properties.b=-0.25&properties.c=007",
+        "userId=7&event=e&type=x&properties=no&properties.a.0.b=1",
+        "userId=a%40example.com&event=e",
+    ],
+)
+def test_common_queries_have_a_template(query: str) -> None:
+    for agent in (b"", b"Mozilla/5.0 (X11; Linux x86_64)"):
+        assert assert_same(query.encode(), address="192.0.2.1", agent=agent)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "userId=+7&event=e",  # trimmed
+        "anonymousId=%22a%22&event=e",  # unquoted
+        "userId=&anonymousId=&event=e",  # refused
+        "userId=7&event=+",
+        "userId=7",
+        "event=e",
+        "userId=7&event=e&properties.a=%FF",  # replaced
+        "userId=7&event=e&properties.a=%00",  # left out
+        "userId=7&event=e&properties.a=0.00001",  # 1e-5
+        "userId=7&event=e&sentAt=2026-11-23T10:15:30Z",
+        "userId=7&event=e&messageId=m",
+    ],
+)
+def test_other_queries_are_left_to_the_encoder(query: str) -> None:
+    assert not assert_same(query.encode())
+
+
+def test_a_template_is_made_of_keys_that_come_again() -> None:
+    decoder = Decoder()
+    found = []
+    for n in range(6):
+        decoder.split(b"userId=7&event=e&properties.only_here=%d" % n)
+        found.append(fill_template(decoder, Rules(), True, NOW_MS) is not None)
+    assert [False, False, False, True, True, True] == found
+
+
+def test_each_source_has_its_own_rules_and_each_route_its_own_template() -> None:
+    query = b"userId=7&event=e&name=&properties.a=1&foo=true"
+    for kept in ({}, {"numbers": False}, {"strings": ("properties.a",)}, {"ignore": ("foo",)}):
+        assert assert_same(query, **kept)
+        assert not assert_same(query, is_track=False, **kept)  # an empty name is Unknown Page
+        assert assert_same(query.replace(b"name=", b"name=n"), is_track=False, **kept)
+
+
+def test_shapes_that_are_many_or_large_are_not_kept() -> None:
+    decoder = Decoder()
+    many = b"userId=7&event=e" + b"".join(b"&properties.a%d=1" % n for n in range(70))
+    long = b"userId=7&event=e&properties." + b"x" * 3000 + b"=1"
+    for query in (many, long):
+        for _ in range(9):
+            decoder.split(query)
+            assert fill_template(decoder, Rules(), True, NOW_MS) is None
+
+
+def test_a_flood_of_shapes_leaves_the_others_right() -> None:
+    own = Rules()
+    for n in range(1500):
+        assert assert_same(b"userId=7&event=e&properties.p%d=%d" % (n, n))
+    for n in range(0, 1500, 100):
+        query = b"userId=7&event=e&properties.p%d=%d" % (n, n)
+        assert by_template(query, own, True, "", b"") is not None
+
+
+def test_the_longest_values_have_room() -> None:
+    for value in (b"%22" * 9000, b'"' * 15000, "é".encode() * 15000, b"%C3%A9" * 5000):
+        assert_same(b"userId=7&event=e&properties.a=" + value)
+    assert_same(b"userId=7&event=e", agent=b'"' * 30000)
