@@ -248,6 +248,9 @@ class FakeTransport:
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self.peer if name == "peername" else default
 
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high == 0, "pause_writing comes with the first byte that is held"
+
     def write(self, data: bytes) -> None:
         assert not self.has_eof, "written after the end"
         self.writes.append(bytes(data))

@@ -1,13 +1,16 @@
 """Collecting: from the bytes of a connection to an event in the spool, and the GIF back.
 
-`protocol`  HTTP on one connection: parse, answer in order, wait for acknowledgements
-`request`   one request within its bounds
-`collector` from a request to its answer, and its event into the spool
-`answers`   the bytes of every answer
-`sources`   write keys, sources, rate limits
-`proxies`   whose request it is behind trusted proxies
-`clock`     the time, which tests hold and move
-`worker`    one collector process
+`protocol`      HTTP on one connection: parse, answer in order, wait for acknowledgements
+`plain_get`     a scan for what nearly every request is, in front of the parser
+`request`       one request within its bounds
+`collector`     from a request to its answer, and its event into the spool
+`answers`       the bytes of every answer
+`answer_queue`  the answers that a connection owes, and how they go out
+`acks`          from a commit to the answers that waited for it
+`sources`       write keys, sources, rate limits
+`proxies`       whose request it is behind trusted proxies
+`clock`         the time, which tests hold and move
+`worker`        one collector process
 """
 
 from __future__ import annotations

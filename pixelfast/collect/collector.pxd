@@ -5,11 +5,21 @@ from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.request cimport Request
 from pixelfast.collect.sources cimport Source, Sources
 from pixelfast.event.decoder cimport Decoder
+from pixelfast.event.query cimport Slice
 from pixelfast.spool.writer cimport SpoolWriter
+
+cdef enum Method:
+    GET
+    POST
+    HEAD
+    OPTIONS
+    OTHER
 
 cdef struct Reply:
     int status
     int64_t ticket      # 0: the answer is ready; else the event's ticket that it waits for
+
+cdef Method method_of(bytes name)
 
 cdef class Collector:
     cdef readonly Sources sources
@@ -22,16 +32,34 @@ cdef class Collector:
     cdef bytes _gif                     # the answer to most requests
 
     cdef bytes answer(
-        self, Request request, bytes method, int connection, object waiter, Reply* reply
+        self, Request request, Method method, int connection, object waiter, Reply* reply
     )
-    cdef bytes refuse(self, Source source, object error, int connection, bytes origin, Reply* reply)
-    cdef bytes give_up(self, Request request, bytes method, object error, Reply* reply)
+    cdef int64_t _store_by_template(
+        self,
+        Request request,
+        bint is_track,
+        Slice query,
+        Source source,
+        str address,
+        int64_t now_ms,
+        object waiter,
+    ) except -99
+    cdef int64_t _store_by_encoder(
+        self,
+        Request request,
+        bint is_track,
+        Source source,
+        str address,
+        int64_t now_ms,
+        object waiter,
+    ) except -99
+    cdef bytes refuse(self, Source source, object error, int connection, Slice origin, Reply* reply)
+    cdef bytes give_up(self, Request request, Method method, object error, Reply* reply)
     cdef bytes _collect(
         self,
         Request request,
         bint is_track,
-        Py_ssize_t query,
-        Py_ssize_t query_end,
+        Slice query,
         int connection,
         object waiter,
         Reply* reply,

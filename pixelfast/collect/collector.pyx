@@ -1,13 +1,17 @@
 """From a request to its answer: routes, methods, and the way of an event into the spool."""
 
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t
 
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
-from pixelfast.collect.request cimport Request
+from pixelfast.collect.request cimport Request, copy_of
 from pixelfast.collect.sources cimport Source, Sources, WriteKey
 from pixelfast.event.decoder cimport Decoder, Event
-from pixelfast.event.encoder cimport encode_event
+from pixelfast.event.encoder cimport encode_event, template_for
+from pixelfast.event.query cimport Slice
+from pixelfast.event.stamps cimport milliseconds_text, write_message_id
+from pixelfast.event.template cimport Additions, Template
 from pixelfast.event.target cimport Route, split_target
 from pixelfast.spool.writer cimport SpoolWriter
 
@@ -16,6 +20,9 @@ from pixelfast.errors import RequestError
 from pixelfast.spool import REFUSALS
 
 __all__ = ["Collector"]
+
+cdef enum:
+    NOT_BY_TEMPLATE = -50
 
 cdef int KEEP = _answers.KEEP
 cdef int CLOSE = _answers.CLOSE
@@ -49,39 +56,41 @@ cdef class Collector:
         self._gif = self.answers.pixel()
 
     cdef bytes answer(
-        self, Request request, bytes method, int connection, object waiter, Reply* reply
+        self, Request request, Method method, int connection, object waiter, Reply* reply
     ):
-        cdef Py_ssize_t query = 0, query_end = 0
-        cdef Route route = split_target(request.target, &query, &query_end)
-        cdef bint is_head = method == b"HEAD"
+        cdef Slice query
+        cdef Route route = split_target(request.target, &query)
         reply.ticket = 0
         if route == Route.TRACK or route == Route.PAGE:
-            if method == b"GET" or method == b"POST":
+            if method == Method.GET or method == Method.POST:
                 return self._collect(
-                    request, route == Route.TRACK, query, query_end, connection, waiter, reply
+                    request, route == Route.TRACK, query, connection, waiter, reply
                 )
-            if is_head:
+            if method == Method.HEAD:
                 reply.status = 200
-                return self.answers.pixel(200, connection, origin=request.origin, is_head=True)
-            if method == b"OPTIONS":
+                return self.answers.pixel(
+                    200, connection, origin=copy_of(request.origin), is_head=True
+                )
+            if method == Method.OPTIONS:
                 reply.status = 204
-                return self.answers.preflight(connection, request.origin)
-        elif route == Route.ROBOTS and (is_head or method == b"GET"):
+                return self.answers.preflight(connection, copy_of(request.origin))
+        elif route == Route.ROBOTS and (method == Method.HEAD or method == Method.GET):
             reply.status = 200
-            return self.answers.robots(connection, is_head=is_head)
+            return self.answers.robots(connection, is_head=method == Method.HEAD)
         else:
             reply.status = 404
-            return self.answers.not_found(connection, is_head=is_head)
+            return self.answers.not_found(connection, is_head=method == Method.HEAD)
         reply.status = 405
         self.sources.nobody.count_refused("method")
-        return self.answers.pixel(405, connection, reason="method", origin=request.origin)
+        return self.answers.pixel(
+            405, connection, reason="method", origin=copy_of(request.origin)
+        )
 
     cdef bytes _collect(
         self,
         Request request,
         bint is_track,
-        Py_ssize_t query,
-        Py_ssize_t query_end,
+        Slice query,
         int connection,
         object waiter,
         Reply* reply,
@@ -89,15 +98,12 @@ cdef class Collector:
         cdef:
             Source source = self.sources.nobody
             WriteKey key
-            Event event
             int64_t now_ms = self.clock.wall_ms()
             int64_t ticket
             str text
             str address = request.peer
-            str user_agent = None
-            bytes encoded
         try:
-            self._decoder.split_at(<const char*>request.target + query, query_end - query)
+            self._decoder.split_at(query.at, query.length)
             text = self._decoder.write_key()
             if not text:
                 raise RequestError(400, "no-write-key", "no writeKey")
@@ -107,37 +113,93 @@ cdef class Collector:
             source = key.source
             key.check(now_ms)
             source.check_rate(self.clock.monotonic_s())
-            event = self._decoder.decode(source.rules, is_track)
             if request.is_proxied:
-                address = self.proxies.client_address(
-                    address, request.forwarded_for, request.real_ip
-                )
-            if request.user_agent is not None:
-                user_agent = request.user_agent.strip().decode("utf-8", "replace")
-            encoded = encode_event(
-                event,
-                now_ms,
-                address,
-                user_agent,
-                self._fill(request, source, address) if source.fills else None,
+                address = self.proxies.client_of(address, request.forwarded_for, request.real_ip)
+            ticket = self._store_by_template(
+                request, is_track, query, source, address, now_ms, waiter
             )
+            if ticket == NOT_BY_TEMPLATE:
+                ticket = self._store_by_encoder(
+                    request, is_track, source, address, now_ms, waiter
+                )
         except RequestError as error:
             return self.refuse(source, error, connection, request.origin, reply)
-        ticket = self.writer.append(source.number, encoded, now_ms, waiter)
         if ticket < 0:
             return self.refuse(source, _REFUSALS[-ticket], connection, request.origin, reply)
         source.accepted += 1
         source.take()
-        if event.warnings:
-            source.count_warnings(event.warnings)
         reply.status = 200
         reply.ticket = 0 if self.writer.acks_at_once else ticket
-        if connection == KEEP and request.origin is None:
+        if connection == KEEP and request.origin.at == NULL:
             return self._gif
-        return self.answers.pixel(200, connection, origin=request.origin)
+        return self.answers.pixel(200, connection, origin=copy_of(request.origin))
+
+    cdef int64_t _store_by_template(
+        self,
+        Request request,
+        bint is_track,
+        Slice query,
+        Source source,
+        str address,
+        int64_t now_ms,
+        object waiter,
+    ) except -99:
+        # Straight into the spool's buffer. The ticket, a refusal, or NOT_BY_TEMPLATE.
+        cdef:
+            Additions additions
+            Template template
+            Py_ssize_t length
+            int64_t ticket
+        if source.fills:
+            return NOT_BY_TEMPLATE
+        additions.user_agent = _stripped(request.user_agent)
+        template = template_for(
+            self._decoder, source.rules, is_track, additions.user_agent.length > 0
+        )
+        if template is None:
+            return NOT_BY_TEMPLATE
+        additions.address.at = PyUnicode_AsUTF8AndSize(address, &additions.address.length)
+        additions.received = milliseconds_text(now_ms)
+        write_message_id(additions.message_id, now_ms)
+        length = template.fill(
+            self.writer.reserve(template.most_bytes(query.length, &additions)),
+            self._decoder._query,
+            &additions,
+        )
+        if length < 0:
+            return NOT_BY_TEMPLATE
+        ticket = self.writer.take(source.number, length, now_ms, waiter)
+        if ticket > 0 and template.warnings:
+            source.count_warnings(template.warnings)
+        return ticket
+
+    cdef int64_t _store_by_encoder(
+        self,
+        Request request,
+        bint is_track,
+        Source source,
+        str address,
+        int64_t now_ms,
+        object waiter,
+    ) except -99:
+        cdef:
+            Event event = self._decoder.decode(source.rules, is_track)
+            Slice agent = _stripped(request.user_agent)
+            int64_t ticket
+            bytes encoded = encode_event(
+                event,
+                now_ms,
+                address,
+                PyUnicode_DecodeUTF8(agent.at, agent.length, "replace") if agent.length else None,
+                self._fill(request, source, address) if source.fills else None,
+            )
+        ticket = self.writer.append(source.number, encoded, now_ms, waiter)
+        if ticket > 0 and event.warnings:
+            source.count_warnings(event.warnings)
+        return ticket
 
     cdef bytes refuse(
-        self, Source source, object error, int connection, bytes origin, Reply* reply
+        self, Source source, object error, int connection, Slice origin, Reply* reply
     ):
         reply.status = 200 if self.always_200 else error.status
         reply.ticket = 0
@@ -147,36 +209,57 @@ cdef class Collector:
             connection,
             reason=error.reason,
             retry_after_s=getattr(error, "retry_after_s", 0),
-            origin=origin,
+            origin=copy_of(origin),
         )
 
-    cdef bytes give_up(self, Request request, bytes method, object error, Reply* reply):
+    cdef bytes give_up(self, Request request, Method method, object error, Reply* reply):
         # The answer to a request that can't be read to its end: the last of its connection.
-        cdef Py_ssize_t query = 0, query_end = 0
+        cdef Slice query
         cdef Route route = Route.NOT_FOUND
-        if request.target is not None:
-            route = split_target(request.target, &query, &query_end)
+        if request.target.at != NULL:
+            route = split_target(request.target, &query)
         reply.status = error.status
         reply.ticket = 0
-        if self.always_200 and error.status in _OF_A_PIXEL and method in (b"GET", b"POST"):
-            if route == Route.TRACK or route == Route.PAGE:
-                reply.status = 200
+        if self.always_200 and error.status in _OF_A_PIXEL:
+            if method == Method.GET or method == Method.POST:
+                if route == Route.TRACK or route == Route.PAGE:
+                    reply.status = 200
         self.sources.nobody.count_refused(error.reason)
         return self.answers.pixel(
             reply.status,
             CLOSE,
             reason=error.reason,
-            origin=request.origin,
-            is_head=method == b"HEAD",
+            origin=copy_of(request.origin),
+            is_head=method == Method.HEAD,
         )
 
     cdef dict _fill(self, Request request, Source source, str address):
         cdef dict fill = {}
         if source.fills_ip:
             fill["ip"] = address
-        if source.fills_referer and request.referer is not None:
-            fill["referer"] = request.referer.decode("utf-8", "replace")
-        if source.fills_locale and request.languages is not None:
-            first = request.languages.split(b",", 1)[0].split(b";", 1)[0].strip()
+        if source.fills_referer and request.referer.at != NULL:
+            fill["referer"] = copy_of(request.referer).decode("utf-8", "replace")
+        if source.fills_locale and request.languages.at != NULL:
+            first = copy_of(request.languages).split(b",", 1)[0].split(b";", 1)[0].strip()
             fill["locale"] = first.decode("utf-8", "replace")
         return fill
+
+
+cdef Slice _stripped(Slice text):
+    # Without the white space around it, as bytes.strip has it.
+    while text.length and text.at[0] in b" \t\n\r\v\f":
+        text.at += 1
+        text.length -= 1
+    while text.length and text.at[text.length - 1] in b" \t\n\r\v\f":
+        text.length -= 1
+    return text
+
+
+cdef Method method_of(bytes name):
+    if name == b"GET":
+        return Method.GET
+    if name == b"POST":
+        return Method.POST
+    if name == b"HEAD":
+        return Method.HEAD
+    return Method.OPTIONS if name == b"OPTIONS" else Method.OTHER

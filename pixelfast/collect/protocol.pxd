@@ -1,7 +1,9 @@
 from libc.stdint cimport int64_t
 
+from pixelfast.collect.acks cimport Waiter
+from pixelfast.collect.answer_queue cimport AnswerQueue
 from pixelfast.collect.clock cimport Clock
-from pixelfast.collect.collector cimport Collector
+from pixelfast.collect.collector cimport Collector, Method
 from pixelfast.collect.request cimport Request
 
 cdef class Connections:
@@ -12,6 +14,7 @@ cdef class Connections:
     cdef readonly dict answered         # status: count
     cdef readonly int64_t dropped_answers
     cdef Clock _clock
+    cdef Request _plain                 # the plain GET that is looked at, of any connection
     cdef int _max_connections
     cdef double _header_timeout_s
     cdef double _idle_timeout_s
@@ -19,16 +22,17 @@ cdef class Connections:
 
     cdef int count(self, int status) except -1
 
-cdef class Connection:
+cdef class Connection(Waiter):
     cdef Connections _all
     cdef Collector _collector
-    cdef object _transport, _parser, _feed
-    cdef Request _request
-    # answers
-    cdef list _answers                  # bytes, in the order of the requests
-    cdef list _tickets                  # beside them: 0 ready, else the ticket it waits for
-    cdef bint _is_dirty                 # has answers that became ready and are not written
+    cdef object _transport
+    cdef int _fd                        # the transport's, -1 where it has none or is closed
+    cdef str _peer
+    cdef bint _is_proxied
+    cdef AnswerQueue _answers
     # reading
+    cdef object _parser, _feed          # None until something comes that is no plain GET
+    cdef Request _request               # the parser's
     cdef bytes _backlog                 # received and not parsed: the peer does not read answers
     cdef bint _is_consuming             # inside data_received: answers gather for one write
     cdef bint _is_write_paused
@@ -42,13 +46,13 @@ cdef class Connection:
     cdef double _since_s                # when what the connection is at began
 
     cdef int _consume(self, bytes data) except -1
+    cdef Py_ssize_t _take_plain(self, bytes data, Py_ssize_t start) except -1
+    cdef int _need_parser(self) except -1
     cdef int _feed_chunk(self, bytes chunk) except -1
     cdef int _say_continue(self) except -1
-    cdef int _abort(self) except -1
-    cdef int _give_up(self, object error) except -1
+    cdef int _give_up_parsing(self, object error) except -1
+    cdef int _give_up(self, object error, Request request, Method method) except -1
     cdef int _push(self, bytes answer, int64_t ticket, int status) except -1
-    cdef int _on_acknowledged(self, int64_t ticket, bint is_stored) except -1
-    cdef int _flush(self) except -1
     cdef int _resume(self) except -1
     cdef bint _is_choked(self) noexcept
     cdef int _finish(self) except -1

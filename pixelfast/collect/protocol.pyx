@@ -1,4 +1,5 @@
-"""HTTP/1.1 on one connection: httptools parses, this bounds, answers in order, and waits for acks.
+"""HTTP/1.1 on one connection: a scan takes plain GETs and httptools all else; this bounds, answers
+in order, and waits for acks.
 
 The rules it keeps, each with its test:
 
@@ -15,37 +16,32 @@ The rules it keeps, each with its test:
     reset it, and the peer would lose the answer (RFC 9112 section 9.6).
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 
-from pixelfast.collect.collector cimport Collector, Reply
-from pixelfast.collect.request cimport Request, is_method
+from pixelfast.collect.acks cimport Waiter, acknowledge
+from pixelfast.collect.answer_queue cimport AnswerQueue, write_out
+from pixelfast.collect.collector cimport Collector, Method, Reply, method_of
+from pixelfast.collect.plain_get cimport scan_plain_get
+from pixelfast.collect.request cimport MAX_HEAD_BYTES, Request, excuse, is_unknown_method
 
 import structlog
-from httptools import (
-    HttpParserCallbackError,
-    HttpParserError,
-    HttpParserInvalidMethodError,
-    HttpParserUpgrade,
-    HttpRequestParser,
-)
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from pixelfast.collect.answers import CLOSE as _CLOSE
-from pixelfast.collect.answers import KEEP as _KEEP
-from pixelfast.collect.answers import KEEP_SAID as _KEEP_SAID
+from pixelfast.collect import answers as _answers
 from pixelfast.collect.answers import closing, refused
 from pixelfast.errors import RequestError
 
 __all__ = ["Connection", "Connections"]
 
 cdef enum:
-    MAX_HEAD_BYTES = 66560      # target, headers, and 1 KB for the rest of the request line
     MAX_FRAMED_BODY_BYTES = 524288  # a body in chunks of a byte, and what is around it
     CHUNK_BYTES = 16384         # parsed at once: bounds the answers that a peer can make us hold
     MAX_PENDING = 1024          # answers on one connection
 
-cdef int KEEP = _KEEP
-cdef int KEEP_SAID = _KEEP_SAID
-cdef int CLOSE = _CLOSE
+cdef int KEEP = _answers.KEEP
+cdef int KEEP_SAID = _answers.KEEP_SAID
+cdef int CLOSE = _answers.CLOSE
 cdef double LINGER_S = 2.0
 cdef str NOT_STORED = "not-stored"
 
@@ -64,6 +60,7 @@ cdef class Connections:
         self.open = set()
         self.answered = {}
         self._clock = collector.clock
+        self._plain = Request()
         self._max_connections = max_connections
         self._header_timeout_s = header_timeout_s
         self._idle_timeout_s = idle_timeout_s
@@ -79,24 +76,7 @@ cdef class Connections:
             connection._sweep(now_s)
 
     def on_stored(self, list waiters not None, int64_t first_ticket, bint is_stored):
-        # First all answers of the commit become ready, then each connection writes once.
-        cdef:
-            Connection connection
-            list ready = []
-            Py_ssize_t place
-        for place in range(len(waiters)):
-            connection = <Connection>waiters[place]
-            connection._on_acknowledged(first_ticket + place, is_stored)
-            if not connection._is_dirty:
-                connection._is_dirty = True
-                ready.append(connection)
-        for connection in ready:
-            connection._is_dirty = False
-            try:
-                connection._flush()
-            except Exception:  # noqa: BLE001 - one connection's failure is not the others'
-                self._log.exception("answer_failed")
-                connection._abort()
+        acknowledge(waiters, first_ticket, is_stored, self._log)
 
     def drain(self):
         cdef Connection connection
@@ -104,9 +84,9 @@ cdef class Connections:
         for connection in list(self.open):
             if not connection._is_started and not connection._is_last:
                 connection._is_last = True
-                if connection._answers:
-                    last = len(connection._answers) - 1
-                    connection._answers[last] = closing(connection._answers[last])
+                last = connection._answers.count - 1
+                if last >= 0:
+                    connection._answers.replace(last, closing(connection._answers.get(last)))
                 connection._flush()
 
     cdef int count(self, int status) except -1:
@@ -114,42 +94,43 @@ cdef class Connections:
         return 0
 
 
-cdef class Connection:
+cdef class Connection(Waiter):
 
     def __init__(self, Connections connections not None):
         self._all = connections
         self._collector = connections.collector
-        self._request = Request()
-        self._answers = []
-        self._tickets = []
+        self._answers = AnswerQueue()
 
     # --- what the transport calls ------------------------------------------------------------
 
     def connection_made(self, transport):
         cdef Connections connections = self._all
         peer = transport.get_extra_info("peername")
+        plain = transport.get_extra_info("socket")
         self._transport = transport
-        self._parser = HttpRequestParser(self)
-        self._feed = self._parser.feed_data
+        self._fd = -1 if plain is None else plain.fileno()
+        # What the transport has to buffer, the peer does not read: `pause_writing` says so at once.
+        transport.set_write_buffer_limits(0)
         self._since_s = connections._clock.monotonic_s()
         if isinstance(peer, tuple) and peer:
-            self._request.peer = peer[0]
-            self._request.is_proxied = self._collector.proxies.trusts(peer[0])
+            self._peer = peer[0]
+            self._is_proxied = self._collector.proxies.trusts(peer[0])
         else:
             # A Unix socket: who may open it is trusted. None: a TCP peer that has reset already.
-            self._request.is_proxied = peer is not None
+            self._peer = ""
+            self._is_proxied = peer is not None
         connections.open.add(self)
         if len(connections.open) > connections._max_connections:
-            self._give_up(RequestError(503, "too-many-connections"))
+            self._give_up_parsing(RequestError(503, "too-many-connections"))
             self._flush()
 
     def connection_lost(self, error):
         self._all.open.discard(self)
-        self._all.dropped_answers += len(self._answers)
+        self._all.dropped_answers += self._answers.count
         # The parser holds methods of this connection: each would keep the other alive.
         self._transport = self._parser = self._feed = self._backlog = None
+        self._fd = -1
         self._answers.clear()
-        self._tickets.clear()
 
     def data_received(self, bytes data not None):
         if self._is_last:
@@ -161,7 +142,7 @@ cdef class Connection:
 
     def eof_received(self):
         # The peer sends nothing more, and may wait for the answers to what it sent.
-        if self._is_lingering or not self._answers:
+        if self._is_lingering or self._answers.count == 0:
             return False
         self._is_last = self._has_eof = True
         return True
@@ -178,7 +159,7 @@ cdef class Connection:
     # --- parsing -----------------------------------------------------------------------------
 
     cdef int _consume(self, bytes data) except -1:
-        cdef Py_ssize_t start = 0, length = len(data)
+        cdef Py_ssize_t start = 0, length = len(data), plain
         self._is_consuming = True
         try:
             while start < length and not self._is_last:
@@ -188,26 +169,61 @@ cdef class Connection:
                         self._is_read_paused = True
                         self._transport.pause_reading()
                     break
-                if length <= CHUNK_BYTES:
+                plain = self._take_plain(data, start)
+                if plain > 0:
+                    start += plain
+                elif start == 0 and length <= CHUNK_BYTES:
                     self._feed_chunk(data)
+                    break
                 else:
                     self._feed_chunk(data[start : start + CHUNK_BYTES])
-                start += CHUNK_BYTES
+                    start += CHUNK_BYTES
         finally:
             self._is_consuming = False
         return self._flush()
 
+    cdef Py_ssize_t _take_plain(self, bytes data, Py_ssize_t start) except -1:
+        # Answer the plain GET that stands there: its length, or 0 where it is the parser's.
+        cdef:
+            Connections connections = self._all
+            Request request = connections._plain
+            Py_ssize_t length
+            Reply reply
+        if self._is_started or connections.is_draining:
+            return 0
+        request.reset()
+        request.is_proxied = self._is_proxied
+        length = scan_plain_get(
+            PyBytes_AS_STRING(data) + start, PyBytes_GET_SIZE(data) - start, request
+        )
+        if length == 0:
+            return 0
+        request.peer = self._peer
+        self._since_s = connections._clock.monotonic_s()
+        try:
+            answer = self._collector.answer(request, Method.GET, KEEP, self, &reply)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours is this request's only
+            self._give_up(excuse(error, connections._log), request, Method.GET)
+            return length
+        self._push(answer, reply.ticket, reply.status)
+        return length
+
+    cdef int _need_parser(self) except -1:
+        # Many connections never do: 2 KB each.
+        if self._parser is None:
+            self._request = Request(self._peer, self._is_proxied)
+            self._parser = HttpRequestParser(self)
+            self._feed = self._parser.feed_data
+        return 0
+
     cdef int _feed_chunk(self, bytes chunk) except -1:
         cdef int64_t before = self._all.requests
         cdef bint was_started = self._is_started
+        self._need_parser()
         try:
             self._feed(chunk)
         except HttpParserCallbackError as error:
-            cause = error.__context__
-            if isinstance(cause, RequestError):
-                return self._give_up(cause)
-            self._all._log.error("request_failed", exc_info=cause or error)
-            return self._give_up(RequestError(500, "internal-error"))
+            return self._give_up_parsing(excuse(error.__context__ or error, self._all._log))
         except HttpParserUpgrade:
             # Answered as the plain request that it also is; what follows may be another protocol.
             self._is_last = True
@@ -215,17 +231,16 @@ cdef class Connection:
         except HttpParserError as error:
             if self._is_last:
                 return 0  # after `Connection: close`: the request before it was fine
-            if isinstance(error, HttpParserInvalidMethodError) and self._all.requests == before:
-                if is_method(chunk, was_started):
-                    return self._give_up(RequestError(405, "method"))
-            return self._give_up(RequestError(400, "malformed-request"))
+            if self._all.requests == before and is_unknown_method(error, chunk, was_started):
+                return self._give_up_parsing(RequestError(405, "method"))
+            return self._give_up_parsing(RequestError(400, "malformed-request"))
         if self._all.requests == before:
             self._head_bytes += len(chunk)
             if self._request.is_in_head:
                 if self._head_bytes > MAX_HEAD_BYTES:
-                    return self._give_up(RequestError(431, "headers-too-large"))
+                    return self._give_up_parsing(RequestError(431, "headers-too-large"))
             elif self._head_bytes > MAX_HEAD_BYTES + MAX_FRAMED_BODY_BYTES:
-                return self._give_up(RequestError(413, "body-too-large"))
+                return self._give_up_parsing(RequestError(413, "body-too-large"))
         return 0
 
     def on_message_begin(self):
@@ -267,7 +282,7 @@ cdef class Connection:
         elif self._request.says_keep_alive:
             connection = KEEP_SAID
         answer = self._collector.answer(
-            self._request, parser.get_method(), connection, self, &reply
+            self._request, method_of(parser.get_method()), connection, self, &reply
         )
         self._push(answer, reply.ticket, reply.status)
         self._request.reset()
@@ -275,54 +290,48 @@ cdef class Connection:
         self._head_bytes = 0
         self._since_s = self._all._clock.monotonic_s()
 
-    cdef int _give_up(self, object error) except -1:
+    cdef int _give_up_parsing(self, object error) except -1:
+        cdef Method method = Method.OTHER
+        self._need_parser()
+        if self._request.target.at != NULL:
+            method = method_of(self._parser.get_method())
+        return self._give_up(error, self._request, method)
+
+    cdef int _give_up(self, object error, Request request, Method method) except -1:
         # This request can't be read to its end, so none after it can be found.
         cdef Reply reply
-        cdef bytes method = b"" if self._request.target is None else self._parser.get_method()
         self._is_last = True
-        answer = self._collector.give_up(self._request, method, error, &reply)
+        answer = self._collector.give_up(request, method, error, &reply)
         return self._push(answer, 0, reply.status)
 
     # --- answering ---------------------------------------------------------------------------
 
     cdef int _push(self, bytes answer, int64_t ticket, int status) except -1:
-        self._answers.append(answer)
-        self._tickets.append(ticket)
+        self._answers.push(answer, ticket)
         self._all.requests += 1
         return 0 if ticket else self._all.count(status)
 
     cdef int _on_acknowledged(self, int64_t ticket, bint is_stored) except -1:
-        cdef Py_ssize_t place
+        cdef int place = self._answers.find(ticket)
         cdef int status = 200
-        for place in range(len(self._tickets)):
-            if <int64_t>self._tickets[place] == ticket:
-                break
-        else:
+        if place < 0:
             return 0  # the client has gone
-        self._tickets[place] = 0
+        self._answers.make_ready(place)
         if not is_stored:
             status = 200 if self._collector.always_200 else 503
             self._collector.sources.nobody.count_refused(NOT_STORED)
-            self._answers[place] = refused(self._answers[place], status, NOT_STORED)
+            self._answers.replace(place, refused(self._answers.get(place), status, NOT_STORED))
         return self._all.count(status)
 
     cdef int _flush(self) except -1:
         # Writes the answers that are ready, up to the first that is not.
-        cdef Py_ssize_t ready = 0
-        cdef Py_ssize_t count = len(self._answers)
+        cdef int ready
         if self._is_consuming or self._is_write_paused or self._transport is None:
             return 0
-        while ready < count and self._tickets[ready] == 0:
-            ready += 1
-        if ready == 1:
-            self._transport.write(self._answers[0])
-            del self._answers[0]
-            del self._tickets[0]
-        elif ready > 1:
-            self._transport.write(b"".join(self._answers[:ready]))
-            del self._answers[:ready]
-            del self._tickets[:ready]
-        if self._is_last and ready == count:
+        ready = self._answers.ready()
+        if ready:
+            write_out(self._answers.take(ready), self._transport, self._fd)
+        if self._is_last and self._answers.count == 0:
             return self._finish()
         if self._owes_continue:
             self._say_continue()
@@ -331,7 +340,7 @@ cdef class Connection:
         return 0
 
     cdef bint _is_choked(self) noexcept:
-        return self._is_write_paused or len(self._answers) >= MAX_PENDING
+        return self._is_write_paused or self._answers.count >= MAX_PENDING
 
     cdef int _resume(self) except -1:
         cdef bytes data = self._backlog
@@ -359,9 +368,9 @@ cdef class Connection:
         return 0
 
     cdef int _say_continue(self) except -1:
-        if self._owes_continue and not self._answers and not self._is_write_paused:
+        if self._owes_continue and self._answers.count == 0 and not self._is_write_paused:
             self._owes_continue = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            write_out(b"HTTP/1.1 100 Continue\r\n\r\n", self._transport, self._fd)
         return 0
 
     cdef int _abort(self) except -1:
@@ -380,11 +389,11 @@ cdef class Connection:
         elif self._is_write_paused:
             if waited_s > connections._idle_timeout_s:
                 self._transport.abort()
-        elif self._answers:
+        elif self._answers.count:
             pass  # the writer sees to it that they are answered
         elif self._is_started:
             if waited_s > connections._header_timeout_s:
-                self._give_up(RequestError(408, "request-timeout"))
+                self._give_up_parsing(RequestError(408, "request-timeout"))
                 self._flush()
         elif waited_s > connections._idle_timeout_s:
             self._transport.close()

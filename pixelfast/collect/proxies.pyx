@@ -10,6 +10,8 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memchr, memcpy, strlen
 
+from pixelfast.event.query cimport Slice
+
 import ipaddress
 
 cdef extern from "<arpa/inet.h>" nogil:
@@ -109,7 +111,15 @@ cdef class TrustedProxies:
             const char* text = PyUnicode_AsUTF8AndSize(address, &length)
         return _parse(text, length, &high, &low, canonical) and self._trusts(high, low)
 
-    cpdef str client_address(self, str peer, bytes forwarded_for, bytes real_ip):
+    def client_address(self, str peer not None, bytes forwarded_for, bytes real_ip):
+        cdef Slice first = Slice(NULL, 0), second = Slice(NULL, 0)
+        if forwarded_for is not None:
+            first = Slice(PyBytes_AS_STRING(forwarded_for), PyBytes_GET_SIZE(forwarded_for))
+        if real_ip is not None:
+            second = Slice(PyBytes_AS_STRING(real_ip), PyBytes_GET_SIZE(real_ip))
+        return self.client_of(peer, first, second)
+
+    cdef str client_of(self, str peer, Slice forwarded_for, Slice real_ip):
         # For a peer that is trusted. What can't be read ends the walk: the address before it stays.
         cdef:
             const char* start
@@ -119,9 +129,9 @@ cdef class TrustedProxies:
             char canonical[46]
             char nearest[46]
         nearest[0] = 0
-        if forwarded_for is not None:
-            start = PyBytes_AS_STRING(forwarded_for)
-            end = start + PyBytes_GET_SIZE(forwarded_for)
+        if forwarded_for.at != NULL:
+            start = forwarded_for.at
+            end = start + forwarded_for.length
             while end > start:
                 item = end
                 while item > start and (item - 1)[0] != c',':
@@ -132,11 +142,9 @@ cdef class TrustedProxies:
                 if not self._trusts(high, low):
                     break
                 end = item - 1
-        elif real_ip is not None:
-            start = PyBytes_AS_STRING(real_ip)
-            if _parse_item(
-                start, start + PyBytes_GET_SIZE(real_ip), &high, &low, canonical
-            ):
+        elif real_ip.at != NULL:
+            start = real_ip.at
+            if _parse_item(start, start + real_ip.length, &high, &low, canonical):
                 memcpy(nearest, canonical, 46)
         if nearest[0] == 0:
             return peer

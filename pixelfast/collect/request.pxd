@@ -1,10 +1,21 @@
+from pixelfast.event.query cimport Slice
+
+cdef enum:
+    MAX_TARGET_BYTES = 32768    # as RudderStack's gateway; nginx's default is 8 KB
+    MAX_HEADER_BYTES = 32768
+    MAX_HEADERS = 100
+    MAX_HEAD_BYTES = 66560      # target, headers, and 1 KB for the rest of the request line
+    MAX_BODY_BYTES = 65536
+
 cdef class Request:
     # of the connection
     cdef str peer                       # "" for a Unix socket
     cdef bint is_proxied                # the peer is a trusted proxy
-    # of one request
-    cdef bytes target                   # None before its first byte
-    cdef bytes user_agent, origin, forwarded_for, real_ip, referer, languages
+    # of one request: NULL where it was not sent
+    cdef Slice target
+    cdef Slice user_agent, origin, forwarded_for, real_ip, referer, languages
+    cdef list _kept                     # bytes that they point into
+    cdef bytes _target
     cdef bint is_in_head
     cdef bint says_keep_alive
     cdef bint expects_continue
@@ -15,6 +26,9 @@ cdef class Request:
     cdef int reset(self) except -1
     cdef int add_target(self, bytes piece) except -1
     cdef int add_header(self, bytes name, bytes value) except -1
+    cdef Slice _keep(self, bytes value)
     cdef int add_body(self, bytes piece) except -1
 
-cdef bint is_method(bytes chunk, bint is_started)
+cdef bytes copy_of(Slice text)
+cdef object excuse(object error, object log)
+cdef bint is_unknown_method(object error, bytes chunk, bint is_started)

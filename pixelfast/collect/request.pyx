@@ -4,17 +4,17 @@ httptools hands over pieces and has no limits of its own (it took a target of 20
 everything is counted here.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from pixelfast.event.query cimport Slice
+
 import re
+
+from httptools import HttpParserInvalidMethodError
 
 from pixelfast.errors import RequestError
 
 __all__ = ["Request"]
-
-cdef enum:
-    MAX_TARGET_BYTES = 32768    # as RudderStack's gateway; nginx's default is 8 KB
-    MAX_HEADER_BYTES = 32768
-    MAX_HEADERS = 100
-    MAX_BODY_BYTES = 65536
 
 # RFC 9110 sections 5.6.2 and 9.1: a method is a token, and a space follows it.
 cdef object _METHOD = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |\Z)")
@@ -23,14 +23,20 @@ cdef object _REST_OF_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*(?: |\Z)"
 
 cdef class Request:
 
-    def __cinit__(self):
-        self.peer = ""
+    def __cinit__(self, str peer="", bint is_proxied=False):
+        self.peer = peer
+        self.is_proxied = is_proxied
+        self._kept = []
         self.reset()
 
     cdef int reset(self) except -1:
-        self.target = None
-        self.user_agent = self.origin = self.referer = self.languages = None
-        self.forwarded_for = self.real_ip = None
+        cdef Slice nothing = Slice(NULL, 0)
+        self.target = nothing
+        self.user_agent = self.origin = self.referer = self.languages = nothing
+        self.forwarded_for = self.real_ip = nothing
+        if self._target is not None:
+            self._target = None
+            self._kept.clear()
         self.is_in_head = True
         self.says_keep_alive = self.expects_continue = self.has_host = False
         self.header_bytes = self.body_bytes = 0
@@ -38,8 +44,9 @@ cdef class Request:
         return 0
 
     cdef int add_target(self, bytes piece) except -1:
-        self.target = piece if self.target is None else self.target + piece
-        if len(self.target) > MAX_TARGET_BYTES:
+        self._target = piece if self._target is None else self._target + piece
+        self.target = Slice(PyBytes_AS_STRING(self._target), PyBytes_GET_SIZE(self._target))
+        if self.target.length > MAX_TARGET_BYTES:
             raise RequestError(
                 414, "target-too-long", f"request target is over {MAX_TARGET_BYTES:,} bytes"
             )
@@ -59,34 +66,38 @@ cdef class Request:
                 431, "headers-too-large", f"headers are over {MAX_HEADER_BYTES:,} bytes"
             )
         if length == 10:
-            if self.user_agent is None and name.lower() == b"user-agent":
-                self.user_agent = value
+            if self.user_agent.at == NULL and name.lower() == b"user-agent":
+                self.user_agent = self._keep(value)
             elif name.lower() == b"connection":
                 self.says_keep_alive = value.lower() == b"keep-alive"
         elif length == 15:
             if self.is_proxied and name.lower() == b"x-forwarded-for":
-                if self.forwarded_for is not None:
-                    value = self.forwarded_for + b"," + value
-                self.forwarded_for = value
-            elif self.languages is None and name.lower() == b"accept-language":
-                self.languages = value
+                if self.forwarded_for.at != NULL:
+                    value = copy_of(self.forwarded_for) + b"," + value
+                self.forwarded_for = self._keep(value)
+            elif self.languages.at == NULL and name.lower() == b"accept-language":
+                self.languages = self._keep(value)
         elif length == 9:
             if self.is_proxied and name.lower() == b"x-real-ip":
-                self.real_ip = value
+                self.real_ip = self._keep(value)
         elif length == 6:
             if name.lower() == b"origin":
-                self.origin = value
+                self.origin = self._keep(value)
             elif name.lower() == b"expect":
                 self.expects_continue = value.lower() == b"100-continue"
         elif length == 7:
-            if self.referer is None and name.lower() == b"referer":
-                self.referer = value
+            if self.referer.at == NULL and name.lower() == b"referer":
+                self.referer = self._keep(value)
         elif length == 4:
             if name.lower() == b"host":
                 if self.has_host:
                     raise RequestError(400, "malformed-request", "more than one Host header")
                 self.has_host = True
         return 0
+
+    cdef Slice _keep(self, bytes value):
+        self._kept.append(value)
+        return Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
     cdef int add_body(self, bytes piece) except -1:
         self.body_bytes += len(piece)
@@ -95,7 +106,21 @@ cdef class Request:
         return 0
 
 
-cdef bint is_method(bytes chunk, bint is_started):
+cdef bytes copy_of(Slice text):
+    return None if text.at == NULL else PyBytes_FromStringAndSize(text.at, text.length)
+
+
+cdef object excuse(object error, object log):
+    # What to answer where an error came up; a mistake of ours is logged.
+    if isinstance(error, RequestError):
+        return error
+    log.error("request_failed", exc_info=error)
+    return RequestError(500, "internal-error")
+
+
+cdef bint is_unknown_method(object error, bytes chunk, bint is_started):
     # Whether what the parser takes for no method may be one that it does not know. Of a request
     # that has started before, only letters of methods that it knows have been taken.
+    if not isinstance(error, HttpParserInvalidMethodError):
+        return False
     return (_REST_OF_METHOD if is_started else _METHOD).match(chunk) is not None

@@ -130,7 +130,12 @@ class Worker:
         deadline = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
-                return SlotFiles(self._data, self.slot, self._config.spool.segment_bytes)
+                return SlotFiles(
+                    self._data,
+                    self.slot,
+                    self._config.spool.segment_bytes,
+                    writes_ahead=self._config.spool.ack == "synced",
+                )
             except SpoolLocked:
                 if time.monotonic() > deadline:
                     raise

@@ -4,17 +4,19 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 from posix.strings cimport strncasecmp
 
+from pixelfast.event.query cimport Slice
+
 __all__ = ["route_of"]
 
 # For Python; compiled code has the enum.
 _NAMES = {Route.TRACK: "track", Route.PAGE: "page", Route.ROBOTS: "robots"}
 
 
-cdef Route split_target(bytes target, Py_ssize_t* query, Py_ssize_t* query_end) noexcept:
-    # The query is target[query:query_end]: what follows the first `?`, up to a `#`.
+cdef Route split_target(Slice target, Slice* query) noexcept:
+    # The query is what follows the first `?`, up to a `#`.
     cdef:
-        const char* start = PyBytes_AS_STRING(target)
-        const char* end = start + PyBytes_GET_SIZE(target)
+        const char* start = target.at
+        const char* end = start + target.length
         const char* path = start
         const char* stop
         const char* mark
@@ -27,10 +29,10 @@ cdef Route split_target(bytes target, Py_ssize_t* query, Py_ssize_t* query_end) 
     stop = <const char*>memchr(path, c'?', end - path)
     if stop == NULL:
         stop = end
-        query[0] = end - start
+        query.at = end
     else:
-        query[0] = stop + 1 - start
-    query_end[0] = end - start
+        query.at = stop + 1
+    query.length = end - query.at
     length = stop - path
     if length == 15 and memcmp(path, b"/pixel/v1/track", 15) == 0:
         return Route.TRACK
@@ -60,6 +62,7 @@ cdef const char* _after_authority(const char* start, const char* end) noexcept:
 
 
 def route_of(bytes target not None):
-    cdef Py_ssize_t query = 0, query_end = 0
-    cdef Route route = split_target(target, &query, &query_end)
-    return _NAMES.get(<int>route), target[query:query_end]
+    cdef Slice query
+    cdef Slice whole = Slice(PyBytes_AS_STRING(target), PyBytes_GET_SIZE(target))
+    cdef Route route = split_target(whole, &query)
+    return _NAMES.get(<int>route), query.at[: query.length]

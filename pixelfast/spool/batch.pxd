@@ -19,7 +19,8 @@ cdef class Batch:
     cdef public double since_s  # when its first event came, by the loop's clock
     cdef public bint has_failed # a commit of it failed; the next one is the last
 
-    cdef int append(self, uint32_t source, bytes event, int64_t received_ms) except -1
+    cdef char* reserve(self, Py_ssize_t size) except NULL
+    cdef int take(self, uint32_t source, Py_ssize_t length, int64_t received_ms) except -1
     cdef int _grow(self, Py_ssize_t bytes_needed) except -1
     cdef Py_ssize_t _write_frame(
         self, char* at, object segment, int64_t offset, bytes name, uint32_t count, Py_ssize_t body,

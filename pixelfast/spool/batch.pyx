@@ -92,13 +92,17 @@ cdef class Batch:
         self.has_failed = False
 
     def add(self, uint32_t source, bytes event not None, int64_t received_ms=0):
-        self.append(source, event, received_ms)
-
-    cdef int append(self, uint32_t source, bytes event, int64_t received_ms) except -1:
         cdef Py_ssize_t length = PyBytes_GET_SIZE(event)
-        if self._size + length + 1 > self._capacity or self._count == self._room:
-            self._grow(length + 1)
-        memcpy(self._data + self._size, PyBytes_AS_STRING(event), length)
+        memcpy(self.reserve(length), PyBytes_AS_STRING(event), length)
+        self.take(source, length, received_ms)
+
+    cdef char* reserve(self, Py_ssize_t size) except NULL:
+        # Where the next event is to be written, of `size` bytes at the most; `take` takes it.
+        if self._size + size + 1 > self._capacity or self._count == self._room:
+            self._grow(size + 1)
+        return self._data + self._size
+
+    cdef int take(self, uint32_t source, Py_ssize_t length, int64_t received_ms) except -1:
         self._size += length + 1
         self._data[self._size - 1] = c'\n'
         self._ends[self._count] = <uint32_t>self._size

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint32_t
 from pixelfast.spool.batch cimport Batch
 
 cdef enum Refusal:
-    # Why an event was not taken; `SpoolWriter.append` returns it negated.
+    # Why an event was not taken; `SpoolWriter.take` returns it negated.
     FULL = 1            # the spool has no room
     OVERLOADED = 2      # too much, or for too long, waits for the disk
     DISK_ERROR = 3      # the disk failed
@@ -52,6 +52,10 @@ cdef class SpoolWriter:
     cdef readonly double commit_seconds
     cdef double _submitted_s
 
+    cdef char* reserve(self, Py_ssize_t size) except NULL
+    cdef int64_t take(
+        self, uint32_t source, Py_ssize_t length, int64_t received_ms, object waiter
+    ) except -99
     cdef int64_t append(
         self, uint32_t source, bytes event, int64_t received_ms, object waiter
     ) except -99

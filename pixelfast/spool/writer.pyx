@@ -16,7 +16,9 @@ The rules it keeps:
     they are refused only where it does not keep up: 10 % beyond, or under half of `min_free`.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy
 
 from pixelfast.spool.batch cimport Batch
 
@@ -95,23 +97,35 @@ cdef class SpoolWriter:
     cdef int64_t append(
         self, uint32_t source, bytes event, int64_t received_ms, object waiter
     ) except -99:
-        # The event's ticket, or a Refusal, negated.
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(event)
+        memcpy(self.reserve(length), PyBytes_AS_STRING(event), length)
+        return self.take(source, length, received_ms, waiter)
+
+    cdef char* reserve(self, Py_ssize_t size) except NULL:
+        # Where an event may be written, of `size` bytes at the most; it counts once it is taken.
         cdef Batch batch = self._open
-        if self.refusal:
-            return -self.refusal
-        if self.waiting_bytes + len(event) >= self._max_waiting_bytes:
-            return -<int>Refusal.OVERLOADED
         if batch._size + batch._mixed * batch._count * FRAME_OVERHEAD >= self._max_commit_bytes:
             self._queue.append(batch)
             batch = self._open = self._fresh_batch()
+        return batch.reserve(size)
+
+    cdef int64_t take(
+        self, uint32_t source, Py_ssize_t length, int64_t received_ms, object waiter
+    ) except -99:
+        # The ticket of the event at `reserve`, or a Refusal, negated.
+        cdef Batch batch = self._open
+        if self.refusal:
+            return -self.refusal
+        if self.waiting_bytes + length >= self._max_waiting_bytes:
+            return -<int>Refusal.OVERLOADED
         self._ticket += 1
         if batch._count == 0:
             batch.since_s = self._loop.time()
             batch.first_ticket = self._ticket
-        batch.append(source, event, received_ms)
+        batch.take(source, length, received_ms)
         if not self.acks_at_once:
             batch.waiters.append(waiter)
-        self.waiting_bytes += len(event) + 1
+        self.waiting_bytes += length + 1
         if not self._is_scheduled and self._in_flight is None:
             # Not at once: all requests that this turn of the loop reads go together.
             self._is_scheduled = True

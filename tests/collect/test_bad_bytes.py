@@ -125,8 +125,11 @@ def test_a_method_that_nobody_knows_is_answered_405(name: str, piece_bytes: int)
 
 
 def test_an_unknown_method_behind_another_request_ends_the_connection() -> None:
-    """Where it begins is not known then."""
+    """Behind one that the parser read, where it begins is not known."""
     sent = FakeCollector().exchange(http() + UNKNOWN_METHODS["unknown"])
+    assert [200, 405] == statuses(sent)
+    read = http(headers=[b"Connection: keep-alive"])
+    sent = FakeCollector().exchange(read + UNKNOWN_METHODS["unknown"])
     assert [200, 400] == statuses(sent)
 
 

@@ -224,6 +224,9 @@ def test_the_count_of_connections_sees_them(counted: Callable[[], int]) -> None:
     """Else the test above would mean nothing."""
     fake = FakeCollector()
     pairs = [fake.connect() for _ in range(3)]
+    assert 3 == counted()
+    for connection, _ in pairs:
+        connection.data_received(b"G")
     assert 6 == counted()  # each with its parser
     for connection, _ in pairs:
         connection.connection_lost(None)

@@ -1,0 +1,203 @@
+"""The scan takes only what the parser sees just so; everything else is the parser's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pixelfast.collect.plain_get import scan
+
+KEPT = {
+    b"user-agent",
+    b"origin",
+    b"referer",
+    b"accept-language",
+    b"x-forwarded-for",
+    b"x-real-ip",
+}
+BROWSER = [
+    b"Host: pixel.example.com",
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    b"Accept: image/avif,image/webp,*/*",
+    b"Accept-Language: en-US,en;q=0.5",
+    b"Accept-Encoding: gzip, deflate, br, zstd",
+    b"Referer: https://example.com/",
+    b"X-Forwarded-For: 203.0.113.7",
+    b"Sec-Fetch-Dest: image",
+]
+
+
+def request(
+    target: bytes = b"/pixel/v1/page?writeKey=k", lines: Iterable[bytes] = BROWSER
+) -> bytes:
+    return b"\r\n".join([b"GET " + target + b" HTTP/1.1", *lines, b"", b""])
+
+
+class Seen:
+    """What httptools makes of the first request in some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.completed = 0
+        self.body = b""
+        self.parser = HttpRequestParser(self)
+        self.error: Exception | None = None
+        self.keeps_alive = self.upgrades = False
+        try:
+            self.parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self.error = error
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.completed += 1
+        self.keeps_alive = self.parser.should_keep_alive()
+        self.upgrades = self.parser.should_upgrade()
+
+
+def assert_same(data: bytes) -> bool:
+    """Compare; whether the scan took it."""
+    found = scan(data)
+    if found is None:
+        return False
+    length, kept = found
+    seen = Seen(data[:length])
+    assert (None, 1, b"") == (seen.error, seen.completed, seen.body)
+    assert (b"GET", "1.1") == (seen.parser.get_method(), seen.parser.get_http_version())
+    assert seen.keeps_alive
+    assert not seen.upgrades
+    assert 0 == Seen(data[: length - 1]).completed, "it ends here, not before"
+    headers = [each for each in seen.headers if each[0] in KEPT]
+    assert len(headers) == len(dict(headers)), "each once"
+    assert kept == {"target": seen.target} | {n.decode(): value for n, value in headers}
+    assert 1 == sum(name == b"host" for name, _ in seen.headers)
+    return True
+
+
+def test_a_browsers_request_is_plain() -> None:
+    assert assert_same(request())
+    assert assert_same(request() * 3)
+    assert assert_same(request() + b"POST /")
+    assert assert_same(request(lines=[b"hOST:x", b"a:\t b c"]))
+
+
+NOT_PLAIN = {
+    "connection": [b"Host: a", b"Connection: keep-alive"],
+    "close": [b"Host: a", b"CONNECTION: close"],
+    "proxy connection": [b"Host: a", b"Proxy-Connection: close"],
+    "length": [b"Host: a", b"Content-Length: 0"],
+    "encoding": [b"Host: a", b"Transfer-Encoding: chunked"],
+    "upgrade": [b"Host: a", b"Upgrade: websocket"],
+    "expect": [b"Host: a", b"Expect: 100-continue"],
+    "no host": [b"Accept: */*"],
+    "two hosts": [b"Host: a", b"Host: a"],
+    "two agents": [b"Host: a", b"User-Agent: a", b"User-Agent: b"],
+    "two proxies": [b"Host: a", b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-For: 192.0.2.2"],
+    "folded": [b"Host: a", b"X: a", b" b"],
+    "empty": [b"Host: a", b"X:"],
+    "space before the colon": [b"Host: a", b"Content-Length : 3"],
+    "space behind a value": [b"Host: a", b"X: a "],
+    "no name": [b"Host: a", b": a"],
+    "no colon": [b"Host: a", b"X"],
+    "a control": [b"Host: a", b"X: \x01"],
+    "a bare line feed": [b"Host: a", b"X: a\nContent-Length: 3"],
+    "a bare return": [b"Host: a", b"X: a\rContent-Length: 3"],
+    "a nul": [b"Host: a", b"X: a\x00"],
+    "too many": [b"Host: a"] + [b"X: a"] * 100,
+    "too long": [b"Host: a", b"X: " + b"a" * 33000],
+}
+
+
+@pytest.mark.parametrize("name", NOT_PLAIN)
+def test_what_is_the_parsers(name: str) -> None:
+    assert scan(request(lines=NOT_PLAIN[name])) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        request()[:-1],
+        request()[:-2],
+        request().replace(b"GET", b"HEAD"),
+        request().replace(b"GET", b"get"),
+        request().replace(b"1.1", b"1.0"),
+        request().replace(b" HTTP/1.1", b""),
+        request().replace(b"GET ", b"GET  "),
+        request().replace(b" HTTP", b"  HTTP"),
+        request().replace(b"\r\n", b"\n"),
+        b"\r\n" + request(),
+        request(b"http://example.com/pixel/v1/page"),
+        request(b"*"),
+        request(b"/a#b"),
+        request(b"/a b"),
+        request(b"/\xc3\xa9"),
+        request(b"/" + b"a" * 33000),
+    ],
+)
+def test_other_lines_are_the_parsers(data: bytes) -> None:
+    assert scan(data) is None
+
+
+TOKENS = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=20).map(str.encode)
+NAMES = st.one_of(
+    st.sampled_from(
+        "Host host User-Agent Referer Origin Accept-Language X-Forwarded-For X-Real-IP Connection "
+        "Content-Length Transfer-Encoding Upgrade Expect TE Trailer Keep-Alive HTTP2-Settings "
+        "Proxy-Connection Cookie".split()
+    ).map(str.encode),
+    TOKENS,
+    st.binary(max_size=6),
+)
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
+TEXTS = st.one_of(
+    WORDS.map(str.encode), st.binary(max_size=12), st.text(max_size=6).map(str.encode)
+)
+ENDS = st.sampled_from([b"\r\n"] * 8 + [b"\n", b"\r", b"\r\r\n", b"\r\n "])
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    path = b"/" + draw(st.one_of(TEXTS, st.just(b"pixel/v1/track?a=b&c=%20")))
+    parts = [
+        b"GET ",
+        path,
+        draw(st.sampled_from([b" HTTP/1.1"] * 8 + [b" HTTP/1.0", b" HTTP/1.1 "])),
+    ]
+    lines = draw(st.lists(st.tuples(NAMES, TEXTS), max_size=5))
+    if draw(st.integers(0, 9)):
+        lines.insert(draw(st.integers(0, len(lines))), (b"Host", b"a"))
+    for name, text in lines:
+        space = draw(st.sampled_from([b": ", b":", b":\t ", b": ", b" :"]))
+        parts += [draw(ENDS), name + space + text]
+    return b"".join(parts) + draw(ENDS) + draw(ENDS) + draw(st.sampled_from([b"", b"GET / HTTP"]))
+
+
+@settings(max_examples=5000)
+@given(requests())
+@example(request(b'/a?b=c&d=%zz"<>^`{|}\\'))
+@example(request(lines=[b"Host: a", b"X: \xff\x80"]))
+def test_the_parser_sees_the_same(data: bytes) -> None:
+    assert_same(data)
+
+
+@settings(max_examples=5000)
+@given(st.integers(0, len(request()) - 1), st.binary(max_size=3), st.integers(0, 3))
+def test_the_parser_sees_the_same_of_a_request_that_was_changed(
+    place: int, inserted: bytes, left_out: int
+) -> None:
+    whole = request()
+    assert_same(whole[:place] + inserted + whole[place + left_out :])
