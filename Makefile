@@ -28,7 +28,7 @@ dist: $(VENV)/.built ## make the sdist and the wheel in dist/
 	@$(PIP) build
 	@$(BIN)/python -m build --outdir dist
 
-bench: $(VENV)/.bench ## measure; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench $(VENV)/.rivals ## measure; writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks
 
 locust: $(VENV)/.bench ## load from locust; checks that every accepted event arrived
@@ -71,4 +71,14 @@ $(VENV)/.test: $(VENV)/.built
 
 $(VENV)/.bench: $(VENV)/.built
 	@$(PIP) --group bench
+	@touch $@
+
+# The rivals have a venv of their own; for pixelfast's decoder they look into this one last.
+$(VENV)/.rivals: $(VENV)/.venv benchmarks/rivals/requirements.txt
+	@echo "setting up $(VENV)/rivals"
+	@$(BIN)/python -m venv $(VENV)/rivals
+	@$(VENV)/rivals/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r benchmarks/rivals/requirements.txt
+	@$(BIN)/python -c 'from sysconfig import get_path as p; print(p("purelib"))' \
+	  >`$(VENV)/rivals/bin/python -c 'from sysconfig import get_path as p; print(p("purelib"))'`/pixelfast.pth
 	@touch $@

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import bench_collector, bench_decode, bench_delivery
+from benchmarks import bench_decode, bench_delivery, bench_servers
 from benchmarks.machine import describe
 from benchmarks.report import Section
 
@@ -18,7 +18,7 @@ NEEDED = ("wrk", "nginx", "taskset")
 # In this order, in RESULTS.md too; the name is that of the section's figures.
 BENCHMARKS = {
     "decode": bench_decode,
-    "servers": bench_collector,
+    "servers": bench_servers,
     "delivery": bench_delivery,
 }
 

@@ -6,9 +6,10 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import sysconfig
 import time
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pixelfast
@@ -37,6 +38,19 @@ def _interpreter() -> str:
     return f"Python {platform.python_version()}, built {built}"
 
 
+def _rivals() -> str:
+    """What is installed in the rivals' own environment."""
+    folders = list((Path(sys.prefix) / "rivals").glob("lib/*/site-packages"))
+    found = {
+        each.name.lower(): each.version for each in distributions(path=list(map(str, folders)))
+    }
+    names = ("granian", "uvicorn", "blacksheep", "aiohttp", "fastapi")
+    if not found:
+        return "not installed: make bench"
+    go = _first_line("go", "version").removeprefix("go version ")
+    return ", ".join([*(f"{name} {found[name]}" for name in names), go])
+
+
 def describe() -> dict[str, str]:
     """Machine and versions, by name."""
     libraries = ("uvloop", "httptools", "Cython", "orjson", "aiohttp")
@@ -49,6 +63,7 @@ def describe() -> dict[str, str]:
         "tools": ", ".join(
             [_first_line("wrk", "-v").split(" Copy")[0], _first_line("nginx", "-v")]
         ),
+        "rivals": _rivals(),
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from benchmarks.wrk import SERVER_CORE
 from pixelfast.spool import DataDir, Position, SlotReader
 
-__all__ = ["Running", "collector", "nginx", "stored_events"]
+__all__ = ["Running", "collector", "nginx", "running", "stored_events", "worker_of"]
 
 START_S = 20.0
 
@@ -47,14 +47,23 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     pinned = ["taskset", "-c", str(SERVER_CORE), *command]
-    process = subprocess.Popen(pinned, stdout=subprocess.DEVNULL)
+    own = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(pinned, stdout=subprocess.DEVNULL, env=own)
     try:
         yield process
     finally:
         process.terminate()
         process.wait(30)
+
+
+def worker_of(pid: int) -> int:
+    """The process that serves: the youngest child of a master that has any, else itself."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[-1]) if children else pid
 
 
 @contextmanager
@@ -90,9 +99,7 @@ def nginx(folder: Path) -> Iterator[Running]:
     program = shutil.which("nginx") or "/usr/sbin/nginx"
     with running([program, "-p", str(folder), "-c", str(folder / "nginx.conf")]) as process:
         wait_for(port, process)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        worker = int(children[0]) if children else os.getpid()
-        yield Running(worker, port, "wk-demo")
+        yield Running(worker_of(process.pid), port, "wk-demo")
 
 
 def stored_events(folder: Path) -> int:
