@@ -35,7 +35,7 @@ directives = {
     "autotestdict": False,
     "linetrace": switched_on("TRACE"),
 }
-compile_flags = ["-O2", "-g1", "-fno-plt"]
+compile_flags = ["-O3", "-g1", "-fno-plt"]
 link_flags = []
 if switched_on("WERROR"):
     compile_flags += ["-Wall", "-Werror"]

@@ -1,5 +1,6 @@
 """What the server adds to an event, and the event's JSON: by orjson, or by a template."""
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t
@@ -7,7 +8,7 @@ from libc.stdint cimport int64_t
 from pixelfast.event.decoder cimport Decoder, Event, Rules, event_dict
 from pixelfast.event.identity cimport trim
 from pixelfast.event.keypath cimport RootField
-from pixelfast.event.query cimport MAX_QUERY_BYTES, Slice
+from pixelfast.event.query cimport Slice
 from pixelfast.event.stamps cimport (
     format_milliseconds,
     milliseconds_text,
@@ -216,7 +217,7 @@ def fill_template(
         Additions additions
         Template template = template_for(decoder, rules, is_track, len(user_agent) > 0)
         bytes address = request_ip.encode()
-        bytearray out
+        bytes out
         Py_ssize_t length
     if template is None:
         return None
@@ -224,9 +225,10 @@ def fill_template(
     additions.user_agent = Slice(user_agent, len(user_agent))
     additions.received = milliseconds_text(received_ms)
     write_message_id(additions.message_id, received_ms)
-    out = bytearray(template.most_bytes(MAX_QUERY_BYTES, &additions))
+    length = template.most_bytes(decoder._query.length, &additions)
+    out = PyBytes_FromStringAndSize(NULL, length)
     length = template.fill(out, decoder._query, &additions)
-    return (bytes(out[:length]), template.warnings) if length >= 0 else None
+    return (out[:length], template.warnings) if length >= 0 else None
 
 
 cpdef bytes encode_event(

@@ -10,6 +10,7 @@ cdef struct Slice:
 
 cdef class Query:
     cdef int count
+    cdef Py_ssize_t length      # in bytes
     cdef uint64_t hash          # of the keys and their order
     cdef Slice keys[256]        # as sent
     cdef Slice values[256]

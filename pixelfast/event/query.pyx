@@ -67,5 +67,6 @@ cdef class Query:
                 count += 1
             start = stop + 1
         self.count = count
+        self.length = length
         self.hash = hash
         return count
