@@ -186,23 +186,19 @@ def _table(found: dict[str, dict[float, list[Offered]]]) -> str:
     return table(head.split(", "), rows)
 
 
-def _check(ours: list[Offered], theirs: list[Round]) -> tuple[dict[str, dict[str, float]], str]:
+def _check(ours: list[Offered], theirs: list[Round]) -> tuple[dict[str, list[float]], str]:
     """The generator as a closed loop beside wrk, in the same rounds."""
     check = {
-        "ours": {
-            "requests_per_s": median(each.answered_per_s for each in ours),
-            "p50_ms": median(each.p50_ms for each in ours),
-        },
-        "wrk": {
-            "requests_per_s": median(each.requests_per_s for each in theirs),
-            "p50_ms": median(each.p50_ms for each in theirs),
-        },
+        "requests_per_s": [each.answered_per_s for each in ours],
+        "p50_ms": [each.p50_ms for each in ours],
+        "wrk_requests_per_s": [each.requests_per_s for each in theirs],
+        "wrk_p50_ms": [each.p50_ms for each in theirs],
     }
     text = (
         f"Checked against wrk: as a closed loop on pixelfast with {CONNECTIONS} connections the "
-        f"generator has a p50 of {check['ours']['p50_ms']:.2f} ms at "
-        f"{check['ours']['requests_per_s']:,.0f}/s, wrk {check['wrk']['p50_ms']:.2f} ms at "
-        f"{check['wrk']['requests_per_s']:,.0f}/s."
+        f"generator has a p50 of {spread(check['p50_ms'])} ms at "
+        f"{spread(check['requests_per_s'], 0)} requests/s, wrk {spread(check['wrk_p50_ms'])} ms at "
+        f"{spread(check['wrk_requests_per_s'], 0)}."
     )
     return check, text
 

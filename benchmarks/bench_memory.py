@@ -33,8 +33,8 @@ __all__ = ["run"]
 METHOD = """\
 Memory is Rss of /proc/PID/smaps_rollup: all pages of a process, those that it shares with others
 counted in full. After a start: once it has answered and 1.5 seconds have passed. Under load: the
-most it ever had (VmHWM), after two seconds of wrk with 64 connections. The kernel's memory for
-sockets is not in it.
+most it ever had (VmHWM), after four seconds of wrk with 64 connections, in which it changes
+segments. The kernel's memory for sockets is not in it.
 
 Connections: one collector, warmed up by wrk; keep-alive connections that have each sent a pixel and
 got its GIF, then idle. Bytes a connection are the growth from none to the most, by their number.
@@ -52,6 +52,7 @@ PENDING_BYTES = 10 * 2**30  # the largest backlog has at least this, too
 SPARE_BYTES = 2 * 2**30
 SPARE_FILES = 100
 SETTLE_S = 1.5  # the collector looks after its connections each second
+LOAD_S = 4
 PATIENCE_S = 30.0
 SEGMENT_BYTES = 64 * 2**20
 KEY = "wk-demo"
@@ -85,8 +86,8 @@ def resident_bytes(pid: int, name: str = "Rss", place: str = "smaps_rollup") -> 
 # --- connections -----------------------------------------------------------------------------
 
 
-def connections_round(counts: tuple[int, ...] = OPEN) -> list[int]:
-    """The memory of a new collector with so many idle connections."""
+def connections_round() -> list[int]:
+    """The memory of a new collector with each number of idle connections."""
     found = []
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place, ExitStack() as stack:
         folder = Path(place)
@@ -96,7 +97,7 @@ def connections_round(counts: tuple[int, ...] = OPEN) -> list[int]:
         measure(server.pid, server.port, script, 64, 1)
         texts = requests(server.write_key)
         sockets: list[socket.socket] = []
-        for count in counts:
+        for count in OPEN:
             while len(sockets) < count:
                 sock, _ = connect(server.port, texts[len(sockets) % len(texts)])
                 sockets.append(stack.enter_context(sock))
@@ -211,7 +212,7 @@ def serve_memory(site: Site) -> Memory:
         by_name = {Path(f"/proc/{each}/comm").read_text().strip(): int(each) for each in children}
         ours, delivery = by_name["pf-collector-0"], by_name["pf-delivery"]
         idle = [resident_bytes(each) for each in (ours, delivery, pid)]
-        load = measure(ours, site.port, site.script, 64, 2)
+        load = measure(ours, site.port, site.script, 64, LOAD_S)
         most = [resident_bytes(each, "VmHWM", "status") for each in (ours, delivery)]
     if (stored := site.pending()[0]) < events + load.requests:
         raise RuntimeError(f"{events + load.requests:,} events were stored, {stored:,} are there")
@@ -259,7 +260,7 @@ def run_connections(rounds: int) -> Section:
         ],
         "bytes_a_connection": a_connection,
     }
-    return Section(f"{text}\n\nA connection takes {spread(a_connection, 0)} bytes.", figures)
+    return Section(f"{text}\n\nAn idle connection takes {spread(a_connection, 0)} bytes.", figures)
 
 
 def run_backlog(starts: int, pending_bytes: int) -> Section:
