@@ -1,0 +1,211 @@
+"""How long does an answer take?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.corpus import write_wrk_script
+from benchmarks.machine import print_head
+from benchmarks.openloop import Offered, connect, offer, requests
+from benchmarks.report import Section, spread, table
+from benchmarks.servers import Running, collector, nginx, stored_events
+from benchmarks.wrk import LOAD_CORE, SERVER_CORE, Round, measure
+from pixelfast.spool import DataDir, SlotFiles
+
+__all__ = ["run"]
+
+METHOD = """\
+Idle: one connection, one request after the other, nothing else to do; in the same rounds, on the
+same file system, one pwrite and fdatasync of 1 KB after the other into a segment as the collector
+makes it, on the server's core. Medians of each round, then of the rounds; in brackets the least and
+the most.
+
+Under load: each server is one process on one core, the load is on the other and comes at a constant
+rate over 256 keep-alive connections, due whether or not the answers before are there; a latency
+counts from when its request was due (benchmarks/openloop.py). The rates are shares of the top rate:
+what wrk gets from this server with 256 connections, just before. A warm-up at each rate; medians of
+the rounds, in brackets the least and the most. "Load idle" is the generator's spare time: where it
+is near 0 the generator is the limit, not the server. Any answer but 200 is an error, and so is an
+answered event that is missing in the spool at the end."""
+
+CONNECTIONS = 256
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1)
+IDLE_SAMPLES = 400
+IDLE_ROUNDS = 9
+BLOCK = os.urandom(1024)
+Server = Callable[[Path], AbstractContextManager[Running]]
+SERVERS: dict[str, Server] = {"pixelfast": collector, "nginx": nginx}
+
+
+def sync_ms(folder: Path) -> float:
+    """The median of one fdatasync of 1 KB, written where the collector's commits would be."""
+    os.sched_setaffinity(0, {SERVER_CORE})
+    files = SlotFiles(DataDir.open(folder), 0, 64 * 2**20)
+    segment = files.create()
+    times = []
+    for _ in range(IDLE_SAMPLES):
+        before_s = time.perf_counter()
+        os.pwrite(segment.fd, BLOCK, segment.offset)
+        os.fdatasync(segment.fd)
+        times.append(time.perf_counter() - before_s)
+        segment.offset += len(BLOCK)
+    files.retire(segment, is_sound=True)
+    files.close()
+    shutil.rmtree(folder)
+    return median(times) * 1e3
+
+
+def answer_ms(server: Running) -> float:
+    """The median of one request after the other on one connection."""
+    os.sched_setaffinity(0, {LOAD_CORE})
+    texts = requests(server.write_key)
+    sock, length = connect(server.port, texts[0])
+    times = []
+    with sock:
+        for n in range(IDLE_SAMPLES):
+            before_s = time.perf_counter()
+            sock.sendall(texts[n % len(texts)])
+            answer = sock.recv(4096)
+            times.append(time.perf_counter() - before_s)
+            if len(answer) != length or not answer.startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError(f"not the expected answer: {answer[:200]!r}")
+    return median(times) * 1e3
+
+
+def run_idle(rounds: int = IDLE_ROUNDS) -> Section:
+    """One request at a time, beside the sync that it waits for."""
+    latencies, syncs, floors = [], [], []
+    cores = os.sched_getaffinity(0)
+    with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
+        folder = Path(place)
+        with collector(folder / "data") as ours, nginx(folder / "nginx") as other:
+            answer_ms(ours)
+            for _ in range(rounds):
+                syncs.append(sync_ms(folder / "bare"))
+                latencies.append(answer_ms(ours))
+                floors.append(answer_ms(other))
+        os.sched_setaffinity(0, cores)
+        missing = (rounds + 1) * (IDLE_SAMPLES + 1) - stored_events(folder / "data")
+    if missing > 0:
+        raise RuntimeError(f"{missing} events that were answered 200 are not stored")
+    beyond = [one - sync for one, sync in zip(latencies, syncs, strict=True)]
+    rows = [
+        ("pixelfast, synced before the GIF", spread(latencies, 3)),
+        ("one fdatasync of 1 KB", spread(syncs, 3)),
+        ("pixelfast without its fdatasync", spread(beyond, 3)),
+        ("nginx, no sync", spread(floors, 3)),
+    ]
+    text = table(("one at a time, else idle", "ms"), rows)
+    print(text, flush=True)
+    return Section(text, {"latency_ms": latencies, "fdatasync_ms": syncs, "nginx_ms": floors})
+
+
+def run(rounds: int = 3, seconds: float = 1.5) -> Section:
+    """Measure and print as it goes; under load the figures are medians, row by row."""
+    print_head(__doc__ or "", METHOD)
+    idle = run_idle()
+    print()
+    found: dict[str, dict[float, list[Offered]]] = {name: {} for name in SERVERS}
+    tops: dict[str, list[Round]] = {name: [] for name in SERVERS}
+    checks: list[Offered] = []
+    for number in range(rounds):
+        for name, server in SERVERS.items():
+            with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
+                folder = Path(place)
+                with server(folder / "data") as running:
+                    script = folder / "pixels.lua"
+                    write_wrk_script(script, running.write_key)
+                    answered = measure(running.pid, running.port, script, 64, 1).requests
+                    top = measure(running.pid, running.port, script, CONNECTIONS, 2)
+                    answered += top.requests
+                    tops[name].append(top)
+                    target = (running.port, running.write_key)
+                    if server is collector:
+                        checks.append(offer(*target, 0, seconds, CONNECTIONS))
+                        answered += checks[-1].answered
+                    for share in SHARES:
+                        one = offer(*target, share * top.requests_per_s, seconds, CONNECTIONS)
+                        answered += one.answered
+                        found[name].setdefault(share, []).append(one)
+                        print(
+                            f"  round {number + 1} {name:9} {share:4.0%} of "
+                            f"{top.requests_per_s:7,.0f}/s p50 {one.p50_ms:8.2f} p99 "
+                            f"{one.p99_ms:8.2f} p99.9 {one.p999_ms:8.2f} ms, load idle "
+                            f"{one.idle_share:4.0%}",
+                            flush=True,
+                        )
+                if server is collector and (stored := stored_events(folder / "data")) < answered:
+                    raise RuntimeError(f"{answered:,} events answered 200, {stored:,} are stored")
+    loaded = _table(found)
+    check, checked = _check(checks, tops["pixelfast"])
+    print(f"\n{loaded}\n\n{checked}")
+    open_loop = {name: _rows(shares) for name, shares in found.items()}
+    figures = {"idle": idle.figures, "open_loop": open_loop, "check": check}
+    return Section(f"{idle.text}\n\n{loaded}\n\n{checked}", figures)
+
+
+def _rows(shares: dict[float, list[Offered]]) -> list[dict[str, float]]:
+    """The medians of a server's rounds, and the p99 of each."""
+    rows: list[dict[str, Any]] = []
+    for share, own in shares.items():
+        middle = {
+            name: median(getattr(each, name) for each in own)
+            for name in Offered._fields
+            if name != "answered"
+        }
+        rows.append({"share": share, **middle, "p99_ms_by_round": [each.p99_ms for each in own]})
+    return rows
+
+
+def _table(found: dict[str, dict[float, list[Offered]]]) -> str:
+    head = "server, of top rate, offered/s, answered/s, p50 ms, p99 ms, p99.9 ms, load idle"
+    rows = []
+    for name, shares in found.items():
+        for share, own in shares.items():
+            rows.append(
+                (
+                    name,
+                    f"{share:.0%}",
+                    f"{median(each.offered_per_s for each in own):,.0f}",
+                    f"{median(each.answered_per_s for each in own):,.0f}",
+                    spread([each.p50_ms for each in own]),
+                    spread([each.p99_ms for each in own]),
+                    spread([each.p999_ms for each in own]),
+                    f"{median(each.idle_share for each in own):.0%}",
+                )
+            )
+    return table(head.split(", "), rows)
+
+
+def _check(ours: list[Offered], theirs: list[Round]) -> tuple[dict[str, list[float]], str]:
+    """The generator as a closed loop beside wrk, in the same rounds."""
+    check = {
+        "requests_per_s": [each.answered_per_s for each in ours],
+        "p50_ms": [each.p50_ms for each in ours],
+        "wrk_requests_per_s": [each.requests_per_s for each in theirs],
+        "wrk_p50_ms": [each.p50_ms for each in theirs],
+    }
+    text = (
+        f"Checked against wrk: as a closed loop on pixelfast with {CONNECTIONS} connections the "
+        f"generator has a p50 of {spread(check['p50_ms'])} ms at "
+        f"{spread(check['requests_per_s'], 0)} requests/s, wrk {spread(check['wrk_p50_ms'])} ms at "
+        f"{spread(check['wrk_requests_per_s'], 0)}."
+    )
+    return check, text
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    options = parser.parse_args()
+    run(options.rounds, options.seconds)

@@ -1,0 +1,201 @@
+"""Load at a constant offered rate, each latency counted from when its request was due.
+
+A closed loop sends the next request when the answer to the last one is there: a server that stops
+for a second is asked nothing meanwhile, and one slow answer is seen instead of thousands. Here a
+request is due at its time, whatever became of those before it. If all connections are busy it
+waits, and its waiting counts (this is known as correcting for coordinated omission).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from array import array
+from collections import deque
+from typing import NamedTuple
+
+from benchmarks.corpus import HEADERS, targets
+from benchmarks.wrk import LOAD_CORE
+
+__all__ = ["Offered", "connect", "offer", "requests"]
+
+WARM_UP_S = 0.5
+PATIENCE_S = 15.0  # for the answers to what was due
+SENT_A_TURN = 64
+_OK = b"HTTP/1.1 200 "
+_READ_BYTES = 4096
+_PR_SET_TIMERSLACK = 29
+
+
+class Offered(NamedTuple):
+    """What became of one round of load."""
+
+    offered_per_s: float
+    answered_per_s: float  # while requests became due
+    answered: int  # all of them in the end, those of the warm-up too
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    most_ms: float
+    idle_share: float  # of the time, that the generator waited: near 0 it is the limit itself
+
+
+def requests(write_key: str) -> list[bytes]:
+    """The pixels of the load as bytes, the same that wrk sends."""
+    head = "".join(f"{name}: {text}\r\n" for name, text in HEADERS.items())
+    return [f"GET {target} HTTP/1.1\r\n{head}\r\n".encode() for target in targets(write_key)]
+
+
+def connect(port: int, request: bytes) -> tuple[socket.socket, int]:
+    """A connection that has got its first answer, and how many bytes that had.
+
+    All answers are of one length: the date is, and the GIF.
+    """
+    sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(request)
+    data = b""
+    length = sys.maxsize
+    while len(data) < length:
+        data += (piece := sock.recv(_READ_BYTES))
+        head, found, _ = data.partition(b"\r\n\r\n")
+        if not piece or (found and not head.startswith(_OK)):
+            raise RuntimeError(f"not the expected answer: {data[:200]!r}")
+        if found:
+            at = head.lower().index(b"content-length: ") + 16
+            length = len(head) + 4 + int(head[at:].split(b"\r\n", 1)[0])
+    return sock, length
+
+
+class Load:
+    """One generator: a loop over keep-alive connections, one request at a time on each."""
+
+    def __init__(self, port: int, write_key: str, connections: int) -> None:
+        self._requests = requests(write_key)
+        self._epoll = select.epoll()
+        self._free: deque[int] = deque()
+        self._sockets = []
+        self._partial: dict[int, bytes] = {}
+        for _ in range(connections):
+            sock, self._answer_bytes = connect(port, self._requests[0])
+            sock.setblocking(False)
+            self._epoll.register(sock, select.EPOLLIN | select.EPOLLET)
+            self._sockets.append(sock)
+            self._free.append(sock.fileno())
+
+    def run(self, rate: float, seconds: float) -> Offered:
+        """Offer `rate` requests a second; 0: a closed loop, no connection is ever free.
+
+        Raises:
+            RuntimeError: an answer was not 200, or did not come.
+        """
+        free, texts, whole, length = self._free, self._requests, self._whole, self._answer_bytes
+        poll, clock, read, write = self._epoll.poll, time.perf_counter, os.read, os.write
+        latencies, due_by_fd = array("d"), dict.fromkeys(free, 0.0)
+        interval_s = 1 / rate if rate else 0.0
+        sent = answered = in_time = 0
+        idle_s = 0.0
+        began_s = due_s = now_s = clock()
+        counted_s = began_s + WARM_UP_S
+        end_s = counted_s + seconds
+        while due_s < end_s or answered < sent:
+            # Bounded, so that answers that have come are not left waiting for long.
+            for _ in range(min(len(free), SENT_A_TURN)):
+                if due_s > now_s or due_s >= end_s:
+                    break
+                fd = free.popleft()
+                text = texts[sent % 1000]
+                if write(fd, text) != len(text):
+                    raise RuntimeError("a request was sent in part")
+                due_by_fd[fd] = due_s
+                sent += 1
+                due_s = began_s + sent * interval_s if rate else now_s
+            ready = poll(0)
+            now_s = clock()
+            for fd, _ in ready:
+                data = read(fd, _READ_BYTES)
+                if (len(data) == length and data.startswith(_OK)) or whole(fd, data):
+                    if (due := due_by_fd[fd]) >= counted_s:
+                        latencies.append(now_s - due)
+                    in_time += counted_s <= now_s < end_s
+                    answered += 1
+                    free.append(fd)
+            if not ready:
+                idle_s += self._wait(due_s - now_s if free and due_s < end_s else 1.0)
+                now_s = clock()
+            if not rate:
+                due_s = now_s
+            if now_s > end_s + PATIENCE_S:
+                raise RuntimeError(f"{sent - answered:,} of {sent:,} requests were not answered")
+        return Offered(
+            rate or in_time / seconds,
+            in_time / seconds,
+            answered + len(self._sockets),
+            *_percentiles_ms(latencies),
+            idle_s / (clock() - began_s),
+        )
+
+    def _wait(self, most_s: float) -> float:
+        """Sleep until an answer comes; how long it was. Epoll itself sleeps whole milliseconds.
+
+        Looking again and again instead would take this core from the kernel, which serves the
+        server's disk and network there: its worst latencies grew.
+        """
+        before_s = time.perf_counter()
+        select.select((self._epoll,), (), (), max(0.0, most_s))
+        return time.perf_counter() - before_s
+
+    def _whole(self, fd: int, data: bytes) -> bool:
+        """Whether an answer that came in pieces is all there."""
+        piece, data = data, self._partial.pop(fd, b"") + data
+        if not piece or len(data) > self._answer_bytes or not data.startswith(_OK[: len(data)]):
+            raise RuntimeError(f"not the expected answer: {data[:200]!r}")
+        if len(data) < self._answer_bytes:
+            self._partial[fd] = data
+        return len(data) == self._answer_bytes
+
+
+def _percentiles_ms(latencies: array[float]) -> tuple[float, float, float, float]:
+    ordered = sorted(latencies)
+    p50, p99, p999 = (ordered[int(len(ordered) * share)] * 1e3 for share in (0.5, 0.99, 0.999))
+    return p50, p99, p999, ordered[-1] * 1e3
+
+
+def offer(port: int, write_key: str, rate: float, seconds: float, connections: int) -> Offered:
+    """One round of load by a process of its own, on the other core."""
+    options = {"port": port, "key": write_key, "rate": rate, "seconds": seconds}
+    words = [f"--{name}={value}" for name, value in options.items()]
+    command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benchmarks.openloop"]
+    output = subprocess.run(
+        [*command, *words, f"--connections={connections}"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return Offered(**json.loads(output.stdout))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--key", default="wk-demo", help="write key of the pixels")
+    parser.add_argument("--rate", type=float, default=0, help="requests a second; 0: closed loop")
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--connections", type=int, default=256)
+    options = parser.parse_args()
+    load = Load(options.port, options.key, options.connections)
+    gc.disable()  # a collection would be a pause of our own
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # else sleeps end 50 µs late
+    print(json.dumps(load.run(options.rate, options.seconds)._asdict()))
+
+
+if __name__ == "__main__":
+    main()
