@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import bench_collector, bench_decode, bench_delivery
+from benchmarks import bench_collector, bench_delivery, bench_micro
 from benchmarks.machine import describe
 from benchmarks.report import Section
 
@@ -17,7 +17,7 @@ FIGURES = Path("build/benchmarks.json")
 NEEDED = ("wrk", "nginx", "taskset")
 # In this order, in RESULTS.md too; the name is that of the section's figures.
 BENCHMARKS = {
-    "decode": bench_decode,
+    "decode": bench_micro,
     "servers": bench_collector,
     "delivery": bench_delivery,
 }
