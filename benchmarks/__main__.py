@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from benchmarks import bench_decode, bench_delivery, bench_servers
+from benchmarks import (
+    bench_delivery,
+    bench_latency,
+    bench_memory,
+    bench_micro,
+    bench_scaling,
+    bench_servers,
+)
+from benchmarks.goals import goals
 from benchmarks.machine import describe
+from benchmarks.plots import draw
 from benchmarks.report import Section
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+SECTIONS = Path("build/benchmarks")
 FIGURES = Path("build/benchmarks.json")
 NEEDED = ("wrk", "nginx", "taskset")
 # In this order, in RESULTS.md too; the name is that of the section's figures.
-BENCHMARKS = {
-    "decode": bench_decode,
+BENCHMARKS: dict[str, Any] = {
     "servers": bench_servers,
+    "latency": bench_latency,
+    "decode": bench_micro,
     "delivery": bench_delivery,
+    "scaling": bench_scaling,
+    "memory": bench_memory,
 }
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*", help=f"of {', '.join(BENCHMARKS)}; else all")
+    only = parser.parse_args().only or list(BENCHMARKS)
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         sys.exit(f"benchmarks need {', '.join(missing)}: apt-get install wrk nginx util-linux")
     began_s = time.monotonic()
-    sections: dict[str, Section] = {}
-    for name, module in BENCHMARKS.items():
-        sections[name] = module.run()
+    SECTIONS.mkdir(parents=True, exist_ok=True)
+    for name in only:
+        section: Section = BENCHMARKS[name].run()
+        (SECTIONS / f"{name}.json").write_text(json.dumps(section))
         print(f"\n({name}: {(time.monotonic() - began_s) / 60:.1f} minutes so far)\n", flush=True)
-    FIGURES.parent.mkdir(exist_ok=True)
-    FIGURES.write_text(json.dumps({name: each.figures for name, each in sections.items()}))
-    write(sections)
-    print(f"written: {RESULTS.relative_to(Path.cwd())}")
+    if only == list(BENCHMARKS):
+        write()
+        print(f"written: {RESULTS.relative_to(Path.cwd())}")
 
 
-def write(sections: dict[str, Section]) -> None:
+def write() -> None:
     """RESULTS.md, whole."""
+    sections = {
+        name: Section(*json.loads((SECTIONS / f"{name}.json").read_text())) for name in BENCHMARKS
+    }
+    figures = {name: each.figures for name, each in sections.items()}
+    FIGURES.write_text(json.dumps(figures))
     parts = ["# Benchmarks\n", "Written by `make bench`; every number here is from its last run.\n"]
     parts.append("\n".join(f"- {name}: {text}" for name, text in describe().items()) + "\n")
+    parts.append(f"## The goals\n\n{goals(figures)}\n")
+    parts += [f"![{path.stem}]({path.relative_to(RESULTS.parent)})\n" for path in draw(figures)]
     for name, module in BENCHMARKS.items():
         parts.append(f"## {module.__doc__}\n\n{module.METHOD}\n\n{sections[name].text}\n")
     RESULTS.write_text("\n".join(parts))

@@ -1,160 +1,133 @@
-"""How fast does a backlog reach one HTTP destination, and what does an event cost?"""
+"""How fast does a backlog reach one HTTP destination, or eight, and what does an event cost?"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import orjson
-import uvloop
-
-from benchmarks.corpus import targets
+from benchmarks.backlog import SOURCE, fill
 from benchmarks.machine import print_head
+from benchmarks.receiver import receiver
 from benchmarks.report import Section, spread, table
-from benchmarks.servers import free_port, wait_for
-from benchmarks.wrk import LOAD_CORE, SERVER_CORE, cpu_seconds
-from pixelfast.explain import Explainer
-from pixelfast.spool import DataDir, SlotFiles
-from pixelfast.spool.batch import Batch
+from benchmarks.wrk import SERVER_CORE, cpu_seconds
 
 __all__ = ["run"]
 
 METHOD = """\
 A spool is filled with the events of the 1,000 pixels of the load, then delivery (`pixelfast
-deliver`, on one core) brings all of them to one HTTP destination on the other: a server that reads
-each request to its end and answers 200. From the first plan to the record of the last event. CPU
-is user and system time of the delivery process meanwhile. Medians; in brackets the least and the
-most."""
+deliver`, one process on one core) brings all of them to HTTP destinations on the other: one server
+that reads each request to its end and answers 200. First one destination in three formats, then 1,
+2, 4 and 8 destinations at once, each with a cursor of its own over the same backlog. From the first
+plan to the record of the last event of the last destination. CPU is user and system time of the
+delivery process meanwhile; a delivered event is one event at one destination. An event that is not
+recorded as delivered is an error, and so is a destination that was not sent every byte of the
+backlog exactly once. The last batch waits 0.05 s for more, not the default second. In turn, round
+by round. Medians; in brackets the least and the most."""
 
-EVENTS_A_FRAME = 250
+FORMATS = (("json_array", 500), ("json_array", 2000), ("ndjson", 500))
+DESTINATIONS = (1, 2, 4, 8)
 PATIENCE_S = 120.0
-
-
-def fill(folder: Path, count: int) -> None:
-    """A spool as a collector leaves it."""
-    explainer = Explainer(None, full=True)
-    events = [
-        orjson.dumps(orjson.loads(explainer.line(each.encode()))["event"]) for each in targets("k")
-    ]
-    files = SlotFiles(DataDir.open(folder), 0, 64 * 2**20)
-    segment = files.create()
-    now_ms = time.time_ns() // 1_000_000
-    for start in range(0, count, EVENTS_A_FRAME):
-        batch = Batch()
-        for n in range(start, min(start + EVENTS_A_FRAME, count)):
-            batch.add(0, events[n % len(events)], now_ms)
-        if segment.offset + batch.sealed_bytes([b"demo"]) > files.segment_bytes:
-            files.retire(segment, is_sound=True)
-            segment = files.create()
-        batch.seal([b"demo"], segment.id, segment.offset, start)
-        image = batch.sealed()
-        with open(segment.fd, "r+b", closefd=False) as file:
-            file.seek(segment.offset)
-            file.write(image)
-        segment.offset += len(image)
-    files.retire(segment, is_sound=True)
-    files.close()
-
-
-@contextmanager
-def receiver() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """The destination, on the other core."""
-    port = free_port()
-    command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benchmarks.bench_delivery"]
-    process = subprocess.Popen([*command, "--receive", str(port)])
-    try:
-        wait_for(port, process)
-        yield port, process
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-class Receiver(asyncio.Protocol):
-    """Reads requests with a Content-Length and answers each with 200."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport  # uvloop's is no asyncio.Transport
-        self._head = b""
-        self._left = 0
-
-    def data_received(self, data: bytes) -> None:
-        while data:
-            if self._left:
-                taken = min(self._left, len(data))
-                self._left -= taken
-                data = data[taken:]
-                if self._left == 0:
-                    self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-                continue
-            self._head += data
-            end = self._head.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            at = self._head.lower().index(b"content-length: ", 0, end) + 16
-            self._left = int(self._head[at : self._head.index(b"\r\n", at)])
-            data, self._head = self._head[end + 4 :], b""
-
-
-async def receive(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Receiver, "127.0.0.1", port)
-    await server.serve_forever()
-
 
 _SETTINGS = """
 data_dir = "{data}"
+[log]
+level = "warning"
 [[sources]]
-name = "demo"
+name = "{source}"
 write_keys = ["k"]
+"""
+_DESTINATION = """
 [[destinations]]
-name = "hook"
+name = "hook{number}"
 type = "http"
-url = "http://127.0.0.1:{port}/"
+url = "http://127.0.0.1:{port}/{number}"
 start = "earliest"
 format = "{form}"
 max_events = {events}
+max_bytes = "4MiB"
+max_age_s = 0.05
 """
 
 
-def drain(folder: Path, port: int, count: int, form: str, events: int) -> tuple[float, float]:
-    """Events a second, and CPU µs an event."""
-    settings = folder / "pixelfast.toml"
-    data = folder / "data"
-    settings.write_text(_SETTINGS.format(data=data, port=port, form=form, events=events))
+class Drained(NamedTuple):
+    """One backlog that has reached all destinations."""
+
+    events_per_s: float  # of all destinations together
+    cpu_us: float  # a delivered event
+
+
+class Case(NamedTuple):
+    """What a backlog is drained to."""
+
+    destinations: int
+    form: str
+    events: int  # a batch
+
+
+class Backlog(NamedTuple):
+    """A filled spool; each round drains a copy of it, whose segments are links."""
+
+    folder: Path
+    events: int
+    size_bytes: int
+
+
+def drain(backlog: Backlog, destinations: int, form: str, events: int) -> Drained:
+    """Bring all of the backlog to all destinations.
+
+    Raises:
+        RuntimeError: an event has not arrived, or arrived twice.
+    """
+    with tempfile.TemporaryDirectory(prefix="drain-", dir=backlog.folder.parent) as place:
+        data, settings = Path(place) / "data", Path(place) / "pixelfast.toml"
+        # Delivery removes segments that are read: only their names here.
+        shutil.copytree(backlog.folder, data, copy_function=os.link)
+        with receiver() as received:
+            parts = [_SETTINGS.format(data=data, source=SOURCE)]
+            parts += [
+                _DESTINATION.format(number=number, port=received.port, form=form, events=events)
+                for number in range(destinations)
+            ]
+            settings.write_text("".join(parts))
+            drained = _deliver(settings, data, backlog.events, destinations)
+            _check(received.stop(), backlog, destinations, form)
+        return drained
+
+
+def _deliver(settings: Path, data: Path, count: int, destinations: int) -> Drained:
     command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "pixelfast", "deliver"]
     process = subprocess.Popen([*command, "-c", str(settings)], stdout=subprocess.DEVNULL)
+    books = [data / "dest" / f"hook{number}" / "state.db" for number in range(destinations)]
     began_s = began_cpu_s = 0.0
     deadline = time.monotonic() + PATIENCE_S
     try:
-        while True:
-            delivered = _delivered(data)
+        while books:
             now_s = time.monotonic()
-            if not began_s and (data / "dest" / "hook" / "state.db").exists():
+            if not began_s and books[0].exists():
                 began_s, began_cpu_s = now_s, cpu_seconds(process.pid)
-            if delivered >= count:
-                break
+            if _delivered(books[-1]) >= count:
+                books.pop()
+                continue
             if now_s > deadline or process.poll() is not None:
-                raise RuntimeError(f"{delivered:,} of {count:,} events were delivered")
+                raise RuntimeError(f"{_delivered(books[-1]):,} of {count:,} events were delivered")
             time.sleep(0.01)
-        cpu_us = (cpu_seconds(process.pid) - began_cpu_s) * 1e6 / count
-        return count / (now_s - began_s), cpu_us
+        delivered = count * destinations
+        cpu_us = (cpu_seconds(process.pid) - began_cpu_s) * 1e6 / delivered
+        return Drained(delivered / (time.monotonic() - began_s), cpu_us)
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _delivered(data: Path) -> int:
-    import sqlite3
-
-    path = data / "dest" / "hook" / "state.db"
+def _delivered(path: Path) -> int:
     if not path.exists():
         return 0
     try:
@@ -168,36 +141,66 @@ def _delivered(data: Path) -> int:
     return int(row[0]) if row else 0
 
 
-def run(rounds: int = 3, count: int = 1_000_000) -> Section:
+def _check(
+    received: dict[str, tuple[int, int]], backlog: Backlog, destinations: int, form: str
+) -> None:
+    """Every destination was sent every event, once, by the sizes of the bodies it was sent."""
+    if len(received) != destinations:
+        raise RuntimeError(f"{len(received)} of {destinations} destinations were sent anything")
+    for path, (requests, size_bytes) in received.items():
+        # An array has its events' line feeds as commas, no comma at its end, and two brackets.
+        around = requests if form == "json_array" else 0
+        if size_bytes - around != backlog.size_bytes:
+            raise RuntimeError(
+                f"{path} was sent {size_bytes - around:,} bytes of {backlog.size_bytes:,}"
+            )
+
+
+def run(rounds: int = 3, count: int = 500_000) -> Section:
     """Measure and print as it goes; the figures are rates and costs, round by round."""
     print_head(__doc__ or "", METHOD)
+    cases = [Case(1, form, events) for form, events in FORMATS]
+    cases += [Case(number, *FORMATS[0]) for number in DESTINATIONS[1:]]
+    found: dict[Case, list[Drained]] = {case: [] for case in cases}
+    with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
+        backlog = Backlog(Path(place) / "data", count, fill(Path(place) / "data", count))
+        for number in range(rounds):
+            for case, own in found.items():
+                own.append(drain(backlog, *case))
+                print(
+                    f"  round {number + 1} to {case.destinations}: {case.form:10} {case.events:5} "
+                    f"{own[-1].events_per_s:10,.0f}/s {own[-1].cpu_us:5.2f} µs",
+                    flush=True,
+                )
     rows, figures = [], {}
-    for form, events in (("json_array", 500), ("json_array", 2000), ("ndjson", 500)):
-        found = []
-        for _ in range(rounds):
-            with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
-                folder = Path(place)
-                fill(folder / "data", count)
-                with receiver() as (port, _):
-                    found.append(drain(folder, port, count, form, events))
-            print(
-                f"  {form:10} {events:5} {found[-1][0]:10,.0f}/s {found[-1][1]:5.2f} µs", flush=True
-            )
-        rates, costs = [each[0] for each in found], [each[1] for each in found]
+    for form, events in FORMATS:
+        rates, costs = zip(*found[Case(1, form, events)], strict=True)
         rows.append((form, f"{events:,}", spread(rates, 0), spread(costs)))
         figures[f"{form} {events}"] = {"events_per_s": rates, "cpu_us": costs}
     text = table(("format", "events a batch", "events/s", "CPU µs/event"), rows)
+    more, figures["destinations"] = _by_destinations(found)
+    text += f"\n\nSeveral destinations, {FORMATS[0][0]} {FORMATS[0][1]}:\n\n" + more
     print("\n" + text)
     return Section(text, figures)
 
 
+def _by_destinations(found: dict[Case, list[Drained]]) -> tuple[str, list[dict[str, object]]]:
+    rows, figures = [], []
+    alone = found[Case(1, *FORMATS[0])]
+    for count in DESTINATIONS:
+        own = found[Case(count, *FORMATS[0])]
+        rates, costs = zip(*own, strict=True)
+        ratios = [cost / one.cpu_us for cost, one in zip(costs, alone, strict=True)]
+        each = spread([rate / count for rate in rates], 0)
+        rows.append((count, spread(rates, 0), each, spread(costs), spread(ratios)))
+        figures.append({"count": count, "events_per_s": rates, "cpu_us": costs})
+    head = "destinations, delivered/s, of these to each, CPU µs/delivered event, : one destination"
+    return table(head.split(", "), rows), figures
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--receive", type=int, metavar="PORT", help="be the destination")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--count", type=int, default=500_000)
     options = parser.parse_args()
-    if options.receive:
-        uvloop.run(receive(options.receive))
-    else:
-        run(options.rounds, options.count)
+    run(options.rounds, options.count)

@@ -46,11 +46,16 @@ def _target(write_key: str, person: str, product: str, revenue: str) -> str:
 DOCUMENTED = _target("wk-demo", "anon-123", "sku-123", "29.99")
 
 
-def targets(write_key: str) -> list[str]:
-    """The pixels, each another person and product."""
+def targets(*write_keys: str) -> list[str]:
+    """The pixels, each another person and product; as many as there are write keys, if more."""
     return [
-        _target(write_key, f"anon-{n * 7919}", f"sku-{n}", f"{n % 500}.{n % 90 + 10}")
-        for n in range(PIXELS)
+        _target(
+            write_keys[n % len(write_keys)],
+            f"anon-{n * 7919}",
+            f"sku-{n}",
+            f"{n % 500}.{n % 90 + 10}",
+        )
+        for n in range(max(PIXELS, len(write_keys)))
     ]
 
 
@@ -78,11 +83,11 @@ end
 """
 
 
-def write_wrk_script(path: Path, write_key: str) -> None:
+def write_wrk_script(path: Path, *write_keys: str) -> None:
     """A script for wrk that sends the pixels in turn and prints one line of figures."""
     path.write_text(
         _SCRIPT.format(
-            targets=",\n".join(f'  "{target}"' for target in targets(write_key)),
+            targets=",\n".join(f'  "{target}"' for target in targets(*write_keys)),
             headers=",\n".join(f'  ["{name}"] = "{text}"' for name, text in HEADERS.items()),
         )
     )

@@ -1,0 +1,67 @@
+"""A spool full of events, as a collector leaves it behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import orjson
+
+from benchmarks.corpus import targets
+from pixelfast.explain import Explainer
+from pixelfast.spool import DataDir, SlotFiles
+from pixelfast.spool.batch import Batch
+
+__all__ = ["EVENTS_A_FRAME", "SOURCE", "events", "fill"]
+
+EVENTS_A_FRAME = 250  # as many as a collector commits at once under load
+SOURCE = "demo"
+
+
+def events() -> list[bytes]:
+    """The JSON of the 1,000 pixels of the load."""
+    explainer = Explainer(None, full=True)
+    return [
+        orjson.dumps(orjson.loads(explainer.line(each.encode()))["event"]) for each in targets("k")
+    ]
+
+
+def fill(folder: Path, count: int, events_a_frame: int = EVENTS_A_FRAME) -> int:
+    """Fill slot 0 of a data directory; `count` is a multiple of the frame. Bytes of the events.
+
+    What a frame holds is gathered once and sealed again for each place it stands at: ten million
+    events would take minutes otherwise.
+    """
+    if count % events_a_frame:
+        raise ValueError(f"{count:,} events are no whole number of frames of {events_a_frame}")
+    batches = _batches(events_a_frame)
+    files = SlotFiles(DataDir.open(folder), 0, 64 * 2**20)
+    segment = files.create()
+    size_bytes = 0
+    for number in range(count // events_a_frame):
+        batch = batches[number % len(batches)]
+        if segment.offset + batch.sealed_bytes([SOURCE.encode()]) > files.segment_bytes:
+            files.retire(segment, is_sound=True)
+            segment = files.create()
+        batch.seal([SOURCE.encode()], segment.id, segment.offset, number * events_a_frame)
+        image = batch.sealed()
+        assert os.pwrite(segment.fd, image, segment.offset) == len(image), "the disk is full"
+        segment.offset += len(image)
+        size_bytes += batch.event_bytes
+    files.retire(segment, is_sound=True)
+    files.close()
+    return size_bytes
+
+
+def _batches(events_a_frame: int) -> list[Batch]:
+    own, now_ms = events(), time.time_ns() // 1_000_000
+    batches = []
+    for start in range(0, len(own), events_a_frame):
+        batch = Batch()
+        for event in own[start : start + events_a_frame]:
+            batch.add(0, event, now_ms)
+        batches.append(batch)
+    if any(len(batch) != events_a_frame for batch in batches):
+        raise ValueError(f"{len(own):,} events are no whole number of frames of {events_a_frame}")
+    return batches
