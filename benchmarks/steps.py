@@ -22,7 +22,7 @@ from pixelfast.config import Config, Source, WriteKey
 from pixelfast.deliver.batches import Batch as Sent
 from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.cutter import Cutter
-from pixelfast.event import Decoder, Rules, encode_event, route_of
+from pixelfast.event import Decoder, Rules, encode_event, fill_template, route_of
 from pixelfast.spool import Committer, DataDir, SpoolWriter
 from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import SegmentId
@@ -75,18 +75,28 @@ def _event_steps() -> list[Step]:
         decoder.split(documented)
         decoder.decode(rules, True)
 
+    def encode() -> None:
+        decoder.split(documented)
+        encode_event(decoder.decode(rules, True), NOW_MS, "203.0.113.7", None, None)
+
     def whole(query: bytes = documented) -> None:
         decoder.split(query)
-        encode_event(decoder.decode(rules, True), NOW_MS, "203.0.113.7", None, None)
+        fill_template(decoder, rules, True, NOW_MS, "203.0.113.7")
 
     def whole_corpus() -> None:
         whole(next(queries))
 
+    for _ in range(10):
+        decoder.split(documented)
+        found = fill_template(decoder, rules, True, NOW_MS, "203.0.113.7")
+    if found is None:
+        raise RuntimeError("the documented call has no template")
     return [
         Step("find the parameters", split, 1, 1000),
-        Step("+ decode into the nested event", decode, 1, 1000),
         Step("+ stamp and encode: the whole", whole, 1, 1000),
         Step("the whole, 1,000 different URLs", whole_corpus, 1, 1000),
+        Step("no template: decode into the nested event", decode, 1, 1000),
+        Step("no template: + stamp and encode by orjson", encode, 1, 1000),
     ]
 
 
@@ -146,8 +156,11 @@ class _Transport:
     def __init__(self) -> None:
         self.last = b""
 
-    def get_extra_info(self, _: str) -> tuple[str, int]:
-        return "127.0.0.1", 40000
+    def get_extra_info(self, name: str) -> tuple[str, int] | None:
+        return ("127.0.0.1", 40000) if name == "peername" else None
+
+    def set_write_buffer_limits(self, _: int) -> None:
+        """Nothing is held."""
 
     def write(self, data: bytes) -> None:
         self.last = data
@@ -176,6 +189,7 @@ def _request_steps() -> list[Step]:
     headers = "".join(f"{name}: {text}\r\n" for name, text in HEADERS.items())
     tails = [f"{target} HTTP/1.1\r\n{headers}\r\n".encode() for target in targets(WRITE_KEY)]
     heads = itertools.cycle([b"HEAD " + tail for tail in tails])
+    plain = f"GET /robots.txt HTTP/1.1\r\n{headers}\r\n".encode()
     gets = itertools.cycle([b"GET " + tail for tail in tails])
 
     def answered() -> None:
@@ -184,7 +198,12 @@ def _request_steps() -> list[Step]:
             if not answer.startswith(b"HTTP/1.1 200 "):
                 raise RuntimeError(f"not answered 200: {answer!r}")
 
-    def http() -> None:
+    def scanned() -> None:
+        for connection, _ in peers:
+            connection.data_received(plain)
+        answered()
+
+    def parsed() -> None:
         for connection, _ in peers:
             connection.data_received(next(heads))
         answered()
@@ -196,7 +215,8 @@ def _request_steps() -> list[Step]:
         answered()
 
     return [
-        Step("a request without an event (HEAD)", http, A_TURN, 20),
+        Step("a request without an event, by the scan (GET)", scanned, A_TURN, 20),
+        Step("a request without an event, by httptools (HEAD)", parsed, A_TURN, 20),
         Step("a pixel, but for the kernel and the disk", pixel, A_TURN, 20),
     ]
 
