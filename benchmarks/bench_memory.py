@@ -32,9 +32,9 @@ __all__ = ["run"]
 
 METHOD = """\
 Memory is Rss of /proc/PID/smaps_rollup: all pages of a process, those that it shares with others
-counted in full. After a start: once it has answered and 1.5 seconds have passed. Under load: the
-most it ever had (VmHWM), after four seconds of wrk with 64 connections, in which it changes
-segments. The kernel's memory for sockets is not in it.
+counted in full. After a start: once it has answered and 1.5 seconds have passed. At most: VmHWM,
+the start with it, after four seconds of wrk with 64 connections, in which it changes segments. The
+kernel's memory for sockets is not in it.
 
 Connections: one collector, warmed up by wrk; keep-alive connections that have each sent a pixel and
 got its GIF, then idle. Bytes a connection are the growth from none to the most, by their number.
@@ -197,7 +197,7 @@ class Memory(NamedTuple):
 
     events: int
     collector_bytes: int
-    collector_most_bytes: int  # under load
+    collector_most_bytes: int  # since the start, load with it
     delivery_bytes: int
     delivery_most_bytes: int
     supervisor_bytes: int
@@ -304,7 +304,7 @@ def _mb(values: Sequence[float]) -> str:
 
 
 def _backlog_table(backlog: list[Memory]) -> str:
-    head = "events pending, collector, under load, delivery, under load, supervisor"
+    head = "events pending, collector, at most, delivery, at most, supervisor"
     rows = [
         (f"{each.events:,}", *(f"{part / 1e6:.1f} MB" for part in each[1:])) for each in backlog
     ]
