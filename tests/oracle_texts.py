@@ -42,6 +42,8 @@ def trim(text: str) -> str:
 
 
 def is_invisible(char: str) -> bool:
+    if "\U00013430" <= char <= "\U0001343f":
+        return True  # since Unicode 15, which not every interpreter has
     return unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp")
 
 

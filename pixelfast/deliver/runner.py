@@ -255,9 +255,12 @@ class Runner:
             return False
         if self._has_given_up or now_s > self._give_up_s:
             return True
+        if journal.has_fresh:
+            return False
+        if not self._allows(now_s):
+            return True  # what is not planned yet is as safe in the spool
         is_read = not cutter.has_moved() and not cutter.has_more
-        is_sent = all(task.not_before_s > now_s for task in self._tasks) or not self._allows(now_s)
-        return is_read and is_sent and not journal.has_fresh
+        return is_read and all(task.not_before_s > now_s for task in self._tasks)
 
     async def _wait(self, wake: asyncio.Future[None], cutter: Cutter, journal: Journal) -> None:
         now_s = time.monotonic()

@@ -9,7 +9,7 @@ import pytest
 from pixelfast.deliver import journal as journal_module
 from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.outcomes import Accepted, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Retry
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (
     AT_ONCE,
@@ -209,6 +209,23 @@ def test_a_stop_does_not_wait_for_a_destination_that_refuses(data: DataDir, feed
             await until(lambda: runner.counted.get("failures"))
         assert ([], {0: Position()}) == (sender.accepted, cursors_on_disk(data, "hook"))
         assert 1 == len(sender.tries)
+
+    run(main())
+
+
+def test_a_stop_does_not_wait_to_plan_for_a_destination_that_refuses(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        limits = Limits(max_events=5, max_bytes=10**6, max_age_s=1000.0)
+        sender = FakeSender([Held("status 401")], limits)
+        feed.write(*map(event, range(7)))  # two of them in the open batch
+        runner = make_runner(data, sender)
+        task = asyncio.ensure_future(runner.run())
+        await until(lambda: not runner.health.breaker.is_closed)
+        runner.stop()
+        await asyncio.wait_for(task, 2.0)  # it gives up after 5 s
+        assert {0: Position()} == cursors_on_disk(data, "hook")
 
     run(main())
 
