@@ -25,8 +25,8 @@ disk are stand-ins. Commits go to a real file. Microseconds of process CPU time 
 threads) a call, the call of the measuring function itself taken off: medians of 9 rounds of about a
 tenth of a second, the steps in turn; in brackets the least and the most. Instructions are those in
 user space of one call, counted by valgrind (callgrind) in another process: the difference of N and
-2 N runs. The same command finds the same within 0.5 %; where a step is counted alone (`--step`),
-memory lies elsewhere, and 1 % is nothing."""
+2 N runs. The same files give the same count within 0.5 %; a changed one, or a step counted alone
+(`--step`), moves memory, and up to 2 % means nothing."""
 
 ROUND_S = 0.1
 NOT_COUNTED = "\N{EN DASH}"
