@@ -28,29 +28,32 @@ def events() -> list[bytes]:
 
 
 def fill(folder: Path, count: int, events_a_frame: int = EVENTS_A_FRAME) -> int:
-    """Fill slot 0 of a data directory; `count` is a multiple of the frame. Bytes of the events.
+    """Add to slot 0 of a data directory; `count` is a multiple of the frame. Bytes of the events.
 
-    What a frame holds is gathered once and sealed again for each place it stands at: ten million
-    events would take minutes otherwise.
+    What a frame holds is gathered once and sealed again for each place it stands at, and segments
+    are synced together at the end: ten million events would take minutes otherwise.
     """
     if count % events_a_frame:
         raise ValueError(f"{count:,} events are no whole number of frames of {events_a_frame}")
     batches = _batches(events_a_frame)
     files = SlotFiles(DataDir.open(folder), 0, 64 * 2**20)
-    segment = files.create()
+    segment, first_number = files.create(), files.next_number
     size_bytes = 0
     for number in range(count // events_a_frame):
         batch = batches[number % len(batches)]
         if segment.offset + batch.sealed_bytes([SOURCE.encode()]) > files.segment_bytes:
-            files.retire(segment, is_sound=True)
+            os.ftruncate(segment.fd, segment.offset)
+            os.close(segment.fd)
             segment = files.create()
-        batch.seal([SOURCE.encode()], segment.id, segment.offset, number * events_a_frame)
+        place = segment.id, segment.offset
+        batch.seal([SOURCE.encode()], *place, first_number + number * events_a_frame)
         image = batch.sealed()
         assert os.pwrite(segment.fd, image, segment.offset) == len(image), "the disk is full"
         segment.offset += len(image)
         size_bytes += batch.event_bytes
     files.retire(segment, is_sound=True)
     files.close()
+    os.sync()
     return size_bytes
 
 

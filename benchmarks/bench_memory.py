@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import math
 import resource
 import shutil
 import socket
@@ -16,17 +16,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import orjson
-
-from benchmarks.corpus import targets, write_wrk_script
+from benchmarks.backlog import events as pixels
+from benchmarks.backlog import fill
+from benchmarks.corpus import PIXELS, write_wrk_script
 from benchmarks.machine import print_head
 from benchmarks.openloop import connect, requests
 from benchmarks.report import Section, spread, table
 from benchmarks.servers import collector, free_port, running
 from benchmarks.wrk import LOAD_CORE, SERVER_CORE, measure
-from pixelfast.explain import Explainer
-from pixelfast.spool import DataDir, LogEnd, SlotFiles
-from pixelfast.spool.batch import Batch
+from pixelfast.spool import DataDir, LogEnd
 
 __all__ = ["run"]
 
@@ -54,7 +52,6 @@ SPARE_FILES = 100
 SETTLE_S = 1.5  # the collector looks after its connections each second
 LOAD_S = 4
 PATIENCE_S = 30.0
-SEGMENT_BYTES = 64 * 2**20
 KEY = "wk-demo"
 _SETTINGS = """
 data_dir = "{data}"
@@ -146,28 +143,11 @@ class Site:
         events, size = self.pending()
         if events >= least_events and size >= least_bytes:
             return
-        # The same events frame after frame: a frame is sealed anew for each place that it stands.
-        explainer = Explainer(None, full=True)
-        batch, now_ms = Batch(), time.time_ns() // 1_000_000
-        for target in targets(KEY):
-            event = orjson.loads(explainer.line(target.encode()))["event"]
-            batch.add(0, orjson.dumps(event), now_ms)
-        files = SlotFiles(self.data, 0, SEGMENT_BYTES)
-        segment, number = files.create(), files.next_number
-        while number < least_events or size < least_bytes:
-            if segment.offset + batch.sealed_bytes([b"demo"]) > SEGMENT_BYTES:
-                os.ftruncate(segment.fd, segment.offset)
-                os.close(segment.fd)  # all are synced together at the end: twice as fast
-                segment = files.create()
-            batch.seal([b"demo"], segment.id, segment.offset, number)
-            image = batch.sealed()
-            os.pwrite(segment.fd, image, segment.offset)
-            segment.offset += len(image)
-            number += len(batch)
-            size += len(image)
-        files.retire(segment, is_sound=True)
-        files.close()
-        os.sync()
+        mean_bytes = sum(len(each) + 1 for each in pixels()) / PIXELS
+        missing = max(least_events - events, (least_bytes - size) / mean_bytes)
+        count = math.ceil(missing / PIXELS) * PIXELS
+        fill(self.data.path, count, PIXELS)
+        number = events + count
         if (found := self.pending()[0]) != number:
             raise RuntimeError(f"{number:,} events were written, {found:,} are found")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-__all__ = ["DOCUMENTED", "HEADERS", "targets", "write_wrk_script"]
+__all__ = ["DOCUMENTED", "HEADERS", "PIXELS", "targets", "write_wrk_script"]
 
 PIXELS = 1000
 HEADERS = {
