@@ -63,7 +63,7 @@ def write() -> None:
     }
     figures = {name: each.figures for name, each in sections.items()}
     FIGURES.write_text(json.dumps(figures))
-    parts = ["# Benchmarks\n", "Written by `make bench`; every number here is from its last run.\n"]
+    parts = ["# Benchmarks\n", "Written by `make bench`, of its last run.\n"]
     parts.append("\n".join(f"- {name}: {text}" for name, text in describe().items()) + "\n")
     parts.append(f"## The goals\n\n{goals(figures)}\n")
     parts += [f"![{path.stem}]({path.relative_to(RESULTS.parent)})\n" for path in draw(figures)]

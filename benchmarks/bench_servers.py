@@ -25,10 +25,13 @@ like the documented track call, with ten headers. In turn, round by round, so th
 drifts drifts for all, each server started anew and warmed up first. The Python rivals are
 configured as their documentation advises for speed (one worker, uvloop, httptools where it can be
 chosen, no access log). CPU is user and system time of the process that serves, all threads, from
-/proc/PID/stat. Any answer but 200 is an error, and so is an answered event that is missing in the
-spool or in a rival's file; its first event must say what pixelfast's would. Latency is from the
-request, so for new connections the wait for their acceptance is in it: uvloop accepts one a turn.
-Medians; in brackets the least and the most."""
+/proc/PID/stat; `core` is the share of its core that this makes: where it is well under 100 %, the
+load or the disk is what limits the requests/s. Any answer of 400 or more is an error, and so is an
+answered event that is missing in the spool or in a rival's file; its first event must say what
+pixelfast's would. The requests are as nginx passes them, without a Connection header; one with it,
+as browsers send it, costs pixelfast 2 µs more. Latency is from the request, so for new connections
+the wait for their acceptance is in it: uvloop accepts one a turn. Medians; in brackets the least
+and the most."""
 
 CONNECTIONS = (64, 256)
 
@@ -121,7 +124,7 @@ def _round(
 
 
 def _table(results: Results) -> str:
-    head = "server, connections, requests/s, CPU µs/request, p50 ms, p99 ms, CPU : nginx"
+    head = "server, connections, requests/s, CPU µs/request, core, p50 ms, p99 ms, CPU : nginx"
     rows = []
     for count in CONNECTIONS:
         base = results[NGINX][count]
@@ -134,6 +137,7 @@ def _table(results: Results) -> str:
                     count,
                     spread([each.requests_per_s for each in own], 0),
                     spread([each.cpu_us for each in own]),
+                    f"{median(each.cpu_us * each.requests_per_s for each in own) / 1e4:.0f} %",
                     f"{median(each.p50_ms for each in own):.2f}",
                     f"{median(each.p99_ms for each in own):.2f}",
                     spread([each.cpu_us / other.cpu_us for each, other in pairs]),

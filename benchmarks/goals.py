@@ -19,6 +19,7 @@ FIGURES = Path("build/benchmarks.json")
 CONNECTIONS = ("64", "256")
 # RudderStack's gateway with PostgreSQL: its CPU a request, as a multiple of nginx's.
 RUDDERSTACK_TO_NGINX = {"64": 23.0, "256": 17.0}
+SECTIONS = 6
 NOISE = 1.1  # what differs by less is the same
 NOTE = """\
 RudderStack's gateway cannot be installed by a package manager, so it is no part of this run: on
@@ -39,12 +40,18 @@ class Goal(NamedTuple):
 
 
 def goals(figures: dict[str, dict[str, Any]]) -> str:
-    """The goals as a table in Markdown, with a note below it."""
+    """The goals as a table in Markdown, with a note below it.
+
+    Raises:
+        KeyError: a figure is missing although its section was measured.
+    """
     rows = []
     for each in GOALS:
         try:
             measured, reached = each.find(figures)
-        except KeyError:
+        except KeyError as missing:
+            if missing.args[0] in figures or len(figures) == SECTIONS:
+                raise
             measured, reached = "not measured", ""
         rows.append((each.what, each.goal, measured, reached))
     head = ("what", "goal", "measured", "reached")
@@ -176,7 +183,7 @@ GOALS = (
         _rate_to("fastapi plain", 16.0, 1),
     ),
     Goal(
-        "CPU a stored event against RudderStack's gateway and PostgreSQL",
+        "CPU a stored event against RudderStack's gateway and PostgreSQL (derived, see below)",
         "≤ 1/15, then 1/20",
         _rudderstack,
     ),

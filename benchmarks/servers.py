@@ -61,9 +61,15 @@ def running(
 
 
 def worker_of(pid: int) -> int:
-    """The process that serves: the youngest child of a master that has any, else itself."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[-1]) if children else pid
+    """The process that serves: the youngest child of a master, once it has one."""
+    deadline = time.monotonic() + START_S
+    while True:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if children:
+            return int(children[-1])
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"process {pid} has no worker")
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""What every straight handler does with a pixel: pixelfast's own decoder, a buffered write.
+"""What every straight handler does with a pixel: pixelfast's decoder, a buffered write.
 
-So only the server around it differs. Nothing is synced: a crash loses what was answered.
+The decoder goes by templates, as in pixelfast, so only the server around it differs. Nothing is synced: a crash loses what was answered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from pixelfast.errors import RequestError
-from pixelfast.event import Decoder, Rules, encode_event
+from pixelfast.event import Decoder, Rules, encode_event, fill_template
 
 __all__ = ["BUFFER_BYTES", "GIF", "KEY", "NO_STORE", "Pixels", "events_file"]
 
@@ -35,13 +35,18 @@ class Pixels:
 
     def take(self, is_track: bool, query: bytes, address: str, user_agent: str | None) -> int:
         """The status to answer with."""
+        decoder, rules, now_ms = self._decoder, self._rules, time.time_ns() // 1_000_000
         try:
-            self._decoder.split(query)
-            if self._decoder.write_key() != KEY:
+            decoder.split(query)
+            if decoder.write_key() != KEY:
                 return 401
-            event = self._decoder.decode(self._rules, is_track)
-            now_ms = time.time_ns() // 1_000_000
-            line = encode_event(event, now_ms, address, user_agent, None)
+            agent = user_agent.encode() if user_agent else b""
+            found = fill_template(decoder, rules, is_track, now_ms, address, agent)
+            if found is not None:
+                line, _ = found
+            else:
+                event = decoder.decode(rules, is_track)
+                line = encode_event(event, now_ms, address, user_agent, None)
         except RequestError as error:
             return error.status
         self._file.write(line + b"\n")

@@ -25,7 +25,11 @@ cdef int acknowledge(list waiters, int64_t first_ticket, bint is_stored, object 
         Py_ssize_t place
     for place in range(len(waiters)):
         waiter = <Waiter>waiters[place]
-        waiter._on_acknowledged(first_ticket + place, is_stored)
+        try:
+            waiter._on_acknowledged(first_ticket + place, is_stored)
+        except Exception:  # noqa: BLE001 - one connection's failure is not the others'
+            log.exception("answer_failed")
+            waiter._abort()
         if not waiter._is_dirty:
             waiter._is_dirty = True
             ready.append(waiter)
@@ -33,7 +37,7 @@ cdef int acknowledge(list waiters, int64_t first_ticket, bint is_stored, object 
         waiter._is_dirty = False
         try:
             waiter._flush()
-        except Exception:  # noqa: BLE001 - one connection's failure is not the others'
+        except Exception:  # noqa: BLE001 - as above
             log.exception("answer_failed")
             waiter._abort()
     return 0

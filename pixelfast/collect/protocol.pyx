@@ -199,6 +199,7 @@ cdef class Connection(Waiter):
         if length == 0:
             return 0
         request.peer = self._peer
+        self._head_bytes = 0  # a line end in front of it went to the parser
         self._since_s = connections._clock.monotonic_s()
         try:
             answer = self._collector.answer(request, Method.GET, KEEP, self, &reply)

@@ -9,6 +9,7 @@ from pixelfast.event.decoder cimport Decoder, Event, Rules, event_dict
 from pixelfast.event.identity cimport trim
 from pixelfast.event.keypath cimport RootField
 from pixelfast.event.query cimport Slice
+from pixelfast.event.shape cimport makes_room
 from pixelfast.event.stamps cimport (
     format_milliseconds,
     milliseconds_text,
@@ -18,6 +19,7 @@ from pixelfast.event.stamps cimport (
 )
 from pixelfast.event.template cimport (
     MAX_EVENT_BYTES,
+    TEMPLATE_BYTES,
     Additions,
     SlotKind,
     Template,
@@ -30,9 +32,6 @@ import orjson
 from pixelfast.errors import RequestError
 
 __all__ = ["complete_event", "encode_event", "fill_template"]
-
-cdef enum:
-    MAX_TEMPLATES = 256     # of one shape: sources with rules of their own
 
 cdef object _dumps = orjson.dumps
 cdef dict _INTEGRATIONS = {"All": True}
@@ -125,6 +124,7 @@ cdef _add_user_agent(Event event, object user_agent):
 cdef Template template_for(Decoder decoder, Rules rules, bint is_track, bint has_user_agent):
     # The template of the decoder's query; None where it has none, or has not come often enough.
     cdef dict templates = decoder._shape.templates
+    cdef Template template
     cdef PyObject* found
     cdef int key = rules.number << 2 | is_track << 1 | has_user_agent
     if not decoder._shape.is_kept:
@@ -132,9 +132,11 @@ cdef Template template_for(Decoder decoder, Rules rules, bint is_track, bint has
     found = PyDict_GetItem(templates, key)
     if found != NULL:
         return <Template>found
-    if len(templates) >= MAX_TEMPLATES:
-        return None
-    templates[key] = template = _make_template(decoder, rules, is_track, has_user_agent)
+    template = _make_template(decoder, rules, is_track, has_user_agent)
+    if makes_room(TEMPLATE_BYTES if template is None else template.kept_bytes()):
+        decoder._shape.is_kept = False  # it went with all others
+    else:
+        templates[key] = template
     return template
 
 

@@ -1,6 +1,8 @@
 """The shape of a query: its keys in their order, and all that follows from them alone.
 
-The pixels of one page carry the same keys in the same order, so a shape that comes again is kept.
+The pixels of one page carry the same keys in the same order, so a shape that comes again is kept,
+and templates with it. Anybody may send any keys, so all that is kept is counted: when it gets too
+large, all of it goes, and what is in use is back after a few pixels.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -15,9 +17,11 @@ from pixelfast.event.query cimport Query
 __all__ = ["Shape"]
 
 cdef enum:
-    KEPT_SHAPES = 1024
+    KEPT_BYTES = 16777216       # about 900 shapes like that of the documented call, with templates
     KEPT_PARAMETERS = 64        # of a shape that is kept
     KEPT_KEY_BYTES = 2048
+    PARAMETER_BYTES = 800       # of its key and its path
+    SHAPE_BYTES = 1000          # beside that
     # A shape is kept when it comes for the fourth time: who sends random keys gains nothing.
     SIGHTINGS = 4
     SEEN = 4096
@@ -28,6 +32,7 @@ cdef struct Sightings:
 
 cdef dict _kept = {}            # {hash: Shape}
 cdef Shape _last = None
+cdef Py_ssize_t _kept_bytes = 0
 cdef Sightings[4096] _seen
 
 
@@ -44,25 +49,32 @@ cdef Shape shape_of(Query query):
         return _last
     shape = Shape.__new__(Shape)
     _describe(shape, query)
-    if _comes_again(query):
-        if len(_kept) >= KEPT_SHAPES:
-            _kept.clear()
+    if (
+        query.count <= KEPT_PARAMETERS
+        and shape._key_bytes <= KEPT_KEY_BYTES
+        and _comes_again(query)
+    ):
+        makes_room(SHAPE_BYTES + query.count * PARAMETER_BYTES + 2 * shape._key_bytes)
         _kept[query.hash] = shape
         shape.is_kept = True
     return shape
 
 
+cdef bint makes_room(Py_ssize_t size) noexcept:
+    # For something of about this size that is kept with a shape; true if all else had to go.
+    global _kept_bytes, _last
+    _kept_bytes += size
+    if _kept_bytes <= KEPT_BYTES:
+        return False
+    _kept_bytes = size
+    _kept.clear()
+    _last = None
+    return True
+
+
 cdef bint _comes_again(Query query):
     cdef Sightings* seen = &_seen[query.hash % SEEN]
     cdef uint32_t tag = <uint32_t>(query.hash >> 32)
-    cdef Py_ssize_t key_bytes = 0
-    cdef int i
-    if query.count > KEPT_PARAMETERS:
-        return False
-    for i in range(query.count):
-        key_bytes += query.keys[i].length
-    if key_bytes > KEPT_KEY_BYTES:
-        return False
     if seen.tag != tag:
         seen.tag = tag
         seen.count = 0
@@ -82,6 +94,7 @@ cdef int _describe(Shape shape, Query query) except -1:
         path = key_path(query.keys[i].at, query.keys[i].length)
         shape.paths.append(path)
         shape._keys.append(path.raw)
+        shape._key_bytes += query.keys[i].length
         if path.kind == KeyKind.WRITE_KEY and shape.write_key < 0:
             shape.write_key = i
         elif path.kind == KeyKind.TOO_DEEP:

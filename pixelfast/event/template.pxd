@@ -2,6 +2,7 @@ from pixelfast.event.query cimport Query, Slice
 
 cdef enum:
     MAX_EVENT_BYTES = 32768
+    TEMPLATE_BYTES = 300        # of a template, beside its pieces
 
 cdef enum SlotKind:
     TEXT_SLOT           # a text, whatever it looks like
@@ -47,6 +48,7 @@ cdef class Template:
 
     cdef int _add(self, object value, list text) except -1
     cdef int _end_piece(self, list text, Slot slot) except -1
+    cdef Py_ssize_t kept_bytes(self) noexcept
     cdef Py_ssize_t most_bytes(self, Py_ssize_t query_bytes, Additions* additions) noexcept
     cdef Py_ssize_t fill(self, char* out, Query query, Additions* additions) noexcept nogil
 

@@ -207,3 +207,14 @@ def test_any_mix_of_requests_reads_and_commits_keeps_the_order(seed: int) -> Non
     for _, transport, methods, expected in peers:
         assert expected == statuses(transport.sent, *methods)
     assert sum(peer[3].count(200) - peer[2].count(b"HEAD") for peer in peers) == len(events(fake))
+
+
+def test_line_ends_between_plain_requests_do_not_add_up() -> None:
+    """RFC 9112 section 2.2: they are ignored, however many requests a connection has sent."""
+    fake = FakeCollector()
+    connection, transport = fake.connect()
+    for _ in range(20):
+        connection.data_received(NOT_FOUND)
+        connection.data_received(b"\r\n" * 2500)
+    assert [404] * 20 == statuses(transport.sent)
+    assert not transport.has_eof

@@ -72,9 +72,10 @@ def test_segments_made_ahead_are_written_before_they_are_needed(
     size = 2**21 + 4096
     with closing(SlotFiles(data, 0, size, writes_ahead=True)) as files:
         written = Written(monkeypatch)
-        first = files.create()
+        first = files.create()  # `is_urgent` from the start
         plain = [f"pwrite {SEGMENT_HEADER_BYTES}", "fsync", "fsync"]  # the last of the directory
         assert plain == written.take()
+        files.is_urgent = False
         ahead = files.create()
         piece = f"pwrite {2**20}"
         ahead_of_it = [piece, "fdatasync", piece, "fdatasync", "pwrite 4096"]
@@ -86,6 +87,27 @@ def test_segments_made_ahead_are_written_before_they_are_needed(
             files.retire(each, is_sound=True)
 
 
+def test_a_segment_that_is_waited_for_is_not_written_to_its_end(
+    data: DataDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(SlotFiles(data, 0, 2**23, writes_ahead=True)) as files:
+        files.is_urgent = False
+        pieces = 0
+
+        def write(fd: int, piece: bytes, offset: int) -> int:
+            nonlocal pieces
+            pieces += 1
+            files.is_urgent = pieces == 2  # somebody has come to wait for it
+            return os_pwrite(fd, piece, offset)
+
+        os_pwrite = os.pwrite
+        monkeypatch.setattr(segments.os, "pwrite", write)
+        segment = files.create()
+        assert 3 == pieces  # the last is the header
+        assert parse_segment_header(segment.path.read_bytes(), segment.id, "")
+        files.retire(segment, is_sound=True)
+
+
 def test_a_segment_that_cannot_be_written_ahead_leaves_nothing_behind(
     data: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +116,7 @@ def test_a_segment_that_cannot_be_written_ahead_leaves_nothing_behind(
 
     with closing(SlotFiles(data, 0, 2**21, writes_ahead=True)) as files:
         files.retire(files.create(), is_sound=True)
+        files.is_urgent = False
         with monkeypatch.context() as patch:
             patch.setattr(segments.os, "fdatasync", fail)
             with pytest.raises(OSError, match="no"):
