@@ -1,6 +1,7 @@
 """What every straight handler does with a pixel: pixelfast's decoder, a buffered write.
 
-The decoder goes by templates, as in pixelfast, so only the server around it differs. Nothing is synced: a crash loses what was answered.
+The decoder goes by templates, as in pixelfast, so only the server around it differs. Nothing is
+synced: a crash loses what was answered.
 """
 
 from __future__ import annotations
