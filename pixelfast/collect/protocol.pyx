@@ -170,14 +170,9 @@ cdef class Connection(Waiter):
                         self._transport.pause_reading()
                     break
                 plain = self._take_plain(data, start)
-                if plain > 0:
-                    start += plain
-                elif start == 0 and length <= CHUNK_BYTES:
-                    self._feed_chunk(data)
-                    break
-                else:
+                if plain == 0:
                     self._feed_chunk(data[start : start + CHUNK_BYTES])
-                    start += CHUNK_BYTES
+                start += plain or CHUNK_BYTES
         finally:
             self._is_consuming = False
         return self._flush()
