@@ -40,6 +40,7 @@ _UVICORN = [
     *("--lifespan", "on", "--host", "127.0.0.1"),
 ]
 _APPS = "benchmarks.rivals"
+_WITH_MASTER = ("granian",)
 
 
 def _uvicorn(module: str) -> Command:
@@ -67,7 +68,8 @@ def rival(name: str) -> Callable[[Path], Any]:
         own = {"PYTHONPATH": str(ROOT), "RIVAL_EVENTS": str(folder / EVENTS), "GOMAXPROCS": "1"}
         with running(COMMANDS[name](port), own) as process:
             wait_for(port, process)
-            yield Running(worker_of(process.pid), port, KEY)
+            pid = worker_of(process.pid) if name in _WITH_MASTER else process.pid
+            yield Running(pid, port, KEY)
 
     return start
 
