@@ -92,7 +92,7 @@ class Load:
             self._free.append(sock.fileno())
 
     def run(self, rate: float, seconds: float) -> Offered:
-        """Offer `rate` requests a second; 0: a closed loop, no connection is ever free.
+        """Offer `rate` requests a second; 0: a closed loop, no connection is left idle.
 
         Raises:
             RuntimeError: an answer was not 200, or did not come.

@@ -130,12 +130,7 @@ class Worker:
         deadline = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
-                return SlotFiles(
-                    self._data,
-                    self.slot,
-                    self._config.spool.segment_bytes,
-                    writes_ahead=self._config.spool.ack == "synced",
-                )
+                return SlotFiles(self._data, self.slot, self._config.spool.segment_bytes)
             except SpoolLocked:
                 if time.monotonic() > deadline:
                     raise

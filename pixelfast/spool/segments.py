@@ -26,8 +26,6 @@ from pixelfast.spool.highwater import read_high_water
 
 __all__ = ["SegmentFile", "SlotFiles"]
 
-_ZEROS = bytes(2**20)
-
 
 class SegmentFile:
     """An open segment: its identity, its descriptor, where the next frame goes."""
@@ -46,29 +44,17 @@ class SlotFiles:
 
     `next_number` is the number of the first event to come: the one behind the newest frame.
 
-    `is_urgent` may be set while `create` runs: somebody waits for it, so it leaves off what it need
-    not do.
-
     Blocking: every method may wait for the disk; the writer calls them in another thread.
     """
 
-    def __init__(
-        self, data: DataDir, slot: int, segment_bytes: int, *, writes_ahead: bool = False
-    ) -> None:
+    def __init__(self, data: DataDir, slot: int, segment_bytes: int) -> None:
         """Take the slot's lock.
-
-        `writes_ahead` makes segments of blocks that were written before, where nobody waits for
-        them. A sync into these takes two thirds of the CPU and of the time: blocks
-        that were only allocated go through the file system's journal. Each byte of an event is
-        written twice for it.
 
         Raises:
             SpoolLocked: another collector writes into this slot.
         """
         self.slot = slot
         self.segment_bytes = segment_bytes
-        self.is_urgent = True  # the first one is waited for
-        self._writes_ahead = writes_ahead
         self._data = data
         self._dir = data.slot_dir(slot)
         self._lock_fd = self._lock()
@@ -110,8 +96,6 @@ class SlotFiles:
         fd = os.open(path, flags, 0o644)
         try:
             os.posix_fallocate(fd, 0, self.segment_bytes)
-            if self._writes_ahead:
-                self._write_zeros(fd)
             header = pack_segment_header(identity, time.time_ns() // 1_000_000)
             os.pwrite(fd, header, 0)
             os.fsync(fd)
@@ -122,14 +106,6 @@ class SlotFiles:
                 path.unlink()
             raise
         return SegmentFile(identity, path, fd)
-
-    def _write_zeros(self, fd: int) -> None:
-        """Piece by piece, each on the disk before the next: a commit meanwhile waits for one."""
-        done = 0
-        while done < self.segment_bytes and not self.is_urgent:
-            done += os.pwrite(fd, _ZEROS[: self.segment_bytes - done], done)
-            if done < self.segment_bytes:
-                os.fdatasync(fd)
 
     def retire(self, segment: SegmentFile, *, is_sound: bool) -> None:
         """Leave a segment behind. A sound one gives back the room that it did not need.

@@ -234,7 +234,6 @@ cdef class SpoolWriter:
             self._log.error("segment_close_failed", segment=segment.path.name, error=str(error))
 
     def _prepare_next(self):
-        self._files.is_urgent = self._segment is None
         if not self._is_preparing and self._next is None and not self._is_closed:
             self._is_preparing = True
             self._in_thread(self._files.create).add_done_callback(self._on_prepared)
@@ -381,7 +380,7 @@ cdef class SpoolWriter:
         # Takes no more events, stores all that wait, leaves the slot.
         if self._is_closing:
             return
-        self._is_closing = self._files.is_urgent = True
+        self._is_closing = True
         self._refresh_refusal()
         if not self._broken:
             self._drained = self._loop.create_future()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -42,86 +40,6 @@ def test_a_new_segment_has_its_header_and_all_its_room(data: DataDir, files: Slo
     assert os.fstat(segment.fd).st_blocks * 512 >= SEGMENT_BYTES
     assert segment.offset == SEGMENT_HEADER_BYTES
     files.retire(segment, is_sound=True)
-
-
-class Written:
-    """Counts what is written and synced, piece by piece, and lets it through."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[str] = []
-        for name in ("pwrite", "fdatasync", "fsync"):
-            monkeypatch.setattr(segments.os, name, self._counting(name, getattr(os, name)))
-
-    def _counting(self, name: str, call: Callable[..., int | None]) -> Callable[..., int | None]:
-        def counted(*arguments: Any) -> int | None:
-            size = f" {len(arguments[1])}" if name == "pwrite" else ""
-            self.calls.append(name + size)
-            return call(*arguments)
-
-        return counted
-
-    def take(self) -> list[str]:
-        calls, self.calls = self.calls, []
-        return calls
-
-
-def test_segments_made_ahead_are_written_before_they_are_needed(
-    data: DataDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each piece is on the disk before the next; somebody waits for the first segment of all."""
-    size = 2**21 + 4096
-    with closing(SlotFiles(data, 0, size, writes_ahead=True)) as files:
-        written = Written(monkeypatch)
-        first = files.create()  # `is_urgent` from the start
-        plain = [f"pwrite {SEGMENT_HEADER_BYTES}", "fsync", "fsync"]  # the last of the directory
-        assert plain == written.take()
-        files.is_urgent = False
-        ahead = files.create()
-        piece = f"pwrite {2**20}"
-        ahead_of_it = [piece, "fdatasync", piece, "fdatasync", "pwrite 4096"]
-        assert ahead_of_it + plain == written.take()
-        image = ahead.path.read_bytes()
-        assert bytes(size - SEGMENT_HEADER_BYTES) == image[SEGMENT_HEADER_BYTES:]
-        assert parse_segment_header(image, ahead.id, "")
-        for each in (first, ahead):
-            files.retire(each, is_sound=True)
-
-
-def test_a_segment_that_is_waited_for_is_not_written_to_its_end(
-    data: DataDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with closing(SlotFiles(data, 0, 2**23, writes_ahead=True)) as files:
-        files.is_urgent = False
-        pieces = 0
-
-        def write(fd: int, piece: bytes, offset: int) -> int:
-            nonlocal pieces
-            pieces += 1
-            files.is_urgent = pieces == 2  # somebody has come to wait for it
-            return os_pwrite(fd, piece, offset)
-
-        os_pwrite = os.pwrite
-        monkeypatch.setattr(segments.os, "pwrite", write)
-        segment = files.create()
-        assert 3 == pieces  # the last is the header
-        assert parse_segment_header(segment.path.read_bytes(), segment.id, "")
-        files.retire(segment, is_sound=True)
-
-
-def test_a_segment_that_cannot_be_written_ahead_leaves_nothing_behind(
-    data: DataDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(5, "no")
-
-    with closing(SlotFiles(data, 0, 2**21, writes_ahead=True)) as files:
-        files.retire(files.create(), is_sound=True)
-        files.is_urgent = False
-        with monkeypatch.context() as patch:
-            patch.setattr(segments.os, "fdatasync", fail)
-            with pytest.raises(OSError, match="no"):
-                files.create()
-    assert [1] == data.segments(0)
 
 
 def test_segments_are_numbered_upwards(data: DataDir, files: SlotFiles) -> None:
