@@ -224,15 +224,15 @@ def backlog(figures: Figures) -> Figure:
     entries = figures["scaling"]["backlog"]
     picture, (left, right) = _canvas(
         "What a backlog costs",
-        "CPU time to deliver an event, and the memory of both processes, "
+        "CPU time to collect an event, and the memory of both processes, "
         "with that many events pending.",
         columns=2,
     )
     costs = [each["cpu_us"] for each in entries]
     _line(left, [each["events"] for each in entries], costs, color=OURS)
-    left.set_xscale("log")
+    _with_none(left, [each["events"] for each in entries])
     _from_zero(left, max(max(each) for each in costs))
-    left.set_ylabel("CPU a delivered event, µs")
+    left.set_ylabel("CPU a collected event, µs")
     held = figures["memory"]["backlog"]
     events = [each["events"] for each in held]
     for figure, colour, name in (
@@ -244,10 +244,7 @@ def backlog(figures: Figures) -> Figure:
     _from_zero(
         right, max(max(each["collector_bytes"], each["delivery_bytes"]) for each in held) / 1e6
     )
-    # An empty backlog has a place on this axis too.
-    least = min(n for n in events if n)
-    right.set_xscale("symlog", linthresh=least)
-    right.set_xlim(-least / 5 if 0 in events else least / 2, max(events) * 2)
+    _with_none(right, events)
     right.set_ylabel("memory, MB")
     right.legend(loc="lower right")
     for axes in (left, right):
@@ -255,6 +252,13 @@ def backlog(figures: Figures) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
         axes.xaxis.set_minor_formatter(NullFormatter())
     return picture
+
+
+def _with_none(axes: Any, events: list[int]) -> None:
+    """A logarithmic axis on which an empty backlog has a place, too."""
+    least = min(n for n in events if n)
+    axes.set_xscale("symlog", linthresh=least)
+    axes.set_xlim(-least / 5 if 0 in events else least / 2, max(events) * 2)
 
 
 PICTURES: dict[str, Callable[[Figures], Figure]] = {
