@@ -6,6 +6,8 @@ __all__ = ["Waiter"]
 
 
 cdef class Waiter:
+    # What a connection is to a commit. It overrides all of these; a base of its own lets the
+    # pass below call it without knowing HTTP.
 
     cdef int _on_acknowledged(self, int64_t ticket, bint is_stored) except -1:
         raise NotImplementedError
@@ -30,6 +32,7 @@ cdef int acknowledge(list waiters, int64_t first_ticket, bint is_stored, object 
         except Exception:  # noqa: BLE001 - one connection's failure is not the others'
             log.exception("answer_failed")
             waiter._abort()
+            continue
         if not waiter._is_dirty:
             waiter._is_dirty = True
             ready.append(waiter)
@@ -37,7 +40,7 @@ cdef int acknowledge(list waiters, int64_t first_ticket, bint is_stored, object 
         waiter._is_dirty = False
         try:
             waiter._flush()
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:  # noqa: BLE001 - one connection's failure is not the others'
             log.exception("answer_failed")
             waiter._abort()
     return 0

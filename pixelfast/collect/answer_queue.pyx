@@ -112,8 +112,8 @@ cdef class AnswerQueue:
 
 
 cdef int write_out(bytes data, object transport, int fd) except -1:
-    # Past the transport, which must hold nothing: 1 µs less. What is left, and what goes wrong, is
-    # the transport's.
+    # Past the transport, which must hold nothing: 0.2 to 0.8 µs less. What is left, and what goes
+    # wrong, is the transport's.
     cdef ssize_t sent = -1
     if fd >= 0:
         sent = send(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL)

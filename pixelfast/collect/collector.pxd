@@ -34,17 +34,7 @@ cdef class Collector:
     cdef bytes answer(
         self, Request request, Method method, int connection, object waiter, Reply* reply
     )
-    cdef int64_t _store_by_template(
-        self,
-        Request request,
-        bint is_track,
-        Slice query,
-        Source source,
-        str address,
-        int64_t now_ms,
-        object waiter,
-    ) except -99
-    cdef int64_t _store_by_encoder(
+    cdef int64_t _store(
         self,
         Request request,
         bint is_track,

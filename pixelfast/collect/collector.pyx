@@ -21,9 +21,6 @@ from pixelfast.spool import REFUSALS
 
 __all__ = ["Collector"]
 
-cdef enum:
-    NOT_BY_TEMPLATE = -50
-
 cdef int KEEP = _answers.KEEP
 cdef int CLOSE = _answers.CLOSE
 # What may befall a pixel before it is read to its end. The others are no GET or POST of a pixel.
@@ -115,13 +112,7 @@ cdef class Collector:
             source.check_rate(self.clock.monotonic_s())
             if request.is_proxied:
                 address = self.proxies.client_of(address, request.forwarded_for, request.real_ip)
-            ticket = self._store_by_template(
-                request, is_track, query, source, address, now_ms, waiter
-            )
-            if ticket == NOT_BY_TEMPLATE:
-                ticket = self._store_by_encoder(
-                    request, is_track, source, address, now_ms, waiter
-                )
+            ticket = self._store(request, is_track, source, address, now_ms, waiter)
         except RequestError as error:
             return self.refuse(source, error, connection, request.origin, reply)
         if ticket < 0:
@@ -134,68 +125,53 @@ cdef class Collector:
             return self._gif
         return self.answers.pixel(200, connection, origin=copy_of(request.origin))
 
-    cdef int64_t _store_by_template(
+    cdef int64_t _store(
         self,
         Request request,
         bint is_track,
-        Slice query,
         Source source,
         str address,
         int64_t now_ms,
         object waiter,
     ) except -99:
-        # Straight into the spool's buffer. The ticket, a refusal, or NOT_BY_TEMPLATE.
+        # The event's ticket, or a Refusal, negated.
         cdef:
             Additions additions
-            Template template
-            Py_ssize_t length
-            int64_t ticket
-        if source.fills:
-            return NOT_BY_TEMPLATE
-        additions.user_agent = _stripped(request.user_agent)
-        template = template_for(
-            self._decoder, source.rules, is_track, additions.user_agent.length > 0
-        )
-        if template is None:
-            return NOT_BY_TEMPLATE
-        additions.address.at = PyUnicode_AsUTF8AndSize(address, &additions.address.length)
-        additions.received = milliseconds_text(now_ms)
-        write_message_id(additions.message_id, now_ms)
-        length = template.fill(
-            self.writer.reserve(template.most_bytes(query.length, &additions)),
-            self._decoder._query,
-            &additions,
-        )
-        if length < 0:
-            return NOT_BY_TEMPLATE
-        ticket = self.writer.take(source.number, length, now_ms, waiter)
-        if ticket > 0 and template.warnings:
-            source.count_warnings(template.warnings)
-        return ticket
-
-    cdef int64_t _store_by_encoder(
-        self,
-        Request request,
-        bint is_track,
-        Source source,
-        str address,
-        int64_t now_ms,
-        object waiter,
-    ) except -99:
-        cdef:
-            Event event = self._decoder.decode(source.rules, is_track)
             Slice agent = _stripped(request.user_agent)
+            Template template = None
+            Event event
+            bytes encoded
+            list warnings
+            Py_ssize_t length = -1
             int64_t ticket
-            bytes encoded = encode_event(
+        if not source.fills:
+            template = template_for(self._decoder, source.rules, is_track, agent.length > 0)
+        if template is not None:  # straight into the spool's buffer
+            additions.user_agent = agent
+            additions.address.at = PyUnicode_AsUTF8AndSize(address, &additions.address.length)
+            additions.received = milliseconds_text(now_ms)
+            write_message_id(additions.message_id, now_ms)
+            length = template.fill(
+                self.writer.reserve(template.most_bytes(self._decoder._query.length, &additions)),
+                self._decoder._query,
+                &additions,
+            )
+        if length >= 0:
+            warnings = template.warnings
+            ticket = self.writer.take(source.number, length, now_ms, waiter)
+        else:
+            event = self._decoder.decode(source.rules, is_track)
+            encoded = encode_event(
                 event,
                 now_ms,
                 address,
                 PyUnicode_DecodeUTF8(agent.at, agent.length, "replace") if agent.length else None,
                 self._fill(request, source, address) if source.fills else None,
             )
-        ticket = self.writer.append(source.number, encoded, now_ms, waiter)
-        if ticket > 0 and event.warnings:
-            source.count_warnings(event.warnings)
+            warnings = event.warnings
+            ticket = self.writer.append(source.number, encoded, now_ms, waiter)
+        if ticket > 0 and warnings:
+            source.count_warnings(warnings)
         return ticket
 
     cdef bytes refuse(

@@ -205,7 +205,7 @@ cdef class Connection(Waiter):
         return length
 
     cdef int _need_parser(self) except -1:
-        # Many connections never do: 2 KB each.
+        # Many connections never do: 1 KB each.
         if self._parser is None:
             self._request = Request(self._peer, self._is_proxied)
             self._parser = HttpRequestParser(self)
@@ -312,11 +312,11 @@ cdef class Connection(Waiter):
         cdef int status = 200
         if place < 0:
             return 0  # the client has gone
-        self._answers.make_ready(place)
         if not is_stored:
             status = 200 if self._collector.always_200 else 503
             self._collector.sources.nobody.count_refused(NOT_STORED)
             self._answers.replace(place, refused(self._answers.get(place), status, NOT_STORED))
+        self._answers.make_ready(place)  # last: until here it says 200
         return self._all.count(status)
 
     cdef int _flush(self) except -1:

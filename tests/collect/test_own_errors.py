@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import structlog.testing
 
+from pixelfast.collect import protocol
+from pixelfast.collect.answers import refused
 from tests.collect.peers import TransportError, connect_failing
 from tests.collect.wire import (
     GIF,
     PIXEL_HEADERS,
     TRACK,
     events,
+    fail_commit,
     feed,
     http,
     read_answers,
@@ -160,3 +163,28 @@ def test_a_transport_that_fails_keeps_no_other_connection_from_its_answer(is_sto
         fake.disk.complete(0 if is_stored else errno.EIO)
     expected = [200 if is_stored else 503]
     assert [expected, [], expected] == [statuses(transport.sent) for _, transport in pairs]
+
+
+def test_a_mistake_about_one_acknowledgement_keeps_no_other_connection_from_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeCollector()
+    pairs = [fake.connect() for _ in range(3)]
+    for connection, _ in pairs:
+        connection.data_received(http())
+    calls = 0
+
+    def refuse(answer: bytes, status: int, reason: str) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Mistake("a mistake of ours")
+        return refused(answer, status, reason)
+
+    monkeypatch.setattr(protocol, "refused", refuse)
+    fake.loop.turn()
+    with structlog.testing.capture_logs() as logs:
+        fail_commit(fake, errno.EIO)
+    assert "answer_failed" in [entry["event"] for entry in logs]
+    assert [503, 503] == [*statuses(pairs[0][1].sent), *statuses(pairs[2][1].sent)]
+    assert (b"", True) == (pairs[1][1].sent, pairs[1][1].is_aborted)
