@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -35,15 +35,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_until(is_so: Callable[[], bool], what: str) -> None:
+    """Ask until it is so: other processes tell nobody when they get there.
+
+    Raises:
+        RuntimeError: it is not so after 20 seconds.
+    """
     deadline = time.monotonic() + START_S
-    while True:
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"after {START_S:.0f} s: not {what}")
+        time.sleep(0.02)  # often enough, and no load on the core that is measured
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process takes connections."""
+
+    def listens() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args} ended before it listened at port {port}")
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args} does not listen at port {port}")
-        time.sleep(0.02)
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(listens, f"listening at port {port}: {process.args}")
 
 
 @contextmanager
@@ -62,14 +76,9 @@ def running(
 
 def worker_of(pid: int) -> int:
     """The process that serves: the youngest child of a master, once it has one."""
-    deadline = time.monotonic() + START_S
-    while True:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if children:
-            return int(children[-1])
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"process {pid} has no worker")
-        time.sleep(0.02)
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_until(lambda: bool(children.read_text().split()), f"a worker of process {pid}")
+    return int(children.read_text().split()[-1])
 
 
 @contextmanager
