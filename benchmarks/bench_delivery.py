@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from benchmarks.backlog import SOURCE, fill
 from benchmarks.machine import print_head
-from benchmarks.receiver import receiver
+from benchmarks.receiver import Received, receiver
 from benchmarks.report import Section, spread, table
 from benchmarks.wrk import SERVER_CORE, cpu_seconds
 
@@ -141,19 +141,15 @@ def _delivered(path: Path) -> int:
     return int(row[0]) if row else 0
 
 
-def _check(
-    received: dict[str, tuple[int, int]], backlog: Backlog, destinations: int, form: str
-) -> None:
+def _check(received: dict[str, Received], backlog: Backlog, destinations: int, form: str) -> None:
     """Every destination was sent every event, once, by the sizes of the bodies it was sent."""
     if len(received) != destinations:
         raise RuntimeError(f"{len(received)} of {destinations} destinations were sent anything")
-    for path, (requests, size_bytes) in received.items():
+    for path, each in received.items():
         # An array has its events' line feeds as commas, no comma at its end, and two brackets.
-        around = requests if form == "json_array" else 0
-        if size_bytes - around != backlog.size_bytes:
-            raise RuntimeError(
-                f"{path} was sent {size_bytes - around:,} bytes of {backlog.size_bytes:,}"
-            )
+        size_bytes = each.size_bytes - (each.requests if form == "json_array" else 0)
+        if size_bytes != backlog.size_bytes:
+            raise RuntimeError(f"{path} was sent {size_bytes:,} bytes of {backlog.size_bytes:,}")
 
 
 def run(rounds: int = 3, count: int = 500_000) -> Section:

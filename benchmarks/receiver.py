@@ -1,14 +1,22 @@
-"""The destinations of the delivery benchmark: one process that answers 200 and counts what came."""
+"""Destinations for the delivery benchmarks: one process that answers 200 and counts bodies.
+
+With `--lags` it also samples how old events are when they arrive: the time since `receivedAt`, of
+one event in 16 and at least of the first of each request.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import uvloop
@@ -16,9 +24,26 @@ import uvloop
 from benchmarks.servers import free_port, wait_for
 from benchmarks.wrk import LOAD_CORE
 
-__all__ = ["Receiver", "receiver"]
+__all__ = ["Received", "Receiver", "receiver", "sampled_lags_ms"]
 
 STOP_S = 30.0
+SAMPLED = 16  # one event of so many
+_RECEIVED_AT = re.compile(rb'"receivedAt":"([^"]+)"')
+
+
+class Received(NamedTuple):
+    """What one path was sent."""
+
+    requests: int = 0
+    size_bytes: int = 0  # of bodies
+    lags_ms: Sequence[float] = ()
+
+
+def sampled_lags_ms(body: bytes) -> list[float]:
+    """How old the sampled events of a body are now, in ms."""
+    now_s = time.time()
+    found = _RECEIVED_AT.findall(body)[::SAMPLED]
+    return [(now_s - datetime.fromisoformat(each.decode()).timestamp()) * 1e3 for each in found]
 
 
 class Receiver:
@@ -28,19 +53,19 @@ class Receiver:
         self.port = port
         self._process = process
 
-    def stop(self) -> dict[str, tuple[int, int]]:
-        """Stop it; by path how many requests came, and how many bytes in their bodies."""
+    def stop(self) -> dict[str, Received]:
+        """Stop it; by path what it was sent."""
         self._process.terminate()
         output, _ = self._process.communicate(timeout=STOP_S)
-        return {path: (requests, size) for path, (requests, size) in json.loads(output).items()}
+        return {path: Received(*each) for path, each in json.loads(output).items()}
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    """Start one on the load's core."""
+def receiver(*options: str) -> Iterator[Receiver]:
+    """Start one on the load's core; `options` are those of the command line."""
     port = free_port()
     command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benchmarks.receiver"]
-    process = subprocess.Popen([*command, str(port)], stdout=subprocess.PIPE)
+    process = subprocess.Popen([*command, str(port), *options], stdout=subprocess.PIPE)
     try:
         wait_for(port, process)
         yield Receiver(port, process)
@@ -50,18 +75,25 @@ def receiver() -> Iterator[Receiver]:
             process.wait(STOP_S)
 
 
-class _Count(NamedTuple):
-    requests: int = 0
-    size_bytes: int = 0
+class _Count:
+    """As `Received`, while it grows."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.size_bytes = 0
+        self.lags_ms: list[float] = []
 
 
 class _Connection(asyncio.Protocol):
     """Reads requests with a Content-Length to their ends and answers each with 200."""
 
-    def __init__(self, counts: dict[str, _Count]) -> None:
+    def __init__(self, counts: dict[str, _Count], samples_lags: bool) -> None:
         self._counts = counts
+        self._samples_lags = samples_lags
         self._head = b""
         self._left = 0
+        self._path = ""
+        self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport  # uvloop's is no asyncio.Transport
@@ -71,9 +103,16 @@ class _Connection(asyncio.Protocol):
             if self._left:
                 taken = min(self._left, len(data))
                 self._left -= taken
+                if self._samples_lags:
+                    self._body.append(data[:taken])
                 data = data[taken:]
                 if self._left == 0:
                     self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    if self._samples_lags:
+                        self._counts[self._path].lags_ms.extend(
+                            sampled_lags_ms(b"".join(self._body))
+                        )
+                        self._body.clear()
                 continue
             self._head += data
             end = self._head.find(b"\r\n\r\n")
@@ -81,22 +120,28 @@ class _Connection(asyncio.Protocol):
                 return
             at = self._head.lower().index(b"content-length: ", 0, end) + 16
             self._left = int(self._head[at : self._head.index(b"\r\n", at)])
-            path = self._head.split(b" ", 2)[1].decode()
-            before = self._counts.get(path, _Count())
-            self._counts[path] = _Count(before.requests + 1, before.size_bytes + self._left)
+            self._path = self._head.split(b" ", 2)[1].decode()
+            count = self._counts.setdefault(self._path, _Count())
+            count.requests += 1
+            count.size_bytes += self._left
             data, self._head = self._head[end + 4 :], b""
 
 
-async def _receive(port: int) -> None:
+async def _receive(port: int, samples_lags: bool) -> None:
     counts: dict[str, _Count] = {}
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    server = await loop.create_server(lambda: _Connection(counts), "127.0.0.1", port)
+    server = await loop.create_server(lambda: _Connection(counts, samples_lags), "127.0.0.1", port)
     await stop.wait()
     server.close()
-    print(json.dumps(counts))
+    found = {path: (each.requests, each.size_bytes, each.lags_ms) for path, each in counts.items()}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    uvloop.run(_receive(int(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--lags", action="store_true", help="sample the age of events on arrival")
+    options = parser.parse_args()
+    uvloop.run(_receive(options.port, options.lags))

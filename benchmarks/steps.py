@@ -289,7 +289,7 @@ def _delivery_steps(folder: Path) -> list[Step]:
         while cutter.cut():
             taken = cutter.close_batch()
             count += taken.events
-            wrap(Sent(pieces=taken.body))
+            wrap(taken.batch())
         cutter.close()
         if count != LOGGED:
             raise RuntimeError(f"{count:,} of {LOGGED:,} events were cut")

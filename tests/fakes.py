@@ -21,12 +21,8 @@ from pixelfast.collect.sources import Sources
 from pixelfast.config import Source, WriteKey
 from pixelfast.spool import SpoolWriter
 from pixelfast.spool.batch import Batch
-from pixelfast.spool.format import (
-    SEGMENT_HEADER_BYTES,
-    Frame,
-    SegmentId,
-    parse_frame,
-)
+from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, SegmentId
+from pixelfast.spool.frames import parse_frame
 
 NODE = bytes(range(16))
 

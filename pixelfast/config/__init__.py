@@ -21,7 +21,7 @@ from pixelfast.config.destinations import (
 )
 from pixelfast.config.reader import read_config
 from pixelfast.config.report import describe, mask
-from pixelfast.config.schema import Config, Log, Server, Source, Spool, WriteKey
+from pixelfast.config.schema import Config, Deliver, Log, Server, Source, Spool, WriteKey
 from pixelfast.config.texts import is_base_url
 from pixelfast.config.units import Address, format_bytes, parse_address, parse_bytes
 
@@ -29,6 +29,7 @@ __all__ = [
     "Address",
     "ClickhouseDestination",
     "Config",
+    "Deliver",
     "Destination",
     "ElasticsearchDestination",
     "FileDestination",

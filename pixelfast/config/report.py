@@ -12,6 +12,7 @@ import msgspec
 from pixelfast.config.destinations import Destination
 from pixelfast.config.schema import (
     Config,
+    Deliver,
     Log,
     Server,
     Source,
@@ -95,6 +96,7 @@ def reference() -> str:
     for title, cls in (
         ("[server]", Server),
         ("[spool]", Spool),
+        ("[deliver]", Deliver),
         ("[log]", Log),
         ("[[sources]]", Source),
         ("[[sources]] write_keys", WriteKey),

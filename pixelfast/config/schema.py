@@ -16,6 +16,7 @@ from pixelfast.config.fields import Name, Secret
 
 __all__ = [
     "Config",
+    "Deliver",
     "Log",
     "Server",
     "Source",
@@ -111,6 +112,21 @@ class Spool(Struct, frozen=True, kw_only=True):
     ] = 2.0
 
 
+class Deliver(Struct, frozen=True, kw_only=True):
+    """`[deliver]`: the process that brings events to the destinations."""
+
+    max_memory: Annotated[
+        int,
+        Meta(
+            ge=96 * 2**20,
+            description="memory of the delivery process; each destination has an equal share for"
+            " its events: at the limit it reads no further ahead, sends smaller batches and fewer"
+            " at once",
+            extra={"unit": "B"},
+        ),
+    ] = 256 * 2**20
+
+
 class WriteKey(Struct, frozen=True, kw_only=True):
     """A key that names its source; after `expires` it is refused with 401."""
 
@@ -179,6 +195,7 @@ class Config(Struct, frozen=True, kw_only=True):
     ] = "./pixelfast-data"
     server: Server = Server()
     spool: Spool = Spool()
+    deliver: Deliver = Deliver()
     log: Log = Log()
     sources: tuple[Source, ...] = ()
     destinations: Annotated[tuple[Destination, ...], Meta(min_length=1)] = (

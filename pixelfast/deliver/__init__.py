@@ -6,6 +6,7 @@
 `plans`         what is going to be sent, and how to make exactly its bytes again
 `store`         a destination's cursors, plans and totals in SQLite
 `dead`          events that a destination refused
+`intake`        when to look at the spool, and when a batch is due
 `journal`       what is on the disk of a destination, and what is on its way there
 `destinations`  one module for each kind of destination
 `outcomes`      what may become of a send

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Frame, Position, SlotReader
 
-__all__ = ["Batch", "Cut", "Limits", "Range", "after_events", "read_ranges"]
+__all__ = ["Batch", "Cut", "Limits", "Pieces", "Range", "Run", "after_events", "read_ranges"]
 
 _LINE_FEED = re.compile(b"\n")
 
@@ -34,17 +35,34 @@ class Range(msgspec.Struct, frozen=True, array_like=True):
     stop: Position
 
 
+class Run(NamedTuple):
+    """Events of one source that stand side by side in a batch."""
+
+    source: str
+    events: int
+
+
 @dataclass(slots=True)
 class Batch:
     """Events of one send. A second try has the same id and the same bytes."""
 
     id: str = ""
     attempt: int = 1
-    pieces: list[memoryview] = field(default_factory=list)  # NDJSON, whole events
+    body: bytes = b""  # NDJSON, whole events
     events: int = 0
-    size_bytes: int = 0
+    runs: tuple[Run, ...] = ()  # the sources of its events, in their order; empty: not known
     numbers: list[int] | None = None  # of a part of a batch: where its events stood in the whole
     root: str = ""  # the id of that whole
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.body)
+
+    def sources(self) -> list[str]:
+        """The source of each event; "" where it is not known."""
+        if not self.runs:
+            return [""] * self.events
+        return [run.source for run in self.runs for _ in range(run.events)]
 
     def event_ids(self) -> list[str]:
         """Each event's own id, for destinations that take one at a time.
@@ -57,25 +75,63 @@ class Batch:
 
     def ndjson(self) -> bytes:
         """One event a line, the last line feed with it."""
-        return b"".join(self.pieces)
+        return self.body
 
     def joined(self, before: bytes = b"[", behind: bytes = b"]") -> bytes:
         """The events as a JSON array, or within what stands around one.
 
         JSON holds no raw line feed, so each one in the body ends an event.
         """
-        return before + self.ndjson()[:-1].replace(b"\n", b",") + behind
+        return before + self.body[:-1].replace(b"\n", b",") + behind
 
     def lines(self) -> list[bytes]:
         """Each event by itself, without its line feed."""
-        return self.ndjson()[:-1].split(b"\n")
+        return self.body[:-1].split(b"\n")
+
+
+class Pieces:
+    """The events of one slot on their way into a batch.
+
+    Views of what was read keep all of it in memory, however small they are. So they are copied
+    out once a look at the log is over: then only the events themselves are kept.
+    """
+
+    def __init__(self) -> None:
+        self._views: list[bytes | memoryview] = []
+        self._kept: list[bytes] = []
+        self._runs: list[Run] = []
+
+    def add(self, source: str, piece: bytes | memoryview, events: int) -> None:
+        """Take events of a source, as they stand in the spool."""
+        self._views.append(piece)
+        if self._runs and self._runs[-1].source == source:
+            self._runs[-1] = Run(source, self._runs[-1].events + events)
+        else:
+            self._runs.append(Run(source, events))
+
+    def copy_out(self) -> None:
+        """Let go of what was read."""
+        if self._views:
+            self._kept.append(b"".join(self._views))
+            self._views.clear()
+
+    @staticmethod
+    def joined(parts: Iterable[Pieces]) -> tuple[bytes, tuple[Run, ...]]:
+        """The body of a batch, and the sources of its events."""
+        kept: list[bytes] = []
+        runs: list[Run] = []
+        for each in parts:
+            each.copy_out()
+            kept += each._kept
+            runs += each._runs
+        return b"".join(kept), tuple(runs)
 
 
 @dataclass(slots=True)
 class Cut:
     """What is cut for the next batch, slot by slot."""
 
-    pieces: dict[int, list[memoryview]] = field(default_factory=dict)
+    pieces: dict[int, Pieces] = field(default_factory=dict)
     start: dict[int, Position] = field(default_factory=dict)
     after: dict[int, Position] = field(default_factory=dict)
     first_numbers: dict[int, int] = field(default_factory=dict)  # of the events at `start`
@@ -97,53 +153,59 @@ class Cut:
     def ranges(self) -> list[Range]:
         return [Range(slot, self.start[slot], self.after[slot]) for slot in sorted(self.after)]
 
-    @property
-    def body(self) -> list[memoryview]:
-        """The events in the order of `ranges`: the one that a plan comes back in."""
-        return [piece for slot in sorted(self.pieces) for piece in self.pieces[slot]]
+    def batch(self) -> Batch:
+        """The events, in the order of `ranges`: the one that a plan comes back in."""
+        body, runs = Pieces.joined(self.pieces[slot] for slot in sorted(self.pieces))
+        return Batch(body=body, events=self.events, runs=runs)
 
 
-def read_ranges(data: DataDir, ranges: list[Range], selection: Selection) -> list[memoryview]:
+def read_ranges(data: DataDir, ranges: list[Range], selection: Selection) -> Batch:
     """The events of ranges that were cut before, as far as they are still there: the same bytes.
 
     Blocks for the disk.
     """
     picks = selection.picker() if selection.parses else None
-    pieces: list[memoryview] = []
+    pieces = Pieces()
     for each in ranges:
         reader = SlotReader(data, each.slot, each.start)
         try:
-            for frame in _frames_before(reader, each.stop):
-                if selection.takes_source(frame.source):
-                    piece = _within(frame, each)
-                    pieces += [piece] if picks is None else _picked(piece, picks)
+            for frames in _frames_before(reader, each.stop):
+                for frame in frames:
+                    if selection.takes_source(frame.source):
+                        _take_again(pieces, frame, each, picks)
+                pieces.copy_out()
         finally:
             reader.close()
-    return pieces
+    body, runs = Pieces.joined([pieces])
+    return Batch(body=body, events=sum(run.events for run in runs), runs=runs)
 
 
-def _frames_before(reader: SlotReader, stop: Position) -> Iterator[Frame]:
+def _frames_before(reader: SlotReader, stop: Position) -> Iterator[list[Frame]]:
     while frames := reader.read():
-        for frame in frames:
-            if Position(frame.segment, frame.offset, 0) >= stop:
-                return
-            yield frame
+        before = [each for each in frames if Position(each.segment, each.offset, 0) < stop]
+        yield before
+        if len(before) < len(frames):
+            return
 
 
-def _within(frame: Frame, ends: Range) -> memoryview:
-    """The part of a frame's events that lies between two positions."""
+def _take_again(
+    pieces: Pieces, frame: Frame, ends: Range, picks: Callable[[bytes], bool] | None
+) -> None:
+    """Take the events of a frame that lie in a range."""
     place = (frame.segment, frame.offset)
     first = ends.start.skip if place == ends.start[:2] else 0
+    stop = ends.stop.skip if place == ends.stop[:2] else frame.events
     begin = after_events(frame.body, 0, first)
-    if place != ends.stop[:2]:
-        return frame.body[begin:]
-    return frame.body[begin : after_events(frame.body, begin, ends.stop.skip - first)]
-
-
-def _picked(piece: memoryview, picks: Callable[[bytes], bool]) -> list[memoryview]:
-    ends = [0, *(line_feed.end() for line_feed in _LINE_FEED.finditer(piece))]
-    events = (piece[start:end] for start, end in pairwise(ends))
-    return [event for event in events if picks(bytes(event))]
+    if picks is None:
+        if stop > first:
+            end = after_events(frame.body, begin, stop - first)
+            pieces.add(frame.source, frame.body[begin:end], stop - first)
+        return
+    for line_feed in islice(_LINE_FEED.finditer(frame.body, begin), stop - first):
+        event = bytes(frame.body[begin : line_feed.end()])
+        begin = line_feed.end()
+        if picks(event):
+            pieces.add(frame.source, event, 1)
 
 
 def after_events(body: memoryview, start: int, events: int) -> int:

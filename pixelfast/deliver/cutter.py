@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 
-from pixelfast.deliver.batches import Cut, Limits, after_events
+from pixelfast.deliver.batches import Cut, Limits, Pieces, after_events
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Frame, Position, SlotReader
 
 __all__ = ["Cutter"]
 
 _LINE_FEED = re.compile(b"\n")
-_MOST_PASSED_BYTES = 4 * 2**20
+_TURN_S = 0.002  # of one `cut`; a frame or a read that has begun is finished
+_CHUNK_BYTES = 2**20
+_EVENTS_A_LOOK_AT_THE_CLOCK = 64
 
 
 class Cutter:
@@ -20,7 +23,7 @@ class Cutter:
 
     `cursors` are the positions to start at, `numbers` those of the events there, where they are
     known; slots without a cursor are read from their beginning.
-    `limits` may be replaced between two batches.
+    `limits` may be replaced between two batches. `chunk_bytes` bounds what is read at once.
     """
 
     def __init__(
@@ -30,8 +33,14 @@ class Cutter:
         limits: Limits,
         selection: Selection = Selection(),  # noqa: B008 - frozen
         numbers: dict[int, int] | None = None,
+        *,
+        chunk_bytes: int = _CHUNK_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
+        self._chunk_bytes = min(chunk_bytes, _CHUNK_BYTES)
+        self._clock = clock
+        self._until_s = 0.0  # when the current `cut` has to end
         self._data = data
         self._selection = selection
         self._picks = selection.picker() if selection.parses else None
@@ -40,11 +49,10 @@ class Cutter:
         self._frames: dict[int, list[Frame]] = {}  # read and not cut yet, the next one last
         self._reached: dict[int, Position] = {}
         self._open = Cut()
-        self._passed_bytes = 0
         self._is_closed = False  # the next event did not fit into the open batch
-        self._first_slot = 0  # the one that the next batch begins with
+        self._first_slot = 0  # the one that the next look begins with
         self._numbers = dict(numbers or {})  # by slot: the number of the next event, once known
-        self.has_more = False  # the last `cut` ended before it had looked at everything
+        self.has_more = False  # the last `cut` ended before it had seen the end of each slot
         self.find_slots()
 
     @property
@@ -112,7 +120,7 @@ class Cutter:
         if slot not in self._numbers:
             frames = self._frames[slot]
             if not frames:
-                frames.extend(reversed(self._readers[slot].read()))
+                self._read(slot)
             if frames:
                 frame, reached = frames[-1], self._reached[slot]
                 is_begun = (reached.segment, reached.offset) == (frame.segment, frame.offset)
@@ -127,22 +135,54 @@ class Cutter:
     def cut(self) -> bool:
         """Take what is there into the open batch; True when that is full.
 
-        Reads through the page cache and does not wait for new events. Goes past a few MiB of
-        events that are not wanted at the most, so that other destinations get their turn; then
-        `has_more` says so.
+        Looks at the end of each slot once and does not wait for new events: those that are stored
+        meanwhile are for the next call. Ends after about 2 ms, so that other destinations get their
+        turn; then `has_more` says so.
         """
-        self._passed_bytes = 0
-        is_moving = True
+        self._until_s = self._clock() + _TURN_S
         slots = sorted(self._readers)
         turn = next((i for i, slot in enumerate(slots) if slot >= self._first_slot), 0)
-        while is_moving and not self._is_full() and self._passed_bytes < _MOST_PASSED_BYTES:
-            is_moving = False
-            for slot in slots[turn:] + slots[:turn]:
-                is_moving = self._take(slot) or is_moving
-                if self._is_full():
-                    break
-        self.has_more = is_moving
+        self.has_more = False
+        for slot in slots[turn:] + slots[:turn]:
+            if not self._cut_slot(slot):
+                self.has_more = True
+                self._first_slot = slot + 1  # no slot keeps the others waiting
+                break
+        for pieces in self._open.pieces.values():
+            pieces.copy_out()
         return self._is_full()
+
+    def _cut_slot(self, slot: int) -> bool:
+        """Take events up to the end of a slot; False if the batch or the turn ends before it."""
+        frames, reader = self._frames[slot], self._readers[slot]
+        has_looked = False
+        while True:
+            while frames:
+                if self._is_full() or not self._take(slot):
+                    return False
+                if self._clock() >= self._until_s:
+                    return not frames and has_looked and reader.is_at_end
+            if (has_looked and reader.is_at_end) or not self._read(slot):
+                return True
+            has_looked = True
+
+    def _read(self, slot: int) -> bool:
+        """Read on in a slot; False if there is nothing yet."""
+        found = self._readers[slot].read(self._chunk_bytes)
+        self._frames[slot].extend(reversed(found))
+        return bool(found)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Memory that is taken by what was read and is not cut yet."""
+        return sum(self._readers[slot].buffer_bytes for slot, each in self._frames.items() if each)
+
+    def release(self) -> None:
+        """Let go of what was read and is not cut yet; it is read again when it is needed."""
+        for slot, frames in self._frames.items():
+            if frames:
+                self._readers[slot].rewind(frames[-1])
+                frames.clear()
 
     @property
     def oldest_ms(self) -> int:
@@ -154,9 +194,8 @@ class Cutter:
         return bool(self._open.after)
 
     def close_batch(self) -> Cut:
-        """The open batch; the next one begins, with the next slot."""
+        """The open batch; the next one begins."""
         cut, self._open, self._is_closed = self._open, Cut(), False
-        self._first_slot = max(cut.after, default=-1) + 1 if cut.events else self._first_slot
         return cut
 
     def close(self) -> None:
@@ -172,10 +211,6 @@ class Cutter:
     def _take(self, slot: int) -> bool:
         """Take one frame of a slot, or as much of it as the batch has room for."""
         frames = self._frames[slot]
-        if not frames:
-            frames.extend(reversed(self._readers[slot].read()))
-            if not frames:
-                return False
         frame = frames[-1]
         cut = self._open
         reached = self._reached[slot]
@@ -187,7 +222,6 @@ class Cutter:
             passed = self._take_events(slot, frame, skip)
             taken = skip + passed
         else:
-            self._passed_bytes += frame.length
             passed, taken = frame.events - skip, frame.events
             cut.filtered += passed
         if taken == skip:
@@ -239,8 +273,8 @@ class Cutter:
         start = after_events(frame.body, 0, skip)
         passed = 0
         for line_feed in _LINE_FEED.finditer(frame.body, start):
-            event = frame.body[start : line_feed.end()]
-            if self._picks(bytes(event)):
+            event = bytes(frame.body[start : line_feed.end()])
+            if self._picks(event):
                 is_first = self._open.events == 0
                 if room_events == 0 or (len(event) > room_bytes and not is_first):
                     self._is_closed = True
@@ -250,15 +284,19 @@ class Cutter:
                 self._keep(slot, frame, event, 1)
             else:
                 self._open.filtered += 1
-                self._passed_bytes += len(event)
             passed += 1
             start = line_feed.end()
+            is_time = passed % _EVENTS_A_LOOK_AT_THE_CLOCK == 0
+            if is_time and self._clock() >= self._until_s:
+                break
         return passed
 
-    def _keep(self, slot: int, frame: Frame, piece: memoryview, events: int) -> None:
+    def _keep(self, slot: int, frame: Frame, piece: bytes | memoryview, events: int) -> None:
         cut = self._open
         if not cut.events or frame.received_ms < cut.oldest_ms:
             cut.oldest_ms = frame.received_ms
-        cut.pieces.setdefault(slot, []).append(piece)
+        if slot not in cut.pieces:
+            cut.pieces[slot] = Pieces()
+        cut.pieces[slot].add(frame.source, piece, events)
         cut.events += events
         cut.size_bytes += len(piece)

@@ -10,6 +10,7 @@ import structlog
 
 from pixelfast.config import Config, Destination, FileDestination
 from pixelfast.deliver.destinations import make_sender
+from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.room import Room, log_ends
 from pixelfast.deliver.runner import Runner
@@ -61,6 +62,7 @@ class Engine:
         self._config = config
         self._data = data
         self._stopping = asyncio.Event()
+        self._turn = asyncio.Lock()  # of the one destination that reads
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
         self.runners = [runner for each in config.destinations if (runner := self._make(each))]
         self.room = Room(config, data, self.runners, self.unusable, workers)
@@ -83,6 +85,8 @@ class Engine:
             select(self._config, destination),
             retry_for_s=retry_for_s,
             max_dead_bytes=destination.max_dead_bytes,
+            share_bytes=share_of(self._config.deliver.max_memory, len(self._config.destinations)),
+            turn=self._turn,
         )
 
     async def run(self) -> None:

@@ -323,8 +323,9 @@ class Journal:
         if plan.letters is None:
             return plan.read_back(self._data)
         letters = self._open_dead().letters(plan.letters)
-        pieces = [memoryview(each.event + b"\n") for each in letters]
-        return plan.batch(pieces) if len(letters) == len(plan.letters) else None
+        if len(letters) != len(plan.letters):
+            return None
+        return plan.batch(b"".join(each.event + b"\n" for each in letters))
 
     # --- figures -----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from zlib import crc32
 
 import msgspec
 
-from pixelfast.deliver.batches import Batch, Cut, Range, read_ranges
+from pixelfast.deliver.batches import Batch, Cut, Pieces, Range, Run, read_ranges
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir
 
@@ -45,57 +45,56 @@ class Plan(msgspec.Struct, kw_only=True):
     def of_cut(cls, cut: Cut, sequence: int, selection: Selection) -> tuple[Plan, Batch]:
         """Plan what was cut."""
         identity = uuid.uuid4().hex
-        pieces = cut.body
+        batch = cut.batch()
         plan = cls(
             id=identity,
             root=identity,
             sequence=sequence,
             events=cut.events,
             size_bytes=cut.size_bytes,
-            checksum=_checksum(pieces),
+            checksum=crc32(batch.body),
             oldest_ms=cut.oldest_ms,
             ranges=cut.ranges,
             selection=selection,
         )
-        return plan, plan.batch(pieces)
+        return plan, plan.batch(batch.body, batch.runs)
 
     @classmethod
     def of_letters(cls, letters: dict[int, bytes], sequence: int) -> tuple[Plan, Batch]:
         """Plan dead letters, their events by their ids, for another try."""
         identity = uuid.uuid4().hex
-        pieces = [memoryview(event + b"\n") for event in letters.values()]
+        body = b"".join(event + b"\n" for event in letters.values())
         plan = cls(
             id=identity,
             root=identity,
             sequence=sequence,
-            events=len(pieces),
-            size_bytes=sum(map(len, pieces)),
-            checksum=_checksum(pieces),
+            events=len(letters),
+            size_bytes=len(body),
+            checksum=crc32(body),
             oldest_ms=0,
             letters=list(letters),
         )
-        return plan, plan.batch(pieces)
+        return plan, plan.batch(body)
 
     @property
     def order(self) -> tuple[int, int]:
         """Parts of a batch come where the batch was."""
         return self.sequence, self.numbers[0] if self.numbers else 0
 
-    def batch(self, pieces: list[memoryview]) -> Batch:
-        """The batch to send, of its bytes."""
+    def batch(self, body: bytes, runs: tuple[Run, ...] = ()) -> Batch:
+        """The batch to send, of its events as NDJSON and their sources."""
         return Batch(
             id=self.id,
-            pieces=pieces,
+            body=body,
             events=self.events,
-            size_bytes=self.size_bytes,
+            runs=runs,
             numbers=self.numbers,
             root=self.root,
         )
 
     def part(self, batch: Batch, places: list[int]) -> tuple[Plan, Batch]:
         """A plan of some of this one's events, by their places in `batch`."""
-        lines = batch.lines()
-        pieces = [memoryview(lines[place] + b"\n") for place in places]
+        some = _some(batch, places)
         whole = self.numbers or range(self.events)
         numbers = [whole[place] for place in places]
         part = msgspec.structs.replace(
@@ -104,30 +103,30 @@ class Plan(msgspec.Struct, kw_only=True):
             numbers=numbers,
             letters=None if self.letters is None else [self.letters[place] for place in places],
             events=len(places),
-            size_bytes=sum(map(len, pieces)),
-            checksum=_checksum(pieces),
+            size_bytes=some.size_bytes,
+            checksum=crc32(some.body),
         )
-        return part, part.batch(pieces)
+        return part, part.batch(some.body, some.runs)
 
     def read_back(self, data: DataDir) -> Batch | None:
         """Make the batch again from the spool; None where it is not what it was.
 
         Blocks for the disk.
         """
-        pieces = read_ranges(data, self.ranges, self.selection)
+        found = read_ranges(data, self.ranges, self.selection)
         if self.numbers is not None:
-            lines = b"".join(pieces).split(b"\n")[:-1]
-            pieces = [memoryview(lines[n] + b"\n") for n in self.numbers if n < len(lines)]
-        return self.batch(pieces) if _checksum(pieces) == self.checksum else None
+            found = _some(found, [n for n in self.numbers if n < found.events])
+        if crc32(found.body) != self.checksum:
+            return None
+        return self.batch(found.body, found.runs)
 
     def remake(self, data: DataDir) -> tuple[Plan, Batch] | None:
         """A new plan of what the spool still holds of this one; None where that is nothing.
 
         Blocks for the disk.
         """
-        pieces = read_ranges(data, self.ranges, self.selection)
-        body = b"".join(pieces)
-        if not body:
+        found = read_ranges(data, self.ranges, self.selection)
+        if not found.events:
             return None
         identity = uuid.uuid4().hex
         plan = msgspec.structs.replace(
@@ -135,15 +134,18 @@ class Plan(msgspec.Struct, kw_only=True):
             id=identity,
             root=identity,
             numbers=None,
-            events=body.count(b"\n"),
-            size_bytes=len(body),
-            checksum=_checksum(pieces),
+            events=found.events,
+            size_bytes=found.size_bytes,
+            checksum=crc32(found.body),
         )
-        return plan, plan.batch(pieces)
+        return plan, plan.batch(found.body, found.runs)
 
 
-def _checksum(pieces: list[memoryview]) -> int:
-    checksum = 0
-    for piece in pieces:
-        checksum = crc32(piece, checksum)
-    return checksum
+def _some(batch: Batch, places: list[int]) -> Batch:
+    """A batch of some of another one's events, by their places in it."""
+    lines, sources = batch.lines(), batch.sources()
+    pieces = Pieces()
+    for place in places:
+        pieces.add(sources[place], lines[place] + b"\n", 1)
+    body, runs = Pieces.joined([pieces])
+    return Batch(body=body, events=len(places), runs=runs)

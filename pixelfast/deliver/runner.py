@@ -18,7 +18,9 @@ from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.health import Health
+from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.journal import Journal
+from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.retry import Backoff
@@ -31,16 +33,11 @@ from pixelfast.spool.datadir import lock_file
 
 __all__ = ["Runner"]
 
-_POLL_S = 0.05
-_IDLE_POLL_S = 0.25  # where nothing has come for a while
-_IDLE_AFTER_S = 2.0
-_NEW_SLOTS_S = 1.0
 _REPLAY_S = 2.0
+_CHECK_S = 0.25  # the longest wait for anything
 _LOCK_RETRY_S = 0.5
 _STOP_S = 5.0  # less than a stop of the whole may take
 _WAITING_BATCHES = 64  # cut ahead, so that one transaction plans many
-_WAITING_BYTES = 64 * 2**20
-_CUTS_A_TURN = 16  # then other destinations get theirs
 _LEAST_LIMIT_BYTES = 1024
 
 
@@ -69,9 +66,18 @@ class Runner:
         *,
         retry_for_s: float = float("inf"),
         max_dead_bytes: int = 2**30,
+        share_bytes: int = 192 * 2**20,
+        turn: asyncio.Lock | None = None,
     ) -> None:
+        """Deliver to `sender` what `selection` takes.
+
+        `share_bytes` bounds the memory of its events. `turn` is held while events are read: of all
+        destinations that share it, one at a time holds up the loop.
+        """
         self.name = name
         self.sender = sender
+        self._memory = MemoryShare(share_bytes)
+        self._turn = turn or asyncio.Lock()
         self.is_open = False
         backoff = Backoff(sender.retry_first_s, sender.retry_most_s)
         self.health = Health(name, backoff, sender.concurrency, self._make_smaller)
@@ -88,9 +94,8 @@ class Runner:
         self._wake: asyncio.Future[None] | None = None
         self._tasks: list[Task] = []  # planned on the disk, in order
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
-        self._cutter: Cutter | None = None
-        self._began_s = 0.0  # when the open batch got its first event
-        self._looked_s = self._replayed_s = self._moved_s = 0.0
+        self._intake: Intake | None = None
+        self._replayed_s = 0.0
 
     # --- what others ask ---------------------------------------------------------------------
 
@@ -121,7 +126,7 @@ class Runner:
     @property
     def lag_s(self) -> float:
         """How old the oldest event is that is read and not delivered; 0 where there is none."""
-        times = [self._cutter.oldest_ms] if self._cutter else []
+        times = [self._intake.cutter.oldest_ms] if self._intake else []
         times += [task.plan.oldest_ms for task in self._tasks]
         times += [task.plan.oldest_ms for task, _ in self._under_way.values()]
         oldest_ms = min((each for each in times if each), default=0)
@@ -130,14 +135,15 @@ class Runner:
     def stats(self, end_numbers: Mapping[int, int]) -> dict[str, object]:
         """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
         figures: dict[str, object] = {}
-        if self.journal and self._cutter:
+        if self.journal and self._intake:
+            cutter = self._intake.cutter
             # Reading may be ahead of where the end was seen last.
-            ends = self._cutter.ends_from(end_numbers)
-            unread = self._cutter.unread_events(ends)
-            totals = Counter(self.journal.totals()) + Counter(self._cutter.open_counts)
+            ends = cutter.ends_from(end_numbers)
+            unread = cutter.unread_events(ends)
+            totals = Counter(self.journal.totals()) + Counter(cutter.open_counts)
             figures = dict(totals)
             figures["stored"] = sum(ends.values()) - totals["before"]
-            figures["pending"] = self.journal.planned_events + self._cutter.open_events + unread
+            figures["pending"] = self.journal.planned_events + cutter.open_events + unread
         return {
             **figures,
             "state": self.health.breaker.state,
@@ -149,18 +155,17 @@ class Runner:
 
     def expire(self, until: Mapping[int, Position]) -> None:
         """Give up all events before these positions, slot by slot, but for those under way."""
-        journal, cutter = self.journal, self._cutter
-        if journal is None or cutter is None or not self.is_open:
+        journal, intake = self.journal, self._intake
+        if journal is None or intake is None or not self.is_open:
             return
-        expired = 0
+        cutter, expired = intake.cutter, 0
         for task in list(self._tasks):
             if any(each.start < until.get(each.slot, each.start) for each in task.plan.ranges):
                 self._tasks.remove(task)
                 journal.expire(task.plan)
                 expired += task.plan.events
         if cutter.has_moved():
-            journal.plan(cutter.close_batch(), self._selection)
-            self._began_s = 0.0
+            journal.plan(intake.close_batch(), self._selection)
         passed = {slot: cutter.skip_to(slot, position) for slot, position in until.items()}
         journal.skip(passed, cutter)
         expired += sum(passed.values())
@@ -194,20 +199,22 @@ class Runner:
             stack.push_async_callback(journal.close)
             plans = await journal.open()
             self._tasks = [Task(plan, None) for plan in plans]
-            self._cutter = Cutter(
+            cutter = Cutter(
                 self._data,
                 dict(journal.cursors),
-                self.sender.limits,
+                self._memory.bound(self.sender.limits),
                 self._selection,
                 journal.numbers,
+                chunk_bytes=self._memory.buffer_bytes,
             )
-            stack.callback(self._leave_cutter)
+            self._intake = Intake(cutter)
+            stack.callback(self._leave_intake)
             self.journal = journal
             stack.push_async_callback(self.sender.close)
             await self.sender.open(journal.memory)
             self.is_open = True
             stack.push_async_callback(self._cancel)
-            await self._work(self._cutter, journal)
+            await self._work(self._intake, journal)
 
     async def _lock(self, path: Path) -> int | None:
         """One process at a time delivers to a destination; another one may be stopping still."""
@@ -219,10 +226,10 @@ class Runner:
             if await self.pause(_LOCK_RETRY_S):
                 return None
 
-    def _leave_cutter(self) -> None:
-        if self._cutter is not None:
-            self._cutter.close()
-            self._cutter = None
+    def _leave_intake(self) -> None:
+        if self._intake is not None:
+            self._intake.cutter.close()
+            self._intake = None
 
     async def _cancel(self) -> None:
         for each in self._under_way:
@@ -230,22 +237,30 @@ class Runner:
         if self._under_way:
             await asyncio.wait(self._under_way)
         self._under_way.clear()
+        self._memory.sending_bytes = 0
         self._tasks.clear()
 
-    async def _work(self, cutter: Cutter, journal: Journal) -> None:
+    async def _work(self, intake: Intake, journal: Journal) -> None:
         loop = asyncio.get_running_loop()
         while True:
             now_s = time.monotonic()
             self._wake = loop.create_future()
             self._take_planned(journal)
-            self._cut(cutter, journal, now_s)
+            if self._is_time_to_cut(intake, journal, now_s):
+                async with self._turn:
+                    intake.cut(
+                        lambda cut: journal.plan(cut, self._selection),
+                        lambda: self._has_room(journal),
+                        is_stopping=self._stopping.is_set(),
+                    )
+                    await asyncio.sleep(0)  # other tasks go on before the next turn
             self._replay(journal, now_s)
             journal.write_when_due(now_s, at_once=self._stopping.is_set())
             self._send(now_s)
-            if self._is_finished(cutter, journal, now_s):
+            if self._is_finished(intake.cutter, journal, now_s):
                 await journal.flush()
                 return
-            await self._wait(self._wake, cutter, journal)
+            await self._wait(self._wake, intake, journal)
             journal.check()
             for each in [each for each in self._under_way if each.done()]:
                 self._settle(journal, each)
@@ -262,13 +277,12 @@ class Runner:
         is_read = not cutter.has_moved() and not cutter.has_more
         return is_read and all(task.not_before_s > now_s for task in self._tasks)
 
-    async def _wait(self, wake: asyncio.Future[None], cutter: Cutter, journal: Journal) -> None:
+    async def _wait(self, wake: asyncio.Future[None], intake: Intake, journal: Journal) -> None:
         now_s = time.monotonic()
-        is_idle = now_s - self._moved_s > _IDLE_AFTER_S
-        times = [now_s + (_IDLE_POLL_S if is_idle else _POLL_S), journal.due_s]
+        times = [now_s + _CHECK_S, journal.due_s]
         times += [task.not_before_s for task in self._tasks if task.not_before_s > now_s]
-        if cutter.has_more and self._has_room(journal):
-            times.append(now_s)
+        if self._has_room(journal):
+            times.append(intake.next_look_s)
         handle = asyncio.get_running_loop().call_later(max(0.0, min(times) - now_s), self._rouse)
         try:
             await wake
@@ -281,32 +295,20 @@ class Runner:
 
     # --- from the spool to plans -------------------------------------------------------------
 
-    def _cut(self, cutter: Cutter, journal: Journal, now_s: float) -> None:
-        is_stopping = self._stopping.is_set()
-        if is_stopping or now_s - self._looked_s >= _NEW_SLOTS_S:
-            self._looked_s = now_s
-            cutter.find_slots()
-        for _ in range(_CUTS_A_TURN):
-            if not self._has_room(journal):
-                return
-            is_full = cutter.cut()
-            if not cutter.has_moved():
-                return
-            self._began_s = self._began_s or now_s
-            self._moved_s = now_s
-            if not (is_full or is_stopping or now_s - self._began_s >= cutter.limits.max_age_s):
-                return
-            self._began_s = 0.0
-            journal.plan(cutter.close_batch(), self._selection)
-            if not cutter.has_more and not is_full:
-                return
+    def _is_time_to_cut(self, intake: Intake, journal: Journal, now_s: float) -> bool:
+        if self._has_room(journal):
+            return self._stopping.is_set() or now_s >= intake.next_look_s
+        is_too_much = intake.cutter.buffered_bytes > self._memory.buffer_bytes
+        if is_too_much or not self.health.breaker.is_closed:
+            intake.cutter.release()
+        return False
 
     def _has_room(self, journal: Journal) -> bool:
         """Whether to cut ahead: not for a destination that takes nothing."""
         waiting = len(self._tasks) + len(self._under_way) + len(journal.fresh)
         if not self.health.breaker.is_closed or self._has_given_up:
             return waiting == 0 and not self._has_given_up
-        if journal.waiting_bytes >= _WAITING_BYTES:
+        if not self._memory.allows_reading(journal.waiting_bytes):
             return waiting == 0
         ahead = _WAITING_BATCHES if self.sender.concurrency > 1 else 4
         return waiting < self.health.concurrency.limit + ahead
@@ -329,9 +331,10 @@ class Runner:
     def _send(self, now_s: float) -> None:
         while len(self._under_way) < self.health.concurrency.limit and self._allows(now_s):
             task = self._next_task(now_s)
-            if task is None:
+            if task is None or not self._memory.allows_sending(task.plan.size_bytes):
                 return
             self._tasks.remove(task)
+            self._memory.sending_bytes += task.plan.size_bytes
             under_way = asyncio.ensure_future(self._send_one(task))
             under_way.add_done_callback(lambda _: self._rouse())
             self._under_way[under_way] = (task, now_s)
@@ -356,6 +359,7 @@ class Runner:
 
     def _settle(self, journal: Journal, done: asyncio.Task[Outcome]) -> None:
         task, began_s = self._under_way.pop(done)
+        self._memory.sending_bytes -= task.plan.size_bytes
         outcome = done.result()
         if task.batch is None:
             return
@@ -384,11 +388,12 @@ class Runner:
 
     def _make_smaller(self, refused_bytes: int) -> None:
         """Status 413: what is cut from now on is at most half as large."""
-        assert self._cutter is not None
-        limits = self._cutter.limits
+        assert self._intake is not None
+        cutter = self._intake.cutter
+        limits = cutter.limits
         smaller = max(_LEAST_LIMIT_BYTES, refused_bytes // 2)
         if smaller < limits.max_bytes:
             self._log.warning(
                 "batches_made_smaller", max_bytes=smaller, refused_bytes=refused_bytes
             )
-            self._cutter.limits = Limits(limits.max_events, smaller, limits.max_age_s)
+            cutter.limits = Limits(limits.max_events, smaller, limits.max_age_s)

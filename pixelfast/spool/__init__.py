@@ -3,6 +3,7 @@
 It knows neither what an event is nor where it goes: it takes a source's bytes and gives them back.
 
 `format`     the format on the disk; its text is the specification
+`frames`     frames parsed and checked
 `compression`  bodies that are compressed, optional
 `datadir`    the data directory, its lock and its layout
 `segments`   one slot's files as their writer sees them

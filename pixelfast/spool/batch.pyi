@@ -10,7 +10,8 @@ class Batch:
     >>> batch.add(0, b'{"n":1}', 1700000000000)
     >>> len(batch), batch.event_bytes
     (1, 8)
-    >>> from pixelfast.spool.format import SegmentId, parse_frame
+    >>> from pixelfast.spool.format import SegmentId
+    >>> from pixelfast.spool.frames import parse_frame
     >>> segment = SegmentId(bytes(16), 0, 1)
     >>> length = batch.seal([b"web"], segment, 64)
     >>> frame = parse_frame(memoryview(batch.sealed()), 0, 64, segment)

@@ -4,17 +4,18 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.buffer cimport PyBUF_READ
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+
+from pixelfast.spool.frames cimport FRAME_HEADER, RawHeader
 
 from zlib import crc32
 
-from pixelfast.spool import compression, format as spool_format
+from pixelfast.spool import compression
 
 __all__ = ["Batch"]
 
 cdef enum:
-    FRAME_HEADER = 48
     HEAD_ROOM = 112         # a frame's header and the longest source name: 48 + 63, and to spare
     MAX_NAME_BYTES = 63
     FIRST_CAPACITY = 65536
@@ -22,24 +23,7 @@ cdef enum:
     LEAST_COMPRESSED = 512  # bytes of a body
     KEPT_CAPACITY = 4194304 # a batch that grew beyond this gives its memory back
 
-assert spool_format.FRAME_HEADER_BYTES == FRAME_HEADER
 assert compression.LEAST_BYTES == LEAST_COMPRESSED
-
-cdef packed struct FrameHeader:
-    char magic[4]
-    uint32_t length
-    uint32_t checksum
-    uint8_t kind
-    uint8_t codec
-    uint16_t name_bytes
-    uint32_t count
-    uint32_t stored_bytes
-    uint32_t body_bytes
-    uint32_t reserved
-    uint64_t received_ms
-    uint64_t first_number
-
-assert sizeof(FrameHeader) == FRAME_HEADER
 
 
 cdef class Batch:
@@ -259,7 +243,7 @@ cdef class Batch:
     ) except -1:
         # Puts header, name and padding around the body that stands in its place already.
         cdef:
-            FrameHeader* header = <FrameHeader*>at
+            RawHeader* header = <RawHeader*>at
             Py_ssize_t used = FRAME_HEADER + len(name) + stored
             Py_ssize_t length = (used + 7) // 8 * 8
         memset(at, 0, FRAME_HEADER)

@@ -16,9 +16,8 @@ from pixelfast.spool.format import (
     FrameHeader,
     Position,
     SegmentId,
-    check_frame,
-    parse_header,
 )
+from pixelfast.spool.frames import check_frame, parse_header
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import next_frame_offset
 
@@ -96,13 +95,16 @@ class LogEnd:
             if opened is None:
                 return  # removed since it was listed
             fd, identity = opened
-            found = [Place(number, *each) for each in _headers(fd, start)]
-            if found and not _is_valid(fd, identity, found[-1]):
+            last = before = None
+            for offset, header in _headers(fd, start):
+                last, before = (offset, header), last
+            if last and not _is_valid(fd, identity, *last):
                 # Being written, or damaged. The one before it was whole when this one began.
-                found.pop()
-            if found:
-                start = found[-1].end.offset
-                self._take(found[-1])
+                last = before
+            if last:
+                place = Place(number, *last)
+                start = place.end.offset
+                self._take(place)
             self._pass_damage(fd, identity, start, number)
 
     def _pass_damage(self, fd: int, identity: SegmentId, offset: int, number: int) -> None:
@@ -220,6 +222,6 @@ def _headers(fd: int, offset: int) -> Iterator[tuple[int, FrameHeader]]:
         offset += header.length
 
 
-def _is_valid(fd: int, segment: SegmentId, place: Place) -> bool:
-    data = memoryview(os.pread(fd, place.header.length, place.offset))
-    return isinstance(check_frame(data, 0, place.offset, segment), FrameHeader)
+def _is_valid(fd: int, segment: SegmentId, offset: int, header: FrameHeader) -> bool:
+    data = memoryview(os.pread(fd, header.length, offset))
+    return isinstance(check_frame(data, 0, offset, segment), FrameHeader)

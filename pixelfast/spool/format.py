@@ -1,5 +1,7 @@
 """The spool's format on disk, version 1. This text is its specification.
 
+Segments' headers are read and written here; frames are read in `frames` and written in `batch`.
+
 All numbers are little-endian. A data directory holds::
 
     META                          JSON: {"format": 1, "node": 32 hex digits}
@@ -72,7 +74,6 @@ from typing import NamedTuple
 from zlib import crc32
 
 from pixelfast.errors import SpoolCorrupt
-from pixelfast.spool.compression import decompress
 
 __all__ = [
     "FRAME_HEADER_BYTES",
@@ -85,10 +86,7 @@ __all__ = [
     "NewerSegment",
     "Position",
     "SegmentId",
-    "check_frame",
     "pack_segment_header",
-    "parse_frame",
-    "parse_header",
     "parse_segment_header",
     "segment_name",
     "segment_number",
@@ -105,7 +103,6 @@ CODEC_NONE, CODEC_ZSTD = 0, 1
 MAX_FRAME_BYTES = 2 * 2**20
 
 _SEGMENT_HEADER = struct.Struct("<8sHHI16sQQ12xI")
-_FRAME_HEADER = struct.Struct("<4sIIBBHIII4xQQ")
 _SEED = struct.Struct("<16sHQQ")
 
 
@@ -230,97 +227,3 @@ class MovedSegment(SpoolCorrupt):
     def __init__(self, segment: str, position: int, why: str, found: SegmentId) -> None:
         super().__init__(segment, position, why)
         self.found = found
-
-
-def parse_header(data: memoryview, start: int) -> FrameHeader | None:
-    """The header at data[start:] if its lengths can be those of a frame, else None.
-
-    Does not look at the checksum. `data` must hold the whole header.
-    """
-    (
-        magic,
-        length,
-        checksum,
-        kind,
-        codec,
-        name_bytes,
-        events,
-        stored_bytes,
-        body_bytes,
-        received_ms,
-        first_number,
-    ) = _FRAME_HEADER.unpack_from(data, start)
-    used = FRAME_HEADER_BYTES + name_bytes + stored_bytes
-    if (
-        magic != FRAME_MAGIC
-        or length % 8
-        or not used <= length <= min(used + 7, MAX_FRAME_BYTES)
-        or kind != FRAME_TYPE_EVENTS
-        or (
-            not (codec == CODEC_NONE and stored_bytes == body_bytes)
-            and not (codec == CODEC_ZSTD and stored_bytes < body_bytes <= MAX_FRAME_BYTES)
-        )
-    ):
-        return None
-    return FrameHeader(
-        length,
-        checksum,
-        codec,
-        name_bytes,
-        events,
-        stored_bytes,
-        body_bytes,
-        received_ms,
-        first_number,
-    )
-
-
-def check_frame(
-    data: memoryview, start: int, offset: int, segment: SegmentId
-) -> FrameHeader | int | None:
-    """Check the frame that stands at data[start:], `offset` bytes into its segment.
-
-    Returns its header; or, where `data` ends too early to tell, how many bytes it must hold from
-    `start` on; or None where there is no valid frame.
-    """
-    if len(data) - start < FRAME_HEADER_BYTES:
-        return FRAME_HEADER_BYTES
-    header = parse_header(data, start)
-    if header is None:
-        return None
-    stop = start + header.length
-    if len(data) < stop:
-        return header.length
-    seed = crc32(data[start : start + 8], segment.seed(offset))
-    return header if header.checksum == crc32(data[start + 12 : stop], seed) else None
-
-
-def parse_frame(
-    data: memoryview, start: int, offset: int, segment: SegmentId
-) -> Frame | int | None:
-    """Read the frame that stands at data[start:]; what it returns is as of `check_frame`.
-
-    Raises:
-        SpoolError: the body is compressed, and the package for that is missing.
-    """
-    header = check_frame(data, start, offset, segment)
-    if not isinstance(header, FrameHeader):
-        return header
-    name_start = start + FRAME_HEADER_BYTES
-    body_start = name_start + header.name_bytes
-    body = data[body_start : body_start + header.stored_bytes]
-    if header.codec == CODEC_ZSTD:
-        inflated = decompress(body, header.body_bytes)
-        if inflated is None:
-            return None
-        body = inflated
-    return Frame(
-        segment.number,
-        offset,
-        header.length,
-        bytes(data[name_start:body_start]).decode("ascii", "replace"),
-        header.events,
-        header.received_ms,
-        header.first_number,
-        body,
-    )

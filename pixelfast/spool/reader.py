@@ -28,11 +28,10 @@ from pixelfast.spool.format import (
     NewerSegment,
     Position,
     SegmentId,
-    check_frame,
-    parse_frame,
     parse_segment_header,
     segment_name,
 )
+from pixelfast.spool.frames import check_frame, parse_frame
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import end_of_data, next_frame_offset, quarantine
 
@@ -40,15 +39,22 @@ __all__ = ["Position", "SlotReader"]
 
 _log = structlog.get_logger("spool")
 _CHUNK_BYTES = 2**20
+_LEAST_READ_BYTES = 4096
+_GROWTH = 4  # of the next read, where one ended before the log did
+_MOST_FRAMES = 256  # of one read: parsing small frames costs more than reading them
 _IDLE_READS = 64
 
 
 class SlotReader:
     """The frames of one slot in order, from a position on.
 
-    Reads through the page cache without waiting for anybody; `read` returns what is there.
+    Reads through the page cache without waiting for anybody; `read` returns what is there. A read
+    is about as large as what the last one found, so that looking at the end of a preallocated
+    segment costs no more than the few frames that are new.
 
     Attributes:
+        is_at_end: whether the last `read` saw the end of the log, as far as it is written.
+        buffer_bytes: memory that the frames of the last `read` keep alive.
         next_number: the number behind the last event that was read; None before the first frame.
         missing_events: numbers that were jumped over: damaged, or of events that nobody was told
             are stored.
@@ -88,54 +94,70 @@ class SlotReader:
         self._is_checked = start.offset == SEGMENT_HEADER_BYTES  # the offset is within the log
         self._newer: set[int] = set()  # segments of a newer version
         self._idle_reads = 0  # in a row, at what may be the end
+        self._window_bytes = _LEAST_READ_BYTES  # of the next read
+        self.is_at_end = False
+        self.buffer_bytes = 0
 
     @property
     def position(self) -> Position:
         """Where the next `read` goes on."""
         return Position(self._number, self._offset)
 
-    def read(self) -> list[Frame]:
-        """The next frames, about 1 MiB of them; empty where there are none yet.
+    def read(self, most_bytes: int = _CHUNK_BYTES) -> list[Frame]:
+        """Return the next frames, at least one and about `most_bytes`; empty if there are none yet.
 
         Raises:
             SpoolError: the next one is compressed, and the package for that is missing.
         """
+        self.is_at_end = False
         while self._fd >= 0 or self._open(self._number):
             if not self._is_checked:
                 self._is_checked = True
                 self._offset = self._within_log(self._offset)
-            frames = self._parse(os.pread(self._fd, _CHUNK_BYTES, self._offset))
+            frames = self._parse(min(self._window_bytes, most_bytes))
             if frames:
                 self._idle_reads = 0
                 return frames
             if not self._go_on():
                 break
+        self.is_at_end = True
         return []
+
+    def rewind(self, frame: Frame) -> None:
+        """Go back to a frame that the last `read` returned: the next one returns it again."""
+        self._offset = frame.offset
+        self.next_number = frame.first_number
+        self.is_at_end = False
 
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def _parse(self, data: bytes) -> list[Frame]:
-        """The valid frames at the start of `data`, which stands at the reader's offset."""
+    def _parse(self, size: int) -> list[Frame]:
+        """The valid frames in the next `size` bytes, and the first one whatever its length."""
+        data = os.pread(self._fd, size, self._offset)
         frames: list[Frame] = []
         view = memoryview(data)
         start = 0
         body_bytes = 0
+        is_cut = False  # the bytes that were read end within the log
+        self.buffer_bytes = len(data)
         # Bodies that were compressed may be far larger than what was read.
-        while len(data) - start >= FRAME_HEADER_BYTES and body_bytes < _CHUNK_BYTES:
+        while body_bytes < _CHUNK_BYTES and len(frames) < _MOST_FRAMES:
             try:
                 frame = parse_frame(view, start, self._offset, self._identity)
-                if isinstance(frame, int) and not frames and frame > len(data):
-                    # The first one is longer than what was read; none is longer than this.
-                    view = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, self._offset))
+                if isinstance(frame, int) and not frames and FRAME_HEADER_BYTES < frame > len(data):
+                    # The first one is longer than what was read.
+                    view = memoryview(os.pread(self._fd, frame, self._offset))
+                    self.buffer_bytes = len(view)
                     frame = parse_frame(view, 0, self._offset, self._identity)
             except SpoolError:
                 if frames:
                     break  # those first; the next `read` says it
                 raise
             if not isinstance(frame, Frame):
+                is_cut = isinstance(frame, int)
                 break
             if frame.segment != self._number:  # the file was moved: positions go by its place
                 frame = frame._replace(segment=self._number)
@@ -144,6 +166,12 @@ class SlotReader:
             body_bytes += len(frame.body)
             start += frame.length
             self._offset += frame.length
+        else:
+            is_cut = True
+        self.is_at_end = not is_cut
+        self.buffer_bytes = max(self.buffer_bytes, body_bytes)
+        wanted_bytes = _GROWTH * size if is_cut and start * _GROWTH > size else 2 * start
+        self._window_bytes = min(max(wanted_bytes, _LEAST_READ_BYTES), _CHUNK_BYTES)
         return frames
 
     def _count(self, frame: Frame) -> None:

@@ -16,8 +16,8 @@ from pixelfast.spool.format import (
     SEGMENT_HEADER_BYTES,
     Frame,
     SegmentId,
-    parse_frame,
 )
+from pixelfast.spool.frames import parse_frame
 
 __all__ = ["end_of_data", "next_frame_offset", "quarantine"]
 

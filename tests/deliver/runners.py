@@ -15,6 +15,7 @@ import pytest
 
 from pixelfast.config import Config, HttpDestination, Source, WriteKey
 from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver import intake as intake_module
 from pixelfast.deliver import journal as journal_module
 from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
@@ -96,9 +97,9 @@ class FakeSender(Sender):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short intervals; what they are for stays."""
-    monkeypatch.setattr(runner_module, "_POLL_S", 0.002)
-    monkeypatch.setattr(runner_module, "_IDLE_POLL_S", 0.002)
-    monkeypatch.setattr(runner_module, "_NEW_SLOTS_S", 0.005)
+    monkeypatch.setattr(intake_module, "_LEAST_PAUSE_S", 0.002)
+    monkeypatch.setattr(intake_module, "_MOST_PAUSE_S", 0.002)
+    monkeypatch.setattr(intake_module, "_NEW_SLOTS_S", 0.005)
     monkeypatch.setattr(runner_module, "_LOCK_RETRY_S", 0.005)
     monkeypatch.setattr(runner_module, "_REPLAY_S", 0.005)
     monkeypatch.setattr(journal_module, "_PLANS_S", 0.001)

@@ -33,9 +33,7 @@ def ndjson(events: Iterable[bytes]) -> bytes:
 def batch_of(events: Iterable[bytes], identity: str = "batch") -> Batch:
     """A batch to send."""
     body = ndjson(events)
-    return Batch(
-        id=identity, pieces=[memoryview(body)], events=body.count(b"\n"), size_bytes=len(body)
-    )
+    return Batch(id=identity, body=body, events=body.count(b"\n"))
 
 
 def numbers_in(folder: Path) -> list[int]:
@@ -150,7 +148,7 @@ def cut_all(
 
 def whole(cut: Cut) -> Batch:
     """What is sent of a cut."""
-    return Batch(pieces=cut.body, events=cut.events, size_bytes=cut.size_bytes)
+    return cut.batch()
 
 
 def lines_of(batches: Iterable[Cut]) -> list[bytes]:

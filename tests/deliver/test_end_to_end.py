@@ -253,10 +253,10 @@ def test_nothing_is_lost_invented_or_changed_by_a_bad_network(data: DataDir) -> 
 KILLED = """
 import json, sys, uvloop
 from pixelfast.config import Config, FileDestination, HttpDestination
-from pixelfast.deliver import runner
+from pixelfast.deliver import intake
 from pixelfast.deliver.engine import Engine
 from pixelfast.spool import DataDir
-runner._POLL_S = 0.001
+intake._LEAST_PAUSE_S = 0.001
 url, folder = sys.argv[1:]
 hook = HttpDestination(name="hook", url=url, max_events=3, max_age_s=0.01, concurrency=1)
 config = Config(destinations=(hook, FileDestination(name="file", rotate_bytes=1024)))

@@ -124,7 +124,7 @@ def test_too_large_a_batch_makes_the_next_ones_smaller(data: DataDir, feed: Feed
         return too_large if batch.size_bytes > 3000 else Accepted()
 
     async def main() -> None:
-        sender = FakeSender(judge=judge, limits=Limits(10_000, 10_000, 0.0))
+        sender = FakeSender(judge=judge, limits=Limits(10_000, 10_000, 0.1))
         for n in range(400):
             feed.write(event(n, padding=80))
         runner = Runner("hook", sender, data)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pixelfast.deliver import journal as journal_module
+from pixelfast.deliver import intake as intake_module
 from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.outcomes import Accepted, Held, Retry
@@ -135,56 +135,6 @@ def test_events_of_other_sources_move_the_cursor_without_a_send(data: DataDir, f
     run(main())
 
 
-class HandClock:
-    """Stands for the module `time` of the engine; tells when it was looked at."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-        self.looks = 0
-
-    def monotonic(self) -> float:
-        self.looks += 1
-        return self.now_s
-
-    def time(self) -> float:
-        return self.now_s
-
-    async def is_looked_at(self, times: int = 5) -> None:
-        wanted = self.looks + times
-        await until(lambda: self.looks >= wanted)
-
-
-def test_a_batch_leaves_when_it_is_full_or_old_enough(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = HandClock()
-    monkeypatch.setattr(runner_module, "time", clock)
-    monkeypatch.setattr(journal_module, "_PLANS_S", -(10.0**9))  # its clock is another
-    monkeypatch.setattr(journal_module, "_ENDS_S", -(10.0**9))
-
-    async def main() -> None:
-        sender = FakeSender(limits=Limits(max_events=5, max_bytes=10**6, max_age_s=10.0))
-        feed.write(event(0))
-        async with running(make_runner(data, sender)):
-            await clock.is_looked_at()
-            clock.now_s += 9.0
-            feed.write(event(1))
-            await clock.is_looked_at()
-            assert [] == sender.tries, "neither full nor old enough"
-            clock.now_s += 1.0
-            await sender.has(2)
-            feed.write(event(2), event(3))
-            await clock.is_looked_at()
-            assert 1 == len(sender.tries), "the age of a batch begins with its first event"
-            feed.write(*map(event, range(4, 9)))
-            await sender.has(7)
-            await clock.is_looked_at()
-            assert [2, 5] == [len(lines) for lines in sender.tries]
-        assert list(range(9)) == sender.numbers
-
-    run(main())
-
-
 def test_a_stop_sends_what_is_there_though_it_is_neither_full_nor_old(
     data: DataDir, feed: Feed
 ) -> None:
@@ -290,7 +240,7 @@ def test_a_stop_before_the_start_delivers_what_is_there(data: DataDir, feed: Fee
 def test_a_stop_delivers_a_slot_that_has_just_begun(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "_NEW_SLOTS_S", 1000.0)
+    monkeypatch.setattr(intake_module, "_NEW_SLOTS_S", 1000.0)
 
     async def main() -> None:
         sender = FakeSender()

@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pixelfast.spool.batch import Batch
-from pixelfast.spool.format import MAX_FRAME_BYTES, Frame, SegmentId, parse_frame
+from pixelfast.spool.format import MAX_FRAME_BYTES, Frame, SegmentId
+from pixelfast.spool.frames import parse_frame
 from tests.spool.test_format import build_frame
 from tests.spool.tools import seal
 

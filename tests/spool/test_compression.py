@@ -20,9 +20,8 @@ from pixelfast.spool.format import (
     Frame,
     FrameHeader,
     SegmentId,
-    check_frame,
-    parse_frame,
 )
+from pixelfast.spool.frames import check_frame, parse_frame
 from tests.spool.test_batch import SEGMENT, batches, make_event, parse_all, split
 from tests.spool.test_format import build_frame
 from tests.spool.tools import SEGMENT_BYTES, Slot, Spool, drain, events_of, read_events

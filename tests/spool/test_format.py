@@ -15,11 +15,11 @@ from pixelfast.spool.format import (
     Frame,
     SegmentId,
     pack_segment_header,
-    parse_frame,
     parse_segment_header,
     segment_name,
     segment_number,
 )
+from pixelfast.spool.frames import parse_frame
 
 NODE = bytes(range(16))
 SEGMENT = SegmentId(NODE, 3, 7)

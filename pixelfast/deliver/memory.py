@@ -1,0 +1,57 @@
+"""How much memory the events of one destination may take."""
+
+from __future__ import annotations
+
+from pixelfast.deliver.batches import Limits
+
+__all__ = ["MemoryShare", "share_of"]
+
+_PROCESS_BYTES = 64 * 2**20  # interpreter, libraries and connections, without any event
+_LEAST_SHARE_BYTES = 2**18
+_MOST_WAITING_BYTES = 64 * 2**20  # reading further ahead gains nothing
+_LEAST_BATCH_BYTES = 2**16  # one event, and room for what is around it
+_SENDING_COST = 3  # a batch, its request's body, and that body compressed or in pieces
+
+
+def share_of(max_memory_bytes: int, destinations: int) -> int:
+    """The share of one of several destinations in what the process may take, in bytes.
+
+    >>> share_of(256 * 2**20, 2) // 2**20
+    96
+    """
+    for_events = max_memory_bytes - _PROCESS_BYTES
+    return max(_LEAST_SHARE_BYTES, for_events // max(1, destinations))
+
+
+class MemoryShare:
+    """Bounds what is read ahead, how large a batch is and how much is sent at once.
+
+    Each destination has a share of its own, so that one that hangs takes nothing from the others.
+    A batch that is being sent costs three times its events. One batch is always allowed.
+    """
+
+    def __init__(self, share_bytes: int) -> None:
+        self.sending_bytes = 0  # events of the batches that are being sent
+        self._share_bytes = share_bytes
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What may be read at once, and be kept of it while it is not needed."""
+        return self._share_bytes // 16
+
+    def bound(self, limits: Limits) -> Limits:
+        """Return limits whose batches fit."""
+        most_bytes = max(_LEAST_BATCH_BYTES, self._share_bytes // (_SENDING_COST + 1))
+        if limits.max_bytes <= most_bytes:
+            return limits
+        return Limits(limits.max_events, most_bytes, limits.max_age_s)
+
+    def allows_reading(self, kept_bytes: int) -> bool:
+        """Whether to read on, with so many bytes of events in batches, sent or not."""
+        taken_bytes = kept_bytes + (_SENDING_COST - 1) * self.sending_bytes
+        return taken_bytes < min(_MOST_WAITING_BYTES, self._share_bytes // 2)
+
+    def allows_sending(self, batch_bytes: int) -> bool:
+        """Whether to send one more batch."""
+        taken_bytes = _SENDING_COST * (self.sending_bytes + batch_bytes)
+        return not self.sending_bytes or taken_bytes <= self._share_bytes

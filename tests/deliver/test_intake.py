@@ -1,0 +1,366 @@
+"""The pace of reading: turns are short, batches leave in time, and memory is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from pixelfast.config import (
+    ClickhouseDestination,
+    Destination,
+    ElasticsearchDestination,
+    FileDestination,
+    HttpDestination,
+    PosthogDestination,
+    RudderstackDestination,
+    SegmentDestination,
+)
+from pixelfast.deliver.batches import Cut, Limits
+from pixelfast.deliver.cutter import Cutter
+from pixelfast.deliver.destinations import make_sender
+from pixelfast.deliver.intake import Intake
+from pixelfast.deliver.memory import MemoryShare, share_of
+from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.selection import Selection
+from pixelfast.spool import DataDir
+from tests.deliver.runners import FakeSender, check_sum, running
+from tests.deliver.running import run, until
+from tests.deliver.spools import NO_LIMITS, Feed, event, lines_of
+
+URL = "http://127.0.0.1:1"
+EVERY_TYPE: tuple[Destination, ...] = (
+    FileDestination(name="file"),
+    HttpDestination(name="http", url=URL),
+    HttpDestination(name="single", url=URL, format="single"),
+    RudderstackDestination(name="rudderstack", url=URL, write_key="k"),
+    SegmentDestination(name="segment", url=URL, write_key="k"),
+    PosthogDestination(name="posthog", url=URL, api_key="k"),
+    ClickhouseDestination(name="clickhouse", url=URL, table="events"),
+    ElasticsearchDestination(name="elasticsearch", url=URL, index="events"),
+)
+LONGEST_TURN_S = 0.010
+
+
+class Clock:
+    """Moved by hand, and a little by each look at it."""
+
+    def __init__(self, a_look_s: float = 0.0) -> None:
+        self.now_s = 1_000_000.0
+        self.on_look: Callable[[], object] = lambda: None
+        self._a_look_s = a_look_s
+
+    def __call__(self) -> float:
+        self.now_s += self._a_look_s
+        self.on_look()
+        return self.now_s
+
+
+@contextmanager
+def intake(
+    data: DataDir, limits: Limits, clock: Clock, selection: Selection | None = None
+) -> Iterator[Intake]:
+    with closing(Cutter(data, {}, limits, selection or Selection(), clock=clock)) as cutter:
+        yield Intake(cutter, clock=clock, wall_clock=clock)
+
+
+def look(tail: Intake, *, is_stopping: bool = False) -> list[int]:
+    """One turn; how many events each batch has that leaves."""
+    cuts: list[Cut] = []
+    tail.cut(cuts.append, lambda: True, is_stopping=is_stopping)
+    return [cut.events for cut in cuts]
+
+
+def ms(clock: Clock) -> int:
+    return int(clock.now_s * 1000)
+
+
+# --- turns -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", EVERY_TYPE, ids=lambda each: each.name)
+def test_a_turn_ends_though_the_log_grows_as_fast_as_it_is_read(
+    settings: Destination, data: DataDir
+) -> None:
+    limits = make_sender(settings, data).limits
+    clock = Clock(a_look_s=0.0001)
+    with Feed(data, 0) as first, Feed(data, 1) as second, intake(data, limits, clock) as tail:
+
+        def grow() -> None:
+            first.write(event(0))
+            second.write(event(0))
+
+        grow()
+        clock.on_look = grow
+        turns_s, left = [], 0
+        while clock.now_s < 1_000_000.0 + 3 * limits.max_age_s:
+            before_s = clock.now_s
+            left += sum(look(tail))
+            turns_s.append(clock.now_s - before_s)
+            clock.now_s = max(clock.now_s, tail.next_look_s)
+    assert max(turns_s) <= LONGEST_TURN_S
+    assert left > 0
+
+
+def test_a_turn_takes_what_is_there_and_does_not_wait_for_more(data: DataDir) -> None:
+    clock = Clock()
+    with Feed(data) as feed, intake(data, NO_LIMITS, clock) as tail:
+        feed.write(event(0))
+        new = iter(range(1, 100))
+        clock.on_look = lambda: feed.write(*(event(n) for n in [next(new, None)] if n))
+        tail.cut(lambda _: None, lambda: True, is_stopping=False)
+        assert tail.cutter.open_events + next(new) < 20
+
+
+@pytest.mark.parametrize("settings", EVERY_TYPE, ids=lambda each: each.name)
+def test_a_turn_over_a_backlog_is_short_and_all_of_it_leaves(
+    settings: Destination, data: DataDir
+) -> None:
+    limits = make_sender(settings, data).limits
+    clock = Clock(a_look_s=0.0005)
+    with Feed(data, segment_bytes=2**17) as feed, intake(data, limits, clock) as tail:
+        for n in range(1500):
+            feed.write(event(n, padding=100))
+        turns_s, left = [], 0
+        while tail.cutter.has_more or not turns_s:
+            before_s = clock.now_s
+            left += sum(look(tail))
+            turns_s.append(clock.now_s - before_s)
+        left += sum(look(tail, is_stopping=True))
+    assert max(turns_s) <= LONGEST_TURN_S
+    assert 1500 == left
+    assert len(turns_s) > 50
+
+
+def test_a_turn_over_a_backlog_that_a_filter_passes_by_is_short(data: DataDir) -> None:
+    clock = Clock(a_look_s=0.0005)
+    selection = Selection(events=("Order *",))
+    with Feed(data) as feed, intake(data, NO_LIMITS, clock, selection) as tail:
+        feed.write(*(b'{"type":"track","event":"Seen"}' for _ in range(1000)))
+        feed.write(b'{"type":"track","event":"Order Paid"}')
+        turns_s, left = [], 0
+        while tail.cutter.has_more or not turns_s:
+            before_s = clock.now_s
+            left += sum(look(tail))
+            turns_s.append(clock.now_s - before_s)
+    assert max(turns_s) <= LONGEST_TURN_S
+    assert 1 == left
+    assert len(turns_s) > 1
+
+
+def test_no_slot_waits_while_another_one_has_a_backlog_that_is_not_taken(data: DataDir) -> None:
+    clock = Clock(a_look_s=0.001)
+    with (
+        Feed(data, 0) as busy,
+        Feed(data, 1) as calm,
+        intake(data, NO_LIMITS, clock, Selection(without=("mail",))) as tail,
+    ):
+        for n in range(200):
+            busy.write(event(n), source="mail")
+        calm.write(event(1000))
+        assert 1 == sum(events for _ in range(3) for events in look(tail))
+        assert tail.cutter.has_more
+
+
+# --- the age of a batch ----------------------------------------------------------------------
+
+
+def test_a_batch_leaves_when_it_is_full_or_old_enough(data: DataDir) -> None:
+    clock = Clock()
+    limits = Limits(max_events=5, max_bytes=10**6, max_age_s=10.0)
+    with Feed(data) as feed, intake(data, limits, clock) as tail:
+        feed.write(event(0), received_ms=ms(clock))
+        assert [] == look(tail)
+        clock.now_s += 9.0
+        feed.write(event(1), received_ms=ms(clock))
+        assert [] == look(tail), "neither full nor old enough"
+        clock.now_s += 1.0
+        assert [2] == look(tail)
+        feed.write(event(2), event(3), received_ms=ms(clock))
+        assert [] == look(tail), "the age of a batch begins with its first event"
+        feed.write(*map(event, range(4, 9)), received_ms=ms(clock))
+        assert [5] == look(tail)
+        clock.now_s += 10.0
+        assert [2] == look(tail)
+
+
+def test_the_age_of_a_batch_begins_when_its_first_event_was_received(data: DataDir) -> None:
+    clock = Clock()
+    limits = Limits(max_events=500, max_bytes=10**6, max_age_s=1.0)
+    with Feed(data) as feed, intake(data, limits, clock) as tail:
+        look(tail)
+        clock.now_s += 0.1
+        feed.write(event(0), received_ms=ms(clock))
+        clock.now_s = tail.next_look_s
+        assert [] == look(tail)
+        due_s = 1_000_000.1 + 1.0
+        while clock.now_s < due_s - 0.001:
+            assert [] == look(tail)
+            assert clock.now_s < tail.next_look_s <= due_s + 0.001
+            clock.now_s = tail.next_look_s
+        clock.now_s += 0.001  # received_ms has whole milliseconds
+        assert [1] == look(tail)
+
+
+@pytest.mark.parametrize("received_s", [-5 * 86_400.0, 5 * 86_400.0], ids=["past", "future"])
+def test_a_clock_that_jumped_makes_no_batch_wait_longer_or_leave_before_the_last_look(
+    data: DataDir, received_s: float
+) -> None:
+    clock = Clock()
+    limits = Limits(max_events=500, max_bytes=10**6, max_age_s=1.0)
+    with Feed(data) as feed, intake(data, limits, clock) as tail:
+        look(tail)
+        clock.now_s += 0.2
+        feed.write(event(0), received_ms=ms(clock) + int(received_s * 1000))
+        assert [] == look(tail)
+        clock.now_s += 1.0
+        assert [1] == look(tail)
+
+
+def test_the_pause_is_a_part_of_the_age_and_short_where_batches_fill(data: DataDir) -> None:
+    clock = Clock()
+    pauses = {}
+    for max_age_s in (0.01, 0.2, 1.0, 60.0):
+        with intake(data, Limits(3, 10**6, max_age_s), clock) as tail:
+            look(tail)
+            pauses[max_age_s] = round(tail.next_look_s - clock.now_s, 6)
+    assert {0.01: 0.01, 0.2: 0.05, 1.0: 0.25, 60.0: 0.25} == pauses
+    with Feed(data) as feed, intake(data, Limits(3, 10**6, 60.0), clock) as tail:
+        feed.write(*map(event, range(4)))
+        assert [3] == look(tail)
+        assert [] == look(tail)
+        feed.write(*map(event, range(4, 7)))
+        assert [3] == look(tail)
+        while tail.cutter.has_more:
+            look(tail)
+        assert tail.next_look_s - clock.now_s <= 0.25
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_batch_that_grows_slowly_keeps_only_its_events(data: DataDir) -> None:
+    clock = Clock()
+    limits = Limits(max_events=10**6, max_bytes=2**30, max_age_s=3600.0)
+    with Feed(data, segment_bytes=8 * 2**20) as feed, intake(data, limits, clock) as tail, traced():
+        before, _ = tracemalloc.get_traced_memory()
+        for n in range(500):
+            feed.write(event(n, padding=500))
+            look(tail)
+        after, _ = tracemalloc.get_traced_memory()
+        assert [500] == look(tail, is_stopping=True)
+    assert after - before < 500 * 1000
+
+
+def test_events_that_a_filter_picks_do_not_keep_the_others_in_memory(data: DataDir) -> None:
+    clock = Clock()
+    selection = Selection(events=("Order *",))
+    with Feed(data, segment_bytes=2**23) as feed:
+        for _ in range(20):
+            others = (b'{"type":"track","event":"Seen","p":"' + b"x" * 500 + b'"}',) * 500
+            feed.write(*others, b'{"type":"track","event":"Order Paid"}')
+        limits = Limits(max_events=10**6, max_bytes=2**30, max_age_s=3600.0)
+        with intake(data, limits, clock, selection) as tail, traced():
+            before, _ = tracemalloc.get_traced_memory()
+            look(tail)
+            while tail.cutter.has_more:
+                look(tail)
+            after, _ = tracemalloc.get_traced_memory()
+            assert [20] == look(tail, is_stopping=True)
+    assert after - before < 2**17
+
+
+def test_what_was_read_too_early_is_let_go_of_and_read_again(data: DataDir) -> None:
+    with Feed(data) as feed, closing(Cutter(data, {}, Limits(3, 10**6, 0.0))) as cutter:
+        for n in range(10):
+            feed.write(event(n))
+        found = []
+        while cutter.cut() or cutter.has_moved():
+            found += lines_of([cutter.close_batch()])
+            cutter.release()
+            assert 0 == cutter.buffered_bytes
+        assert [event(n) for n in range(10)] == found
+
+
+@pytest.mark.parametrize("script", ["hangs", "fails"])
+def test_a_destination_that_takes_nothing_keeps_its_memory_within_its_share(
+    script: str, data: DataDir
+) -> None:
+    share_bytes = 2**20
+
+    async def main() -> None:
+        sender = FakeSender(
+            [Retry("down")] * 10**6 if script == "fails" else [],
+            limits=Limits(500, 2**20, 0.05),
+            concurrency=64,
+        )
+        if script == "hangs":
+            sender.gate.clear()
+        runner = Runner("hook", sender, data, share_bytes=share_bytes)
+        with Feed(data, segment_bytes=2**22) as feed:
+            for n in range(200):
+                feed.write(*(event(n, padding=1000) for _ in range(100)))
+            with traced():
+                async with running(runner):
+                    await until(lambda: runner.stats({0: 20_000}).get("pending") == 20_000)
+                    await until(lambda: len(sender.tries) >= (1 if script == "hangs" else 5))
+                    _, most_bytes = tracemalloc.get_traced_memory()
+                    check_sum(runner.stats({0: 20_000}))
+                    assert most_bytes < 3 * share_bytes
+                    sender.script.clear()
+                    sender.gate.set()
+                    await sender.has(20_000)
+        assert 20_000 == len(sender.accepted)
+
+    run(main(), bound_s=60.0)
+
+
+def test_batches_that_the_last_run_left_are_sent_as_far_as_memory_allows(data: DataDir) -> None:
+    limits = Limits(200, 2**20, 0.05)
+
+    async def main() -> None:
+        hung = FakeSender(limits=limits, concurrency=16)
+        hung.gate.clear()
+        with Feed(data, segment_bytes=2**22) as feed:
+            for n in range(10):
+                feed.write(*(event(n, padding=1000) for _ in range(200)))
+        killed = asyncio.ensure_future(Runner("hook", hung, data).run())
+        await until(lambda: hung.under_way == 4)
+        killed.cancel()
+        await asyncio.wait({killed})
+        sender = FakeSender(limits=limits, concurrency=16)
+        sender.gate.clear()
+        runner = Runner("hook", sender, data, share_bytes=2**20)
+        async with running(runner):
+            await until(lambda: runner.stats({})["under_way"])
+            assert 1 == runner.stats({})["under_way"]
+            sender.gate.set()
+            await sender.has(2000)
+
+    run(main())
+
+
+def test_shares_add_up_to_what_the_process_may_take() -> None:
+    for destinations in (1, 2, 27, 100):
+        total = destinations * share_of(256 * 2**20, destinations) + 64 * 2**20
+        assert total <= 256 * 2**20
+    share = MemoryShare(8 * 2**20)
+    assert Limits(10, 2 * 2**20, 1.0) == share.bound(Limits(10, 2**30, 1.0))
+    assert Limits(10, 2**20, 1.0) == share.bound(Limits(10, 2**20, 1.0))
+    assert [True, False] == [share.allows_reading(each) for each in (2**20, 4 * 2**20)]
+    assert share.allows_sending(2**30), "one batch is always allowed"
+    share.sending_bytes = 2**20
+    assert [True, False] == [share.allows_sending(each) for each in (2**20, 2 * 2**20)]
