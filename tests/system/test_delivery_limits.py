@@ -1,0 +1,78 @@
+"""Delivery beside destinations that take nothing: its memory is bounded, and the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from tests.fake_destination import Answer, FakeDestination, Request
+from tests.load import Load
+from tests.servers import Server, serving
+
+KINDS = {
+    "hangs": Answer(first="never"),
+    "fails": Answer(500),
+    "resets": Answer(first="reset"),
+    "holds": Answer(401),
+}
+LOAD_S = 6.0
+MAX_MEMORY_MIB = 256  # the default
+MAX_AGE_S = 0.2  # of a batch for a file
+
+DESTINATION = """
+[[destinations]]
+name = "{kind}-{number}"
+type = "http"
+url = "{url}/{kind}"
+max_age_s = {max_age_s}
+"""
+
+
+def most_mib(pid: int) -> float:
+    """The most memory that a process has had resident."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def lag_s(server: Server, destination: str) -> float:
+    label = f'pixelfast_delivery_lag_seconds{{destination="{destination}"}} '
+    (line,) = (each for each in server.admin("/metrics").splitlines() if each.startswith(label))
+    return float(line.removeprefix(label))
+
+
+def test_27_destinations_that_take_nothing_cost_neither_memory_nor_the_good_one(
+    tmp_path: Path,
+) -> None:
+    def script(request: Request) -> Answer:
+        return KINDS[request.path.rpartition("/")[2]]
+
+    async def main() -> None:
+        async with FakeDestination(script) as bad:
+            settings = tmp_path / "pixelfast.toml"
+            parts = ['[log]\nlevel = "error"\n[[destinations]]\nname = "archive"\ntype = "file"\n']
+            for number in range(27):
+                kind = list(KINDS)[number % len(KINDS)]
+                age_s = (0.1, 1.0, 60.0)[number % 3]
+                parts.append(
+                    DESTINATION.format(kind=kind, number=number, url=bad.url, max_age_s=age_s)
+                )
+            parts.append('[[sources]]\nname = "web"\nwrite_keys = ["wk-web"]\n')
+            settings.write_text("".join(parts))
+            with serving(tmp_path / "data", "-c", str(settings), "--workers", "2") as server:
+                load = Load(server.port, "wk-web", connections=8)
+                load.start()
+                lags = []
+                until_s = time.monotonic() + LOAD_S
+                while time.monotonic() < until_s:
+                    await asyncio.sleep(0.5)  # the length of the load
+                    lags.append(await asyncio.to_thread(lag_s, server, "archive"))
+                await load.stop()
+                found = await asyncio.to_thread(server.wait_for_events, len(load.acked))
+                resident_mib = most_mib(server.children()["pf-delivery"])
+                assert set(load.acked) <= {each["event"] for each in found}
+                assert resident_mib <= MAX_MEMORY_MIB
+                assert max(lags) <= MAX_AGE_S + 2.0, lags  # 27 others share this core
+
+    asyncio.run(main())
