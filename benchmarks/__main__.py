@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     bench_delivery,
     bench_latency,
+    bench_live,
     bench_memory,
     bench_micro,
     bench_scaling,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Any] = {
     "latency": bench_latency,
     "decode": bench_micro,
     "delivery": bench_delivery,
+    "live": bench_live,
     "scaling": bench_scaling,
     "memory": bench_memory,
 }

@@ -19,7 +19,7 @@ FIGURES = Path("build/benchmarks.json")
 CONNECTIONS = ("64", "256")
 # RudderStack's gateway with PostgreSQL: its CPU a request, as a multiple of nginx's.
 RUDDERSTACK_TO_NGINX = {"64": 23.0, "256": 17.0}
-SECTIONS = 6
+SECTIONS = 7
 NOISE = 1.1  # what differs by less is the same
 NOTE = """\
 RudderStack's gateway cannot be installed by a package manager, so it is no part of this run: on
@@ -145,6 +145,27 @@ def _many_destinations(figures: Figures) -> Finding:
     return f"{ratio:.2f} with {most['count']} destinations", _in_words([ratio <= NOISE])
 
 
+def _live_lag(figures: Figures) -> Finding:
+    cases = figures["live"]["cases"]
+    over = [(median(each["lag_p99_ms"]) - each["bound_ms"], each) for each in cases]
+    _, worst = max(over, key=lambda pair: pair[0])
+    place = f"{worst['kind']}, {worst['workers']} collectors, {worst['connections']} connections"
+    measured = f"{spread(worst['lag_p99_ms'], 0)} of {worst['bound_ms']:.0f} ms with {place}"
+    return measured, _in_words([max(ms for ms, _ in over) <= 0])
+
+
+def _live_cpu(connections: int, limit: float) -> Callable[[Figures], Finding]:
+    def find(figures: Figures) -> Finding:
+        own = [each for each in figures["live"]["cases"] if each["connections"] == connections]
+        if not own:
+            raise KeyError(connections)
+        worst = max(own, key=lambda each: median(each["cpu_us"]))
+        measured, reached = _at_most(worst["cpu_us"], limit, unit=" µs")
+        return f"{measured} with {worst['kind']}, {worst['workers']} collectors", reached
+
+    return find
+
+
 def _backlog_memory(figures: Figures) -> Finding:
     entries = figures["memory"]["backlog"]
     sizes = [each["collector_bytes"] / 1e6 for each in entries]
@@ -215,6 +236,17 @@ GOALS = (
         "≤ 1, but for 10 % of noise",
         _many_destinations,
     ),
+    Goal(
+        "lag of delivery while pixels arrive, p99, the worst case",
+        "≤ the age of a batch + 0.5 s",
+        _live_lag,
+    ),
+    Goal(
+        "CPU of delivery an event at 1,500 pixels/s from one connection",
+        "≤ 20 µs",
+        _live_cpu(0, 20.0),
+    ),
+    Goal("CPU of delivery an event at full load", "≤ 2 µs", _live_cpu(256, 2.0)),
     Goal(
         "collector memory of an idle keep-alive connection",
         "≤ 4 KB",
