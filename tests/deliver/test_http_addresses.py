@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from pixelfast.config import HttpDestination
+from pixelfast.deliver.destinations import guard
 from pixelfast.deliver.destinations.guard import refusal
 from pixelfast.deliver.destinations.http import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
@@ -28,6 +29,32 @@ METADATA = [
     "::ffff:169.254.169.254",
     "64:ff9b::169.254.169.254",
     "2002:a9fe:a9fe::1",
+    # Outside of the link-local ranges.
+    "100.100.100.200",
+    "168.63.129.16",
+    "192.0.0.192",
+    "fd00:ec2::23",
+    "fd20:ce::254",
+    "fd00:c1::a9fe:a9fe",
+    "fd00:42::42",
+    "fd00:a9fe:a9fe::1",
+    "fd00:100::100:200",
+    "fd20:ce::254%1",
+    # What stands for one.
+    "::ffff:100.100.100.200",
+    "::ffff:169.254.169.254%lo",
+    "::169.254.169.254",
+    "::ffff:0:169.254.169.254",
+    "64:ff9b::100.100.100.200",
+    "64:ff9b:1::169.254.169.254",
+    "64:ff9b:1:a9fe:a9:fe00::",
+    "64:ff9b:1:12a9:fe:a9fe::",
+    "64:ff9b:1:1234:a9:fea9:fe00:0",
+    "2002:a83f:8110::",
+    "2001:0:a9fe:a9fe::1",  # Teredo: the server's address
+    "2001:0:c000:204:0:0:5601:5601",  # and the client's, its bits inverted
+    "2001:db8::5efe:169.254.169.254",
+    "2001:db8::200:5efe:168.63.129.16",
 ]
 PRIVATE = [
     "127.0.0.1",
@@ -47,8 +74,20 @@ PRIVATE = [
     "ff02::1",
     "::ffff:127.0.0.1",
     "::ffff:10.0.0.1",
+    "::10.0.0.1",
+    "64:ff9b::10.0.0.1",
+    "2606:4700::5efe:10.0.0.1",
 ]
-PUBLIC = ["93.184.215.14", "169.253.1.1", "169.255.1.1", "2606:4700::1", "::ffff:93.184.215.14"]
+PUBLIC = [
+    "93.184.215.14",
+    "169.253.1.1",
+    "169.255.1.1",
+    "168.63.129.17",
+    "2606:4700::1",
+    "::ffff:93.184.215.14",
+    "64:ff9b::93.184.215.14",
+    "2606:4700::5efe:93.184.215.14",
+]
 
 
 @pytest.mark.parametrize("address", METADATA)
@@ -74,7 +113,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets a test say what every name resolves to; nothing: there is no such name."""
 
     def resolve_to(*addresses: str) -> None:
-        async def resolve(_: object, host: str, port: int, *_family: object) -> list[Any]:
+        async def resolve(_: object, host: str, port: int, family: object = 0) -> list[Any]:  # noqa: ARG001
             if not addresses:
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
             kinds = {True: socket.AF_INET6, False: socket.AF_INET}
@@ -126,7 +165,23 @@ def test_a_literal_address_is_refused(host: str, scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["2852039166", "0xa9fea9fe", "169.254.43518", "0251.0376.0251.0376"]
+    "host",
+    [
+        "2852039166",
+        "0xa9fea9fe",
+        "0xA9FEA9FE",
+        "169.254.43518",
+        "169.16689662",
+        "0251.0376.0251.0376",
+        "0xa9.0xfe.0xa9.0xfe",
+        "169.254.169.254.",
+        "1684301000",  # 100.100.100.200
+        "100.100.25800",
+        "0xa83f8110",  # 168.63.129.16
+        "[::a9fe:a9fe]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[fd20:ce::254]",
+    ],
 )
 def test_other_ways_to_write_an_address_do_not_get_around_it(host: str) -> None:
     outcome = run(sent_to(f"http://{host}/?token=s3cret"))
@@ -162,6 +217,23 @@ def test_a_private_address_is_not_even_connected_to(host: str, names: Callable[.
             assert Accepted() == await sent_to(url)
 
     names("127.0.0.1")
+    run(main())
+
+
+def test_the_address_is_checked_again_where_the_socket_is_made(
+    names: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: what was said when the name was looked up does not count, even cached."""
+
+    async def main() -> None:
+        async with FakeDestination() as destination:
+            url = f"http://hook.example.com:{destination.port}/"
+            for address in ("169.254.169.254", "100.100.100.200", "::ffff:168.63.129.16"):
+                names(address)
+                resolve = aiohttp.ThreadedResolver.resolve
+                monkeypatch.setattr(guard._GuardedResolver, "resolve", resolve)
+                assert_held(await sent_to(url), address, "link-local or metadata")
+
     run(main())
 
 

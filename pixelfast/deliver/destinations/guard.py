@@ -20,11 +20,39 @@ _NEVER = tuple(
     ip_network(text)
     for text in (
         "169.254.0.0/16",  # link-local, RFC 3927; metadata services of most clouds
-        "fe80::/10",  # link-local, RFC 4291 section 2.5.6
-        "fd00:ec2::254/128",  # the metadata service of EC2 over IPv6
+        "fe80::/10",  # link-local, RFC 4291 section 2.5.6; metadata service of OpenStack
+        # Metadata services at other addresses. Source: each provider's documentation, and where
+        # it says so cloud-init's data source for it.
+        "100.100.100.200/32",  # Alibaba Cloud ECS, "View instance metadata"
+        "168.63.129.16/32",  # Azure, "What is IP address 168.63.129.16?" (WireServer)
+        "192.0.0.192/32",  # Oracle Cloud at Customer, "Retrieve Predefined Instance Metadata"
+        "fd00:ec2::254/128",  # EC2, "Use the Instance Metadata Service"
+        "fd00:ec2::23/128",  # EKS, "How EKS Pod Identity works": gives out credentials
+        "fd20:ce::254/128",  # Google Cloud, "Access VM metadata", of VMs with IPv6 only
+        "fd00:c1::a9fe:a9fe/128",  # Oracle Cloud Infrastructure (cloud-init)
+        "fd00:42::42/128",  # Scaleway (cloud-init)
+        "fd00:a9fe:a9fe::1/128",  # Akamai, formerly Linode (cloud-init)
+        "fd00:100::100:200/128",  # Alibaba Cloud ECS over IPv6 (lists of others, undocumented)
     )
 )
-_NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+
+# IPv6 addresses that stand for an IPv4 address, and the octet where that one begins. RFC 6052
+# section 2.2 leaves octet 8 out, so in its longer prefixes the address is in two pieces.
+_CARRIERS = (
+    (ip_network("::ffff:0:0/96"), 12),  # IPv4-mapped, RFC 4291 section 2.5.5.2
+    (ip_network("::/96"), 12),  # IPv4-compatible, RFC 4291 section 2.5.5.1
+    (ip_network("::ffff:0:0:0/96"), 12),  # IPv4-translated, RFC 2765 section 2.1
+    (ip_network("2002::/16"), 2),  # 6to4, RFC 3056
+    (ip_network("64:ff9b::/96"), 12),  # NAT64, RFC 6052
+    (ip_network("64:ff9b:1::/48"), 12),  # NAT64 of a local network, RFC 8215: of any length
+    (ip_network("64:ff9b:1::/48"), 9),
+    (ip_network("64:ff9b:1::/48"), 7),
+    (ip_network("64:ff9b:1::/48"), 6),
+    (ip_network("2001::/32"), 4),  # Teredo, RFC 4380 section 4: the server's
+)
+_TEREDO = ip_network("2001::/32")
+_IPV4_ITSELF = tuple(network for network, _ in _CARRIERS[:3])
+_ISATAP = {bytes.fromhex("00005efe"), bytes.fromhex("02005efe")}  # RFC 5214 section 6.1
 
 
 class AddressRefused(OSError):
@@ -39,22 +67,35 @@ def refusal(address: str, block_private: bool) -> str:
     >>> refusal("127.0.0.1", block_private=False), refusal("127.0.0.1", block_private=True)
     ('', 'a private or reserved address, and block_private is set')
     """
-    for each in _meanings(ip_address(address)):
-        if any(each in network for network in _NEVER):
-            return "a link-local or metadata address"
-        if block_private and (not each.is_global or each.is_multicast):
-            return "a private or reserved address, and block_private is set"
+    meanings = _meanings(ip_address(address))
+    if any(each in network for network in _NEVER for each in meanings):
+        return "a link-local or metadata address"
+    if block_private and any(not each.is_global or each.is_multicast for each in meanings):
+        return "a private or reserved address, and block_private is set"
     return ""
 
 
 def _meanings(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """The address, or the IPv4 address that it stands for."""
+    """Return the address, if it can be reached as such, and the IPv4 addresses it stands for."""
     if isinstance(address, IPv4Address):
         return [address]
-    inner = address.ipv4_mapped or address.sixtofour
-    if address in _NAT64:
-        inner = IPv4Address(address.packed[12:])
-    return [inner] if inner is not None else [address]
+    packed = address.packed
+    plain = IPv6Address(packed)  # without its zone
+    if int(plain) <= 1:  # :: and ::1 lie in ::/96 and lead to no IPv4 address
+        return [plain]
+    found: list[IPv4Address | IPv6Address]
+    found = [_ipv4_at(packed, octet) for network, octet in _CARRIERS if plain in network]
+    if plain in _TEREDO:
+        found.append(IPv4Address(bytes(octet ^ 0xFF for octet in packed[12:])))  # the client's
+    if packed[8:12] in _ISATAP:
+        found.append(_ipv4_at(packed, 12))
+    is_ipv4_itself = any(plain in network for network in _IPV4_ITSELF)
+    return found if is_ipv4_itself else [plain, *found]
+
+
+def _ipv4_at(packed: bytes, octet: int) -> IPv4Address:
+    octets = packed[octet:8] + packed[9:] if octet < 8 else packed[octet:]
+    return IPv4Address(octets[:4])
 
 
 class _GuardedResolver(AbstractResolver):
