@@ -241,4 +241,5 @@ def version() -> None:
 
 def main() -> None:
     """Run the command that was typed."""
+    os.umask(0o077)  # all that is made, by libraries as well, is for this user alone
     cli(prog_name="pixelfast")

@@ -195,10 +195,18 @@ def _folders(tables: list[Table], destinations: list[Table]) -> Iterator[ConfigE
         if table.cls is not FileDestination or name is None or path is None or data_dir is None:
             continue
         folder = Path(path) if path else Path(data_dir) / "events" / name
+        if table.get("archive_mode") not in (None, "0600") and _is_inside(folder, Path(data_dir)):
+            what = "needs a path outside of data_dir, which nobody else can enter"
+            yield ConfigError(f"{table.path}.archive_mode", None, what)
         key = os.path.normpath("/" / folder.absolute()).lstrip("/")
         if folders.setdefault(key, name) != name:
             what = f'destination "{folders[key]}" writes there already'
             yield ConfigError(f"{table.path}.path", None, what)
+
+
+def _is_inside(folder: Path, data_dir: Path) -> bool:
+    """Whether a folder lies in the data directory, by whatever links it is reached."""
+    return os.path.realpath(data_dir) in (real := Path(os.path.realpath(folder)), *real.parents)
 
 
 def _keys(tables: list[Table]) -> Iterator[ConfigError]:

@@ -111,6 +111,13 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
         ),
     ] = 64 * 2**20
     rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
+    archive_mode: Annotated[
+        Literal["0600", "0640", "0660", "0644", "0664"],
+        Meta(
+            description="permissions of its files, in octal; whoever may read them may enter the"
+            " folder, too. More than 0600 needs a `path` outside of `data_dir`"
+        ),
+    ] = "0600"
 
 
 class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):

@@ -28,6 +28,7 @@ def collect_alone(config: Config, slot: int) -> None:
     """
     set_up_logging(config.log, f"collector-{slot}")
     data = DataDir.open(config.data_dir)
+    data.make_private()
     config = with_demo_source(config, data.path)
     register_destinations(config, data)  # else one that starts later would miss what comes before
     sockets, addresses = listen(config.server.listen, 1)
@@ -50,6 +51,7 @@ def deliver_alone(config: Config) -> None:
     """
     set_up_logging(config.log, "delivery")
     data = DataDir.open(config.data_dir)
+    data.make_private()
     config = with_demo_source(config, data.path)
     register_destinations(config, data)
     uvloop.run(_deliver(Engine(config, data)))

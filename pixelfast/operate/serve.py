@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import structlog
 import uvloop
 
-from pixelfast.config import Config
+from pixelfast.config import Config, parse_address
 from pixelfast.deliver import register_destinations
 from pixelfast.errors import ConfigError
 from pixelfast.operate.admin import Admin
@@ -34,12 +35,22 @@ def serve(config: Config, *, admin_is_chosen: bool) -> None:
     """
     set_up_logging(config.log)
     data = DataDir.open(config.data_dir)
+    data.make_private()  # before the lock: strangers can't open its file from now on
     data.lock()
     demo = with_demo_source(config, data.path)
     workers = config.server.workers or len(os.sched_getaffinity(0))
     register_destinations(demo, data)  # before the first event that they are to get
     sockets, addresses = listen(config.server.listen, workers)
+    _warn_of_hidden_sockets(config, data)
     uvloop.run(_run(demo, data, sockets, addresses, admin_is_chosen, is_demo=demo is not config))
+
+
+def _warn_of_hidden_sockets(config: Config, data: DataDir) -> None:
+    """A socket in the data directory can be connected to by its user alone."""
+    for text in config.server.listen:
+        path = parse_address(text).path
+        if path and data.path.resolve() in Path(path).resolve().parents:
+            structlog.get_logger("supervisor").warning("socket_is_in_data_dir", path=path)
 
 
 async def _run(

@@ -6,6 +6,7 @@ It knows neither what an event is nor where it goes: it takes a source's bytes a
 `frames`     frames parsed and checked
 `compression`  bodies that are compressed, optional
 `datadir`    the data directory, its lock and its layout
+`modes`      who may read what is kept: nobody but its user
 `segments`   one slot's files as their writer sees them
 `batch`      the events of one commit, sealed into frames
 `committer`  the thread that writes and syncs without the GIL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import stat
 import uuid
 from collections.abc import Iterator
@@ -24,8 +25,12 @@ from pixelfast.spool.format import (
     segment_name,
     segment_number,
 )
+from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes
 
 __all__ = ["DataDir", "free_bytes", "lock_file", "make_directory", "sync_directory"]
+
+# What stands in a data directory; `demo-write-key` is of a first try without settings.
+_OWN_NAMES = ("META", "LOCK", "shards", "dest", "dead", "quarantine", "events", "demo-write-key")
 
 
 class _Meta(msgspec.Struct):
@@ -50,7 +55,7 @@ def make_directory(path: Path) -> None:
     missing = [each for each in (path, *path.parents) if not each.exists()]
     while not path.is_dir():
         try:
-            path.mkdir(parents=True)
+            path.mkdir(PRIVATE_FOLDER, parents=True)
         except FileExistsError:
             # A directory that another process made, and may have removed again, is well.
             with contextlib.suppress(FileNotFoundError):
@@ -63,28 +68,55 @@ def make_directory(path: Path) -> None:
 def lock_file(path: Path, *, shared: bool = False) -> int:
     """Take the lock on a file, made where it is missing; returns the descriptor that holds it.
 
-    Does not wait. The lock goes with the process, however it ends.
+    Does not wait. The lock goes with the process, however it ends. The file is private: who can
+    open a file can hold its lock.
 
     Raises:
-        SpoolLocked: another process holds it.
+        SpoolLocked: another process holds it; the message says which, where the kernel tells.
         FileNotFoundError: its directory is missing.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path, flags, PRIVATE_FILE)
         try:
             fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             # Who held it before may have removed the file: then this lock is nobody's.
             if os.path.samestat(os.fstat(fd), path.stat()):
                 return fd
         except BlockingIOError:
+            holder = _holder(os.fstat(fd))
             os.close(fd)
-            raise SpoolLocked(f"{path} is held by another process") from None
+            raise SpoolLocked(f"{path} is held by {holder}") from None
         except FileNotFoundError:
             pass
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _holder(there: os.stat_result) -> str:
+    """Who holds the lock on a file, by proc(5), "/proc/locks"."""
+    device = there.st_dev
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{there.st_ino}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()  # 1: FLOCK ADVISORY WRITE 4711 fd:01:131075 0 EOF
+            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == wanted:
+                return _process(int(fields[4]))
+    return "another process"
+
+
+def _process(pid: int) -> str:
+    """A process as people know it: its number, name and user, as far as they are known."""
+    if pid <= 0:
+        return "a process of another container"
+    words = f"process {pid}"
+    with contextlib.suppress(OSError, KeyError):
+        folder = Path(f"/proc/{pid}")
+        words += f" ({folder.joinpath('comm').read_text(errors='replace').strip()})"
+        words += f" of user {pwd.getpwuid(folder.stat().st_uid).pw_name}"
+    return words
 
 
 def free_bytes(path: Path) -> int:
@@ -116,8 +148,8 @@ class DataDir:
         """
         root = Path(path).absolute()
         try:
-            for folder in ("shards", "dest", "quarantine"):
-                make_directory(root / folder)
+            for folder in (root, *(root / name for name in ("shards", "dest", "quarantine"))):
+                make_directory(folder)
             with contextlib.suppress(FileExistsError):
                 _create_meta(root, root / "META")
         except OSError as error:
@@ -148,6 +180,13 @@ class DataDir:
             raise SpoolError(f"{meta_path} is damaged: node of {len(node)} bytes, not 16")
         return cls(root, node)
 
+    def make_private(self) -> None:
+        """Correct the modes of what is there already; logs what was corrected.
+
+        Blocks for the disk.
+        """
+        correct_modes(self.path, lambda name: name.partition(".")[0] in _OWN_NAMES)
+
     def lock(self) -> int:
         """Own the directory; keep the descriptor for as long.
 
@@ -156,8 +195,13 @@ class DataDir:
         """
         try:
             return lock_file(self.path / "LOCK")
-        except SpoolLocked:
-            raise SpoolLocked(f"another pixelfast runs on the data directory {self.path}") from None
+        except SpoolLocked as error:
+            raise SpoolLocked(
+                f"another pixelfast runs on the data directory {self.path}, or another program"
+                f" holds its lock: {error}"
+            ) from None
+        except OSError as error:
+            raise SpoolError(f"{self.path / 'LOCK'}: {error.strerror}") from error
 
     def slot_dir(self, slot: int) -> Path:
         return self.path / "shards" / str(slot)

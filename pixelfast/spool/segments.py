@@ -23,6 +23,7 @@ from pixelfast.spool.format import (
     segment_name,
 )
 from pixelfast.spool.highwater import read_high_water
+from pixelfast.spool.modes import PRIVATE_FILE
 
 __all__ = ["SegmentFile", "SlotFiles"]
 
@@ -74,8 +75,9 @@ class SlotFiles:
             make_directory(self._dir)
             try:
                 return lock_file(self._dir / "writer.lock")
-            except SpoolLocked:
-                raise SpoolLocked(f"another collector writes into slot {self.slot}") from None
+            except SpoolLocked as error:
+                message = f"another collector writes into slot {self.slot}: {error}"
+                raise SpoolLocked(message) from None
             except FileNotFoundError:
                 continue  # the slot was drained, and removed between the two steps
 
@@ -93,7 +95,7 @@ class SlotFiles:
         identity = SegmentId(self._data.node, self.slot, number)
         path = self._dir / segment_name(number)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o644)
+        fd = os.open(path, flags, PRIVATE_FILE)
         try:
             os.posix_fallocate(fd, 0, self.segment_bytes)
             header = pack_segment_header(identity, time.time_ns() // 1_000_000)

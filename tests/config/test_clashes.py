@@ -250,3 +250,24 @@ def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_defaults_clash_with_nothing() -> None:
     assert Config() == config_from_table({})
+
+
+@pytest.mark.parametrize("path", ["", "{data}/events/shared", "{data}", "{link}/events"])
+def test_an_archive_in_the_data_directory_cannot_be_shared(tmp_path: Path, path: str) -> None:
+    data, link = tmp_path / "data", tmp_path / "link"
+    data.mkdir()
+    link.symlink_to(data)
+    archive = {"name": "a", "type": "file", "path": path.format(data=data, link=link)}
+    table = {"data_dir": str(data), "destinations": [{**archive, "archive_mode": "0640"}]}
+    with pytest.raises(ConfigErrors) as caught:
+        config_from_table(table)
+    assert [
+        "destinations[a].archive_mode: needs a path outside of data_dir, which nobody else can enter"
+    ] == [str(problem) for problem in caught.value.problems]
+    table["destinations"] = [{**archive, "archive_mode": "0600"}]
+    config_from_table(table)
+
+
+def test_an_archive_outside_of_the_data_directory_can_be_shared(tmp_path: Path) -> None:
+    archive = {"name": "a", "type": "file", "path": str(tmp_path / "a"), "archive_mode": "0640"}
+    config_from_table({"data_dir": str(tmp_path / "data"), "destinations": [archive]})

@@ -45,8 +45,8 @@ def numbers_in(folder: Path) -> list[int]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """What a folder holds, in the order of the names."""
-    return sorted(folder.iterdir())
+    """What a folder holds beside its lock, in the order of the names."""
+    return sorted(path for path in folder.iterdir() if path.name != ".lock")
 
 
 def _unsynced() -> AbstractContextManager[object]:

@@ -55,7 +55,7 @@ async def send(sender: FileSender, *numbers: int) -> dict[str, object]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.glob("*.ndjson"))
 
 
 @pytest.mark.usefixtures("clock")
@@ -186,7 +186,7 @@ def test_a_file_of_the_future_does_not_age_backwards(tmp_path: Path, clock: Hand
     run(main())
     assert 2 == len(names(tmp_path))
     # The number orders files whatever the clock did.
-    by_number = sorted(tmp_path.iterdir(), key=lambda path: path.name.rpartition("-")[2])
+    by_number = sorted(tmp_path.glob("*.ndjson"), key=lambda path: path.name.rpartition("-")[2])
     lines = [path.read_bytes().count(b"\n") for path in by_number]
     assert [2, 1] == lines
 

@@ -21,7 +21,12 @@ def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
     match destination:
         case settings.FileDestination():
             folder = destination.path or data.events_dir(destination.name)
-            return FileSender(folder, destination.rotate_bytes, destination.rotate_s)
+            return FileSender(
+                folder,
+                destination.rotate_bytes,
+                destination.rotate_s,
+                mode=int(destination.archive_mode, 8),
+            )
         case settings.RudderstackDestination():
             return rudderstack_sender(destination)
         case settings.SegmentDestination():

@@ -7,15 +7,18 @@ its age, and the next batch opens the next one.
 With every batch the name and size of its file are remembered together with the cursors. So after
 a crash it is known which bytes at the end are of a batch whose cursor did not move: the first batch
 is compared with them, and what stands there already is not written twice.
+
+A lock on `.lock` in the folder keeps every other writer out, of another data directory as well. Only
+its owner can open that file; a lock on the folder could be held by everybody who may read it.
 """
 
 from __future__ import annotations
 
 import calendar
 import contextlib
-import fcntl
 import os
 import re
+import stat
 import time
 from pathlib import Path
 
@@ -24,27 +27,32 @@ import structlog
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.base import Sender
 from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
-from pixelfast.errors import DestinationError
-from pixelfast.spool.datadir import sync_directory
+from pixelfast.errors import DestinationError, SpoolLocked
+from pixelfast.spool.datadir import lock_file, sync_directory
+from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes
 
 __all__ = ["FileSender"]
 
 _log = structlog.get_logger("deliver")
 _NAME = re.compile(r"\d{8}T\d{6}Z-(\d{8,})\.ndjson")
+_LOCK = ".lock"
 _MOST_COMPARED_BYTES = 64 * 2**20
 
 
 class FileSender(Sender):
-    """Appends to one file at a time."""
+    """Appends to one file at a time; files get the permissions `mode`, whatever the umask."""
 
     # Small, so that an event stands in its file well within a second of its answer.
     limits = Limits(max_events=1_000_000, max_bytes=4 * 2**20, max_age_s=0.2)
 
-    def __init__(self, folder: str | Path, rotate_bytes: int, rotate_s: float) -> None:
+    def __init__(
+        self, folder: str | Path, rotate_bytes: int, rotate_s: float, *, mode: int = PRIVATE_FILE
+    ) -> None:
         self.folder = Path(folder)
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
-        self._folder_fd = -1  # holds the lock on the folder
+        self._mode = mode
+        self._lock_fd = -1
         self._fd = -1
         self._name = ""
         self._size = 0
@@ -110,14 +118,23 @@ class FileSender(Sender):
         missing = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
         for made in missing:
+            made.chmod(_folder_mode(self._mode, PRIVATE_FOLDER))
             sync_directory(made.parent)
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise DestinationError(f"another destination writes into {self.folder}") from None
-        self._folder_fd = fd
+            self._lock_fd = lock_file(self.folder / _LOCK)
+        except SpoolLocked as error:
+            message = f"another destination writes into {self.folder}: {error}"
+            raise DestinationError(message) from None
+        # Of a folder that holds other things, too, only our files are ours to change.
+        names = os.listdir(self.folder)
+        is_ours = all(name == _LOCK or _NAME.fullmatch(name) for name in names)
+        before = stat.S_IMODE(self.folder.stat().st_mode)
+        correct_modes(
+            self.folder,
+            lambda name: _NAME.fullmatch(name) is not None,
+            file_mode=self._mode,
+            root_mode=_folder_mode(self._mode, before) if is_ours else None,
+        )
 
     def _append(self, data: bytes) -> dict[str, object]:
         self._find_what_was_done_to_the_file()
@@ -185,8 +202,10 @@ class FileSender(Sender):
         started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         name = f"{started}-{self._number:08d}.ndjson"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(self.folder / name, flags, 0o644)
+        fd = os.open(self.folder / name, flags, PRIVATE_FILE)
         try:
+            if self._mode != PRIVATE_FILE:
+                os.fchmod(fd, self._mode)
             sync_directory(self.folder)
         except OSError:
             os.close(fd)
@@ -202,9 +221,21 @@ class FileSender(Sender):
             self._fd = -1
 
     def _leave_folder(self) -> None:
-        if self._folder_fd >= 0:
-            os.close(self._folder_fd)
-            self._folder_fd = -1
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+
+def _folder_mode(mode: int, before: int) -> int:
+    """The mode of a folder whose files have `mode`: whoever may read them may look for them.
+
+    Nobody else keeps a permission from `before`; those who may read keep theirs.
+
+    >>> f"{_folder_mode(0o640, 0o2775):o}", f"{_folder_mode(0o600, 0o755):o}"
+    ('2770', '700')
+    """
+    kept = sum(of_class for of_class in (0o070, 0o007) if mode & of_class)
+    return (before & (0o7000 | kept)) | PRIVATE_FOLDER | mode | (mode & 0o444) >> 2
 
 
 def _cut_torn_tail(fd: int, name: str) -> int:

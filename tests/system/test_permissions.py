@@ -1,0 +1,246 @@
+"""Nobody but its own user opens what a server keeps, whatever the umask that it was started with."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pixelfast.deliver.dead import DeadLetters
+from pixelfast.deliver.settlement import DeadLetter
+from tests.servers import serving
+
+NOBODY = 65534
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+SHARED = """
+[[destinations]]
+name = "archive"
+type = "file"
+
+[[destinations]]
+name = "shared"
+type = "file"
+path = "{path}"
+archive_mode = "{mode}"
+"""
+
+# Tries to open and to lock everything; prints what it could. As another user.
+INTRUDER = """
+import fcntl, os, sys
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(65534)
+for line in sys.stdin:
+    path = line.rstrip("\\n")
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDONLY | os.O_DIRECTORY):
+        try:
+            fd = os.open(path, flags | os.O_NONBLOCK)
+        except OSError:
+            continue
+        print(path)
+        break
+"""
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.lstat().st_mode):04o}"
+
+
+def tree(root: Path) -> list[Path]:
+    return sorted([root, *root.rglob("*")])
+
+
+def wrong_modes(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): mode(path)
+        for path in tree(root)
+        if mode(path) != ("0700" if path.is_dir() else "0600")
+    }
+
+
+def opened_by_nobody(paths: list[Path], group: int = NOBODY) -> list[str]:
+    """What of these another user can open. The folders above are passable, unlike pytest's."""
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", INTRUDER, "", str(group)],
+        input="\n".join(map(str, paths)),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return result.stdout.splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that everybody can get to: pytest's own are for one user."""
+    passable = [tmp_path, *list(tmp_path.parents)[:2]]
+    before = [each.stat().st_mode for each in passable]
+    for each in passable:
+        each.chmod(stat.S_IMODE(each.stat().st_mode) | 0o711)
+    yield tmp_path
+    for each, mode_before in zip(passable, before, strict=True):
+        each.chmod(stat.S_IMODE(mode_before))
+
+
+def add_dead_letter(data_dir: Path) -> None:
+    dead = DeadLetters(data_dir / "dead" / "archive" / "dead.db")
+    dead.add([DeadLetter("batch", 0, b'{"type":"track"}', 400, "status 400", b"no", 1)])
+    dead.close()
+
+
+@pytest.mark.parametrize("mask", ["000", "022", "077", "777"])
+def test_all_that_a_server_makes_is_private_whatever_the_umask(folder: Path, mask: str) -> None:
+    with umask(int(mask, 8)):
+        with serving(folder / "data") as server:
+            assert 200 == server.track("E")
+            server.wait_for_events(1)
+            assert {} == wrong_modes(folder / "data")
+            names = {path.name for path in tree(folder / "data")}
+            assert {"META", "LOCK", "writer.lock", "state.db", "lock", "demo-write-key"} <= names
+            assert ".lock" in names
+        assert {} == wrong_modes(folder / "data")
+
+
+@NEEDS_ROOT
+def test_another_user_opens_nothing_of_a_running_server(folder: Path) -> None:
+    assert [str(folder / "bait")] == opened_by_nobody([_bait(folder)])  # it can where it may
+    with umask(0), serving(folder / "data") as server:
+        assert 200 == server.track("E")
+        server.wait_for_events(1)
+        paths = tree(folder / "data")
+        assert len(paths) > 15
+        assert [] == opened_by_nobody(paths)
+
+
+@NEEDS_ROOT
+def test_not_even_the_files_would_let_another_user_in(folder: Path) -> None:
+    """The folder's mode alone would do; somebody may copy or mount what is in it."""
+    with umask(0), serving(folder / "data") as server:
+        assert 200 == server.track("E")
+        server.wait_for_events(1)
+        for path in tree(folder / "data"):
+            if path.is_dir():
+                path.chmod(0o755)
+        files = [path for path in tree(folder / "data") if path.is_file()]
+        assert [] == opened_by_nobody(files)
+
+
+def _bait(folder: Path) -> Path:
+    path = folder / "bait"
+    path.touch()
+    path.chmod(0o644)
+    return path
+
+
+def test_what_an_earlier_version_left_is_corrected_at_the_start(folder: Path) -> None:
+    with serving(folder / "data") as server:
+        assert 200 == server.track("E")
+        server.wait_for_events(1)
+    add_dead_letter(folder / "data")
+    (folder / "data" / "quarantine" / "0-1-2.bad").write_bytes(b"x")
+    files = folders = 0
+    for path in tree(folder / "data"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        folders += path.is_dir()
+        files += path.is_file()
+    with serving(folder / "data", environment={"COLUMNS": "80"}) as server:
+        corrected = [line for line in server.log.splitlines() if "modes_corrected" in line]
+        assert 1 == len(corrected)
+        assert f'"files": {files}' in corrected[0]
+        assert f'"folders": {folders}' in corrected[0]
+        assert {} == wrong_modes(folder / "data")
+
+
+@NEEDS_ROOT
+def test_a_group_reads_an_archive_that_is_shared_with_it_and_nothing_else(folder: Path) -> None:
+    group = 54321
+    shared = folder / "shared"
+    settings = folder / "pixelfast.toml"
+    settings.write_text(SHARED.format(path=shared, mode="0640"))
+    with umask(0), serving(folder / "data", "-c", str(settings)) as server:
+        assert 200 == server.track("E")
+        server.wait_for_events(1)
+        while not list(shared.glob("*.ndjson")):
+            server.wait_for_events(1)
+        for path in (shared, *shared.iterdir()):
+            os.chown(path, -1, group)
+        files = sorted(shared.glob("*.ndjson"))
+        assert ["0640"] == [mode(path) for path in files]
+        assert ("0750", "0600") == (mode(shared), mode(shared / ".lock"))
+        paths = [*tree(folder / "data"), *tree(shared)]
+        assert [str(shared), *map(str, files)] == opened_by_nobody(paths, group)
+        assert [] == opened_by_nobody(paths)
+
+
+@NEEDS_ROOT
+def test_a_stranger_cannot_stop_the_next_start_by_holding_locks(folder: Path) -> None:
+    with serving(folder / "data") as server:
+        assert 200 == server.track("E")
+        server.wait_for_events(1)
+    paths = "\n".join(map(str, tree(folder / "data")))
+    program = (
+        INTRUDER.replace("break", "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB); break")
+        + "\nprint('ready', flush=True); os.read(3, 1)\n"
+    )
+    ours, theirs = os.pipe()
+    intruder = subprocess.Popen(
+        [sys.executable, "-I", "-c", f"import os; os.dup2({ours}, 3)\n{program}", "", str(NOBODY)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=(ours,),
+    )
+    try:
+        assert intruder.stdin is not None
+        assert intruder.stdout is not None
+        intruder.stdin.write(paths)
+        intruder.stdin.close()
+        assert "ready\n" == intruder.stdout.readline()  # it holds what it got: nothing
+        with serving(folder / "data") as server:
+            assert 200 == server.track("E")
+            server.wait_for_events(2)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+        intruder.wait(30)
+        intruder.stdout.close()
+
+
+def test_a_lock_that_was_held_before_its_mode_was_corrected_says_by_whom(folder: Path) -> None:
+    data = folder / "data"
+    data.mkdir()
+    with (data / "LOCK").open("w") as held:
+        (data / "LOCK").chmod(0o644)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        result = subprocess.run(
+            [sys.executable, "-m", "pixelfast", "serve", "--data-dir", str(data)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert 1 == result.returncode
+    assert f"LOCK is held by process {os.getpid()} (" in result.stderr
+    assert "0600" == mode(data / "LOCK")
+
+
+def test_unix_sockets_stay_open_to_everybody(folder: Path) -> None:
+    path = folder / "px.sock"
+    with umask(0o077), serving(folder / "data", "--listen", f"unix:{path}"):
+        assert "0666" == mode(path)
