@@ -1,6 +1,7 @@
 """Collecting: from the bytes of a connection to an event in the spool, and the GIF back.
 
-`protocol`      HTTP on one connection: parse, answer in order, wait for acknowledgements
+`protocol`      HTTP on one connection: answer in order, wait for acknowledgements
+`reader`        one request after the other as the parser reads them, wherever TCP cuts
 `plain_get`     a scan for what nearly every request is, in front of the parser
 `request`       one request within its bounds
 `collector`     from a request to its answer, and its event into the spool

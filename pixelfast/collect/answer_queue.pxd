@@ -5,13 +5,14 @@ cdef struct Pending:
     int64_t ticket              # 0: the answer is ready; else the event's that it waits for
     PyObject* answer            # bytes
 
-cdef int write_out(bytes data, object transport, int fd) except -1
+cdef Py_ssize_t write_out(bytes data, object transport, int fd) except -1
 
 cdef class AnswerQueue:
     cdef Pending* _all
     cdef int _room
     cdef int _first             # of _all, the oldest
     cdef readonly int count
+    cdef Py_ssize_t size_bytes  # of the answers and their places
     cdef int _searched          # where the last ticket stood
 
     cdef int push(self, bytes answer, int64_t ticket) except -1

@@ -14,6 +14,7 @@ __all__ = ["AnswerQueue"]
 
 cdef enum:
     FIRST_ROOM = 2  # most connections have one request under way
+    MOST_KEPT_ROOM = 16  # of an empty queue
 
 
 cdef class AnswerQueue:
@@ -31,6 +32,7 @@ cdef class AnswerQueue:
         last.answer = <PyObject*>answer
         Py_INCREF(answer)
         self.count += 1
+        self.size_bytes += PyBytes_GET_SIZE(answer) + sizeof(Pending)
         return 0
 
     cdef int _make_room(self) except -1:
@@ -66,6 +68,7 @@ cdef class AnswerQueue:
 
     cdef int replace(self, int place, bytes answer) except -1:
         cdef Pending* pending = &self._all[self._first + place]
+        self.size_bytes += PyBytes_GET_SIZE(answer) - PyBytes_GET_SIZE(<bytes>pending.answer)
         Py_INCREF(answer)
         Py_DECREF(<bytes>pending.answer)
         pending.answer = <PyObject*>answer
@@ -100,8 +103,16 @@ cdef class AnswerQueue:
                 out += length
                 Py_DECREF(<bytes>pending[i].answer)
         self.count -= count
-        self._first = 0 if self.count == 0 else self._first + count
+        self.size_bytes -= PyBytes_GET_SIZE(answer) + count * sizeof(Pending)
         self._searched = 0
+        if self.count == 0:
+            self._first = 0
+            if self._room > MOST_KEPT_ROOM:
+                PyMem_Free(self._all)
+                self._all = NULL
+                self._room = 0
+        else:
+            self._first += count
         return answer
 
     cdef void clear(self) noexcept:
@@ -109,14 +120,17 @@ cdef class AnswerQueue:
         for i in range(self.count):
             Py_DECREF(<bytes>self._all[self._first + i].answer)
         self._first = self.count = self._searched = 0
+        self.size_bytes = 0
 
 
-cdef int write_out(bytes data, object transport, int fd) except -1:
+cdef Py_ssize_t write_out(bytes data, object transport, int fd) except -1:
     # Past the transport, which must hold nothing: 0.2 to 0.8 µs less. What is left, and what goes
-    # wrong, is the transport's.
+    # wrong, is the transport's. Returns how many bytes it was given.
     cdef ssize_t sent = -1
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
     if fd >= 0:
-        sent = send(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL)
-    if sent < PyBytes_GET_SIZE(data):
-        transport.write(data[sent:] if sent > 0 else data)
-    return 0
+        sent = send(fd, PyBytes_AS_STRING(data), length, MSG_DONTWAIT | MSG_NOSIGNAL)
+    if sent == length:
+        return 0
+    transport.write(data[sent:] if sent > 0 else data)
+    return length - max(sent, 0)

@@ -9,6 +9,8 @@ class Connections:
     Args:
         collector: answers their requests.
         max_connections: over it a connection is answered 503 and closed.
+        max_memory: bytes of incomplete requests and unread responses; over it the connections
+            that have waited longest are closed.
         header_timeout_s: how long a request may take from its first byte to its last.
         idle_timeout_s: how long a connection may go without one.
 
@@ -16,6 +18,8 @@ class Connections:
         requests: requests read, refused ones with them.
         answered: answers by status.
         dropped_answers: answers to clients that had gone.
+        held_bytes: bytes of incomplete requests and unread responses now.
+        evicted: connections closed for `max_memory`.
     """
 
     collector: Collector
@@ -24,12 +28,15 @@ class Connections:
     requests: int
     answered: dict[int, int]
     dropped_answers: int
+    held_bytes: int
+    evicted: int
 
     def __init__(
         self,
         collector: Collector,
         *,
         max_connections: int = 20_000,
+        max_memory: int = ...,
         header_timeout_s: float = 10.0,
         idle_timeout_s: float = 75.0,
     ) -> None: ...

@@ -1,18 +1,15 @@
-"""HTTP/1.1 on one connection: a scan takes plain GETs and httptools all else; this bounds, answers
-in order, and waits for acks.
+"""HTTP/1.1 on one connection: a scan takes plain GETs and `reader` everything else; this sends
+responses in order, waits for acks, and bounds what a peer can make us hold.
 
 The rules it keeps, each with its test:
 
-1.  httptools has no limits and hands a target over in pieces: the target, the number of headers,
-    their bytes and a body are counted here, and an endless header is cut off from outside.
-2.  What we raise inside a callback comes back as HttpParserCallbackError, a subclass of the class
-    that means a client's fault. It is told apart first: 500 if it was our own.
-3.  Bytes after `Connection: close` make the parser raise although the request was fine: it is
-    answered, then the connection closes.
-4.  Pipelined requests all arrive within one read. Their answers go out in order, in one write, and
-    acknowledgements may come in any order. A peer that does not read its answers is not read from.
-5.  A client may go away while its event is being committed: the event stays, the answer is dropped.
-6.  After the last answer the connection lingers: closing with unread bytes would make the kernel
+1.  Pipelined requests all arrive within one read. Their responses go out in order, in one write,
+    and acknowledgements may come in any order. A peer that does not read its responses is not read
+    from.
+2.  One connection holds at most `MAX_ANSWER_BYTES` of responses, one read and one head; all of them
+    at most `max_memory`, over which those that have waited longest are closed.
+3.  A client may go away while its event is being committed: the event stays, the answer is dropped.
+4.  After the last answer the connection lingers: closing with unread bytes would make the kernel
     reset it, and the peer would lose the answer (RFC 9112 section 9.6).
 """
 
@@ -21,12 +18,12 @@ from libc.stdint cimport int64_t
 
 from pixelfast.collect.acks cimport Waiter, acknowledge
 from pixelfast.collect.answer_queue cimport AnswerQueue, write_out
-from pixelfast.collect.collector cimport Collector, Method, Reply, method_of
+from pixelfast.collect.collector cimport Collector, Method, Reply
 from pixelfast.collect.plain_get cimport scan_plain_get
-from pixelfast.collect.request cimport MAX_HEAD_BYTES, Request, excuse, is_unknown_method
+from pixelfast.collect.reader cimport Reader, Reading
+from pixelfast.collect.request cimport Request, excuse
 
 import structlog
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from pixelfast.collect import answers as _answers
 from pixelfast.collect.answers import closing, refused
@@ -35,15 +32,15 @@ from pixelfast.errors import RequestError
 __all__ = ["Connection", "Connections"]
 
 cdef enum:
-    MAX_FRAMED_BODY_BYTES = 524288  # a body in chunks of a byte, and what is around it
-    CHUNK_BYTES = 16384         # parsed at once: bounds the answers that a peer can make us hold
-    MAX_PENDING = 1024          # answers on one connection
+    MAX_ANSWER_BYTES = 32768    # waiting on one connection; over it nothing more is read
+    MEMORY_FREED_AT_ONCE = 8    # this part of `max_memory`, so that the search for it pays
 
 cdef int KEEP = _answers.KEEP
 cdef int KEEP_SAID = _answers.KEEP_SAID
 cdef int CLOSE = _answers.CLOSE
 cdef double LINGER_S = 2.0
 cdef str NOT_STORED = "not-stored"
+cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 cdef class Connections:
@@ -53,6 +50,7 @@ cdef class Connections:
         Collector collector not None,
         *,
         max_connections=20_000,
+        max_memory=2**28,
         header_timeout_s=10.0,
         idle_timeout_s=75.0,
     ):
@@ -62,6 +60,7 @@ cdef class Connections:
         self._clock = collector.clock
         self._plain = Request()
         self._max_connections = max_connections
+        self._max_memory = max_memory
         self._header_timeout_s = header_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._log = structlog.get_logger("collect")
@@ -74,6 +73,12 @@ cdef class Connections:
         cdef double now_s = self._clock.monotonic_s()
         for connection in list(self.open):
             connection._sweep(now_s)
+        if self.evicted > self._evicted_told:
+            count = self.evicted - self._evicted_told
+            self._evicted_told = self.evicted
+            self._log.warning(
+                "connections_closed_for_memory", count=count, max_memory=self._max_memory
+            )
 
     def on_stored(self, list waiters not None, int64_t first_ticket, bint is_stored):
         acknowledge(waiters, first_ticket, is_stored, self._log)
@@ -91,6 +96,24 @@ cdef class Connections:
 
     cdef int count(self, int status) except -1:
         self.answered[status] = self.answered.get(status, 0) + 1
+        return 0
+
+    cdef int _make_room(self) except -1:
+        # Close the connections that have held something longest.
+        cdef int64_t goal = self._max_memory - self._max_memory // MEMORY_FREED_AT_ONCE
+        cdef Connection connection
+        cdef list holders = []
+        for connection in self.open:
+            if connection._held_bytes > 0:
+                holders.append((connection._since_s, id(connection), connection))
+        holders.sort()
+        for _, _, connection in holders:
+            if self.held_bytes <= goal:
+                break
+            self.evicted += 1
+            transport = connection._transport
+            connection._release()
+            transport.abort()
         return 0
 
 
@@ -121,24 +144,17 @@ cdef class Connection(Waiter):
             self._is_proxied = peer is not None
         connections.open.add(self)
         if len(connections.open) > connections._max_connections:
-            self._give_up_parsing(RequestError(503, "too-many-connections"))
-            self._flush()
+            self._fail(RequestError(503, "too-many-connections"))
 
     def connection_lost(self, error):
-        self._all.open.discard(self)
-        self._all.dropped_answers += self._answers.count
-        # The parser holds methods of this connection: each would keep the other alive.
-        self._transport = self._parser = self._feed = self._backlog = None
-        self._fd = -1
-        self._answers.clear()
+        self._release()
 
     def data_received(self, bytes data not None):
-        if self._is_last:
+        if self._is_last or self._transport is None:
             return
-        if self._backlog is not None:
-            self._backlog += data
-        else:
-            self._consume(data)
+        if self._unparsed is not None:
+            data = self._unparsed + data
+        self._consume(data)
 
     def eof_received(self):
         # The peer sends nothing more, and may wait for the answers to what it sent.
@@ -153,152 +169,119 @@ cdef class Connection(Waiter):
 
     def resume_writing(self):
         self._is_write_paused = False
+        self._unsent_bytes = 0
         self._since_s = self._all._clock.monotonic_s()
         self._flush()
 
     # --- parsing -----------------------------------------------------------------------------
 
     cdef int _consume(self, bytes data) except -1:
-        cdef Py_ssize_t start = 0, length = len(data), plain
+        # `data` is everything that is not parsed yet.
+        cdef Py_ssize_t start = 0, length = len(data), taken
+        self._unparsed = None
         self._is_consuming = True
         try:
             while start < length and not self._is_last:
                 if self._is_choked():
-                    self._backlog = data[start:]
+                    self._unparsed = data[start:]
                     if not self._is_read_paused:
                         self._is_read_paused = True
                         self._transport.pause_reading()
                     break
-                plain = self._take_plain(data, start)
-                if plain == 0:
-                    self._feed_chunk(data[start : start + CHUNK_BYTES])
-                start += plain or CHUNK_BYTES
+                taken = self._take_plain(data, start) or self._take_any(data, start)
+                if taken == 0:
+                    self._unparsed = data[start:]
+                    break
+                start += taken
         finally:
             self._is_consuming = False
         return self._flush()
 
     cdef Py_ssize_t _take_plain(self, bytes data, Py_ssize_t start) except -1:
-        # Answer the plain GET that stands there: its length, or 0 where it is the parser's.
+        # Answer the plain GET that stands there: its length, or 0 where it is the reader's.
         cdef:
             Connections connections = self._all
             Request request = connections._plain
             Py_ssize_t length
-            Reply reply
         if self._is_started or connections.is_draining:
             return 0
         request.reset()
         request.is_proxied = self._is_proxied
-        length = scan_plain_get(
-            PyBytes_AS_STRING(data) + start, PyBytes_GET_SIZE(data) - start, request
-        )
+        length = scan_plain_get(PyBytes_AS_STRING(data) + start, len(data) - start, request)
         if length == 0:
             return 0
+        if self._reader is not None:
+            self._reader.next()  # it took line ends before this one
         request.peer = self._peer
-        self._head_bytes = 0  # a line end in front of it went to the parser
         self._since_s = connections._clock.monotonic_s()
-        try:
-            answer = self._collector.answer(request, Method.GET, KEEP, self, &reply)
-        except Exception as error:  # noqa: BLE001 - a mistake of ours is this request's only
-            self._give_up(excuse(error, connections._log), request, Method.GET)
-            return length
-        self._push(answer, reply.ticket, reply.status)
+        self._answer(request, Method.GET, KEEP)
         return length
 
-    cdef int _need_parser(self) except -1:
-        # Many connections never do: 1 KB each.
-        if self._parser is None:
-            self._request = Request(self._peer, self._is_proxied)
-            self._parser = HttpRequestParser(self)
-            self._feed = self._parser.feed_data
-        return 0
+    cdef Py_ssize_t _take_any(self, bytes data, Py_ssize_t start) except -1:
+        # The bytes that the reader took; 0 where they come again with more.
+        cdef Reader reader = self._need_reader()
+        cdef Py_ssize_t taken = reader.read(data, start)
+        if reader.owes_continue:
+            # Also if the body is here already (RFC 9110 section 10.1.1 allows both): this does not
+            # depend on where TCP cuts.
+            reader.owes_continue = False
+            self._answers.push(CONTINUE, 0)
+        if reader.reading == Reading.FAILED:
+            self._give_up(reader.error, reader.request, reader.method)
+        elif reader.reading == Reading.DONE:
+            self._answer_read()
+        elif reader.has_part() and not self._is_started:
+            self._is_started = True
+            self._since_s = self._all._clock.monotonic_s()
+        return taken
 
-    cdef int _feed_chunk(self, bytes chunk) except -1:
-        cdef int64_t before = self._all.requests
-        cdef bint was_started = self._is_started
-        self._need_parser()
-        try:
-            self._feed(chunk)
-        except HttpParserCallbackError as error:
-            return self._give_up_parsing(excuse(error.__context__ or error, self._all._log))
-        except HttpParserUpgrade:
-            # Answered as the plain request that it also is; what follows may be another protocol.
-            self._is_last = True
-            return 0
-        except HttpParserError as error:
-            if self._is_last:
-                return 0  # after `Connection: close`: the request before it was fine
-            if self._all.requests == before and is_unknown_method(error, chunk, was_started):
-                return self._give_up_parsing(RequestError(405, "method"))
-            return self._give_up_parsing(RequestError(400, "malformed-request"))
-        if self._all.requests == before:
-            self._head_bytes += len(chunk)
-            if self._request.is_in_head:
-                if self._head_bytes > MAX_HEAD_BYTES:
-                    return self._give_up_parsing(RequestError(431, "headers-too-large"))
-            elif self._head_bytes > MAX_HEAD_BYTES + MAX_FRAMED_BODY_BYTES:
-                return self._give_up_parsing(RequestError(413, "body-too-large"))
-        return 0
+    cdef Reader _need_reader(self):
+        if self._reader is None:  # many connections never do: 1.5 KB each
+            self._reader = Reader(self._peer, self._is_proxied, self._all._log)
+        return self._reader
 
-    def on_message_begin(self):
-        self._is_started = True
-        self._since_s = self._all._clock.monotonic_s()
-
-    def on_url(self, bytes url):
-        self._request.add_target(url)
-
-    def on_header(self, bytes name, bytes value):
-        self._request.add_header(name, value)
-
-    def on_headers_complete(self):
-        self._request.is_in_head = False
-        if not self._request.has_host and self._parser.get_http_version() == "1.1":
-            raise RequestError(400, "malformed-request", "no Host header")
-        if self._request.expects_continue and self._parser.get_http_version() == "1.1":
-            self._owes_continue = True
-            self._say_continue()
-
-    def on_body(self, bytes body):
-        self._request.add_body(body)
-
-    def on_message_complete(self):
+    cdef int _answer_read(self) except -1:
+        cdef Reader reader = self._reader
         cdef int connection = KEEP
-        cdef Reply reply
-        cdef bytes answer
-        parser = self._parser
-        if self._is_last:
-            return  # draining: the answer before said that nothing follows
-        self._owes_continue = False
-        if (
-            self._all.is_draining
-            or not parser.should_keep_alive()
-            or parser.should_upgrade()
-        ):
+        if self._all.is_draining or reader.is_upgrade or not reader.keeps_alive:
             connection = CLOSE
             self._is_last = True
-        elif self._request.says_keep_alive:
+        elif reader.request.says_keep_alive:
             connection = KEEP_SAID
-        answer = self._collector.answer(
-            self._request, method_of(parser.get_method()), connection, self, &reply
-        )
-        self._push(answer, reply.ticket, reply.status)
-        self._request.reset()
+        self._answer(reader.request, reader.method, connection)
+        reader.next()
         self._is_started = False
-        self._head_bytes = 0
         self._since_s = self._all._clock.monotonic_s()
+        return 0
 
-    cdef int _give_up_parsing(self, object error) except -1:
-        cdef Method method = Method.OTHER
-        self._need_parser()
-        if self._request.target.at != NULL:
-            method = method_of(self._parser.get_method())
-        return self._give_up(error, self._request, method)
+    cdef int _answer(self, Request request, Method method, int connection) except -1:
+        cdef Reply reply
+        try:
+            answer = self._collector.answer(request, method, connection, self, &reply)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours is this request's only
+            return self._give_up(excuse(error, self._all._log), request, method)
+        return self._push(answer, reply.ticket, reply.status)
+
+    cdef int _fail(self, object error) except -1:
+        # Give up a request that is not whole, whatever is there of it.
+        cdef Reader reader = self._need_reader()
+        reader.fail(error, self._unparsed or reader.request.head or b"")
+        self._give_up(error, reader.request, reader.method)
+        return self._flush()
 
     cdef int _give_up(self, object error, Request request, Method method) except -1:
         # This request can't be read to its end, so none after it can be found.
         cdef Reply reply
         self._is_last = True
         answer = self._collector.give_up(request, method, error, &reply)
+        self._drop_reader()
         return self._push(answer, 0, reply.status)
+
+    cdef int _drop_reader(self) except -1:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        return 0
 
     # --- answering ---------------------------------------------------------------------------
 
@@ -326,24 +309,46 @@ cdef class Connection(Waiter):
             return 0
         ready = self._answers.ready()
         if ready:
-            write_out(self._answers.take(ready), self._transport, self._fd)
+            self._unsent_bytes = write_out(self._answers.take(ready), self._transport, self._fd)
+            if not self._is_write_paused:
+                self._unsent_bytes = 0
         if self._is_last and self._answers.count == 0:
-            return self._finish()
-        if self._owes_continue:
-            self._say_continue()
-        if self._is_read_paused and not self._is_choked():
-            return self._resume()
+            self._finish()
+        self._account()
+        if self._is_read_paused and not self._is_choked() and self._transport is not None:
+            self._is_read_paused = False
+            self._transport.resume_reading()
+            if self._unparsed is not None:
+                return self._consume(self._unparsed)
         return 0
 
     cdef bint _is_choked(self) noexcept:
-        return self._is_write_paused or self._answers.count >= MAX_PENDING
+        return self._is_write_paused or self._answers.size_bytes >= MAX_ANSWER_BYTES
 
-    cdef int _resume(self) except -1:
-        cdef bytes data = self._backlog
-        self._backlog = None
-        self._is_read_paused = False
-        self._transport.resume_reading()
-        return 0 if data is None else self._consume(data)
+    cdef int _account(self) except -1:
+        # Count anew what this connection holds.
+        cdef Py_ssize_t held = self._answers.size_bytes + self._unsent_bytes
+        if self._unparsed is not None:
+            held += PyBytes_GET_SIZE(self._unparsed)
+        if self._reader is not None:
+            held += self._reader.held_bytes()
+        self._all.held_bytes += held - self._held_bytes
+        self._held_bytes = held
+        if self._all.held_bytes > self._all._max_memory:
+            self._all._make_room()
+        return 0
+
+    cdef int _release(self) except -1:
+        # Forget everything.
+        self._all.open.discard(self)
+        self._all.held_bytes -= self._held_bytes
+        self._all.dropped_answers += self._answers.count
+        self._drop_reader()
+        self._transport = self._unparsed = None
+        self._fd = -1
+        self._held_bytes = 0
+        self._answers.clear()
+        return 0
 
     cdef int _finish(self) except -1:
         # Says that nothing more comes, and waits for the peer to say the same.
@@ -361,12 +366,6 @@ cdef class Connection(Waiter):
             self._transport.write_eof()
         except OSError:
             self._abort()
-        return 0
-
-    cdef int _say_continue(self) except -1:
-        if self._owes_continue and self._answers.count == 0 and not self._is_write_paused:
-            self._owes_continue = False
-            write_out(b"HTTP/1.1 100 Continue\r\n\r\n", self._transport, self._fd)
         return 0
 
     cdef int _abort(self) except -1:
@@ -389,8 +388,7 @@ cdef class Connection(Waiter):
             pass  # the writer sees to it that they are answered
         elif self._is_started:
             if waited_s > connections._header_timeout_s:
-                self._give_up_parsing(RequestError(408, "request-timeout"))
-                self._flush()
+                self._fail(RequestError(408, "request-timeout"))
         elif waited_s > connections._idle_timeout_s:
             self._transport.close()
         return 0

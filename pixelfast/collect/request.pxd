@@ -14,21 +14,30 @@ cdef class Request:
     # of one request: NULL where it was not sent
     cdef Slice target
     cdef Slice user_agent, origin, forwarded_for, real_ip, referer, languages
-    cdef list _kept                     # bytes that they point into
-    cdef bytes _target
+    cdef bytes head                     # that the target points into
+    cdef list _kept                     # bytes that the headers point into
     cdef bint is_in_head
     cdef bint says_keep_alive
     cdef bint expects_continue
     cdef bint has_host
+    cdef bint has_transfer_coding
     cdef Py_ssize_t header_bytes, body_bytes
+    cdef Py_ssize_t content_length      # -1 where it was not sent
     cdef int header_count
 
     cdef int reset(self) except -1
-    cdef int add_target(self, bytes piece) except -1
     cdef int add_header(self, bytes name, bytes value) except -1
     cdef Slice _keep(self, bytes value)
     cdef int add_body(self, bytes piece) except -1
 
 cdef bytes copy_of(Slice text)
 cdef object excuse(object error, object log)
-cdef bint is_unknown_method(object error, bytes chunk, bint is_started)
+
+# What the first bytes of a request say before all of its head is here.
+cdef struct RequestLine:
+    Slice method                # up to its space; empty before that is here
+    Slice target                # what there is of it
+
+cdef RequestLine request_line(const char* start, Py_ssize_t length) noexcept
+cdef object head_error(RequestLine line, const char* start, Py_ssize_t length)
+cdef Py_ssize_t head_end(const char* start, Py_ssize_t length, Py_ssize_t searched) noexcept

@@ -1,24 +1,25 @@
 """One request as it comes in: what is wanted of it, within its bounds.
 
-httptools hands over pieces and has no limits of its own (it took a target of 200,000 bytes), so
-everything is counted here.
+The parser has no limits of its own (it took a target of 200,000 bytes), so everything is counted
+here.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr
 
 from pixelfast.event.query cimport Slice
 
-import re
-
-from httptools import HttpParserInvalidMethodError
+from httptools import HttpParserInvalidMethodError, HttpRequestParser
 
 from pixelfast.errors import RequestError
 
 __all__ = ["Request"]
 
-# RFC 9110 sections 5.6.2 and 9.1: a method is a token, and a space follows it.
-cdef object _METHOD = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |\Z)")
-cdef object _REST_OF_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*(?: |\Z)")
+cdef frozenset _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"OPTIONS"))
+cdef unsigned char[256] _IS_TOKEN   # RFC 9110 section 5.6.2
+cdef int _c
+for _c in range(256):
+    _IS_TOKEN[_c] = 0x20 < _c < 0x7F and chr(_c) not in '"(),/:;<=>?@[\\]{}'
 
 
 cdef class Request:
@@ -34,22 +35,15 @@ cdef class Request:
         self.target = nothing
         self.user_agent = self.origin = self.referer = self.languages = nothing
         self.forwarded_for = self.real_ip = nothing
-        if self._target is not None:
-            self._target = None
+        if self.head is not None:
+            self.head = None
             self._kept.clear()
         self.is_in_head = True
-        self.says_keep_alive = self.expects_continue = self.has_host = False
+        self.says_keep_alive = self.expects_continue = False
+        self.has_host = self.has_transfer_coding = False
         self.header_bytes = self.body_bytes = 0
+        self.content_length = -1
         self.header_count = 0
-        return 0
-
-    cdef int add_target(self, bytes piece) except -1:
-        self._target = piece if self._target is None else self._target + piece
-        self.target = Slice(PyBytes_AS_STRING(self._target), PyBytes_GET_SIZE(self._target))
-        if self.target.length > MAX_TARGET_BYTES:
-            raise RequestError(
-                414, "target-too-long", f"request target is over {MAX_TARGET_BYTES:,} bytes"
-            )
         return 0
 
     cdef int add_header(self, bytes name, bytes value) except -1:
@@ -93,6 +87,12 @@ cdef class Request:
                 if self.has_host:
                     raise RequestError(400, "malformed-request", "more than one Host header")
                 self.has_host = True
+        elif length == 14:
+            if name.lower() == b"content-length":
+                self.content_length = _length_of(value)
+        elif length == 17:
+            if name.lower() == b"transfer-encoding":
+                self.has_transfer_coding = True
         return 0
 
     cdef Slice _keep(self, bytes value):
@@ -118,9 +118,83 @@ cdef object excuse(object error, object log):
     return RequestError(500, "internal-error")
 
 
-cdef bint is_unknown_method(object error, bytes chunk, bint is_started):
-    # Whether what the parser takes for no method may be one that it does not know. Of a request
-    # that has started before, only letters of methods that it knows have been taken.
-    if not isinstance(error, HttpParserInvalidMethodError):
+cdef RequestLine request_line(const char* start, Py_ssize_t length) noexcept:
+    # The method and the target at the start of a head, as far as they are there.
+    cdef RequestLine line
+    cdef const char* at = start
+    cdef const char* end = start + length
+    line.method = line.target = Slice(NULL, 0)
+    while at < end and _IS_TOKEN[<unsigned char>at[0]]:
+        at += 1
+    if at == end or at == start or at[0] != c' ':
+        return line
+    line.method = Slice(start, at - start)
+    while at < end and at[0] == c' ':  # the parser accepts several
+        at += 1
+    length = end - at
+    length = _before(c' ', at, _before(c'\r', at, _before(c'\n', at, length)))
+    line.target = Slice(at, length)
+    return line
+
+
+cdef object head_error(RequestLine line, const char* start, Py_ssize_t length):
+    # The RequestError of a head, or of its first bytes; None where there is nothing wrong so far.
+    if line.method.length == 0:
+        if not _may_be_method(start, length):
+            return RequestError(400, "malformed-request", "the method is not a token")
+    elif not _is_known_method(line.method):
+        return RequestError(405, "method")
+    if line.target.length > MAX_TARGET_BYTES:
+        return RequestError(
+            414, "target-too-long", f"request target is over {MAX_TARGET_BYTES:,} bytes"
+        )
+    if length > MAX_HEAD_BYTES:
+        return RequestError(431, "headers-too-large", f"head is over {MAX_HEAD_BYTES:,} bytes")
+    return None
+
+
+cdef Py_ssize_t head_end(const char* start, Py_ssize_t length, Py_ssize_t searched) noexcept:
+    # The length of the head with its empty line; 0 where that is not there. Lines that end with a
+    # bare LF are found too, so that the parser can reject them at once. `searched`: bytes that are
+    # known to hold no end.
+    cdef const char* end = start + length
+    cdef const char* at = start + max(searched - 2, 0)
+    while True:
+        at = <const char*>memchr(at, c'\n', end - at)
+        if at == NULL:
+            return 0
+        at += 1
+        if at < end and at[0] == c'\n':
+            return at + 1 - start
+        if end - at >= 2 and at[0] == c'\r' and at[1] == c'\n':
+            return at + 2 - start
+
+
+cdef inline Py_ssize_t _before(char stop, const char* at, Py_ssize_t length) noexcept:
+    cdef const char* found = <const char*>memchr(at, stop, length)
+    return length if found == NULL else found - at
+
+
+cdef bint _may_be_method(const char* start, Py_ssize_t length) noexcept:
+    cdef Py_ssize_t i
+    for i in range(length):
+        if not _IS_TOKEN[<unsigned char>start[i]]:
+            return False
+    return True
+
+
+cdef bint _is_known_method(Slice method) except -1:
+    cdef bytes name = copy_of(method)
+    if name in _METHODS:
+        return True
+    try:
+        HttpRequestParser(None).feed_data(name + b" ")  # its list is longer
+    except HttpParserInvalidMethodError:
         return False
-    return (_REST_OF_METHOD if is_started else _METHOD).match(chunk) is not None
+    return True
+
+
+cdef Py_ssize_t _length_of(bytes value) except -2:
+    # The parser rejects what is not a number of 64 bits, so only an excess of digits is cut off.
+    cdef bytes digits = value.strip().lstrip(b"0") or b"0"
+    return min(int(digits[:20]), MAX_BODY_BYTES + 1) if digits.isdigit() else -1

@@ -26,6 +26,9 @@ _LOCK_WAIT_S = 15.0  # for the collector before us to finish
 _LOCK_RETRY_S = 0.1
 _FILES_BESIDE_CONNECTIONS = 64
 _BACKLOG = 4096
+# Of each connection, in the kernel (which takes twice as much): a read is at most that large, and a
+# client that never reads pins no megabytes there. Room for every request that is within the limits.
+_KERNEL_BUFFER_BYTES = 32 * 2**10
 
 
 class Worker:
@@ -48,6 +51,7 @@ class Worker:
         self.connections = Connections(
             self.collector,
             max_connections=_connections_within_limits(server.max_connections),
+            max_memory=server.max_memory,
             header_timeout_s=server.header_timeout_s,
             idle_timeout_s=server.idle_timeout_s,
         )
@@ -82,6 +86,8 @@ class Worker:
                     self.connections.connect, sock=each, backlog=_BACKLOG
                 )
             else:
+                for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                    each.setsockopt(socket.SOL_SOCKET, buffer, _KERNEL_BUFFER_BYTES)
                 server = await loop.create_server(
                     self.connections.connect, sock=each, backlog=_BACKLOG
                 )
@@ -113,6 +119,8 @@ class Worker:
             "connections": len(connections.open),
             "answered": connections.answered,
             "dropped_answers": connections.dropped_answers,
+            "held_bytes": connections.held_bytes,
+            "evicted": connections.evicted,
             "accepted": {s.name: s.accepted for s in sources if s.accepted},
             "refused": {s.name: s.refused for s in sources if s.refused},
             "warned": {s.name: s.warned for s in sources if s.warned},

@@ -52,6 +52,15 @@ class Server(Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=1, le=2**20, description="open connections of one collector; over it 503"),
     ] = 20_000
+    max_memory: Annotated[
+        int,
+        Meta(
+            ge=2**20,
+            description="incomplete requests and responses that are not read yet, each collector;"
+            " over it the connections that have waited longest are closed",
+            extra={"unit": "B"},
+        ),
+    ] = 256 * 2**20
     header_timeout_s: Annotated[
         float, Meta(gt=0, description="a request must be complete this long after its first byte")
     ] = 10.0

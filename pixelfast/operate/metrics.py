@@ -53,9 +53,15 @@ _BY_SLOT = (
     ("failed_commits", "pixelfast_failed_commits", "Group commits that failed."),
     ("commit_seconds", "pixelfast_commit_seconds", "Time that group commits took."),
     ("dropped_answers", "pixelfast_dropped_answers", "Answers to clients that had gone."),
+    ("evicted", "pixelfast_evicted_connections", "Connections closed for server.max_memory."),
 )
 _GAUGES_BY_SLOT = (
     ("connections", "pixelfast_open_connections", "Open connections."),
+    (
+        "held_bytes",
+        "pixelfast_connection_bytes",
+        "Incomplete requests and unread responses: what server.max_memory bounds.",
+    ),
     ("waiting_bytes", "pixelfast_waiting_bytes", "Events that wait for the disk."),
     ("spool_bytes", "pixelfast_spool_bytes", "What the slot's events take on the disk."),
 )

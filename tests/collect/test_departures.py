@@ -226,7 +226,7 @@ def test_the_count_of_connections_sees_them(counted: Callable[[], int]) -> None:
     pairs = [fake.connect() for _ in range(3)]
     assert 3 == counted()
     for connection, _ in pairs:
-        connection.data_received(b"G")
+        connection.data_received(http(TRACK, b"POST", [b"Content-Length: 1"]))
     assert 6 == counted()  # each with its parser
     for connection, _ in pairs:
         connection.connection_lost(None)

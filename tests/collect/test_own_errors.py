@@ -88,19 +88,6 @@ def test_every_callback_is_guarded() -> None:
         assert 1 == len(logs)
 
 
-def test_a_mistake_in_the_headers_is_answered_500() -> None:
-    """`Expect` is answered while the headers are read: a write that fails stands for a mistake."""
-    fake = FakeCollector()
-    connection, transport = connect_failing(fake)
-    transport.failures = 1
-    lines = [b"Expect: 100-continue", b"Content-Length: 3"]
-    with structlog.testing.capture_logs() as logs:
-        connection.data_received(http(TRACK, b"POST", lines))
-    assert [500] == statuses(transport.sent)
-    assert ["request_failed"] == [entry["event"] for entry in logs]
-    assert [] == events(fake)
-
-
 def test_the_requests_before_a_mistake_are_answered_and_stored() -> None:
     fake = failing_collector()
     connection, transport = fake.connect()

@@ -124,20 +124,20 @@ def test_one_commit_is_one_write_for_each_connection() -> None:
 def test_one_read_is_one_write() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
-    connection.data_received(NOT_FOUND * 200)
+    connection.data_received(NOT_FOUND * 100)
     assert 1 == len(transport.writes)
-    assert [404] * 200 == statuses(transport.take())
-    connection.data_received(NOT_FOUND * 600)  # parsed in several chunks
+    assert [404] * 100 == statuses(transport.take())
+    connection.data_received(NOT_FOUND * 60)
     assert 1 == len(transport.writes)
-    assert [404] * 600 == statuses(transport.take())
+    assert [404] * 60 == statuses(transport.take())
 
 
 def test_one_read_is_one_commit() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
-    connection.data_received(http() * 300)
+    connection.data_received(http() * 70)
     fake.disk.settle()
-    assert (1, 300, 1) == (
+    assert (1, 70, 1) == (
         fake.collector.writer.commits,
         len(events(fake)),
         len(transport.writes),

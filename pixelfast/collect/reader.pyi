@@ -1,0 +1,2 @@
+class Reader:
+    """Reads requests that are no plain GETs, for compiled code."""

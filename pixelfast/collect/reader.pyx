@@ -1,0 +1,194 @@
+"""One request after the other, as httptools parses them, wherever TCP cuts.
+
+The rules it keeps, each with its test:
+
+1.  A head is parsed once it is whole, in one piece, and a body is never fed beyond its end. The
+    parser reports spans as they come, so with a head in pieces its errors and ours would be met in
+    an order that depends on the pieces.
+2.  A head is checked in a fixed order. First `head_error`, on what is there of it: a method that is
+    not a token (400), an unknown method (405), a target that is too long (414), a head that is too
+    large (431); more bytes never change the result once there is one. Then the parser.
+3.  httptools has no limits: headers and a body are counted here, and what is around a body.
+4.  What we raise inside a callback comes back as HttpParserCallbackError, a subclass of the class
+    that means a client's fault. It is told apart first: 500 if it was our own.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memchr
+
+from pixelfast.collect.collector cimport Method, method_of
+from pixelfast.collect.request cimport (
+    MAX_HEAD_BYTES,
+    Request,
+    RequestLine,
+    copy_of,
+    excuse,
+    head_end,
+    head_error,
+    request_line,
+)
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from pixelfast.errors import RequestError
+
+__all__ = ["Reader"]
+
+cdef enum:
+    MAX_FRAMED_BODY_BYTES = 524288  # a body in chunks of a byte, and what is around it
+    MAX_LINE_BYTES = 8192           # of a chunk's size with its extensions, and of a trailer
+
+
+cdef class Reader:
+
+    def __cinit__(self, str peer, bint is_proxied, log):
+        self.request = Request(peer, is_proxied)
+        self._log = log
+
+    # --- what a connection calls -------------------------------------------------------------
+
+    cdef Py_ssize_t read(self, bytes data, Py_ssize_t start) except -1:
+        # Read on, `reading` says how far it got. Returns the bytes that are read; 0 where all of
+        # them are part of a head, and are to come again with more.
+        cdef:
+            const char* at = PyBytes_AS_STRING(data) + start
+            Py_ssize_t length = PyBytes_GET_SIZE(data) - start, end
+            RequestLine line
+        if self.reading == Reading.IN_BODY:
+            return self._read_body(data, start)
+        if at[0] == c'\r' or at[0] == c'\n':
+            return self._read_blank(at, length)
+        end = head_end(at, length, self._searched_bytes)
+        line = request_line(at, length)
+        error = head_error(line, at, end or length)
+        if error is not None:
+            self.fail(error, data[start:])
+            return length
+        self._searched_bytes = 0 if end else length
+        if end:
+            self._read_head(data[start : start + end])
+        return end
+
+    cdef bint has_part(self) noexcept:
+        # Whether there is a part of a request.
+        return self._searched_bytes > 0 or self.reading == Reading.IN_BODY
+
+    cdef Py_ssize_t held_bytes(self) noexcept:
+        # Of a request whose body is under way; the parser gathers a trailer.
+        if self.reading != Reading.IN_BODY:
+            return 0
+        return PyBytes_GET_SIZE(self.request.head) + self._line_bytes
+
+    cdef int next(self) except -1:
+        # Forget the request that is done.
+        self.request.reset()
+        self.reading = Reading.IN_HEAD
+        self._blank_bytes = 0
+        return 0
+
+    cdef int fail(self, object error, bytes start) except -1:
+        # `start`: what is there of the head. Its line says what may be known of the request.
+        cdef RequestLine line = request_line(PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start))
+        self.request.head = start
+        self.request.target = line.target
+        self.method = method_of(copy_of(line.method))
+        self.error = error
+        self.reading = Reading.FAILED
+        return 0
+
+    cdef int close(self) except -1:
+        # The parser holds methods of its reader: each would keep the other alive.
+        self._parser = self._feed = None
+        return 0
+
+    # --- head and body -----------------------------------------------------------------------
+
+    cdef Py_ssize_t _read_blank(self, const char* at, Py_ssize_t length) except -1:
+        # RFC 9112 section 2.2: line ends before a request are ignored.
+        cdef Py_ssize_t taken = 0
+        while taken < length and (at[taken] == c'\r' or at[taken] == c'\n'):
+            taken += 1
+        self._blank_bytes += taken
+        if self._blank_bytes > MAX_HEAD_BYTES:
+            self.fail(RequestError(431, "headers-too-large"), b"")
+        return taken
+
+    cdef int _read_head(self, bytes head) except -1:
+        cdef RequestLine line = request_line(PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
+        if self._parser is None:
+            self._parser = HttpRequestParser(self)
+            self._feed = self._parser.feed_data
+        self.request.head = head
+        self.request.target = line.target
+        self.method = method_of(copy_of(line.method))
+        self.reading = Reading.IN_BODY
+        self._body_bytes = self._line_bytes = 0
+        self._parse(head)
+        if self.reading == Reading.IN_BODY and self.request.is_in_head:
+            # PRI, of HTTP/2: the parser sees no end of the head there.
+            self.fail(RequestError(400, "malformed-request"), head)
+        return 0
+
+    cdef Py_ssize_t _read_body(self, bytes data, Py_ssize_t start) except -1:
+        # Feed what certainly belongs to this request. The end of a body in chunks is known to the
+        # parser only, but it is the end of a line. In pieces that bound a line outside of chunks.
+        cdef:
+            Request request = self.request
+            Py_ssize_t length = PyBytes_GET_SIZE(data) - start
+            Py_ssize_t before = request.body_bytes
+            const char* at = PyBytes_AS_STRING(data) + start
+            const char* line_end = NULL
+        if request.content_length >= 0:
+            length = min(length, request.content_length - before)
+        else:
+            length = min(length, MAX_LINE_BYTES + 1 - self._line_bytes)
+            length = min(length, MAX_FRAMED_BODY_BYTES + 1 - self._body_bytes)
+            line_end = <const char*>memchr(at, c'\n', length)
+            if line_end != NULL:
+                length = line_end + 1 - at
+        self._body_bytes += length
+        self._parse(data[start : start + length])
+        if self.reading == Reading.IN_BODY and request.content_length < 0:
+            self._line_bytes += length - (request.body_bytes - before)
+            if self._line_bytes > MAX_LINE_BYTES or self._body_bytes > MAX_FRAMED_BODY_BYTES:
+                self.fail(RequestError(413, "body-too-large"), request.head)
+            elif line_end != NULL:
+                self._line_bytes = 0
+        return length
+
+    cdef int _parse(self, bytes data) except -1:
+        try:
+            self._feed(data)
+        except HttpParserCallbackError as error:
+            self.fail(excuse(error.__context__ or error, self._log), self.request.head)
+        except HttpParserUpgrade:
+            pass  # read to its end
+        except HttpParserError:
+            self.fail(RequestError(400, "malformed-request"), self.request.head)
+        return 0
+
+    # --- what the parser calls ---------------------------------------------------------------
+
+    def on_header(self, bytes name, bytes value):
+        self.request.add_header(name, value)
+
+    def on_headers_complete(self):
+        cdef Request request = self.request
+        cdef bint is_1_1 = self._parser.get_http_version() == "1.1"
+        request.is_in_head = False
+        if not request.has_host and is_1_1:
+            raise RequestError(400, "malformed-request", "no Host header")
+        self.owes_continue = request.expects_continue and is_1_1
+
+    def on_body(self, bytes body):
+        self.request.add_body(body)
+
+    def on_message_complete(self):
+        cdef bint is_1_1 = self._parser.get_http_version() == "1.1"
+        self.is_upgrade = self._parser.should_upgrade()
+        # RFC 9112 section 6.1: before HTTP/1.1 the framing of chunks may be faulty, so that nothing
+        # after them is a request.
+        self.keeps_alive = self._parser.should_keep_alive() and (
+            is_1_1 or not self.request.has_transfer_coding
+        )
+        self.reading = Reading.DONE

@@ -1,0 +1,206 @@
+"""What clients can make a collector hold: in bytes, each and together, whatever they do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import structlog.testing
+
+from pixelfast.collect import Connection
+from tests.collect.peers import NarrowTransport, connect_narrow
+from tests.collect.wire import TRACK, feed, http, statuses
+from tests.fakes import FakeCollector
+
+MAX_MEMORY = 2**20
+READ_BYTES = 32_768  # at once, by the socket's buffer
+MOST_BYTES_EACH = 66_560 + 8192 + 32_768  # a head, a trailer, responses
+CHUNKED = [b"Transfer-Encoding: chunked"]
+LARGE_HEAD = http(TRACK + b"&_=" + b"x" * 32_000, headers=[b"A: " + b"a" * 400] * 70)
+HALF_TARGET = b"GET " + TRACK + b"&_=" + b"x" * 32_000
+
+# What a hostile client sends, and goes on with.
+PATTERNS = {
+    "pipelines and does not read": (http() * 75, http() * 75),
+    "pipelines other paths": (http(b"/") * 100, http(b"/") * 100),
+    "pipelines with an origin": (http(headers=[b"Origin: " + b"o" * 400]) * 40, b""),
+    "half a target": (HALF_TARGET, b""),
+    "half a head": (LARGE_HEAD[:-2], b""),
+    "a head of short lines": (b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 8000, b"a:\r\n"),
+    "half a body": (LARGE_HEAD[:-2] + b"Content-Length: 9\r\n\r\n12345", b""),
+    "half a body in chunks": (LARGE_HEAD[:-2] + CHUNKED[0] + b"\r\n\r\n5\r\n12", b"3"),
+    "half a trailer": (http(TRACK, b"POST", CHUNKED, b"0\r\nT: " + b"t" * 8000), b""),
+    "one byte at a time": (b"GET /", b"x"),
+    "blank lines": (b"\r\n" * 8000, b"\r\n"),
+}
+
+
+@pytest.fixture
+def fake() -> FakeCollector:
+    return FakeCollector(connections={"max_memory": MAX_MEMORY})
+
+
+def receive(connection: Connection, data: bytes) -> None:
+    feed(connection, data, READ_BYTES)
+
+
+def connect(fake: FakeCollector) -> tuple[Connection, NarrowTransport]:
+    return connect_narrow(fake, 0)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_one_client_makes_us_hold_no_more_than_its_share(name: str) -> None:
+    fake = FakeCollector()
+    connection, transport = connect(fake)
+    first, more = PATTERNS[name]
+    receive(connection, first)
+    fake.disk.settle()
+    for _ in range(200):
+        if transport.is_reading and not transport.has_eof:
+            receive(connection, more)
+        fake.disk.settle()
+        assert fake.connections.held_bytes <= MOST_BYTES_EACH
+        assert transport.held_bytes <= 34_000
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_all_clients_together_make_us_hold_no_more_than_max_memory(
+    fake: FakeCollector, name: str
+) -> None:
+    first, more = PATTERNS[name]
+    pairs = []
+    for _ in range(300):
+        pairs.append(connect(fake))
+        receive(pairs[-1][0], first)
+        fake.disk.settle()
+        fake.clock.advance(0.01)
+        assert fake.connections.held_bytes <= MAX_MEMORY
+    for connection, transport in pairs:
+        if more and transport.is_reading and not transport.is_aborted:
+            receive(connection, more)
+            fake.disk.settle()
+            assert fake.connections.held_bytes <= MAX_MEMORY
+    transports = [transport for _, transport in pairs]
+    evicted = [transport.is_aborted for transport in transports]
+    assert sum(evicted) == fake.connections.evicted
+    # The oldest, and them only.
+    assert evicted == sorted(evicted, reverse=True)
+    assert not evicted[-1]
+
+
+def test_memory_is_counted_to_the_byte_and_given_back(fake: FakeCollector) -> None:
+    connection, transport = connect(fake)
+    receive(connection, HALF_TARGET)
+    assert len(HALF_TARGET) == fake.connections.held_bytes
+    receive(connection, b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    fake.disk.settle()
+    assert len(transport.sent) == transport.held_bytes == fake.connections.held_bytes
+    transport.take_bytes(2**30)
+    assert 0 == fake.connections.held_bytes
+    head = http(TRACK, b"POST", [b"Content-Length: 3"])
+    receive(connection, head + b"ab")
+    assert len(head) == fake.connections.held_bytes
+    connection.connection_lost(None)
+    assert 0 == fake.connections.held_bytes
+
+
+def test_a_client_that_reads_is_not_closed_for_those_that_do_not(fake: FakeCollector) -> None:
+    good, of_good = fake.connect()
+    for number in range(100):
+        connection, _ = connect(fake)
+        receive(connection, HALF_TARGET)
+        fake.clock.advance(0.01)
+        receive(good, http(TRACK + b"&properties.n=%d" % number))
+        fake.disk.settle()
+        assert [200] == statuses(of_good.take())
+    assert fake.connections.evicted > 50
+    assert not of_good.is_aborted
+    assert 100 == len(fake.disk.events())
+
+
+def test_an_idle_client_is_not_closed_for_memory_that_others_hold(fake: FakeCollector) -> None:
+    idle, of_idle = fake.connect()
+    receive(idle, http())
+    fake.disk.settle()
+    for _ in range(100):
+        receive(connect(fake)[0], HALF_TARGET)
+    assert fake.connections.evicted > 50
+    assert (False, [200]) == (of_idle.is_aborted, statuses(of_idle.sent))
+
+
+def test_the_events_of_a_client_that_is_closed_for_memory_stay(fake: FakeCollector) -> None:
+    for _ in range(100):
+        connection, _ = connect(fake)
+        receive(connection, http() * 70)  # their answers wait for the disk
+        fake.clock.advance(0.01)
+    assert fake.connections.evicted > 10
+    evicted = fake.connections.evicted
+    fake.disk.settle()
+    assert 7000 == len(fake.disk.events())
+    assert evicted * 70 <= fake.connections.dropped_answers
+
+
+def test_connections_closed_for_memory_are_logged_once_a_sweep(fake: FakeCollector) -> None:
+    for _ in range(100):
+        receive(connect(fake)[0], HALF_TARGET)
+    with structlog.testing.capture_logs() as logs:
+        fake.connections.sweep()
+        fake.connections.sweep()
+    (entry,) = logs
+    assert ("connections_closed_for_memory", "warning", fake.connections.evicted, MAX_MEMORY) == (
+        entry["event"],
+        entry["log_level"],
+        entry["count"],
+        entry["max_memory"],
+    )
+
+
+def test_a_connection_that_is_closed_takes_nothing_more(fake: FakeCollector) -> None:
+    connection, transport = connect(fake)
+    receive(connection, HALF_TARGET)
+    for _ in range(100):
+        fake.clock.advance(0.01)
+        receive(connect(fake)[0], HALF_TARGET)
+    assert transport.is_aborted
+    for late in (
+        lambda: receive(connection, b"x"),
+        connection.resume_writing,
+        connection.pause_writing,
+        connection.eof_received,
+        lambda: connection.connection_lost(None),
+        fake.connections.sweep,
+    ):
+        late()
+    assert b"" == transport.sent
+    assert connection not in fake.connections.open
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_count_of_bytes_never_drifts(seed: int) -> None:
+    choose = random.Random(seed)
+    fake = FakeCollector(connections={"max_memory": 2**18 + 2**16 * choose.randrange(8)})
+    pairs = [connect(fake) for _ in range(10)]
+
+    def send(connection: Connection, transport: NarrowTransport) -> None:
+        if transport.is_reading:
+            first, more = choose.choice(list(PATTERNS.values()))
+            receive(connection, choose.choice([first, more]))
+
+    steps: list[Callable[[Connection, NarrowTransport], object]] = [
+        send,
+        lambda _, transport: transport.take_bytes(choose.choice([1, 1000, 2**30])),
+        lambda _connection, _transport: fake.disk.settle(),
+        lambda _connection, _transport: fake.clock.advance(0.5),
+        lambda _connection, _transport: fake.connections.sweep(),
+    ]
+    for _ in range(500):
+        place = choose.randrange(len(pairs))
+        choose.choice(steps)(*pairs[place])
+        if pairs[place][1].is_aborted or choose.random() < 0.02:
+            pairs[place][0].connection_lost(None)
+            pairs[place] = connect(fake)
+        assert 0 <= fake.connections.held_bytes
+    for connection, _ in pairs:
+        connection.connection_lost(None)
+    assert 0 == fake.connections.held_bytes
