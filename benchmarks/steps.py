@@ -286,7 +286,9 @@ def _delivery_steps(folder: Path) -> list[Step]:
     def cut(wrap: Callable[[Sent], object] = lambda _: None) -> None:
         cutter = Cutter(data, {}, limits)
         count = 0
-        while cutter.cut():
+        while (is_full := cutter.cut()) or cutter.has_more or cutter.has_moved():
+            if not is_full and cutter.has_more:
+                continue  # the turn ended
             taken = cutter.close_batch()
             count += taken.events
             wrap(taken.batch())
