@@ -25,7 +25,8 @@ class Server:
     """One running server.
 
     `root`: the folder whose `pixelfast` runs, in the place of the checkout's. `log_path`: where its
-    standard error goes, in the place of a file beside the data.
+    standard error goes, in the place of a file beside the data. `open_files`: how many descriptors
+    each of its processes may have.
     """
 
     def __init__(
@@ -35,10 +36,13 @@ class Server:
         environment: dict[str, str] | None = None,
         root: Path | None = None,
         log_path: Path | None = None,
+        open_files: int = 0,
     ) -> None:
         self.data_dir = data_dir
         self.log_path = log_path or data_dir.parent / f"{data_dir.name}.log"
         command = [sys.executable, "-m", "pixelfast", "serve", "--data-dir", str(data_dir)]
+        if open_files:
+            command = ["prlimit", f"--nofile={open_files}", *command]
         for option in ("--listen", "--admin"):
             if option not in arguments:
                 arguments = (*arguments, option, "127.0.0.1:0")

@@ -6,6 +6,7 @@ cdef struct Pending:
     PyObject* answer            # bytes
 
 cdef Py_ssize_t write_out(bytes data, object transport, int fd) except -1
+cdef void discard_input(int fd) noexcept
 
 cdef class AnswerQueue:
     cdef Pending* _all

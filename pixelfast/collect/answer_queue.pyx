@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memmove
 cdef extern from "<sys/socket.h>" nogil:
     enum: MSG_DONTWAIT, MSG_NOSIGNAL
     ssize_t send(int fd, const void* data, size_t length, int flags)
+    ssize_t recv(int fd, void* data, size_t length, int flags)
 
 __all__ = ["AnswerQueue"]
 
@@ -134,3 +135,11 @@ cdef Py_ssize_t write_out(bytes data, object transport, int fd) except -1:
         return 0
     transport.write(data[sent:] if sent > 0 else data)
     return length - max(sent, 0)
+
+
+cdef void discard_input(int fd) noexcept:
+    # What has come by now, up to the largest request.
+    cdef char[8192] data
+    cdef int reads = 0
+    while fd >= 0 and reads < 16 and recv(fd, data, sizeof(data), MSG_DONTWAIT) > 0:
+        reads += 1

@@ -17,7 +17,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 
 from pixelfast.collect.acks cimport Waiter, acknowledge
-from pixelfast.collect.answer_queue cimport AnswerQueue, write_out
+from pixelfast.collect.answer_queue cimport AnswerQueue, discard_input, write_out
 from pixelfast.collect.collector cimport Collector, Method, Reply
 from pixelfast.collect.plain_get cimport scan_plain_get
 from pixelfast.collect.reader cimport Reader, Reading
@@ -33,6 +33,7 @@ __all__ = ["Connection", "Connections"]
 
 cdef enum:
     MAX_ANSWER_BYTES = 32768    # waiting on one connection; over it nothing more is read
+    MAX_LINGERING_OVER_LIMIT = 16  # connections over `max_connections` that may
     MEMORY_FREED_AT_ONCE = 8    # this part of `max_memory`, so that the search for it pays
 
 cdef int KEEP = _answers.KEEP
@@ -144,6 +145,11 @@ cdef class Connection(Waiter):
             self._is_proxied = peer is not None
         connections.open.add(self)
         if len(connections.open) > connections._max_connections:
+            if len(connections.open) > connections._max_connections + MAX_LINGERING_OVER_LIMIT:
+                # No descriptor to spare: it closes at once. What came with it is read, so that the
+                # kernel does not reset it before the peer has the answer.
+                discard_input(self._fd)
+                self._has_eof = True
             self._fail(RequestError(503, "too-many-connections"))
 
     def connection_lost(self, error):

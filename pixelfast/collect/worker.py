@@ -24,6 +24,7 @@ __all__ = ["Worker"]
 
 _LOCK_WAIT_S = 15.0  # for the collector before us to finish
 _LOCK_RETRY_S = 0.1
+# Segments, pipes, what the interpreter has open, and connections over the limit that still linger.
 _FILES_BESIDE_CONNECTIONS = 64
 _BACKLOG = 4096
 # Of each connection, in the kernel (which takes twice as much): a read is at most that large, and a
@@ -50,7 +51,7 @@ class Worker:
         )
         self.connections = Connections(
             self.collector,
-            max_connections=_connections_within_limits(server.max_connections),
+            max_connections=self._connections_within_limits(server.max_connections),
             max_memory=server.max_memory,
             header_timeout_s=server.header_timeout_s,
             idle_timeout_s=server.idle_timeout_s,
@@ -144,17 +145,25 @@ class Worker:
                     raise
             await asyncio.sleep(_LOCK_RETRY_S)
 
+    def _connections_within_limits(self, wanted: int) -> int:
+        """As many as there can be descriptors for, the process's limit raised as far as it goes.
+
+        So the limit of connections is met before that of descriptors, at which nobody could be
+        answered: a connection over it still gets its 503.
+        """
+        beside = _FILES_BESIDE_CONNECTIONS + len(self._config.server.listen)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < wanted + beside:
+            soft = min(wanted + beside, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        allowed = max(1, min(wanted, soft - beside))
+        if allowed < wanted:
+            self._log.warning(
+                "max_connections_lowered", configured=wanted, used=allowed, open_files_limit=hard
+            )
+        return allowed
+
     def _tick(self) -> None:
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
         self.collector.tick(time.time())
         self.connections.sweep()
-
-
-def _connections_within_limits(wanted: int) -> int:
-    """As many connections as the process may have files, its limit raised as far as it goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _FILES_BESIDE_CONNECTIONS
-    if soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
-        soft = min(needed, hard)
-    return max(1, min(wanted, soft - _FILES_BESIDE_CONNECTIONS))

@@ -5,6 +5,7 @@ It has no password: it listens on the loopback unless the settings say otherwise
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +17,9 @@ from pixelfast.operate.supervisor import Supervisor
 
 __all__ = ["Admin"]
 
+# The supervisor needs its descriptors for starting processes again.
+_MAX_CONNECTIONS = 64
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _INDEX = """pixelfast {version}
 
 /health/live   200 while the supervisor runs
@@ -30,6 +34,7 @@ class Admin:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> str:
         """Listen; returns the address as it is.
@@ -49,18 +54,24 @@ class Admin:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         where = parse_address(address)
-        site: web.BaseSite
+        loop = asyncio.get_running_loop()
         if where.path:
-            site = web.UnixSite(self._runner, where.path)
-        else:
-            site = web.TCPSite(self._runner, where.host, where.port)
-        await site.start()
-        if where.path:
+            self._server = await loop.create_unix_server(self._connect, where.path)
             return str(where)
-        host, port = self._runner.addresses[0][:2]
+        self._server = await loop.create_server(self._connect, where.host, where.port)
+        host, port = self._server.sockets[0].getsockname()[:2]
         return str(where._replace(host=host, port=port))
 
+    def _connect(self) -> asyncio.BaseProtocol:
+        assert self._runner is not None
+        assert self._runner.server is not None
+        if len(self._runner.server.connections) >= _MAX_CONNECTIONS:
+            return _Busy()
+        return self._runner.server()
+
     async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -87,3 +98,11 @@ class Admin:
             body=exposition(self._supervisor),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
+
+
+class _Busy(asyncio.Protocol):
+    """Answers that there are too many connections, and closes."""
+
+    def connection_made(self, transport: asyncio.WriteTransport) -> None:  # type: ignore[override]
+        transport.write(_BUSY)
+        transport.close()

@@ -53,7 +53,11 @@ class Child:
         backoff = Backoff(_RESTART_FIRST_S, _RESTART_MOST_S)
         while not self._stopping.is_set():
             started_s = time.monotonic()
-            code = await self._run_once(on_report)
+            try:
+                code: int | None = await self._run_once(on_report)
+            except OSError as error:  # no descriptors or no memory for it now
+                self._log.error("process_not_started", name=self.name, error=str(error))
+                code = None
             self.figures = {}
             on_report.set()
             if self._stopping.is_set():
