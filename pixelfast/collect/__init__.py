@@ -3,6 +3,7 @@
 `protocol`      HTTP on one connection: answer in order, wait for acknowledgements
 `reader`        one request after the other as the parser reads them, wherever TCP cuts
 `plain_get`     a scan for what nearly every request is, in front of the parser
+`chunks`        the end of a body in chunks
 `request`       one request within its bounds
 `collector`     from a request to its answer, and its event into the spool
 `answers`       the bytes of every answer

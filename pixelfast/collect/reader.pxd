@@ -1,3 +1,4 @@
+from pixelfast.collect.chunks cimport Chunks
 from pixelfast.collect.collector cimport Method
 from pixelfast.collect.request cimport Request
 
@@ -19,8 +20,7 @@ cdef class Reader:
     cdef object _log
     cdef Py_ssize_t _searched_bytes     # of the head so far, for its end
     cdef Py_ssize_t _blank_bytes        # line ends before the request
-    cdef Py_ssize_t _body_bytes         # what follows the head, with chunk sizes and trailers
-    cdef Py_ssize_t _line_bytes         # of its last line, without what is in chunks
+    cdef Chunks _chunks                 # of the body
 
     cdef Py_ssize_t read(self, bytes data, Py_ssize_t start) except -1
     cdef bint has_part(self) noexcept
@@ -31,4 +31,5 @@ cdef class Reader:
     cdef Py_ssize_t _read_blank(self, const char* at, Py_ssize_t length) except -1
     cdef int _read_head(self, bytes head) except -1
     cdef Py_ssize_t _read_body(self, bytes data, Py_ssize_t start) except -1
+    cdef Py_ssize_t _read_chunks(self, const char* at, Py_ssize_t length) except -1
     cdef int _parse(self, bytes data) except -1

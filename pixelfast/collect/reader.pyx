@@ -8,14 +8,15 @@ The rules it keeps, each with its test:
 2.  A head is checked in a fixed order. First `head_error`, on what is there of it: a method that is
     not a token (400), an unknown method (405), a target that is too long (414), a head that is too
     large (431); more bytes never change the result once there is one. Then the parser.
-3.  httptools has no limits: headers and a body are counted here, and what is around a body.
+3.  httptools has no limits: headers and a body are counted here. What a body in chunks holds never
+    reaches it.
 4.  What we raise inside a callback comes back as HttpParserCallbackError, a subclass of the class
     that means a client's fault. It is told apart first: 500 if it was our own.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.string cimport memchr
 
+from pixelfast.collect.chunks cimport ChunkState, no_chunks, skip_chunks
 from pixelfast.collect.collector cimport Method, method_of
 from pixelfast.collect.request cimport (
     MAX_HEAD_BYTES,
@@ -33,10 +34,6 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from pixelfast.errors import RequestError
 
 __all__ = ["Reader"]
-
-cdef enum:
-    MAX_FRAMED_BODY_BYTES = 524288  # a body in chunks of a byte, and what is around it
-    MAX_LINE_BYTES = 8192           # of a chunk's size with its extensions, and of a trailer
 
 
 cdef class Reader:
@@ -74,10 +71,8 @@ cdef class Reader:
         return self._searched_bytes > 0 or self.reading == Reading.IN_BODY
 
     cdef Py_ssize_t held_bytes(self) noexcept:
-        # Of a request whose body is under way; the parser gathers a trailer.
-        if self.reading != Reading.IN_BODY:
-            return 0
-        return PyBytes_GET_SIZE(self.request.head) + self._line_bytes
+        # Of a request whose body is under way.
+        return PyBytes_GET_SIZE(self.request.head) if self.reading == Reading.IN_BODY else 0
 
     cdef int next(self) except -1:
         # Forget the request that is done.
@@ -122,7 +117,7 @@ cdef class Reader:
         self.request.target = line.target
         self.method = method_of(copy_of(line.method))
         self.reading = Reading.IN_BODY
-        self._body_bytes = self._line_bytes = 0
+        self._chunks = no_chunks()
         self._parse(head)
         if self.reading == Reading.IN_BODY and self.request.is_in_head:
             # PRI, of HTTP/2: the parser sees no end of the head there.
@@ -130,30 +125,22 @@ cdef class Reader:
         return 0
 
     cdef Py_ssize_t _read_body(self, bytes data, Py_ssize_t start) except -1:
-        # Feed what certainly belongs to this request. The end of a body in chunks is known to the
-        # parser only, but it is the end of a line. In pieces that bound a line outside of chunks.
-        cdef:
-            Request request = self.request
-            Py_ssize_t length = PyBytes_GET_SIZE(data) - start
-            Py_ssize_t before = request.body_bytes
-            const char* at = PyBytes_AS_STRING(data) + start
-            const char* line_end = NULL
-        if request.content_length >= 0:
-            length = min(length, request.content_length - before)
-        else:
-            length = min(length, MAX_LINE_BYTES + 1 - self._line_bytes)
-            length = min(length, MAX_FRAMED_BODY_BYTES + 1 - self._body_bytes)
-            line_end = <const char*>memchr(at, c'\n', length)
-            if line_end != NULL:
-                length = line_end + 1 - at
-        self._body_bytes += length
+        cdef const char* at = PyBytes_AS_STRING(data) + start
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(data) - start
+        if self.request.content_length < 0:
+            return self._read_chunks(at, length)
+        length = min(length, self.request.content_length - self.request.body_bytes)
         self._parse(data[start : start + length])
-        if self.reading == Reading.IN_BODY and request.content_length < 0:
-            self._line_bytes += length - (request.body_bytes - before)
-            if self._line_bytes > MAX_LINE_BYTES or self._body_bytes > MAX_FRAMED_BODY_BYTES:
-                self.fail(RequestError(413, "body-too-large"), request.head)
-            elif line_end != NULL:
-                self._line_bytes = 0
+        return length
+
+    cdef Py_ssize_t _read_chunks(self, const char* at, Py_ssize_t length) except -1:
+        length = skip_chunks(&self._chunks, at, length)
+        if self._chunks.state == ChunkState.WHOLE:
+            self._parse(b"0\r\n\r\n")  # that is all it needs to know
+        elif self._chunks.state == ChunkState.MALFORMED:
+            self.fail(RequestError(400, "malformed-request"), self.request.head)
+        elif self._chunks.state == ChunkState.TOO_LARGE:
+            self.fail(RequestError(413, "body-too-large"), self.request.head)
         return length
 
     cdef int _parse(self, bytes data) except -1:

@@ -31,6 +31,7 @@ cdef class Request:
     cdef int add_body(self, bytes piece) except -1
 
 cdef bytes copy_of(Slice text)
+cdef bint is_token(unsigned char c) noexcept
 cdef object excuse(object error, object log)
 
 # What the first bytes of a request say before all of its head is here.

@@ -175,6 +175,10 @@ cdef inline Py_ssize_t _before(char stop, const char* at, Py_ssize_t length) noe
     return length if found == NULL else found - at
 
 
+cdef bint is_token(unsigned char c) noexcept:
+    return _IS_TOKEN[c]
+
+
 cdef bint _may_be_method(const char* start, Py_ssize_t length) noexcept:
     cdef Py_ssize_t i
     for i in range(length):
