@@ -15,6 +15,7 @@ cdef class Request:
     cdef Slice target
     cdef Slice user_agent, origin, forwarded_for, real_ip, referer, languages
     cdef bytes head                     # that the target points into
+    cdef bytes _forwarded               # that `forwarded_for` points into
     cdef list _kept                     # bytes that the headers point into
     cdef bint is_in_head
     cdef bint says_keep_alive

@@ -36,7 +36,7 @@ cdef class Request:
         self.user_agent = self.origin = self.referer = self.languages = nothing
         self.forwarded_for = self.real_ip = nothing
         if self.head is not None:
-            self.head = None
+            self.head = self._forwarded = None
             self._kept.clear()
         self.is_in_head = True
         self.says_keep_alive = self.expects_continue = False
@@ -66,9 +66,11 @@ cdef class Request:
                 self.says_keep_alive = value.lower() == b"keep-alive"
         elif length == 15:
             if self.is_proxied and name.lower() == b"x-forwarded-for":
-                if self.forwarded_for.at != NULL:
-                    value = copy_of(self.forwarded_for) + b"," + value
-                self.forwarded_for = self._keep(value)
+                # Not kept with the others: each header would add all before it once more.
+                if self._forwarded is not None:
+                    value = self._forwarded + b"," + value
+                self._forwarded = value
+                self.forwarded_for = Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
             elif self.languages.at == NULL and name.lower() == b"accept-language":
                 self.languages = self._keep(value)
         elif length == 9:

@@ -119,7 +119,8 @@ cdef class KeyPath:
 
 
 cdef list _split(str key):
-    # Split at dots; (name, is a plain name whatever it looks like) for each segment.
+    # Split at dots; (name, is a plain name whatever it looks like) for each segment. Of a key that is
+    # too deep only the first segments: 32 KB of dots made a megabyte of them.
     cdef:
         list segments = []
         list name = []
@@ -135,6 +136,8 @@ cdef list _split(str key):
             is_plain = True
         elif char == ".":
             segments.append(("".join(name), is_plain))
+            if len(segments) > MAX_SEGMENTS:
+                return segments
             name = []
             is_plain = False
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -204,3 +205,21 @@ def test_the_count_of_bytes_never_drifts(seed: int) -> None:
     for connection, _ in pairs:
         connection.connection_lost(None)
     assert 0 == fake.connections.held_bytes
+
+
+def test_a_header_that_is_sent_many_times_is_kept_once() -> None:
+    fake = FakeCollector(trusted_proxies=["192.0.2.0/24"])
+    connection, _ = fake.connect()
+    request = http(
+        TRACK,
+        b"POST",
+        [b"Content-Length: 1"] + [b"X-Forwarded-For: " + b"192.0.2.7," * 30 + b"192.0.2.7"] * 90,
+    )
+    tracemalloc.start()
+    try:
+        connection.data_received(request)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept <= 3 * len(request)
+    assert peak <= 6 * len(request)

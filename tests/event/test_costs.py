@@ -1,0 +1,46 @@
+"""No query makes the decoder spend memory out of proportion to its 32 KB."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from pixelfast.errors import RequestError
+from pixelfast.event import Decoder, Rules, encode_event
+
+START = "writeKey=wk-demo&userId=u1&event=e"
+LIMIT = 32_768
+DEEP = ".a" * 30
+
+# Each with the most KiB that it may take, about twice what it does.
+EXPENSIVE = {
+    "more segments than a key may have": ("&b" + ".a" * 16_000 + "=1", 300),
+    "objects in objects": ("".join(f"&properties.{n}{DEEP}=1" for n in range(250)), 3000),
+    "arrays in arrays": ("".join(f"&properties.{n}{'.-1' * 28}=1" for n in range(250)), 1500),
+    "gaps in arrays": ("".join(f"&properties.{n}{'.63' * 30}=1" for n in range(250)), 1600),
+    "gaps in arrays of arrays": ("".join(f"&properties.{n}.63.63.63=1" for n in range(250)), 400),
+    "one long name": ("&properties." + "n" * 32_000 + "=1", 900),
+    "escapes": ("&properties.a=" + "%01" * 10_000, 400),
+    "bytes that are not UTF-8": ("&properties.a=" + "%ff" * 10_000, 700),
+    "NULs": ("&properties.a=" + "%00" * 10_000, 100),
+    "empty pieces": ("&" * 32_000, 100),
+    "a long date": ("&timestamp=2026-11-26T00:00:00." + "1" * 32_000, 200),
+}
+
+
+@pytest.mark.parametrize("name", EXPENSIVE)
+def test_an_expensive_query_takes_no_more_memory_than_it_may(name: str) -> None:
+    more, most_kib = EXPENSIVE[name]
+    query = (START + more)[:LIMIT].encode()
+    decoder, rules = Decoder(), Rules()
+    tracemalloc.start()
+    try:
+        decoder.split(query)
+        encode_event(decoder.decode(rules, True), 0, "192.0.2.1", None, None)
+    except RequestError:
+        pass  # rejected, after this work
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak <= most_kib * 1024
