@@ -67,7 +67,8 @@ class Answer:
     """What to answer.
 
     `then`: "keep" the connection; "close" it properly; "reset" it; "cut" it after half of the body;
-    "drip" a body that never ends, "hang" after half of it.
+    "drip" a body that never ends, "hang" after half of it; "flood": repeat the body behind `raw` as
+    fast as it is read, without end.
     `first`: what happens before: wait for an event, or for ever ("never"), or "reset" at once.
     `raw`: exactly these bytes in the place of status, headers and body.
     """
@@ -75,7 +76,7 @@ class Answer:
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b"ok"
-    then: Literal["keep", "close", "reset", "cut", "drip", "hang"] = "keep"
+    then: Literal["keep", "close", "reset", "cut", "drip", "hang", "flood"] = "keep"
     first: asyncio.Event | Literal["never", "reset"] | None = None
     raw: bytes | None = None
 
@@ -206,11 +207,12 @@ class FakeDestination:
             writer.write(answer.head(len(body)))
             writer.write(body[: len(body) // 2] if answer.then in {"cut", "hang"} else body)
         await writer.drain()
-        if answer.then == "drip":
+        if answer.then in {"drip", "flood"}:
+            piece = b"x" * 4096 if answer.then == "drip" else answer.body
             while True:
-                writer.write(b"x" * 4096)
+                writer.write(piece)
                 await writer.drain()
-                self.sent_bytes += 4096
+                self.sent_bytes += len(piece)
         if answer.then == "hang":
             await reader.read()
         if answer.then == "reset":

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -42,11 +43,15 @@ class Certificates:
 class TlsServer:
     """A server on a thread: OpenSSL's own handshake says by an alert why it fails.
 
-    (The loops' servers just drop the connection.)
+    (The loops' servers just drop the connection.) `flood`, if any, is what it does instead of
+    answering, until the client has enough.
     """
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, flood: Callable[[ssl.SSLSocket], None] | None = None
+    ) -> None:
         self.context = context
+        self._flood = flood
         self.requests = 0
         self._place = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._place.getsockname()[1])
@@ -85,6 +90,8 @@ class TlsServer:
                     return
                 request += more
             self.requests += 1
+            if self._flood is not None:
+                self._flood(wrapped)
             wrapped.sendall(_ANSWER)
 
 
@@ -93,13 +100,16 @@ def tls_server(
     *,
     clients_of: trustme.CA | None = None,
     most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    flood: Callable[[ssl.SSLSocket], None] | None = None,
+    tickets: int = 2,
 ) -> TlsServer:
     """A server that shows this certificate; with `clients_of` it wants one of its clients."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.maximum_version = most
+    context.num_tickets = tickets
     shown.configure_cert(context)
     if clients_of is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         clients_of.configure_trust(context)
-    return TlsServer(context)
+    return TlsServer(context, flood)

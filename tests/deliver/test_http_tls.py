@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from aiohttp.client_proto import ResponseHandler
 
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.destinations.http import HttpSender
+from pixelfast.deliver.destinations.tls import new_context
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
 from tests.deliver.certificates import Certificates, TlsServer, tls_server
 from tests.deliver.running import run
@@ -180,3 +184,53 @@ def test_tls_older_than_1_2_is_not_spoken(files: Certificates) -> None:
         outcome = outcome_with(files, most=ssl.TLSVersion.TLSv1_1, tls_ca=files.ca)
     assert isinstance(outcome, Retry | Held)
     assert "127.0.0.1" in outcome.reason
+
+
+def send_bytes(connection: ssl.SSLSocket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        connection.send(b"x")  # a record of its own
+
+
+def send_nothing_more(connection: ssl.SSLSocket) -> None:
+    while connection.recv(4096):
+        pass
+
+
+def test_records_of_a_byte_end_an_answer_whose_status_is_known(files: Certificates) -> None:
+    """They cost 20 times their content, which is all that the limit of an answer sees."""
+    read: list[int] = []
+    receive = ResponseHandler.data_received
+
+    def counted(handler: ResponseHandler, data: bytes) -> None:
+        read.append(len(data))
+        receive(handler, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResponseHandler, "data_received", counted)
+        shown = files.server()
+        with tls_server(shown, flood=send_bytes) as server:
+            assert Accepted() == run(outcome_at(server.port, files))
+    assert sum(read) < 20_000
+
+
+def test_session_tickets_without_end_are_no_answer(files: Certificates) -> None:
+    """No protocol hears of them: only the socket knows how much has come."""
+    with tls_server(files.server(), flood=send_nothing_more, tickets=3000) as server:
+        outcome = run(outcome_at(server.port, files))
+    assert Retry("too many TLS records without content") == outcome
+
+
+def test_a_handshake_that_hangs_has_the_bound_of_a_connection(files: Certificates) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as deaf:
+        outcome = run(outcome_at(deaf.getsockname()[1], files, connect_timeout_s=0.3))
+    assert Retry("no connection within 0.3 s") == outcome
+
+
+def test_renegotiation_is_not_offered() -> None:
+    assert new_context().options & ssl.OP_NO_RENEGOTIATION
+
+
+async def outcome_at(port: int, files: Certificates, **settings: Any) -> Outcome:
+    async with using(sender_to(port, tls_ca=files.ca, **settings)) as sender:
+        return await send(sender, 1)

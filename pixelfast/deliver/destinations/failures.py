@@ -7,6 +7,7 @@ import ssl
 
 import aiohttp
 
+from pixelfast.deliver.destinations.bounds import AnswerTooCostly
 from pixelfast.deliver.destinations.guard import AddressRefused
 from pixelfast.deliver.destinations.tls import describe_tls, is_about_certificates
 from pixelfast.deliver.outcomes import Held, Retry
@@ -33,6 +34,8 @@ def outcome_of_failure(error: Exception, total_s: float, connect_s: float) -> Re
         if isinstance(each, ssl.SSLError):
             reason = where + describe_tls(each)
             return Held(reason) if is_about_certificates(each) else Retry(reason)
+    if isinstance(error, AnswerTooCostly):
+        return Retry(str(error))
     if isinstance(error, aiohttp.InvalidURL):
         return Held("the URL's host is no name and no address")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -43,4 +46,8 @@ def outcome_of_failure(error: Exception, total_s: float, connect_s: float) -> Re
         return Retry(where + (error.os_error.strerror or type(error.os_error).__name__))
     if isinstance(error, OSError) and error.errno:
         return Retry(os.strerror(error.errno))  # aiohttp's own text has the URL in it
+    if isinstance(error, aiohttp.ClientResponseError):
+        return Retry("the answer is not valid HTTP")
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return Retry("the connection was closed without an answer")
     return Retry(type(error).__name__)

@@ -20,6 +20,7 @@ from pixelfast.config.destinations import Batching
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.answers import Answer, classify, read_answer
 from pixelfast.deliver.destinations.base import Sender
+from pixelfast.deliver.destinations.bounds import bound_answers
 from pixelfast.deliver.destinations.failures import outcome_of_failure
 from pixelfast.deliver.destinations.guard import guarded_connector
 from pixelfast.deliver.destinations.signatures import Webhook
@@ -121,8 +122,10 @@ class HttpSender(Sender):
             self._context = options["ssl"] = new_context()
             await self.in_thread(self._read_tls)
         timeouts = self._timeouts
+        connector = guarded_connector(self._block_private, **options)
+        bound_answers(connector, self.most_answer_bytes)
         self._session = aiohttp.ClientSession(
-            connector=guarded_connector(self._block_private, **options),
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=timeouts.total_s, connect=timeouts.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept-Encoding",),

@@ -54,6 +54,7 @@ def new_context() -> ssl.SSLContext:
     """A context that verifies certificates and host names; it trusts nobody yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # which the peer could ask for without end
     return context
 
 

@@ -1,0 +1,281 @@
+"""What a destination's answers may cost us: bytes, interim answers, and time of the loop.
+
+aiohttp reads as fast as the peer sends: interim answers (1xx) without end, an answer in chunks of
+one byte, answers that nobody asked for on an idle connection. All destinations share one loop, so
+one of them could take it from the others. Here each answer is read in slices, and each destination
+has a share of the loop's time for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+__all__ = ["AnswerTooCostly", "LoopShare", "bound_answers"]
+
+_MOST_INTERIM = 8
+_MOST_HEAD_BYTES = 16384  # with interim answers and what chunks add to a body
+_FIRST_BYTES = 512  # of an answer, which wait for nothing: most have no more
+_SLICE_BYTES = 4096  # parsed before anything is checked again: 1.7 ms of the costliest kind
+_SHARE = 0.2
+_BURST_S = 0.005
+_AND_READING = 4.0  # a body is read piece by piece later: costlier than parsing it
+_READ_S = 100e-6  # what each further read costs beside that: system calls, waking the task
+_WATCH_S = 0.25
+_PADDED = "too many TLS records without content"
+# struct tcp_info of linux/tcp.h: tcpi_bytes_received, since Linux 4.1
+_TCP_INFO_RECEIVED, _TCP_INFO_BYTES = 128, 136
+
+
+class AnswerTooCostly(aiohttp.ClientError):
+    """An answer is over a limit; its connection has been dropped."""
+
+
+class LoopShare:
+    """How much of the loop's time one destination may use for reading answers.
+
+    Time that is not used is saved up to `burst_s`.
+
+    >>> now_s = 10.0
+    >>> share = LoopShare(0.2, 0.005, lambda: now_s)
+    >>> share.spend(0.007)
+    >>> round(share.wait_s(), 6)
+    0.01
+    """
+
+    def __init__(
+        self, share: float, burst_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._share = share
+        self._burst_s = burst_s
+        self._clock = clock
+        self._saved_s = burst_s
+        self._at_s = clock()
+
+    def spend(self, seconds: float) -> None:
+        self._catch_up()
+        self._saved_s -= seconds
+
+    def wait_s(self) -> float:
+        """Return how long to wait before more may be spent; 0 if nothing is owed."""
+        if self._saved_s >= 0.0:
+            return 0.0
+        self._catch_up()
+        return max(0.0, -self._saved_s / self._share)
+
+    def _catch_up(self) -> None:
+        now_s = self._clock()
+        earned_s = (now_s - self._at_s) * self._share
+        self._saved_s = min(self._burst_s, self._saved_s + earned_s)
+        self._at_s = now_s
+
+
+class _BoundedHandler(ResponseHandler):
+    """Reads one answer to each request, within bounds, and nothing without a request.
+
+    What arrives while the destination is out of its share is held, and reading pauses. `_room` is
+    how many bytes the answer may still have, counted when they arrive, so it bounds what is held.
+    """
+
+    def __init__(self, most_bytes: int, share: LoopShare, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._most_bytes = most_bytes
+        self._share = share
+        self._held = b""
+        self._parsed = 0  # bytes of `_held`
+        self._is_dropped = False
+        self._pausing: asyncio.TimerHandle | None = None
+        self._room = self._fed = self._interim = 0
+        self._is_asked = False
+        self._is_tls = False
+        self._watching: asyncio.TimerHandle | None = None
+        self._answers = self._received = 0  # of the whole connection
+        self._body: Any = None  # of the final answer, once its head is there
+
+    def is_connected(self) -> bool:
+        return not self._is_dropped and super().is_connected()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
+
+    def set_response_params(self, **options: Any) -> None:
+        """Expect an answer: a request is about to be sent."""
+        self._is_asked = True
+        self._room = self._most_bytes
+        self._fed = self._interim = 0
+        self._body = None
+        self._answers += 1
+        if self._is_tls and self._watching is None:
+            self._watching = self._loop.call_later(_WATCH_S, self._watch)
+        super().set_response_params(**options)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Take the head of an answer from the parser."""
+        if self._interim > _MOST_INTERIM:
+            return  # whatever comes behind them, and however it is cut
+        message, body = data
+        if 100 <= message.code <= 199 and message.code != 101:  # after 101 there is no HTTP
+            self._interim += 1
+        elif self._body is None:
+            self._body = body
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        if not data:  # aiohttp goes on after its own flow control has stopped it
+            super().data_received(data)
+            self._parse()
+            return
+        if not self._is_asked or (self._body is not None and self._body.is_eof()):
+            self._drop()  # nobody asked
+            return
+        size = len(data)
+        self._received += size
+        if not self._fed and size <= _FIRST_BYTES:  # almost every answer
+            self._fed = size
+            self._room -= size
+            super().data_received(data)
+            self._is_over()
+            return
+        if self._fed:
+            self._share.spend(_READ_S)
+            if self._is_tls and self._is_padded():
+                self._fail(_PADDED)
+                return
+        self._held = self._held[self._parsed :] + data[: max(0, self._room + 1)]
+        self._parsed = 0
+        self._room -= size
+        self._parse()
+
+    def close(self) -> None:
+        """Close at once, whatever is still to be sent or comes.
+
+        A proper end would wait for ever for a peer that does not read our request, and TLS would
+        read on for 30 s.
+        """
+        self._abort_soon()
+        super().close()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on where aiohttp had stopped reading; it asks for every piece of a body."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        # The peer's close is only seen while nothing is held; its reset at any time.
+        self._held, self._parsed = b"", 0
+        self._cancel_timers()
+        super().connection_lost(exc)
+
+    def _parse(self) -> None:
+        while self._parsed < len(self._held):
+            if self._pausing is not None or self._reading_paused:
+                return
+            slice_bytes = _SLICE_BYTES
+            if self._fed < _FIRST_BYTES:
+                slice_bytes = _FIRST_BYTES - self._fed
+            elif wait_s := self._share.wait_s():
+                self._wait(wait_s)
+                return
+            piece = self._held[self._parsed : self._parsed + slice_bytes]
+            self._parsed += len(piece)
+            self._fed += len(piece)
+            began_s = time.thread_time()
+            super().data_received(piece)
+            self._share.spend((time.thread_time() - began_s) * _AND_READING)
+            if self._is_over():
+                return
+        self._held, self._parsed = b"", 0
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is to be parsed of this answer."""
+        if self._interim > _MOST_INTERIM:
+            self._fail(f"more than {_MOST_INTERIM} interim answers (1xx)")
+        elif self._body is not None and self._body.is_eof():
+            if self._parsed < len(self._held):
+                self._drop()
+        elif self._fed > self._most_bytes:
+            self._fail(f"an answer of more than {self._most_bytes:,} bytes")
+        elif self._exception is None and self.transport is not None:
+            return False
+        self._held, self._parsed = b"", 0
+        return True
+
+    def _fail(self, reason: str) -> None:
+        if self._body is None:
+            self.set_exception(AnswerTooCostly(reason))
+        else:
+            # The status is known, and what there is of the body can still be read.
+            self._body.feed_eof()
+            self._payload = None
+        self._drop()
+
+    def _drop(self) -> None:
+        self._held, self._parsed = b"", 0
+        self._cancel_timers()
+        self.force_close()
+        self._abort_soon()
+
+    def _abort_soon(self) -> None:
+        if not self._is_dropped and self.transport is not None:
+            self._is_dropped = True
+            # Later: uvloop's TLS goes on with the transport after it has called us.
+            self._loop.call_soon(self.transport.abort)
+
+    def _is_padded(self) -> bool:
+        """Whether TLS has sent much more than the answers: tiny records, session tickets.
+
+        Of these no protocol hears, but they cost as much to decrypt as large ones.
+        """
+        assert self.transport is not None
+        info = self.transport.get_extra_info("socket").getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES
+        )
+        received = int.from_bytes(info[_TCP_INFO_RECEIVED:_TCP_INFO_BYTES], sys.byteorder)
+        return received - self._received > self._answers * self._most_bytes
+
+    def _watch(self) -> None:
+        self._watching = None
+        is_complete = self._body is not None and self._body.is_eof()
+        if is_complete or self._is_dropped or self.transport is None:
+            return
+        if self._is_padded():
+            self._fail(_PADDED)
+        else:
+            self._watching = self._loop.call_later(_WATCH_S, self._watch)
+
+    def _wait(self, seconds: float) -> None:
+        self._pause_transport_reading()
+        self._pausing = self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pausing = None
+        self._parse()
+        if self._pausing is None and not (self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._pausing, self._watching):
+            if timer is not None:
+                timer.cancel()
+        self._pausing = self._watching = None
+
+
+def bound_answers(connector: aiohttp.BaseConnector, most_bytes: int) -> None:
+    """Let all connections of a connector read answers of at most `most_bytes`, and their heads.
+
+    aiohttp has no setting for the class that reads answers; tests/deliver/test_http_floods.py
+    fails if a version of it goes another way.
+    """
+    share = LoopShare(_SHARE, _BURST_S)
+    loop = asyncio.get_running_loop()
+    limit = most_bytes + _MOST_HEAD_BYTES
+    connector._factory = functools.partial(_BoundedHandler, limit, share, loop)  # type: ignore[assignment]

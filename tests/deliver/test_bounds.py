@@ -1,0 +1,146 @@
+"""The share of the loop's time that a destination's answers may use, without the network."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import pytest
+
+from pixelfast.deliver.destinations.bounds import LoopShare, _BoundedHandler
+from tests.deliver.running import run
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class FakeTransport(asyncio.Transport):
+    """Notes whether it is read from. Its peer never reads: closing it ends nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_reading, self.is_closed, self.is_aborted = True, False, False
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def is_closing(self) -> bool:
+        return self.is_aborted or self.is_closed
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeShare(LoopShare):
+    """Owes nothing until so many slices are parsed; then waits as long as a test says."""
+
+    def __init__(self, slices: int) -> None:
+        super().__init__(1.0, 1.0, lambda: 0.0)
+        self.slices = slices
+
+    def spend(self, seconds: float) -> None:  # noqa: ARG002
+        self.slices -= 1
+
+    def wait_s(self) -> float:
+        return 0.001 if self.slices <= 0 else 0.0
+
+
+def new_handler(
+    share: LoopShare, most_bytes: int = 81_920
+) -> tuple[_BoundedHandler, FakeTransport]:
+    handler = _BoundedHandler(most_bytes, share, asyncio.get_running_loop())
+    transport = FakeTransport()
+    handler.connection_made(transport)
+    handler.set_response_params(read_until_eof=True, auto_decompress=False)
+    return handler, transport
+
+
+def test_a_destination_out_of_its_share_is_not_read_until_it_has_one_again() -> None:
+    async def main() -> None:
+        share = FakeShare(slices=3)
+        handler, transport = new_handler(share)
+        handler.data_received(CHUNKED + b"1\r\nx\r\n" * 8000)
+        message, body = await handler.read()
+        assert (200, False) == (message.code, transport.is_reading)
+        got = len(body.read_nowait())
+        assert got < 3 * 4096 / 6
+        while not transport.is_reading:
+            share.slices = 1
+            before = got
+            await asyncio.sleep(0.002)
+            got += len(body.read_nowait())
+            assert got - before <= 2 * 4096 / 6, "one slice a turn"
+        assert 8000 == got
+
+    run(main())
+
+
+def test_the_first_bytes_of_an_answer_wait_for_nothing() -> None:
+    """A good answer is not made to wait for what the destination's bad ones have cost."""
+
+    async def main() -> None:
+        handler, transport = new_handler(FakeShare(slices=0))
+        handler.data_received(HEAD + b"Content-Length: 400\r\n\r\n" + b"x" * 400)
+        message, body = await handler.read()
+        assert (200, 400, True) == (message.code, len(await body.read()), transport.is_reading)
+
+    run(main())
+
+
+def test_a_reset_while_an_answer_is_held_loses_no_status() -> None:
+    async def main() -> None:
+        handler, _ = new_handler(FakeShare(slices=0))
+        handler.data_received(HEAD + b"Content-Length: 20000\r\n\r\n" + b"x" * 10_000)
+        message, body = await handler.read()
+        handler.connection_lost(ConnectionResetError())
+        assert 200 == message.code
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await body.read()
+
+    run(main())
+
+
+def test_a_connection_that_is_closed_waits_for_nothing_to_be_sent() -> None:
+    """A peer that never reads would keep it, and the body, for ever."""
+
+    async def main() -> None:
+        handler, transport = new_handler(FakeShare(slices=9))
+        handler.close()
+        await asyncio.sleep(0)
+        assert transport.is_aborted
+
+    run(main())
+
+
+def test_nothing_is_used_again_that_had_more_than_its_answer() -> None:
+    async def main() -> None:
+        handler, transport = new_handler(FakeShare(slices=9))
+        handler.data_received(HEAD + b"Content-Length: 2\r\n\r\nok")
+        assert handler.is_connected()
+        handler.data_received(b"HTTP/1.1 200 OK\r\n")
+        assert not handler.is_connected()
+        await asyncio.sleep(0)
+        assert transport.is_aborted
+
+    run(main())
+
+
+def test_a_share_is_spent_saved_and_earned() -> None:
+    now_s = 100.0
+    share = LoopShare(0.2, 0.005, lambda: now_s)
+    share.spend(0.004)
+    assert 0.0 == share.wait_s()
+    share.spend(0.003)
+    assert pytest.approx(0.01) == share.wait_s()
+    now_s += 0.005
+    assert pytest.approx(0.005) == share.wait_s()
+    now_s += 3600.0
+    assert 0.0 == share.wait_s()
+    share.spend(0.007)
+    assert pytest.approx(0.01) == share.wait_s(), "an idle hour saves no more than a burst"
