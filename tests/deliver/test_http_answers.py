@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
+from pixelfast.config import (
+    ClickhouseDestination,
+    ElasticsearchDestination,
+    PosthogDestination,
+)
+from pixelfast.deliver.batches import Batch
+from pixelfast.deliver.destinations.answers import Answer as HttpAnswer
+from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
+from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
 from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
+from pixelfast.deliver.destinations.posthog import PosthogSender
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused, Retry
+from tests.deliver.products.events import tracked
 from tests.deliver.running import run
-from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
+from tests.deliver.senders import LIMITS, QUICK, batch, destination_and_sender, send, using
+from tests.deliver.spools import event
 from tests.fake_destination import Answer, FakeDestination, Request
 
 ANSWER_LIMIT = 64 * 1024
@@ -321,5 +334,86 @@ def test_batches_under_way_at_once_have_each_its_own_outcome() -> None:
                 Retry("status 503", status=503),
                 Held("status 404", 404),
             ] * 10 == outcomes
+
+    run(main())
+
+
+class FaultySender(HttpSender):
+    """Fails over an event that says so, or over every answer."""
+
+    is_judge_faulty = False
+
+    def body_of(self, batch: Batch) -> bytes:
+        if b"faulty" in batch.ndjson():
+            raise KeyError("messageId")
+        return super().body_of(batch)
+
+    def judge(self, answer: HttpAnswer, batch: Batch) -> Outcome:
+        if self.is_judge_faulty:
+            raise RecursionError("too deep")
+        return super().judge(answer, batch)
+
+
+def test_a_mistake_over_an_answer_is_an_outcome_and_not_the_end_of_the_destination() -> None:
+    async def main() -> None:
+        async with (
+            FakeDestination() as destination,
+            using(FaultySender(destination.url, "ndjson", LIMITS)) as sender,
+        ):
+            sender.is_judge_faulty = True
+            with capture_logs() as logs:
+                assert Retry("unexpected RecursionError") == await send(sender, 1)
+            assert [("send_failed", True)] == [(x["event"], x["exc_info"]) for x in logs]
+            sender.is_judge_faulty = False
+            assert Accepted() == await send(sender, 1)
+
+    run(main())
+
+
+def test_an_event_that_cannot_be_encoded_is_refused_and_logged_once_it_is_found() -> None:
+    async def main() -> None:
+        async with FakeDestination() as destination:
+            async with using(FaultySender(destination.url, "ndjson", LIMITS)) as sender:
+                with capture_logs() as logs:
+                    for events in ([b'{"a":"faulty"}', event(1)], [b'{"a":"faulty"}']):
+                        refused = Refused("cannot be encoded: KeyError")
+                        assert refused == await sender.send(batch(events))
+                assert ["event_not_encoded"] == [each["event"] for each in logs]
+                assert Accepted() == await send(sender, 1)
+            assert [event(1) + b"\n"] == [request.body for request in destination.requests]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 65536,
+        b'{"a":' * 13_000,
+        b'{"quota_limited":' + b"[" * 60_000,
+        b'{"quota_limited":' + b"9" * 60_000 + b"}",
+        b'{"quota_limited":1e999999999}',
+        b'{"quota_limited":{"events":1}}',
+        b"[" + b'"quota_limited",' * 4_000 + b"1]",
+        b"quota_limited\xff",
+        b"",
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_no_body_of_an_answer_is_more_than_an_outcome(body: bytes) -> None:
+    async def main() -> None:
+        async with FakeDestination(lambda _: Answer(body=body)) as destination:
+            url = f"http://127.0.0.1:{destination.port}"
+            for sender in (
+                PosthogSender(PosthogDestination(**{**settings, "url": url}, api_key="k")),
+                ElasticsearchSender(
+                    ElasticsearchDestination(**{**settings, "url": url}, index="i")
+                ),
+                ClickhouseSender(ClickhouseDestination(**{**settings, "url": url}, table="t")),
+            ):
+                with capture_logs() as logs:
+                    async with using(sender):
+                        assert isinstance(await sender.send(batch([tracked(1)])), Accepted | Retry)
+                assert [] == logs
 
     run(main())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -29,6 +30,8 @@ from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused
 
 __all__ = ["HttpSender", "Timeouts", "basic", "shared_options"]
 
+_log = structlog.get_logger("deliver")
+
 _CONTENT_TYPES = {
     "json_array": "application/json",
     "ndjson": "application/x-ndjson",
@@ -36,6 +39,7 @@ _CONTENT_TYPES = {
 }
 _SINGLE_CONCURRENCY = 16  # of one batch
 _GZIP_LEVEL = 5
+_OF_EVENTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
 
 
@@ -138,12 +142,25 @@ class HttpSender(Sender):
             await self._session.close()
 
     async def send(self, batch: Batch) -> Outcome:
+        # The edge to what strangers wrote, on both sides: a mistake here concerns this batch alone.
+        try:
+            return await self._send(batch)
+        except Exception as error:  # noqa: BLE001 - logged with its traceback
+            _log.exception("send_failed", batch=batch.id)
+            return Retry(f"unexpected {type(error).__name__}")
+
+    async def _send(self, batch: Batch) -> Outcome:
         if self._form == "single":
             return await self._send_each(batch)
-        if self._gzip or self.is_body_costly:
-            body = await self.in_thread(self._pack, batch)
-        else:
-            body = self.body_of(batch)
+        try:
+            if self._gzip or self.is_body_costly:
+                body = await self.in_thread(self._pack, batch)
+            else:
+                body = self.body_of(batch)
+        except _OF_EVENTS as error:
+            if batch.events == 1:  # halving has found it
+                _log.exception("event_not_encoded", batch=batch.id)
+            return Refused(f"cannot be encoded: {type(error).__name__}")
         answer = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
         return self.judge(answer, batch) if isinstance(answer, Answer) else answer
 
