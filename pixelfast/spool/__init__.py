@@ -30,7 +30,7 @@ except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
 from pixelfast.spool.compression import compressor
 from pixelfast.spool.datadir import DataDir
-from pixelfast.spool.end import LogEnd, number_at
+from pixelfast.spool.end import LogEnd, newest_frames, number_at
 from pixelfast.spool.format import Frame, Position
 from pixelfast.spool.reader import SlotReader
 from pixelfast.spool.retention import (
@@ -50,6 +50,7 @@ __all__ = [
     "SlotReader",
     "SpoolWriter",
     "compressor",
+    "newest_frames",
     "number_at",
     "remove_drained_slot",
     "remove_read_segments",

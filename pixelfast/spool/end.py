@@ -13,18 +13,28 @@ from pixelfast.spool.format import (
     FRAME_MAGIC,
     MAX_FRAME_BYTES,
     SEGMENT_HEADER_BYTES,
+    Frame,
     FrameHeader,
     Position,
     SegmentId,
 )
-from pixelfast.spool.frames import check_frame, parse_header
+from pixelfast.spool.frames import check_frame, parse_frame, parse_header
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import next_frame_offset
 
-__all__ = ["LogEnd", "Place", "first_frame", "last_frame", "newest_frame", "number_at"]
+__all__ = [
+    "LogEnd",
+    "Place",
+    "first_frame",
+    "last_frame",
+    "newest_frame",
+    "newest_frames",
+    "number_at",
+]
 
 _WINDOW_BYTES = 4 * 2**20
 _HEADERS_BYTES = 16 * 2**10
+_NEWEST_BYTES = 256 * 2**10
 _STUCK_REFRESHES = 64
 
 
@@ -131,6 +141,34 @@ def newest_frame(data: DataDir, slot: int) -> Place | None:
             if place is not None:
                 return place._replace(segment=number)
     return None
+
+
+def newest_frames(data: DataDir, slot: int) -> list[Frame]:
+    """The last frames of the newest segment that has any: about 256 KiB of them, one at least.
+
+    Raises:
+        SpoolError: one is compressed, and the package for that is missing.
+    """
+    place = newest_frame(data, slot)
+    if place is None:
+        return []
+    with data.open_segment(slot, place.segment) as opened:
+        if opened is None:
+            return []  # removed since it was found
+        fd, identity = opened
+        stop = place.end.offset
+        offset = next_frame_offset(fd, identity, (stop - _NEWEST_BYTES) & ~7, stop)
+        frames: list[Frame] = []
+        start = place.offset if offset is None else min(offset, place.offset)
+        view = memoryview(os.pread(fd, stop - start, start))
+        offset = start
+        while offset < stop:
+            frame = parse_frame(view, offset - start, offset, identity)
+            if not isinstance(frame, Frame):
+                break
+            frames.append(frame._replace(segment=place.segment))
+            offset += frame.length
+        return frames
 
 
 def first_frame(data: DataDir, slot: int, number: int) -> FrameHeader | None:

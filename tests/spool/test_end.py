@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pixelfast.spool import DataDir, LogEnd, Position, SlotFiles, end, number_at
+from pixelfast.spool import DataDir, LogEnd, Position, SlotFiles, end, newest_frames, number_at
 from pixelfast.spool.end import last_frame, newest_frame
 from pixelfast.spool.format import SegmentId, pack_segment_header, segment_name
 from tests.spool.tools import Slot, read_events, read_frames, seal
@@ -212,3 +212,19 @@ def test_a_position_becomes_the_number_of_the_event_there(data: DataDir, slot: S
     assert wanted == {position: number_at(data, 0, position) for position in wanted}
     slot.path(1).unlink()
     assert number_at(data, 0, first) == 4
+
+
+def test_the_newest_frames_are_those_at_the_end_of_the_log(data: DataDir, slot: Slot) -> None:
+    assert [] == newest_frames(data, 0)
+    for number in range(600):
+        slot.write(b"%04d" % number + b"x" * 1000)
+    found = [int(bytes(frame.body[:4])) for frame in newest_frames(data, 0)]
+    assert list(range(600 - len(found), 600)) == found
+    assert 200 <= len(found) <= 256
+    assert [frame.offset for frame in read_frames(data, Position())][-len(found) :] == [
+        frame.offset for frame in newest_frames(data, 0)
+    ]
+    slot.roll()
+    assert 599 == int(bytes(newest_frames(data, 0)[-1].body[:4])), "made ahead and empty"
+    slot.write(b"0600" + b"x" * 400_000)
+    assert [b"0600"] == [bytes(frame.body[:4]) for frame in newest_frames(data, 0)]
