@@ -53,7 +53,9 @@ def list_letters(destination: str | None, config: str | None, data_dir: str | No
         if not rows:
             click.echo("no dead letters", err=True)
             return
-        print_table(("destination", "id", "died", "status", "tries", "event", "reason"), rows)
+        print_table(
+            ("destination", "id", "died", "source", "status", "tries", "event", "reason"), rows
+        )
 
 
 @dead.command()
@@ -163,6 +165,7 @@ def _summary(letter: Letter) -> tuple[object, ...]:
     return (
         letter.id,
         _time(letter.died_ms),
+        letter.source,
         letter.status or "",
         letter.attempts,
         str(name),
@@ -174,6 +177,7 @@ def _whole(letter: Letter) -> dict[str, object]:
     return {
         "id": letter.id,
         "died": _time(letter.died_ms),
+        "source": letter.source,
         "status": letter.status,
         "reason": letter.reason,
         "answer": letter.answer.decode("utf-8", "replace"),

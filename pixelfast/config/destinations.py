@@ -56,10 +56,20 @@ class _Delivery(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**16,
-            description="dead letters kept; over it the destination is held",
+            description="dead letters kept on the disk; on_dead_full says what happens over it",
             extra={"unit": "B"},
         ),
     ] = 2**30
+    max_dead_age_s: Annotated[
+        float, Meta(gt=0, description="dead letters older than this are dropped")
+    ] = 2_592_000.0
+    on_dead_full: Annotated[
+        Literal["drop_oldest", "hold"],
+        Meta(
+            description="over max_dead_bytes: drop the oldest dead letters of the source that has "
+            "most, or hold the destination"
+        ),
+    ] = "drop_oldest"
 
 
 class Batching(_Delivery, frozen=True, kw_only=True):

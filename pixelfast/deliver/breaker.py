@@ -16,11 +16,11 @@ class Breaker:
     are wrong on one side; `disabled`, it has asked for nothing more. Times are monotonic seconds.
     """
 
-    def __init__(self, backoff: Backoff, held_s: float) -> None:
+    def __init__(self, backoff: Backoff) -> None:
         self.state = "closed"
         self.reason = ""  # of the last failure; "" once it went well
+        self.opened_s = 0.0  # when it opened last
         self._backoff = backoff
-        self._held_s = held_s
         self._not_before_s = 0.0
         self._failed_s = float("-inf")
 
@@ -63,13 +63,18 @@ class Breaker:
         self._failed_s = now_s
         wait_s = self._backoff.next_s(after_s)
         if self.state == "closed" and self._backoff.failures >= _OPENS_AT:
-            self.state = "open"
+            self.state, self.opened_s = "open", now_s
         if self.state != "closed":
             self._not_before_s = max(self._not_before_s, now_s + wait_s)
         return wait_s
 
-    def hold(self, reason: str, now_s: float, *, is_final: bool = False) -> None:
-        """A try that no other can better before somebody changes something."""
+    def hold(
+        self, reason: str, now_s: float, held_s: float = 0.0, *, is_final: bool = False
+    ) -> None:
+        """A try that no other can better before somebody changes something.
+
+        The next one is allowed `held_s` later.
+        """
         self.reason = reason
         self.state = "disabled" if is_final else "held"
-        self._not_before_s = now_s + self._held_s
+        self._not_before_s = now_s + held_s

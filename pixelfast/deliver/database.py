@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -21,21 +22,27 @@ __all__ = ["open_database"]
 
 _log = structlog.get_logger("deliver")
 _BUSY_S = 5.0
+Migrations = Mapping[int, Sequence[str]]
 
 
 def open_database(
-    path: Path, schema: str, version: int, verify: Callable[[sqlite3.Connection], object]
+    path: Path,
+    schema: str,
+    version: int,
+    verify: Callable[[sqlite3.Connection], object],
+    migrations: Migrations = MappingProxyType({}),
 ) -> sqlite3.Connection:
     """Open a database, made where it is missing; a damaged one is set aside and a new one begun.
 
-    `verify` reads everything once: what can't be read now would end delivery later.
+    `verify` reads everything once: what can't be read now would end delivery later. `migrations`:
+    by the version that a database has, the statements that lead to the next version.
 
     Raises:
         sqlite3.Error: it can't be used now, which says nothing of what is in it: locked, no room.
     """
     make_directory(path.parent)
     try:
-        return _open(path, schema, version, verify)
+        return _open(path, schema, version, verify, migrations)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not _is_damage(error, path):
             raise
@@ -45,11 +52,15 @@ def open_database(
         with contextlib.suppress(FileNotFoundError):
             path.with_name(f"{path.name}-journal").unlink()
         sync_directory(path.parent)
-        return _open(path, schema, version, verify)
+        return _open(path, schema, version, verify, migrations)
 
 
 def _open(
-    path: Path, schema: str, version: int, verify: Callable[[sqlite3.Connection], object]
+    path: Path,
+    schema: str,
+    version: int,
+    verify: Callable[[sqlite3.Connection], object],
+    migrations: Migrations,
 ) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
@@ -58,6 +69,8 @@ def _open(
         found = db.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
             db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+        elif found in migrations:
+            _migrate(db, migrations)
         elif found != version:
             raise _Damaged(f"schema version {found}, this program reads {version}")
         if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
@@ -70,6 +83,16 @@ def _open(
         db.close()
         raise
     return db
+
+
+def _migrate(db: sqlite3.Connection, migrations: Migrations) -> None:
+    """Bring a database up to date, whole or not at all; another process may do so meanwhile."""
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        while (found := db.execute("PRAGMA user_version").fetchone()[0]) in migrations:
+            for statement in migrations[found]:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {found + 1}")
 
 
 class _Damaged(sqlite3.DatabaseError):

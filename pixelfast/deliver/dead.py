@@ -8,22 +8,88 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pixelfast.deliver.database import open_database
 
-__all__ = ["DeadLetters", "Letter"]
+__all__ = ["DeadBounds", "DeadLetters", "Letter", "SourceLetters"]
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+_SCHEMA_VERSION = 2
+_SIZE = (
+    "size_bytes INTEGER GENERATED ALWAYS AS (length(event) + length(reason) + length(answer))"
+    " VIRTUAL"
+)
+# What each source's letters take is kept up to date by the database itself: delivery and the
+# commands change letters side by side.
+_BY_SOURCE = (
+    """CREATE TABLE source (name TEXT PRIMARY KEY, letters INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0) STRICT""",
+    "CREATE INDEX letter_source ON letter (source)",
+    "CREATE INDEX letter_died ON letter (died_ms)",
+    """CREATE TRIGGER letter_added AFTER INSERT ON letter BEGIN
+        INSERT INTO source (name, letters, size_bytes) VALUES (new.source, 1, new.size_bytes)
+        ON CONFLICT (name) DO UPDATE SET
+        letters = letters + 1, size_bytes = size_bytes + excluded.size_bytes; END""",
+    """CREATE TRIGGER letter_removed AFTER DELETE ON letter BEGIN
+        UPDATE source SET letters = letters - 1, size_bytes = size_bytes - old.size_bytes
+        WHERE name = old.source; END""",
+    """CREATE TRIGGER letter_changed AFTER UPDATE OF reason, answer ON letter BEGIN
+        UPDATE source SET size_bytes = size_bytes + new.size_bytes - old.size_bytes
+        WHERE name = old.source; END""",
+)
+_SCHEMA = (
+    """
 CREATE TABLE letter (id INTEGER PRIMARY KEY AUTOINCREMENT, batch TEXT NOT NULL,
     number INTEGER NOT NULL, event BLOB NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
     answer BLOB NOT NULL, attempts INTEGER NOT NULL, died_ms INTEGER NOT NULL,
-    replay INTEGER NOT NULL DEFAULT 0, UNIQUE (batch, number)) STRICT;
+    replay INTEGER NOT NULL DEFAULT 0, source TEXT NOT NULL DEFAULT '', """
+    + _SIZE
+    + """,
+    UNIQUE (batch, number)) STRICT;
 CREATE INDEX letter_replay ON letter (replay) WHERE replay > 0;
 """
+    + ";\n".join((*_BY_SOURCE, ""))
+)
+_MIGRATIONS = {
+    1: (
+        "ALTER TABLE letter ADD COLUMN source TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE letter ADD COLUMN " + _SIZE,
+        *_BY_SOURCE,
+        "INSERT INTO source (name, letters, size_bytes)"
+        " SELECT source, count(*), sum(size_bytes) FROM letter GROUP BY source",
+    )
+}
+_LETTERS = (
+    "SELECT id, batch, number, event, status, reason, answer, attempts, died_ms, replay, source"
+    " FROM letter"
+)
+_PAGE_BYTES = 4096
+_STEP_BYTES = 256 * 2**10
+_New: TypeAlias = tuple[str, int, bytes, int, str, bytes, int, str]
+_MOST_DROPPED = 500  # letters looked at in one step
+
+
+class DeadBounds(NamedTuple):
+    """How much a destination's dead letters may take, and what happens at the limit.
+
+    `on_full`: "drop_oldest" or "hold".
+    """
+
+    max_bytes: int = 2**30
+    max_age_s: float = float("inf")
+    on_full: str = "drop_oldest"
+
+
+class SourceLetters(NamedTuple):
+    """The dead letters of one source; `dropped`: how many went to keep the bounds, ever."""
+
+    letters: int
+    size_bytes: int
+    dropped: int
+    oldest_ms: int  # when the oldest died; 0 if there is none
 
 
 class Letter(NamedTuple):
@@ -42,6 +108,7 @@ class Letter(NamedTuple):
     attempts: int
     died_ms: int
     replay: int
+    source: str
 
 
 class DeadLetters:
@@ -49,22 +116,103 @@ class DeadLetters:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all)
+        self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all, _MIGRATIONS)
 
-    def add(self, letters: Iterable[tuple[str, int, bytes, int, str, bytes, int]]) -> None:
-        """Keep (batch, number, event, status, reason, answer, attempts); again does no harm."""
-        now_ms = time.time_ns() // 1_000_000
+    def add(
+        self,
+        letters: Iterable[_New],
+        bounds: DeadBounds | None = None,
+        *,
+        now_ms: int | None = None,
+    ) -> None:
+        """Keep (batch, number, event, status, reason, answer, attempts, source).
+
+        Again does no harm. With `bounds`, letters that no longer fit are dropped in the same
+        transaction.
+        """
+        now_ms = _now_ms() if now_ms is None else now_ms
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "INSERT INTO letter (batch, number, event, status, reason, answer, attempts,"
-                " died_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                [(*each, now_ms) for each in letters],
-            )
+            for some in _in_steps(letters):
+                self._db.executemany(
+                    "INSERT INTO letter (batch, number, event, status, reason, answer, attempts,"
+                    " source, died_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    [(*each, now_ms) for each in some],
+                )
+                if bounds is not None:
+                    self._keep_within(bounds, now_ms)
+
+    def keep_within(self, bounds: DeadBounds, *, now_ms: int | None = None) -> None:
+        """Drop letters that are too old or no longer fit."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._keep_within(bounds, _now_ms() if now_ms is None else now_ms)
+
+    def _keep_within(self, bounds: DeadBounds, now_ms: int) -> None:
+        """The oldest letters of the source that takes most go first.
+
+        Anybody can send events that a destination rejects, with the public write key of one
+        source: that must not cost the other sources their letters. A letter that is being sent
+        again belongs to a plan and stays.
+        """
+        if bounds.max_age_s != float("inf"):
+            until_ms = now_ms - int(bounds.max_age_s * 1000)
+            old = "SELECT id, source FROM letter WHERE died_ms < ? AND replay < 2"
+            self._drop(self._db.execute(old, [until_ms]).fetchall())
+        if bounds.on_full != "drop_oldest":
+            return
+        while (excess := self.size_bytes() - bounds.max_bytes) > 0:
+            sizes = self._db.execute(
+                "SELECT name, size_bytes FROM source WHERE letters > 0 ORDER BY size_bytes DESC"
+            ).fetchall()
+            if not any(self._drop_oldest(name, excess) for name, _ in sizes):
+                return
+
+    def _drop_oldest(self, source: str, excess: int) -> bool:
+        """Drop a source's oldest letters, at most as many as take `excess` bytes."""
+        rows = self._db.execute(
+            "SELECT id, size_bytes FROM letter WHERE source = ? AND replay < 2 ORDER BY id LIMIT ?",
+            [source, _MOST_DROPPED],
+        )
+        chosen = []
+        for identity, size_bytes in rows:
+            chosen.append((identity, source))
+            # What is larger than a page takes whole ones.
+            is_large = size_bytes > _PAGE_BYTES
+            excess -= -(-size_bytes // _PAGE_BYTES) * _PAGE_BYTES if is_large else size_bytes
+            if excess <= 0:
+                break
+        return self._drop(chosen) > 0
+
+    def _drop(self, rows: list[tuple[int, str]]) -> int:
+        self._db.executemany("DELETE FROM letter WHERE id = ?", [row[:1] for row in rows])
+        self._db.executemany(
+            "UPDATE source SET dropped = dropped + ? WHERE name = ?",
+            [(events, name) for name, events in Counter(name for _, name in rows).items()],
+        )
+        return len(rows)
 
     def size_bytes(self) -> int:
-        """What they take on the disk."""
-        return self.path.stat().st_size
+        """What they take on the disk: the file without its free pages, which are used again.
+
+        SQLite's file does not shrink when rows are deleted.
+        """
+        pages, free, page_bytes = (
+            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * page_bytes
+
+    def by_source(self) -> dict[str, SourceLetters]:
+        """What each source's letters take; sources that only dropped some with them."""
+        rows = self._db.execute(
+            "SELECT name, letters, size_bytes, dropped, (SELECT died_ms FROM letter"
+            " WHERE letter.source = source.name ORDER BY id LIMIT 1) FROM source"
+        )
+        return {
+            name: SourceLetters(letters, size_bytes, dropped, oldest_ms or 0)
+            for name, letters, size_bytes, dropped, oldest_ms in rows
+        }
 
     def count(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM letter").fetchone()[0])
@@ -72,11 +220,11 @@ class DeadLetters:
     def letters(self, ids: Iterable[int] | None = None, *, limit: int = 2**62) -> list[Letter]:
         """Those with these ids, or all, oldest first."""
         if ids is None:
-            rows = self._db.execute("SELECT * FROM letter ORDER BY id LIMIT ?", [limit])
+            rows = self._db.execute(_LETTERS + " ORDER BY id LIMIT ?", [limit])
             return [Letter(*row) for row in rows]
         found = []
         for each in ids:
-            rows = self._db.execute("SELECT * FROM letter WHERE id = ?", [each])
+            rows = self._db.execute(_LETTERS + " WHERE id = ?", [each])
             found += [Letter(*row) for row in rows]
         return found
 
@@ -134,6 +282,24 @@ class DeadLetters:
             for each in ids:
                 changed += self._db.execute(f"{statement} AND id = ?", [each]).rowcount
             return changed
+
+
+def _in_steps(letters: Iterable[_New]) -> Iterator[list[_New]]:
+    """So many at once that the file does not grow far beyond its bound before some are dropped."""
+    step: list[_New] = []
+    size_bytes = 0
+    for each in letters:
+        step.append(each)
+        size_bytes += len(each[2])
+        if size_bytes >= _STEP_BYTES:
+            yield step
+            step, size_bytes = [], 0
+    if step:
+        yield step
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _read_all(db: sqlite3.Connection) -> None:

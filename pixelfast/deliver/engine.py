@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from pixelfast.config import Config, Destination, FileDestination
+from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.retry import Backoff
@@ -84,7 +85,9 @@ class Engine:
             self._data,
             select(self._config, destination),
             retry_for_s=retry_for_s,
-            max_dead_bytes=destination.max_dead_bytes,
+            dead_bounds=DeadBounds(
+                destination.max_dead_bytes, destination.max_dead_age_s, destination.on_dead_full
+            ),
             share_bytes=share_of(self._config.deliver.max_memory, len(self._config.destinations)),
             turn=self._turn,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from enum import Enum
 
 import structlog
 
@@ -12,10 +13,19 @@ from pixelfast.deliver.concurrency import Concurrency
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.retry import Backoff
 
-__all__ = ["Health"]
+__all__ = ["Health", "Hold"]
 
-_HELD_S = 60.0
+_HELD_S = 5.0
+_LONGEST_HELD_S = 60.0  # of settings: after 5 s, 10 s, 20 s …
 _TOLD_AGAIN_S = 60.0
+
+
+class Hold(Enum):
+    """Why a destination is held, which says what ends it."""
+
+    SETTINGS = "settings"  # any answer that is about events
+    REFUSALS = "refusals"  # an event that is accepted
+    DEAD_LETTERS = "dead letters"  # room for one more
 
 
 class Health:
@@ -31,9 +41,11 @@ class Health:
         concurrency: int,
         on_too_large: Callable[[int], None],
     ) -> None:
-        self.breaker = Breaker(backoff, _HELD_S)
+        self.breaker = Breaker(backoff)
         self.concurrency = Concurrency(concurrency)
         self.failures = 0  # not counted yet
+        self.hold_kind: Hold | None = None
+        self._held_s = _HELD_S  # how long settings were given the last time
         self._on_too_large = on_too_large
         self._told_s: dict[str, float] = {}  # when each reason was told last
         self._log = structlog.get_logger("deliver").bind(destination=name)
@@ -52,29 +64,53 @@ class Health:
             retries = [each for each in outcome.failed.values() if isinstance(each, Retry)]
             if len(retries) == events:
                 return now_s + self._failed(retries[0], began_s, now_s)
-            self._succeeded()
+            if len(outcome.failed) < events:
+                self._succeeded()
+            else:
+                self._answered()
             if retries:
                 self.failures += 1
                 return now_s + max(1.0, *(each.after_s for each in retries))
         elif isinstance(outcome, Refused):
             if outcome.is_too_large:
                 self._on_too_large(size_bytes)
-            if self.breaker.state != "held":
-                self._succeeded()  # it answers; it is these events that it does not want
+            self._answered()
         return 0.0
 
-    def hold(self, reason: str, outcome: Outcome) -> None:
-        """Something is wrong that no event is to blame for: try again slowly, and say so."""
+    def hold(self, kind: Hold, reason: str, outcome: Outcome) -> None:
+        """Something is wrong that no event is to blame for: try again slowly, and say so.
+
+        A destination that rejects everything is sent something at once: the newest events.
+        """
         is_final = isinstance(outcome, Held) and outcome.is_final
+        now_s = time.monotonic()
+        held_s = _HELD_S
+        if self.hold_kind is not kind:
+            held_s = 0.0 if kind is Hold.REFUSALS else _HELD_S
+        elif self.breaker.wait_s(now_s):
+            held_s = self.breaker.wait_s(now_s)  # under way together with the one that began it
+        elif kind is Hold.SETTINGS:
+            held_s = self._held_s = min(2 * self._held_s, _LONGEST_HELD_S)
+        self.hold_kind = kind
         if reason != self.breaker.reason:
             self._log.error(
                 "destination_disabled" if is_final else "destination_held",
                 reason=reason,
                 answer=getattr(outcome, "answer", b"")[:200].decode("utf-8", "replace"),
-                next_try_s=None if is_final else _HELD_S,
+                next_try_s=None if is_final else round(held_s, 1),
             )
-        self.breaker.hold(reason, time.monotonic(), is_final=is_final)
+        self.breaker.hold(reason, now_s, held_s, is_final=is_final)
         self.failures += 1
+
+    def found_room(self) -> None:
+        """A dead letter was kept: what was held for want of room goes on."""
+        if self.hold_kind is Hold.DEAD_LETTERS:
+            self._succeeded()
+
+    def _answered(self) -> None:
+        """It answers; it is these events that it does not want."""
+        if self.hold_kind in {None, Hold.SETTINGS}:
+            self._succeeded()
 
     def _failed(self, outcome: Retry, began_s: float, now_s: float) -> float:
         """Say each reason once a minute, not every try of a long night."""
@@ -98,6 +134,8 @@ class Health:
             self._told_s.clear()
             self._log.info("destination_is_back", failures=self.breaker.failures)
         self.breaker.succeeded()
+        self.hold_kind = None
+        self._held_s = _HELD_S
 
 
 def _recent(told_s: dict[str, float], now_s: float) -> dict[str, float]:

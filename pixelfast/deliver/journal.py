@@ -17,7 +17,8 @@ import structlog
 
 from pixelfast.deliver.batches import Batch, Cut
 from pixelfast.deliver.cutter import Cutter
-from pixelfast.deliver.dead import DeadLetters
+from pixelfast.deliver.dead import DeadBounds
+from pixelfast.deliver.dead_keeper import DeadKeeper, Told
 from pixelfast.deliver.outcomes import Refused, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
@@ -31,6 +32,7 @@ __all__ = ["Journal", "Planned"]
 _PLANS_S = 0.05
 _ENDS_S = 0.2
 _MOST_ENDS = 64
+_BOUNDS_S = 60.0  # how often the age of dead letters is looked at
 
 
 @dataclass(slots=True)
@@ -40,6 +42,8 @@ class Planned:
     plan: Plan
     batch: Batch
     not_before_s: float = 0.0
+    failed_s: float = 0.0  # of a part: when its destination failed at the whole first
+    refused_s: float = 0.0  # of a part: when all of it was rejected
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ class _Writing:
 
     changes: Changes = field(default_factory=Changes)
     planned: list[Planned] = field(default_factory=list)
+    batches: set[str] = field(default_factory=set)  # that these are of, by the id of the whole
     letters: list[DeadLetter] = field(default_factory=list)
     replayed: list[int] = field(default_factory=list)
     refused_again: dict[int, Refused | Retry] = field(default_factory=dict)
@@ -63,11 +68,16 @@ class Journal:
         memory: what the destination asked to remember.
         planned_events: events of plans that have not come to their end.
         waiting_bytes: what they take in memory.
-        dead_bytes: what dead letters take on the disk.
+        dead: the dead letters, as they stand on the disk.
     """
 
     def __init__(
-        self, name: str, data: DataDir, thread: OwnThread, rouse: Callable[[], None]
+        self,
+        name: str,
+        data: DataDir,
+        thread: OwnThread,
+        rouse: Callable[[], None],
+        dead_bounds: DeadBounds = DeadBounds(),  # noqa: B008 - immutable
     ) -> None:
         self.cursors: dict[int, Position] = {}
         self.numbers: dict[int, int] = {}
@@ -75,15 +85,15 @@ class Journal:
         self.memory: dict[str, object] = {}
         self.planned_events = 0
         self.waiting_bytes = 0
-        self.dead_bytes = 0
+        self._bounds_s = float("-inf")  # when those of dead letters were looked at last
+        self._refused_told = Told()
         self._data = data
         self._thread = thread
         self._rouse = rouse
         self._folder = data.destination_dir(name)
-        self._dead_path = data.dead_dir(name) / "dead.db"
         self._log = structlog.get_logger("deliver").bind(destination=name)
+        self.dead = DeadKeeper(data.dead_dir(name) / "dead.db", dead_bounds, self._log)
         self._store: Store | None = None
-        self._dead: DeadLetters | None = None
         self._sequence = 0
         self._next = _Writing()
         self._writing = _Writing()  # what is being written
@@ -111,15 +121,9 @@ class Journal:
         self.planned_events = sum(plan.events for plan in plans)
         self.waiting_bytes = sum(plan.size_bytes for plan in plans)
         self._sequence = max((plan.sequence for plan in plans), default=0) + 1
-        if self._dead_path.exists():
-            self._open_dead().give_back(each for plan in plans for each in plan.letters or ())
+        if self.dead.has_any:
+            self.dead.letters.give_back(each for plan in plans for each in plan.letters or ())
         return plans
-
-    def _open_dead(self) -> DeadLetters:
-        if self._dead is None:
-            self._dead = DeadLetters(self._dead_path)
-            self.dead_bytes = self._dead.size_bytes()
-        return self._dead
 
     async def close(self) -> None:
         for task in (self._write, self._looking):
@@ -129,16 +133,16 @@ class Journal:
         await self._thread.run(self._close)
 
     def _close(self) -> None:
-        for each in (self._store, self._dead):
-            if each is not None:
-                each.close()
+        if self._store is not None:
+            self._store.close()
+        self.dead.close()
 
     # --- what is to be written ---------------------------------------------------------------
 
     @property
-    def fresh(self) -> list[Planned]:
-        """Plans that are not on the disk yet."""
-        return self._next.planned
+    def fresh_batches(self) -> int:
+        """Batches of which something is planned that is not on the disk yet."""
+        return len(self._next.batches)
 
     @property
     def has_fresh(self) -> bool:
@@ -168,17 +172,24 @@ class Journal:
             self._add(*Plan.of_cut(cut, self._sequence, selection))
             self._sequence += 1
 
-    def settle(self, plan: Plan, settlement: Settlement, not_before_s: float = 0.0) -> None:
+    def settle(
+        self,
+        plan: Plan,
+        settlement: Settlement,
+        not_before_s: float = 0.0,
+        failed_s: float = 0.0,
+        refused_s: float = 0.0,
+    ) -> None:
         """A plan has come to its end, and what takes its place begins."""
         changes = self._changing()
         self._end(plan)
         for part, batch in settlement.parts:
-            self._add(part, batch, not_before_s)
-        if settlement.letters:
+            self._add(part, batch, not_before_s, failed_s, refused_s)
+        if events := self._refused_told.add(len(settlement.letters)):
             first = settlement.letters[0]
             self._log.warning(
                 "events_refused",
-                events=len(settlement.letters),
+                events=events,
                 reason=first.reason,
                 answer=first.answer[:200].decode("utf-8", "replace"),
             )
@@ -212,9 +223,17 @@ class Journal:
             self._changed_s = time.monotonic()
         return self._next.changes
 
-    def _add(self, plan: Plan, batch: Batch, not_before_s: float = 0.0) -> None:
+    def _add(
+        self,
+        plan: Plan,
+        batch: Batch,
+        not_before_s: float = 0.0,
+        failed_s: float = 0.0,
+        refused_s: float = 0.0,
+    ) -> None:
         self._next.changes.planned.append(plan)
-        self._next.planned.append(Planned(plan, batch, not_before_s))
+        self._next.planned.append(Planned(plan, batch, not_before_s, failed_s, refused_s))
+        self._next.batches.add(plan.root)
         self.planned_events += plan.events
         self.waiting_bytes += plan.size_bytes
 
@@ -246,15 +265,8 @@ class Journal:
 
     def _commit(self, writing: _Writing) -> None:
         assert self._store is not None
-        if writing.letters:
-            self._open_dead().add(writing.letters)
-        if writing.replayed:
-            self._open_dead().remove(writing.replayed)
-        for each, outcome in writing.refused_again.items():
-            self._open_dead().refuse_again(each, outcome.status, outcome.reason, outcome.answer)
+        self.dead.write(writing.letters, writing.replayed, writing.refused_again)
         self._store.commit(writing.changes)
-        if self._dead is not None:
-            self.dead_bytes = self._dead.size_bytes()
 
     def check(self) -> None:
         """Pass on what went wrong in a write or a look for letters."""
@@ -280,14 +292,16 @@ class Journal:
 
     # --- dead letters, and plans of the last run ---------------------------------------------
 
-    def look_for_replay(self, most: int) -> None:
-        """Plan dead letters that somebody wants to be sent again."""
-        if self._looking is None and (self._dead is not None or self._dead_path.exists()):
-            self._looking = asyncio.ensure_future(self._look_for_replay(most))
+    def tend_dead_letters(self, most: int, now_s: float) -> None:
+        """Keep the bounds of dead letters; plan those that somebody wants to be sent again."""
+        if self._looking is None and self.dead.has_any:
+            is_due = now_s - self._bounds_s >= _BOUNDS_S
+            self._bounds_s = now_s if is_due else self._bounds_s
+            self._looking = asyncio.ensure_future(self._tend_dead_letters(most, is_due))
             self._looking.add_done_callback(lambda _: self._rouse())
 
-    async def _look_for_replay(self, most: int) -> None:
-        letters = await self._thread.run(lambda: self._open_dead().take_for_replay(most))
+    async def _tend_dead_letters(self, most: int, is_due: bool) -> None:
+        letters = await self._thread.run(self.dead.tend, most, is_due=is_due)
         if letters:
             self._log.info("dead_letters_sent_again", events=len(letters))
             self._changing()
@@ -322,7 +336,7 @@ class Journal:
     def _read_back(self, plan: Plan) -> Batch | None:
         if plan.letters is None:
             return plan.read_back(self._data)
-        letters = self._open_dead().letters(plan.letters)
+        letters = self.dead.letters.letters(plan.letters)
         if len(letters) != len(plan.letters):
             return None
         return plan.batch(b"".join(each.event + b"\n" for each in letters))

@@ -33,6 +33,7 @@ class MemoryShare:
     def __init__(self, share_bytes: int) -> None:
         self.sending_bytes = 0  # events of the batches that are being sent
         self._share_bytes = share_bytes
+        self._most_batch_bytes = max(_LEAST_BATCH_BYTES, share_bytes // (_SENDING_COST + 1))
 
     @property
     def buffer_bytes(self) -> int:
@@ -41,17 +42,15 @@ class MemoryShare:
 
     def bound(self, limits: Limits) -> Limits:
         """Return limits whose batches fit."""
-        most_bytes = max(_LEAST_BATCH_BYTES, self._share_bytes // (_SENDING_COST + 1))
-        if limits.max_bytes <= most_bytes:
-            return limits
-        return Limits(limits.max_events, most_bytes, limits.max_age_s)
+        self._most_batch_bytes = min(limits.max_bytes, self._most_batch_bytes)
+        return Limits(limits.max_events, self._most_batch_bytes, limits.max_age_s)
 
     def allows_reading(self, kept_bytes: int) -> bool:
         """Whether to read on, with so many bytes of events in batches, sent or not."""
         taken_bytes = kept_bytes + (_SENDING_COST - 1) * self.sending_bytes
         return taken_bytes < min(_MOST_WAITING_BYTES, self._share_bytes // 2)
 
-    def allows_sending(self, batch_bytes: int) -> bool:
+    def allows_sending(self) -> bool:
         """Whether to send one more batch."""
-        taken_bytes = _SENDING_COST * (self.sending_bytes + batch_bytes)
+        taken_bytes = _SENDING_COST * (self.sending_bytes + self._most_batch_bytes)
         return not self.sending_bytes or taken_bytes <= self._share_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 import msgspec
@@ -24,6 +25,7 @@ class Plan(msgspec.Struct, kw_only=True):
         sequence: its place among all plans of the destination.
         root: the id of the batch that it is, or is a part of.
         numbers: of a part, which events of that batch: their places, counted from 0.
+        whole: of a part, how many events that batch has.
         letters: of dead letters that are sent again, their ids; there are no ranges then.
         checksum: crc32 of its events as NDJSON.
     """
@@ -38,6 +40,7 @@ class Plan(msgspec.Struct, kw_only=True):
     ranges: list[Range] = []
     selection: Selection = Selection()
     numbers: list[int] | None = None
+    whole: int = 0
     letters: list[int] | None = None
     attempts: int = 0
 
@@ -92,15 +95,26 @@ class Plan(msgspec.Struct, kw_only=True):
             root=self.root,
         )
 
-    def part(self, batch: Batch, places: list[int]) -> tuple[Plan, Batch]:
-        """A plan of some of this one's events, by their places in `batch`."""
-        some = _some(batch, places)
+    def parts(self, batch: Batch, groups: Iterable[Sequence[int]]) -> list[tuple[Plan, Batch]]:
+        """Plans of some of this one's events each, by their places in `batch`."""
+        lines, sources = batch.lines(), batch.sources()
         whole = self.numbers or range(self.events)
+        return [self._part(places, lines, sources, whole) for places in groups]
+
+    def _part(
+        self,
+        places: Sequence[int],
+        lines: list[bytes],
+        sources: list[str],
+        whole: Sequence[int],
+    ) -> tuple[Plan, Batch]:
+        some = _some(lines, sources, places)
         numbers = [whole[place] for place in places]
         part = msgspec.structs.replace(
             self,
             id=f"{self.root}-{crc32(repr(numbers).encode()):08x}",
             numbers=numbers,
+            whole=self.whole or self.events,
             letters=None if self.letters is None else [self.letters[place] for place in places],
             events=len(places),
             size_bytes=some.size_bytes,
@@ -115,7 +129,8 @@ class Plan(msgspec.Struct, kw_only=True):
         """
         found = read_ranges(data, self.ranges, self.selection)
         if self.numbers is not None:
-            found = _some(found, [n for n in self.numbers if n < found.events])
+            places = [n for n in self.numbers if n < found.events]
+            found = _some(found.lines(), found.sources(), places)
         if crc32(found.body) != self.checksum:
             return None
         return self.batch(found.body, found.runs)
@@ -134,6 +149,7 @@ class Plan(msgspec.Struct, kw_only=True):
             id=identity,
             root=identity,
             numbers=None,
+            whole=0,
             events=found.events,
             size_bytes=found.size_bytes,
             checksum=crc32(found.body),
@@ -141,9 +157,8 @@ class Plan(msgspec.Struct, kw_only=True):
         return plan, plan.batch(found.body, found.runs)
 
 
-def _some(batch: Batch, places: list[int]) -> Batch:
-    """A batch of some of another one's events, by their places in it."""
-    lines, sources = batch.lines(), batch.sources()
+def _some(lines: list[bytes], sources: list[str], places: Sequence[int]) -> Batch:
+    """A batch of some of the events of another one, by their places in it."""
     pieces = Pieces()
     for place in places:
         pieces.add(sources[place], lines[place] + b"\n", 1)

@@ -6,26 +6,26 @@ import asyncio
 import contextlib
 import os
 import time
-from bisect import insort
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.cutter import Cutter
+from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.destinations import Sender
+from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.journal import Journal
 from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome
-from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
-from pixelfast.deliver.settlement import Refusals, settle
+from pixelfast.deliver.settler import Settler
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir, Position
@@ -38,16 +38,8 @@ _CHECK_S = 0.25  # the longest wait for anything
 _LOCK_RETRY_S = 0.5
 _STOP_S = 5.0  # less than a stop of the whole may take
 _WAITING_BATCHES = 64  # cut ahead, so that one transaction plans many
+_WAITING_PLANS = 4096  # a batch with bad events is divided into many
 _LEAST_LIMIT_BYTES = 1024
-
-
-@dataclass(slots=True)
-class Task:
-    """A plan on its way; its batch once it is in memory."""
-
-    plan: Plan
-    batch: Batch | None
-    not_before_s: float = 0.0
 
 
 class Runner:
@@ -65,7 +57,7 @@ class Runner:
         selection: Selection = Selection(),  # noqa: B008 - frozen
         *,
         retry_for_s: float = float("inf"),
-        max_dead_bytes: int = 2**30,
+        dead_bounds: DeadBounds = DeadBounds(),  # noqa: B008 - immutable
         share_bytes: int = 192 * 2**20,
         turn: asyncio.Lock | None = None,
     ) -> None:
@@ -85,14 +77,14 @@ class Runner:
         self._data = data
         self._selection = selection
         self._retry_for_s = retry_for_s
-        self._max_dead_bytes = max_dead_bytes
-        self._refusals = Refusals()
+        self._dead_bounds = dead_bounds
         self._log = structlog.get_logger("deliver").bind(destination=name)
         self._stopping = asyncio.Event()
         self._give_up_s = 0.0
         self._has_given_up = False
         self._wake: asyncio.Future[None] | None = None
-        self._tasks: list[Task] = []  # planned on the disk, in order
+        self._queue = Queue()  # planned on the disk
+        self._doubts = Doubts(sender, data, selection, self.health, self._queue, self._rouse)
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
         self._intake: Intake | None = None
         self._replayed_s = 0.0
@@ -127,7 +119,8 @@ class Runner:
     def lag_s(self) -> float:
         """How old the oldest event is that is read and not delivered; 0 where there is none."""
         times = [self._intake.cutter.oldest_ms] if self._intake else []
-        times += [task.plan.oldest_ms for task in self._tasks]
+        times += [task.plan.oldest_ms for task in self._queue]
+        times += self._doubts.oldest_times_ms
         times += [task.plan.oldest_ms for task, _ in self._under_way.values()]
         oldest_ms = min((each for each in times if each), default=0)
         return max(0.0, time.time() - oldest_ms / 1000) if oldest_ms else 0.0
@@ -151,6 +144,10 @@ class Runner:
             "concurrency": self.health.concurrency.limit,
             "lag_s": round(self.lag_s, 3),
             "last_error": self.last_error,
+            "dead_letters": {
+                source: each._asdict()
+                for source, each in (self.journal.dead.by_source if self.journal else {}).items()
+            },
         }
 
     def expire(self, until: Mapping[int, Position]) -> None:
@@ -159,9 +156,10 @@ class Runner:
         if journal is None or intake is None or not self.is_open:
             return
         cutter, expired = intake.cutter, 0
-        for task in list(self._tasks):
+        self._doubts.take_back()
+        for task in list(self._queue):
             if any(each.start < until.get(each.slot, each.start) for each in task.plan.ranges):
-                self._tasks.remove(task)
+                self._queue.remove(task)
                 journal.expire(task.plan)
                 expired += task.plan.events
         if cutter.has_moved():
@@ -195,10 +193,10 @@ class Runner:
             thread = OwnThread(f"deliver-{self.name}")
             stack.push_async_callback(thread.close)
             self.sender.in_thread = thread.run
-            journal = Journal(self.name, self._data, thread, self._rouse)
+            journal = Journal(self.name, self._data, thread, self._rouse, self._dead_bounds)
             stack.push_async_callback(journal.close)
-            plans = await journal.open()
-            self._tasks = [Task(plan, None) for plan in plans]
+            for plan in await journal.open():
+                self._queue.add(Task(plan, None))
             cutter = Cutter(
                 self._data,
                 dict(journal.cursors),
@@ -238,10 +236,14 @@ class Runner:
             await asyncio.wait(self._under_way)
         self._under_way.clear()
         self._memory.sending_bytes = 0
-        self._tasks.clear()
+        await self._doubts.cancel()
+        self._queue.clear()
 
     async def _work(self, intake: Intake, journal: Journal) -> None:
         loop = asyncio.get_running_loop()
+        settler = Settler(
+            self.health, self._queue, self._doubts, journal, self._retry_for_s, self._dead_bounds
+        )
         while True:
             now_s = time.monotonic()
             self._wake = loop.create_future()
@@ -254,7 +256,7 @@ class Runner:
                         is_stopping=self._stopping.is_set(),
                     )
                     await asyncio.sleep(0)  # other tasks go on before the next turn
-            self._replay(journal, now_s)
+            self._tend_dead_letters(journal, now_s)
             journal.write_when_due(now_s, at_once=self._stopping.is_set())
             self._send(now_s)
             if self._is_finished(intake.cutter, journal, now_s):
@@ -263,7 +265,9 @@ class Runner:
             await self._wait(self._wake, intake, journal)
             journal.check()
             for each in [each for each in self._under_way if each.done()]:
-                self._settle(journal, each)
+                self._settle(settler, each)
+            is_idle = not (self._queue.plans or self._under_way or journal.has_fresh)
+            settler.settle_doubts(is_idle=is_idle)
 
     def _is_finished(self, cutter: Cutter, journal: Journal, now_s: float) -> bool:
         if not self._stopping.is_set() or self._under_way:
@@ -275,12 +279,13 @@ class Runner:
         if not self._allows(now_s):
             return True  # what is not planned yet is as safe in the spool
         is_read = not cutter.has_moved() and not cutter.has_more
-        return is_read and all(task.not_before_s > now_s for task in self._tasks)
+        return is_read and not self._queue.is_ready
 
     async def _wait(self, wake: asyncio.Future[None], intake: Intake, journal: Journal) -> None:
         now_s = time.monotonic()
         times = [now_s + _CHECK_S, journal.due_s]
-        times += [task.not_before_s for task in self._tasks if task.not_before_s > now_s]
+        if self._queue.next_s() > now_s:
+            times.append(self._queue.next_s())
         if self._has_room(journal):
             times.append(intake.next_look_s)
         handle = asyncio.get_running_loop().call_later(max(0.0, min(times) - now_s), self._rouse)
@@ -305,45 +310,53 @@ class Runner:
 
     def _has_room(self, journal: Journal) -> bool:
         """Whether to cut ahead: not for a destination that takes nothing."""
-        waiting = len(self._tasks) + len(self._under_way) + len(journal.fresh)
+        waiting = self._queue.batches + len(self._under_way) + journal.fresh_batches
         if not self.health.breaker.is_closed or self._has_given_up:
             return waiting == 0 and not self._has_given_up
-        if not self._memory.allows_reading(journal.waiting_bytes):
-            return waiting == 0
+        is_full = not self._memory.allows_reading(journal.waiting_bytes)
+        if is_full or self._queue.plans >= _WAITING_PLANS:
+            return waiting + len(self._doubts) == 0
         ahead = _WAITING_BATCHES if self.sender.concurrency > 1 else 4
         return waiting < self.health.concurrency.limit + ahead
 
-    def _replay(self, journal: Journal, now_s: float) -> None:
-        if now_s - self._replayed_s >= _REPLAY_S and self.health.breaker.is_closed:
+    def _tend_dead_letters(self, journal: Journal, now_s: float) -> None:
+        if now_s - self._replayed_s >= _REPLAY_S:
             self._replayed_s = now_s
-            journal.look_for_replay(self.sender.limits.max_events)
+            is_closed = self.health.breaker.is_closed
+            journal.tend_dead_letters(self.sender.limits.max_events if is_closed else 0, now_s)
 
     def _take_planned(self, journal: Journal) -> None:
         for each in journal.take_planned():
             task = Task(each.plan, each.batch, each.not_before_s)
-            insort(self._tasks, task, key=lambda task: task.plan.order)
+            task.refused_s = each.refused_s
+            if each.failed_s:
+                task.is_part, task.suspected_s = True, each.failed_s
+            self._queue.add(task)
 
     # --- sending -----------------------------------------------------------------------------
 
     def _allows(self, now_s: float) -> bool:
-        return not self._has_given_up and self.health.breaker.allows(now_s, len(self._under_way))
+        under_way = len(self._under_way) + self._doubts.is_probing
+        return not self._has_given_up and self.health.breaker.allows(now_s, under_way)
 
     def _send(self, now_s: float) -> None:
         while len(self._under_way) < self.health.concurrency.limit and self._allows(now_s):
-            task = self._next_task(now_s)
-            if task is None or not self._memory.allows_sending(task.plan.size_bytes):
+            if not self._memory.allows_sending():
                 return
-            self._tasks.remove(task)
+            is_probe = not self.health.breaker.is_closed
+            in_order = self.sender.concurrency == 1
+            cursors = self._intake.cutter.cursors if is_probe and self._intake else {}
+            if is_probe and self._doubts.send_newest(now_s, cursors, in_order=in_order):
+                return
+            if in_order and self._under_way:
+                return
+            task = self._queue.next(now_s, in_order=in_order, is_probe=is_probe)
+            if task is None:
+                return
             self._memory.sending_bytes += task.plan.size_bytes
             under_way = asyncio.ensure_future(self._send_one(task))
             under_way.add_done_callback(lambda _: self._rouse())
             self._under_way[under_way] = (task, now_s)
-
-    def _next_task(self, now_s: float) -> Task | None:
-        if self.sender.concurrency == 1:  # in order
-            first = self._tasks[0] if self._tasks and not self._under_way else None
-            return first if first is not None and first.not_before_s <= now_s else None
-        return next((task for task in self._tasks if task.not_before_s <= now_s), None)
 
     async def _send_one(self, task: Task) -> Outcome:
         assert self.journal is not None
@@ -357,34 +370,16 @@ class Runner:
 
     # --- settling ----------------------------------------------------------------------------
 
-    def _settle(self, journal: Journal, done: asyncio.Task[Outcome]) -> None:
+    def _settle(self, settler: Settler, done: asyncio.Task[Outcome]) -> None:
         task, began_s = self._under_way.pop(done)
         self._memory.sending_bytes -= task.plan.size_bytes
         outcome = done.result()
+        self._queue.answered(task, time.monotonic())
         if task.batch is None:
             return
-        task.not_before_s = self.health.note(
-            outcome, task.plan.size_bytes, task.plan.events, began_s, len(self._under_way) + 1
-        )
         if self._stopping.is_set() and not isinstance(outcome, Accepted):
             self._has_given_up = True
-        age_s = time.time() - task.plan.oldest_ms / 1000
-        settlement = settle(
-            task.plan,
-            task.batch,
-            outcome,
-            self._refusals,
-            is_too_old=task.plan.oldest_ms > 0 and age_s > self._retry_for_s,
-            room_bytes=self._max_dead_bytes - journal.dead_bytes,
-        )
-        if settlement.hold:
-            self.health.hold(settlement.hold, outcome)
-        journal.count("failures", self.health.failures)
-        self.health.failures = 0
-        if settlement.has_ended:
-            journal.settle(task.plan, settlement, not_before_s=task.not_before_s)
-        else:
-            insort(self._tasks, task, key=lambda each: each.plan.order)
+        settler.settle(task, outcome, began_s, len(self._under_way) + 1)
 
     def _make_smaller(self, refused_bytes: int) -> None:
         """Status 413: what is cut from now on is at most half as large."""

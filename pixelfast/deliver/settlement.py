@@ -1,4 +1,4 @@
-"""What follows from a destination's answer: sent, sent again, halved, or a dead letter."""
+"""What follows from a destination's answer: sent, sent again, divided, or a dead letter."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import NamedTuple
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.refusals import Refusals
 
-__all__ = ["DeadLetter", "Refusals", "Settlement", "settle"]
-
-_MOST_REFUSED = 0.2
-_FEWEST_REFUSED = 10
-_REMEMBERED_EVENTS = 10_000
+__all__ = ["DeadLetter", "Settlement", "Situation", "settle"]
 
 
 class DeadLetter(NamedTuple):
@@ -27,35 +24,29 @@ class DeadLetter(NamedTuple):
     reason: str
     answer: bytes
     attempts: int
+    source: str = ""
 
 
-class Refusals:
-    """Whether a destination refuses so much that something else than the events must be wrong.
+class Situation(NamedTuple):
+    """What decides, beside the answer, about a batch.
 
-    >>> refusals = Refusals()
-    >>> [refusals.refuse(1) for _ in range(9)] == [True] * 9, refusals.refuse(1)
-    (True, False)
+    Attributes:
+        began_s: when the request began.
+        now_s: when the answer came.
+        is_too_old: events that are not delivered now become dead letters.
+        is_at_fault: the batch fails while others are accepted.
+        refused_s: when the same events were rejected before; 0: they were not.
+        is_final: there is nothing more to learn of events that are rejected.
+        room_bytes: how many more bytes of dead letters may be kept.
     """
 
-    def __init__(self) -> None:
-        self._accepted = 0
-        self._refused = 0
-        self.is_holding = False
-
-    def accept(self, events: int) -> None:
-        if self.is_holding:
-            self.is_holding, self._refused = False, 0
-        self._accepted += events
-        if self._accepted + self._refused > _REMEMBERED_EVENTS:
-            self._accepted //= 2
-            self._refused //= 2
-
-    def refuse(self, events: int) -> bool:
-        """Count events that are to become dead letters; False where they are too many."""
-        self._refused += events
-        share = self._refused / (self._refused + self._accepted)
-        self.is_holding = self._refused >= _FEWEST_REFUSED and share > _MOST_REFUSED
-        return not self.is_holding
+    began_s: float = 0.0
+    now_s: float = 0.0
+    is_too_old: bool = False
+    is_at_fault: bool = False
+    refused_s: float = 0.0
+    is_final: bool = False
+    room_bytes: float = float("inf")
 
 
 @dataclass(slots=True)
@@ -70,60 +61,44 @@ class Settlement:
     memory: dict[str, object] | None = None
     counted: dict[str, int] = field(default_factory=dict)
     hold: str = ""  # why the destination is to be held
+    is_unproven: bool = False  # rejected; whether the events are to blame will turn out
 
 
 def settle(
-    plan: Plan,
-    batch: Batch,
-    outcome: Outcome,
-    refusals: Refusals,
-    *,
-    is_too_old: bool,
-    room_bytes: int,
+    plan: Plan, batch: Batch, outcome: Outcome, refusals: Refusals, situation: Situation
 ) -> Settlement:
-    """What follows from an answer.
-
-    `is_too_old`: events that are not delivered now become dead letters. `room_bytes`: how many more
-    of those may be kept.
-    """
+    """What follows from an answer; what was accepted and rejected is counted in `refusals`."""
     settlement = Settlement()
     if isinstance(outcome, Accepted):
-        refusals.accept(plan.events)
+        refusals.accept(plan.root, plan.events, situation.now_s)
         settlement.memory = outcome.memory
         _deliver(settlement, plan, ())
     elif isinstance(outcome, Retry):
-        if is_too_old:
+        if situation.is_at_fault and plan.events > 1:
+            _split(settlement, plan, batch, refusals.part_events(plan.events))
+        elif situation.is_too_old:
             all_failed = dict.fromkeys(range(plan.events), outcome)
-            _bury(settlement, plan, batch, all_failed, room_bytes)
+            _end(settlement, plan, batch, all_failed, set(), situation)
     elif isinstance(outcome, Refused):
-        _refuse(settlement, plan, batch, outcome, refusals, room_bytes)
+        if plan.events > 1:
+            half = (plan.events + 1) // 2
+            size = half if outcome.is_too_large else refusals.part_events(plan.events)
+            _split(settlement, plan, batch, size)
+        elif _are_bad(settlement, plan, 1, refusals, situation):
+            _end(settlement, plan, batch, {0: outcome}, set(), situation)
     elif isinstance(outcome, Partial):
-        _divide(settlement, plan, batch, outcome, refusals, is_too_old, room_bytes)
+        _divide(settlement, plan, batch, outcome, refusals, situation)
     elif isinstance(outcome, Held):
         settlement.hold = outcome.reason
     return settlement
 
 
-def _refuse(
-    settlement: Settlement,
-    plan: Plan,
-    batch: Batch,
-    outcome: Refused,
-    refusals: Refusals,
-    room_bytes: int,
-) -> None:
-    """Halve down to the events that are to blame."""
-    if refusals.is_holding:
-        settlement.hold = _too_many(outcome)
-    elif plan.events > 1:
-        middle = plan.events // 2
-        places = list(range(plan.events))
-        settlement.parts = [plan.part(batch, places[:middle]), plan.part(batch, places[middle:])]
-        settlement.has_ended = True
-    elif refusals.refuse(1):
-        _bury(settlement, plan, batch, {0: outcome}, room_bytes)
-    else:
-        settlement.hold = _too_many(outcome)
+def _split(settlement: Settlement, plan: Plan, batch: Batch, size: int) -> None:
+    """Look in smaller parts for the events that are to blame."""
+    places = range(plan.events)
+    groups = [places[start : start + size] for start in range(0, plan.events, size)]
+    settlement.parts = plan.parts(batch, groups)
+    settlement.has_ended = True
 
 
 def _divide(
@@ -132,30 +107,56 @@ def _divide(
     batch: Batch,
     outcome: Partial,
     refusals: Refusals,
-    is_too_old: bool,
-    room_bytes: int,
+    situation: Situation,
 ) -> None:
-    """Some events are there, some are refused, some are to be sent again."""
+    """Some events are there, some are rejected, some are to be sent again."""
     refused = {n: each for n, each in outcome.failed.items() if isinstance(each, Refused)}
     later = {n: each for n, each in outcome.failed.items() if isinstance(each, Retry)}
     arrived = plan.events - len(outcome.failed)
     if arrived:
-        refusals.accept(arrived)
-    buried: dict[int, Refused | Retry] = {**refused, **(later if is_too_old else {})}
-    again = set() if is_too_old else set(later)
-    if refused and not refusals.refuse(len(refused)):
-        settlement.hold = _too_many(next(iter(refused.values())))
-        again |= set(refused)
-        buried = {n: each for n, each in buried.items() if n not in refused}
-    if buried and not _bury(settlement, plan, batch, buried, room_bytes):
-        again |= set(buried)
-        buried = {}
+        refusals.accept(plan.root, arrived, situation.now_s)
+    buried: dict[int, Refused | Retry] = {**refused, **(later if situation.is_too_old else {})}
+    again = set() if situation.is_too_old else set(later)
+    if refused and not arrived and again:
+        return  # all of it once more: then it turns out what is wrong with those
+    if refused and not _are_bad(settlement, plan, len(refused), refusals, situation):
+        return
+    _end(settlement, plan, batch, buried, again, situation)
+
+
+def _end(
+    settlement: Settlement,
+    plan: Plan,
+    batch: Batch,
+    buried: Mapping[int, Refused | Retry],
+    again: set[int],
+    situation: Situation,
+) -> None:
+    """Bury some events, send some again; all others have arrived."""
+    again = again | _bury(settlement, plan, batch, buried, situation)
     if len(again) == plan.events:
-        settlement.has_ended = False
         return
     if again:
-        settlement.parts = [plan.part(batch, sorted(again))]
+        settlement.parts = plan.parts(batch, [sorted(again)])
     _deliver(settlement, plan, again | set(buried))
+
+
+def _are_bad(
+    settlement: Settlement, plan: Plan, events: int, refusals: Refusals, situation: Situation
+) -> bool:
+    """Count rejected events; whether they are to blame themselves, as far as is known."""
+    if plan.letters is not None:
+        return True
+    if not situation.refused_s:
+        refusals.refuse(plan.root, events, plan.whole or plan.events, situation.now_s)
+    is_known = (
+        situation.is_final
+        or situation.is_too_old
+        or 0 < situation.refused_s <= refusals.accepted_s
+        or refusals.are_bad(plan.root, situation.began_s)
+    )
+    settlement.is_unproven = not is_known
+    return is_known
 
 
 def _deliver(settlement: Settlement, plan: Plan, but: Collection[int]) -> None:
@@ -172,33 +173,38 @@ def _bury(
     plan: Plan,
     batch: Batch,
     failed: Mapping[int, Refused | Retry],
-    room_bytes: int,
-) -> bool:
-    """Make events dead letters; False where there is no room for them."""
+    situation: Situation,
+) -> set[int]:
+    """Make events dead letters; returns those that there is no room for."""
     if plan.letters is not None:
         settlement.refused_again |= {plan.letters[n]: each for n, each in failed.items()}
-        settlement.has_ended = True
-        return True
-    lines = batch.lines()
-    if sum(len(lines[n]) for n in failed) > room_bytes:
-        settlement.hold = f"no room for more dead letters, {room_bytes:,} bytes left"
-        return False
+        return set()
+    lines, sources = batch.lines(), batch.sources()
     numbers = plan.numbers or range(plan.events)
-    settlement.letters += [
-        DeadLetter(
-            plan.root, numbers[n], lines[n], each.status, each.reason, each.answer, plan.attempts
+    room_bytes = situation.room_bytes
+    without = set()
+    for n, each in failed.items():
+        if len(lines[n]) > room_bytes:
+            settlement.hold = "no room for more dead letters"
+            without.add(n)
+            continue
+        room_bytes -= len(lines[n])
+        settlement.letters.append(
+            DeadLetter(
+                plan.root,
+                numbers[n],
+                lines[n],
+                each.status,
+                each.reason,
+                each.answer,
+                plan.attempts,
+                sources[n],
+            )
         )
-        for n, each in failed.items()
-    ]
-    _count(settlement, "dead", len(failed))
-    settlement.has_ended = True
-    return True
+    _count(settlement, "dead", len(failed) - len(without))
+    return without
 
 
 def _count(settlement: Settlement, name: str, events: int) -> None:
     if events:
         settlement.counted[name] = settlement.counted.get(name, 0) + events
-
-
-def _too_many(outcome: Refused) -> str:
-    return f"more than {_MOST_REFUSED:.0%} of the events are refused: {outcome.reason}"

@@ -118,6 +118,11 @@ _GAUGES_BY_DESTINATION = (
     ("concurrency", "pixelfast_request_concurrency", "Requests that may be under way at once."),
     ("lag_s", "pixelfast_delivery_lag_seconds", "Age of the oldest event read, not delivered."),
 )
+# What is kept of them now; `pixelfast_dead_events` counts those that were dropped, too.
+_OF_DEAD_LETTERS = (
+    ("letters", "pixelfast_dead_letters", "Dead letters kept, by source."),
+    ("size_bytes", "pixelfast_dead_letter_bytes", "Bytes of the dead letters kept."),
+)
 _STATES = ("closed", "open", "held", "disabled", "unusable")
 
 
@@ -142,6 +147,34 @@ def _of_delivery(figures: dict[str, Any]) -> Iterator[Metric]:
         for state in _STATES:
             states.add_metric([destination, state], own.get("state") == state)
     yield states
+    yield from _of_dead_letters(destinations)
     removed = CounterMetricFamily("pixelfast_removed_segments", "Segments removed once read.")
     removed.add_metric([], figures.get("removed_segments", 0))
     yield removed
+
+
+def _of_dead_letters(destinations: dict[str, Any]) -> Iterator[Metric]:
+    labels = ["destination", "source"]
+    letters = [
+        ([destination, source], own)
+        for destination, figures in destinations.items()
+        for source, own in figures.get("dead_letters", {}).items()
+    ]
+    for field, name, text in _OF_DEAD_LETTERS:
+        gauge = GaugeMetricFamily(name, text, labels=labels)
+        for place, own in letters:
+            gauge.add_metric(place, own[field])
+        yield gauge
+    ages = GaugeMetricFamily(
+        "pixelfast_oldest_dead_letter_seconds", "Age of the oldest dead letter kept.", labels=labels
+    )
+    for place, own in letters:
+        oldest_s = own["oldest_ms"] / 1000
+        ages.add_metric(place, max(0.0, time.time() - oldest_s) if oldest_s else 0.0)
+    yield ages
+    dropped = CounterMetricFamily(
+        "pixelfast_dropped_dead_letters", "Dead letters dropped to keep the bounds.", labels=labels
+    )
+    for place, own in letters:
+        dropped.add_metric(place, own["dropped"])
+    yield dropped

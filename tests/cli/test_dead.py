@@ -15,7 +15,7 @@ from pixelfast.spool import DataDir
 
 
 def letter(number: int, event: bytes) -> DeadLetter:
-    return DeadLetter("batch", number, event, 400, "status 400", b'{"error":"no"}', 3)
+    return DeadLetter("batch", number, event, 400, "status 400", b'{"error":"no"}', 3, "web")
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def replays(data: DataDir) -> list[int]:
 def test_ls_lists_them_with_what_was_said(data: DataDir) -> None:
     result = run(data, "ls")
     lines = [line.split("\t") for line in result.output.splitlines()]
-    assert ["destination", "id", "died", "status", "tries", "event", "reason"] == lines[0]
+    assert ["destination", "id", "died", "source", "status", "tries", "event", "reason"] == lines[0]
     assert [("hook", str(n + 1), f"E{n}") for n in range(3)] == [
-        (line[0], line[1], line[5]) for line in lines[1:]
+        (line[0], line[1], line[6]) for line in lines[1:]
     ]
-    assert all(line[3:5] == ["400", "3"] and line[6] == "status 400" for line in lines[1:])
+    assert all(line[3:6] == ["web", "400", "3"] and line[7] == "status 400" for line in lines[1:])
 
 
 def test_show_is_json_with_the_event_and_the_answer(data: DataDir) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from pixelfast.config import Config, HttpDestination, Source, WriteKey
 from pixelfast.deliver import engine as engine_module
+from pixelfast.deliver import health as health_module
 from pixelfast.deliver import intake as intake_module
 from pixelfast.deliver import journal as journal_module
+from pixelfast.deliver import refusals as refusals_module
 from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations import Sender
@@ -102,6 +104,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "_NEW_SLOTS_S", 0.005)
     monkeypatch.setattr(runner_module, "_LOCK_RETRY_S", 0.005)
     monkeypatch.setattr(runner_module, "_REPLAY_S", 0.005)
+    monkeypatch.setattr(refusals_module, "_SURE_S", 0.05)
+    monkeypatch.setattr(refusals_module, "_QUIET_S", 0.1)
+    monkeypatch.setattr(health_module, "_HELD_S", 0.02)
     monkeypatch.setattr(journal_module, "_PLANS_S", 0.001)
     monkeypatch.setattr(journal_module, "_ENDS_S", 0.005)
     monkeypatch.setattr(engine_module, "_RETENTION_S", 0.005)

@@ -277,6 +277,7 @@ def test_figures_are_those_of_each_destination(
             "concurrency": 1,
             "lag_s": 0.0,
             "last_error": "",
+            "dead_letters": {},
             "batches": 2,
         }
         assert {

@@ -361,6 +361,13 @@ def test_shares_add_up_to_what_the_process_may_take() -> None:
     assert Limits(10, 2 * 2**20, 1.0) == share.bound(Limits(10, 2**30, 1.0))
     assert Limits(10, 2**20, 1.0) == share.bound(Limits(10, 2**20, 1.0))
     assert [True, False] == [share.allows_reading(each) for each in (2**20, 4 * 2**20)]
-    assert share.allows_sending(2**30), "one batch is always allowed"
+    assert share.allows_sending()
     share.sending_bytes = 2**20
-    assert [True, False] == [share.allows_sending(each) for each in (2**20, 2 * 2**20)]
+    assert share.allows_sending(), "the next batch has at most 1 MiB"
+    share.sending_bytes = 2 * 2**20
+    assert not share.allows_sending()
+    large = MemoryShare(2**18)
+    large.sending_bytes = 1
+    assert not large.allows_sending()
+    large.sending_bytes = 0
+    assert large.allows_sending(), "one batch is always allowed"

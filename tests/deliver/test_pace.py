@@ -24,7 +24,7 @@ SMALL = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
 
 
 def make_breaker() -> Breaker:
-    return Breaker(Backoff(1.0, 8.0, random=lambda: 1.0), held_s=60.0)
+    return Breaker(Backoff(1.0, 8.0, random=lambda: 1.0))
 
 
 def test_five_failures_in_a_row_open_the_breaker_and_one_try_at_a_time_goes_on() -> None:
@@ -59,7 +59,7 @@ def test_retry_after_stops_everything_until_then() -> None:
 
 def test_what_is_held_is_tried_on_its_own_clock() -> None:
     breaker = make_breaker()
-    breaker.hold("status 401", now_s=10.0)
+    breaker.hold("status 401", now_s=10.0, held_s=60.0)
     assert [False, True, False] == [
         breaker.allows(69.9, 0),
         breaker.allows(70.0, 0),
@@ -154,8 +154,9 @@ def test_while_a_destination_is_down_only_one_batch_is_tried(data: DataDir, feed
             assert 1 == sender.most_under_way
             check_sum(runner.stats({0: 1000}))
             sender.script.clear()
-            await sender.has(1000)
-        assert sorted(sender.numbers) == list(range(1000))
+            await until(lambda: len(set(sender.accepted)) == 1000)
+        assert sorted(set(sender.numbers)) == list(range(1000))
+        assert len(sender.accepted) <= 1001, "one event may have been sent ahead as a probe"
 
     run(main())
 

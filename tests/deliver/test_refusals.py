@@ -6,11 +6,10 @@ import json
 import time
 
 import pytest
-from structlog.testing import capture_logs
 
 from pixelfast.deliver import health as health_module
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.dead import DeadLetters
+from pixelfast.deliver.dead import DeadBounds, DeadLetters
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir
@@ -156,36 +155,6 @@ def test_one_event_that_is_too_large_alone_dies(data: DataDir, feed: Feed) -> No
     assert [1] == letters_of(data)
 
 
-def test_a_destination_that_refuses_everything_is_held_and_loses_nothing(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More than a fifth refused: it is not the events that are wrong."""
-    monkeypatch.setattr(health_module, "_HELD_S", 0.02)
-
-    async def main() -> None:
-        answers: list[Outcome] = [NO]
-        sender = FakeSender(judge=lambda _: answers[-1], limits=MANY)
-        feed.write(*map(event, range(400)))
-        runner = Runner("hook", sender, data)
-        with capture_logs() as logs:
-            async with running(runner):
-                await until(lambda: runner.health.breaker.state == "held")
-                tries = len(sender.tries)
-                await until(lambda: len(sender.tries) >= tries + 3)
-                assert "held" == runner.health.breaker.state
-                assert runner.counted.get("dead", 0) < 10
-                check_sum(runner.stats(end_numbers(400)))
-                answers.append(Accepted())  # somebody has mended it
-                await until(lambda: is_settled(runner, feed))
-                assert "closed" == runner.health.breaker.state
-        dead = runner.counted["dead"]
-        assert (400 - dead, 9) == (len(sender.accepted), dead)
-        (held,) = [each for each in logs if each["event"] == "destination_held"]
-        assert ("error", b'{"error":"invalid"}'.decode()) == (held["log_level"], held["answer"])
-
-    run(main())
-
-
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 501])
 def test_wrong_settings_hold_the_destination(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch, status: int
@@ -302,7 +271,7 @@ def test_no_room_for_dead_letters_holds_the_destination(
     async def main() -> None:
         sender = refusing(1)
         feed.write(*map(event, range(3)))
-        runner = Runner("hook", sender, data, max_dead_bytes=5)
+        runner = Runner("hook", sender, data, dead_bounds=DeadBounds(5, on_full="hold"))
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "held")
             assert "dead letters" in runner.last_error

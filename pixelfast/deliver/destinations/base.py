@@ -18,10 +18,12 @@ class Sender(ABC):
 
     `in_thread` runs what blocks; the engine puts a thread of the destination's own there.
     `concurrency` is how many calls of `send` may be under way at once, each with another batch.
+    `may_send_ahead`: whether a copy of an event may be sent before its turn, as a probe.
     """
 
     limits: Limits
     concurrency: int = 1  # 1: in the order of events
+    may_send_ahead: bool = True
     retry_first_s: float = 0.5
     retry_most_s: float = 60.0
     in_thread: Callable[..., Awaitable[Any]] = staticmethod(asyncio.to_thread)  # type: ignore[arg-type] # ParamSpec

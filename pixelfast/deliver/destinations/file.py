@@ -44,6 +44,7 @@ class FileSender(Sender):
 
     # Small, so that an event stands in its file well within a second of its answer.
     limits = Limits(max_events=1_000_000, max_bytes=4 * 2**20, max_age_s=0.2)
+    may_send_ahead = False  # it fails for its disk, never for an event
 
     def __init__(
         self, folder: str | Path, rotate_bytes: int, rotate_s: float, *, mode: int = PRIVATE_FILE

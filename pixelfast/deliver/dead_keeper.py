@@ -1,0 +1,117 @@
+"""The dead letters of a destination as delivery keeps them: within bounds, and said in the log."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixelfast.deliver.dead import DeadBounds, DeadLetters, SourceLetters
+from pixelfast.deliver.outcomes import Refused, Retry
+from pixelfast.deliver.settlement import DeadLetter
+
+__all__ = ["DeadKeeper", "Told"]
+
+_TOLD_AGAIN_S = 60.0
+_WARNING_SHARE = 0.8
+
+
+@dataclass(slots=True)
+class Told:
+    """Counts events of one kind, to log them once a minute rather than each time."""
+
+    events: int = 0
+    at_s: float = float("-inf")
+
+    def add(self, events: int) -> int:
+        """Count some more; how many are to be told now, 0 if none are."""
+        self.events += events
+        now_s = time.monotonic()
+        if not events or now_s - self.at_s < _TOLD_AGAIN_S:
+            return 0
+        told, self.events, self.at_s = self.events, 0, now_s
+        return told
+
+
+class DeadKeeper:
+    """Opens a destination's dead letters once there are some. Every method blocks for the disk.
+
+    Attributes:
+        size_bytes: what they take on the disk.
+        by_source: what each source's take.
+    """
+
+    def __init__(self, path: Path, bounds: DeadBounds, log: Any) -> None:
+        self.size_bytes = 0
+        self.by_source: dict[str, SourceLetters] = {}
+        self._path = path
+        self._bounds = bounds
+        self._log = log
+        self._dead: DeadLetters | None = None
+        self._dropped: int | None = None  # ever, as it was seen last
+        self._told = Told()
+        self._is_nearly_full = False
+
+    @property
+    def has_any(self) -> bool:
+        return self._dead is not None or self._path.exists()
+
+    @property
+    def letters(self) -> DeadLetters:
+        """The database, made where it is missing."""
+        if self._dead is None:
+            self._dead = DeadLetters(self._path)
+            self._measure()
+        return self._dead
+
+    def write(
+        self,
+        added: list[DeadLetter],
+        removed: list[int],
+        refused_again: dict[int, Refused | Retry],
+    ) -> None:
+        """Keep new letters, let go of those that have arrived, note those that have not."""
+        if added:
+            self.letters.add(added, self._bounds)
+        if removed:
+            self.letters.remove(removed)
+        for each, outcome in refused_again.items():
+            self.letters.refuse_again(each, outcome.status, outcome.reason, outcome.answer)
+        if added or removed or refused_again:
+            self._measure()
+
+    def tend(self, most: int, *, is_due: bool) -> dict[int, bytes]:
+        """Look after them; returns up to `most` that somebody wants to be sent again.
+
+        `is_due`: drop those that are too old or too many by now.
+        """
+        if is_due:
+            self.letters.keep_within(self._bounds)
+        dead = self.letters
+        self._measure()  # the commands change them, too
+        return dead.take_for_replay(most) if most else {}
+
+    def close(self) -> None:
+        if self._dead is not None:
+            self._dead.close()
+
+    def _measure(self) -> None:
+        """Note what they take, and say so where that is nearly too much."""
+        assert self._dead is not None
+        self.size_bytes, self.by_source = self._dead.size_bytes(), self._dead.by_source()
+        dropped = sum(each.dropped for each in self.by_source.values())
+        more = 0 if self._dropped is None else dropped - self._dropped
+        self._dropped = dropped
+        if events := self._told.add(more):
+            self._log.warning("dead_letters_dropped", events=events, bytes=self.size_bytes)
+        if self.size_bytes < _WARNING_SHARE * self._bounds.max_bytes:
+            self._is_nearly_full = False
+        elif not self._is_nearly_full:
+            self._is_nearly_full = True
+            self._log.warning(
+                "dead_letters_nearly_full",
+                bytes=self.size_bytes,
+                max_dead_bytes=self._bounds.max_bytes,
+                on_dead_full=self._bounds.on_full,
+            )

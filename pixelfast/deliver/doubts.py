@@ -1,0 +1,151 @@
+"""Whose fault a failure is, the events' or the destination's: others are sent to find out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+from pixelfast.deliver.destinations import Sender
+from pixelfast.deliver.health import Health, Hold
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.probe import MOST_PROBED, accepts, newest_events, send_ahead
+from pixelfast.deliver.queue import Queue, Task
+from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.selection import Selection
+from pixelfast.spool import DataDir, Position
+
+__all__ = ["Doubts"]
+
+_IN_ORDER_S = 60.0
+
+
+class Doubts:
+    """Keeps rejected events until it is known whose fault that is, and sends the newest ahead."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        data: DataDir,
+        selection: Selection,
+        health: Health,
+        queue: Queue,
+        rouse: Callable[[], None],
+    ) -> None:
+        self.refusals = Refusals()
+        self._sender = sender
+        self._data = data
+        self._selection = selection
+        self._health = health
+        self._queue = queue
+        self._rouse = rouse
+        self._parked: list[tuple[Task, Outcome]] = []  # rejected, and perhaps not to blame
+        self._probe: asyncio.Task[tuple[Outcome, int, float]] | None = None
+        self._was_oldest = False  # the last probe was of events that are planned
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    # --- rejected events ---------------------------------------------------------------------
+
+    def park(self, task: Task, outcome: Outcome) -> None:
+        """Keep a task whose events were rejected."""
+        self._parked.append((task, outcome))
+
+    def judge(self, now_s: float, *, is_idle: bool) -> list[tuple[Task, Outcome]]:
+        """Send rejected events again once something else was accepted; hold where nothing is.
+
+        What is rejected a second time then is bad for sure. Where no more comes (`is_idle`), once
+        is enough: those are returned.
+        """
+        if not self._parked:
+            return []
+        if self._parked[0][0].refused_s <= self.refusals.accepted_s:
+            self.take_back()
+        elif self._health.hold_kind is Hold.REFUSALS or self.refusals.must_hold(now_s):
+            self._hold(self._parked[-1][1])
+            self.take_back()
+        elif is_idle and self.refusals.is_quiet(now_s):
+            parked, self._parked = self._parked, []
+            return parked
+        return []
+
+    def take_back(self) -> None:
+        """Put all that is kept back into the queue."""
+        for task, _ in self._parked:
+            self._queue.add(task)
+        self._parked.clear()
+
+    def _hold(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Partial):
+            outcome = next(iter(outcome.failed.values()))
+        if self._health.hold_kind is Hold.REFUSALS:
+            reason = self._health.breaker.reason  # as it was logged
+        else:
+            reason = f"every event is rejected: {getattr(outcome, 'reason', '')}"
+        self._health.hold(Hold.REFUSALS, reason, outcome)
+
+    # --- probes of the newest events ---------------------------------------------------------
+
+    @property
+    def is_probing(self) -> bool:
+        return self._probe is not None
+
+    def send_newest(self, now_s: float, cursors: Mapping[int, Position], *, in_order: bool) -> bool:
+        """Send the newest events ahead, if it is their turn to probe; whether they are all of it.
+
+        A destination that is down gets one probe at a time: what is planned and the newest events
+        in turn. One that rejects everything gets both. Where the order counts, nothing goes ahead
+        of a batch before that has failed for a while.
+        """
+        hold = self._health.hold_kind
+        if not self._sender.may_send_ahead or hold in {Hold.SETTINGS, Hold.DEAD_LETTERS}:
+            return False
+        is_down = hold is None
+        if is_down and in_order and now_s - self._health.breaker.opened_s < _IN_ORDER_S:
+            return False
+        self._was_oldest = is_down and not self._was_oldest
+        if self._was_oldest:
+            return False
+        self._probe = asyncio.ensure_future(self._send_newest(cursors, is_down=is_down))
+        self._probe.add_done_callback(lambda _: self._rouse())
+        return is_down
+
+    async def _send_newest(
+        self, cursors: Mapping[int, Position], *, is_down: bool
+    ) -> tuple[Outcome, int, float]:
+        events = await self._sender.in_thread(newest_events, self._data, cursors, self._selection)
+        events = events or self._queue.some_events(MOST_PROBED)
+        began_s = time.monotonic()
+        if not events:
+            return Refused("there is nothing to send"), 0, began_s
+        return await send_ahead(self._sender, events, is_down=is_down), len(events), began_s
+
+    def settle_probe(self) -> None:
+        """Take notice of the answer to a probe, once it is there."""
+        if self._probe is None or not self._probe.done():
+            return
+        probe, self._probe = self._probe, None
+        outcome, events, began_s = probe.result()
+        if accepts(outcome, events):
+            self.refusals.accept("", 0, time.monotonic())
+            self._health.note(Accepted(), 0, events, began_s, 1)
+        elif isinstance(outcome, Held):
+            self._health.hold(Hold.SETTINGS, outcome.reason, outcome)
+        elif self._health.hold_kind is Hold.REFUSALS and not isinstance(outcome, Retry):
+            self._hold(outcome)
+        elif events:
+            self._health.note(outcome, 0, events, began_s, 1)
+
+    async def cancel(self) -> None:
+        """Forget what is kept, and a probe that is under way."""
+        self._parked.clear()
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.cancel()
+            await asyncio.wait({probe})
+
+    @property
+    def oldest_times_ms(self) -> list[int]:
+        """When the oldest event of each task that is kept was received."""
+        return [task.plan.oldest_ms for task, _ in self._parked]

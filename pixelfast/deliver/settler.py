@@ -1,0 +1,103 @@
+"""Doing what a destination's answers call for: plans end, wait, are divided, or hold it."""
+
+from __future__ import annotations
+
+import time
+
+from pixelfast.deliver.dead import DeadBounds
+from pixelfast.deliver.doubts import Doubts
+from pixelfast.deliver.health import Health, Hold
+from pixelfast.deliver.journal import Journal
+from pixelfast.deliver.outcomes import Held, Outcome, Retry
+from pixelfast.deliver.queue import Queue, Task
+from pixelfast.deliver.settlement import Settlement, Situation, settle
+
+__all__ = ["Settler"]
+
+
+class Settler:
+    """Settles the tasks of one destination.
+
+    `retry_for_s`: older events become dead letters when a try fails.
+    """
+
+    def __init__(
+        self,
+        health: Health,
+        queue: Queue,
+        doubts: Doubts,
+        journal: Journal,
+        retry_for_s: float,
+        dead_bounds: DeadBounds,
+    ) -> None:
+        self._health = health
+        self._queue = queue
+        self._doubts = doubts
+        self._journal = journal
+        self._retry_for_s = retry_for_s
+        self._dead_bounds = dead_bounds
+
+    def settle(self, task: Task, outcome: Outcome, began_s: float, under_way: int) -> None:
+        """Settle a task by the answer to a request that `began_s`, one of so many under way."""
+        now_s = time.monotonic()
+        accepted_s = self._doubts.refusals.accepted_s
+        is_at_fault = isinstance(outcome, Retry) and task.is_at_fault(outcome, accepted_s, now_s)
+        # An operator asked for dead letters to be sent again: one at fault stays one.
+        is_too_old = is_at_fault and task.plan.letters is not None
+        task.not_before_s = 0.0
+        if is_at_fault:
+            self._health.failures += 1  # of the batch, not of its destination
+        else:
+            task.not_before_s = self._health.note(
+                outcome, task.plan.size_bytes, task.plan.events, began_s, under_way
+            )
+        situation = Situation(began_s, now_s, is_too_old, is_at_fault, task.refused_s)
+        self._follow(task, outcome, situation)
+
+    def settle_doubts(self, *, is_idle: bool) -> None:
+        """Settle what can be by what has become known of others. `is_idle`: no others are left."""
+        self._doubts.settle_probe()
+        now_s = time.monotonic()
+        for task, outcome in self._doubts.judge(now_s, is_idle=is_idle):
+            situation = Situation(now_s=now_s, refused_s=now_s, is_final=True)
+            self._follow(task, outcome, situation)
+
+    def _follow(self, task: Task, outcome: Outcome, situation: Situation) -> Settlement:
+        age_s = time.time() - task.plan.oldest_ms / 1000
+        is_too_old = task.plan.oldest_ms > 0 and age_s > self._retry_for_s
+        room_bytes = float("inf")
+        if self._dead_bounds.on_full == "hold":
+            room_bytes = self._dead_bounds.max_bytes - self._journal.dead.size_bytes
+        situation = situation._replace(
+            is_too_old=situation.is_too_old or is_too_old, room_bytes=room_bytes
+        )
+        assert task.batch is not None
+        settlement = settle(task.plan, task.batch, outcome, self._doubts.refusals, situation)
+        if settlement.hold:
+            kind = Hold.SETTINGS if isinstance(outcome, Held) else Hold.DEAD_LETTERS
+            self._health.hold(kind, settlement.hold, outcome)
+        self._journal.count("failures", self._health.failures)
+        self._health.failures = 0
+        if settlement.has_ended:
+            failed_s = task.suspected_s if situation.is_at_fault else 0.0
+            refused_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
+            self._journal.settle(task.plan, settlement, task.not_before_s, failed_s, refused_s)
+            if settlement.letters:
+                self._health.found_room()
+        elif settlement.is_unproven:
+            task.refused_s = situation.refused_s or situation.now_s
+            self._doubts.park(task, outcome)
+        elif situation.is_at_fault:
+            self._doubts.refusals.blame(0 if task.is_culprit else 1)
+            self._queue.set_apart(task, situation.now_s)
+            self._give_up_surplus()
+        else:
+            self._queue.add(task)
+        return settlement
+
+    def _give_up_surplus(self) -> None:
+        """Bury events that their destination fails at, if too many wait."""
+        while (task := self._queue.surplus()) is not None and task.outcome is not None:
+            situation = Situation(now_s=time.monotonic(), is_too_old=True)
+            if not self._follow(task, task.outcome, situation).has_ended:
+                return

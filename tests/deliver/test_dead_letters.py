@@ -1,0 +1,316 @@
+"""Dead letters are bounded by size and age, and no source takes the room of the others."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pixelfast.deliver import dead as dead_module
+from pixelfast.deliver import journal as journal_module
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.dead import DeadBounds, DeadLetters
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
+from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.settlement import DeadLetter
+from pixelfast.spool import DataDir
+from tests.deliver.runners import FakeSender, check_sum, running
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event
+from tests.deliver.test_refusals import NO, is_settled, numbers
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+KIB = 1024
+DAY_MS = 86_400_000
+# The database as version 1 made it.
+FIRST_SCHEMA = """
+CREATE TABLE letter (id INTEGER PRIMARY KEY AUTOINCREMENT, batch TEXT NOT NULL,
+    number INTEGER NOT NULL, event BLOB NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
+    answer BLOB NOT NULL, attempts INTEGER NOT NULL, died_ms INTEGER NOT NULL,
+    replay INTEGER NOT NULL DEFAULT 0, UNIQUE (batch, number)) STRICT;
+CREATE INDEX letter_replay ON letter (replay) WHERE replay > 0;
+PRAGMA user_version = 1;
+"""
+
+
+def letter(number: int, source: str = "web", size_bytes: int = 10, batch: str = "b") -> DeadLetter:
+    return DeadLetter(batch, number, b"x" * size_bytes, 400, "no", b"", 1, source)
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[DeadLetters]:
+    dead = DeadLetters(tmp_path / "dead" / "dead.db")
+    yield dead
+    dead.close()
+
+
+def kept(dead: DeadLetters, source: str) -> list[int]:
+    return [each.number for each in dead.letters() if each.source == source]
+
+
+def test_over_the_bound_the_oldest_go_and_are_counted(dead: DeadLetters) -> None:
+    bounds = DeadBounds(256 * KIB)
+    for start in range(0, 400, 10):
+        dead.add([letter(n, size_bytes=25 * KIB) for n in range(start, start + 10)], bounds)
+        assert dead.size_bytes() <= 256 * KIB
+    numbers = kept(dead, "web")
+    assert list(range(400 - len(numbers), 400)) == numbers
+    assert len(numbers) >= 6
+    own = dead.by_source()["web"]
+    assert (len(numbers), 400 - len(numbers)) == (own.letters, own.dropped)
+    assert dead.path.stat().st_size <= 256 * KIB + 12 * 26 * KIB, "free pages are used again"
+
+
+def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) -> None:
+    """Its write key is public: a stranger must not delete what others have."""
+    bounds = DeadBounds(256 * KIB)
+    dead.add([letter(n, "shop", 1 * KIB) for n in range(20)], bounds)
+    for n in range(100, 400):
+        dead.add([letter(n, "flooded", 20 * KIB)], bounds)
+    assert list(range(20)) == kept(dead, "shop")
+    assert 399 == kept(dead, "flooded")[-1]
+    by_source = dead.by_source()
+    assert (0, True) == (by_source["shop"].dropped, by_source["flooded"].dropped > 280)
+
+
+def test_letters_that_are_too_old_go(dead: DeadLetters) -> None:
+    bounds = DeadBounds(max_age_s=86_400.0, on_full="hold")
+    dead.add([letter(1)], bounds, now_ms=10 * DAY_MS)
+    dead.add([letter(2)], bounds, now_ms=11 * DAY_MS - 1)
+    assert [1, 2] == kept(dead, "web")
+    dead.keep_within(bounds, now_ms=11 * DAY_MS + 1)
+    assert [2] == kept(dead, "web")
+    assert 11 * DAY_MS - 1 == dead.by_source()["web"].oldest_ms
+    dead.keep_within(bounds, now_ms=20 * DAY_MS)
+    assert ([], (0, 0, 2, 0)) == (kept(dead, "web"), dead.by_source()["web"])
+
+
+def test_hold_drops_none_for_want_of_room(dead: DeadLetters) -> None:
+    dead.add(
+        [letter(n, size_bytes=25 * KIB) for n in range(20)], DeadBounds(64 * KIB, on_full="hold")
+    )
+    assert list(range(20)) == kept(dead, "web")
+
+
+def test_a_letter_that_is_being_sent_again_is_not_dropped(dead: DeadLetters) -> None:
+    dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
+    dead.ask_for_replay([1, 2])
+    assert [1] == list(dead.take_for_replay(1))  # its plan knows it by its id
+    dead.keep_within(DeadBounds(64 * KIB, max_age_s=0.0))
+    assert [0] == kept(dead, "web")
+    dead.remove([1])
+    assert (0, 0) == dead.by_source()["web"][:2]
+
+
+def test_the_sums_are_right_whatever_changes_letters(dead: DeadLetters) -> None:
+    dead.add([letter(n, f"s{n % 3}", n) for n in range(30)])
+    dead.add([letter(n, f"s{n % 3}", n) for n in range(30)])  # again, after a crash
+    dead.drop([3, 4])
+    dead.ask_for_replay([7, 8])
+    dead.take_for_replay(10)
+    dead.remove([7])
+    dead.refuse_again(8, 500, "a longer reason", b"answer")
+    other = DeadLetters(dead.path)  # as the commands do
+    other.drop([20, 21])
+    other.close()
+    sizes: dict[str, list[int]] = {}
+    for each in dead.letters():
+        size = len(each.event) + len(each.reason) + len(each.answer)
+        sizes.setdefault(each.source, []).append(size)
+    found = {name: (own.letters, own.size_bytes) for name, own in dead.by_source().items()}
+    assert {name: (len(own), sum(own)) for name, own in sizes.items()} == found
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "dead.db"
+    db = sqlite3.connect(path)
+    db.executescript(FIRST_SCHEMA)
+    db.executemany(
+        "INSERT INTO letter (batch, number, event, status, reason, answer, attempts, died_ms)"
+        " VALUES ('b', ?, ?, 400, 'no', X'', 1, 1000)",
+        [(n, b"x" * 20 * KIB) for n in range(20)],
+    )
+    db.commit()
+    db.close()
+    dead = DeadLetters(path)
+    assert list(range(20)) == kept(dead, "")
+    assert (20, 20 * (20 * KIB + 2), 0, 1000) == dead.by_source()[""]
+    dead.add([letter(0, "web", batch="c")], DeadBounds(128 * KIB))
+    assert [0] == kept(dead, "web")
+    assert dead.by_source()[""].dropped > 10
+    dead.close()
+    DeadLetters(path).close()
+    assert [] == list(tmp_path.glob("dead.db.damaged-*"))
+
+
+def test_a_migration_without_room_leaves_the_database_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "dead.db"
+    db = sqlite3.connect(path)
+    db.executescript(FIRST_SCHEMA)
+    db.close()
+    before = path.read_bytes()
+    full = {1: ("PRAGMA max_page_count = 1", *dead_module._MIGRATIONS[1])}
+    with monkeypatch.context() as patch:
+        patch.setattr(dead_module, "_MIGRATIONS", full)
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            DeadLetters(path)
+    assert before == path.read_bytes()
+    DeadLetters(path).close()
+    assert [] == list(tmp_path.glob("dead.db.damaged-*"))
+
+
+# --- delivery --------------------------------------------------------------------------------
+
+MANY = Limits(max_events=50, max_bytes=10**6, max_age_s=0.0)
+
+
+def refusing_odd(batch: Batch) -> Outcome:
+    failed = {place: NO for place, number in enumerate(numbers(batch)) if number % 2}
+    return Partial(failed) if failed else Accepted()
+
+
+@pytest.mark.parametrize("segment_bytes", [2**20])
+def test_a_flood_of_large_bad_events_neither_holds_nor_fills_the_disk(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
+        runner = Runner("hook", sender, data, dead_bounds=DeadBounds(512 * KIB))
+        with capture_logs() as logs:
+            async with running(runner):
+                feed.commit([("shop", event(n)) for n in range(10)])
+                await until(lambda: is_settled(runner, feed))
+                for start in range(10, 310, 50):
+                    feed.write(*(event(n, 10 * KIB) for n in range(start, start + 50)))
+                await until(lambda: is_settled(runner, feed))
+                figures = runner.stats({0: 310})
+                assert "closed" == runner.health.breaker.state
+        assert (155, 155) == (figures["delivered"], figures["dead"])
+        check_sum(figures)
+        letters = figures["dead_letters"]
+        assert isinstance(letters, dict)
+        assert (5, 0) == (letters["shop"]["letters"], letters["shop"]["dropped"])
+        assert 150 == letters["web"]["letters"] + letters["web"]["dropped"]
+        told = [each["event"] for each in logs]
+        assert 1 == told.count("dead_letters_nearly_full")
+        assert 1 == told.count("dead_letters_dropped"), "once a minute"
+        assert 1 == told.count("events_refused")
+
+    run(main())
+    path = data.dead_dir("hook") / "dead.db"
+    assert path.stat().st_size < 2 * 512 * KIB
+
+
+def test_a_restart_over_the_bound_keeps_within_it(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+    dead.add([letter(n, size_bytes=25 * KIB) for n in range(40)])
+    dead.close()
+    monkeypatch.setattr(journal_module, "_BOUNDS_S", 0.01)
+
+    async def main() -> None:
+        feed.write(*map(event, range(3)))
+        runner = Runner("hook", FakeSender(limits=MANY), data, dead_bounds=DeadBounds(256 * KIB))
+        async with running(runner):
+            await until(lambda: runner.journal and runner.journal.dead.by_source["web"].dropped)
+            assert runner.journal
+            assert runner.journal.dead.size_bytes <= 256 * KIB
+            await until(lambda: is_settled(runner, feed))
+
+    run(main())
+
+
+def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
+        bounds = DeadBounds(128 * KIB, on_full="hold")
+        runner = Runner("hook", sender, data, dead_bounds=bounds)
+        with capture_logs() as logs:
+            async with running(runner):
+                for start in range(0, 40, 4):
+                    feed.write(*(event(n, 10 * KIB) for n in range(start, start + 4)))
+                    await runner.pause(0.02)
+                await until(lambda: runner.health.breaker.state == "held")
+                tries = len(sender.tries)
+                await until(lambda: len(sender.tries) > tries + 3)
+                assert "no room for more dead letters" == runner.last_error
+                check_sum(runner.stats({0: 40}))
+                dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+                while not is_settled(runner, feed):
+                    dead.drop()
+                    await runner.pause(0.02)
+                dead.close()
+                assert "closed" == runner.health.breaker.state
+                check_sum(runner.stats({0: 40}))
+        assert "dead_letters_dropped" not in [each["event"] for each in logs]
+        assert set(range(0, 40, 2)) == set(sender.numbers)
+
+    run(main())
+
+
+def test_dropping_while_letters_are_sent_again_loses_no_count(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator asks for all of them while more come than there is room for."""
+    monkeypatch.setattr(journal_module, "_BOUNDS_S", 0.01)
+
+    async def main() -> None:
+        sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
+        runner = Runner("hook", sender, data, dead_bounds=DeadBounds(128 * KIB))
+        async with running(runner):
+            dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+            number = 0
+            for _ in range(10):
+                feed.write(*(event(n, 10 * KIB) for n in range(number, number + 6)))
+                number += 6
+                dead.ask_for_replay()
+                dead.drop([number])
+                await runner.pause(0.02)
+            await until(lambda: is_settled(runner, feed))
+            sender.judge = lambda _: Accepted()
+            while dead.count():  # some come back from a try that was under way
+                dead.ask_for_replay()
+                await runner.pause(0.02)
+            await until(lambda: is_settled(runner, feed))
+            own = dead.by_source()["web"]
+            check_sum(runner.stats({0: number}))
+            assert own.dropped > 0
+            await until(lambda: runner.counted["dead"] == own.dropped)
+            dead.close()
+        assert number - own.dropped == len(set(sender.numbers))
+
+    run(main())
+
+
+def test_each_letter_has_the_source_of_its_event(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        names = ("web", "web", "mail", "app")
+        feed.commit([(names[n % 4], event(n)) for n in range(40)])
+        with Feed(data, slot=1) as other:
+            other.commit([(names[n % 4], event(n)) for n in range(40, 60)])
+            sender = FakeSender(judge=lambda batch: NO if batch.events > 3 else Accepted())
+            sender.limits = MANY
+            runner = Runner("hook", sender, data)
+            async with running(runner):
+                await until(lambda: runner.counted.get("delivered") == 60)
+                sender.judge = refusing_odd
+                feed.commit([(names[n % 4], event(n)) for n in range(100, 140)])
+                await until(lambda: runner.counted.get("dead") == 20)
+        dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+        found = {event_number(each.event): each.source for each in dead.letters()}
+        dead.close()
+        assert {n: names[n % 4] for n in range(101, 140, 2)} == found
+
+    run(main())
+
+
+def event_number(line: bytes) -> int:
+    (number,) = numbers(Batch(pieces=[memoryview(line + b"\n")], events=1))
+    return number

@@ -1,0 +1,312 @@
+"""When a destination that rejects events is held: only where nothing at all is accepted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from pixelfast.deliver import health as health_module
+from pixelfast.deliver import refusals as refusals_module
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.health import Health, Hold
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused
+from pixelfast.deliver.probe import newest_events
+from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.retry import Backoff
+from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.selection import Selection
+from pixelfast.spool import DataDir
+from tests.deliver.runners import (
+    FakeSender,
+    check_sum,
+    counters_on_disk,
+    plans_on_disk,
+    running,
+)
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event
+from tests.deliver.test_refusals import NO, is_settled, letters_of, numbers
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+SMALL = Limits(max_events=20, max_bytes=10**6, max_age_s=0.0)
+
+
+def all_or_nothing(is_bad: Callable[[int], bool]) -> Callable[[Batch], Outcome]:
+    return lambda batch: NO if any(map(is_bad, numbers(batch))) else Accepted()
+
+
+def one_by_one(is_bad: Callable[[int], bool]) -> Callable[[Batch], Outcome]:
+    def judge(batch: Batch) -> Outcome:
+        failed = {place: NO for place, number in enumerate(numbers(batch)) if is_bad(number)}
+        return Partial(failed) if failed else Accepted()
+
+    return judge
+
+
+JUDGES = pytest.mark.parametrize("judging", [all_or_nothing, one_by_one])
+
+
+def fill(feed: Feed, start: int, stop: int, source: str = "web") -> None:
+    for first in range(start, stop, 20):
+        feed.write(*map(event, range(first, min(first + 20, stop))), source=source)
+
+
+async def settled_while_good_ones_come(runner: Runner, feed: Feed, number: int) -> int:
+    """Write events from `number` on until nothing waits; returns the number behind the last."""
+    while True:
+        fill(feed, number, number + 10)
+        number += 10
+        for _ in range(10):
+            await runner.pause(0.01)
+            if is_settled(runner, feed):
+                return number
+
+
+@JUDGES
+@pytest.mark.parametrize("concurrency", [1, 64])
+def test_a_destination_that_rejects_everything_is_held_and_nothing_dies(
+    data: DataDir, feed: Feed, judging: Callable[..., Callable[[Batch], Outcome]], concurrency: int
+) -> None:
+    async def main() -> None:
+        sender = FakeSender(judge=judging(lambda _: True), limits=SMALL, concurrency=concurrency)
+        fill(feed, 0, 100)
+        runner = Runner("hook", sender, data)
+        with capture_logs() as logs:
+            async with running(runner):
+                await until(lambda: runner.health.breaker.state == "held")
+                tries = len(sender.tries)
+                await until(lambda: len(sender.tries) >= tries + 5)
+                assert "held" == runner.health.breaker.state
+                check_sum(runner.stats({0: 100}))
+                assert 0 == runner.counted.get("dead", 0)
+                sender.judge = lambda _: Accepted()  # somebody has fixed it
+                await until(lambda: is_settled(runner, feed))
+                assert "closed" == runner.health.breaker.state
+        (held,) = [each for each in logs if each["event"] == "destination_held"]
+        assert ("error", '{"error":"invalid"}') == (held["log_level"], held["answer"])
+        assert "every event is rejected: status 400" == held["reason"]
+        assert set(range(100)) == set(sender.numbers)
+
+    run(main())
+    assert 100 == counters_on_disk(data, "hook")["delivered"]
+    assert not (data.dead_dir("hook") / "dead.db").exists()
+
+
+@JUDGES
+@pytest.mark.parametrize("one_in", [2, 20, 50])
+def test_no_share_of_bad_events_holds_the_good_ones(
+    data: DataDir, feed: Feed, judging: Callable[..., Callable[[Batch], Outcome]], one_in: int
+) -> None:
+    """All but one in so many are bad."""
+
+    async def main() -> None:
+        judge = judging(lambda n: n < 1000 and n % one_in != 0)
+        sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
+        fill(feed, 0, 1000)
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            stop = await settled_while_good_ones_come(runner, feed, 1000)
+            figures = runner.stats({0: stop})
+        good = [n for n in range(stop) if n >= 1000 or n % one_in == 0]
+        assert good == sorted(set(sender.numbers))
+        assert (len(good), stop - len(good)) == (figures["delivered"], figures["dead"])
+        check_sum(figures)
+
+    run(main())
+    assert [n for n in range(1000) if n % one_in] == sorted(letters_of(data))
+    assert [] == plans_on_disk(data, "hook")
+
+
+@JUDGES
+def test_good_events_behind_a_flood_of_bad_ones_are_found_by_the_newest(
+    data: DataDir,
+    feed: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+    judging: Callable[..., Callable[[Batch], Outcome]],
+) -> None:
+    monkeypatch.setattr(health_module, "_HELD_S", 0.2)
+
+    async def main() -> None:
+        sender = FakeSender(judge=judging(lambda n: n < 2000), limits=SMALL, concurrency=8)
+        fill(feed, 0, 2000)
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: runner.health.breaker.state == "held")
+            assert 0 == runner.counted.get("dead", 0)
+            stop = await settled_while_good_ones_come(runner, feed, 2000)
+            check_sum(runner.stats({0: stop}))
+        assert set(range(2000, stop)) == set(sender.numbers)
+        (first, *_) = [each for each in sender.ids if each.startswith("probe-")]
+        assert first not in plans_on_disk(data, "hook")
+
+    run(main())
+    assert list(range(2000)) == sorted(letters_of(data))
+
+
+def test_a_restart_while_it_is_held_loses_and_buries_nothing(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        fill(feed, 0, 60)
+        held = FakeSender(judge=lambda _: NO, limits=SMALL)
+        runner = Runner("hook", held, data)
+        async with running(runner):
+            await until(lambda: runner.health.breaker.state == "held")
+        sender = FakeSender(limits=SMALL)
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+            check_sum(runner.stats({0: 60}))
+        assert list(range(60)) == sorted(sender.numbers)
+
+    run(main())
+    assert "dead" not in counters_on_disk(data, "hook")
+
+
+def test_a_single_bad_event_dies_though_nothing_else_comes(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        feed.write(event(0))
+        runner = Runner("hook", FakeSender(judge=lambda _: NO, limits=SMALL), data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+            assert "closed" == runner.health.breaker.state
+
+    run(main())
+    assert [0] == letters_of(data)
+
+
+def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        sender = FakeSender(judge=all_or_nothing(lambda n: n > 0), limits=SMALL)
+        feed.write(*map(event, range(20)))
+        feed.write(*map(event, range(20, 40)))
+        feed.write(event(0))
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 39)
+            dead = runner.journal.dead.letters  # type: ignore[union-attr]
+            assert 39 == await runner.sender.in_thread(dead.ask_for_replay)
+            await until(lambda: len(sender.tries) > 100)
+            await until(lambda: not any(each.replay for each in dead.letters()))
+            assert "closed" == runner.health.breaker.state
+
+    run(main())
+    assert 39 == len(letters_of(data))
+
+
+# --- the rule by itself ----------------------------------------------------------------------
+
+
+def refuse(refusals: Refusals, *batches: tuple[str, int], now_s: float = 0.0) -> None:
+    for batch, events in batches:
+        refusals.refuse(batch, events, events, now_s)
+
+
+@pytest.mark.parametrize(
+    ("batches", "is_held"),
+    [
+        ([("a", 5), ("b", 5)], True),
+        ([("a", 9), ("b", 1)], True),
+        ([("a", 5), ("b", 4)], False),
+        ([("a", 500)], False),
+        ([(name, 1) for name in "abcdefghij"], True),
+    ],
+)
+def test_ten_events_of_two_batches_are_enough_and_no_fewer(
+    monkeypatch: pytest.MonkeyPatch, batches: list[tuple[str, int]], is_held: bool
+) -> None:
+    monkeypatch.setattr(refusals_module, "_SURE_S", 2.0)
+    refusals = Refusals()
+    refuse(refusals, *batches)
+    assert [False, is_held] == [refusals.must_hold(1.9), refusals.must_hold(2.0)]
+
+
+def test_a_batch_counts_once_all_of_it_is_rejected() -> None:
+    refusals = Refusals()
+    for batch in "ab":
+        refusals.refuse(batch, 19, whole=20, now_s=0.0)
+    assert not refusals.must_hold(100.0)
+    for batch in "ab":
+        refusals.refuse(batch, 1, whole=20, now_s=0.0)
+    assert refusals.must_hold(100.0)
+
+
+def test_one_accepted_event_begins_it_anew() -> None:
+    refusals = Refusals()
+    refuse(refusals, ("a", 100), ("b", 100))
+    refusals.accept("c", 1, now_s=1.0)
+    assert not refusals.must_hold(100.0)
+    refuse(refusals, ("d", 100), now_s=2.0)
+    assert not refusals.must_hold(100.0)
+    refuse(refusals, ("e", 1), now_s=3.0)
+    assert refusals.must_hold(100.0)
+
+
+def test_rejected_events_are_bad_once_others_of_their_time_are_accepted() -> None:
+    refusals = Refusals()
+    assert not refusals.are_bad("a", began_s=1.0)
+    refusals.accept("b", 1, now_s=1.5)
+    assert refusals.are_bad("a", began_s=1.0)
+    assert not refusals.are_bad("a", began_s=2.0), "it may have broken since"
+    assert refusals.are_bad("b", began_s=2.0), "the rest of the batch is there"
+    refuse(refusals, ("b", 10), now_s=2.0)
+    assert not refusals.are_bad("b", began_s=2.0)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "events", "expected"),
+    [(1000, 0, 500, 250), (1000, 1, 500, 250), (750, 250, 500, 2), (0, 500, 500, 1), (1, 1, 3, 1)],
+)
+def test_parts_are_the_smaller_the_more_events_are_bad(
+    good: int, bad: int, events: int, expected: int
+) -> None:
+    refusals = Refusals()
+    refusals.accept("a", good, now_s=0.0)
+    refusals.blame(bad)
+    assert expected == refusals.part_events(events)
+
+
+def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health_module, "_HELD_S", 5.0)
+    now_s = [100.0]
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now_s[0]
+
+    monkeypatch.setattr(health_module, "time", Clock)
+    health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None)
+    waits = []
+    for _ in range(6):
+        for _ in range(64):  # under way together
+            health.hold(Hold.SETTINGS, "status 401", Held("status 401", 401))
+        waits.append(health.breaker.wait_s(now_s[0]))
+        now_s[0] += waits[-1]
+    assert [5.0, 10.0, 20.0, 40.0, 60.0, 60.0] == waits
+    health.note(Refused("status 400"), 100, 1, now_s[0], 1)
+    assert "closed" == health.breaker.state
+    health.hold(Hold.SETTINGS, "status 401", Held("status 401", 401))
+    assert 5.0 == health.breaker.wait_s(now_s[0])
+
+
+@pytest.mark.parametrize("segment_bytes", [2**16])
+def test_probes_of_newest_events_are_not_of_those_already_read(data: DataDir, feed: Feed) -> None:
+    fill(feed, 0, 100)
+    position = feed.position
+    assert [] == newest_events(data, {0: position}, Selection())
+    feed.write(*map(event, range(100, 103)))
+    feed.write(event(103), source="mail")
+    found = [json.loads(each)["n"] for each in newest_events(data, {0: position}, Selection())]
+    assert [100, 101, 102, 103] == found
+    only_web = Selection(without=("mail",))
+    found = [json.loads(each)["n"] for each in newest_events(data, {0: position}, only_web)]
+    assert [100, 101, 102] == found
+    found = [json.loads(each)["n"] for each in newest_events(data, {}, Selection())]
+    assert list(range(104 - 64, 104)) == found

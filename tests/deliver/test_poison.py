@@ -1,0 +1,269 @@
+"""A batch that its destination fails at, while it takes others: the event to blame is found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pixelfast.deliver import doubts as doubts_module
+from pixelfast.deliver import queue as queue_module
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.destinations.http import HttpSender, Timeouts
+from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
+from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.queue import Queue, Task
+from pixelfast.deliver.runner import Runner
+from pixelfast.spool import DataDir
+from tests.deliver.runners import FakeSender, check_sum, plans_on_disk, running
+from tests.deliver.running import run, until
+from tests.deliver.spools import Feed, event
+from tests.deliver.test_refusals import letters_of, numbers
+from tests.fake_destination import OK, Answer, FakeDestination, Request
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+SMALL = Limits(max_events=20, max_bytes=10**6, max_age_s=0.0)
+DOWN = Retry("status 500", status=500)
+
+
+def failing_at(*culprits: int) -> Callable[[Batch], Outcome]:
+    return lambda batch: DOWN if set(culprits) & set(numbers(batch)) else Accepted()
+
+
+def fill(feed: Feed, start: int, stop: int) -> None:
+    for first in range(start, stop, 20):
+        feed.write(*map(event, range(first, min(first + 20, stop))))
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "_LONGEST_S", 0.02)
+    monkeypatch.setattr(doubts_module, "_IN_ORDER_S", 0.05)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("culprits", [(7,), (0, 19), (3, 25, 47, 61, 83)])
+def test_only_the_events_that_a_destination_fails_at_wait(
+    data: DataDir, feed: Feed, concurrency: int, culprits: tuple[int, ...]
+) -> None:
+    async def main() -> None:
+        sender = FakeSender(judge=failing_at(*culprits), limits=SMALL, concurrency=concurrency)
+        fill(feed, 0, 100)
+        good = set(range(101)) - set(culprits)
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: len(runner.journal._pins if runner.journal else {}) > 0)
+            feed.write(event(100))
+            await until(lambda: good <= set(sender.numbers))
+            await until(lambda: len(plans_on_disk(data, "hook")) == len(culprits))
+            await until(lambda: runner.health.breaker.is_closed)
+            check_sum(runner.stats({0: 101}))
+            assert len(culprits) == runner.stats({0: 101})["pending"]
+            sender.judge = lambda _: Accepted()  # somebody has fixed it
+            await until(lambda: runner.cursors == {0: feed.position})
+        assert set(range(101)) == set(sender.numbers)
+
+    run(main())
+    assert not (data.dead_dir("hook") / "dead.db").exists()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(status=500),
+        Answer(status=502),
+        Answer(first="reset"),
+        Answer(first="never"),
+        Answer(status=500, then="cut"),
+    ],
+    ids=["500", "502", "reset", "time-out", "cut"],
+)
+def test_it_is_found_whatever_way_the_destination_fails(
+    data: DataDir, feed: Feed, fault: Answer
+) -> None:
+    def answer(request: Request) -> Answer:
+        return fault if any(each["n"] == 42 for each in request.events()) else OK
+
+    async def main() -> None:
+        async with FakeDestination(answer) as destination:
+            sender = HttpSender(
+                destination.url,
+                "json_array",
+                SMALL,
+                timeouts=Timeouts(total_s=0.1, connect_s=0.1),
+                concurrency=8,
+            )
+            fill(feed, 0, 100)
+            runner = Runner("hook", sender, data)
+            async with running(runner):
+                await until(lambda: runner.health.failures or runner.counted.get("failures"))
+                feed.write(event(100))
+                await until(
+                    lambda: (
+                        runner.counted.get("delivered") == 100
+                        and len(plans_on_disk(data, "hook")) == 1
+                    )
+                )
+                check_sum(runner.stats({0: 101}))
+
+    run(main())
+
+
+def test_the_event_to_blame_dies_of_age_and_no_other(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender(judge=failing_at(7), limits=SMALL, concurrency=8)
+        feed.write(*map(event, range(20)), received_ms=int((time.time() - 100) * 1000))
+        runner = Runner("hook", sender, data, retry_for_s=101.0)
+        async with running(runner):
+            await until(lambda: runner.counted.get("failures"))
+            fill(feed, 20, 100)
+            await until(lambda: runner.counted.get("dead") == 1)
+            await until(lambda: runner.cursors == {0: feed.position})
+            check_sum(runner.stats({0: 100}))
+        assert set(range(100)) - {7} == set(sender.numbers)
+
+    run(main())
+    assert [7] == letters_of(data)
+
+
+def test_a_destination_that_is_down_is_not_asked_to_take_a_batch_in_parts(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        sender = FakeSender(judge=lambda _: DOWN, limits=SMALL, concurrency=8)
+        fill(feed, 0, 100)
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: len(sender.tries) > 60)
+            assert "open" == runner.health.breaker.state
+            planned = [n for n, each in enumerate(sender.ids) if not each.startswith("probe-")]
+            assert {20} == {len(sender.tries[n]) for n in planned}
+            assert 5 == len({sender.ids[n] for n in planned[-10:]}), "each gets its turn"
+
+    run(main())
+
+
+def test_a_destination_that_is_busy_is_not_sent_more_requests(data: DataDir, feed: Feed) -> None:
+    """Status 429 or Retry-After says that there are too many already."""
+
+    def judge(batch: Batch) -> Outcome:
+        busy = Retry("status 429", 0.001, status=429)
+        return busy if 7 in numbers(batch) and len(sender.tries) < 60 else Accepted()
+
+    sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
+
+    async def main() -> None:
+        fill(feed, 0, 20)
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            for start in range(20, 200, 20):
+                fill(feed, start, start + 20)
+                await sender.has(start)
+            await until(lambda: runner.cursors == {0: feed.position})
+        sent = [each for each in sender.ids if not each.startswith("probe-")]
+        assert [] == [each for each in sent if "-" in each], "no part of a batch"
+
+    run(main())
+
+
+def test_too_many_events_to_blame_do_not_fill_the_memory(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "_MOST_CULPRITS", 5)
+
+    async def main() -> None:
+        bad = range(0, 100, 4)
+        sender = FakeSender(judge=failing_at(*bad), limits=SMALL, concurrency=8)
+        fill(feed, 0, 110)
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: runner.counted.get("dead", 0) == len(bad) - 5)
+            check_sum(runner.stats({0: 110}))
+        assert set(range(110)) - set(bad) == set(sender.numbers)
+        assert set(letters_of(data)) < set(bad)
+
+    run(main())
+
+
+def test_a_dead_letter_that_its_destination_fails_at_stays_one(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender(judge=failing_at(3), limits=SMALL, concurrency=8)
+        fill(feed, 0, 10)
+        runner = Runner("hook", sender, data, retry_for_s=0.001)
+        async with running(runner):
+            await until(lambda: runner.counted.get("dead") == 10)
+            dead = runner.journal.dead.letters  # type: ignore[union-attr]
+            assert 10 == await runner.sender.in_thread(dead.ask_for_replay)
+            number = 100
+            while runner.counted["dead"] != 1 or any(each.replay for each in dead.letters()):
+                feed.write(event(number))
+                number += 1
+                await runner.pause(0.01)
+        assert [3] == letters_of(data)
+
+    run(main())
+
+
+# --- the queue by itself ---------------------------------------------------------------------
+
+
+def task(number: int, **options: float) -> Task:
+    plan = Plan(
+        id=f"p{number}", root=f"p{number}", sequence=number, events=1, size_bytes=1, checksum=0,
+        oldest_ms=0,
+    )  # fmt: skip
+    made = Task(plan, None)
+    for name, value in options.items():
+        setattr(made, name, value)
+    return made
+
+
+def take(queue: Queue, now_s: float, *, in_order: bool = False, is_probe: bool = False) -> int:
+    taken = queue.next(now_s, in_order=in_order, is_probe=is_probe)
+    return -1 if taken is None else taken.plan.sequence
+
+
+def test_tasks_come_in_order_and_those_that_wait_when_their_time_has_come() -> None:
+    queue = Queue()
+    for each in (task(3), task(1, not_before_s=5.0), task(2)):
+        queue.add(each)
+    assert [2, 3, -1] == [take(queue, 1.0) for _ in range(3)]
+    assert 5.0 == queue.next_s()
+    assert [1, -1] == [take(queue, 5.0) for _ in range(2)]
+
+
+def test_in_order_nothing_overtakes_a_task_that_waits() -> None:
+    queue = Queue()
+    for each in (task(2), task(1, not_before_s=5.0)):
+        queue.add(each)
+    assert [-1, 1, 2] == [take(queue, now_s, in_order=True) for now_s in (1.0, 5.0, 5.0)]
+
+
+def test_probes_take_turns() -> None:
+    queue = Queue()
+    for number in range(3):
+        queue.add(task(number))
+    taken = []
+    for now_s in range(1, 7):
+        each = queue.next(float(now_s), in_order=False, is_probe=True)
+        assert each is not None
+        taken.append(each.plan.sequence)
+        queue.add(each)
+    assert [0, 1, 2, 0, 1, 2] == taken
+
+
+def test_culprits_take_a_tenth_of_the_time_and_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue_module, "_LONGEST_S", 0.0)
+    queue = Queue()
+    for number in range(2):
+        queue.set_apart(task(number), now_s=0.0)
+    first = queue.next(1.0, in_order=True, is_probe=False)
+    assert first is not None
+    assert -1 == take(queue, 2.0)
+    queue.answered(first, 2.0)  # it took a second
+    assert -1 == take(queue, 10.9)
+    assert 1 == take(queue, 11.0)
