@@ -140,7 +140,8 @@ def cut_all(
         batches: list[Cut] = []
         while (is_full := cutter.cut()) or cutter.has_more or cutter.has_moved():
             assert cutter.has_moved() or not is_full, "a batch is full of nothing"
-            batches.append(cutter.close_batch())
+            if is_full or not cutter.has_more:  # else only the turn has ended
+                batches.append(cutter.close_batch())
         return batches
     finally:
         cutter.close()

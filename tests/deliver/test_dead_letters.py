@@ -312,5 +312,5 @@ def test_each_letter_has_the_source_of_its_event(data: DataDir, feed: Feed) -> N
 
 
 def event_number(line: bytes) -> int:
-    (number,) = numbers(Batch(pieces=[memoryview(line + b"\n")], events=1))
+    (number,) = numbers(Batch(body=line + b"\n", events=1))
     return number
