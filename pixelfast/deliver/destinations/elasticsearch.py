@@ -1,8 +1,9 @@
-"""An index of Elasticsearch or OpenSearch: each event is taken or refused for itself."""
+"""An index of Elasticsearch or OpenSearch: each event is accepted or rejected by itself."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import orjson
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.answers import Answer, classify
+from pixelfast.deliver.destinations.documents import Mender
 from pixelfast.deliver.destinations.http import HttpSender, basic, shared_options
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 
@@ -17,9 +19,51 @@ __all__ = ["ElasticsearchSender"]
 
 _MOST_ID_BYTES = 512
 # Without this an answer to 1,000 events has 200 KB.
-_WANTED = "errors,items.*.status,items.*.error.type,items.*.error.reason"
-_MOST_ITEM_BYTES = 2048  # an error's reason quotes the value that did not fit
+_WANTED = ",".join(
+    (
+        "error",
+        "errors",
+        "items.*.status",
+        "items.*.error.type",
+        "items.*.error.reason",
+        "items.*.error.caused_by.type",
+        "items.*.error.caused_by.reason",
+        "items.*.error.caused_by.caused_by.type",
+        "items.*.error.caused_by.caused_by.reason",
+    )
+)
+_MOST_ITEM_BYTES = 1024  # of an answer; reasons may quote values of any length
+_MOST_REASON_BYTES = 280  # three of them, one the cause of another, fit into 1 KiB
+_MOST_CAUSES = 2
+_KEPT_BYTES = 1024
 _EXISTS = 409
+_UNAVAILABLE = 503  # a cluster without a master answers cluster_block_exception with it
+
+# Errors that the index or the cluster is to blame for, whatever their status.
+_OF_SETTINGS = frozenset(
+    {
+        "cluster_block_exception",  # read-only, 403; disk above the flood stage, 429
+        "index_closed_exception",
+        "index_create_block_exception",
+        "index_not_found_exception",
+        "invalid_alias_name_exception",
+        "invalid_index_name_exception",
+        "routing_missing_exception",  # the mapping requires a routing
+        "security_exception",
+        "validation_exception",  # no more shards for a new index
+    }
+)
+# These have a type that bad documents share. Reasons quote documents, so only the start counts.
+_REASONS_OF_SETTINGS = (
+    "no write index is defined for alias [",
+    "Alias [",  # has more than one index
+    "pipeline with id [",  # does not exist
+    "Rejecting mapping update to [",  # an index of another mapping type
+)
+_NO_TIMESTAMP = (
+    "data stream timestamp field [@timestamp] is missing",
+    "documents must contain a single-valued timestamp field '@timestamp'",  # OpenSearch
+)
 
 
 class ElasticsearchSender(HttpSender):
@@ -45,50 +89,122 @@ class ElasticsearchSender(HttpSender):
             **shared_options(settings),
         )
         self.most_answer_bytes += settings.max_events * _MOST_ITEM_BYTES
+        self._mender = Mender()
 
     def body_of(self, batch: Batch) -> bytes:
         parts: list[bytes] = []
         for line, event_id in zip(batch.lines(), batch.event_ids(), strict=True):
-            action = {"create": {"_id": _document_id(line, event_id)}}
-            parts += (orjson.dumps(action), line)
+            event = orjson.loads(line)
+            document = self._mender.mend(event)
+            parts += (
+                b'{"create":{"_id":%b}}' % orjson.dumps(_document_id(event, event_id)),
+                line if document is None else orjson.dumps(document),
+            )
         return b"\n".join(parts) + b"\n"
 
     def judge(self, answer: Answer, batch: Batch) -> Outcome:
-        outcome = classify(answer)
-        return _judge_items(answer, batch) if isinstance(outcome, Accepted) else outcome
+        if 200 <= answer.status < 300:
+            return self._judge_items(answer, batch)
+        return _judge_error(answer, _error_of(answer.body))
+
+    def _judge_items(self, answer: Answer, batch: Batch) -> Outcome:
+        try:
+            parsed = orjson.loads(answer.body)
+            if parsed["errors"] is False:
+                return Accepted()
+            items = [item["create"] for item in parsed["items"]]
+            statuses = [int(item["status"]) for item in items]
+        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
+            statuses = items = []
+        if len(statuses) != batch.events:
+            return self._judge_unreadable(answer, batch)
+        failed: dict[int, Refused | Retry] = {}
+        lines: list[bytes] = []
+        for index, (status, item) in enumerate(zip(statuses, items, strict=True)):
+            if status < 300 or status == _EXISTS:
+                continue
+            error = item.get("error")
+            outcome = _judge_error(Answer(status), error if isinstance(error, dict) else {})
+            if isinstance(outcome, Refused) and _lacks_timestamp(error):
+                lines = lines or batch.lines()
+                # An event that has the field, in a form that is rejected, is to blame itself.
+                if b'"@timestamp"' not in lines[index]:
+                    return Held(outcome.reason, status, outcome.answer)
+            if isinstance(outcome, Held):
+                return outcome
+            if isinstance(outcome, Refused | Retry):
+                failed[index] = outcome
+        return Partial(failed) if failed else Accepted()
+
+    def _judge_unreadable(self, answer: Answer, batch: Batch) -> Outcome:
+        """Send it again; what was stored is answered with 409 then, so nothing is stored twice.
+
+        Reasons that quote long values can make an answer longer than what is read of it. Half of
+        the batch has half of the answer.
+        """
+        is_cut = len(answer.body) >= self.most_answer_bytes
+        if is_cut and batch.events > 1 and answer.body.startswith(b'{"errors":true,"items":['):
+            return Refused("the answer is too long", answer.status)
+        return Retry("the answer is not one of _bulk", 0.0, answer.status, _beginning(answer.body))
 
 
-def _document_id(line: bytes, event_id: str) -> str:
-    message_id = orjson.loads(line).get("messageId")
+def _document_id(event: dict[str, Any], event_id: str) -> str:
+    message_id = event.get("messageId")
     if not isinstance(message_id, str) or not message_id:
         return event_id
     encoded = message_id.encode()
     return message_id if len(encoded) <= _MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
-def _judge_items(answer: Answer, batch: Batch) -> Outcome:
-    kept = answer.body[:1024]
+def _judge_error(answer: Answer, error: dict[str, Any]) -> Outcome:
+    """What the error of an item, or of the whole request, means."""
+    kept = orjson.dumps(_told(error, _MOST_CAUSES)) if error else _beginning(answer.body)
+    outcome = classify(Answer(answer.status, answer.retry_after, kept))
+    kind, reason = error.get("type"), error.get("reason")
+    if not isinstance(kind, str) or isinstance(outcome, Accepted):
+        return outcome
+    says = f"status {answer.status}, {kind[:100]}"
+    is_of_settings = kind in _OF_SETTINGS or (
+        isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
+    )
+    if is_of_settings and answer.status != _UNAVAILABLE:
+        return Held(says, answer.status, kept[:_KEPT_BYTES])
+    return replace(outcome, reason=says)
+
+
+def _lacks_timestamp(error: Any) -> bool:
+    """Whether it is a data stream's complaint: a document there needs `@timestamp`."""
+    cause = error.get("caused_by", error)
+    reason = cause.get("reason") if isinstance(cause, dict) else None
+    return isinstance(reason, str) and reason.startswith(_NO_TIMESTAMP)
+
+
+def _error_of(body: bytes) -> dict[str, Any]:
+    """The error of an answer to the whole request; empty if it tells of none."""
     try:
-        parsed = orjson.loads(answer.body)
-        if parsed["errors"] is False:
-            return Accepted()
-        items = [item["create"] for item in parsed["items"]]
-        statuses = [int(item["status"]) for item in items]
-    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
-        statuses = items = []
-    if len(statuses) != batch.events:
-        # What was taken answers 409 the next time: nothing is stored twice.
-        return Retry("the answer is none of _bulk", 0.0, answer.status, kept)
-    failed: dict[int, Refused | Retry] = {}
-    for index, (status, item) in enumerate(zip(statuses, items, strict=True)):
-        outcome = classify(Answer(status, None, _error(item)))
-        if isinstance(outcome, Held) and status != _EXISTS:
-            return Held(f"item: {outcome.reason}", status, outcome.answer)
-        if isinstance(outcome, Refused | Retry):
-            failed[index] = outcome
-    return Partial(failed) if failed else Accepted()
+        error = orjson.loads(body)["error"]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return {}
+    return error if isinstance(error, dict) else {}
 
 
-def _error(item: dict[str, Any]) -> bytes:
-    error = item.get("error")
-    return orjson.dumps(error) if error else b""
+def _told(error: dict[str, Any], causes: int) -> dict[str, Any]:
+    """What is kept of an error: the cause before the reason, which often quotes the value first."""
+    told: dict[str, Any] = {}
+    if isinstance(kind := error.get("type"), str):
+        told["type"] = kind[:100]
+    if causes and isinstance(cause := error.get("caused_by"), dict):
+        told["caused_by"] = _told(cause, causes - 1)
+    if isinstance(reason := error.get("reason"), str):
+        short = _without_request(reason).encode(errors="replace")[:_MOST_REASON_BYTES]
+        told["reason"] = short.decode(errors="ignore")
+    return told
+
+
+def _beginning(body: bytes) -> bytes:
+    return _without_request(body[:_KEPT_BYTES].decode(errors="replace")).encode()
+
+
+def _without_request(reason: str) -> str:
+    """Drop what version 7 quotes of the request: it begins with its headers, and so credentials."""
+    return reason.partition("at [Source: ")[0].rstrip()

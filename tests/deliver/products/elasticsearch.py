@@ -78,17 +78,21 @@ class Elasticsearch:
 
     @staticmethod
     def _filter(answer: dict[str, Any], query: str) -> dict[str, Any]:
-        wanted = parse_qs(query).get("filter_path", [""])[0].split(",")
-        assert wanted == [
-            "errors",
-            "items.*.status",
-            "items.*.error.type",
-            "items.*.error.reason",
-        ], "the only ones that are understood here"
-        items = []
-        for item in answer["items"]:
-            kept = {"status": item["create"]["status"]}
-            if error := item["create"].get("error"):
-                kept["error"] = {name: error[name] for name in ("type", "reason")}
-            items.append({"create": kept})
-        return {"errors": answer["errors"], "items": items}
+        """Only what a path of `filter_path` leads to; `*` stands for one name."""
+        paths = parse_qs(query).get("filter_path", [""])[0].split(",")
+        return _only(answer, [path.split(".") for path in paths])
+
+
+def _only(value: Any, paths: list[list[str]]) -> Any:
+    if [] in paths:
+        return value
+    if isinstance(value, list):
+        return [_only(each, paths) for each in value]
+    if not isinstance(value, dict):
+        return None
+    kept = {}
+    for name, below in value.items():
+        rest = [path[1:] for path in paths if path[0] in (name, "*")]
+        if rest and (part := _only(below, rest)) is not None:
+            kept[name] = part
+    return kept

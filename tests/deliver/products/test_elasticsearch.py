@@ -76,7 +76,7 @@ def test_an_index_that_is_not_there_or_takes_nothing_holds_it() -> None:
     server = Elasticsearch()
     (outcome,) = outcomes(server, batch([tracked(1)]), index="other")
     assert isinstance(outcome, Held)
-    assert (404, "item: status 404") == (outcome.status, outcome.reason)
+    assert (404, "status 404, index_not_found_exception") == (outcome.status, outcome.reason)
     server.is_read_only = True
     (outcome,) = outcomes(server, batch([tracked(1)]))
     assert isinstance(outcome, Held)
@@ -149,3 +149,133 @@ def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
     (first,) = outcomes([Answer(body=whole, then="cut")], sent)
     assert isinstance(first, Retry)
     assert [Accepted()] == outcomes(server, sent)
+
+
+def failing(status: int, *causes: tuple[str, str]) -> Answer:
+    """The answer to one event that has an error, and what caused it."""
+    error: dict[str, Any] = {}
+    for kind, reason in reversed(causes):
+        error = {"type": kind, "reason": reason} | ({"caused_by": error} if error else {})
+    item = {"create": {"status": status, "error": error}}
+    return Answer(body=json.dumps({"errors": True, "items": [item]}).encode())
+
+
+def test_documents_are_mended_and_the_others_keep_their_bytes() -> None:
+    server = Elasticsearch()
+    plain = tracked(1, p=1.50)
+    assert [Accepted()] == outcomes(server, batch([plain, tracked(2, _id="x", **{"": 1})]))
+    assert json.loads(plain) == server.documents[message_id(1)]
+    mended = server.documents[message_id(2)]
+    assert ("x", 1) == (mended["field__id"], mended["field_"])
+    assert not mended.keys() & {"_id", ""}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason"),
+    [
+        (400, "index_closed_exception", "closed"),
+        (400, "invalid_index_name_exception", "Invalid index name [Bad], must be lowercase"),
+        (400, "illegal_argument_exception", "no write index is defined for alias [t]. The"),
+        (400, "illegal_argument_exception", "pipeline with id [p] does not exist"),
+        (400, "illegal_argument_exception", "Alias [t] has more than one indices"),
+        (400, "validation_exception", "Validation Failed: 1: this action would add [2] shards"),
+        (400, "routing_missing_exception", "routing is required for [t]/[_doc]/[1]"),
+        (429, "cluster_block_exception", "index [t] blocked by: [TOO_MANY_REQUESTS/12/disk]"),
+        (403, "cluster_block_exception", "index [t] blocked by: [FORBIDDEN/8/index write]"),
+        (403, "security_exception", "action is unauthorized"),
+        (404, "index_not_found_exception", "no such index [t]"),
+    ],
+)
+def test_an_error_of_the_settings_holds_whether_of_an_item_or_of_all(
+    status: int, kind: str, reason: str
+) -> None:
+    whole = {"error": {"type": kind, "reason": reason, "root_cause": []}, "status": status}
+    script = [failing(status, (kind, reason)), Answer(status, body=json.dumps(whole).encode())]
+    for outcome in outcomes(script, batch([tracked(1)]), batch([tracked(1)])):
+        assert isinstance(outcome, Held)
+        assert (status, f"status {status}, {kind}") == (outcome.status, outcome.reason)
+        assert reason in outcome.answer.decode()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason", "wanted"),
+    [
+        (400, "mapper_parsing_exception", "pipeline with id of a stranger", Refused),
+        (400, "illegal_argument_exception", "mapper [pipeline with id [x]] cannot be", Refused),
+        (400, "illegal_argument_exception", "Limit of total fields [1000] has been", Refused),
+        (400, "strict_dynamic_mapping_exception", "mapping set to strict", Refused),
+        (400, "document_parsing_exception", "[1:2] failed to parse", Refused),
+        (429, "es_rejected_execution_exception", "queue is full", Retry),
+        (429, "circuit_breaking_exception", "Data too large", Retry),
+        (503, "cluster_block_exception", "no master", Retry),
+        (503, "unavailable_shards_exception", "primary shard is not active", Retry),
+        (500, "null_pointer_exception", "", Retry),
+    ],
+)
+def test_any_other_error_is_the_events_own_or_passes(
+    status: int, kind: str, reason: str, wanted: type
+) -> None:
+    (outcome,) = outcomes([failing(status, (kind, reason))], batch([tracked(1)]))
+    assert isinstance(outcome, Partial)
+    assert wanted is type(outcome.failed[0])
+    assert f"status {status}, {kind}" == outcome.failed[0].reason
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "data stream timestamp field [@timestamp] is missing",
+        "documents must contain a single-valued timestamp field '@timestamp' of date type",
+    ],
+)
+def test_a_data_stream_without_timestamps_holds_but_not_for_an_event_that_has_one(
+    reason: str,
+) -> None:
+    answer = failing(
+        400, ("mapper_parsing_exception", "failed to parse"), ("illegal_argument_exception", reason)
+    )
+    without, given = outcomes(
+        [answer] * 2, batch([tracked(1)]), batch([tracked(1, **{"@timestamp": ["a", "b"]})])
+    )
+    assert isinstance(without, Held)
+    assert isinstance(given, Partial)
+
+
+def test_the_cause_is_kept_without_what_it_quotes_of_the_request() -> None:
+    quoted = '(byte[])"POST /events/_bulk HTTP/1.1\r\nAuthorization: ApiKey c2VjcmV0'
+    answer = failing(
+        400,
+        ("mapper_parsing_exception", "Preview of field's value: '" + "\x01x" * 20_000),
+        ("json_parse_exception", f"not numeric\n at [Source: {quoted}"),
+        ("some_exception", "the end of it"),
+    )
+    (outcome,) = outcomes([answer], batch([tracked(1)]))
+    assert isinstance(outcome, Partial)
+    kept = outcome.failed[0].answer.decode()
+    assert len(kept.encode()) <= 1024
+    assert '"reason":"not numeric"' in kept
+    assert "the end of it" in kept
+    assert "Authorization" not in kept
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, Retry), (400, Refused), (500, Retry)])
+def test_credentials_that_an_answer_quotes_are_not_kept(status: int, kind: type) -> None:
+    body = b'oops\n at [Source: (byte[])"POST / HTTP/1.1\r\nAuthorization: Basic dTpw'
+    (outcome,) = outcomes([Answer(status, body=body)], batch([tracked(1)]))
+    assert kind is type(outcome)
+    assert b"oops" == outcome.answer
+
+
+def test_an_answer_that_is_too_long_has_the_batch_halved_and_nothing_dies_for_it() -> None:
+    item = {"create": {"status": 400, "error": {"type": "t", "reason": "x" * 30_000}}}
+    long = Answer(
+        body=json.dumps({"errors": True, "items": [item] * 9}, separators=(",", ":")).encode()
+    )
+    nine = batch([tracked(n) for n in range(9)])
+    first, second = outcomes([long] * 2, nine, batch([tracked(1)]), max_events=9)
+    assert isinstance(first, Refused)
+    assert not first.is_too_large
+    assert isinstance(second, Retry)
+    noise = Answer(body=b"<html>" + b"x" * 300_000)
+    (outcome,) = outcomes([noise], nine, max_events=9)
+    assert isinstance(outcome, Retry)

@@ -1,0 +1,127 @@
+"""Events that Elasticsearch can never take become documents that it can."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelfast.deliver.destinations.documents import Mender
+from tests.deliver.products.events import tracked
+
+MOST_DEPTH = 20
+
+
+def mended(event: dict[str, Any]) -> dict[str, Any]:
+    document = Mender().mend(event)
+    assert document is not None
+    return document
+
+
+def nested(depth: int, value: object) -> Any:
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def in_arrays(depth: int, value: object) -> Any:
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        json.loads(tracked(1)),
+        {"_ga": "GA1.2", "_": 1, "__typename": "x"},
+        {"properties": {"_id": 1, "_source": {"_type": "x"}}},
+        {"properties": {"a.b": 1, "a.c": 2}, "a.b.c": 3},
+        {"properties": {"\u200b": 1, "a b": 2, "*": 3, "-": 4}},
+        {"properties": {"list": [{"a": 1}, {"a": [{"b": 2}]}, [], {}]}},
+        nested(20, "x"),
+        {"a": {".".join("b" * 19): 1}},
+        {"a": in_arrays(20, 1)},
+        {"a": [{"b": in_arrays(20, 1)}]},
+        {"a": " ", "b": "_id", "c": "a..b", "d": '"":'},
+    ],
+)
+def test_an_event_that_can_be_stored_is_not_touched(event: dict[str, Any]) -> None:
+    assert Mender().mend(event) is None
+
+
+@pytest.mark.parametrize(
+    ("event", "document"),
+    [
+        ({"_id": 1}, {"field__id": 1}),
+        ({"_source": {"a": 1}, "x": 2}, {"field__source": {"a": 1}, "x": 2}),
+        ({"_routing.a": 1}, {"field__routing_a": 1}),
+        ({"": 1}, {"field_": 1}),
+        ({"p": {" ": 1, "\t": 2}}, {"p": {"field_ ": 1, "field_\t": 2}}),
+        ({"p": {".": 1, "..": 2}}, {"p": {"field__": 1, "field___": 2}}),
+        ({"p": {".a": 1, "a.": 2}}, {"p": {"field__a": 1, "field_a_": 2}}),
+        ({"p": {"a. .b": 3}}, {"p": {"field_a_ _b": 3}}),
+        ({"p": [[{"": [1]}]]}, {"p": [[{"field_": [1]}]]}),
+        ({"": 1, "field_": 2}, {"field__": 1, "field_": 2}),
+        ({"a..b": 1, "a._b": 2, "a.._": 3}, {"field_a__b": 1, "a._b": 2, "field_a___": 3}),
+        ({"_id": 1, "field__id": {"": 2}}, {"field__id_": 1, "field__id": {"field_": 2}}),
+        (nested(21, "x"), nested(20, '{"a":"x"}')),
+        ({"a": {"b" + ".b" * 19: 1}}, {"a": {"field_b" + "_b" * 19: 1}}),
+        ({"a": in_arrays(21, 1)}, {"a": in_arrays(20, "[1]")}),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_stored_is_renamed_or_made_a_string(
+    event: dict[str, Any], document: dict[str, Any]
+) -> None:
+    assert document == mended(event)
+    assert list(document) == list(mended(event))
+
+
+def test_many_names_of_strangers_take_bounded_memory() -> None:
+    mender = Mender()
+    for n in range(30):
+        assert mender.mend({"properties": {f"{n}-{each}": 1 for each in range(1000)}}) is None
+    assert len(mender._plain) < 12_000
+
+
+NAMES = st.text(st.sampled_from(". _ai\u3000"), max_size=6) | st.sampled_from(
+    ["_id", "_source", "_source.a", "field_", "field__id", ".".join("a" * 25)]
+)
+VALUES = st.recursive(
+    st.integers(0, 9) | st.just("x"),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(NAMES, below, max_size=4),
+    max_leaves=12,
+)
+
+
+def leaves(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(leaves, value.values()))
+    return sum(map(leaves, value)) if isinstance(value, list) else 1
+
+
+def check(value: Any, depth: int = 0, arrays: int = 0) -> None:
+    if isinstance(value, dict):
+        for name, below in value.items():
+            parts = name.split(".")
+            assert all(part.strip() for part in parts)
+            assert depth or parts[0] not in {"_id", "_source"}
+            assert depth + len(parts) <= MOST_DEPTH
+            check(below, depth + len(parts))
+    elif isinstance(value, list):
+        assert arrays < MOST_DEPTH
+        for each in value:
+            check(each, depth, arrays + 1)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=5))
+def test_every_document_can_be_stored_and_has_all_values(event: dict[str, Any]) -> None:
+    document = Mender().mend(event)
+    check(event if document is None else document)
+    if document is not None:
+        assert leaves(event) == leaves(document)
+        assert document == Mender().mend(event)
+        assert Mender().mend(document) is None
