@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from yarl import URL
@@ -11,7 +13,7 @@ from pixelfast.config import ClickhouseDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.answers import Answer, classify
 from pixelfast.deliver.destinations.http import HttpSender, shared_options
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 
 __all__ = ["ClickhouseSender"]
 
@@ -29,7 +31,10 @@ _OF_ROWS = frozenset(
         70,  # CANNOT_CONVERT_TYPE
         72,  # CANNOT_PARSE_NUMBER
         117,  # INCORRECT_DATA
+        128,  # TOO_LARGE_ARRAY_SIZE
         130,  # CANNOT_READ_ARRAY_FROM_TEXT
+        131,  # TOO_LARGE_STRING_SIZE
+        190,  # SIZES_OF_ARRAYS_DONT_MATCH
         321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
         349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
         376,  # CANNOT_PARSE_UUID
@@ -37,15 +42,28 @@ _OF_ROWS = frozenset(
         441,  # CANNOT_PARSE_DOMAIN_VALUE_FROM_STRING
         467,  # CANNOT_PARSE_BOOL
         469,  # VIOLATED_CONSTRAINT
+        675,  # CANNOT_PARSE_IPV4
+        676,  # CANNOT_PARSE_IPV6
+        691,  # UNKNOWN_ELEMENT_OF_ENUM
     }
 )
 _OF_SETTINGS = frozenset(
     {
+        8,  # THERE_IS_NO_COLUMN
+        10,  # NOT_FOUND_COLUMN_IN_BLOCK
+        15,  # DUPLICATE_COLUMN
         16,  # NO_SUCH_COLUMN_IN_TABLE
+        20,  # NUMBER_OF_COLUMNS_DOESNT_MATCH
         36,  # BAD_ARGUMENTS
+        43,  # ILLEGAL_TYPE_OF_ARGUMENT
+        44,  # ILLEGAL_COLUMN
+        46,  # UNKNOWN_FUNCTION
+        47,  # UNKNOWN_IDENTIFIER
         48,  # NOT_IMPLEMENTED
+        50,  # UNKNOWN_TYPE
         60,  # UNKNOWN_TABLE
         62,  # SYNTAX_ERROR
+        73,  # UNKNOWN_FORMAT
         81,  # UNKNOWN_DATABASE
         115,  # UNKNOWN_SETTING
         164,  # READONLY
@@ -61,7 +79,58 @@ _OF_SETTINGS = frozenset(
         516,  # AUTHENTICATION_FAILED
     }
 )
-_CODE = re.compile(rb"Code: (\d{1,5})[.,] .*DB::Exception")
+# What the server or those around it lack for now, whatever else the text says.
+_OF_LOAD = frozenset(
+    {
+        159,  # TIMEOUT_EXCEEDED
+        160,  # TOO_SLOW
+        173,  # CANNOT_ALLOCATE_MEMORY
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        203,  # NO_FREE_CONNECTION
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        236,  # ABORTED
+        241,  # MEMORY_LIMIT_EXCEEDED
+        242,  # TABLE_IS_READ_ONLY
+        243,  # NOT_ENOUGH_SPACE
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        394,  # QUERY_WAS_CANCELLED
+        439,  # CANNOT_SCHEDULE_TASK
+        999,  # KEEPER_EXCEPTION
+    }
+)
+_TOO_MANY_PARTS = 252
+_OF_A_SETTING = frozenset({115, 452})  # UNKNOWN_SETTING, SETTING_CONSTRAINT_VIOLATION
+# Old servers do without what these ask for.
+_OPTIONAL = (
+    "deduplicate_blocks_in_dependent_materialized_views",
+    "insert_deduplication_token",
+    "async_insert",
+)
+
+# Answers quote rows, which strangers write: the first code and the last row are the server's.
+_CODE = re.compile(rb"Code: (\d{1,5})(?:\.|, e\.displayText\(\) =) DB::\w{0,20}Exception")
+_ROW = re.compile(rb"\(at row (\d{1,9})\)")
+# A value that a column, its default, a constraint or a view cannot be computed from.
+_SAYS_ROW = re.compile(
+    rb"at row \d|\(while read(?:ing)? the value of key |while executing 'FUNCTION "
+)
+_BROKEN_ROW = b"!"  # no row of JSONEachRow: the insert fails here if not before
+_FEWEST_TRIED, _MOST_TRIED = 16, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _RefusedRow(Refused):
+    """`row` is to blame, counted from 1; those before it could be read."""
+
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldBySetting(Held):
+    """A setting of the query that the server does not know or the user may not change."""
+
+    setting: str = ""
 
 
 class ClickhouseSender(HttpSender):
@@ -72,6 +141,9 @@ class ClickhouseSender(HttpSender):
     Tables of the ReplicatedMergeTree family remember tokens by themselves, others once they have
     `non_replicated_deduplication_window`. The answer comes when the rows are written (no
     async_insert).
+
+    An insert is stored as a whole or not at all. Rows that cannot be read are found by the number
+    in the answer, and the others are inserted without them.
     """
 
     def __init__(self, settings: ClickhouseDestination) -> None:
@@ -83,17 +155,72 @@ class ClickhouseSender(HttpSender):
             "wait_end_of_query": "1",  # or a failure could come after a 200
             "input_format_skip_unknown_fields": "1",
             "date_time_input_format": "best_effort",  # takes 2026-01-31T00:00:00.000Z
+            "deduplicate_blocks_in_dependent_materialized_views": "1",
         }
+        self._unsupported: set[str] = set()  # of _OPTIONAL, found out since the start
         headers = {"X-ClickHouse-User": settings.username}
         if settings.password:
             headers["X-ClickHouse-Key"] = settings.password
         super().__init__(self._base, "ndjson", headers=headers, **shared_options(settings))
 
+    async def open(self, memory: dict[str, object]) -> None:
+        self._unsupported.clear()
+        await super().open(memory)
+
     def url_of(self, batch: Batch) -> URL:
-        query = self._query | {"insert_deduplication_token": batch.id}
+        options = self._query | {"insert_deduplication_token": batch.id}
+        query = {name: text for name, text in options.items() if name not in self._unsupported}
         return URL(f"{self._base}/?{urlencode(query, quote_via=quote)}", encoded=True)
 
-    def judge(self, answer: Answer, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
+    async def send(self, batch: Batch) -> Outcome:
+        outcome = await super().send(batch)
+        for _ in _OPTIONAL:
+            if not isinstance(outcome, _HeldBySetting):
+                break
+            self._unsupported.add(outcome.setting)
+            outcome = await super().send(batch)
+        if isinstance(outcome, _RefusedRow) and batch.events > 1:
+            return await self._insert_readable(batch)
+        return outcome
+
+    async def _insert_readable(self, batch: Batch) -> Outcome:
+        """Find all rows that cannot be read, and insert the others in one insert.
+
+        Halving would make an insert, and so a part of the table, of a few rows each. Here the rows
+        behind the last bad one are sent with a broken row behind them: nothing is stored, and the
+        answer tells how far they can be read. The first request has the broken row alone, so a
+        server that counts in another way is found out; then the batch is halved after all.
+        """
+        lines = batch.lines()
+        refused: dict[int, Refused | Retry] = {}
+        readable: list[int] = []
+        place = tried = 0
+        while place < len(lines):
+            rows = lines[place : place + tried]
+            outcome = await super().send(_with_rows(batch, [*rows, _BROKEN_ROW], str(place)))
+            if isinstance(outcome, Accepted):  # the server is set up to skip broken rows
+                place += len(rows)
+                continue
+            if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rows) + 1:
+                return outcome
+            read = outcome.row - 1
+            readable += range(place, place + read)
+            place += read
+            if read < len(rows):
+                refused[place] = outcome
+                place += 1
+            tried = min(max(_FEWEST_TRIED, 4 * outcome.row), _MOST_TRIED)
+        if readable:
+            # Another token than the whole batch's, and the same one when the batch comes again.
+            digest = hashlib.blake2s(repr(sorted(refused)).encode(), digest_size=8).hexdigest()
+            outcome = await super().send(
+                _with_rows(batch, [lines[n] for n in readable], f"but-{digest}")
+            )
+            if not isinstance(outcome, Accepted):
+                return outcome
+        return Partial(refused)
+
+    def judge(self, answer: Answer, batch: Batch) -> Outcome:
         """By the code in the answer's text, if it is a known one; else by the status."""
         outcome = classify(answer)
         match = _CODE.search(answer.body)
@@ -101,8 +228,19 @@ class ClickhouseSender(HttpSender):
             return outcome
         code, kept = int(match[1]), answer.body[:1024]
         reason = f"status {answer.status}, code {code}"
-        if code in _OF_ROWS:
+        if code in _OF_A_SETTING:
+            for name in _OPTIONAL:
+                if name.encode() in answer.body:
+                    return _HeldBySetting(reason, answer.status, kept, setting=name)
+        if code == _TOO_MANY_PARTS and b"Too many partitions" in answer.body and batch.events > 1:
+            # Of one insert: two of half as many rows have fewer each.
             return Refused(reason, answer.status, kept)
+        if code not in _OF_LOAD and code != _TOO_MANY_PARTS:
+            rows = _ROW.findall(answer.body)
+            if rows and len(answer.body) < self.most_answer_bytes:
+                return _RefusedRow(reason, answer.status, kept, row=int(rows[-1]))
+            if code in _OF_ROWS or _SAYS_ROW.search(answer.body):
+                return Refused(reason, answer.status, kept)
         if code in _OF_SETTINGS:
             return Held(reason, answer.status, kept)
         if isinstance(outcome, Retry):
@@ -110,3 +248,15 @@ class ClickhouseSender(HttpSender):
         if isinstance(outcome, Accepted):  # "HTTP response codes caveats": it began well
             return Retry(reason, 0.0, answer.status, kept)
         return outcome
+
+
+def _with_rows(batch: Batch, rows: list[bytes], name: str) -> Batch:
+    """An insert of some of a batch's rows; its token is made of the batch's id and a name."""
+    body = b"\n".join(rows) + b"\n"
+    return Batch(
+        id=f"{batch.id}-{name}",
+        attempt=batch.attempt,
+        pieces=[memoryview(body)],
+        events=len(rows),
+        size_bytes=len(body),
+    )

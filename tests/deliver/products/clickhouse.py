@@ -34,8 +34,11 @@ class Clickhouse:
         self.rows: list[dict[str, Any]] = []
         self.tokens: dict[str, bytes] = {}
         self.is_over_parts = False
+        self.unknown_settings: set[str] = set()
+        self.requests = 0
 
     def __call__(self, request: Request) -> Answer:
+        self.requests += 1
         query = dict(parse_qsl(urlsplit(request.path).query, keep_blank_values=True))
         user, password = request.value("X-ClickHouse-User"), request.value("X-ClickHouse-Key")
         if (user or "default", password or "") != self.credentials:
@@ -49,15 +52,18 @@ class Clickhouse:
             return failure(404, 60, f"Table default.{match[2]} does not exist")
         if self.is_over_parts:
             return failure(500, 252, "Too many parts (300)")
-        assert query.get("async_insert") == "0", "the answer would come before the rows"
+        for name in sorted(self.unknown_settings & query.keys()):
+            return failure(404, 115, f"Unknown setting '{name}'")
+        if "async_insert" not in self.unknown_settings:
+            assert query.get("async_insert") == "0", "the answer would come before the rows"
         body = request.plain_body
         rows = []
         for number, line in enumerate(body.split(b"\n")[:-1], 1):
-            problem = self._read(json.loads(line), query, rows)
+            problem = self._read(line, query, rows)
             if problem is not None:
                 status, code, text = problem
                 return failure(status, code, f"{text}: (at row {number})")
-        token = query["insert_deduplication_token"]
+        token = query.get("insert_deduplication_token", f"none-{self.requests}")
         if token in self.tokens:
             assert body == self.tokens[token], "other rows under a token that was used: lost"
             return Answer(body=b"")
@@ -66,8 +72,12 @@ class Clickhouse:
         return Answer(body=b"")
 
     def _read(
-        self, event: dict[str, Any], query: dict[str, str], rows: list[dict[str, Any]]
+        self, line: bytes, query: dict[str, str], rows: list[dict[str, Any]]
     ) -> tuple[int, int, str] | None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return 400, 27, f"Cannot parse input: expected '{{' before: {line.decode()!r}"
         unknown = event.keys() - {"messageId", "timestamp", "number"}
         if unknown and query.get("input_format_skip_unknown_fields") != "1":
             return 400, 117, f"Unknown field found while parsing JSONEachRow: {min(unknown)}"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import timeit
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pixelfast.config import ClickhouseDestination
 from pixelfast.deliver.batches import Batch
+from pixelfast.deliver.destinations.answers import Answer as Answered
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from tests.deliver.products.clickhouse import Clickhouse, failure
 from tests.deliver.products.events import message_id, tracked
 from tests.deliver.running import run
 from tests.deliver.senders import batch, using
-from tests.fake_destination import Answer, FakeDestination, Script
+from tests.fake_destination import Answer, FakeDestination, Request, Script
 
 
 def outcomes(server: Script, *batches: Batch, **settings: Any) -> list[Outcome]:
@@ -55,13 +59,99 @@ def test_user_and_password_are_sent_in_headers() -> None:
 
 
 @pytest.mark.parametrize("number", ["text", True])
-def test_a_row_that_does_not_fit_is_refused_whatever_the_status(number: object) -> None:
+def test_a_row_that_does_not_fit_is_rejected_alone_whatever_the_status(number: object) -> None:
     """ClickHouse answers 400 to some of these and 500 to others."""
     server = Clickhouse()
-    (outcome,) = outcomes(server, batch([tracked(1), tracked(2, number=number)]))
+    events = [tracked(1), tracked(2, number=number), tracked(3)]
+    first, second = outcomes(server, batch(events[1:2]), batch(events))
+    assert isinstance(first, Refused)
+    assert b"at row 1" in first.answer
+    assert isinstance(second, Partial)
+    assert [1] == list(second.failed)
+    assert [message_id(1), message_id(3)] == [row["messageId"] for row in server.rows]
+
+
+@pytest.mark.parametrize("bad", [{0}, {999}, {0, 999}, {1, 2, 3}, {5, 500, 505}, set(range(1000))])
+def test_rows_that_do_not_fit_are_found_by_their_numbers(bad: set[int]) -> None:
+    server = Clickhouse()
+    events = [tracked(n, number="text" if n in bad else 1) for n in range(1000)]
+    for attempt in (1, 2):  # the same inserts with the same tokens: the double drops them
+        (outcome,) = outcomes(server, batch(events, attempt=attempt))
+        assert isinstance(outcome, Partial)
+        assert bad == set(outcome.failed)
+    good = [message_id(n) for n in range(1000) if n not in bad]
+    assert good == [row["messageId"] for row in server.rows]
+    assert bool(good) == len(server.tokens)
+    assert server.requests <= 2 * (len(bad) + 12)
+
+
+@pytest.mark.parametrize("offset", [-1, 1, 100])
+def test_a_server_that_counts_rows_in_another_way_has_the_batch_halved(offset: int) -> None:
+    """No innocent event becomes a dead letter for it."""
+
+    class Miscounting(Clickhouse):
+        def __call__(self, request: Request) -> Answer:
+            answer = super().__call__(request)
+            return replace(
+                answer,
+                body=re.sub(
+                    rb"at row (\d+)", lambda row: b"at row %d" % (int(row[1]) + offset), answer.body
+                ),
+            )
+
+    server = Miscounting()
+    events = [tracked(n, number="text" if n == 2 else 1) for n in range(10)]
+    (outcome,) = outcomes(server, batch(events))
     assert isinstance(outcome, Refused)
-    assert b"at row 2" in outcome.answer
     assert [] == server.rows
+
+
+def test_a_row_number_that_a_stranger_wrote_counts_for_nothing() -> None:
+    """An answer that is cut off may have lost the server's own, which comes last."""
+    text = "before: '" + "(at row 1)" * 10_000
+    sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
+    body = f"Code: 27. DB::Exception: Cannot parse input: {text}': (at row 7)".encode()
+    sent = batch([tracked(n) for n in range(9)])
+    cut = sender.judge(Answered(400, None, body[: sender.most_answer_bytes]), sent)
+    assert Refused("status 400, code 27", 400, body[:1024]) == cut
+
+
+def test_what_befalls_the_search_befalls_the_batch() -> None:
+    bad = failure(400, 27, "Cannot parse input: (at row 1)")
+    sent = batch([tracked(n) for n in range(100)])
+    for answer, kind in ((Answer(503), Retry), (failure(403, 516, "no"), Held)):
+        (outcome,) = outcomes([bad, bad, answer], sent)
+        assert kind is type(outcome)
+
+
+def test_a_server_that_knows_fewer_settings_goes_without_them() -> None:
+    server = Clickhouse()
+    server.unknown_settings = {
+        "async_insert",
+        "insert_deduplication_token",
+        "deduplicate_blocks_in_dependent_materialized_views",
+    }
+    sent = [batch([tracked(n)], f"b{n}") for n in range(3)]
+    assert [Accepted()] * 3 == outcomes(server, *sent)
+    assert 3 + 3 == server.requests, "it is remembered"
+
+
+def test_a_server_that_lacks_another_setting_holds() -> None:
+    server = Clickhouse()
+    server.unknown_settings = {"date_time_input_format"}
+    (outcome,) = outcomes(server, batch([tracked(1)]))
+    assert isinstance(outcome, Held)
+
+
+def test_views_drop_what_comes_again() -> None:
+    requests: list[Request] = []
+
+    def server(request: Request) -> Answer:
+        requests.append(request)
+        return Answer()
+
+    assert [Accepted()] == outcomes(server, batch([tracked(1)]))
+    assert "&deduplicate_blocks_in_dependent_materialized_views=1&" in requests[0].path
 
 
 @pytest.mark.parametrize(
@@ -83,6 +173,44 @@ def test_too_many_parts_are_waited_out() -> None:
     assert [Accepted()] == outcomes(server, batch([tracked(1)], attempt=2))
 
 
+def test_too_many_partitions_of_one_insert_have_the_batch_halved() -> None:
+    answer = failure(500, 252, "Too many partitions for single INSERT block (more than 100)")
+    one, two = outcomes([answer] * 2, batch([tracked(1)]), batch([tracked(1), tracked(2)]))
+    assert [Retry, Refused] == [type(one), type(two)]
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        (36, "Unknown element 'x' for enum: (while reading the value of key e): ", Refused),
+        (49, "Unknown element 'x' for type Enum8: (while read the value of key e)", Refused),
+        (395, "no: while executing 'FUNCTION throwIf(value :: 1) -> throwIf(value) : 2'", Refused),
+        (241, "Memory limit exceeded: while executing 'FUNCTION f(x)': (at row 1)", Retry),
+        (49, "Code: 497. DB::Exception: quoted", Retry),
+        (36, "Bad arguments", Held),
+        (27, "before: 'Code: 497. DB::Exception: no'", Refused),
+    ],
+)
+def test_an_error_is_known_by_what_the_server_says_not_by_what_it_quotes(
+    code: int, text: str, kind: type
+) -> None:
+    (outcome,) = outcomes([failure(500, code, text)], batch([tracked(1)]))
+    assert kind is type(outcome)
+
+
+@pytest.mark.parametrize("text", [b"Code: 1. ", b"Code: 1. DB::", b"Code: 1. DB::a"])
+def test_the_time_for_an_answer_grows_with_its_length_alone(text: bytes) -> None:
+    """Compared with an answer an eighth as long; a quadratic pattern takes 64 times as long."""
+    sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
+
+    def seconds(size: int) -> float:
+        answer = Answered(500, None, (text * size)[:size])
+        sent = batch([tracked(1)])
+        return min(timeit.repeat(lambda: sender.judge(answer, sent), number=20, repeat=5))
+
+    assert seconds(2**16) < 30 * seconds(2**13)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
@@ -93,7 +221,12 @@ def test_too_many_parts_are_waited_out() -> None:
         (500, 242, Retry),  # TABLE_IS_READ_ONLY: its keeper is away
         (503, 209, Retry),  # SOCKET_TIMEOUT
         (500, 319, Retry),  # UNKNOWN_STATUS_OF_INSERT
+        (500, 131, Refused),  # TOO_LARGE_STRING_SIZE
+        (500, 190, Refused),  # SIZES_OF_ARRAYS_DONT_MATCH
         (500, 469, Refused),  # VIOLATED_CONSTRAINT
+        (500, 691, Refused),  # UNKNOWN_ELEMENT_OF_ENUM
+        (400, 44, Held),  # ILLEGAL_COLUMN
+        (500, 10, Held),  # NOT_FOUND_COLUMN_IN_BLOCK
         (200, 395, Retry),  # a 200 that went wrong later
     ],
 )
