@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find pixelfast -name '*.pyx' -o -name '*.pxd')
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture build dist bench locust lint sanitize clean
+.PHONY: help run test products torture build dist bench locust lint sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -18,6 +18,8 @@ run: build ## set up, compile and start the server on 127.0.0.1:8080
 
 test: $(VENV)/.test ## set up, compile and run the tests
 	@$(BIN)/python -m pytest
+
+products: $(VENV)/.products ## set up the ClickHouse engine (180 MB) for the tests that need it
 
 torture: $(VENV)/.test ## kill, cut, break for MINUTES=30; writes the table of docs/reliability.md
 	@MINUTES=$(MINUTES) $(BIN)/python -m tests.reliability
@@ -67,6 +69,10 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.built
 	@$(PIP) --group test --group lint
+	@touch $@
+
+$(VENV)/.products: $(VENV)/.test
+	@$(PIP) --group products
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.built

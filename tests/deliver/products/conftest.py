@@ -1,0 +1,43 @@
+"""The real products, each started once a session, by the first test that needs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deliver.products.real.processes import Absent, background
+from tests.deliver.products.real.search_node import PRODUCTS, search_node
+
+_CLICKHOUSE = Path(__file__).parent / "real" / "clickhouse_server.py"
+
+
+@pytest.fixture(scope="session", params=sorted(PRODUCTS))
+def search(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a real Elasticsearch, and of a real OpenSearch."""
+    cache = request.config.cache
+    assert cache is not None
+    folder = tmp_path_factory.mktemp(request.param)
+    try:
+        with search_node(request.param, folder, cache.mkdir("jars")) as port:
+            yield f"http://127.0.0.1:{port}"
+    except Absent as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture(scope="session")
+def clickhouse_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the real ClickHouse engine."""
+    if importlib.util.find_spec("chdb") is None:
+        pytest.skip("chdb is not installed: make products")
+    folder = tmp_path_factory.mktemp("clickhouse")
+    command = [sys.executable, str(_CLICKHOUSE), str(folder / "data")]
+    announces = re.compile(r"^port (\d+)$", re.MULTILINE)
+    with background(command, folder, announces, start_s=60.0) as port:
+        yield f"http://127.0.0.1:{port}"

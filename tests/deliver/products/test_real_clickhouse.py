@@ -1,0 +1,244 @@
+"""Hostile rows, views and retries against the real ClickHouse engine."""
+
+# ruff: noqa: S608 - the names in queries are those of the tests
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixelfast.config import ClickhouseDestination
+from pixelfast.deliver.batches import Batch
+from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Refused
+from pixelfast.spool import DataDir
+from tests.deliver.products.engines import SHORT, ask, dead_letters, deliver
+from tests.deliver.products.events import message_id, tracked
+from tests.deliver.running import run
+from tests.deliver.senders import batch, using
+from tests.deliver.spools import open_data
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
+PLAIN = "ENGINE = MergeTree ORDER BY tuple()"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path / "data")
+
+
+@pytest.fixture
+def database(clickhouse_engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database that no other test uses."""
+    name = f"test_{abs(hash(request.node.name)):x}"
+    sql(clickhouse_engine, f"CREATE DATABASE {name}")
+    yield name
+    sql(clickhouse_engine, f"DROP DATABASE {name}")
+
+
+def sql(url: str, query: str) -> list[Any]:
+    """Run a query; returns the first column of its rows."""
+    rows = ask(url, "POST", query)
+    lines = [json.dumps(rows)] if isinstance(rows, dict) else rows.split("\n")
+    return [next(iter(json.loads(line).values())) for line in lines if line]
+
+
+def destination(url: str, database: str, **more: Any) -> ClickhouseDestination:
+    settings = {"name": "warehouse", "url": url, "database": database, "table": "events"}
+    return ClickhouseDestination(**{**settings, **SHORT, **more})
+
+
+def send(settings: ClickhouseDestination, *batches: Batch) -> list[Outcome]:
+    async def main() -> list[Outcome]:
+        sender = ClickhouseSender(settings)
+        async with using(sender):
+            return [await sender.send(each) for each in batches]
+
+    return run(main())
+
+
+ROW_FAULTS = {
+    "a string that is too long": ("FixedString(2)", "DE", "Germany", 131),
+    "an unknown element": ("Enum8('a' = 1)", "a", "zz", 691),
+    "an unknown element of an array": ("Array(Enum8('a' = 1))", ["a"], ["a", "zz"], 691),
+    "text for a number": ("Int32", 1, "text", 27),
+    "a negative number": ("UInt8", 1, -1, 72),
+    "an object for a number": ("Int32", 1, {"a": 1}, 27),
+    "a date": ("Date", "2026-01-31", "zz", 38),
+    "a time": ("DateTime64(3)", "2026-01-31T00:00:00Z", "zz", 41),
+    "a time out of range": ("DateTime64(9)", "2026-01-31T00:00:00Z", "9999-12-31T00:00:00Z", 407),
+    "a UUID": ("UUID", message_id(1), "zz", 376),
+    "an IPv4 address": ("IPv4", "192.0.2.1", "zz", 675),
+    "an IPv6 address": ("IPv6", "2001:db8::1", "zz", 676),
+    "a decimal": ("Decimal(9, 2)", "1.5", "99999999999999", 69),
+    "a boolean": ("Bool", True, "zz", 467),
+    "text for an array": ("Array(Int32)", [1], "zz", 130),
+    "text for a map": ("Map(String, Int32)", {"a": 1}, "zz", 27),
+    "text for JSON": ("JSON", {"a": 1}, "zz", 117),
+    "a type in JSON": ("JSON(a Int32)", {"a": 1}, {"a": "zz"}, 117),
+    "what quotes an error": (
+        "Int32",
+        1,
+        "x (at row 1) Code: 497. DB::Exception: (at row 1)",
+        27,
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "good", "bad", "code"), ROW_FAULTS.values(), ids=list(ROW_FAULTS))
+def test_rows_that_cannot_be_read_are_dead_letters_alone(
+    clickhouse_engine: str,
+    database: str,
+    data: DataDir,
+    kind: str,
+    good: object,
+    bad: object,
+    code: int,
+) -> None:
+    sql(
+        clickhouse_engine,
+        f"CREATE TABLE {database}.events (messageId String, value {kind}) {PLAIN} {WINDOW}",
+    )
+    bad_ones = {3, 4, 17, 77, 199}
+    events = [tracked(n, value=bad if n in bad_ones else good) for n in range(200)]
+    figures = deliver(destination(clickhouse_engine, database), data, events)
+    assert ("closed", 195, 5) == tuple(figures[name] for name in ("state", "delivered", "dead"))
+    stored = sql(clickhouse_engine, f"SELECT messageId FROM {database}.events")
+    assert sorted(message_id(n) for n in range(200) if n not in bad_ones) == sorted(stored)
+    letters = dead_letters(data, "warehouse")
+    assert {message_id(n) for n in bad_ones} == {each.event["messageId"] for each in letters}
+    assert all(each.reason.endswith(f", code {code}") for each in letters)
+    parts = sql(
+        clickhouse_engine,
+        f"SELECT count() FROM system.parts WHERE database = '{database}' AND active",
+    )
+    assert int(parts[0]) <= 3, "the rows are inserted together"
+
+
+EXPRESSION_FAULTS = {
+    "a constraint": ("value Int32, CONSTRAINT c CHECK value < 10", 1, 77, 469),
+    "a default": ("value String, x Int32 DEFAULT toInt32(value)", "1", "zz", 6),
+    "a column that divides": ("value Int32, x Int32 MATERIALIZED intDiv(1, value)", 1, 0, 153),
+    "a column that throws": ("value Int32, x UInt8 MATERIALIZED throwIf(value = 7)", 1, 7, 395),
+}
+
+
+@pytest.mark.parametrize(
+    ("columns", "good", "bad", "code"), EXPRESSION_FAULTS.values(), ids=list(EXPRESSION_FAULTS)
+)
+def test_rows_that_an_expression_rejects_are_dead_letters_alone(
+    clickhouse_engine: str,
+    database: str,
+    data: DataDir,
+    columns: str,
+    good: object,
+    bad: object,
+    code: int,
+) -> None:
+    sql(
+        clickhouse_engine,
+        f"CREATE TABLE {database}.events (messageId String, {columns}) {PLAIN} {WINDOW}",
+    )
+    events = [tracked(n, value=bad if n in (5, 40) else good) for n in range(64)]
+    figures = deliver(destination(clickhouse_engine, database), data, events)
+    assert ("closed", 62, 2) == tuple(figures[name] for name in ("state", "delivered", "dead"))
+    stored = sql(clickhouse_engine, f"SELECT messageId FROM {database}.events")
+    assert sorted(message_id(n) for n in range(64) if n not in (5, 40)) == sorted(stored)
+    reasons = {each.reason for each in dead_letters(data, "warehouse")}
+    assert {f"status {400 if code == 6 else 500}, code {code}"} == reasons
+
+
+def test_arrays_of_different_sizes_are_dead_letters_alone(
+    clickhouse_engine: str, database: str, data: DataDir
+) -> None:
+    sql(
+        clickhouse_engine,
+        f"CREATE TABLE {database}.events"
+        f" (messageId String, `n.a` Array(Int32), `n.b` Array(Int32)) {PLAIN}",
+    )
+    events = [tracked(n, **{"n.a": [1], "n.b": [1] * (1 + (n == 9))}) for n in range(32)]
+    figures = deliver(destination(clickhouse_engine, database), data, events)
+    assert ("closed", 31, 1) == tuple(figures[name] for name in ("state", "delivered", "dead"))
+    assert [31] == sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.events")
+
+
+def test_rows_of_too_many_partitions_arrive_in_several_inserts(
+    clickhouse_engine: str, database: str, data: DataDir
+) -> None:
+    sql(
+        clickhouse_engine,
+        f"CREATE TABLE {database}.events (messageId String, value Int32)"
+        " ENGINE = MergeTree PARTITION BY value ORDER BY tuple()",
+    )
+    events = [tracked(n, value=n) for n in range(250)]
+    figures = deliver(destination(clickhouse_engine, database), data, events)
+    assert (250, 0) == (figures["delivered"], figures.get("dead", 0))
+    assert [250] == sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.events")
+
+
+def test_a_batch_that_comes_again_without_its_bad_rows_is_stored_once(
+    clickhouse_engine: str, database: str
+) -> None:
+    sql(
+        clickhouse_engine,
+        f"CREATE TABLE {database}.events (messageId String, value Int32) {PLAIN} {WINDOW}",
+    )
+    events = [tracked(n, value="zz" if n % 4 == 1 else n) for n in range(100)]
+    sent = batch(events, "b1")
+    for gzip in (False, True):
+        (outcome,) = send(destination(clickhouse_engine, database, gzip=gzip), sent)
+        assert isinstance(outcome, Partial)
+        assert set(range(1, 100, 4)) == set(outcome.failed)
+        assert all(isinstance(each, Refused) for each in outcome.failed.values())
+    assert [75] == sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.events")
+
+
+@pytest.mark.parametrize("window", [100, 0])
+def test_a_batch_that_comes_again_is_dropped_in_a_view_as_well_if_its_target_has_a_window(
+    clickhouse_engine: str, database: str, window: int
+) -> None:
+    for query in (
+        f"CREATE TABLE {database}.events (messageId String) {PLAIN} {WINDOW}",
+        f"CREATE TABLE {database}.target (messageId String) {PLAIN}"
+        f" SETTINGS non_replicated_deduplication_window = {window}",
+        f"CREATE MATERIALIZED VIEW {database}.view TO {database}.target"
+        f" AS SELECT messageId FROM {database}.events",
+    ):
+        sql(clickhouse_engine, query)
+    sent = batch([tracked(n) for n in range(10)], "b1")
+    again = batch([tracked(n) for n in range(10)], "b1", attempt=2)
+    assert [Accepted()] * 2 == send(destination(clickhouse_engine, database), sent, again)
+    counts = [
+        sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.{table}")[0]
+        for table in ("events", "target")
+    ]
+    assert [10, 10 if window else 20] == counts
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_view_that_throws_repeats_rows_unless_its_errors_are_ignored(
+    clickhouse_engine: str, database: str, data: DataDir, is_ignored: bool
+) -> None:
+    """As docs/destinations.md has it: the rows are stored before the view fails."""
+    for query in (
+        f"CREATE TABLE {database}.events (messageId String, value String) {PLAIN} {WINDOW}",
+        f"CREATE TABLE {database}.target (value Int32) {PLAIN}",
+        f"CREATE MATERIALIZED VIEW {database}.view TO {database}.target"
+        f" AS SELECT toInt32(value) AS value FROM {database}.events",
+    ):
+        sql(clickhouse_engine, query)
+    events = [tracked(n, value="zz" if n == 9 else "1") for n in range(64)]
+    sql(clickhouse_engine, f"SET materialized_views_ignore_errors = {int(is_ignored)}")
+    try:
+        figures = deliver(destination(clickhouse_engine, database), data, events)
+    finally:
+        sql(clickhouse_engine, "SET materialized_views_ignore_errors = 0")
+    assert 64 == figures["delivered"] + figures.get("dead", 0)
+    (rows,) = sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.events")
+    assert is_ignored == (rows == 64)
