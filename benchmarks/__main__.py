@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import (
     bench_delivery,
+    bench_hostile,
     bench_latency,
     bench_live,
     bench_memory,
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Any] = {
     "decode": bench_micro,
     "delivery": bench_delivery,
     "live": bench_live,
+    "hostile": bench_hostile,
     "scaling": bench_scaling,
     "memory": bench_memory,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -27,15 +28,22 @@ def events() -> list[bytes]:
     ]
 
 
-def fill(folder: Path, count: int, events_a_frame: int = EVENTS_A_FRAME) -> int:
+def fill(
+    folder: Path,
+    count: int,
+    events_a_frame: int = EVENTS_A_FRAME,
+    own: Sequence[bytes] | None = None,
+) -> int:
     """Add to slot 0 of a data directory; `count` is a multiple of the frame. Bytes of the events.
+
+    `own`: events in the place of those of the load.
 
     What a frame holds is gathered once and sealed again for each place it stands at, and segments
     are synced together at the end: ten million events would take minutes otherwise.
     """
     if count % events_a_frame:
         raise ValueError(f"{count:,} events are no whole number of frames of {events_a_frame}")
-    batches = _batches(events_a_frame)
+    batches = _batches(events_a_frame, own or events())
     files = SlotFiles(DataDir.open(folder), 0, 64 * 2**20)
     segment, first_number = files.create(), files.next_number
     size_bytes = 0
@@ -57,8 +65,8 @@ def fill(folder: Path, count: int, events_a_frame: int = EVENTS_A_FRAME) -> int:
     return size_bytes
 
 
-def _batches(events_a_frame: int) -> list[Batch]:
-    own, now_ms = events(), time.time_ns() // 1_000_000
+def _batches(events_a_frame: int, own: Sequence[bytes]) -> list[Batch]:
+    now_ms = time.time_ns() // 1_000_000
     batches = []
     for start in range(0, len(own), events_a_frame):
         batch = Batch()

@@ -19,7 +19,7 @@ from benchmarks.receiver import Received, receiver
 from benchmarks.report import Section, spread, table
 from benchmarks.wrk import SERVER_CORE, cpu_seconds
 
-__all__ = ["run"]
+__all__ = ["delivered", "run"]
 
 METHOD = """\
 A spool is filled with the events of the 1,000 pixels of the load, then delivery (`pixelfast
@@ -113,21 +113,22 @@ def _deliver(settings: Path, data: Path, count: int, destinations: int) -> Drain
             now_s = time.monotonic()
             if not began_s and books[0].exists():
                 began_s, began_cpu_s = now_s, cpu_seconds(process.pid)
-            if _delivered(books[-1]) >= count:
+            if delivered(books[-1]) >= count:
                 books.pop()
                 continue
             if now_s > deadline or process.poll() is not None:
-                raise RuntimeError(f"{_delivered(books[-1]):,} of {count:,} events were delivered")
+                raise RuntimeError(f"{delivered(books[-1]):,} of {count:,} events were delivered")
             time.sleep(0.01)
-        delivered = count * destinations
-        cpu_us = (cpu_seconds(process.pid) - began_cpu_s) * 1e6 / delivered
-        return Drained(delivered / (time.monotonic() - began_s), cpu_us)
+        total = count * destinations
+        cpu_us = (cpu_seconds(process.pid) - began_cpu_s) * 1e6 / total
+        return Drained(total / (time.monotonic() - began_s), cpu_us)
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _delivered(path: Path) -> int:
+def delivered(path: Path) -> int:
+    """How many events a destination's `state.db` records as delivered."""
     if not path.exists():
         return 0
     try:

@@ -19,7 +19,7 @@ FIGURES = Path("build/benchmarks.json")
 CONNECTIONS = ("64", "256")
 # RudderStack's gateway with PostgreSQL: its CPU a request, as a multiple of nginx's.
 RUDDERSTACK_TO_NGINX = {"64": 23.0, "256": 17.0}
-SECTIONS = 7
+SECTIONS = 8
 NOISE = 1.1  # what differs by less is the same
 NOTE = """\
 RudderStack's gateway cannot be installed by a package manager, so it is no part of this run: on

@@ -1,0 +1,37 @@
+"""What the processes say of themselves becomes metrics."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from pixelfast.operate import metrics as metrics_module
+from pixelfast.operate.metrics import exposition
+
+
+def exposed(destinations: dict[str, Any]) -> list[str]:
+    delivery = SimpleNamespace(name="delivery", starts=1, figures={"destinations": destinations})
+    processes = SimpleNamespace(collectors=[], delivery=delivery, started_s=0.0)
+    return exposition(processes).decode().splitlines()
+
+
+def test_dead_letters_are_told_by_destination_and_source(monkeypatch: Any) -> None:
+    monkeypatch.setattr(metrics_module, "time", SimpleNamespace(time=lambda: 1000.0))
+    letters = {
+        "web": {"letters": 3, "size_bytes": 700, "dropped": 20, "oldest_ms": 990_000},
+        "shop": {"letters": 0, "size_bytes": 0, "dropped": 1, "oldest_ms": 0},
+    }
+    lines = exposed({"hook": {"dead": 24, "dead_letters": letters}, "other": {"state": "unusable"}})
+    found = {line for line in lines if "dead" in line and not line.startswith("#")}
+    assert {
+        'pixelfast_dead_events{destination="hook"} 24.0',
+        'pixelfast_dead_events{destination="other"} 0.0',
+        'pixelfast_dead_letters{destination="hook",source="web"} 3.0',
+        'pixelfast_dead_letters{destination="hook",source="shop"} 0.0',
+        'pixelfast_dead_letter_bytes{destination="hook",source="web"} 700.0',
+        'pixelfast_dead_letter_bytes{destination="hook",source="shop"} 0.0',
+        'pixelfast_oldest_dead_letter_seconds{destination="hook",source="web"} 10.0',
+        'pixelfast_oldest_dead_letter_seconds{destination="hook",source="shop"} 0.0',
+        'pixelfast_dropped_dead_letters_total{destination="hook",source="web"} 20.0',
+        'pixelfast_dropped_dead_letters_total{destination="hook",source="shop"} 1.0',
+    } == found
