@@ -18,6 +18,8 @@ A message says what is wrong, the value and the limit:
 
 from __future__ import annotations
 
+from pixelfast.printable import printable
+
 __all__ = [
     "NOT_COMPILED",
     "ConfigError",
@@ -61,7 +63,7 @@ class ConfigError(PixelfastError):
         what = f"{self.key}: {self.allowed}"
         if self.value is not None:
             what = f"{self.key} = {self.value}: expected {self.allowed}"
-        return f'{what}; did you mean "{self.nearest}"?' if self.nearest else what
+        return printable(f'{what}; did you mean "{self.nearest}"?' if self.nearest else what)
 
 
 class ConfigErrors(ConfigError):
@@ -74,7 +76,7 @@ class ConfigErrors(ConfigError):
 
     def __str__(self) -> str:
         count = len(self.problems)
-        head = f"{self.path}: {count} mistake{'s' if count != 1 else ''}"
+        head = printable(f"{self.path}: {count} mistake{'s' if count != 1 else ''}")
         return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
 
 

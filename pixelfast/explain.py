@@ -12,6 +12,7 @@ from pixelfast.collect.sources import Sources
 from pixelfast.config import Config
 from pixelfast.errors import RequestError
 from pixelfast.event import Decoder, Rules, encode_event, route_of
+from pixelfast.printable import json_text
 
 __all__ = ["Explainer"]
 
@@ -46,7 +47,7 @@ class Explainer:
 
     def line(self, target: bytes) -> bytes:
         """`explain` as one line of JSON."""
-        return orjson.dumps(self.explain(target), option=orjson.OPT_APPEND_NEWLINE)
+        return f"{json_text(self.explain(target))}\n".encode()
 
     def explain(self, target: bytes) -> dict[str, Any]:
         """`status` with `event` and `warnings`, or with `error` and `detail`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,8 +12,10 @@ import orjson
 
 from pixelfast.commands.options import clear_answers, settings_of, with_settings
 from pixelfast.commands.tables import print_table
+from pixelfast.config import Redactor
 from pixelfast.deliver.dead import DeadLetters, Letter
 from pixelfast.errors import PixelfastError
+from pixelfast.printable import json_text
 from pixelfast.spool import DataDir
 
 __all__ = ["dead"]
@@ -44,12 +45,13 @@ def list_letters(destination: str | None, config: str | None, data_dir: str | No
       pixelfast dead ls rudder --data-dir /var/lib/pixelfast
     """
     with clear_answers():
-        data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
+        settings = settings_of(config, data_dir=data_dir)
+        redactor, data = Redactor(settings), DataDir.open(settings.data_dir)
         names = [destination] if destination else _destinations(data)
         rows: list[tuple[object, ...]] = []
         for name in names:
             found = _with_letters(data, name, lambda dead: dead.letters(limit=_MOST_LISTED))
-            rows += [(name, *_summary(letter)) for letter in found]
+            rows += [(name, *_summary(letter, redactor)) for letter in found]
         if not rows:
             click.echo("no dead letters", err=True)
             return
@@ -70,10 +72,11 @@ def show(destination: str, ids: tuple[int, ...], config: str | None, data_dir: s
       pixelfast dead show rudder 17 -c pixelfast.toml
     """
     with clear_answers():
-        data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
+        settings = settings_of(config, data_dir=data_dir)
+        redactor, data = Redactor(settings), DataDir.open(settings.data_dir)
         found = _with_letters(data, destination, lambda dead: dead.letters(ids))
         for letter in found:
-            click.echo(json.dumps(_whole(letter), ensure_ascii=False))
+            click.echo(json_text(_whole(letter, redactor)))
         _say_missing(destination, set(ids) - {letter.id for letter in found})
 
 
@@ -158,10 +161,10 @@ def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> 
         raise PixelfastError(f"{path}: {error}") from error
 
 
-def _summary(letter: Letter) -> tuple[object, ...]:
+def _summary(letter: Letter, redactor: Redactor) -> tuple[object, ...]:
     event = _parsed(letter.event)
     name = event.get("event") or event.get("name") or event.get("type") or ""
-    reason = "sent again soon" if letter.replay else letter.reason
+    reason = "sent again soon" if letter.replay else redactor.text(letter.reason)
     return (
         letter.id,
         _time(letter.died_ms),
@@ -173,14 +176,14 @@ def _summary(letter: Letter) -> tuple[object, ...]:
     )
 
 
-def _whole(letter: Letter) -> dict[str, object]:
+def _whole(letter: Letter, redactor: Redactor) -> dict[str, object]:
     return {
         "id": letter.id,
         "died": _time(letter.died_ms),
         "source": letter.source,
         "status": letter.status,
-        "reason": letter.reason,
-        "answer": letter.answer.decode("utf-8", "replace"),
+        "reason": redactor.text(letter.reason),
+        "answer": redactor.data(letter.answer).decode("utf-8", "replace"),
         "attempts": letter.attempts,
         "batch": letter.batch,
         "number": letter.number,

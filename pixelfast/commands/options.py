@@ -11,6 +11,7 @@ import click
 
 from pixelfast.config import Config, read_config
 from pixelfast.errors import ConfigError, PixelfastError
+from pixelfast.printable import printable
 
 __all__ = ["clear_answers", "settings_of", "with_settings"]
 
@@ -23,10 +24,10 @@ def clear_answers() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        click.echo(str(error), err=True)  # printable, and may have several lines
         sys.exit(_BAD_SETTINGS)
     except PixelfastError as error:
-        click.echo(f"pixelfast: {error}", err=True)
+        click.echo(printable(f"pixelfast: {error}"), err=True)
         sys.exit(1)
 
 

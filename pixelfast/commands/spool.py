@@ -16,6 +16,7 @@ import click
 
 from pixelfast.commands.options import clear_answers, settings_of, with_settings
 from pixelfast.commands.tables import print_table
+from pixelfast.printable import printable_json
 
 if TYPE_CHECKING:
     from pixelfast.spool import DataDir, Frame, Position, SlotReader
@@ -134,7 +135,7 @@ def dump(
                         and (since is None or frame.received_ms >= since)
                         and (until is None or frame.received_ms < until)
                     ):
-                        sys.stdout.buffer.write(frame.body)
+                        sys.stdout.buffer.write(_printable(frame.body))
             sys.stdout.buffer.flush()
         except BrokenPipeError:
             # Whoever read has had enough. Python would try to flush once more.
@@ -176,6 +177,13 @@ def _frames(data: DataDir, reader: SlotReader) -> Iterator[Frame]:
                 return
             yield frame
     reader.close()
+
+
+def _printable(body: bytes | memoryview) -> bytes | memoryview:
+    """The same events, fit for a terminal: what strangers wrote may hold control characters."""
+    text = str(body, "utf-8", "replace")
+    safe = printable_json(text)
+    return body if safe is text else safe.encode()
 
 
 def _survey(

@@ -3,8 +3,8 @@
 `schema` has a struct for each section and `destinations` one for each kind of destination, with the
 unit, default and meaning of every field; `fields` is what both share; `reader` turns a file into a
 `Config` or into the list of all its mistakes, `clashes` finds those between settings; `report` says
-what holds, with secrets masked; `units`, `texts` and `words` know sizes and addresses,
-kinds of text, and how a mistake is said.
+what holds, with secrets masked, and `redactor` masks them in what comes back; `units`, `texts` and
+`words` know sizes and addresses, kinds of text, and how a mistake is said.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from pixelfast.config.destinations import (
     SegmentDestination,
 )
 from pixelfast.config.reader import read_config
+from pixelfast.config.redactor import Redactor
 from pixelfast.config.report import describe, mask
 from pixelfast.config.schema import Config, Deliver, Log, Server, Source, Spool, WriteKey
 from pixelfast.config.texts import is_base_url
 from pixelfast.config.units import Address, format_bytes, parse_address, parse_bytes
+from pixelfast.config.words import without_secrets
 
 __all__ = [
     "Address",
@@ -36,6 +38,7 @@ __all__ = [
     "HttpDestination",
     "Log",
     "PosthogDestination",
+    "Redactor",
     "RudderstackDestination",
     "SegmentDestination",
     "Server",
@@ -49,4 +52,5 @@ __all__ = [
     "parse_address",
     "parse_bytes",
     "read_config",
+    "without_secrets",
 ]

@@ -206,7 +206,8 @@ def _folders(tables: list[Table], destinations: list[Table]) -> Iterator[ConfigE
 
 def _is_inside(folder: Path, data_dir: Path) -> bool:
     """Whether a folder lies in the data directory, by whatever links it is reached."""
-    return os.path.realpath(data_dir) in (real := Path(os.path.realpath(folder)), *real.parents)
+    real = Path(os.path.realpath(folder))
+    return Path(os.path.realpath(data_dir)) in (real, *real.parents)
 
 
 def _keys(tables: list[Table]) -> Iterator[ConfigError]:

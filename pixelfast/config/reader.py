@@ -23,7 +23,7 @@ from pixelfast.config.clashes import INVALID, Table, clashes
 from pixelfast.config.schema import Config, WriteKey, unwrap
 from pixelfast.config.texts import TEXTS
 from pixelfast.config.units import SIZE_ALLOWED, format_bytes, parse_bytes
-from pixelfast.config.words import allowed, choices, nearest, one_of, shown
+from pixelfast.config.words import allowed, choices, nearest, one_of, shown, without_secrets
 from pixelfast.errors import ConfigError, ConfigErrors
 
 __all__ = ["config_from_table", "read_config"]
@@ -239,6 +239,8 @@ class _Reader:
             return self.refuse(path, value, f"{what}, at most {_MOST_FRACTIONAL:.0f}")
         text_kind = TEXTS.get(extra.get("kind", ""))
         if text_kind and isinstance(checked, str) and not text_kind.is_right(checked):
+            if "url" in extra["kind"]:
+                checked = without_secrets(checked, is_url=True)
             return self.refuse(path, checked, text_kind.allowed, secret=secret)
         return checked
 

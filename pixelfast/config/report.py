@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, get_args
@@ -22,6 +21,7 @@ from pixelfast.config.schema import (
 )
 from pixelfast.config.units import format_bytes
 from pixelfast.config.words import without_secrets
+from pixelfast.printable import toml_text
 
 __all__ = ["describe", "mask", "reference"]
 
@@ -70,7 +70,7 @@ def _value(value: object, extra: dict[str, Any]) -> str:
     if isinstance(value, dict):
         return (
             "{ "
-            + ", ".join(f"{json.dumps(k)} = {_value(v, extra)}" for k, v in value.items())
+            + ", ".join(f"{toml_text(k)} = {_value(v, extra)}" for k, v in value.items())
             + " }"
         )
     if isinstance(value, tuple):
@@ -86,7 +86,7 @@ def _value(value: object, extra: dict[str, Any]) -> str:
             value = mask(value)
         elif "url" in extra.get("kind", ""):
             value = without_secrets(value)
-        return json.dumps(value, ensure_ascii=False)
+        return toml_text(value)
     return repr(value)
 
 

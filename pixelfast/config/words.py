@@ -72,6 +72,8 @@ def shown(value: object) -> str:
 
     >>> shown({"write_keys": ["wk_1"]}), shown(["a", {"b": 1}]), shown("https://u:p@h/x?token=1")
     ('{ … }', '["a", { … }]', '"https://…@h/x?…"')
+    >>> without_secrets("https://hooks.example.com/services/T0/B1?token=1")
+    'https://hooks.example.com/services/…?…'
     """
     if isinstance(value, dict):
         return "{ … }"
@@ -83,14 +85,20 @@ def shown(value: object) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "…"
 
 
-def without_secrets(text: str) -> str:
-    """A URL without the parts that hold passwords and tokens; any other text as it is."""
+def without_secrets(text: str, *, is_url: bool = False) -> str:
+    """A URL with its scheme, host and first path segment; any other text as it is.
+
+    Users, passwords and tokens stand in the rest of it. `is_url`: it is meant to be a URL, even if
+    its scheme is missing.
+    """
     if "://" not in text:
-        return text
+        return without_secrets(f"x://{text}").removeprefix("x://") if is_url else text
     try:
         scheme, netloc, path, query, _ = urlsplit(text)
     except ValueError:
         return text.partition("://")[0] + "://…"
-    userinfo, at, host = netloc.rpartition("@")
-    del userinfo
+    _, at, host = netloc.rpartition("@")
+    first, _, rest = path.lstrip("/").partition("/")
+    if rest:
+        path = f"/{first}/…"
     return urlunsplit((scheme, f"…@{host}" if at else host, path, "…" if query else "", ""))

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from pixelfast.config import Config, Destination, FileDestination
+from pixelfast.config import Config, Destination, FileDestination, Redactor
 from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.memory import share_of
@@ -62,6 +62,7 @@ class Engine:
         self._log = structlog.get_logger("deliver")
         self._config = config
         self._data = data
+        self._redactor = Redactor(config)
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()  # of the one destination that reads
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
@@ -74,8 +75,9 @@ class Engine:
             sender = make_sender(destination, self._data)
         except Exception as error:  # noqa: BLE001 - whatever a library has against a setting
             self._log.exception("destination_unusable", destination=destination.name)
-            self.unusable[destination.name] = str(error) or type(error).__name__
+            self.unusable[destination.name] = self._reason(error)
             return None
+        sender.redactor = self._redactor
         retry_for_s = float("inf")  # a disk comes back, or is replaced
         if not isinstance(destination, FileDestination):
             retry_for_s = destination.retry_for_s
@@ -91,6 +93,9 @@ class Engine:
             share_bytes=share_of(self._config.deliver.max_memory, len(self._config.destinations)),
             turn=self._turn,
         )
+
+    def _reason(self, error: Exception) -> str:
+        return self._redactor.text(str(error) or type(error).__name__)
 
     async def run(self) -> None:
         """Deliver until `stop`. A runner that fails is logged and started again."""
@@ -130,7 +135,7 @@ class Engine:
                 await runner.run()
             except Exception as error:  # noqa: BLE001 - a task's edge: no destination stops another
                 self._log.exception("runner_failed", destination=runner.name)
-                runner.last_error = str(error) or type(error).__name__
+                runner.last_error = self._reason(error)
             else:
                 return
             if time.monotonic() - started_s > _STEADY_S:

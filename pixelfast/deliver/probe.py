@@ -59,11 +59,11 @@ async def send_ahead(sender: Sender, events: list[bytes], *, is_down: bool) -> O
     all of them are sent, divided as long as they are rejected together.
     """
     if is_down:
-        return await sender.send(_batch([random.choice(events)]))  # noqa: S311
+        return await sender.deliver(_batch([random.choice(events)]))  # noqa: S311
     waiting = [events]
     while True:
         lines = waiting.pop()
-        outcome = await sender.send(_batch(lines))
+        outcome = await sender.deliver(_batch(lines))
         if not isinstance(outcome, Refused):
             return outcome
         if len(lines) > 1:

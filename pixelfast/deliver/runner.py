@@ -366,7 +366,7 @@ class Runner:
                 return Accepted()  # there is nothing left of it; the journal knows
         task.plan.attempts += 1
         task.batch.attempt = task.plan.attempts
-        return await self.sender.send(task.batch)
+        return await self.sender.deliver(task.batch)
 
     # --- settling ----------------------------------------------------------------------------
 

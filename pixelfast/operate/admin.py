@@ -14,6 +14,7 @@ from pixelfast import __version__
 from pixelfast.config import parse_address
 from pixelfast.operate.metrics import exposition
 from pixelfast.operate.supervisor import Supervisor
+from pixelfast.printable import json_text
 
 __all__ = ["Admin"]
 
@@ -91,7 +92,8 @@ class Admin:
             },
             "destinations": supervisor.delivery.figures.get("destinations", {}),
         }
-        return web.json_response(state, status=200 if supervisor.is_ready else 503)
+        status = 200 if supervisor.is_ready else 503
+        return web.json_response(state, status=status, dumps=json_text)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(

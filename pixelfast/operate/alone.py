@@ -9,11 +9,12 @@ import socket
 import uvloop
 
 from pixelfast.collect import Worker
-from pixelfast.config import Config
+from pixelfast.config import Config, Redactor
 from pixelfast.deliver import Engine, register_destinations
 from pixelfast.operate.demo import with_demo_source
 from pixelfast.operate.logging import set_up_logging
 from pixelfast.operate.sockets import listen
+from pixelfast.printable import printable
 from pixelfast.spool import DataDir
 
 __all__ = ["collect_alone", "deliver_alone"]
@@ -26,7 +27,7 @@ def collect_alone(config: Config, slot: int) -> None:
         ConfigError: an address can't be listened at.
         SpoolError: the slot can't be used, or another collector writes into it.
     """
-    set_up_logging(config.log, f"collector-{slot}")
+    set_up_logging(config.log, f"collector-{slot}", Redactor(config))
     data = DataDir.open(config.data_dir)
     data.make_private()
     config = with_demo_source(config, data.path)
@@ -38,7 +39,7 @@ def collect_alone(config: Config, slot: int) -> None:
 async def _collect(worker: Worker, sockets: list[socket.socket], addresses: list[str]) -> None:
     stop = _stop_on_signals()
     await worker.start(sockets)
-    print("collecting at " + ", ".join(addresses), flush=True)
+    print(printable("collecting at " + ", ".join(addresses)), flush=True)
     await stop.wait()
     await worker.stop()
 
@@ -49,7 +50,7 @@ def deliver_alone(config: Config) -> None:
     Raises:
         SpoolError: the data directory can't be used.
     """
-    set_up_logging(config.log, "delivery")
+    set_up_logging(config.log, "delivery", Redactor(config))
     data = DataDir.open(config.data_dir)
     data.make_private()
     config = with_demo_source(config, data.path)

@@ -1,24 +1,31 @@
 """What pixelfast says, on standard error: one event name a line, for people or for machines.
 
-Never a write key, a query or a secret: nothing that logs is ever given one.
+Never a write key, a query or a secret: nothing that logs is ever given one, and should an error or
+an answer hold one of the settings' secrets after all, it is masked here. What strangers wrote is
+made printable, whichever format it has.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+from types import TracebackType
+from typing import Any
 
 import structlog
 
-from pixelfast.config import Log
+from pixelfast.config import Log, Redactor
+from pixelfast.printable import printable, printable_json, printable_lines
 
 __all__ = ["set_up_logging"]
 
 
-def set_up_logging(settings: Log, process: str = "") -> None:
+def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None = None) -> None:
     """Set up structlog, and the standard library's logging to come out the same way.
 
-    `process` names the process in every line: "collector-0", "delivery".
+    `process` names the process in every line: "collector-0", "delivery". Exceptions that nobody
+    catches are logged, too.
     """
     level = getattr(logging, settings.level.upper())
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
@@ -33,17 +40,21 @@ def set_up_logging(settings: Log, process: str = "") -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
-    last: list[structlog.types.Processor]
+    last: list[structlog.types.Processor] = [
+        structlog.processors.ExceptionRenderer(_traceback),
+        _Safe(redactor or Redactor(), is_for_people=not as_json),
+    ]
     if as_json:
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+        last.append(lambda _logger, _method, line: printable_json(str(line)))
     else:
-        last = [
+        last.append(
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,  # a rich one shows variables
+                exception_formatter=structlog.dev.plain_traceback,  # it is text by now
                 timestamp_key="time",
             )
-        ]
+        )
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -58,3 +69,65 @@ def set_up_logging(settings: Log, process: str = "") -> None:
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    sys.excepthook = _log_uncaught
+
+
+class _Safe:
+    """Masks secrets in all that a line says and, for people, makes it printable."""
+
+    def __init__(self, redactor: Redactor, *, is_for_people: bool) -> None:
+        self._redactor = redactor
+        self._is_for_people = is_for_people
+
+    def __call__(
+        self, _logger: object, _method: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        return {self._text(key): self._value(key, value) for key, value in event.items()}
+
+    def _value(self, key: str, value: Any) -> Any:
+        if isinstance(value, str):
+            text = self._redactor.text(value)
+            if not self._is_for_people:
+                return text
+            if key == "exception":
+                return printable_lines(text)
+            safe = printable(text)
+            return safe if safe == text or key == "event" else _Quoted(safe)
+        if isinstance(value, dict):
+            return {self._text(str(name)): self._value("", each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._value("", each) for each in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self._value(key, repr(value))
+
+    def _text(self, text: str) -> str:
+        masked = self._redactor.text(text)
+        return printable(masked) if self._is_for_people else masked
+
+
+class _Quoted:
+    """A value that stands in quotes: its escapes are part of it, and not escaped once more."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return f'"{self._text}"'
+
+
+def _traceback(exc_info: Any) -> str:
+    """A traceback without the values of variables."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    return text.getvalue().rstrip("\n")
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    log = structlog.get_logger("process")
+    log.error("process_failed", exc_info=(kind, error, traceback))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import structlog
 import uvloop
 
+from pixelfast.config import Redactor
 from pixelfast.operate.control import Orders, Reporter, receive_orders
 from pixelfast.operate.logging import set_up_logging
 from pixelfast.spool import DataDir
@@ -37,7 +38,7 @@ def main() -> None:
     except EOFError:
         return
     name = f"collector-{orders.slot}" if orders.role == "collector" else orders.role
-    set_up_logging(orders.config.log, name)
+    set_up_logging(orders.config.log, name, Redactor(orders.config))
     Path("/proc/self/comm").write_text(f"pf-{name}")  # what ps and top show
     try:
         uvloop.run(_ROLES[orders.role](orders, line))

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from pixelfast.config import Config, parse_address
+from pixelfast.config import Config, Redactor, parse_address
 from pixelfast.deliver import register_destinations
 from pixelfast.errors import ConfigError
 from pixelfast.operate.admin import Admin
@@ -33,7 +33,7 @@ def serve(config: Config, *, admin_is_chosen: bool) -> None:
         ConfigError: an address can't be listened at.
         SpoolError: the data directory can't be used, or another pixelfast runs on it.
     """
-    set_up_logging(config.log)
+    set_up_logging(config.log, redactor=Redactor(config))
     data = DataDir.open(config.data_dir)
     data.make_private()  # before the lock: strangers can't open its file from now on
     data.lock()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pixelfast import __version__
-from pixelfast.config import Config, FileDestination
+from pixelfast.config import Config, FileDestination, without_secrets
+from pixelfast.printable import printable
 from pixelfast.spool import DataDir
 
 __all__ = ["welcome"]
@@ -29,10 +30,10 @@ def welcome(
         f"  try it   curl -i {over_unix}'{pixel}'",
     ]
     for destination in config.destinations:
-        where = getattr(destination, "url", "")
+        where = without_secrets(getattr(destination, "url", ""))
         if isinstance(destination, FileDestination):
             where = f"{destination.path or data.events_dir(destination.name)}/*.ndjson"
         lines.append(f"  events   {where}")
     if admin_address and not admin_address.startswith("unix:"):
         lines.append(f"  health   http://{admin_address}/health/ready, /metrics")
-    return "\n".join([*lines, "  stop     Ctrl-C", ""])
+    return "\n".join(map(printable, [*lines, "  stop     Ctrl-C", ""]))

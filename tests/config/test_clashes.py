@@ -261,9 +261,8 @@ def test_an_archive_in_the_data_directory_cannot_be_shared(tmp_path: Path, path:
     table = {"data_dir": str(data), "destinations": [{**archive, "archive_mode": "0640"}]}
     with pytest.raises(ConfigErrors) as caught:
         config_from_table(table)
-    assert [
-        "destinations[a].archive_mode: needs a path outside of data_dir, which nobody else can enter"
-    ] == [str(problem) for problem in caught.value.problems]
+    what = "needs a path outside of data_dir, which nobody else can enter"
+    assert [f"destinations[a].archive_mode: {what}"] == [str(p) for p in caught.value.problems]
     table["destinations"] = [{**archive, "archive_mode": "0600"}]
     config_from_table(table)
 

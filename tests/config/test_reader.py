@@ -205,7 +205,7 @@ def spool(**fields: Any) -> dict[str, Any]:
         ({"sources": [3]}, "sources[0] = 3: expected a table"),
         (source("a"), "sources[a].write_keys: is missing"),
         (source("a/b", write_keys=["k"]), 'sources[a/b].name = "a/b": expected 1 to 63'),
-        (source("a\n", write_keys=["k"]), "sources[a\n].name"),
+        (source("a\n", write_keys=["k"]), "sources[a\\x0a].name"),
         (source("", write_keys=["k"]), 'sources[0].name = "": expected 1 to 63'),
         ({"destinations": [{"name": "a"}]}, "destinations[a].type: is missing"),
         ({"destinations": ["a"]}, 'destinations[0] = "a": expected a table'),

@@ -12,18 +12,19 @@ import pytest
 import pixelfast
 
 ROOT = Path(pixelfast.__file__).parent
-# What each part may import beside itself. `errors` and `config` are everybody's.
+# What each part may import beside itself. `printable`, `errors` and `config` are everybody's.
 ALLOWED = {
-    "errors": set(),
-    "config": {"errors"},
+    "printable": set(),
+    "errors": {"printable"},
+    "config": {"printable", "errors"},
     "event": {"errors", "config"},
     "spool": {"errors", "config"},
     "collect": {"errors", "config", "event", "spool"},
     "deliver": {"errors", "config", "spool"},
-    "explain": {"errors", "config", "event", "collect"},
+    "explain": {"printable", "errors", "config", "event", "collect"},
     "urls": {"errors", "config", "event", "operate"},
-    "operate": {"errors", "config", "spool", "collect", "deliver"},
-    "commands": {"errors", "config", "spool", "deliver", "operate"},
+    "operate": {"printable", "errors", "config", "spool", "collect", "deliver"},
+    "commands": {"printable", "errors", "config", "spool", "deliver", "operate"},
     "cli": {"errors", "config", "operate", "explain", "urls", "commands"},
     "__main__": {"cli"},
 }

@@ -1,4 +1,4 @@
-"""Nobody but its own user opens what a server keeps, whatever the umask that it was started with."""
+"""Nobody but its own user opens what a server keeps, whatever umask it was started with."""
 
 from __future__ import annotations
 

@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pixelfast.config import Redactor
 from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.masking import masked
 from pixelfast.deliver.outcomes import Outcome
 
 __all__ = ["Sender"]
@@ -27,6 +29,12 @@ class Sender(ABC):
     retry_first_s: float = 0.5
     retry_most_s: float = 60.0
     in_thread: Callable[..., Awaitable[Any]] = staticmethod(asyncio.to_thread)  # type: ignore[arg-type] # ParamSpec
+
+    redactor: Redactor = Redactor()  # knows no secrets; the engine puts its own there
+
+    async def deliver(self, batch: Batch) -> Outcome:
+        """Send a batch once; the secrets of the settings are masked in what is returned."""
+        return await masked(await self.send(batch), self.redactor)
 
     @abstractmethod
     async def open(self, memory: dict[str, object]) -> None:

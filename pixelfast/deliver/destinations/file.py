@@ -8,8 +8,8 @@ With every batch the name and size of its file are remembered together with the 
 a crash it is known which bytes at the end are of a batch whose cursor did not move: the first batch
 is compared with them, and what stands there already is not written twice.
 
-A lock on `.lock` in the folder keeps every other writer out, of another data directory as well. Only
-its owner can open that file; a lock on the folder could be held by everybody who may read it.
+A lock on `.lock` in the folder keeps every other writer out, of another data directory as well.
+Only its owner can open that file; a lock on the folder could be held by everybody who may read it.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class FileSender(Sender):
             message = f"another destination writes into {self.folder}: {error}"
             raise DestinationError(message) from None
         # Of a folder that holds other things, too, only our files are ours to change.
-        names = os.listdir(self.folder)
+        names = [entry.name for entry in self.folder.iterdir()]
         is_ours = all(name == _LOCK or _NAME.fullmatch(name) for name in names)
         before = stat.S_IMODE(self.folder.stat().st_mode)
         correct_modes(

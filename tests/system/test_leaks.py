@@ -1,0 +1,379 @@
+"""No secret and no control character comes out, whichever way it came in.
+
+A server with destinations that repeat every header and control sequences in their answers, and
+pixels that carry such sequences in names, values and headers; then everything that is printed,
+logged, stored or shown is looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import pty
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from pixelfast.printable import printable_lines
+from tests.servers import Server, serving
+
+# Each as it stands in the settings; none of them may come out anywhere.
+SECRETS = {
+    "BEARER": "bear-3r-s3cret/t+k",
+    "HEADER": "head-3r-s3cret",
+    "PASSWORD": "pass-w0rd-s3cret",
+    "QUERY": "qu3ry-s3cret",
+    "PATH": "p4th-s3cret",
+    "RUDDER": "rudd3r-s3cret",
+    "POSTHOG": "phc_p0sthog-s3cret",
+    "CLICKHOUSE": "cl1ckhouse-s3cret",
+    "ELASTIC": "ZWw6M2xhc3RpYy1zM2NyZXQ=",
+    "SIGNING": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "WRITEKEY": "wk_live_wr1te-s3cret",
+}
+NASTY = (
+    "\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\u202e\u2066\u200e\u200b\u061c\u2028\ufeff[red]x[/red]\r\n"
+    "forged\trow"
+)
+SETTINGS = """
+[[sources]]
+name = "web"
+write_keys = ["{WRITEKEY}"]
+
+[[destinations]]
+name = "refuses"
+type = "http"
+url = "{base}/400/{PATH}?token={QUERY}"
+format = "single"
+bearer_token = "{BEARER}"
+headers = {{ X-Key = "{HEADER}" }}
+signing_secrets = ["{SIGNING}"]
+
+[[destinations]]
+name = "holds"
+type = "http"
+url = "{base}/401/{PATH}?token={QUERY}"
+username = "user"
+password = "{PASSWORD}"
+
+[[destinations]]
+name = "retries"
+type = "rudderstack"
+url = "{base}/503"
+write_key = "{RUDDER}"
+
+[[destinations]]
+name = "posthog"
+type = "posthog"
+url = "{base}/404"
+api_key = "{POSTHOG}"
+
+[[destinations]]
+name = "clickhouse"
+type = "clickhouse"
+url = "{base}/403"
+table = "t"
+password = "{CLICKHOUSE}"
+
+[[destinations]]
+name = "elastic"
+type = "elasticsearch"
+url = "{base}/400"
+index = "i"
+api_key = "{ELASTIC}"
+
+[[destinations]]
+name = "unknown-host"
+type = "http"
+url = "http://does-not-exist.invalid/in/{PATH}?token={QUERY}"
+
+[[destinations]]
+name = "tls"
+type = "http"
+url = "{tls_base}/in/{PATH}?token={QUERY}"
+
+[[destinations]]
+name = "no-http"
+type = "http"
+url = "{raw_base}/in/{PATH}?token={QUERY}"
+
+[[destinations]]
+name = "archive"
+type = "file"
+"""
+
+
+HOOK = '[[destinations]]\nname = "h"\ntype = "http"\n'
+
+
+class _Echo(http.server.BaseHTTPRequestHandler):
+    """Answers with the status that the path begins with, and with all that it was sent."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sent = f"{self.path}\n{self.headers}".replace("\r", "")
+        answer = (NASTY + sent + json.dumps(sent)).encode()
+        answer = answer[:900].ljust(1018, b".") + sent.split("Bearer ")[-1][:6].encode() + body
+        status = int(self.path.split("/")[1])
+        # The reason phrase is the destination's to choose, too.
+        self.send_response(status, f"No {self.headers.get('Authorization')}\x1b[31m")
+        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("X-Echo", quote(self.path))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+class _NoHttp(http.server.BaseHTTPRequestHandler):
+    """Repeats the request in the place of a status line."""
+
+    def do_POST(self) -> None:
+        self.wfile.write(f"HTTP/1.1 {self.path} \x1b[31m\r\n\r\n".encode())
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def listening(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def on_terminal(*command: str) -> str:
+    """What a command prints on a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pixelfast", *command],
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "dumb", "COLUMNS": "400", "NO_COLOR": "1"},
+        )
+    finally:
+        os.close(theirs)
+    output = b""
+    with contextlib.suppress(OSError):  # EIO: its end of the terminal is closed
+        while chunk := os.read(ours, 65536):
+            output += chunk
+    os.close(ours)
+    process.wait(30)
+    return output.decode().replace("\r\n", "\n")
+
+
+def in_pipe(*command: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "pixelfast", *command],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return (result.stdout + result.stderr).decode()
+
+
+def check_secrets(text: str, where: str, but: str = "") -> None:
+    """None of the secrets, and no half of one, in any of their usual forms."""
+    for name, secret in SECRETS.items():
+        if name == but:
+            continue
+        for each in (secret, quote(secret, safe=""), secret.replace("/", "\\/"), secret[:12]):
+            place = text.lower().find(each.lower())
+            assert place < 0, f"{name} is in {where}: …{text[max(0, place - 80) : place + 40]!r}"
+
+
+def check_characters(text: str, where: str) -> None:
+    for line in text.split("\n"):
+        if line != printable_lines(line):
+            bad = next(char for char in line if char != printable_lines(char))
+            raise AssertionError(f"{bad!r} is in {where}: {line!r}")
+
+
+def check(text: str, where: str, but: str = "") -> None:
+    check_secrets(text, where, but)
+    check_characters(text, where)
+
+
+def send_nasty_pixels(server: Server) -> None:
+    nasty = quote(NASTY)
+    base = f"/pixel/v1/track?writeKey={SECRETS['WRITEKEY']}&anonymousId=a"
+    targets = [
+        f"{base}&event={nasty}",
+        f"{base}&event=%5Bred%5Dx%5B/red%5D",
+        f"{base}&event=E&properties.{nasty}={nasty}&userId={nasty}&context.{nasty}.x=1",
+        f"/pixel/v1/page?writeKey={SECRETS['WRITEKEY']}&anonymousId={nasty}&name={nasty}",
+    ]
+    for target in targets:
+        headers = {"User_Agent": "\x9b\xadMozilla", "X_Forwarded_For": "\x9b31m"}
+        assert 200 == server.get(target, **headers).status
+        assert 400 == server.get(target, User_Agent="\x7f").status
+    for target in (f"/pixel/v1/track?writeKey={nasty}", f"/{nasty}", base.replace("&", "x&")):
+        server.get(target)
+
+
+def wait_for_outcomes(server: Server) -> str:
+    """`/metrics`, once every destination has failed in its way."""
+    deadline = time.monotonic() + 30.0
+    while True:
+        with contextlib.suppress(OSError):
+            metrics = server.admin("/metrics")
+            dead = re.search(r'pixelfast_dead_events\{destination="refuses"\} (\d+)', metrics)
+            states = dict(
+                re.findall(
+                    r'pixelfast_delivery_failures_total\{destination="([^"]+)"\} ([\d.]+)',
+                    metrics,
+                )
+            )
+            failed = [name for name, count in states.items() if float(count) > 0]
+            if dead and int(dead[1]) >= 4 and len(failed) >= 7:
+                return metrics
+        assert time.monotonic() < deadline, f"only {failed}, {dead}: {server.log}"
+        time.sleep(0.1)
+
+
+def health(server: Server) -> str:
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=20)
+    connection.request("GET", "/health/ready")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("leaks") / "pixelfast.toml"
+    with listening(_Echo) as echo, listening(_NoHttp) as raw:
+        path.write_text(
+            SETTINGS.format(
+                base=f"http://{echo}",
+                tls_base=f"https://{echo}",
+                raw_base=f"http://{raw}",
+                **SECRETS,
+            )
+        )
+        yield path
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_secret_and_no_control_character_comes_out(
+    settings: Path, tmp_path: Path, log_format: str
+) -> None:
+    own = tmp_path / "pixelfast.toml"
+    own.write_text(f'[log]\nformat = "{log_format}"\n{settings.read_text()}')
+    data_dir = tmp_path / "data"
+    options = ("-c", str(own), "--data-dir", str(data_dir))
+    with serving(data_dir, "-c", str(own), "--workers", "1") as server:
+        send_nasty_pixels(server)
+        check(wait_for_outcomes(server), "/metrics")
+        ready = health(server)
+        check(ready, "/health/ready")
+        assert "status 401" in ready
+        commands = [
+            ("dead", "ls", *options),
+            ("dead", "show", "refuses", "1", "2", "3", *options),
+            ("spool", "ls", *options),
+            ("spool", "check", *options),
+            ("spool", "dump", *options),
+            ("dead", "show", NASTY, "1", *options),
+            ("check", str(own)),
+        ]
+        for command in commands:
+            for run in (in_pipe, on_terminal):
+                text = run(*command)
+                assert text, command
+                if run is in_pipe and command[1] in ("ls", "check"):
+                    text = text.replace("\t", " ")  # between the columns
+                check(text, f"{run.__name__} {command[:2]}")
+        check(server.welcome, "the welcome")
+    check(server.log, "the log")
+    assert "destination_held" in server.log
+    assert "…" in server.log
+    for path in data_dir.glob("dead/*/dead.db"):
+        check_stored(path)
+
+
+def check_stored(path: Path) -> None:
+    db = sqlite3.connect(path)
+    try:
+        letters = db.execute("SELECT reason, answer, event FROM letter").fetchall()
+    finally:
+        db.close()
+    assert letters
+    for reason, answer, event in letters:
+        check_secrets(reason, f"a reason of {path}")
+        check_secrets(answer.decode("utf-8", "replace"), f"an answer of {path}")
+        check_secrets(event.decode(), f"an event of {path}")
+
+
+def test_rows_are_not_forged_and_markup_is_not_obeyed(settings: Path, tmp_path: Path) -> None:
+    options = ("-c", str(settings), "--data-dir", str(tmp_path / "data"))
+    with serving(tmp_path / "data", "-c", str(settings), "--workers", "1") as server:
+        send_nasty_pixels(server)
+        wait_for_outcomes(server)
+    piped = in_pipe("dead", "ls", "refuses", *options).splitlines()
+    assert {6} == {line.count("\t") for line in piped}
+    shown = on_terminal("dead", "ls", "refuses", *options)
+    rows = [line.split()[:2] for line in shown.splitlines() if not line.startswith(" ")]
+    assert [["destination", "id"], *(["refuses", str(n)] for n in (1, 2, 3, 4))] == rows
+    assert " [red]x[/red] " in shown
+    dumped = in_pipe("spool", "dump", *options)
+    names = {json.loads(line).get("event") for line in dumped.splitlines()}
+    assert NASTY in names  # escaped, and the same value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'data_dir = "\\u001b]0;x\\u0007\\u009b\\u202e"\nx = 1',
+        '"\\u001b[31m" = 1',
+        '[server]\nlisten = ["unix:/tmp/\\u009b\\u202e\\u2028"]',
+        '[[destinations]]\nname = "\\u001b\\u202e"\ntype = "file"',
+        '[[destinations]]\nname = "h"\ntype = "\\u009b"',
+        HOOK + 'url = "h/in/p4th-s3cret?t=qu3ry-s3cret"',
+        HOOK + 'url = "ftp://u:pass-w0rd-s3cret@h/in/p4th-s3cret"',
+        HOOK + 'url = "http://h"\nbearer_token = "bear-3r-s3cret\\u0007"',
+    ],
+)
+def test_settings_and_mistakes_in_them_are_shown_without_secrets_and_escapes(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "pixelfast.toml"
+    path.write_text(text)
+    output = in_pipe("check", str(path))
+    assert "mistake" in output or "data_dir" in output
+    check(output, "what `check` says")
+
+
+@pytest.mark.parametrize("command", ["decode", "url"])
+def test_pixels_that_are_explained_have_their_escapes(command: str) -> None:
+    if command == "decode":
+        target = f"/pixel/v1/track?writeKey=k&anonymousId=a&event={quote(NASTY)}&{quote(NASTY)}=1"
+        text = in_pipe("decode", target)
+        assert NASTY == json.loads(text)["event"]["event"]
+    else:
+        text = in_pipe(
+            "url", "track", "--event", NASTY, "--write-key", "k", "--base", "http://\x9b"
+        )
+    check_characters(text, command)
