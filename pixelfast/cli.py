@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import click
 from pixelfast import __version__
 from pixelfast.commands.options import clear_answers, settings_of, with_settings
 from pixelfast.config import describe, read_config
+from pixelfast.printable import printable_lines
 
 __all__ = ["main"]
 
@@ -30,6 +32,19 @@ def _with_listen(command: Callable[..., None]) -> Callable[..., None]:
 
 class _Commands(click.Group):
     """The commands here, and groups that are imported when they are asked for."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command; what an error quotes of the command line is made printable."""
+        try:
+            return super().main(*arguments, **{**options, "standalone_mode": False})
+        except click.ClickException as error:
+            text = io.StringIO()
+            error.show(text)
+            click.echo(printable_lines(text.getvalue()), err=True, nl=False)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("Aborted!", err=True)
+            sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *_GROUPS])

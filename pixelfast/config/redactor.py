@@ -26,7 +26,7 @@ MASK = "…"
 _MASK_BYTES = MASK.encode()
 _SHORT_BYTES = 6  # a secret shorter than this is masked where it stands alone
 _LEAST_TAIL_BYTES = 4  # of a secret that was cut at the end; less of it tells nothing
-# In paths and queries of URLs: of every API, and words of many answers.
+# In URLs and headers: words of every API, which many answers have for reasons of their own.
 _NO_SECRETS = {
     *("api", "v1", "v2", "v3", "v4", "http", "https", "services", "in", "input", "ingest"),
     *("collect", "collector", "capture", "event", "events", "track", "batch", "bulk"),
@@ -56,8 +56,11 @@ class Redactor:
         for secret, is_sent in _secrets(config) if config else ():
             forms |= _forms(secret, is_sent)
         ordered = sorted(forms, key=lambda form: (-len(form), form))
-        self._long = [form for form in ordered if len(form) >= _SHORT_BYTES]
-        short = [re.escape(form) for form in ordered if 0 < len(form) < _SHORT_BYTES]
+        long = [form for form in ordered if len(form) >= _SHORT_BYTES]
+        self._longest = len(long[0]) if long else 0
+        self._long = _Starts(long, _SHORT_BYTES)
+        self._cut = _Starts(long, _LEAST_TAIL_BYTES)
+        short = [re.escape(form) for form in ordered if len(form) < _SHORT_BYTES]
         self._short = None
         if short:
             pattern = rb"(?<!%s)(?:%s)(?!%s)" % (_WORD, b"|".join(short), _WORD)
@@ -72,38 +75,50 @@ class Redactor:
     def data(self, data: bytes) -> bytes:
         """The bytes with every secret masked; the same object where there was none."""
         lowered = data.lower()
-        spans = [
-            (at, at + len(form))
-            for form in self._long
-            if form in lowered
-            for at in _places(lowered, form)
-        ]
+        spans: list[tuple[int, int]] = []
+        for at, forms in self._long.found_in(lowered):
+            form = next((each for each in forms if lowered.startswith(each, at)), b"")
+            if form:
+                spans.append((at, at + len(form)))
         if self._short is not None:
             spans += [match.span() for match in self._short.finditer(lowered)]
         tail = self._cut_secret(lowered)
-        if tail:
-            spans.append((len(data) - tail, len(data)))
+        if tail < len(data):
+            spans.append((tail, len(data)))
         return _masked(data, spans) if spans else data
 
     def _cut_secret(self, lowered: bytes) -> int:
-        """How many bytes at the end are the beginning of a secret: answers are kept in part."""
-        most = 0
-        for form in self._long:
-            start = lowered.rfind(form[:_LEAST_TAIL_BYTES], -len(form) + 1 or None)
-            if start < 0:
-                continue
-            for at in _places(lowered, form[:_LEAST_TAIL_BYTES], max(0, len(lowered) - len(form))):
-                if form.startswith(lowered[at:]):
-                    most = max(most, len(lowered) - at)
-                    break
-        return most
+        """Where the beginning of a secret stands at the end: answers are kept in part."""
+        end = len(lowered)
+        for at, forms in self._cut.found_in(lowered, max(0, end - self._longest)):
+            if any(form.startswith(lowered[at:]) for form in forms):
+                return at
+        return end
 
 
-def _places(data: bytes, form: bytes, start: int = 0) -> Iterator[int]:
-    at = data.find(form, start)
-    while at >= 0:
-        yield at
-        at = data.find(form, at + 1)
+class _Starts:
+    """Finds where one of many byte strings may begin, by their first `length` bytes.
+
+    A search for each of them would take longer than the answer took to come. Here one expression
+    looks for the bytes that any of them has at each place, which few texts have by chance.
+    """
+
+    def __init__(self, forms: list[bytes], length: int) -> None:
+        self._forms: dict[bytes, list[bytes]] = {}
+        for form in forms:
+            self._forms.setdefault(form[:length], []).append(form)
+        places = zip(*self._forms, strict=True)
+        classes = [b"[%s]" % b"".join(re.escape(bytes([each])) for each in set(p)) for p in places]
+        self._pattern = re.compile(b"".join(classes), re.DOTALL) if classes else None
+
+    def found_in(self, data: bytes, start: int = 0) -> Iterator[tuple[int, list[bytes]]]:
+        """Each place, and the strings that begin with the bytes there, the longest first."""
+        if self._pattern is None:
+            return
+        while match := self._pattern.search(data, start):
+            start = match.start() + 1
+            if forms := self._forms.get(match[0]):
+                yield match.start(), forms
 
 
 def _masked(data: bytes, spans: list[tuple[int, int]]) -> bytes:
@@ -138,7 +153,8 @@ def _of_struct(struct: msgspec.Struct) -> Iterator[str]:
             yield from _of_url(value)
         elif extra.get("secret"):
             for each in _strings(value):
-                yield from _of_value(each)
+                if each.lower() not in _NO_SECRETS:
+                    yield from _of_value(each)
     # Authorization of RFC 7617: user and password in base64, whichever field is the user.
     user = getattr(struct, "username", "") or getattr(struct, "write_key", "")
     password = getattr(struct, "password", None) or ""

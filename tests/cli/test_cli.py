@@ -304,3 +304,26 @@ def test_commands_do_not_import_what_they_do_not_need() -> None:
         "sys.exit(','.join(heavy) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("\x1b]0;x\x07\u202e",),
+        ("dead", "\x9b2J"),
+        ("check", "a", "\u202eb"),
+        ("serve", "--workers", "\x1b[31m"),
+        ("serve", "--\x9b"),
+        ("spool", "dump", "--since", "\u202e"),
+        ("check", "/no/\x1b[31m"),
+    ],
+)
+def test_what_an_error_quotes_of_the_command_line_is_printable(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert 2 == result.exit_code
+    assert [] == [char for char in result.output if char != "\n" and not char.isprintable()]
+
+
+def test_help_and_version_end_well() -> None:
+    for arguments in (("--help",), ("--version",), ("spool", "--help"), ("version",)):
+        assert 0 == run(*arguments).exit_code

@@ -99,3 +99,22 @@ def test_without_any_it_says_so(tmp_path: Path) -> None:
     data = DataDir.open(tmp_path)
     result = run(data, "ls")
     assert (0, "no dead letters\n") == (result.exit_code, result.output)
+
+
+def test_letters_of_an_earlier_version_are_shown_without_secrets(
+    data: DataDir, tmp_path: Path
+) -> None:
+    """They were kept as they came."""
+    dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+    dead.add([DeadLetter("old", 1, b'{"type":"page"}', 400, "no bear3r-token", b"bear3r-token", 1)])
+    identity = dead.letters()[-1].id
+    dead.close()
+    settings = tmp_path / "pixelfast.toml"
+    settings.write_text(
+        '[[destinations]]\nname = "hook"\ntype = "http"\nurl = "https://example.com"\n'
+        'bearer_token = "bear3r-token"\n'
+    )
+    options = ("-c", str(settings))
+    shown = run(data, "show", "hook", str(identity), *options).output
+    assert ("no …", "…") == (json.loads(shown)["reason"], json.loads(shown)["answer"])
+    assert "bear3r" not in run(data, "ls", "hook", *options).output

@@ -25,7 +25,7 @@ ALLOWED = {
     "urls": {"errors", "config", "event", "operate"},
     "operate": {"printable", "errors", "config", "spool", "collect", "deliver"},
     "commands": {"printable", "errors", "config", "spool", "deliver", "operate"},
-    "cli": {"errors", "config", "operate", "explain", "urls", "commands"},
+    "cli": {"printable", "errors", "config", "operate", "explain", "urls", "commands"},
     "__main__": {"cli"},
 }
 CIMPORT = re.compile(

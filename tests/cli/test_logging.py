@@ -1,0 +1,76 @@
+"""What is logged has no secret of the settings, and nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = r"""
+import asyncio, logging, sys
+import structlog
+from pixelfast.config import Log, Redactor
+from pixelfast.config.reader import config_from_table
+from pixelfast.operate.logging import set_up_logging
+
+hook = {"name": "h", "type": "http", "url": "http://h/", "bearer_token": "bear3r-token"}
+redactor = Redactor(config_from_table({"destinations": [hook]}))
+set_up_logging(Log(format=sys.argv[1]), "delivery", redactor)
+log = structlog.get_logger("x")
+bad = "a\x1b[31m\x9b2J\u202e bear3r-token"
+log.error("told", plain="good", spaced="two words", bad=bad, short="\x1b[2J", items=[bad, 1],
+    table={bad: bad}, code=7, nothing=None, error=ValueError(bad))
+try:
+    raise ValueError(bad)
+except ValueError:
+    log.exception("failed")
+    logging.getLogger("asyncio").exception("of a library: %s", bad)
+async def lost():
+    raise ValueError(bad)
+async def main():
+    task = asyncio.ensure_future(lost())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del task
+asyncio.run(main())
+raise RuntimeError(bad)
+"""
+
+
+def logged(log_format: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, log_format],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (1, b"") == (result.returncode, result.stdout)
+    return result.stderr.decode()
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_neither_secrets_nor_control_characters_are_logged(log_format: str) -> None:
+    text = logged(log_format)
+    assert "bear3r-token" not in text
+    assert [] == [char for char in text if char != "\n" and not char.isprintable()]
+    assert 4 == text.count("Traceback")  # two caught, one of a lost task, one that nobody catches
+    assert "process_failed" in text
+
+
+def test_for_machines_values_stay_what_they_are() -> None:
+    first = json.loads(logged("json").splitlines()[0])
+    bad = "a\x1b[31m\x9b2J\u202e …"
+    assert (bad, [bad, 1], {bad: bad}) == (first["bad"], first["items"], first["table"])
+    assert ("good", 7, None, "delivery") == tuple(
+        first[name] for name in ("plain", "code", "nothing", "process")
+    )
+
+
+def test_for_people_escapes_are_seen_once_and_in_quotes() -> None:
+    first = logged("console").splitlines()[0]
+    assert r'bad="a\x1b[31m\x9b2J\u202e …"' in first
+    assert r'short="\x1b[2J"' in first
+    assert "plain=good" in first
+    assert "spaced='two words'" in first
