@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import stat
 import time
 from pathlib import Path
 
@@ -289,3 +292,61 @@ def test_a_second_sender_of_one_folder_is_refused(tmp_path: Path) -> None:
         await second.close()
 
     run(main())
+
+
+def opened_and_closed(folder: Path, mode: int) -> None:
+    async def main() -> None:
+        sender = FileSender(folder, NEVER, NEVER, mode=mode)
+        await sender.open({})
+        await sender.close()
+
+    run(main())
+
+
+def mode_of(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "before", "folder_mode"),
+    [
+        (0o600, 0o755, "0700"),
+        (0o600, 0o2770, "2700"),
+        (0o640, 0o700, "0750"),
+        (0o640, 0o2775, "2770"),  # the group may go on removing files
+        (0o644, 0o700, "0755"),
+        (0o660, 0o750, "0770"),
+    ],
+)
+def test_an_archive_that_is_there_gets_the_permissions_of_the_settings(
+    tmp_path: Path, mode: int, before: int, folder_mode: str
+) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    file = folder / "20270115T080000Z-00000001.ndjson"
+    file.write_bytes(event(1) + b"\n")
+    file.chmod(0o644 if mode == 0o600 else 0o600)
+    folder.chmod(before)
+    opened_and_closed(folder, mode)
+    assert (f"{mode:04o}", folder_mode) == (mode_of(file), mode_of(folder))
+    assert "0600" == mode_of(folder / ".lock")
+
+
+def test_of_a_folder_with_other_things_only_the_events_get_permissions(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    ours, other = tmp_path / "20270115T080000Z-00000001.ndjson", tmp_path / "report.txt"
+    for path in (ours, other):
+        path.touch()
+        path.chmod(0o644)
+    opened_and_closed(tmp_path, 0o600)
+    assert ["0755", "0600", "0644"] == [mode_of(path) for path in (tmp_path, ours, other)]
+
+
+def test_a_folder_is_not_locked_for_those_who_may_read_it(tmp_path: Path) -> None:
+    """A reader could hold a lock on the folder itself, and no event would be delivered."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        opened_and_closed(tmp_path, 0o640)
+    finally:
+        os.close(fd)

@@ -244,3 +244,11 @@ def test_unix_sockets_stay_open_to_everybody(folder: Path) -> None:
     path = folder / "px.sock"
     with umask(0o077), serving(folder / "data", "--listen", f"unix:{path}"):
         assert "0666" == mode(path)
+
+
+def test_a_socket_that_others_cannot_get_to_is_warned_of(folder: Path) -> None:
+    inside, outside = folder / "data" / "px.sock", folder / "px.sock"
+    listen = ("--listen", f"unix:{inside}", "--listen", f"unix:{outside}")
+    with serving(folder / "data", *listen) as server:
+        warned = [line for line in server.log.splitlines() if "socket_is_in_data_dir" in line]
+    assert [True] == [str(inside) in line for line in warned]
