@@ -405,11 +405,9 @@ def test_no_body_of_an_answer_is_more_than_an_outcome(body: bytes) -> None:
         async with FakeDestination(lambda _: Answer(body=body)) as destination:
             url = f"http://127.0.0.1:{destination.port}"
             for sender in (
-                PosthogSender(PosthogDestination(**{**settings, "url": url}, api_key="k")),
-                ElasticsearchSender(
-                    ElasticsearchDestination(**{**settings, "url": url}, index="i")
-                ),
-                ClickhouseSender(ClickhouseDestination(**{**settings, "url": url}, table="t")),
+                PosthogSender(PosthogDestination(name="d", url=url, api_key="k")),
+                ElasticsearchSender(ElasticsearchDestination(name="d", url=url, index="i")),
+                ClickhouseSender(ClickhouseDestination(name="d", url=url, table="t")),
             ):
                 with capture_logs() as logs:
                     async with using(sender):

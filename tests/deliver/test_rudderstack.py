@@ -10,7 +10,7 @@ import pytest
 
 from pixelfast.config import RudderstackDestination
 from pixelfast.deliver.batches import Limits
-from pixelfast.deliver.destinations.rudderstack import rudderstack_sender
+from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.outcomes import Accepted, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import using
@@ -22,7 +22,7 @@ def request_of(suffix: str = "", **settings: Any) -> Request:
     async def main() -> Request:
         async with FakeDestination() as destination:
             url = f"http://127.0.0.1:{destination.port}{suffix}"
-            sender = rudderstack_sender(
+            sender = RudderstackSender(
                 RudderstackDestination(name="rudder", url=url, write_key="wk_1", **settings)
             )
             async with using(sender):
@@ -60,7 +60,7 @@ def test_gzip_is_asked_for() -> None:
 
 
 def test_limits_keep_under_what_its_servers_take() -> None:
-    sender = rudderstack_sender(
+    sender = RudderstackSender(
         RudderstackDestination(name="rudder", url="http://127.0.0.1:1", write_key="wk_1")
     )
     assert Limits(1000, 1_900_000, 1.0) == sender.limits
@@ -73,7 +73,7 @@ def test_a_refusal_is_tried_again_with_the_same_bytes() -> None:
             url = f"http://127.0.0.1:{destination.port}"
             settings = RudderstackDestination(name="rudder", url=url, write_key="wk_1")
             batch = batch_of([event(1)])
-            async with using(rudderstack_sender(settings)) as sender:
+            async with using(RudderstackSender(settings)) as sender:
                 assert Retry("status 429", 3.0, 429, b"ok") == await sender.send(batch)
                 assert Accepted() == await sender.send(batch)
             first, second = destination.requests
@@ -89,7 +89,7 @@ def test_a_full_batch_is_sent_without_a_warning() -> None:
         async with FakeDestination() as destination:
             url = f"http://127.0.0.1:{destination.port}"
             settings = RudderstackDestination(name="rudder", url=url, write_key="wk_1")
-            async with using(rudderstack_sender(settings)) as sender:
+            async with using(RudderstackSender(settings)) as sender:
                 events = [event(n, padding=30_000) for n in range(60)]
                 assert Accepted() == await sender.send(batch_of(events))
             assert list(range(60)) == [each["n"] for each in destination.events()]

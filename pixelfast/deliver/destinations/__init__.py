@@ -9,7 +9,7 @@ from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
 from pixelfast.deliver.destinations.file import FileSender
 from pixelfast.deliver.destinations.http import HttpSender
 from pixelfast.deliver.destinations.posthog import PosthogSender
-from pixelfast.deliver.destinations.rudderstack import rudderstack_sender
+from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.destinations.segment import segment_sender
 from pixelfast.spool import DataDir
 
@@ -28,7 +28,7 @@ def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
                 mode=int(destination.archive_mode, 8),
             )
         case settings.RudderstackDestination():
-            return rudderstack_sender(destination)
+            return RudderstackSender(destination)
         case settings.SegmentDestination():
             return segment_sender(destination)
         case settings.PosthogDestination():

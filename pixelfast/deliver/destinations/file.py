@@ -26,6 +26,7 @@ import structlog
 
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.base import Sender
+from pixelfast.deliver.destinations.lines import escape_line_ends
 from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
 from pixelfast.errors import DestinationError, SpoolLocked
 from pixelfast.spool.datadir import lock_file, sync_directory
@@ -66,7 +67,7 @@ class FileSender(Sender):
 
     async def send(self, batch: Batch) -> Outcome:
         try:
-            return Accepted(await self.in_thread(self._append, batch.ndjson()))
+            return Accepted(await self.in_thread(self._append, escape_line_ends(batch.ndjson())))
         except OSError as error:
             return Retry(f"{self.folder}: {error.strerror}")
 

@@ -7,7 +7,7 @@ import gzip
 import io
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -24,11 +24,12 @@ from pixelfast.deliver.destinations.base import Sender
 from pixelfast.deliver.destinations.bounds import bound_answers
 from pixelfast.deliver.destinations.failures import outcome_of_failure
 from pixelfast.deliver.destinations.guard import guarded_connector
+from pixelfast.deliver.destinations.lines import escape_line_ends
 from pixelfast.deliver.destinations.signatures import Webhook
 from pixelfast.deliver.destinations.tls import Tls, TlsFileError, new_context
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 
-__all__ = ["HttpSender", "Timeouts", "basic", "shared_options"]
+__all__ = ["EventsRefused", "HttpSender", "Timeouts", "basic", "shared_options"]
 
 _log = structlog.get_logger("deliver")
 
@@ -49,6 +50,14 @@ class Timeouts:
 
     total_s: float = 30.0
     connect_s: float = 5.0
+
+
+class EventsRefused(Exception):
+    """Events, by their index, that a product refuses together with all others of their batch."""
+
+    def __init__(self, refused: Mapping[int, Refused]) -> None:
+        super().__init__(f"{len(refused)} events")
+        self.refused = refused
 
 
 class HttpSender(Sender):
@@ -157,6 +166,8 @@ class HttpSender(Sender):
                 body = await self.in_thread(self._pack, batch)
             else:
                 body = self.body_of(batch)
+        except EventsRefused as error:
+            return await self._send_rest(batch, error.refused)
         except _OF_EVENTS as error:
             if batch.events == 1:  # halving has found it
                 _log.exception("event_not_encoded", batch=batch.id)
@@ -164,11 +175,28 @@ class HttpSender(Sender):
         answer = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
         return self.judge(answer, batch) if isinstance(answer, Answer) else answer
 
+    async def _send_rest(self, batch: Batch, refused: Mapping[int, Refused]) -> Outcome:
+        """Send the events that can be taken; the others are refused once those have arrived."""
+        rest = [line for n, line in enumerate(batch.lines()) if n not in refused]
+        if rest:
+            body = b"".join(line + b"\n" for line in rest)
+            part = replace(batch, pieces=[memoryview(body)], events=len(rest), size_bytes=len(body))
+            outcome = await self._send(part)
+            if not isinstance(outcome, Accepted):
+                return outcome
+        return Partial(refused)
+
     # --- what products do in their own way ---------------------------------------------------
 
     def body_of(self, batch: Batch) -> bytes:
-        """What is sent, before gzip; the same bytes on every try."""
-        return batch.ndjson() if self._form == "ndjson" else batch.joined(*self._wrap)
+        """What is sent, before gzip; the same bytes on every try.
+
+        Raises:
+            EventsRefused: if the product would refuse the whole batch for some of its events.
+        """
+        if self._form == "ndjson":
+            return escape_line_ends(batch.ndjson())
+        return batch.joined(*self._wrap)
 
     def url_of(self, batch: Batch) -> str | URL:  # noqa: ARG002 - of interest to subclasses
         """Where it is sent to."""

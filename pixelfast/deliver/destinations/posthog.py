@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,30 @@ __all__ = ["PosthogSender", "posthog_event"]
 
 _LIBRARY = {"$lib": "pixelfast", "$lib_version": __version__}
 _UTM = {"source", "medium", "content", "term"}
+
+# What begins with a $ is an instruction to PostHog: `$merge_dangerously` and `$create_alias` merge
+# persons, `$set` and `$unset` change them, `$cookieless_mode` with a wrong value refuses the whole
+# batch. Write keys are public, so only names that describe are passed on.
+_KNOWN_EVENTS = frozenset({"$pageview", "$pageleave", "$screen"})
+_KNOWN_PROPERTIES = frozenset(
+    """
+    $app_build $app_name $app_namespace $app_version $browser $browser_language $browser_version
+    $current_url $device $device_id $device_manufacturer $device_model $device_name $device_type
+    $host $initial_referrer $initial_referring_domain $ip $lib $lib_version $locale $network_carrier
+    $os $os_name $os_version $pathname $raw_user_agent $referrer $referring_domain $screen_height
+    $screen_name $screen_width $search_engine $timezone $title $user_agent $viewport_height
+    $viewport_width
+    """.split()  # noqa: SIM905 - words read better as words
+)
+_MOST_ID_BYTES = 200
+# Source: PostHog's documentation, "Ingestion warnings", "illegal distinct ID", and the list in its
+# ingestion service: ids that are nobody's, in quotes or not.
+_NOBODYS_IDS = frozenset(
+    """
+    anonymous guest distinctid distinct_id id not_authenticated email undefined true false nan none
+    null 0
+    """.split()  # noqa: SIM905 - words read better as words
+) | {"[object object]"}
 
 
 class PosthogSender(HttpSender):
@@ -74,17 +99,42 @@ def posthog_event(event: dict[str, Any]) -> dict[str, Any]:
     Properties of the event's own win over those that are derived from its context.
     """
     message_id = str(event.get("messageId", ""))
-    user_id = event.get("userId")
+    user_id = _identity(event.get("userId"))
+    name = "$pageview" if event.get("type") == "page" else event.get("event")
+    if isinstance(name, str) and name.startswith("$") and name not in _KNOWN_EVENTS:
+        name = "_" + name
     return {
         "uuid": _uuid_of(message_id),  # PostHog drops what it has had already by it
-        "event": "$pageview" if event.get("type") == "page" else event.get("event"),
-        "distinct_id": str(user_id or event.get("anonymousId") or message_id),
+        "event": name,
+        "distinct_id": user_id or _identity(event.get("anonymousId")) or _uuid_of(message_id),
         "timestamp": event.get("timestamp"),
-        "properties": _derived(event, user_id) | _dict(event.get("properties")),
+        "properties": _derived(event, user_id) | _described(_dict(event.get("properties"))),
     }
 
 
-def _derived(event: dict[str, Any], user_id: object) -> dict[str, Any]:
+def _identity(given: object) -> str:
+    """Whose events they are; "" where the id is one that PostHog takes for nobody's.
+
+    It cuts ids off after 200 bytes, which could make two persons one.
+    """
+    identity = str(given or "")
+    if identity.strip().strip("'\"").lower() in _NOBODYS_IDS:
+        return ""
+    encoded = identity.encode()
+    return identity if len(encoded) <= _MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
+
+
+def _described(properties: dict[str, Any]) -> dict[str, Any]:
+    """The properties, with a `_` before names that are instructions."""
+    if not any(name.startswith("$") for name in properties):
+        return properties
+    return {
+        f"_{name}" if name.startswith("$") and name not in _KNOWN_PROPERTIES else name: value
+        for name, value in properties.items()
+    }
+
+
+def _derived(event: dict[str, Any], user_id: str) -> dict[str, Any]:
     """What PostHog has names of its own for, and its instructions about persons and places."""
     context, own = _dict(event.get("context")), _dict(event.get("properties"))
     page, screen, campaign = (_dict(context.get(n)) for n in ("page", "screen", "campaign"))

@@ -2,22 +2,79 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from typing import Any
+
+import orjson
+
 from pixelfast.config import RudderstackDestination
-from pixelfast.deliver.destinations.http import HttpSender, basic, shared_options
+from pixelfast.deliver.batches import Batch
+from pixelfast.deliver.destinations.http import EventsRefused, HttpSender, basic, shared_options
+from pixelfast.deliver.outcomes import Refused
 
-__all__ = ["rudderstack_sender"]
+__all__ = ["RudderstackSender"]
+
+# The ids of most events begin with a letter or digit of ASCII.
+_UNUSUAL_ID = re.compile(rb'"(?:anonymousId|userId)":"[^\x00-\x7f]')
+# Letters and marks that show nothing. The data plane removes them from ids, as it does all that
+# Go's unicode.IsPrint does not count as printable.
+_INVISIBLE = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_PRINTABLE = frozenset("LMNPS")  # the first letters of general categories
+_RUN_IDS = ("job_run_id", "task_run_id")
+_NOBODY = Refused("neither userId nor anonymousId has a visible character: RudderStack rejects it")
 
 
-def rudderstack_sender(settings: RudderstackDestination) -> HttpSender:
+class RudderstackSender(HttpSender):
     """Sends `{"batch":[…]}` to `{url}/v1/batch`; the write key is the user of basic auth.
 
-    Source: RudderStack's HTTP API specification, "Batch". Its servers refuse bodies over 4 MB and
-    events over 32 KB; a batch is taken as a whole or refused as a whole.
+    Source: RudderStack's HTTP API specification, "Batch", and its gateway's getJobDataFromRequest.
+    Its servers refuse bodies over 4 MB and events over 32 KB; a batch is taken as a whole or
+    refused as a whole, also for one event without an identity. What the first event's
+    `context.sources` says of a job's run is taken for the whole batch.
     """
-    return HttpSender(
-        settings.url.rstrip("/") + "/v1/batch",
-        "json_array",
-        headers={"Authorization": basic(settings.write_key, "")},
-        wrap=(b'{"batch":[', b"]}"),
-        **shared_options(settings),
+
+    def __init__(self, settings: RudderstackDestination) -> None:
+        super().__init__(
+            settings.url.rstrip("/") + "/v1/batch",
+            "json_array",
+            headers={"Authorization": basic(settings.write_key, "")},
+            wrap=(b'{"batch":[', b"]}"),
+            **shared_options(settings),
+        )
+
+    def body_of(self, batch: Batch) -> bytes:
+        events = batch.ndjson()
+        if not events.isascii() and _UNUSUAL_ID.search(events):
+            lines = enumerate(batch.lines())
+            if refused := {n: _NOBODY for n, line in lines if _is_nobody(line)}:
+                raise EventsRefused(refused)
+        end = events.find(b"\n")
+        if events.find(b"_run_id", 0, end) >= 0:
+            events = _without_run(events[:end]) + events[end:]
+        before, behind = self._wrap
+        return before + events[:-1].replace(b"\n", b",") + behind
+
+
+def _is_nobody(line: bytes) -> bool:
+    if not _UNUSUAL_ID.search(line):
+        return False
+    event = orjson.loads(line)
+    return not any(_is_visible(event.get(name)) for name in ("userId", "anonymousId"))
+
+
+def _is_visible(identity: Any) -> bool:
+    return any(
+        each not in _INVISIBLE and unicodedata.category(each)[0] in _PRINTABLE
+        for each in str(identity or "")
     )
+
+
+def _without_run(line: bytes) -> bytes:
+    event = orjson.loads(line)
+    context = event.get("context")
+    sources = context.get("sources") if isinstance(context, dict) else None
+    if not isinstance(sources, dict) or not any(name in sources for name in _RUN_IDS):
+        return line
+    context["sources"] = {name: each for name, each in sources.items() if name not in _RUN_IDS}
+    return orjson.dumps(event)

@@ -18,6 +18,8 @@ class Posthog:
     All of a batch or nothing: 400 to what it can't read or an event without name or distinct_id,
     401 without a key, 403 with an unknown one, 413 over 20 MB. Over its quota it answers 200 and
     throws the events away. Events with a uuid that is none are dropped, and those it has had.
+    `$cookieless_mode` that is no boolean refuses the batch (capture's analytics.rs). Ids are cut
+    after 200 characters; `merged` are persons made one, `persons` what was set of them.
     """
 
     def __init__(self, api_key: str = "phc_1", most_bytes: int = 20_000_000) -> None:
@@ -25,6 +27,8 @@ class Posthog:
         self.most_bytes = most_bytes
         self.is_over_quota = False
         self.events: dict[str, Any] = {}
+        self.merged: list[tuple[str, str]] = []
+        self.persons: dict[str, dict[str, Any]] = {}
 
     def __call__(self, request: Request) -> Answer:
         if (request.method, request.path) != ("POST", "/batch/"):
@@ -46,10 +50,23 @@ class Posthog:
             if not each.get("distinct_id"):
                 return Answer(400, body=b'{"status":400,"code":"missing_distinct_id"}')
             assert isinstance(each["properties"], dict)
+            if not isinstance(each["properties"].get("$cookieless_mode", False), bool):
+                return Answer(400, body=b'{"status":400,"code":"invalid_cookieless_mode"}')
             datetime.fromisoformat(each["timestamp"])
         if self.is_over_quota:
             return Answer(body=b'{"status":1,"quota_limited":["events"]}')
         for each in batch:
             uuid.UUID(each["uuid"])
             self.events.setdefault(each["uuid"], each)
+            self._change_persons(each["event"], each["distinct_id"][:200], each["properties"])
         return Answer(body=b'{"status":1}')
+
+    def _change_persons(self, name: str, person: str, properties: dict[str, Any]) -> None:
+        if name in {"$create_alias", "$merge_dangerously"}:
+            self.merged.append((person, properties["alias"]))
+        if name == "$identify" and "$anon_distinct_id" in properties:
+            self.merged.append((person, properties["$anon_distinct_id"]))
+        found = self.persons.setdefault(person, {})
+        found.update(properties.get("$set") or {})
+        for each in properties.get("$unset") or []:
+            found.pop(each, None)

@@ -17,6 +17,8 @@ class BatchApi:
     A batch or an event that is too large, and what is no JSON, is answered with 400, and nothing of
     it is taken. RudderStack answers 401 to a wrong write key; Segment answers 200 to everything
     else, and drops events without an identifier and those whose messageId it has had.
+    RudderStack's gateway takes what is invisible out of ids, answers 400 where nothing is left, and
+    counts a batch to the job run that its first event names (getJobDataFromRequest).
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class BatchApi:
         self.most_event_bytes = 32_768
         self.is_rudderstack = is_rudderstack
         self.events: dict[str, Any] = {}
+        self.job_runs: list[str] = []
 
     def __call__(self, request: Request) -> Answer:
         if request.path != "/v1/batch":
@@ -47,8 +50,20 @@ class BatchApi:
         sizes = [len(json.dumps(each, separators=(",", ":"))) for each in events]
         if max(sizes) > self.most_event_bytes:
             return Answer(400, body=b'{"success":false,"message":"an event exceeds 32 KB"}')
+        if self.is_rudderstack:
+            if not all(_visible(x.get("userId")) or _visible(x.get("anonymousId")) for x in events):
+                return Answer(400, body=b"request neither has anonymousId nor userId\n")
+            run = events[0].get("context", {}).get("sources", {}).get("job_run_id", "")
+            self.job_runs += [run] * len(events)
         if is_known:
             for each in events:
                 if each.get("userId") or each.get("anonymousId"):
                     self.events.setdefault(each["messageId"], each)
         return Answer(body=b"OK" if self.is_rudderstack else b'{"success":true}')
+
+
+def _visible(identity: str | None) -> str:
+    """What is left of an id, as rudder-go-kit's sanitize.Unicode has it."""
+    invisible = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\ufeff\uffa0"
+    kept = [each for each in identity or "" if each not in invisible]
+    return "".join(each for each in kept if each == " " or each.isprintable()).strip()

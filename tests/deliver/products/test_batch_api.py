@@ -10,7 +10,7 @@ import pytest
 from pixelfast.config import RudderstackDestination, SegmentDestination
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.destinations.rudderstack import rudderstack_sender
+from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.destinations.segment import segment_sender
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused
 from tests.deliver.products.events import message_id, page, tracked
@@ -25,9 +25,7 @@ KINDS = ["segment", "rudderstack"]
 def sender_of(kind: str, url: str, write_key: str = "wk_1", **more: Any) -> HttpSender:
     if kind == "segment":
         return segment_sender(SegmentDestination(name="s", url=url, write_key=write_key, **more))
-    return rudderstack_sender(
-        RudderstackDestination(name="r", url=url, write_key=write_key, **more)
-    )
+    return RudderstackSender(RudderstackDestination(name="r", url=url, write_key=write_key, **more))
 
 
 def api_of(kind: str) -> BatchApi:
