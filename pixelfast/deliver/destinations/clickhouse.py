@@ -253,10 +253,4 @@ class ClickhouseSender(HttpSender):
 def _with_rows(batch: Batch, rows: list[bytes], name: str) -> Batch:
     """An insert of some of a batch's rows; its token is made of the batch's id and a name."""
     body = b"\n".join(rows) + b"\n"
-    return Batch(
-        id=f"{batch.id}-{name}",
-        attempt=batch.attempt,
-        pieces=[memoryview(body)],
-        events=len(rows),
-        size_bytes=len(body),
-    )
+    return Batch(id=f"{batch.id}-{name}", attempt=batch.attempt, body=body, events=len(rows))

@@ -180,7 +180,7 @@ class HttpSender(Sender):
         rest = [line for n, line in enumerate(batch.lines()) if n not in refused]
         if rest:
             body = b"".join(line + b"\n" for line in rest)
-            part = replace(batch, pieces=[memoryview(body)], events=len(rest), size_bytes=len(body))
+            part = replace(batch, body=body, events=len(rest), runs=())
             outcome = await self._send(part)
             if not isinstance(outcome, Accepted):
                 return outcome
