@@ -8,9 +8,10 @@ import pytest
 
 from pixelfast.config import HttpDestination, Redactor
 from pixelfast.config.schema import Config
-from pixelfast.deliver import masking
+from pixelfast.deliver import engine, masking
 from pixelfast.deliver.masking import masked
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.spool import DataDir
 
 HOOK = HttpDestination(name="h", url="https://h.example", bearer_token="bear3r-token")
 REDACTOR = Redactor(Config(destinations=(HOOK,)))
@@ -63,3 +64,36 @@ def test_a_large_partial_outcome_lets_others_have_their_turns() -> None:
         return turns
 
     assert asyncio.run(main()) >= 9
+
+
+def test_why_a_destination_is_unusable_is_told_without_its_secrets(
+    data: DataDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise ValueError("cannot use Bearer bear3r-token")
+
+    monkeypatch.setattr(engine, "make_sender", fail)
+    made = engine.Engine(Config(destinations=(HOOK,)), data)
+    told = made.stats()["destinations"]["h"]
+    assert ("unusable", "cannot use Bearer …") == (told["state"], told["last_error"])
+
+
+def test_a_runner_that_fails_tells_no_secret(
+    data: DataDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> str:
+        made = engine.Engine(Config(destinations=(HOOK,)), data)
+        runner = made.runners[0]
+
+        async def fail() -> None:
+            raise ValueError("bear3r-token")
+
+        async def pause(_seconds: float) -> bool:
+            return True
+
+        monkeypatch.setattr(runner, "run", fail)
+        monkeypatch.setattr(runner, "pause", pause)
+        await made.run()
+        return runner.last_error
+
+    assert "…" == asyncio.run(main())

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -165,3 +166,24 @@ def test_who_holds_a_lock_is_said(tmp_path: Path) -> None:
             lock_file(tmp_path / "lock")
     finally:
         os.close(fd)
+
+
+def test_a_link_that_takes_the_place_of_a_file_meanwhile_is_not_followed(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    outside.touch()
+    outside.chmod(0o644)
+    (folder / "META").touch(0o644)
+    real = os.open
+
+    def swapping(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if path == "META":
+            (folder / "META").unlink()
+            (folder / "META").symlink_to(outside)
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", swapping)
+    correct_modes(folder, every)
+    monkeypatch.undo()
+    assert (True, "0644") == ((folder / "META").is_symlink(), mode(outside))
