@@ -1,7 +1,7 @@
 #!/bin/sh
 # The compiled modules under AddressSanitizer and UndefinedBehaviorSanitizer, over the tests of the
-# decoder, the protocol and the spool. Built in a folder of its own: a sanitized build that stayed in
-# place would make every later measurement worthless.
+# decoder, the protocol, the spool and the scan of documents. Built in a folder of its own: a sanitized
+# build that stayed in place would make every later measurement worthless.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$root/build/sanitize
@@ -26,4 +26,5 @@ export PYTHONPATH="$work" PYTHONMALLOC=malloc HYPOTHESIS_PROFILE=short
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 export LD_PRELOAD="$asan"
 "$python" -c "import pixelfast.event.decoder as m; assert m.__file__.startswith('$work'), m.__file__"
-exec "$python" -m pytest -q -p no:cacheprovider tests/event tests/collect tests/spool "$@"
+exec "$python" -m pytest -q -p no:cacheprovider tests/event tests/collect tests/spool \
+    tests/deliver/products/test_documents.py "$@"

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["Mender"]
+__all__ = ["mend"]
 
 _MOST_DEPTH = 20  # default of index.mapping.depth.limit: names on a path, arrays in each other
 _PREFIX = "field_"
@@ -37,60 +37,23 @@ _RESERVED = frozenset(
         "_version",
     }
 )
-_MOST_KNOWN = 10_000
 
 
-class Mender:
-    """Renames the fields that no index takes, and turns objects that are too deep into strings.
+def mend(event: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the document for an event, or None if it is the event as it is.
 
     Whatever the mapping, a document is rejected for a reserved name at its root, for a name with a
     blank part between its dots, and for a path of more than 20 names. Write keys are public, so
-    anybody can send such an event. The same event always gives the same document.
+    anybody can send such an event. Fields get another name, objects and arrays that are too deep
+    become strings. The same event always gives the same document.
 
-    >>> Mender().mend({"_id": "7", "properties": {"": 1, "a..b": 2}})
+    >>> mend({"_id": "7", "properties": {"": 1, "a..b": 2}})
     {'field__id': '7', 'properties': {'field_': 1, 'field_a__b': 2}}
-    >>> Mender().mend({"event": "Order Placed"}) is None
+    >>> mend({"event": "Order Placed"}) is None
     True
     """
-
-    def __init__(self) -> None:
-        self._plain: set[str] = set()  # names that need no second look
-
-    def mend(self, event: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the document for an event, or None if it is the event as it is."""
-        if self._is_plain(event):
-            return None
-        document = _mend_object(event, 0)
-        return None if document == event else document
-
-    def _is_plain(self, event: dict[str, Any]) -> bool:
-        """Whether all names are plain and nothing is deep: so it is with nearly all events."""
-        level: list[Any] = [event]
-        for _ in range(_MOST_DEPTH - 1):
-            below: list[Any] = []
-            for holder in level:
-                values = holder
-                if holder.__class__ is dict:
-                    if not self._plain.issuperset(holder) and not self._learn(holder):
-                        return False
-                    values = holder.values()
-                below += [each for each in values if each.__class__ in _HOLDERS]
-            if not below:
-                return True
-            level = below
-        return False
-
-    def _learn(self, names: dict[str, Any]) -> bool:
-        if len(self._plain) > _MOST_KNOWN:  # strangers choose names
-            self._plain.clear()
-        for name in names:
-            if name.startswith("_") or "." in name or not name.strip():
-                return False
-            self._plain.add(name)
-        return True
-
-
-_HOLDERS = frozenset({dict, list})
+    document = _mend_object(event, 0)
+    return None if document == event else document
 
 
 def _mend_object(fields: dict[str, Any], depth: int) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import orjson
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.answers import Answer, classify
-from pixelfast.deliver.destinations.documents import Mender
+from pixelfast.deliver.destinations.documents import mend
 from pixelfast.deliver.destinations.http import HttpSender, basic, shared_options
+from pixelfast.deliver.destinations.plain_event import plain_message_id
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 
 __all__ = ["ElasticsearchSender"]
@@ -89,18 +90,18 @@ class ElasticsearchSender(HttpSender):
             **shared_options(settings),
         )
         self.most_answer_bytes += settings.max_events * _MOST_ITEM_BYTES
-        self._mender = Mender()
 
     def body_of(self, batch: Batch) -> bytes:
         parts: list[bytes] = []
-        for line, event_id in zip(batch.lines(), batch.event_ids(), strict=True):
-            event = orjson.loads(line)
-            document = self._mender.mend(event)
-            parts += (
-                b'{"create":{"_id":%b}}' % orjson.dumps(_document_id(event, event_id)),
-                line if document is None else orjson.dumps(document),
-            )
-        return b"\n".join(parts) + b"\n"
+        for index, line in enumerate(batch.lines()):
+            message_id = plain_message_id(line)
+            if message_id is None:
+                event = orjson.loads(line)
+                message_id = orjson.dumps(_document_id(event) or batch.event_ids()[index])
+                document = mend(event)
+                line = line if document is None else orjson.dumps(document)
+            parts.append(b'{"create":{"_id":%b}}\n%b\n' % (message_id, line))
+        return b"".join(parts)
 
     def judge(self, answer: Answer, batch: Batch) -> Outcome:
         if 200 <= answer.status < 300:
@@ -148,10 +149,10 @@ class ElasticsearchSender(HttpSender):
         return Retry("the answer is not one of _bulk", 0.0, answer.status, _beginning(answer.body))
 
 
-def _document_id(event: dict[str, Any], event_id: str) -> str:
+def _document_id(event: dict[str, Any]) -> str:
     message_id = event.get("messageId")
-    if not isinstance(message_id, str) or not message_id:
-        return event_id
+    if not isinstance(message_id, str):
+        return ""
     encoded = message_id.encode()
     return message_id if len(encoded) <= _MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 

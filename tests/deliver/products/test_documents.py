@@ -6,17 +6,18 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pixelfast.deliver.destinations.documents import Mender
-from tests.deliver.products.events import tracked
+from pixelfast.deliver.destinations.documents import mend
+from pixelfast.deliver.destinations.plain_event import plain_message_id
+from tests.deliver.products.events import message_id, tracked
 
 MOST_DEPTH = 20
 
 
 def mended(event: dict[str, Any]) -> dict[str, Any]:
-    document = Mender().mend(event)
+    document = mend(event)
     assert document is not None
     return document
 
@@ -50,7 +51,7 @@ def in_arrays(depth: int, value: object) -> Any:
     ],
 )
 def test_an_event_that_can_be_stored_is_not_touched(event: dict[str, Any]) -> None:
-    assert Mender().mend(event) is None
+    assert mend(event) is None
 
 
 @pytest.mark.parametrize(
@@ -78,13 +79,6 @@ def test_what_can_not_be_stored_is_renamed_or_made_a_string(
 ) -> None:
     assert document == mended(event)
     assert list(document) == list(mended(event))
-
-
-def test_many_names_of_strangers_take_bounded_memory() -> None:
-    mender = Mender()
-    for n in range(30):
-        assert mender.mend({"properties": {f"{n}-{each}": 1 for each in range(1000)}}) is None
-    assert len(mender._plain) < 12_000
 
 
 NAMES = st.text(st.sampled_from(". _ai\u3000"), max_size=6) | st.sampled_from(
@@ -119,9 +113,75 @@ def check(value: Any, depth: int = 0, arrays: int = 0) -> None:
 
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
 def test_every_document_can_be_stored_and_has_all_values(event: dict[str, Any]) -> None:
-    document = Mender().mend(event)
+    document = mend(event)
     check(event if document is None else document)
     if document is not None:
         assert leaves(event) == leaves(document)
-        assert document == Mender().mend(event)
-        assert Mender().mend(document) is None
+        assert document == mend(event)
+        assert mend(document) is None
+
+
+def packed(event: object) -> bytes:
+    return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=5), st.text(max_size=5) | st.integers())
+@example({"a": nested(18, "x")}, "m")
+@example({"a": nested(19, "x")}, "m")
+@example({"a": '"_id":', "b": '\\"', "c": "\\", "d": '\\\\"_id":'}, "m")
+@example({"properties": {"messageId": "other"}}, 5)
+@example({"a": "messageId", "b": ["messageId", "x"]}, 5)
+def test_what_is_taken_for_plain_is_a_document_as_it_is(
+    event: dict[str, Any], given_id: object
+) -> None:
+    for whole in (event | {"messageId": given_id}, {"messageId": given_id} | event):
+        found = plain_message_id(packed(whole))
+        if found is not None:
+            assert mend(whole) is None
+            assert given_id == json.loads(found)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"Größe": 1, "цена": 2, "a b": 4, "a_b": {"_id": 1}},
+        {"list": [{"a": [1, 2]}, {"a": "x"}] * 20, "quote": 'a\\"b\\\\', "dots": "a..b"},
+    ],
+)
+def test_an_ordinary_event_needs_no_closer_look(more: dict[str, Any]) -> None:
+    line = tracked(1, properties=more)
+    assert json.dumps(message_id(1)).encode() == plain_message_id(line)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"_id": 1},
+        {"": 1},
+        {"properties": {"a": {"": 1}}},
+        {"properties": {"a.b": 1}},
+        *({"properties": {blank: 1}} for blank in " \t\x1f\x85\xa0\u1680\u2003\u2028\u3000"),
+        {"properties": nested(20, "x")},
+        {"properties": in_arrays(20, "x")},
+        {"messageId": ""},
+        {"messageId": "x" * 513},
+        {"messageId": 'a"b'},
+        {"messageId": None},
+        {"messageId": {"messageId": "x"}},
+    ],
+)
+def test_what_may_need_mending_gets_a_closer_look(more: dict[str, Any]) -> None:
+    assert plain_message_id(tracked(1, **more)) is None
+
+
+@given(st.binary(max_size=40) | st.text('{}[]":\\\\,a._ ', max_size=40).map(str.encode))
+def test_bytes_that_are_no_event_do_no_harm(line: bytes) -> None:
+    found = plain_message_id(line)
+    assert found is None or found in line
+
+
+def test_every_beginning_of_an_event_is_read_within_its_bounds() -> None:
+    line = tracked(1, p='a\\"', q={"b": ["c"]})
+    for size in range(len(line)):
+        plain_message_id(line[:size])
