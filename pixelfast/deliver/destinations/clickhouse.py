@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
+import orjson
 from yarl import URL
 
 from pixelfast.config import ClickhouseDestination
@@ -111,19 +112,24 @@ _OPTIONAL = (
 # Answers quote rows, which strangers write: the first code and the last row are the server's.
 _CODE = re.compile(rb"Code: (\d{1,5})(?:\.|, e\.displayText\(\) =) DB::\w{0,20}Exception")
 _ROW = re.compile(rb"\(at row (\d{1,9})\)")
+_KEY = re.compile(rb"\(while read(?:ing)? the value of key ([^()\s]{1,200})\)")
 # A value that a column, its default, a constraint or a view cannot be computed from.
 _SAYS_ROW = re.compile(
     rb"at row \d|\(while read(?:ing)? the value of key |while executing 'FUNCTION "
 )
 _BROKEN_ROW = b"!"  # no row of JSONEachRow: the insert fails here if not before
-_FEWEST_TRIED, _MOST_TRIED = 16, 4096
+_FEWEST_TRIED, _MOST_TRIED = 16, 1024
 
 
 @dataclass(frozen=True, slots=True)
 class _RefusedRow(Refused):
-    """`row` is to blame, counted from 1; those before it could be read."""
+    """`row` is to blame, counted from 1; those before it could be read.
+
+    `key` is the field whose value could not be read, if the answer names it.
+    """
 
     row: int = 0
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,27 +194,35 @@ class ClickhouseSender(HttpSender):
 
         Halving would make an insert, and so a part of the table, of a few rows each. Here the rows
         behind the last bad one are sent with a broken row behind them: nothing is stored, and the
-        answer tells how far they can be read. The first request has the broken row alone, so a
+        answer tells how far they can be read. Rows with a value that could not be read before need
+        no request. The first request has the broken row alone, so a
         server that counts in another way is found out; then the batch is halved after all.
         """
         lines = batch.lines()
         refused: dict[int, Refused | Retry] = {}
         readable: list[int] = []
+        known = _KnownValues()
         place = tried = 0
         while place < len(lines):
-            rows = lines[place : place + tried]
-            outcome = await super().send(_with_rows(batch, [*rows, _BROKEN_ROW], str(place)))
-            if isinstance(outcome, Accepted):  # the server is set up to skip broken rows
-                place += len(rows)
-                continue
-            if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rows) + 1:
-                return outcome
-            read = outcome.row - 1
-            readable += range(place, place + read)
-            place += read
-            if read < len(rows):
-                refused[place] = outcome
+            asked: list[int] = []
+            while place < len(lines) and len(asked) < tried:
+                if (same := known.refusal_of(lines[place])) is not None:
+                    refused[place] = same
+                else:
+                    asked.append(place)
                 place += 1
+            rows = [*(lines[n] for n in asked), _BROKEN_ROW]
+            outcome = await super().send(_with_rows(batch, rows, f"to-{place}"))
+            if isinstance(outcome, Accepted):  # the server is set up to skip broken rows
+                continue
+            if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rows):
+                return outcome
+            readable += asked[: outcome.row - 1]
+            if outcome.row < len(rows):
+                bad = asked[outcome.row - 1]
+                refused[bad] = outcome
+                known.learn(lines[bad], outcome)
+                place = bad + 1
             tried = min(max(_FEWEST_TRIED, 4 * outcome.row), _MOST_TRIED)
         if readable:
             # Another token than the whole batch's, and the same one when the batch comes again.
@@ -238,7 +252,9 @@ class ClickhouseSender(HttpSender):
         if code not in _OF_LOAD and code != _TOO_MANY_PARTS:
             rows = _ROW.findall(answer.body)
             if rows and len(answer.body) < self.most_answer_bytes:
-                return _RefusedRow(reason, answer.status, kept, row=int(rows[-1]))
+                keys = _KEY.findall(answer.body) or [b""]
+                key = keys[-1].decode(errors="replace")
+                return _RefusedRow(reason, answer.status, kept, row=int(rows[-1]), key=key)
             if code in _OF_ROWS or _SAYS_ROW.search(answer.body):
                 return Refused(reason, answer.status, kept)
         if code in _OF_SETTINGS:
@@ -248,6 +264,30 @@ class ClickhouseSender(HttpSender):
         if isinstance(outcome, Accepted):  # "HTTP response codes caveats": it began well
             return Retry(reason, 0.0, answer.status, kept)
         return outcome
+
+
+class _KnownValues:
+    """Values that a column cannot take: whoever sends one of them often sends it again."""
+
+    def __init__(self) -> None:
+        self._refusals: dict[tuple[str, bytes], Refused] = {}
+        self._keys: set[str] = set()
+
+    def learn(self, line: bytes, refusal: _RefusedRow) -> None:
+        event = orjson.loads(line)
+        if refusal.key in event:
+            self._keys.add(refusal.key)
+            self._refusals[refusal.key, orjson.dumps(event[refusal.key])] = refusal
+
+    def refusal_of(self, line: bytes) -> Refused | None:
+        """The refusal of a row with the same value in the same field."""
+        if not self._keys:
+            return None
+        event = orjson.loads(line)
+        for key in self._keys & event.keys():
+            if (refusal := self._refusals.get((key, orjson.dumps(event[key])))) is not None:
+                return refusal
+        return None
 
 
 def _with_rows(batch: Batch, rows: list[bytes], name: str) -> Batch:

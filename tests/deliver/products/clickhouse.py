@@ -89,7 +89,7 @@ class Clickhouse:
             return 400, 41, "Cannot parse DateTime"
         number = event.get("number", 0)
         if not isinstance(number, int):
-            return 400, 27, "Cannot parse input: expected number"
+            return 400, 27, "Cannot parse input: (while reading the value of key number)"
         if isinstance(number, bool):
             return 500, 467, "Cannot parse boolean value here"
         rows.append({"messageId": event["messageId"], "timestamp": stamp, "number": number})
