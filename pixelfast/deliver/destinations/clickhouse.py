@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from dataclasses import dataclass
@@ -118,7 +119,8 @@ _SAYS_ROW = re.compile(
     rb"at row \d|\(while read(?:ing)? the value of key |while executing 'FUNCTION "
 )
 _BROKEN_ROW = b"!"  # no row of JSONEachRow: the insert fails here if not before
-_FEWEST_TRIED, _MOST_TRIED = 16, 1024
+_FEWEST_TRIED, _TRIED_FIRST, _MOST_TRIED = 16, 256, 1024  # rows of a request
+_SEARCHES = 8  # requests of one batch under way at once: each finds one row, and has to come back
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,53 +188,75 @@ class ClickhouseSender(HttpSender):
             self._unsupported.add(outcome.setting)
             outcome = await super().send(batch)
         if isinstance(outcome, _RefusedRow) and batch.events > 1:
-            return await self._insert_readable(batch)
+            return await self._insert_readable(batch, outcome)
         return outcome
 
-    async def _insert_readable(self, batch: Batch) -> Outcome:
+    async def _insert_readable(self, batch: Batch, first: _RefusedRow) -> Outcome:
         """Find all rows that cannot be read, and insert the others in one insert.
 
-        Halving would make an insert, and so a part of the table, of a few rows each. Here the rows
-        behind the last bad one are sent with a broken row behind them: nothing is stored, and the
-        answer tells how far they can be read. Rows with a value that could not be read before need
-        no request. The first request has the broken row alone, so a
-        server that counts in another way is found out; then the batch is halved after all.
+        Halving would make an insert, and so a part of the table, of a few rows each. Here rows are
+        sent with a broken row behind them: nothing is stored, and the answer tells how far they can
+        be read. The first request has the broken row alone, so a server that counts in another way
+        is found out; then the batch is halved after all.
         """
         lines = batch.lines()
+        outcome = await self._send_rows(batch, [_BROKEN_ROW], "0")
+        if not isinstance(outcome, _RefusedRow) or outcome.row != 1:
+            return first if isinstance(outcome, Accepted) else outcome
         refused: dict[int, Refused | Retry] = {}
-        readable: list[int] = []
+        problems: list[Outcome] = []
         known = _KnownValues()
-        place = tried = 0
-        while place < len(lines):
-            asked: list[int] = []
-            while place < len(lines) and len(asked) < tried:
-                if (same := known.refusal_of(lines[place])) is not None:
-                    refused[place] = same
+
+        async def search(place: int, stop: int) -> None:
+            tried = _TRIED_FIRST
+            while place < stop and not problems:
+                asked: list[int] = []
+                while place < stop and len(asked) < tried:
+                    if (same := known.refusal_of(lines[place])) is not None:
+                        refused[place] = same
+                    else:
+                        asked.append(place)
+                    place += 1
+                rows = [*(lines[n] for n in asked), _BROKEN_ROW]
+                outcome = await self._send_rows(batch, rows, f"to-{place}")
+                if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rows):
+                    problems.append(first if isinstance(outcome, Accepted) else outcome)
+                elif outcome.row < len(rows):
+                    bad = asked[outcome.row - 1]
+                    refused[bad] = outcome
+                    known.learn(lines[bad], outcome)
+                    place = bad + 1
+                    tried = max(_FEWEST_TRIED, 4 * outcome.row)
                 else:
-                    asked.append(place)
-                place += 1
-            rows = [*(lines[n] for n in asked), _BROKEN_ROW]
-            outcome = await super().send(_with_rows(batch, rows, f"to-{place}"))
-            if isinstance(outcome, Accepted):  # the server is set up to skip broken rows
-                continue
-            if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rows):
-                return outcome
-            readable += asked[: outcome.row - 1]
-            if outcome.row < len(rows):
-                bad = asked[outcome.row - 1]
-                refused[bad] = outcome
-                known.learn(lines[bad], outcome)
-                place = bad + 1
-            tried = min(max(_FEWEST_TRIED, 4 * outcome.row), _MOST_TRIED)
-        if readable:
+                    tried *= 4
+                tried = min(tried, _MOST_TRIED)
+
+        step = max(_FEWEST_TRIED, -(-len(lines) // _SEARCHES))
+        async with asyncio.TaskGroup() as group:
+            for start in range(0, len(lines), step):
+                group.create_task(search(start, min(start + step, len(lines))))
+        if problems:
+            return problems[0]
+        if len(refused) < len(lines):
             # Another token than the whole batch's, and the same one when the batch comes again.
             digest = hashlib.blake2s(repr(sorted(refused)).encode(), digest_size=8).hexdigest()
-            outcome = await super().send(
-                _with_rows(batch, [lines[n] for n in readable], f"but-{digest}")
-            )
+            readable = [line for n, line in enumerate(lines) if n not in refused]
+            outcome = await self._send_rows(batch, readable, f"but-{digest}")
             if not isinstance(outcome, Accepted):
                 return outcome
-        return Partial(refused)
+        return Partial(dict(sorted(refused.items())))
+
+    async def _send_rows(self, batch: Batch, rows: list[bytes], name: str) -> Outcome:
+        """Insert some of a batch's rows; the token is made of the batch's id and the name."""
+        body = b"\n".join(rows) + b"\n"
+        part = Batch(
+            id=f"{batch.id}-{name}",
+            attempt=batch.attempt,
+            pieces=[memoryview(body)],
+            events=len(rows),
+            size_bytes=len(body),
+        )
+        return await super().send(part)
 
     def judge(self, answer: Answer, batch: Batch) -> Outcome:
         """By the code in the answer's text, if it is a known one; else by the status."""
@@ -288,9 +312,3 @@ class _KnownValues:
             if (refusal := self._refusals.get((key, orjson.dumps(event[key])))) is not None:
                 return refusal
         return None
-
-
-def _with_rows(batch: Batch, rows: list[bytes], name: str) -> Batch:
-    """An insert of some of a batch's rows; its token is made of the batch's id and a name."""
-    body = b"\n".join(rows) + b"\n"
-    return Batch(id=f"{batch.id}-{name}", attempt=batch.attempt, body=body, events=len(rows))

@@ -45,6 +45,7 @@ def execute(query: str, data: str, settings: dict[str, str]) -> bytes:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 2**16  # head and body in two packets would wait for each other, 40 ms
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
