@@ -48,6 +48,8 @@ class Health:
         self._held_s = _HELD_S  # how long settings were given the last time
         self._on_too_large = on_too_large
         self._told_s: dict[str, float] = {}  # when each reason was told last
+        self._hold_told_s: dict[str, float] = {}  # of those that it was held for
+        self._is_told = False  # that something is wrong
         self._log = structlog.get_logger("deliver").bind(destination=name)
 
     def note(
@@ -92,7 +94,10 @@ class Health:
         elif kind is Hold.SETTINGS:
             held_s = self._held_s = min(2 * self._held_s, _LONGEST_HELD_S)
         self.hold_kind = kind
-        if reason != self.breaker.reason:
+        told_s = self._hold_told_s.get(reason, float("-inf"))
+        if reason != self.breaker.reason and now_s - told_s >= _TOLD_AGAIN_S:
+            self._hold_told_s = {reason: now_s, **_recent(self._hold_told_s, now_s)}
+            self._is_told = True
             self._log.error(
                 "destination_disabled" if is_final else "destination_held",
                 reason=reason,
@@ -116,6 +121,7 @@ class Health:
         """Say each reason once a minute, not every try of a long night."""
         is_news = now_s - self._told_s.get(outcome.reason, float("-inf")) >= _TOLD_AGAIN_S
         if is_news:
+            self._is_told = True
             self._told_s = {outcome.reason: now_s, **_recent(self._told_s, now_s)}
         self.failures += 1
         self.concurrency.failed(began_s, now_s)
@@ -130,8 +136,9 @@ class Health:
         return wait_s
 
     def _succeeded(self) -> None:
-        if not self.breaker.is_closed:
+        if not self.breaker.is_closed and self._is_told:
             self._told_s.clear()
+            self._is_told = False
             self._log.info("destination_is_back", failures=self.breaker.failures)
         self.breaker.succeeded()
         self.hold_kind = None

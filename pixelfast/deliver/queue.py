@@ -17,10 +17,12 @@ from pixelfast.deliver.plans import Plan
 __all__ = ["Queue", "Task"]
 
 _PATIENCE = 3  # failures of a batch of its own before it is suspected
+_PATIENCE_IF_BUSY = 10
 _MOST_CULPRITS = 256
+_SURELY = 5  # failures of a culprit before it may give way to others
 _PAUSE_SHARE = 9.0  # culprits take a tenth of the time
 _LONGEST_S = 60.0
-_TOO_MANY_REQUESTS = 429
+_BUSY = frozenset({408, 425, 429, 503})
 
 
 @dataclass(slots=True, eq=False)
@@ -53,13 +55,20 @@ class Task:
 
         A destination that crashes on an event, or never answers, is down only for that batch.
         """
-        if outcome.status == _TOO_MANY_REQUESTS or outcome.after_s:
-            return False  # it says itself that it is busy
         self.failures += 1
         self.outcome = outcome
         self.suspected_s = self.suspected_s or now_s
         patience = 1 if self.is_part else _PATIENCE
+        if self.is_busy:
+            patience = _PATIENCE_IF_BUSY
         return self.failures >= patience and accepted_s > self.suspected_s
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its destination said last that it is busy, which may be true."""
+        return self.outcome is not None and bool(
+            self.outcome.status in _BUSY or self.outcome.after_s
+        )
 
 
 class Queue:
@@ -179,11 +188,19 @@ class Queue:
         """Take the culprit that failed most often, if there are too many to keep."""
         if len(self._culprits) <= _MOST_CULPRITS:
             return None
-        task = max((task for _, _, task in self._culprits), key=lambda task: task.failures)
-        if task.failures < _PATIENCE:
+        sure = [task for _, _, task in self._culprits if not task.is_busy]
+        task = max(sure, key=lambda task: task.failures, default=None)
+        if task is None or task.failures < _SURELY:
             return None
         self.remove(task)
         return task
+
+    def release(self) -> None:
+        """Send all culprits with the others again: one was accepted, so their cause is gone."""
+        culprits, self._culprits = self._culprits, []
+        for _, _, task in culprits:
+            task.is_culprit, task.not_before_s = False, 0.0
+            self.add(task)
 
     def _next_culprit(self, now_s: float) -> Task | None:
         if self._under_way_s is not None or now_s < self._culprits_at_s:

@@ -315,7 +315,7 @@ class Runner:
             return waiting == 0 and not self._has_given_up
         is_full = not self._memory.allows_reading(journal.waiting_bytes)
         if is_full or self._queue.plans >= _WAITING_PLANS:
-            return waiting + len(self._doubts) == 0
+            return waiting == 0 and not self._doubts
         ahead = _WAITING_BATCHES if self.sender.concurrency > 1 else 4
         return waiting < self.health.concurrency.limit + ahead
 

@@ -8,7 +8,8 @@ from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.journal import Journal
-from pixelfast.deliver.outcomes import Held, Outcome, Retry
+from pixelfast.deliver.outcomes import Held, Outcome, Partial, Retry
+from pixelfast.deliver.probe import accepts
 from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.settlement import Settlement, Situation, settle
 
@@ -41,18 +42,23 @@ class Settler:
         """Settle a task by the answer to a request that `began_s`, one of so many under way."""
         now_s = time.monotonic()
         accepted_s = self._doubts.refusals.accepted_s
-        is_at_fault = isinstance(outcome, Retry) and task.is_at_fault(outcome, accepted_s, now_s)
+        failure = _failure(outcome, task.plan.events)
+        is_at_fault = failure is not None and task.is_at_fault(failure, accepted_s, now_s)
         # An operator asked for dead letters to be sent again: one at fault stays one.
         is_too_old = is_at_fault and task.plan.letters is not None
         task.not_before_s = 0.0
         if is_at_fault:
+            assert failure is not None
+            outcome = failure
             self._health.failures += 1  # of the batch, not of its destination
         else:
             task.not_before_s = self._health.note(
                 outcome, task.plan.size_bytes, task.plan.events, began_s, under_way
             )
         situation = Situation(began_s, now_s, is_too_old, is_at_fault, task.refused_s)
-        self._follow(task, outcome, situation)
+        has_ended = self._follow(task, outcome, situation).has_ended
+        if task.is_culprit and has_ended and accepts(outcome, task.plan.events):
+            self._queue.release()
 
     def settle_doubts(self, *, is_idle: bool) -> None:
         """Settle what can be by what has become known of others. `is_idle`: no others are left."""
@@ -80,6 +86,8 @@ class Settler:
         self._health.failures = 0
         if settlement.has_ended:
             failed_s = task.suspected_s if situation.is_at_fault else 0.0
+            if isinstance(outcome, Partial) and accepts(outcome, task.plan.events):
+                failed_s = situation.began_s  # what is left of it failed, or is to be buried
             refused_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
             self._journal.settle(task.plan, settlement, task.not_before_s, failed_s, refused_s)
             if settlement.letters:
@@ -101,3 +109,12 @@ class Settler:
             situation = Situation(now_s=time.monotonic(), is_too_old=True)
             if not self._follow(task, task.outcome, situation).has_ended:
                 return
+
+
+def _failure(outcome: Outcome, events: int) -> Retry | None:
+    """How a destination failed at all events of a batch, whether it said so once or of each."""
+    if isinstance(outcome, Partial) and len(outcome.failed) == events:
+        first = next(iter(outcome.failed.values()))
+        is_all = all(isinstance(each, Retry) for each in outcome.failed.values())
+        return first if is_all and isinstance(first, Retry) else None
+    return outcome if isinstance(outcome, Retry) else None

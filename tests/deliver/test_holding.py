@@ -198,6 +198,27 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
     assert 39 == len(letters_of(data))
 
 
+def test_a_hold_that_comes_and_goes_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now_s[0]
+
+    monkeypatch.setattr(health_module, "time", Clock)
+    health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None)
+    with capture_logs() as logs:
+        for _ in range(61):
+            health.hold(Hold.REFUSALS, "every event is rejected", NO)
+            assert "held" == health.breaker.state
+            health.note(Accepted(), 100, 1, now_s[0], 1)
+            assert "closed" == health.breaker.state
+            now_s[0] += 1.0
+    told = ["destination_held", "destination_is_back"]
+    assert told * 2 == [each["event"] for each in logs]
+
+
 # --- the rule by itself ----------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from pixelfast.deliver import doubts as doubts_module
 from pixelfast.deliver import queue as queue_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.destinations.http import HttpSender, Timeouts
-from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.runner import Runner
@@ -147,10 +147,10 @@ def test_a_destination_that_is_down_is_not_asked_to_take_a_batch_in_parts(
 
 def test_a_destination_that_is_busy_is_not_sent_more_requests(data: DataDir, feed: Feed) -> None:
     """Status 429 or Retry-After says that there are too many already."""
+    busy = [Retry("status 429", 0.001, status=429)] * 9
 
     def judge(batch: Batch) -> Outcome:
-        busy = Retry("status 429", 0.001, status=429)
-        return busy if 7 in numbers(batch) and len(sender.tries) < 60 else Accepted()
+        return busy.pop() if 7 in numbers(batch) and busy else Accepted()
 
     sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
 
@@ -166,6 +166,62 @@ def test_a_destination_that_is_busy_is_not_sent_more_requests(data: DataDir, fee
         assert [] == [each for each in sent if "-" in each], "no part of a batch"
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Retry("status 429", 0.001, status=429), Retry("status 503", status=503)],
+    ids=["429", "503"],
+)
+def test_an_event_that_keeps_a_destination_busy_for_ever_is_found_in_the_end(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch, outcome: Retry
+) -> None:
+    monkeypatch.setattr(queue_module, "_MOST_CULPRITS", 0)
+
+    async def main() -> None:
+        sender = FakeSender(limits=SMALL, concurrency=8)
+        sender.judge = lambda batch: outcome if 7 in numbers(batch) else Accepted()
+        fill(feed, 0, 20)
+        runner = Runner("hook", sender, data)
+        number = 20
+        async with running(runner):
+            while not set(range(20)) - {7} <= set(sender.numbers):
+                feed.write(event(number))
+                number += 1
+                await runner.pause(0.01)
+            check_sum(runner.stats({0: number}))
+            assert "dead" not in runner.counted, "it may be true"
+
+    run(main())
+
+
+def test_of_items_that_fail_for_a_while_none_dies_and_all_arrive_once_it_is_over(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one shard of an index is away: others take what is theirs."""
+    monkeypatch.setattr(queue_module, "_MOST_CULPRITS", 5)
+    away = Retry("status 503", status=503)
+
+    def judge(batch: Batch) -> Outcome:
+        failed = {place: away for place, number in enumerate(numbers(batch)) if number % 4 == 0}
+        return Partial(failed) if failed else Accepted()
+
+    async def main() -> None:
+        sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
+        fill(feed, 0, 400)
+        good = {n for n in range(400) if n % 4}
+        runner = Runner("hook", sender, data)
+        async with running(runner):
+            await until(lambda: good <= set(sender.numbers))
+            tries = len(sender.tries)
+            await until(lambda: len(sender.tries) > tries + 100)
+            check_sum(runner.stats({0: 400}))
+            sender.judge = lambda _: Accepted()
+            await until(lambda: runner.cursors == {0: feed.position})
+        assert list(range(400)) == sorted(set(sender.numbers))
+
+    run(main())
+    assert not (data.dead_dir("hook") / "dead.db").exists()
 
 
 def test_too_many_events_to_blame_do_not_fill_the_memory(

@@ -72,8 +72,8 @@ MUTANTS = {
         Mutant(
             "done-before-the-2xx",
             "pixelfast/deliver/runner.py",
-            "            self._tasks.remove(task)\n            under_way",
-            "            self._tasks.remove(task)\n"
+            "            if task is None:\n                return\n            under_way",
+            "            if task is None:\n                return\n"
             "            self.journal._end(task.plan)\n            under_way",
         ),
     )
