@@ -168,7 +168,7 @@ def test_a_stop_does_not_wait_to_plan_for_a_destination_that_refuses(
 ) -> None:
     async def main() -> None:
         limits = Limits(max_events=5, max_bytes=10**6, max_age_s=1000.0)
-        sender = FakeSender([Held("status 401")], limits)
+        sender = FakeSender([Held("status 401")] * 10**4, limits)
         feed.write(*map(event, range(7)))  # two of them in the open batch
         runner = make_runner(data, sender)
         task = asyncio.ensure_future(runner.run())
