@@ -104,6 +104,8 @@ class Journal:
         self._written_s = float("-inf")
         self._changed_s = 0.0
         self._slots: set[int] = set()  # that this destination has read of
+        self._whole: tuple[str, tuple[list[bytes], list[str]]] = "", ([], [])  # the batch that a part was read of last
+        self._remade: set[str] = set()  # batches that were planned anew
 
     async def open(self) -> list[Plan]:
         """Read the state; returns the plans that the last run left, in their order."""
@@ -317,7 +319,8 @@ class Journal:
         if batch is not None:
             return batch
         remade = None
-        if plan.letters is None:
+        if plan.letters is None and plan.root not in self._remade:
+            self._remade.add(plan.root)  # the whole: its other parts are in it
             remade = await self._thread.run(plan.remake, self._data)
         self._end(plan)
         left = 0
@@ -335,7 +338,12 @@ class Journal:
 
     def _read_back(self, plan: Plan) -> Batch | None:
         if plan.letters is None:
-            return plan.read_back(self._data)
+            if plan.numbers is None:
+                self._whole = "", ([], [])
+                return plan.read_back(self._data)
+            if self._whole[0] != plan.root:
+                self._whole = plan.root, plan.whole_events(self._data)
+            return plan.part_of(*self._whole[1])
         letters = self.dead.letters.letters(plan.letters)
         if len(letters) != len(plan.letters):
             return None

@@ -127,13 +127,26 @@ class Plan(msgspec.Struct, kw_only=True):
 
         Blocks for the disk.
         """
-        found = read_ranges(data, self.ranges, self.selection)
         if self.numbers is not None:
-            places = [n for n in self.numbers if n < found.events]
-            found = _some(found.lines(), found.sources(), places)
-        if crc32(found.body) != self.checksum:
-            return None
-        return self.batch(found.body, found.runs)
+            return self.part_of(*self.whole_events(data))
+        found = read_ranges(data, self.ranges, self.selection)
+        is_same = crc32(found.body) == self.checksum
+        return self.batch(found.body, found.runs) if is_same else None
+
+    def whole_events(self, data: DataDir) -> tuple[list[bytes], list[str]]:
+        """The events of the batch that it is, or is a part of, and their sources.
+
+        Blocks for the disk.
+        """
+        found = read_ranges(data, self.ranges, self.selection)
+        return found.lines(), found.sources()
+
+    def part_of(self, lines: list[bytes], sources: list[str]) -> Batch | None:
+        """As `read_back`, of the events of the whole batch and their sources."""
+        places = [n for n in self.numbers or () if n < len(sources)]
+        found = _some(lines, sources, places)
+        is_same = crc32(found.body) == self.checksum
+        return self.batch(found.body, found.runs) if is_same else None
 
     def remake(self, data: DataDir) -> tuple[Plan, Batch] | None:
         """A new plan of what the spool still holds of this one; None where that is nothing.

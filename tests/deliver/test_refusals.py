@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
 from pixelfast.deliver import health as health_module
+from pixelfast.deliver import plans as plans_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.dead import DeadBounds, DeadLetters
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
@@ -113,6 +115,39 @@ def test_halves_have_ids_of_their_own_that_stay_the_same_after_a_crash(
         assert [first.ids[1], first.tries[1]] == [second.ids[0], second.tries[0]]
         assert 4 == len(set(first.ids[:1] + second.ids) | {first.ids[1]}) + 1
         assert list(range(4)) == second.numbers
+
+    run(main())
+
+
+def test_after_a_crash_the_parts_of_a_batch_are_read_at_once(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[object] = []
+    read_ranges = plans_module.read_ranges
+
+    def noted(*arguments: Any) -> list[memoryview]:
+        reads.append(arguments)
+        return read_ranges(*arguments)
+
+    monkeypatch.setattr(plans_module, "read_ranges", noted)
+
+    async def main() -> None:
+        feed.write(*map(event, range(40)))
+        crashes = 25
+        first = FakeSender(limits=MANY)
+        first.judge = lambda _: NO if len(first.tries) < crashes else ZeroDivisionError()  # type: ignore[return-value]
+        with pytest.raises(ZeroDivisionError):
+            await Runner("hook", first, data).run()
+        planned = plans_on_disk(data, "hook")
+        assert len(planned) > 10
+        second = FakeSender(limits=MANY)
+        runner = Runner("hook", second, data)
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+            check_sum(runner.stats(end_numbers(40)))
+        assert set(planned) == set(second.ids)
+        assert list(range(40)) == sorted(second.numbers)
+        assert 1 == len(reads)
 
     run(main())
 

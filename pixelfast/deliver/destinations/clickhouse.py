@@ -252,9 +252,8 @@ class ClickhouseSender(HttpSender):
         part = Batch(
             id=f"{batch.id}-{name}",
             attempt=batch.attempt,
-            pieces=[memoryview(body)],
+            body=body,
             events=len(rows),
-            size_bytes=len(body),
         )
         return await super().send(part)
 
