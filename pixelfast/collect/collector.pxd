@@ -2,24 +2,15 @@ from libc.stdint cimport int64_t
 
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
-from pixelfast.collect.request cimport Request
+from pixelfast.collect.request cimport Method, Request
 from pixelfast.collect.sources cimport Source, Sources
 from pixelfast.event.decoder cimport Decoder
 from pixelfast.event.query cimport Slice
 from pixelfast.spool.writer cimport SpoolWriter
 
-cdef enum Method:
-    GET
-    POST
-    HEAD
-    OPTIONS
-    OTHER
-
 cdef struct Reply:
     int status
     int64_t ticket      # 0: the answer is ready; else the event's ticket that it waits for
-
-cdef Method method_of(bytes name)
 
 cdef class Collector:
     cdef readonly Sources sources

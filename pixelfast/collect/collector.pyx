@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
-from pixelfast.collect.request cimport Request, copy_of
+from pixelfast.collect.request cimport Method, Request, copy_of
 from pixelfast.collect.sources cimport Source, Sources, WriteKey
 from pixelfast.event.decoder cimport Decoder, Event
 from pixelfast.event.encoder cimport encode_event, template_for
@@ -229,13 +229,3 @@ cdef Slice _stripped(Slice text):
     while text.length and text.at[text.length - 1] in b" \t\n\r\v\f":
         text.length -= 1
     return text
-
-
-cdef Method method_of(bytes name):
-    if name == b"GET":
-        return Method.GET
-    if name == b"POST":
-        return Method.POST
-    if name == b"HEAD":
-        return Method.HEAD
-    return Method.OPTIONS if name == b"OPTIONS" else Method.OTHER

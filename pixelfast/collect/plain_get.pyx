@@ -1,4 +1,4 @@
-"""A scan for what nearly every request is: one whole plain GET, within one read.
+"""A scan for what nearly every request is: one whole plain GET.
 
 It takes a request only where the parser would see exactly the same (RFC 9112 sections 2 to 5, and
 stricter): `GET /... HTTP/1.1`, CRLF after each line, header names that are tokens and values of

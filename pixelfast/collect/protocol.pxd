@@ -3,9 +3,9 @@ from libc.stdint cimport int64_t
 from pixelfast.collect.acks cimport Waiter
 from pixelfast.collect.answer_queue cimport AnswerQueue
 from pixelfast.collect.clock cimport Clock
-from pixelfast.collect.collector cimport Collector, Method
+from pixelfast.collect.collector cimport Collector
 from pixelfast.collect.reader cimport Reader
-from pixelfast.collect.request cimport Request
+from pixelfast.collect.request cimport Method, Request
 
 cdef class Connections:
     cdef readonly Collector collector

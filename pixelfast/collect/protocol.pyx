@@ -18,10 +18,10 @@ from libc.stdint cimport int64_t
 
 from pixelfast.collect.acks cimport Waiter, acknowledge
 from pixelfast.collect.answer_queue cimport AnswerQueue, discard_input, write_out
-from pixelfast.collect.collector cimport Collector, Method, Reply
+from pixelfast.collect.collector cimport Collector, Reply
 from pixelfast.collect.plain_get cimport scan_plain_get
 from pixelfast.collect.reader cimport Reader, Reading
-from pixelfast.collect.request cimport Request, excuse
+from pixelfast.collect.request cimport Method, Request, excuse
 
 import structlog
 
@@ -209,7 +209,7 @@ cdef class Connection(Waiter):
             Connections connections = self._all
             Request request = connections._plain
             Py_ssize_t length
-        if self._is_started or connections.is_draining:
+        if connections.is_draining or self._is_started and not self._reader.has_head(data, start):
             return 0
         request.reset()
         request.is_proxied = self._is_proxied
@@ -217,7 +217,8 @@ cdef class Connection(Waiter):
         if length == 0:
             return 0
         if self._reader is not None:
-            self._reader.next()  # it took line ends before this one
+            self._reader.next()  # it saw the start of this one, or line ends before it
+            self._is_started = False
         request.peer = self._peer
         self._since_s = connections._clock.monotonic_s()
         self._answer(request, Method.GET, KEEP)
@@ -345,7 +346,6 @@ cdef class Connection(Waiter):
         return 0
 
     cdef int _release(self) except -1:
-        # Forget everything.
         self._all.open.discard(self)
         self._all.held_bytes -= self._held_bytes
         self._all.dropped_answers += self._answers.count

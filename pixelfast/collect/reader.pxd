@@ -1,6 +1,5 @@
 from pixelfast.collect.chunks cimport Chunks
-from pixelfast.collect.collector cimport Method
-from pixelfast.collect.request cimport Request
+from pixelfast.collect.request cimport Method, Request
 
 cdef enum Reading:
     IN_HEAD     # before a request, or within its head
@@ -24,6 +23,7 @@ cdef class Reader:
 
     cdef Py_ssize_t read(self, bytes data, Py_ssize_t start) except -1
     cdef bint has_part(self) noexcept
+    cdef bint has_head(self, bytes data, Py_ssize_t start) noexcept
     cdef Py_ssize_t held_bytes(self) noexcept
     cdef int next(self) except -1
     cdef int fail(self, object error, bytes start) except -1
@@ -33,3 +33,4 @@ cdef class Reader:
     cdef Py_ssize_t _read_body(self, bytes data, Py_ssize_t start) except -1
     cdef Py_ssize_t _read_chunks(self, const char* at, Py_ssize_t length) except -1
     cdef int _parse(self, bytes data) except -1
+    cdef bint _is_1_1(self) except -1

@@ -17,15 +17,14 @@ The rules it keeps, each with its test:
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from pixelfast.collect.chunks cimport ChunkState, no_chunks, skip_chunks
-from pixelfast.collect.collector cimport Method, method_of
 from pixelfast.collect.request cimport (
     MAX_HEAD_BYTES,
     Request,
     RequestLine,
-    copy_of,
     excuse,
     head_end,
     head_error,
+    method_of,
     request_line,
 )
 
@@ -70,15 +69,21 @@ cdef class Reader:
         # Whether there is a part of a request.
         return self._searched_bytes > 0 or self.reading == Reading.IN_BODY
 
+    cdef bint has_head(self, bytes data, Py_ssize_t start) noexcept:
+        # Whether what is there of a head is all of it with `data`.
+        return self.reading == Reading.IN_HEAD and head_end(
+            PyBytes_AS_STRING(data) + start, PyBytes_GET_SIZE(data) - start, self._searched_bytes
+        ) > 0
+
     cdef Py_ssize_t held_bytes(self) noexcept:
         # Of a request whose body is under way.
         return PyBytes_GET_SIZE(self.request.head) if self.reading == Reading.IN_BODY else 0
 
     cdef int next(self) except -1:
-        # Forget the request that is done.
+        # Forget the request that is done, here or elsewhere.
         self.request.reset()
         self.reading = Reading.IN_HEAD
-        self._blank_bytes = 0
+        self._blank_bytes = self._searched_bytes = 0
         return 0
 
     cdef int fail(self, object error, bytes start) except -1:
@@ -86,7 +91,7 @@ cdef class Reader:
         cdef RequestLine line = request_line(PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start))
         self.request.head = start
         self.request.target = line.target
-        self.method = method_of(copy_of(line.method))
+        self.method = method_of(line.method)
         self.error = error
         self.reading = Reading.FAILED
         return 0
@@ -115,7 +120,7 @@ cdef class Reader:
             self._feed = self._parser.feed_data
         self.request.head = head
         self.request.target = line.target
-        self.method = method_of(copy_of(line.method))
+        self.method = method_of(line.method)
         self.reading = Reading.IN_BODY
         self._chunks = no_chunks()
         self._parse(head)
@@ -161,21 +166,22 @@ cdef class Reader:
 
     def on_headers_complete(self):
         cdef Request request = self.request
-        cdef bint is_1_1 = self._parser.get_http_version() == "1.1"
         request.is_in_head = False
-        if not request.has_host and is_1_1:
+        if not request.has_host and self._is_1_1():
             raise RequestError(400, "malformed-request", "no Host header")
-        self.owes_continue = request.expects_continue and is_1_1
+        self.owes_continue = request.expects_continue and self._is_1_1()
 
     def on_body(self, bytes body):
         self.request.add_body(body)
 
     def on_message_complete(self):
-        cdef bint is_1_1 = self._parser.get_http_version() == "1.1"
         self.is_upgrade = self._parser.should_upgrade()
         # RFC 9112 section 6.1: before HTTP/1.1 the framing of chunks may be faulty, so that nothing
         # after them is a request.
         self.keeps_alive = self._parser.should_keep_alive() and (
-            is_1_1 or not self.request.has_transfer_coding
+            not self.request.has_transfer_coding or self._is_1_1()
         )
         self.reading = Reading.DONE
+
+    cdef bint _is_1_1(self) except -1:
+        return self._parser.get_http_version() == "1.1"

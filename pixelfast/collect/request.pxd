@@ -7,6 +7,13 @@ cdef enum:
     MAX_HEAD_BYTES = 66560      # target, headers, and 1 KB for the rest of the request line
     MAX_BODY_BYTES = 65536
 
+cdef enum Method:
+    GET
+    POST
+    HEAD
+    OPTIONS
+    OTHER
+
 cdef class Request:
     # of the connection
     cdef str peer                       # "" for a Unix socket
@@ -32,6 +39,7 @@ cdef class Request:
     cdef int add_body(self, bytes piece) except -1
 
 cdef bytes copy_of(Slice text)
+cdef Method method_of(Slice name) noexcept
 cdef bint is_token(unsigned char c) noexcept
 cdef object excuse(object error, object log)
 

@@ -5,7 +5,7 @@ here.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp
 
 from pixelfast.event.query cimport Slice
 
@@ -15,7 +15,6 @@ from pixelfast.errors import RequestError
 
 __all__ = ["Request"]
 
-cdef frozenset _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"OPTIONS"))
 cdef unsigned char[256] _IS_TOKEN   # RFC 9110 section 5.6.2
 cdef int _c
 for _c in range(256):
@@ -177,6 +176,18 @@ cdef inline Py_ssize_t _before(char stop, const char* at, Py_ssize_t length) noe
     return length if found == NULL else found - at
 
 
+cdef Method method_of(Slice name) noexcept:
+    if name.length == 3 and memcmp(name.at, b"GET", 3) == 0:
+        return Method.GET
+    if name.length == 4 and memcmp(name.at, b"POST", 4) == 0:
+        return Method.POST
+    if name.length == 4 and memcmp(name.at, b"HEAD", 4) == 0:
+        return Method.HEAD
+    if name.length == 7 and memcmp(name.at, b"OPTIONS", 7) == 0:
+        return Method.OPTIONS
+    return Method.OTHER
+
+
 cdef bint is_token(unsigned char c) noexcept:
     return _IS_TOKEN[c]
 
@@ -190,11 +201,10 @@ cdef bint _may_be_method(const char* start, Py_ssize_t length) noexcept:
 
 
 cdef bint _is_known_method(Slice method) except -1:
-    cdef bytes name = copy_of(method)
-    if name in _METHODS:
+    if method_of(method) != Method.OTHER:
         return True
     try:
-        HttpRequestParser(None).feed_data(name + b" ")  # its list is longer
+        HttpRequestParser(None).feed_data(copy_of(method) + b" ")  # its list is longer
     except HttpParserInvalidMethodError:
         return False
     return True
