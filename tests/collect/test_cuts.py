@@ -77,11 +77,14 @@ class Fate(NamedTuple):
     is_reading: bool
 
 
-def fate(pieces: list[bytes], *, always_200: bool = False) -> Fate:
+def fate(pieces: list[bytes], *, always_200: bool = False, settles: bool = False) -> Fate:
+    """`settles`: the disk is done with each piece before the next one comes."""
     fake = FakeCollector(trusted_proxies=["10.0.0.0/8"], always_200=always_200)
     connection, transport = fake.connect(("10.0.0.1", 40000))
     for piece in pieces:
         connection.data_received(piece)
+        if settles:
+            fake.disk.settle()
     fake.disk.settle()
     events = [orjson.loads(event) for _, event in fake.disk.events()]
     for event in events:
@@ -222,4 +225,7 @@ def test_random_requests_are_answered_alike_whole_and_cut(group: int) -> None:
                 choose.choice(MUTATIONS)(choose, data)
         count = choose.choice([1, 2, 5, 50])
         places = [choose.randrange(len(data) + 1) for _ in range(count)]
-        assert fate([bytes(data)]) == fate(cut_at(bytes(data), places)), f"seed {seed}"
+        whole = fate([bytes(data)])
+        for settles in (False, True):
+            pieces = cut_at(bytes(data), places)
+            assert whole == fate(pieces, settles=settles), f"seed {seed}"
