@@ -41,6 +41,7 @@ _CONTENT_TYPES = {
 _SINGLE_CONCURRENCY = 16  # of one batch
 _GZIP_LEVEL = 5
 _OF_EVENTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_JUDGED_AT_ONCE_BYTES = 16384  # of an answer; a longer one would hold up the loop for 1 ms or more
 _SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
 
 
@@ -173,7 +174,12 @@ class HttpSender(Sender):
                 _log.exception("event_not_encoded", batch=batch.id)
             return Refused(f"cannot be encoded: {type(error).__name__}")
         answer = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
-        return self.judge(answer, batch) if isinstance(answer, Answer) else answer
+        if not isinstance(answer, Answer):
+            return answer
+        if len(answer.body) > _JUDGED_AT_ONCE_BYTES:
+            outcome: Outcome = await self.in_thread(self.judge, answer, batch)
+            return outcome
+        return self.judge(answer, batch)
 
     async def _send_rest(self, batch: Batch, refused: Mapping[int, Refused]) -> Outcome:
         """Send the events that can be taken; the others are refused once those have arrived."""

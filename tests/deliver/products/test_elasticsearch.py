@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -264,6 +265,23 @@ def test_credentials_that_an_answer_quotes_are_not_kept(status: int, kind: type)
     (outcome,) = outcomes([Answer(status, body=body)], batch([tracked(1)]))
     assert kind is type(outcome)
     assert b"oops" == outcome.answer
+
+
+@pytest.mark.parametrize(("events", "is_in_thread"), [(1, False), (200, True)])
+def test_a_long_answer_is_judged_away_from_the_loop(
+    monkeypatch: pytest.MonkeyPatch, events: int, is_in_thread: bool
+) -> None:
+    judges: list[bool] = []
+    judge = ElasticsearchSender.judge
+
+    def watched(self: ElasticsearchSender, *given: Any) -> Outcome:
+        judges.append(threading.current_thread() is not threading.main_thread())
+        return judge(self, *given)
+
+    monkeypatch.setattr(ElasticsearchSender, "judge", watched)
+    (outcome,) = outcomes(Elasticsearch(), batch([tracked(n, **WRONG) for n in range(events)]))
+    assert isinstance(outcome, Partial)
+    assert [is_in_thread] == judges
 
 
 def test_an_answer_that_is_too_long_has_the_batch_halved_and_nothing_dies_for_it() -> None:
