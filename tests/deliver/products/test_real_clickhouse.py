@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.deliver.spools import open_data
 
 pytestmark = pytest.mark.usefixtures("quick")
 
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "destinations.md"
 WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 PLAIN = "ENGINE = MergeTree ORDER BY tuple()"
 
@@ -119,6 +121,37 @@ def test_rows_that_cannot_be_read_are_dead_letters_alone(
         f"SELECT count() FROM system.parts WHERE database = '{database}' AND active",
     )
     assert int(parts[0]) <= 3, "the rows are inserted together"
+
+
+def test_the_documented_table_takes_whatever_a_pixel_can_say(
+    clickhouse_engine: str, database: str, data: DataDir
+) -> None:
+    """Its columns are those that are strings or times in every event, or any JSON as a string."""
+    (table,) = re.findall(r"```sql\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    sql(clickhouse_engine, table.replace("CREATE TABLE ", f"CREATE TABLE {database}."))
+    deep: Any = "x"
+    for n in range(32):
+        deep = [deep] if n % 2 else {"a": deep}
+    shapes = [
+        {"properties": {}},
+        {"properties": {"": 1, ".": [None, 1, {"a": "\u0001"}], "a.b": 2, "a": {"b": 1}}},
+        {"properties": deep, "context": deep},
+        {"context": {"q\n": "\\ \" '"}, "type": "page", "event": "e" * 30_000},
+        {"messageId": "'; DROP TABLE events; --", "userId": "\ufffd\u2028\U0001f600"},
+        {"properties.a": 1, "context.b": 2, "unknown": {"deep": deep}},
+        *(
+            {"timestamp": each, "receivedAt": each}
+            for each in (
+                "0001-01-01T00:00:00Z",
+                "1969-12-31T23:59:59.999999999+14:00",
+                "2026-02-28T23:59:59.1-23:59",
+                "9999-12-31T23:59:59Z",
+            )
+        ),
+    ]
+    events = [tracked(n, **each) for n, each in enumerate(shapes)]
+    figures = deliver(destination(clickhouse_engine, database), data, events)
+    assert (len(events), 0) == (figures["delivered"], figures.get("dead", 0))
 
 
 EXPRESSION_FAULTS = {
