@@ -180,13 +180,13 @@ class ClickhouseSender(HttpSender):
         query = {name: text for name, text in options.items() if name not in self._unsupported}
         return URL(f"{self._base}/?{urlencode(query, quote_via=quote)}", encoded=True)
 
-    async def send(self, batch: Batch) -> Outcome:
-        outcome = await super().send(batch)
+    async def _send(self, batch: Batch) -> Outcome:
+        outcome = await super()._send(batch)
         for _ in _OPTIONAL:
             if not isinstance(outcome, _HeldBySetting):
                 break
             self._unsupported.add(outcome.setting)
-            outcome = await super().send(batch)
+            outcome = await super()._send(batch)
         if isinstance(outcome, _RefusedRow) and batch.events > 1:
             return await self._insert_readable(batch, outcome)
         return outcome
@@ -255,7 +255,7 @@ class ClickhouseSender(HttpSender):
             body=body,
             events=len(rows),
         )
-        return await super().send(part)
+        return await super()._send(part)
 
     def judge(self, answer: Answer, batch: Batch) -> Outcome:
         """By the code in the answer's text, if it is a known one; else by the status."""
