@@ -102,6 +102,7 @@ _OF_LOAD = frozenset(
     }
 )
 _TOO_MANY_PARTS = 252
+_VIOLATED_CONSTRAINT = 469
 _OF_A_SETTING = frozenset({115, 452})  # UNKNOWN_SETTING, SETTING_CONSTRAINT_VIOLATION
 # Old servers do without what these ask for.
 _OPTIONAL = (
@@ -113,6 +114,7 @@ _OPTIONAL = (
 # Answers quote rows, which strangers write: the first code and the last row are the server's.
 _CODE = re.compile(rb"Code: (\d{1,5})(?:\.|, e\.displayText\(\) =) DB::\w{0,20}Exception")
 _ROW = re.compile(rb"\(at row (\d{1,9})\)")
+_VIOLATED = re.compile(rb"is violated at row (\d{1,9})\. Expression: ")  # before what it quotes
 _KEY = re.compile(rb"\(while read(?:ing)? the value of key ([^()\s]{1,200})\)")
 # A value that a column, its default, a constraint or a view cannot be computed from.
 _SAYS_ROW = re.compile(
@@ -120,12 +122,13 @@ _SAYS_ROW = re.compile(
 )
 _BROKEN_ROW = b"!"  # no row of JSONEachRow: the insert fails here if not before
 _FEWEST_TRIED, _TRIED_FIRST, _MOST_TRIED = 16, 256, 1024  # rows of a request
+_MOST_KINDS = 8  # of bad rows in a batch: those that cannot be read, and constraints
 _SEARCHES = 8  # requests of one batch under way at once: each finds one row, and has to come back
 
 
 @dataclass(frozen=True, slots=True)
 class _RefusedRow(Refused):
-    """`row` is to blame, counted from 1; those before it could be read.
+    """`row` is to blame, counted from 1; none before it fails in the same way.
 
     `key` is the field whose value could not be read, if the answer names it.
     """
@@ -150,8 +153,8 @@ class ClickhouseSender(HttpSender):
     `non_replicated_deduplication_window`. The answer comes when the rows are written (no
     async_insert).
 
-    An insert is stored as a whole or not at all. Rows that cannot be read are found by the number
-    in the answer, and the others are inserted without them.
+    An insert is stored as a whole or not at all. Rows that cannot be read or violate a constraint
+    are found by the number in the answer, and the others are inserted without them.
     """
 
     def __init__(self, settings: ClickhouseDestination) -> None:
@@ -188,22 +191,53 @@ class ClickhouseSender(HttpSender):
             self._unsupported.add(outcome.setting)
             outcome = await super()._send(batch)
         if isinstance(outcome, _RefusedRow) and batch.events > 1:
-            return await self._insert_readable(batch, outcome)
+            return await self._insert_others(batch, outcome)
         return outcome
 
-    async def _insert_readable(self, batch: Batch, first: _RefusedRow) -> Outcome:
-        """Find all rows that cannot be read, and insert the others in one insert.
+    async def _insert_others(self, batch: Batch, first: _RefusedRow) -> Outcome:
+        """Find all rows that are to blame, and insert the others in one insert.
 
         Halving would make an insert, and so a part of the table, of a few rows each. Here rows are
-        sent with a broken row behind them: nothing is stored, and the answer tells how far they can
-        be read. The first request has the broken row alone, so a server that counts in another way
-        is found out; then the batch is halved after all.
+        sent with a bad row behind them: nothing is stored, and the answer tells how far they are
+        good. First that is a row that cannot be read; constraints are checked after all rows are
+        read, so then it is the row that violated one.
         """
         lines = batch.lines()
-        outcome = await self._send_rows(batch, [_BROKEN_ROW], "0")
+        refused: dict[int, Refused | Retry] = {}
+        bad_row = _BROKEN_ROW
+        for _ in range(_MOST_KINDS):
+            problem = await self._search(batch, lines, refused, bad_row, first)
+            if problem is not None:
+                return problem
+            rest = [n for n in range(len(lines)) if n not in refused]
+            if not rest:
+                return Partial(refused)
+            # Another token than the whole batch's, and the same one when the batch comes again.
+            digest = hashlib.blake2s(repr(sorted(refused)).encode(), digest_size=8).hexdigest()
+            outcome = await self._send_rows(batch, [lines[n] for n in rest], f"but-{digest}")
+            if isinstance(outcome, Accepted):
+                return Partial(dict(sorted(refused.items())))
+            if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rest):
+                return outcome
+            bad_row = lines[rest[outcome.row - 1]]
+        return first
+
+    async def _search(
+        self,
+        batch: Batch,
+        lines: list[bytes],
+        refused: dict[int, Refused | Retry],
+        bad_row: bytes,
+        first: _RefusedRow,
+    ) -> Outcome | None:
+        """Add the rows that fail as the bad one does to `refused`; returns what prevents that.
+
+        The first request has the bad row alone, so a server that counts in another way is found
+        out; then the batch is halved after all.
+        """
+        outcome = await self._send_rows(batch, [bad_row], "0")
         if not isinstance(outcome, _RefusedRow) or outcome.row != 1:
             return first if isinstance(outcome, Accepted) else outcome
-        refused: dict[int, Refused | Retry] = {}
         problems: list[Outcome] = []
         known = _KnownValues()
 
@@ -214,10 +248,10 @@ class ClickhouseSender(HttpSender):
                 while place < stop and len(asked) < tried:
                     if (same := known.refusal_of(lines[place])) is not None:
                         refused[place] = same
-                    else:
+                    elif place not in refused:
                         asked.append(place)
                     place += 1
-                rows = [*(lines[n] for n in asked), _BROKEN_ROW]
+                rows = [*(lines[n] for n in asked), bad_row]
                 outcome = await self._send_rows(batch, rows, f"to-{place}")
                 if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rows):
                     problems.append(first if isinstance(outcome, Accepted) else outcome)
@@ -235,16 +269,7 @@ class ClickhouseSender(HttpSender):
         async with asyncio.TaskGroup() as group:
             for start in range(0, len(lines), step):
                 group.create_task(search(start, min(start + step, len(lines))))
-        if problems:
-            return problems[0]
-        if len(refused) < len(lines):
-            # Another token than the whole batch's, and the same one when the batch comes again.
-            digest = hashlib.blake2s(repr(sorted(refused)).encode(), digest_size=8).hexdigest()
-            readable = [line for n, line in enumerate(lines) if n not in refused]
-            outcome = await self._send_rows(batch, readable, f"but-{digest}")
-            if not isinstance(outcome, Accepted):
-                return outcome
-        return Partial(dict(sorted(refused.items())))
+        return problems[0] if problems else None
 
     async def _send_rows(self, batch: Batch, rows: list[bytes], name: str) -> Outcome:
         """Insert some of a batch's rows; the token is made of the batch's id and the name."""
@@ -273,7 +298,8 @@ class ClickhouseSender(HttpSender):
             # Of one insert: two of half as many rows have fewer each.
             return Refused(reason, answer.status, kept)
         if code not in _OF_LOAD and code != _TOO_MANY_PARTS:
-            rows = _ROW.findall(answer.body)
+            violated = _VIOLATED.search(answer.body) if code == _VIOLATED_CONSTRAINT else None
+            rows = [violated[1]] if violated else _ROW.findall(answer.body)
             if rows and len(answer.body) < self.most_answer_bytes:
                 keys = _KEY.findall(answer.body) or [b""]
                 key = keys[-1].decode(errors="replace")

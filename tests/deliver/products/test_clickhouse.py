@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import timeit
@@ -136,6 +137,33 @@ def test_a_server_that_skips_broken_rows_by_itself_has_the_batch_halved(taken: i
     script = [bad, *[bad] * (taken - 1), *[Answer()] * 20]
     (outcome,) = outcomes(script, batch([tracked(n) for n in range(100)]))
     assert isinstance(outcome, Refused)
+
+
+def test_rows_that_violate_a_constraint_are_found_by_their_numbers_as_well() -> None:
+    """As ClickHouse does, constraints are checked once all rows are read, one after the other."""
+    stored: list[int] = []
+
+    def server(request: Request) -> Answer:
+        numbers = []
+        for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
+            try:
+                numbers.append(json.loads(line)["number"])
+            except ValueError:
+                return failure(400, 27, f"Cannot parse input: (at row {row})")
+        for name, limit in (("a", 1000), ("b", 500)):
+            for row, number in enumerate(numbers, 1):
+                if number >= limit:
+                    quoted = "x = 'is violated at row 1. Expression: (at row 1)'"
+                    text = f"Constraint `{name}` for table t is violated at row {row}. Expression: "
+                    return failure(500, 469, f"{text}(number < {limit}). Column values: {quoted}.")
+        stored.extend(numbers)
+        return Answer()
+
+    events = [tracked(n, number=n % 7 * 200) for n in range(700)]
+    (outcome,) = outcomes(server, batch(events))
+    assert isinstance(outcome, Partial)
+    assert {n for n in range(700) if n % 7 * 200 >= 500} == set(outcome.failed)
+    assert [n % 7 * 200 for n in range(700) if n % 7 * 200 < 500] == stored
 
 
 def test_what_befalls_the_search_befalls_the_batch() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,29 @@ def test_the_documented_table_takes_whatever_a_pixel_can_say(
     events = [tracked(n, **each) for n, each in enumerate(shapes)]
     figures = deliver(destination(clickhouse_engine, database), data, events)
     assert (len(events), 0) == (figures["delivered"], figures.get("dead", 0))
+
+
+def test_rows_with_every_kind_of_number_are_found_together(
+    clickhouse_engine: str, database: str, data: DataDir
+) -> None:
+    sql(
+        clickhouse_engine,
+        f"CREATE TABLE {database}.events (messageId String, value Int32, name String,"
+        f" CONSTRAINT small CHECK value < 10, CONSTRAINT short CHECK length(name) < 40)"
+        f" {PLAIN} {WINDOW}",
+    )
+    quoted = "is violated at row 1. Expression: (at row 1) (at row 2)"
+    bad = [{"value": "zz"}, {"value": 77}, {"name": quoted}, {"value": 78, "name": quoted}]
+    events = [
+        tracked(n, **(bad[n % 16 // 4] if n % 4 == 3 else {"value": 1, "name": "x"}))
+        for n in range(400)
+    ]
+    figures = deliver(destination(clickhouse_engine, database), data, events)
+    assert (300, 100) == (figures["delivered"], figures["dead"])
+    stored = sql(clickhouse_engine, f"SELECT messageId FROM {database}.events")
+    assert sorted(message_id(n) for n in range(400) if n % 4 != 3) == sorted(stored)
+    codes = Counter(each.reason[-3:] for each in dead_letters(data, "warehouse"))
+    assert {" 27": 25, "469": 75} == codes
 
 
 EXPRESSION_FAULTS = {
