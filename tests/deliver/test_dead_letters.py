@@ -96,11 +96,14 @@ def test_hold_drops_none_for_want_of_room(dead: DeadLetters) -> None:
     assert list(range(20)) == kept(dead, "web")
 
 
-def test_a_letter_that_is_being_sent_again_is_not_dropped(dead: DeadLetters) -> None:
+@pytest.mark.parametrize("bounds", [DeadBounds(64 * KIB), DeadBounds(max_age_s=-1.0)])
+def test_a_letter_that_is_being_sent_again_is_not_dropped(
+    dead: DeadLetters, bounds: DeadBounds
+) -> None:
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
     dead.ask_for_replay([1, 2])
     assert [1] == list(dead.take_for_replay(1))  # its plan knows it by its id
-    dead.keep_within(DeadBounds(64 * KIB, max_age_s=0.0))
+    dead.keep_within(bounds)
     assert [0] == kept(dead, "web")
     dead.remove([1])
     assert (0, 0) == dead.by_source()["web"][:2]
