@@ -19,7 +19,7 @@ class Breaker:
     def __init__(self, backoff: Backoff) -> None:
         self.state = "closed"
         self.reason = ""  # of the last failure; "" once it went well
-        self.opened_s = 0.0  # when it opened last
+        self.opened_s = 0.0  # when it was closed last
         self._backoff = backoff
         self._not_before_s = 0.0
         self._failed_s = float("-inf")
@@ -76,5 +76,7 @@ class Breaker:
         The next one is allowed `held_s` later.
         """
         self.reason = reason
+        if self.is_closed:
+            self.opened_s = now_s
         self.state = "disabled" if is_final else "held"
         self._not_before_s = now_s + held_s

@@ -99,9 +99,9 @@ class Doubts:
         of a batch before that has failed for a while.
         """
         hold = self._health.hold_kind
-        if not self._sender.may_send_ahead or hold in {Hold.SETTINGS, Hold.DEAD_LETTERS}:
+        if not self._sender.may_send_ahead or hold is Hold.DEAD_LETTERS:
             return False
-        is_down = hold is None
+        is_down = hold is not Hold.REFUSALS
         if is_down and in_order and now_s - self._health.breaker.opened_s < _IN_ORDER_S:
             return False
         self._was_oldest = is_down and not self._was_oldest

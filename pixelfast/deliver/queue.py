@@ -19,6 +19,7 @@ __all__ = ["Queue", "Task"]
 _PATIENCE = 3  # failures of a batch of its own before it is suspected
 _PATIENCE_IF_BUSY = 10
 _MOST_CULPRITS = 256
+_MOST_AT_ALL = 2560
 _SURELY = 5  # failures of a culprit before it may give way to others
 _PAUSE_SHARE = 9.0  # culprits take a tenth of the time
 _LONGEST_S = 60.0
@@ -190,7 +191,7 @@ class Queue:
             return None
         sure = [task for _, _, task in self._culprits if not task.is_busy]
         task = max(sure, key=lambda task: task.failures, default=None)
-        if task is None or task.failures < _SURELY:
+        if task is None or (task.failures < _SURELY and len(sure) <= _MOST_AT_ALL):
             return None
         self.remove(task)
         return task

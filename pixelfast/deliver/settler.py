@@ -112,7 +112,12 @@ class Settler:
 
 
 def _failure(outcome: Outcome, events: int) -> Retry | None:
-    """How a destination failed at all events of a batch, whether it said so once or of each."""
+    """How a destination failed at all events of a batch, whether it said so once or of each.
+
+    What looks like a wrong setting may be a firewall that does not like the text of an event.
+    """
+    if isinstance(outcome, Held) and not outcome.is_final:
+        return Retry(outcome.reason, 0.0, outcome.status, outcome.answer)
     if isinstance(outcome, Partial) and len(outcome.failed) == events:
         first = next(iter(outcome.failed.values()))
         is_all = all(isinstance(each, Retry) for each in outcome.failed.values())

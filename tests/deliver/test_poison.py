@@ -77,8 +77,10 @@ def test_only_the_events_that_a_destination_fails_at_wait(
         Answer(first="reset"),
         Answer(first="never"),
         Answer(status=500, then="cut"),
+        Answer(status=403),
+        Answer(status=404),
     ],
-    ids=["500", "502", "reset", "time-out", "cut"],
+    ids=["500", "502", "reset", "time-out", "cut", "403", "404"],
 )
 def test_it_is_found_whatever_way_the_destination_fails(
     data: DataDir, feed: Feed, fault: Answer
