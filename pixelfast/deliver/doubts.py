@@ -41,7 +41,7 @@ class Doubts:
         self._rouse = rouse
         self._parked: list[tuple[Task, Outcome]] = []  # rejected, and perhaps not to blame
         self._probe: asyncio.Task[tuple[Outcome, int, float]] | None = None
-        self._was_oldest = False  # the last probe was of events that are planned
+        self._was_newest = False  # the last probe of a destination that is down
 
     def __len__(self) -> int:
         return len(self._parked)
@@ -104,8 +104,8 @@ class Doubts:
         is_down = hold is not Hold.REFUSALS
         if is_down and in_order and now_s - self._health.breaker.opened_s < _IN_ORDER_S:
             return False
-        self._was_oldest = is_down and not self._was_oldest
-        if self._was_oldest:
+        self._was_newest = is_down and not self._was_newest
+        if is_down and not self._was_newest:
             return False
         self._probe = asyncio.ensure_future(self._send_newest(cursors, is_down=is_down))
         self._probe.add_done_callback(lambda _: self._rouse())

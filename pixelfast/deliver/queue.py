@@ -16,8 +16,9 @@ from pixelfast.deliver.plans import Plan
 
 __all__ = ["Queue", "Task"]
 
-_PATIENCE = 3  # failures of a batch of its own before it is suspected
+_PATIENCE = 2  # failures of a batch of its own before it is suspected
 _PATIENCE_IF_BUSY = 10
+_OF_LATE_S = 10.0
 _MOST_CULPRITS = 256
 _MOST_AT_ALL = 2560
 _SURELY = 5  # failures of a culprit before it may give way to others
@@ -51,10 +52,13 @@ class Task:
     outcome: Retry | None = None
     refused_s: float = 0.0
 
-    def is_at_fault(self, outcome: Retry, accepted_s: float, now_s: float) -> bool:
+    def is_at_fault(
+        self, outcome: Retry, accepted_s: float, now_s: float, *, has_culprits: bool
+    ) -> bool:
         """Count a failure; whether the events are to blame: others were accepted meanwhile.
 
-        A destination that crashes on an event, or never answers, is down only for that batch.
+        A destination that crashes on an event, or never answers, is down only for that batch. Where
+        there are such events already (`has_culprits`), one failure is enough.
         """
         self.failures += 1
         self.outcome = outcome
@@ -62,6 +66,8 @@ class Task:
         patience = 1 if self.is_part else _PATIENCE
         if self.is_busy:
             patience = _PATIENCE_IF_BUSY
+        elif has_culprits and accepted_s > now_s - _OF_LATE_S:
+            return True
         return self.failures >= patience and accepted_s > self.suspected_s
 
     @property
@@ -95,6 +101,10 @@ class Queue:
         yield from self._ready
         for heap in (self._later, self._culprits):
             yield from (task for _, _, task in heap)
+
+    @property
+    def has_culprits(self) -> bool:
+        return bool(self._culprits) or self._under_way_s is not None
 
     @property
     def plans(self) -> int:

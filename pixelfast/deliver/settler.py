@@ -43,7 +43,10 @@ class Settler:
         now_s = time.monotonic()
         accepted_s = self._doubts.refusals.accepted_s
         failure = _failure(outcome, task.plan.events)
-        is_at_fault = failure is not None and task.is_at_fault(failure, accepted_s, now_s)
+        has_culprits = self._queue.has_culprits
+        is_at_fault = failure is not None and task.is_at_fault(
+            failure, accepted_s, now_s, has_culprits=has_culprits
+        )
         # An operator asked for dead letters to be sent again: one at fault stays one.
         is_too_old = is_at_fault and task.plan.letters is not None
         task.not_before_s = 0.0
