@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import orjson
 
 from pixelfast import __version__
@@ -78,14 +79,20 @@ class PosthogSender(HttpSender):
         return outcome
 
 
+class _Taken(msgspec.Struct):
+    quota_limited: list[str] = []
+
+
+_decode_taken = msgspec.json.Decoder(_Taken).decode  # by its types: any JSON could take long
+
+
 def _is_over_quota(body: bytes) -> bool:
     if b"quota_limited" not in body:
         return False
     try:
-        limited = orjson.loads(body).get("quota_limited")
-    except (orjson.JSONDecodeError, AttributeError):
+        return "events" in _decode_taken(body).quota_limited
+    except (msgspec.MsgspecError, RecursionError, ValueError):
         return False
-    return isinstance(limited, list) and "events" in limited
 
 
 def posthog_event(event: dict[str, Any]) -> dict[str, Any]:
