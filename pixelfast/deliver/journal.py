@@ -104,7 +104,8 @@ class Journal:
         self._written_s = float("-inf")
         self._changed_s = 0.0
         self._slots: set[int] = set()  # that this destination has read of
-        self._whole: tuple[str, tuple[list[bytes], list[str]]] = "", ([], [])  # the batch that a part was read of last
+        # The batch that a part was read of last: its id, events and sources.
+        self._whole: tuple[str, tuple[list[bytes], list[str]]] = "", ([], [])
         self._remade: set[str] = set()  # batches that were planned anew
 
     async def open(self) -> list[Plan]:
