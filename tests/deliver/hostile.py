@@ -77,7 +77,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "interim": flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "hints": flood(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
     "chunks": flood(CHUNKED, b"1\r\nx\r\n"),
-    "body": flood(b"HTTP/1.1 500 No\r\n\r\n", b"no "),
+    "body": flood(b"HTTP/1.1 500 No\r\n\r\n", b"Code: 1. "),
     "headers": flood(HEAD, b"Set-Cookie: a=b\r\n"),
     "answers": flood(b"", EMPTY),
     "idle": flood_when_idle,
