@@ -25,6 +25,7 @@ from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare, share_of
 from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.probe import MOST_PROBED
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir
@@ -323,7 +324,8 @@ def test_a_destination_that_takes_nothing_keeps_its_memory_within_its_share(
                     sender.script.clear()
                     sender.gate.set()
                     await sender.has(20_000)
-        assert 20_000 == len(sender.accepted)
+        ahead = len(sender.accepted) - 20_000
+        assert 0 <= ahead <= MOST_PROBED, "copies that were sent ahead as a probe"
 
     run(main(), bound_s=60.0)
 

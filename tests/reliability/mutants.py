@@ -72,8 +72,8 @@ MUTANTS = {
         Mutant(
             "done-before-the-2xx",
             "pixelfast/deliver/runner.py",
-            "            if task is None:\n                return\n            under_way",
-            "            if task is None:\n                return\n"
+            "            self._memory.sending_bytes += task.plan.size_bytes\n            under_way",
+            "            self._memory.sending_bytes += task.plan.size_bytes\n"
             "            self.journal._end(task.plan)\n            under_way",
         ),
     )

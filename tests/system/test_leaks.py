@@ -333,7 +333,7 @@ def test_rows_are_not_forged_and_markup_is_not_obeyed(settings: Path, tmp_path: 
         send_nasty_pixels(server)
         wait_for_outcomes(server)
     piped = in_pipe("dead", "ls", "refuses", *options).splitlines()
-    assert {6} == {line.count("\t") for line in piped}
+    assert {7} == {line.count("\t") for line in piped}
     shown = on_terminal("dead", "ls", "refuses", *options)
     rows = [line.split()[:2] for line in shown.splitlines() if not line.startswith(" ")]
     assert [["destination", "id"], *(["refuses", str(n)] for n in (1, 2, 3, 4))] == rows
