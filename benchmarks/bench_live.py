@@ -45,6 +45,7 @@ STEADY_PER_S = 1500  # from one connection: the case of 0 connections
 MAX_AGE_S = {"file": 0.2, "http": 1.0}  # how long a batch waits for more events
 BOTH_CORES = f"{SERVER_CORE},{LOAD_CORE}"
 FILE_LOOK_S = 0.005
+STARTED_S = 1.5
 
 _SETTINGS = """
 data_dir = "{data}"
@@ -121,6 +122,7 @@ def served(folder: Path, destination: str, workers: int) -> Iterator[tuple[int, 
             return len([name for name in pids if name.startswith("pf-")]) == workers + 1
 
         wait_until(all_run, "all processes of pixelfast running")
+        time.sleep(STARTED_S)  # delivery imports its libraries and opens its files
         yield port, int(pids["pf-delivery"])
 
 

@@ -103,7 +103,11 @@ class Pieces:
 
     def add(self, source: str, piece: bytes | memoryview, events: int) -> None:
         """Take events of a source, as they stand in the spool."""
-        self._views.append(piece)
+        self.add_all(source, (piece,), events)
+
+    def add_all(self, source: str, pieces: Iterable[bytes | memoryview], events: int) -> None:
+        """Take several pieces of a source that hold so many events together."""
+        self._views += pieces
         if self._runs and self._runs[-1].source == source:
             self._runs[-1] = Run(source, self._runs[-1].events + events)
         else:

@@ -16,6 +16,7 @@ _LINE_FEED = re.compile(b"\n")
 _TURN_S = 0.002  # of one `cut`; a frame or a read that has begun is finished
 _CHUNK_BYTES = 2**20
 _EVENTS_A_LOOK_AT_THE_CLOCK = 64
+_FRAMES_A_LOOK_AT_THE_CLOCK = 64
 
 
 class Cutter:
@@ -158,7 +159,7 @@ class Cutter:
         has_looked = False
         while True:
             while frames:
-                if self._is_full() or not self._take(slot):
+                if self._is_full() or not (self._take_whole(slot) or self._take(slot)):
                     return False
                 if self._clock() >= self._until_s:
                     return not frames and has_looked and reader.is_at_end
@@ -207,6 +208,48 @@ class Cutter:
         if cut.events >= self.limits.max_events or cut.size_bytes >= self.limits.max_bytes:
             return True
         return self._is_closed
+
+    def _take_whole(self, slot: int) -> int:
+        """Take the frames that can be taken whole and count nothing special; how many they are.
+
+        As `_take` does one by one: with few clients each event is a frame of its own.
+        """
+        number = self._numbers.get(slot)
+        if self._picks is not None or number is None or self._reached[slot].skip:
+            return 0
+        frames, cut, limits = self._frames[slot], self._open, self.limits
+        events, size_bytes, oldest_ms = cut.events, cut.size_bytes, cut.oldest_ms
+        first_number, run, stop = number, "", (0, 0)
+        views: list[memoryview] = []
+        for segment, offset, length, source, count, received_ms, first, body in reversed(frames):
+            if source != run:
+                if views or not self._selection.takes_source(source):
+                    break
+                run = source
+            body_bytes = len(body)
+            if (
+                first != number
+                or events + count > limits.max_events
+                or size_bytes + body_bytes > limits.max_bytes
+                or len(views) == _FRAMES_A_LOOK_AT_THE_CLOCK
+            ):
+                break
+            if not events or received_ms < oldest_ms:
+                oldest_ms = received_ms
+            views.append(body)
+            events += count
+            size_bytes += body_bytes
+            number += count
+            stop = segment, offset + length
+        if views:
+            del frames[-len(views) :]
+            if slot not in cut.start:
+                cut.start[slot], cut.first_numbers[slot] = self._reached[slot], first_number
+            cut.pieces.setdefault(slot, Pieces()).add_all(run, views, number - first_number)
+            cut.events, cut.size_bytes, cut.oldest_ms = events, size_bytes, oldest_ms
+            cut.after[slot] = self._reached[slot] = Position(*stop)
+            cut.numbers[slot] = self._numbers[slot] = number
+        return len(views)
 
     def _take(self, slot: int) -> bool:
         """Take one frame of a slot, or as much of it as the batch has room for."""
@@ -295,8 +338,6 @@ class Cutter:
         cut = self._open
         if not cut.events or frame.received_ms < cut.oldest_ms:
             cut.oldest_ms = frame.received_ms
-        if slot not in cut.pieces:
-            cut.pieces[slot] = Pieces()
-        cut.pieces[slot].add(frame.source, piece, events)
+        cut.pieces.setdefault(slot, Pieces()).add(frame.source, piece, events)
         cut.events += events
         cut.size_bytes += len(piece)

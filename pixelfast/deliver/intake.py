@@ -15,6 +15,7 @@ __all__ = ["Intake"]
 _LEAST_PAUSE_S = 0.01
 _MOST_PAUSE_S = 0.25
 _BUSY_PAUSE_S = 0.05  # where a batch was full before that
+_IDLE_AFTER_S = 2.0  # without an event; from then on the longest pause
 _NEW_SLOTS_S = 1.0
 _TURN_S = 0.004  # of cutting; then other destinations get their turn
 
@@ -38,6 +39,7 @@ class Intake:
         self._clock = clock
         self._wall_clock = wall_clock
         self._looked_s = self._listed_s = clock()
+        self._moved_s = clock()  # when something was there last
         self._began_s = 0.0  # when the first event of the open batch came; 0: it has none
 
     def cut(
@@ -59,6 +61,7 @@ class Intake:
             has_filled = has_filled or is_full
             if not cutter.has_moved():
                 break
+            self._moved_s = now_s
             if not self._began_s:
                 self._began_s = max(before_s, now_s - self._age_s())
             if not (is_full or is_stopping or now_s - self._began_s >= max_age_s):
@@ -69,6 +72,8 @@ class Intake:
         self.next_look_s = now_s
         if not cutter.has_more:
             pause_s = min(max_age_s / 4, _BUSY_PAUSE_S if has_filled else _MOST_PAUSE_S)
+            if now_s - self._moved_s > _IDLE_AFTER_S:
+                pause_s = _MOST_PAUSE_S
             self.next_look_s += max(_LEAST_PAUSE_S, pause_s)
             if self._began_s:
                 self.next_look_s = min(self.next_look_s, self._began_s + max_age_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from errno import ENXIO
 from typing import NamedTuple
 
 from pixelfast.spool.datadir import DataDir
@@ -20,7 +19,7 @@ from pixelfast.spool.format import (
 )
 from pixelfast.spool.frames import check_frame, parse_frame, parse_header
 from pixelfast.spool.highwater import read_high_water
-from pixelfast.spool.recovery import next_frame_offset
+from pixelfast.spool.recovery import data_ranges, next_frame_offset
 
 __all__ = [
     "LogEnd",
@@ -212,7 +211,7 @@ def last_frame(fd: int, segment: SegmentId, start: int = SEGMENT_HEADER_BYTES) -
 
     `segment` is what its checksums start from, the number of the place it is named by.
     """
-    for begin, stop in reversed(list(_data_ranges(fd, start))):
+    for begin, stop in reversed(list(data_ranges(fd, start))):
         while stop > begin:
             window = max(begin, stop - _WINDOW_BYTES)
             data = os.pread(fd, stop - window + MAX_FRAME_BYTES, window)
@@ -227,21 +226,6 @@ def last_frame(fd: int, segment: SegmentId, start: int = SEGMENT_HEADER_BYTES) -
                 found = data.rfind(FRAME_MAGIC, 0, found + len(FRAME_MAGIC) - 1)
             stop = window
     return None
-
-
-def _data_ranges(fd: int, start: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that were written; what is only preallocated reads as zeros."""
-    stop = start
-    size = os.fstat(fd).st_size
-    while stop < size:
-        try:
-            begin = os.lseek(fd, stop, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == ENXIO:  # only a hole is left
-                return
-            raise
-        stop = os.lseek(fd, begin, os.SEEK_HOLE)
-        yield begin, stop
 
 
 def _headers(fd: int, offset: int) -> Iterator[tuple[int, FrameHeader]]:

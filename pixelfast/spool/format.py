@@ -103,7 +103,7 @@ CODEC_NONE, CODEC_ZSTD = 0, 1
 MAX_FRAME_BYTES = 2 * 2**20
 
 _SEGMENT_HEADER = struct.Struct("<8sHHI16sQQ12xI")
-_SEED = struct.Struct("<16sHQQ")
+_PLACE = struct.Struct("<16sHQ")
 
 
 class SegmentId(NamedTuple):
@@ -115,7 +115,11 @@ class SegmentId(NamedTuple):
 
     def seed(self, offset: int) -> int:
         """The value that the crc32 of a frame at `offset` starts from."""
-        return crc32(_SEED.pack(self.node, self.slot, self.number, offset))
+        return crc32(offset.to_bytes(8, "little"), self.seed_base())
+
+    def seed_base(self) -> int:
+        """The crc32 that all seeds of the segment start from."""
+        return crc32(_PLACE.pack(self.node, self.slot, self.number))
 
 
 class Position(NamedTuple):

@@ -35,3 +35,17 @@ def parse_frame(
     Raises:
         SpoolError: the body is compressed, and the package for that is missing.
     """
+
+def parse_frames(
+    data: memoryview, offset: int, segment: SegmentId, most_frames: int, most_bytes: int
+) -> tuple[list[Frame], int, int]:
+    """Read the frames that stand one after the other in `data`, `offset` bytes into their segment.
+
+    Reads at most `most_frames`, and ends after `most_bytes` of bodies.
+
+    Returns the frames; how many bytes of `data` they are; and 0 if no valid frame follows, else how
+    many bytes from there on it takes to go on.
+
+    Raises:
+        SpoolError: the first body is compressed, and the package for that is missing.
+    """

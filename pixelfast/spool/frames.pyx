@@ -2,16 +2,18 @@
 
 from cpython.buffer cimport PyBUF_READ, Py_buffer
 from cpython.memoryview cimport PyMemoryView_FromMemory, PyMemoryView_GET_BUFFER
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcmp
 
 from zlib import crc32
 
+from pixelfast.errors import SpoolError
 from pixelfast.spool import format as spool_format
 from pixelfast.spool.compression import decompress
 from pixelfast.spool.format import Frame, FrameHeader
 
-__all__ = ["check_frame", "parse_frame", "parse_header"]
+__all__ = ["check_frame", "parse_frame", "parse_frames", "parse_header"]
 
 cdef enum:
     EVENTS = 1
@@ -119,14 +121,53 @@ def check_frame(data, Py_ssize_t start, int64_t offset, segment):
 
 def parse_frame(data, Py_ssize_t start, int64_t offset, segment):
     cdef:
-        Py_ssize_t needed = 0, name_start = start + FRAME_HEADER, body_start
+        Py_ssize_t needed = 0
         const RawHeader* header
-        object body
+        object frame
     header = valid_header(buffer_of(data, start), start, segment.seed(offset), &needed)
     if header == NULL:
         return needed if needed else None
-    body_start = name_start + header.name_bytes
-    body = data[body_start : body_start + header.stored_bytes]
+    frame = make_frame(header, data, start, offset, segment.number)
+    return frame
+
+
+def parse_frames(
+    data, int64_t offset, segment, Py_ssize_t most_frames, Py_ssize_t most_bytes
+):
+    cdef:
+        const Py_buffer* buffer = buffer_of(data, 0)
+        const RawHeader* header
+        Py_ssize_t start = 0, needed = 0, body_bytes = 0
+        int64_t at = offset
+        object number = segment.number, base = segment.seed_base(), frame
+        list frames = []
+    while len(frames) < most_frames and body_bytes < most_bytes:
+        seed = crc32(PyMemoryView_FromMemory(<char*>&at, 8, PyBUF_READ), base)
+        header = valid_header(buffer, start, seed, &needed)
+        if header == NULL:
+            return frames, start, needed
+        try:
+            frame = make_frame(header, data, start, at, number)
+        except SpoolError:
+            if frames:
+                break  # those first; the next call says it
+            raise
+        if frame is None:
+            return frames, start, 0
+        frames.append(frame)
+        body_bytes += header.body_bytes
+        start += header.length
+        at += header.length
+    return frames, start, FRAME_HEADER
+
+
+cdef object make_frame(
+    const RawHeader* header, object data, Py_ssize_t start, int64_t offset, object number
+):
+    # A frame whose checksum is right; None if its body can't be decompressed.
+    cdef:
+        Py_ssize_t body_start = start + FRAME_HEADER + header.name_bytes
+        object body = data[body_start : body_start + header.stored_bytes]
     if header.codec == ZSTD:
         body = decompress(body, header.body_bytes)
         if body is None:
@@ -134,10 +175,12 @@ def parse_frame(data, Py_ssize_t start, int64_t offset, segment):
     return new_tuple(
         Frame,
         (
-            segment.number,
+            number,
             offset,
             header.length,
-            bytes(data[name_start:body_start]).decode("ascii", "replace"),
+            PyUnicode_DecodeASCII(
+                <const char*>header + FRAME_HEADER, header.name_bytes, b"replace"
+            ),
             header.count,
             header.received_ms,
             header.first_number,

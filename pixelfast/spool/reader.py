@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import structlog
 
-from pixelfast.errors import SpoolCorrupt, SpoolError
+from pixelfast.errors import SpoolCorrupt
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.format import (
     FRAME_HEADER_BYTES,
@@ -31,7 +31,7 @@ from pixelfast.spool.format import (
     parse_segment_header,
     segment_name,
 )
-from pixelfast.spool.frames import check_frame, parse_frame
+from pixelfast.spool.frames import check_frame, parse_frame, parse_frames
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import end_of_data, next_frame_offset, quarantine
 
@@ -136,41 +136,22 @@ class SlotReader:
 
     def _parse(self, size: int) -> list[Frame]:
         """The valid frames in the next `size` bytes, and the first one whatever its length."""
-        data = os.pread(self._fd, size, self._offset)
-        frames: list[Frame] = []
-        view = memoryview(data)
-        start = 0
-        body_bytes = 0
-        is_cut = False  # the bytes that were read end within the log
-        self.buffer_bytes = len(data)
+        view = memoryview(os.pread(self._fd, size, self._offset))
+        limits = self._offset, self._identity, _MOST_FRAMES, _CHUNK_BYTES
+        frames, used, needed = parse_frames(view, *limits)
+        if not frames and FRAME_HEADER_BYTES < needed > len(view):
+            # The first one is longer than what was read.
+            view = memoryview(os.pread(self._fd, needed, self._offset))
+            frames, used, needed = parse_frames(view, *limits)
+        if self._identity.number != self._number:  # the file was moved: positions go by its place
+            frames = [each._replace(segment=self._number) for each in frames]
+        for each in frames:
+            self._count(each)
+        self._offset += used
+        self.is_at_end = not needed
         # Bodies that were compressed may be far larger than what was read.
-        while body_bytes < _CHUNK_BYTES and len(frames) < _MOST_FRAMES:
-            try:
-                frame = parse_frame(view, start, self._offset, self._identity)
-                if isinstance(frame, int) and not frames and FRAME_HEADER_BYTES < frame > len(data):
-                    # The first one is longer than what was read.
-                    view = memoryview(os.pread(self._fd, frame, self._offset))
-                    self.buffer_bytes = len(view)
-                    frame = parse_frame(view, 0, self._offset, self._identity)
-            except SpoolError:
-                if frames:
-                    break  # those first; the next `read` says it
-                raise
-            if not isinstance(frame, Frame):
-                is_cut = isinstance(frame, int)
-                break
-            if frame.segment != self._number:  # the file was moved: positions go by its place
-                frame = frame._replace(segment=self._number)
-            frames.append(frame)
-            self._count(frame)
-            body_bytes += len(frame.body)
-            start += frame.length
-            self._offset += frame.length
-        else:
-            is_cut = True
-        self.is_at_end = not is_cut
-        self.buffer_bytes = max(self.buffer_bytes, body_bytes)
-        wanted_bytes = _GROWTH * size if is_cut and start * _GROWTH > size else 2 * start
+        self.buffer_bytes = max(len(view), sum(len(each.body) for each in frames))
+        wanted_bytes = _GROWTH * size if needed and used * _GROWTH > size else 2 * used
         self._window_bytes = min(max(wanted_bytes, _LEAST_READ_BYTES), _CHUNK_BYTES)
         return frames
 

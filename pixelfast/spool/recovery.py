@@ -6,6 +6,8 @@ Nothing here writes into a segment or cuts it: damage is skipped by reading on, 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from errno import ENXIO
 from pathlib import Path
 
 import structlog
@@ -19,7 +21,7 @@ from pixelfast.spool.format import (
 )
 from pixelfast.spool.frames import parse_frame
 
-__all__ = ["end_of_data", "next_frame_offset", "quarantine"]
+__all__ = ["data_ranges", "end_of_data", "next_frame_offset", "quarantine"]
 
 _log = structlog.get_logger("spool")
 _WINDOW_BYTES = 4 * 2**20
@@ -28,22 +30,40 @@ _WINDOW_BYTES = 4 * 2**20
 def next_frame_offset(fd: int, segment: SegmentId, start: int, stop: int) -> int | None:
     """The offset of the first valid frame at or after `start` and before `stop`.
 
-    Looks at every offset that is a multiple of 8, as frames stand only there.
+    Looks at every offset that is a multiple of 8, as frames stand only there, and only into what
+    was written: what is only preallocated reads as zeros.
     """
-    offset = max(start, SEGMENT_HEADER_BYTES)
-    while offset < stop:
-        data = os.pread(fd, _WINDOW_BYTES + MAX_FRAME_BYTES, offset)
-        if not data:
-            return None
-        view = memoryview(data)
-        found = data.find(FRAME_MAGIC)
-        while 0 <= found < _WINDOW_BYTES and offset + found < stop:
-            at = offset + found
-            if at % 8 == 0 and isinstance(parse_frame(view, found, at, segment), Frame):
-                return at
-            found = data.find(FRAME_MAGIC, found + 1)
-        offset += _WINDOW_BYTES
+    for begin, end in data_ranges(fd, max(start, SEGMENT_HEADER_BYTES)):
+        offset, last = begin, min(end, stop)
+        while offset < last:
+            window = min(_WINDOW_BYTES, last - offset)
+            data = os.pread(fd, window + MAX_FRAME_BYTES, offset)
+            view = memoryview(data)
+            found = data.find(FRAME_MAGIC)
+            while 0 <= found < window:
+                at = offset + found
+                if at % 8 == 0 and isinstance(parse_frame(view, found, at, segment), Frame):
+                    return at
+                found = data.find(FRAME_MAGIC, found + 1)
+            offset += window
+        if end >= stop:
+            break
     return None
+
+
+def data_ranges(fd: int, start: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file behind `start` that were written."""
+    stop = start
+    size = os.fstat(fd).st_size
+    while stop < size:
+        try:
+            begin = os.lseek(fd, stop, os.SEEK_DATA)
+            stop = os.lseek(fd, begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == ENXIO:  # only a hole is left, or the file was cut meanwhile
+                return
+            raise
+        yield begin, stop
 
 
 def quarantine(folder: Path, fd: int, segment: SegmentId, start: int, stop: int) -> int:

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from pixelfast.errors import SpoolLocked
-from pixelfast.spool.datadir import DataDir, lock_file, sync_directory
+from pixelfast.spool.datadir import DataDir, sync_directory, try_lock_file
 from pixelfast.spool.end import newest_frame
 from pixelfast.spool.format import Position, segment_name
 from pixelfast.spool.highwater import HighWater, read_high_water, write_high_water
@@ -55,8 +54,10 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
     """
     folder = data.slot_dir(slot)
     try:
-        lock = lock_file(folder / "writer.lock")
-    except (FileNotFoundError, SpoolLocked):
+        lock = try_lock_file(folder / "writer.lock")
+    except FileNotFoundError:
+        return False
+    if lock is None:
         return False
     try:
         names = {entry.name for entry in folder.iterdir()}
