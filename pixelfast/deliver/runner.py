@@ -92,7 +92,7 @@ class Runner:
     # --- what others ask ---------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Deliver what is there, for a few seconds, then end; give up on the first refusal."""
+        """Deliver what is there, for 5 s at most, then end; give up on the first failure."""
         self._give_up_s = time.monotonic() + _STOP_S
         self._stopping.set()
         self._rouse()
@@ -270,9 +270,13 @@ class Runner:
             settler.settle_doubts(is_idle=is_idle)
 
     def _is_finished(self, cutter: Cutter, journal: Journal, now_s: float) -> bool:
-        if not self._stopping.is_set() or self._under_way:
+        if not self._stopping.is_set():
             return False
-        if self._has_given_up or now_s > self._give_up_s:
+        if now_s > self._give_up_s:
+            return True  # what is under way is planned, and goes again after the next start
+        if self._under_way:
+            return False
+        if self._has_given_up:
             return True
         if journal.has_fresh:
             return False

@@ -197,6 +197,26 @@ def test_a_stop_waits_for_the_send_that_is_under_way(data: DataDir, feed: Feed) 
     run(main())
 
 
+def test_a_stop_does_not_wait_long_for_a_destination_that_hangs(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_STOP_S", 0.05)
+
+    async def main() -> None:
+        hanging = FakeSender()
+        hanging.gate.clear()
+        feed.write(event(0))
+        async with running(make_runner(data, hanging)):
+            await until(lambda: hanging.tries)
+        assert ([], {0: Position()}) == (hanging.accepted, cursors_on_disk(data, "hook"))
+        sender = FakeSender()
+        async with running(make_runner(data, sender)):
+            await sender.has(1)
+        assert ([0], hanging.ids) == (sender.numbers, sender.ids), "the same batch again"
+
+    run(main())
+
+
 def test_a_stop_ends_though_events_keep_coming(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
