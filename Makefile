@@ -59,11 +59,11 @@ $(VENV)/.venv:
 
 $(VENV)/.installed: $(VENV)/.venv pyproject.toml setup.py
 	@$(PIP) --group build
-	@echo "compiling pixelfast"
-	@$(PIP) --no-build-isolation --editable . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
+	@PIXELFAST_COMPILE=0 $(PIP) --no-build-isolation --editable . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	@echo "compiling pixelfast"
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 

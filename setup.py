@@ -5,6 +5,7 @@ Switches by environment, for developers:
     PIXELFAST_TRACE=1      line tracing for coverage and profilers
     PIXELFAST_ANNOTATE=1   an HTML page a module in build/cython: where Python is called
     PIXELFAST_WERROR=1     the C compiler's warnings are errors, as in CI
+    PIXELFAST_COMPILE=0    no compilation: the Makefile installs first and compiles in place once
 """
 
 import os
@@ -54,12 +55,17 @@ modules = [
         extra_link_args=link_flags,
     )
     for path in sorted(Path("pixelfast").rglob("*.pyx"))
+    if os.environ.get("PIXELFAST_COMPILE") != "0"
 ]
+cores = len(os.sched_getaffinity(0))
 setup(
+    options={"build_ext": {"parallel": cores}},
     ext_modules=cythonize(
         modules,
+        nthreads=cores,
+        quiet=True,
         build_dir="build/cython",  # no C beside the sources, none in the wheel
         compiler_directives=directives,
         annotate=switched_on("ANNOTATE"),
-    )
+    ),
 )
