@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pixelfast.deliver.batches import Batch, Cut
+from pixelfast.deliver.batches import Batch, Cut, Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.dead_keeper import DeadKeeper, Told
@@ -32,6 +32,7 @@ __all__ = ["Journal", "Planned"]
 _PLANS_S = 0.05
 _ENDS_S = 0.2
 _MOST_ENDS = 64
+_PLAN_BYTES = 1024  # of a plan whose events are not in memory
 _BOUNDS_S = 60.0  # how often the age of dead letters is looked at
 
 
@@ -85,6 +86,7 @@ class Journal:
         self.memory: dict[str, object] = {}
         self.planned_events = 0
         self.waiting_bytes = 0
+        self._kept_bytes: dict[str, int] = {}  # by plan, what of it is in memory
         self._bounds_s = float("-inf")  # when those of dead letters were looked at last
         self._refused_told = Told()
         self._data = data
@@ -122,7 +124,8 @@ class Journal:
         plans = self._store.plans()
         self._pins = {plan.id: plan for plan in plans}
         self.planned_events = sum(plan.events for plan in plans)
-        self.waiting_bytes = sum(plan.size_bytes for plan in plans)
+        self._kept_bytes = {plan.id: plan.size_bytes for plan in plans}
+        self.waiting_bytes = sum(self._kept_bytes.values())
         self._sequence = max((plan.sequence for plan in plans), default=0) + 1
         if self.dead.has_any:
             self.dead.letters.give_back(each for plan in plans for each in plan.letters or ())
@@ -238,12 +241,19 @@ class Journal:
         self._next.planned.append(Planned(plan, batch, not_before_s, failed_s, refused_s))
         self._next.batches.add(plan.root)
         self.planned_events += plan.events
+        self._kept_bytes[plan.id] = plan.size_bytes
         self.waiting_bytes += plan.size_bytes
 
     def _end(self, plan: Plan) -> None:
         self._changing().ended.append(plan.id)
         self.planned_events -= plan.events
-        self.waiting_bytes -= plan.size_bytes
+        self.waiting_bytes -= self._kept_bytes.pop(plan.id, 0)
+
+    def forget(self, plan: Plan) -> None:
+        """Note that a plan's events are not kept in memory any more."""
+        kept_bytes = self._kept_bytes.get(plan.id, 0)
+        self._kept_bytes[plan.id] = min(kept_bytes, _PLAN_BYTES)
+        self.waiting_bytes += self._kept_bytes[plan.id] - kept_bytes
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -295,16 +305,19 @@ class Journal:
 
     # --- dead letters, and plans of the last run ---------------------------------------------
 
-    def tend_dead_letters(self, most: int, now_s: float) -> None:
-        """Keep the bounds of dead letters; plan those that somebody wants to be sent again."""
+    def tend_dead_letters(self, limits: Limits | None, now_s: float) -> None:
+        """Keep the bounds of dead letters; plan those that somebody wants to be sent again.
+
+        One batch within the limits; none without limits.
+        """
         if self._looking is None and self.dead.has_any:
             is_due = now_s - self._bounds_s >= _BOUNDS_S
             self._bounds_s = now_s if is_due else self._bounds_s
-            self._looking = asyncio.ensure_future(self._tend_dead_letters(most, is_due))
+            self._looking = asyncio.ensure_future(self._tend_dead_letters(limits, is_due))
             self._looking.add_done_callback(lambda _: self._rouse())
 
-    async def _tend_dead_letters(self, most: int, is_due: bool) -> None:
-        letters = await self._thread.run(self.dead.tend, most, is_due=is_due)
+    async def _tend_dead_letters(self, limits: Limits | None, is_due: bool) -> None:
+        letters = await self._thread.run(self.dead.tend, limits, is_due=is_due)
         if letters:
             self._log.info("dead_letters_sent_again", events=len(letters))
             self._changing()

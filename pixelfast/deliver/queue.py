@@ -6,7 +6,7 @@ import heapq
 import random
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -18,10 +18,9 @@ __all__ = ["Queue", "Task"]
 
 _PATIENCE = 2  # failures of a batch of its own before it is suspected
 _PATIENCE_IF_BUSY = 10
-_OF_LATE_S = 10.0
-_MOST_CULPRITS = 256
-_MOST_AT_ALL = 2560
-_SURELY = 5  # failures of a culprit before it may give way to others
+# How many culprits may wait, before those die that failed so often: none of them is in memory.
+_MOST_CULPRITS = ((256, 5), (2560, 1))
+_MOST_BUSY_CULPRITS = 25_600
 _PAUSE_SHARE = 9.0  # culprits take a tenth of the time
 _LONGEST_S = 60.0
 _BUSY = frozenset({408, 425, 429, 503})
@@ -33,8 +32,8 @@ class Task:
 
     Attributes:
         tried_s: when it was sent last; 0 before that.
-        failures: how often its destination failed at it, in this run.
-        suspected_s: when it did first, or when the batch did that it is a part of.
+        failures: how often its destination failed at it and accepted others since the time before.
+        failed_s: when it did last, or when the batch did that it is a part of.
         is_part: of a batch that its destination failed at while it took others.
         is_culprit: its destination fails at this one event.
         outcome: how it failed last.
@@ -46,29 +45,38 @@ class Task:
     not_before_s: float = 0.0
     tried_s: float = 0.0
     failures: int = 0
-    suspected_s: float = 0.0
+    failed_s: float = 0.0
     is_part: bool = False
     is_culprit: bool = False
     outcome: Retry | None = None
     refused_s: float = 0.0
 
     def is_at_fault(
-        self, outcome: Retry, accepted_s: float, now_s: float, *, has_culprits: bool
+        self,
+        outcome: Retry,
+        began_s: float,
+        accepted_s: float,
+        now_s: float,
+        *,
+        has_culprits: bool,
     ) -> bool:
-        """Count a failure; whether the events are to blame: others were accepted meanwhile.
+        """Note a failure of a request that `began_s`; whether the events are to blame.
 
-        A destination that crashes on an event, or never answers, is down only for that batch. Where
-        there are such events already (`has_culprits`), one failure is enough.
+        A destination that crashes on an event, or never answers, is down only for that batch. So a
+        failure speaks against the events only if others were accepted (`accepted_s`) since the
+        failure before: nothing is accepted while the destination is down, and then nobody is to
+        blame. Where there are such events already (`has_culprits`), an acceptance during the
+        request is enough.
         """
+        before_s, self.failed_s, self.outcome = self.failed_s, now_s, outcome
+        since_s = before_s or (began_s if has_culprits and not self.is_busy else now_s)
+        if accepted_s <= since_s:
+            self.failures = max(self.failures, 0 if before_s else 1)
+            return False
         self.failures += 1
-        self.outcome = outcome
-        self.suspected_s = self.suspected_s or now_s
-        patience = 1 if self.is_part else _PATIENCE
         if self.is_busy:
-            patience = _PATIENCE_IF_BUSY
-        elif has_culprits and accepted_s > now_s - _OF_LATE_S:
-            return True
-        return self.failures >= patience and accepted_s > self.suspected_s
+            return self.failures >= _PATIENCE_IF_BUSY
+        return self.failures >= (1 if self.is_part or not before_s else _PATIENCE)
 
     @property
     def is_busy(self) -> bool:
@@ -126,16 +134,18 @@ class Queue:
         else:
             insort(self._ready, task, key=_order)
 
-    def remove(self, task: Task) -> None:
-        if task in self._ready:
-            self._ready.remove(task)
+    def take_where(self, is_wanted: Callable[[Task], bool]) -> list[Task]:
+        """Take all tasks of which this holds."""
+        taken = [task for task in self if is_wanted(task)]
+        gone = set(map(id, taken))
+        self._ready = [task for task in self._ready if id(task) not in gone]
         for heap in (self._later, self._culprits):
-            kept = [each for each in heap if each[2] is not task]
-            if len(kept) < len(heap):
-                heap[:] = kept
-                heapq.heapify(heap)
-        if not task.is_culprit:
-            self._leave(task)
+            heap[:] = [each for each in heap if id(each[2]) not in gone]
+            heapq.heapify(heap)
+        for task in taken:
+            if not task.is_culprit:
+                self._leave(task)
+        return taken
 
     def next(self, now_s: float, *, in_order: bool, is_probe: bool) -> Task | None:
         """Take the task that is to be sent now.
@@ -185,26 +195,27 @@ class Queue:
         self._later.clear()
         self._culprits.clear()
         self._batches.clear()
+        self._culprits_at_s, self._under_way_s = 0.0, None
 
     # --- culprits ----------------------------------------------------------------------------
 
     def set_apart(self, task: Task, now_s: float) -> None:
-        """Keep one event that its destination fails at: it is tried seldom until it is too old."""
+        """Keep one event that its destination fails at: it is tried seldom until it is too old.
+
+        Its batch is not kept in memory, but read again from the spool.
+        """
         task.is_culprit = True
+        task.batch = None
         bound_s = min(_LONGEST_S, 0.5 * 2 ** min(task.failures, 20))
         task.not_before_s = now_s + bound_s * (0.5 + random.random() / 2)  # noqa: S311
         self.add(task)
 
-    def surplus(self) -> Task | None:
-        """Take the culprit that failed most often, if there are too many to keep."""
-        if len(self._culprits) <= _MOST_CULPRITS:
-            return None
-        sure = [task for _, _, task in self._culprits if not task.is_busy]
-        task = max(sure, key=lambda task: task.failures, default=None)
-        if task is None or (task.failures < _SURELY and len(sure) <= _MOST_AT_ALL):
-            return None
-        self.remove(task)
-        return task
+    def is_surplus(self, task: Task) -> bool:
+        """Whether a culprit that has failed again is to die, since too many wait."""
+        waiting = len(self._culprits)
+        if task.is_busy:
+            return waiting >= _MOST_BUSY_CULPRITS
+        return any(waiting >= most and task.failures >= often for most, often in _MOST_CULPRITS)
 
     def release(self) -> None:
         """Send all culprits with the others again: one was accepted, so their cause is gone."""

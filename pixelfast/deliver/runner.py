@@ -157,11 +157,13 @@ class Runner:
             return
         cutter, expired = intake.cutter, 0
         self._doubts.take_back()
-        for task in list(self._queue):
-            if any(each.start < until.get(each.slot, each.start) for each in task.plan.ranges):
-                self._queue.remove(task)
-                journal.expire(task.plan)
-                expired += task.plan.events
+        for task in self._queue.take_where(
+            lambda task: any(
+                each.start < until.get(each.slot, each.start) for each in task.plan.ranges
+            )
+        ):
+            journal.expire(task.plan)
+            expired += task.plan.events
         if cutter.has_moved():
             journal.plan(intake.close_batch(), self._selection)
         passed = {slot: cutter.skip_to(slot, position) for slot, position in until.items()}
@@ -256,7 +258,7 @@ class Runner:
                         is_stopping=self._stopping.is_set(),
                     )
                     await asyncio.sleep(0)  # other tasks go on before the next turn
-            self._tend_dead_letters(journal, now_s)
+            self._tend_dead_letters(intake.cutter.limits, journal, now_s)
             journal.write_when_due(now_s, at_once=self._stopping.is_set())
             self._send(now_s)
             if self._is_finished(intake.cutter, journal, now_s):
@@ -323,18 +325,18 @@ class Runner:
         ahead = _WAITING_BATCHES if self.sender.concurrency > 1 else 4
         return waiting < self.health.concurrency.limit + ahead
 
-    def _tend_dead_letters(self, journal: Journal, now_s: float) -> None:
+    def _tend_dead_letters(self, limits: Limits, journal: Journal, now_s: float) -> None:
         if now_s - self._replayed_s >= _REPLAY_S:
             self._replayed_s = now_s
-            is_closed = self.health.breaker.is_closed
-            journal.tend_dead_letters(self.sender.limits.max_events if is_closed else 0, now_s)
+            may_replay = self.health.breaker.is_closed and self._has_room(journal)
+            journal.tend_dead_letters(limits if may_replay else None, now_s)
 
     def _take_planned(self, journal: Journal) -> None:
         for each in journal.take_planned():
             task = Task(each.plan, each.batch, each.not_before_s)
             task.refused_s = each.refused_s
             if each.failed_s:
-                task.is_part, task.suspected_s = True, each.failed_s
+                task.is_part, task.failed_s = True, each.failed_s
             self._queue.add(task)
 
     # --- sending -----------------------------------------------------------------------------

@@ -118,7 +118,10 @@ def _divide(
     buried: dict[int, Refused | Retry] = {**refused, **(later if situation.is_too_old else {})}
     again = set() if situation.is_too_old else set(later)
     if refused and not arrived and again:
-        return  # all of it once more: then it turns out what is wrong with those
+        # Apart, so that it turns out of each what is wrong with it: neither waits for the other.
+        settlement.parts = plan.parts(batch, [sorted(refused), sorted(again)])
+        settlement.has_ended = True
+        return
     if refused and not _are_bad(settlement, plan, len(refused), refusals, situation):
         return
     _end(settlement, plan, batch, buried, again, situation)

@@ -45,7 +45,7 @@ class Settler:
         failure = _failure(outcome, task.plan.events)
         has_culprits = self._queue.has_culprits
         is_at_fault = failure is not None and task.is_at_fault(
-            failure, accepted_s, now_s, has_culprits=has_culprits
+            failure, began_s, accepted_s, now_s, has_culprits=has_culprits
         )
         # An operator asked for dead letters to be sent again: one at fault stays one.
         is_too_old = is_at_fault and task.plan.letters is not None
@@ -88,7 +88,7 @@ class Settler:
         self._journal.count("failures", self._health.failures)
         self._health.failures = 0
         if settlement.has_ended:
-            failed_s = task.suspected_s if situation.is_at_fault else 0.0
+            failed_s = task.failed_s if situation.is_at_fault else 0.0
             if isinstance(outcome, Partial) and accepts(outcome, task.plan.events):
                 failed_s = situation.began_s  # what is left of it failed, or is to be buried
             refused_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
@@ -100,18 +100,13 @@ class Settler:
             self._doubts.park(task, outcome)
         elif situation.is_at_fault:
             self._doubts.refusals.blame(0 if task.is_culprit else 1)
+            if self._queue.is_surplus(task) and not situation.is_too_old:
+                return self._follow(task, outcome, situation._replace(is_too_old=True))
+            self._journal.forget(task.plan)
             self._queue.set_apart(task, situation.now_s)
-            self._give_up_surplus()
         else:
             self._queue.add(task)
         return settlement
-
-    def _give_up_surplus(self) -> None:
-        """Bury events that their destination fails at, if too many wait."""
-        while (task := self._queue.surplus()) is not None and task.outcome is not None:
-            situation = Situation(now_s=time.monotonic(), is_too_old=True)
-            if not self._follow(task, task.outcome, situation).has_ended:
-                return
 
 
 def _failure(outcome: Outcome, events: int) -> Retry | None:

@@ -102,7 +102,7 @@ def test_a_letter_that_is_being_sent_again_is_not_dropped(
 ) -> None:
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
     dead.ask_for_replay([1, 2])
-    assert [1] == list(dead.take_for_replay(1))  # its plan knows it by its id
+    assert [1] == list(dead.take_for_replay(1, 2**20))  # its plan knows it by its id
     dead.keep_within(bounds)
     assert [0] == kept(dead, "web")
     dead.remove([1])
@@ -114,7 +114,7 @@ def test_the_sums_are_right_whatever_changes_letters(dead: DeadLetters) -> None:
     dead.add([letter(n, f"s{n % 3}", n) for n in range(30)])  # again, after a crash
     dead.drop([3, 4])
     dead.ask_for_replay([7, 8])
-    dead.take_for_replay(10)
+    dead.take_for_replay(10, 2**20)
     dead.remove([7])
     dead.refuse_again(8, 500, "a longer reason", b"answer")
     other = DeadLetters(dead.path)  # as the commands do
