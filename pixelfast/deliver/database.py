@@ -22,6 +22,7 @@ __all__ = ["open_database"]
 
 _log = structlog.get_logger("deliver")
 _BUSY_S = 5.0
+_CACHE_KIB = 256  # of each destination's databases; SQLite's default is 2 MB
 Migrations = Mapping[int, Sequence[str]]
 
 
@@ -66,6 +67,7 @@ def _open(
     try:
         db.execute("PRAGMA journal_mode = TRUNCATE")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         found = db.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
             db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")

@@ -169,7 +169,11 @@ class DeadLetters:
                 return
 
     def _drop_oldest(self, source: str, excess: int) -> bool:
-        """Drop a source's oldest letters, at most as many as take `excess` bytes."""
+        """Drop a source's oldest letters, about half of those that take `excess` bytes.
+
+        How many pages become free is known only then: more at once would drop too many.
+        """
+        excess //= 2
         rows = self._db.execute(
             "SELECT id, size_bytes FROM letter WHERE source = ? AND replay < 2 ORDER BY id LIMIT ?",
             [source, _MOST_DROPPED],

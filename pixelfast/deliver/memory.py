@@ -6,7 +6,8 @@ from pixelfast.deliver.batches import Limits
 
 __all__ = ["MemoryShare", "share_of"]
 
-_PROCESS_BYTES = 64 * 2**20  # interpreter, libraries and connections, without any event
+_PROCESS_BYTES = 64 * 2**20  # interpreter and libraries, without any destination
+_DESTINATION_BYTES = 2 * 2**20  # a thread, databases and connections, without any event
 _LEAST_SHARE_BYTES = 2**18
 _MOST_WAITING_BYTES = 64 * 2**20  # reading further ahead gains nothing
 _LEAST_BATCH_BYTES = 2**16  # one event, and room for what is around it
@@ -16,11 +17,14 @@ _SENDING_COST = 3  # a batch, its request's body, and that body compressed or in
 def share_of(max_memory_bytes: int, destinations: int) -> int:
     """The share of one of several destinations in what the process may take, in bytes.
 
+    A quarter of what is left for events is for the allocator, which does not fill its pages.
+
     >>> share_of(256 * 2**20, 2) // 2**20
-    96
+    70
     """
-    for_events = max_memory_bytes - _PROCESS_BYTES
-    return max(_LEAST_SHARE_BYTES, for_events // max(1, destinations))
+    count = max(1, destinations)
+    for_events = (max_memory_bytes - _PROCESS_BYTES - count * _DESTINATION_BYTES) * 3 // 4
+    return max(_LEAST_SHARE_BYTES, for_events // count)
 
 
 class MemoryShare:

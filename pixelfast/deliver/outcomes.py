@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Accepted", "Held", "Outcome", "Partial", "Refused", "Retry"]
+__all__ = ["BUSY_STATUSES", "Accepted", "Held", "Outcome", "Partial", "Refused", "Retry"]
+
+BUSY_STATUSES = frozenset({408, 425, 429, 503})  # of HTTP: the destination says that it is busy
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,22 @@ from collections.abc import Mapping
 
 from pixelfast.deliver.batches import Batch, after_events
 from pixelfast.deliver.destinations import Sender
-from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Refused
+from pixelfast.deliver.outcomes import (
+    BUSY_STATUSES,
+    Accepted,
+    Held,
+    Outcome,
+    Partial,
+    Refused,
+    Retry,
+)
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Frame, Position, newest_frames
 
 __all__ = ["MOST_PROBED", "accepts", "newest_events", "send_ahead"]
 
 MOST_PROBED = 64
+_MOST_SINGLE = 8
 
 
 def newest_events(
@@ -55,11 +64,17 @@ def _unread(frame: Frame, cursor: Position) -> list[bytes]:
 async def send_ahead(sender: Sender, events: list[bytes], *, is_down: bool) -> Outcome:
     """Send copies of events until one is accepted; returns the answer that tells most.
 
-    `is_down`: only one of them, in one request: the destination fails. Otherwise it rejects, and
-    all of them are sent, divided as long as they are rejected together.
+    `is_down`: the destination fails, so they go one by one, and only a few of them as long as it
+    answers: it may fail at most events and be up. Otherwise it rejects, and all of them are sent,
+    divided as long as they are rejected together.
     """
     if is_down:
-        return await sender.deliver(_batch([random.choice(events)]))  # noqa: S311
+        chosen = random.sample(events, min(_MOST_SINGLE, len(events)))
+        for event in chosen:
+            outcome = await sender.deliver(_batch([event]))
+            if accepts(outcome, 1) or not _is_answer(outcome):
+                break
+        return outcome
     waiting = [events]
     while True:
         lines = waiting.pop()
@@ -71,6 +86,13 @@ async def send_ahead(sender: Sender, events: list[bytes], *, is_down: bool) -> O
             waiting += [lines[:middle], lines[middle:]]
         if not waiting:
             return outcome
+
+
+def _is_answer(outcome: Outcome) -> bool:
+    """Whether a destination failed by an answer, and did not ask to be left alone for a while."""
+    if not isinstance(outcome, Retry | Held) or outcome.status in BUSY_STATUSES:
+        return False
+    return outcome.status > 0 and not (isinstance(outcome, Retry) and outcome.after_s)
 
 
 def accepts(outcome: Outcome, events: int) -> bool:

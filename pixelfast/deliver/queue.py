@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.outcomes import BUSY_STATUSES, Retry
 from pixelfast.deliver.plans import Plan
 
 __all__ = ["Queue", "Task"]
@@ -23,7 +23,6 @@ _MOST_CULPRITS = ((256, 5), (2560, 1))
 _MOST_BUSY_CULPRITS = 25_600
 _PAUSE_SHARE = 9.0  # culprits take a tenth of the time
 _LONGEST_S = 60.0
-_BUSY = frozenset({408, 425, 429, 503})
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +81,7 @@ class Task:
     def is_busy(self) -> bool:
         """Whether its destination said last that it is busy, which may be true."""
         return self.outcome is not None and bool(
-            self.outcome.status in _BUSY or self.outcome.after_s
+            self.outcome.status in BUSY_STATUSES or self.outcome.after_s
         )
 
 

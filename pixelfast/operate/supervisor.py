@@ -29,6 +29,8 @@ _RESTART_FIRST_S = 0.2
 _RESTART_MOST_S = 5.0
 _STEADY_S = 30.0  # a process that lived this long starts again at once
 _DELIVERY_STOP_S = 10.0
+# Each thread that allocates would have an arena of its own, and keep what is free in it.
+_ENVIRONMENT = {"delivery": {"MALLOC_ARENA_MAX": "2"}}
 
 
 class Child:
@@ -80,6 +82,7 @@ class Child:
                 "pixelfast.operate.process",
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, **_ENVIRONMENT.get(self.orders.role, {})},
                 pass_fds=(theirs.fileno(), *self.orders.listen_fds),
                 start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
             )

@@ -65,6 +65,23 @@ def test_over_the_bound_the_oldest_go_and_are_counted(dead: DeadLetters) -> None
     assert dead.path.stat().st_size <= 256 * KIB + 12 * 26 * KIB, "free pages are used again"
 
 
+@pytest.mark.parametrize("max_bytes", [64 * KIB, 100 * KIB, 1024 * KIB])
+@pytest.mark.parametrize("size_bytes", [500, 2300, 9000])
+def test_small_bounds_keep_the_newest_letters_that_fit(
+    dead: DeadLetters, max_bytes: int, size_bytes: int
+) -> None:
+    bounds = DeadBounds(max_bytes)
+    empty_bytes = dead.size_bytes()
+    for start in range(0, 1000, 50):
+        batch = [letter(n, size_bytes=size_bytes) for n in range(start, start + 50)]
+        dead.add(batch, bounds)
+    found = kept(dead, "web")
+    assert list(range(1000 - len(found), 1000)) == found
+    assert dead.size_bytes() <= max_bytes
+    pages_each = -(-(size_bytes + 100) // 4096) * 4096 if size_bytes > 2000 else size_bytes + 100
+    assert len(found) >= min(1000, (max_bytes - empty_bytes) // pages_each // 2)
+
+
 def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) -> None:
     """Its write key is public: a stranger must not delete what others have."""
     bounds = DeadBounds(256 * KIB)
@@ -107,6 +124,15 @@ def test_a_letter_that_is_being_sent_again_is_not_dropped(
     assert [0] == kept(dead, "web")
     dead.remove([1])
     assert (0, 0) == dead.by_source()["web"][:2]
+
+
+def test_a_replay_keeps_to_the_limits_of_a_batch(dead: DeadLetters) -> None:
+    dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
+    dead.ask_for_replay()
+    taken = [
+        len(dead.take_for_replay(*limits)) for limits in ((500, 101 * KIB), (3, 2**20), (9, 1))
+    ]
+    assert [4, 3, 1] == taken
 
 
 def test_the_sums_are_right_whatever_changes_letters(dead: DeadLetters) -> None:

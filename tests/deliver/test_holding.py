@@ -12,8 +12,8 @@ from pixelfast.deliver import health as health_module
 from pixelfast.deliver import refusals as refusals_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.health import Health, Hold
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused
-from pixelfast.deliver.probe import newest_events
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.probe import newest_events, send_ahead
 from pixelfast.deliver.refusals import Refusals
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
@@ -331,3 +331,27 @@ def test_probes_of_newest_events_are_not_of_those_already_read(data: DataDir, fe
     assert [100, 101, 102] == found
     found = [json.loads(each)["n"] for each in newest_events(data, {}, Selection())]
     assert list(range(104 - 64, 104)) == found
+
+
+@pytest.mark.parametrize(
+    ("answers", "sent"),
+    [
+        ([Retry("status 500", status=500)] * 5 + [Accepted()], 6),
+        ([Held("status 403", 403)] * 20, 8),
+        ([Retry("connection refused")] * 20, 1),
+        ([Retry("status 503", status=503)] * 20, 1),
+        ([Retry("status 500", 5.0, 500)] * 20, 1),
+    ],
+    ids=["500", "403", "refused", "busy", "retry-after"],
+)
+def test_a_probe_sends_a_few_events_one_by_one_as_long_as_they_fail_by_an_answer(
+    answers: list[Outcome], sent: int
+) -> None:
+    async def main() -> None:
+        sender = FakeSender(answers)
+        events = [event(n) + b"\n" for n in range(64)]
+        outcome = await send_ahead(sender, events, is_down=True)
+        assert sent == len(sender.tries) == len(set(sender.ids))
+        assert answers[sent - 1] == outcome
+
+    run(main())
