@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
-from pixelfast.deliver.probe import MOST_PROBED, accepts, newest_events, send_ahead
+from pixelfast.deliver.probe import (
+    MOST_PROBED,
+    Probed,
+    accepts,
+    newest_events,
+    send_all,
+    send_some,
+)
 from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.refusals import Refusals
 from pixelfast.deliver.selection import Selection
@@ -18,6 +25,7 @@ from pixelfast.spool import DataDir, Position
 __all__ = ["Doubts"]
 
 _IN_ORDER_S = 60.0
+_CHOOSY_S = 60.0
 
 
 class Doubts:
@@ -40,7 +48,8 @@ class Doubts:
         self._queue = queue
         self._rouse = rouse
         self._parked: list[tuple[Task, Outcome]] = []  # rejected, and perhaps not to blame
-        self._probe: asyncio.Task[tuple[Outcome, int, float]] | None = None
+        self._chose_s = float("-inf")  # when a probe was accepted last
+        self._probe: asyncio.Task[tuple[Probed, float]] | None = None
         self._was_newest = False  # the last probe of a destination that is down
 
     def __len__(self) -> int:
@@ -113,22 +122,29 @@ class Doubts:
 
     async def _send_newest(
         self, cursors: Mapping[int, Position], *, is_down: bool
-    ) -> tuple[Outcome, int, float]:
+    ) -> tuple[Probed, float]:
         events = await self._sender.in_thread(newest_events, self._data, cursors, self._selection)
         events = events or self._queue.some_events(MOST_PROBED)
         began_s = time.monotonic()
         if not events:
-            return Refused("there is nothing to send"), 0, began_s
-        return await send_ahead(self._sender, events, is_down=is_down), len(events), began_s
+            return Probed(Refused("there is nothing to send"), 0), began_s
+        send = send_some if is_down else send_all
+        return await send(self._sender, events), began_s
+
+    def is_choosy(self, now_s: float) -> bool:
+        """Whether single events were accepted of late while batches failed."""
+        return now_s - self._chose_s < _CHOOSY_S
 
     def settle_probe(self) -> None:
         """Take notice of the answer to a probe, once it is there."""
         if self._probe is None or not self._probe.done():
             return
         probe, self._probe = self._probe, None
-        outcome, events, began_s = probe.result()
+        (outcome, events, accepted, failed), began_s = probe.result()
         if accepts(outcome, events):
-            self.refusals.accept("", 0, time.monotonic())
+            self._chose_s = time.monotonic()
+            self.refusals.accept("", accepted, time.monotonic())
+            self.refusals.blame(failed)
             self._health.note(Accepted(), 0, events, began_s, 1)
         elif isinstance(outcome, Held):
             self._health.hold(Hold.SETTINGS, outcome.reason, outcome)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pixelfast.deliver.batches import Batch, after_events
 from pixelfast.deliver.destinations import Sender
@@ -25,7 +26,7 @@ from pixelfast.deliver.outcomes import (
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Frame, Position, newest_frames
 
-__all__ = ["MOST_PROBED", "accepts", "newest_events", "send_ahead"]
+__all__ = ["MOST_PROBED", "Probed", "accepts", "newest_events", "send_all", "send_some"]
 
 MOST_PROBED = 64
 _MOST_SINGLE = 8
@@ -61,31 +62,47 @@ def _unread(frame: Frame, cursor: Position) -> list[bytes]:
     return [line + b"\n" for line in lines]
 
 
-async def send_ahead(sender: Sender, events: list[bytes], *, is_down: bool) -> Outcome:
-    """Send copies of events until one is accepted; returns the answer that tells most.
+class Probed(NamedTuple):
+    """What became of a probe."""
 
-    `is_down`: the destination fails, so they go one by one, and only a few of them as long as it
-    answers: it may fail at most events and be up. Otherwise it rejects, and all of them are sent,
-    divided as long as they are rejected together.
+    outcome: Outcome  # the answer that tells most
+    events: int  # that this is the answer to
+    accepted: int = 0  # of those that were sent one by one
+    failed: int = 0
+
+
+async def send_some(sender: Sender, events: list[bytes]) -> Probed:
+    """Send copies of a few events one by one, to a destination that fails.
+
+    It may fail at most events and be up: so it goes on as long as it answers.
     """
-    if is_down:
-        chosen = random.sample(events, min(_MOST_SINGLE, len(events)))
-        for event in chosen:
-            outcome = await sender.deliver(_batch([event]))
-            if accepts(outcome, 1) or not _is_answer(outcome):
-                break
-        return outcome
+    accepted = failed = 0
+    told: Outcome | None = None
+    for event in random.sample(events, min(_MOST_SINGLE, len(events))):
+        outcome = await sender.deliver(_batch([event]))
+        is_accepted = accepts(outcome, 1)
+        accepted, failed = accepted + is_accepted, failed + (not is_accepted)
+        if is_accepted or told is None:
+            told = outcome
+        if not (is_accepted or _is_answer(outcome)):
+            break
+    assert told is not None, "there are events"
+    return Probed(told, 1, accepted, failed)
+
+
+async def send_all(sender: Sender, events: list[bytes]) -> Probed:
+    """Send copies of events until one is accepted; what is rejected together is divided."""
     waiting = [events]
     while True:
         lines = waiting.pop()
         outcome = await sender.deliver(_batch(lines))
         if not isinstance(outcome, Refused):
-            return outcome
+            return Probed(outcome, len(lines))
         if len(lines) > 1:
             middle = len(lines) // 2
             waiting += [lines[:middle], lines[middle:]]
         if not waiting:
-            return outcome
+            return Probed(outcome, len(lines))
 
 
 def _is_answer(outcome: Outcome) -> bool:

@@ -18,6 +18,7 @@ __all__ = ["Queue", "Task"]
 
 _PATIENCE = 2  # failures of a batch of its own before it is suspected
 _PATIENCE_IF_BUSY = 10
+_OF_LATE_S = 10.0
 # How many culprits may wait, before those die that failed so often: none of them is in memory.
 _MOST_CULPRITS = ((256, 5), (2560, 1))
 _MOST_BUSY_CULPRITS = 25_600
@@ -53,22 +54,21 @@ class Task:
     def is_at_fault(
         self,
         outcome: Retry,
-        began_s: float,
         accepted_s: float,
         now_s: float,
         *,
-        has_culprits: bool,
+        is_choosy: bool,
     ) -> bool:
-        """Note a failure of a request that `began_s`; whether the events are to blame.
+        """Note a failure; whether the events are to blame.
 
         A destination that crashes on an event, or never answers, is down only for that batch. So a
         failure speaks against the events only if others were accepted (`accepted_s`) since the
         failure before: nothing is accepted while the destination is down, and then nobody is to
-        blame. Where there are such events already (`has_culprits`), an acceptance during the
-        request is enough.
+        blame. If the destination is known to fail at some events (`is_choosy`), an acceptance
+        shortly before the first failure is enough: then a batch is divided once.
         """
         before_s, self.failed_s, self.outcome = self.failed_s, now_s, outcome
-        since_s = before_s or (began_s if has_culprits and not self.is_busy else now_s)
+        since_s = before_s or (now_s - _OF_LATE_S if is_choosy and not self.is_busy else now_s)
         if accepted_s <= since_s:
             self.failures = max(self.failures, 0 if before_s else 1)
             return False

@@ -43,9 +43,9 @@ class Settler:
         now_s = time.monotonic()
         accepted_s = self._doubts.refusals.accepted_s
         failure = _failure(outcome, task.plan.events)
-        has_culprits = self._queue.has_culprits
+        is_choosy = self._queue.has_culprits or self._doubts.is_choosy(now_s)
         is_at_fault = failure is not None and task.is_at_fault(
-            failure, began_s, accepted_s, now_s, has_culprits=has_culprits
+            failure, accepted_s, now_s, is_choosy=is_choosy
         )
         # An operator asked for dead letters to be sent again: one at fault stays one.
         is_too_old = is_at_fault and task.plan.letters is not None

@@ -13,7 +13,7 @@ from pixelfast.deliver import refusals as refusals_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
-from pixelfast.deliver.probe import newest_events, send_ahead
+from pixelfast.deliver.probe import newest_events, send_some
 from pixelfast.deliver.refusals import Refusals
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
@@ -32,6 +32,8 @@ from tests.deliver.test_refusals import NO, is_settled, letters_of, numbers
 
 pytestmark = pytest.mark.usefixtures("quick")
 
+DOWN = Retry("status 500", status=500)
+BUSY = Retry("status 503", status=503)
 SMALL = Limits(max_events=20, max_bytes=10**6, max_age_s=0.0)
 
 
@@ -334,24 +336,49 @@ def test_probes_of_newest_events_are_not_of_those_already_read(data: DataDir, fe
 
 
 @pytest.mark.parametrize(
-    ("answers", "sent"),
+    ("answers", "found"),
     [
-        ([Retry("status 500", status=500)] * 5 + [Accepted()], 6),
-        ([Held("status 403", 403)] * 20, 8),
-        ([Retry("connection refused")] * 20, 1),
-        ([Retry("status 503", status=503)] * 20, 1),
-        ([Retry("status 500", 5.0, 500)] * 20, 1),
+        ([DOWN] * 5 + [Accepted()] * 3, (Accepted(), 1, 3, 5)),
+        ([Held("status 403", 403)] * 20, (Held("status 403", 403), 1, 0, 8)),
+        ([Accepted()] * 20, (Accepted(), 1, 8, 0)),
+        ([Retry("connection refused")] * 20, (Retry("connection refused"), 1, 0, 1)),
+        ([BUSY] * 20, (BUSY, 1, 0, 1)),
+        ([Retry("status 500", 5.0, 500)] * 20, (Retry("status 500", 5.0, 500), 1, 0, 1)),
     ],
-    ids=["500", "403", "refused", "busy", "retry-after"],
+    ids=["500", "403", "up", "refused", "busy", "retry-after"],
 )
-def test_a_probe_sends_a_few_events_one_by_one_as_long_as_they_fail_by_an_answer(
-    answers: list[Outcome], sent: int
+def test_a_probe_of_a_destination_that_fails_sends_a_few_events_as_long_as_it_answers(
+    answers: list[Outcome], found: tuple[Outcome, int, int, int]
 ) -> None:
     async def main() -> None:
         sender = FakeSender(answers)
         events = [event(n) + b"\n" for n in range(64)]
-        outcome = await send_ahead(sender, events, is_down=True)
-        assert sent == len(sender.tries) == len(set(sender.ids))
-        assert answers[sent - 1] == outcome
+        assert found == await send_some(sender, events)
+        assert sum(found[2:]) == len(sender.tries) == len(set(sender.ids))
+
+    run(main())
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_good_events_go_on_where_most_batches_fail(data: DataDir, feed: Feed, share: float) -> None:
+    """As a firewall that does not like the text of many events; all others are accepted."""
+
+    def judge(batch: Batch) -> Outcome:
+        bad = any(number % 10 < share * 10 for number in numbers(batch))
+        return Held("status 403", 403) if bad else Accepted()
+
+    async def main() -> None:
+        sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
+        runner = Runner("hook", sender, data)
+        fill(feed, 0, 200)
+        good = {n for n in range(200) if n % 10 >= share * 10}
+        number = 200
+        async with running(runner):
+            while not good <= set(sender.numbers):
+                fill(feed, number, number + 20)
+                number += 20
+                await runner.pause(0.05)
+            check_sum(runner.stats({0: number}))
+            assert len(sender.tries) < 20 * number, "it is not asked without end"
 
     run(main())
