@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import TypeGuard
 from urllib.parse import quote, urlencode
 
-import orjson
+import msgspec
 from yarl import URL
 
 from pixelfast.config import ClickhouseDestination
@@ -111,11 +112,16 @@ _OPTIONAL = (
     "async_insert",
 )
 
-# Answers quote rows, which strangers write: the first code and the last row are the server's.
+# Answers quote what strangers wrote, line feeds and all where it is an element of an enum. The
+# server's own are: the first code; a row with what stands behind it up to the answer's end, and the
+# key before that; and of a constraint the row before anything is quoted. Errors of expressions
+# have no row.
 _CODE = re.compile(rb"Code: (\d{1,5})(?:\.|, e\.displayText\(\) =) DB::\w{0,20}Exception")
-_ROW = re.compile(rb"\(at row (\d{1,9})\)")
-_VIOLATED = re.compile(rb"is violated at row (\d{1,9})\. Expression: ")  # before what it quotes
-_KEY = re.compile(rb"\(while read(?:ing)? the value of key ([^()\s]{1,200})\)")
+_ROW = re.compile(
+    rb"(?:\(while read(?:ing)? the value of key ([^()\s]{1,200})\): )?\(at row (\d{1,9})\)\n"
+    rb"(?:: While executing \w{1,64}|: data for INSERT was parsed from \w{1,64}|\.| \(\w{1,64}\)"
+    rb"| \(version [^()\n]{1,64}(?:\([^()\n]{1,64}\))?\)){0,12}\n?\Z"
+)
 # A value that a column, its default, a constraint or a view cannot be computed from.
 _SAYS_ROW = re.compile(
     rb"at row \d|\(while read(?:ing)? the value of key |while executing 'FUNCTION "
@@ -130,11 +136,12 @@ _SEARCHES = 8  # requests of one batch under way at once: each finds one row, an
 class _RefusedRow(Refused):
     """`row` is to blame, counted from 1; none before it fails in the same way.
 
-    `key` is the field whose value could not be read, if the answer names it.
+    It could not be read, as the value of `key` if the answer names it; or it violates a constraint.
     """
 
     row: int = 0
     key: str = ""
+    is_violation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +161,9 @@ class ClickhouseSender(HttpSender):
     async_insert).
 
     An insert is stored as a whole or not at all. Rows that cannot be read or violate a constraint
-    are found by the number in the answer, and the others are inserted without them.
+    are found by the number in the answer, and the others are inserted without them. An answer may
+    quote one row's text against another: so none is refused because it could not be read before
+    a request without the others has failed as well. What has no number of the server's is halved.
     """
 
     def __init__(self, settings: ClickhouseDestination) -> None:
@@ -168,6 +177,12 @@ class ClickhouseSender(HttpSender):
             "date_time_input_format": "best_effort",  # takes 2026-01-31T00:00:00.000Z
             "deduplicate_blocks_in_dependent_materialized_views": "1",
         }
+        # Constraints of a view's target count that one's rows.
+        self._violated = re.compile(
+            rb"[^'\n]{0,300}Constraint [^'\n]{1,300} for table `?%s`?\.`?%s`?"
+            rb"(?: \([0-9a-f-]{36}\))? is violated at row (\d{1,9})\. Expression: "
+            % (re.escape(settings.database.encode()), re.escape(settings.table.encode()))
+        )
         self._unsupported: set[str] = set()  # of _OPTIONAL, found out since the start
         headers = {"X-ClickHouse-User": settings.username}
         if settings.password:
@@ -204,22 +219,29 @@ class ClickhouseSender(HttpSender):
         """
         lines = batch.lines()
         refused: dict[int, Refused | Retry] = {}
+        outcome = await self._send_rows(batch, [_BROKEN_ROW], "0")
+        if not _blames(outcome, 1):  # it counts in another way
+            return _not_accepted(outcome, first)
         bad_row = _BROKEN_ROW
         for _ in range(_MOST_KINDS):
             problem = await self._search(batch, lines, refused, bad_row, first)
             if problem is not None:
                 return problem
-            rest = [n for n in range(len(lines)) if n not in refused]
+            rest = [lines[n] for n in range(len(lines)) if n not in refused]
             if not rest:
                 return Partial(refused)
             # Another token than the whole batch's, and the same one when the batch comes again.
             digest = hashlib.blake2s(repr(sorted(refused)).encode(), digest_size=8).hexdigest()
-            outcome = await self._send_rows(batch, [lines[n] for n in rest], f"but-{digest}")
+            outcome = await self._send_rows(batch, rest, f"but-{digest}")
             if isinstance(outcome, Accepted):
                 return Partial(dict(sorted(refused.items())))
-            if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rest):
+            if not _blames(outcome, len(rest), is_violation=True):
                 return outcome
-            bad_row = lines[rest[outcome.row - 1]]
+            bad_row = rest[outcome.row - 1]
+            # Does it count as we do? Not by the row alone: that would be stored if it does not.
+            outcome = await self._send_rows(batch, [bad_row, *rest], f"first-{digest}")
+            if not _blames(outcome, 1, is_violation=True):
+                return _not_accepted(outcome, first)
         return first
 
     async def _search(
@@ -230,16 +252,10 @@ class ClickhouseSender(HttpSender):
         bad_row: bytes,
         first: _RefusedRow,
     ) -> Outcome | None:
-        """Add the rows that fail as the bad one does to `refused`; returns what prevents that.
-
-        The first request has the bad row alone, so a server that counts in another way is found
-        out; then the batch is halved after all.
-        """
-        outcome = await self._send_rows(batch, [bad_row], "0")
-        if not isinstance(outcome, _RefusedRow) or outcome.row != 1:
-            return first if isinstance(outcome, Accepted) else outcome
+        """Add the rows that fail as the bad one does to `refused`; returns what prevents that."""
         problems: list[Outcome] = []
         known = _KnownValues()
+        is_violation = bad_row is not _BROKEN_ROW
 
         async def search(place: int, stop: int) -> None:
             tried = _TRIED_FIRST
@@ -253,12 +269,18 @@ class ClickhouseSender(HttpSender):
                     place += 1
                 rows = [*(lines[n] for n in asked), bad_row]
                 outcome = await self._send_rows(batch, rows, f"to-{place}")
-                if not isinstance(outcome, _RefusedRow) or not 1 <= outcome.row <= len(rows):
-                    problems.append(first if isinstance(outcome, Accepted) else outcome)
+                if not _blames(outcome, len(rows), is_violation=is_violation):
+                    problems.append(_not_accepted(outcome, first))
                 elif outcome.row < len(rows):
                     bad = asked[outcome.row - 1]
-                    refused[bad] = outcome
-                    known.learn(lines[bad], outcome)
+                    proof = outcome
+                    if not is_violation:
+                        confirmed = await self._confirm(batch, lines[bad], outcome.key, known, bad)
+                        if not _blames(confirmed, 1):
+                            problems.append(_not_accepted(confirmed, first))
+                            return
+                        proof = confirmed
+                    refused[bad] = proof
                     place = bad + 1
                     tried = max(_FEWEST_TRIED, 4 * outcome.row)
                 else:
@@ -270,6 +292,24 @@ class ClickhouseSender(HttpSender):
             for start in range(0, len(lines), step):
                 group.create_task(search(start, min(start + step, len(lines))))
         return problems[0] if problems else None
+
+    async def _confirm(
+        self, batch: Batch, line: bytes, key: str, known: _KnownValues, place: int
+    ) -> Outcome:
+        """What becomes of a row without the others; nothing is stored, as the last is broken.
+
+        The field by itself is asked for first: if that fails, so does each row that has it.
+        """
+        if (raw := _values(line).get(key)) is not None:
+            value = bytes(raw)
+            field = b"{%s:%s}" % (msgspec.json.encode(key), value)
+            outcome = await self._send_rows(batch, [field, _BROKEN_ROW], f"field-{place}")
+            if not _blames(outcome, 2):
+                return outcome
+            if outcome.row == 1:
+                known.learn(key, value, outcome)
+                return outcome
+        return await self._send_rows(batch, [line, _BROKEN_ROW], f"only-{place}")
 
     async def _send_rows(self, batch: Batch, rows: list[bytes], name: str) -> Outcome:
         """Insert some of a batch's rows; the token is made of the batch's id and the name."""
@@ -298,12 +338,13 @@ class ClickhouseSender(HttpSender):
             # Of one insert: two of half as many rows have fewer each.
             return Refused(reason, answer.status, kept)
         if code not in _OF_LOAD and code != _TOO_MANY_PARTS:
-            violated = _VIOLATED.search(answer.body) if code == _VIOLATED_CONSTRAINT else None
-            rows = [violated[1]] if violated else _ROW.findall(answer.body)
-            if rows and len(answer.body) < self.most_answer_bytes:
-                keys = _KEY.findall(answer.body) or [b""]
-                key = keys[-1].decode(errors="replace")
-                return _RefusedRow(reason, answer.status, kept, row=int(rows[-1]), key=key)
+            if code == _VIOLATED_CONSTRAINT:
+                if violated := self._violated.match(answer.body):
+                    row = int(violated[1])
+                    return _RefusedRow(reason, answer.status, kept, row=row, is_violation=True)
+            elif len(answer.body) < self.most_answer_bytes and (at := _ROW.search(answer.body)):
+                key = (at[1] or b"").decode(errors="replace")
+                return _RefusedRow(reason, answer.status, kept, row=int(at[2]), key=key)
             if code in _OF_ROWS or _SAYS_ROW.search(answer.body):
                 return Refused(reason, answer.status, kept)
         if code in _OF_SETTINGS:
@@ -315,25 +356,41 @@ class ClickhouseSender(HttpSender):
         return outcome
 
 
+def _blames(outcome: Outcome, rows: int, *, is_violation: bool = False) -> TypeGuard[_RefusedRow]:
+    """Whether one of so many rows is to blame, and for what was looked for."""
+    return (
+        isinstance(outcome, _RefusedRow)
+        and outcome.is_violation == is_violation
+        and 1 <= outcome.row <= rows
+    )
+
+
+def _not_accepted(outcome: Outcome, first: Refused) -> Outcome:
+    """What is said of a batch after an answer that was not expected: it is not stored."""
+    return first if isinstance(outcome, Accepted) else outcome
+
+
+def _values(line: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of a row, their values as they are written: a number keeps all its digits."""
+    return msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+
+
 class _KnownValues:
     """Values that a column cannot take: whoever sends one of them often sends it again."""
 
     def __init__(self) -> None:
-        self._refusals: dict[tuple[str, bytes], Refused] = {}
-        self._keys: set[str] = set()
+        self._refusals: dict[str, dict[bytes, Refused]] = {}
 
-    def learn(self, line: bytes, refusal: _RefusedRow) -> None:
-        event = orjson.loads(line)
-        if refusal.key in event:
-            self._keys.add(refusal.key)
-            self._refusals[refusal.key, orjson.dumps(event[refusal.key])] = refusal
+    def learn(self, key: str, value: bytes, refusal: Refused) -> None:
+        self._refusals.setdefault(key, {})[value] = refusal
 
     def refusal_of(self, line: bytes) -> Refused | None:
         """The refusal of a row with the same value in the same field."""
-        if not self._keys:
+        if not self._refusals:
             return None
-        event = orjson.loads(line)
-        for key in self._keys & event.keys():
-            if (refusal := self._refusals.get((key, orjson.dumps(event[key])))) is not None:
+        fields = _values(line)
+        for key, refusals in self._refusals.items():
+            value = fields.get(key)
+            if value is not None and (refusal := refusals.get(bytes(value))) is not None:
                 return refusal
         return None

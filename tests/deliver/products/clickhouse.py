@@ -16,6 +16,8 @@ _INSERT = re.compile(r"INSERT INTO `(\w+)`\.`(\w+)` FORMAT JSONEachRow")
 
 
 def failure(status: int, code: int, text: str) -> Answer:
+    if re.search(r"\(at row \d+\)$", text):
+        text += "\n: While executing ParallelParsingBlockInputFormat."
     body = f"Code: {code}. DB::Exception: {text} (version 24.8.1.1 (official build))\n"
     return Answer(status, (("X-ClickHouse-Exception-Code", str(code)),), body.encode())
 
@@ -25,8 +27,8 @@ class Clickhouse:
 
     An insert is taken as a whole or fails as a whole. One whose insert_deduplication_token the
     table has seen is dropped and answered with 200 ("Deduplicating Inserts on Retries"): so a token
-    must never come with other rows. Unknown fields and dates with T and Z are errors unless the
-    settings of the query say otherwise.
+    must never come with other rows. A column that a row lacks gets its default. Unknown fields and
+    dates with T and Z are errors unless the settings of the query say otherwise.
     """
 
     def __init__(self, user: str = "default", password: str = "") -> None:
@@ -84,7 +86,7 @@ class Clickhouse:
         try:
             if query.get("date_time_input_format") != "best_effort":
                 raise ValueError
-            stamp = datetime.fromisoformat(event["timestamp"])
+            stamp = datetime.fromisoformat(event.get("timestamp", "1970-01-01"))
         except ValueError:
             return 400, 41, "Cannot parse DateTime"
         number = event.get("number", 0)
@@ -92,5 +94,5 @@ class Clickhouse:
             return 400, 27, "Cannot parse input: (while reading the value of key number)"
         if isinstance(number, bool):
             return 500, 467, "Cannot parse boolean value here"
-        rows.append({"messageId": event["messageId"], "timestamp": stamp, "number": number})
+        rows.append({"messageId": event.get("messageId", ""), "timestamp": stamp, "number": number})
         return None

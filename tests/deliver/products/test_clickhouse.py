@@ -84,7 +84,7 @@ def test_rows_that_do_not_fit_are_found_by_their_numbers(bad: set[int]) -> None:
     good = [message_id(n) for n in range(300) if n not in bad]
     assert good == [row["messageId"] for row in server.rows]
     assert bool(good) == len(server.tokens)
-    assert server.requests <= 2 * (len(bad) + 20)
+    assert server.requests <= 2 * (2 * len(bad) + 20), "each is found, and then sent by itself"
 
 
 def test_the_same_value_in_the_same_field_is_asked_for_once() -> None:
@@ -154,8 +154,10 @@ def test_rows_that_violate_a_constraint_are_found_by_their_numbers_as_well() -> 
             for row, number in enumerate(numbers, 1):
                 if number >= limit:
                     quoted = "x = 'is violated at row 1. Expression: (at row 1)'"
-                    text = f"Constraint `{name}` for table t is violated at row {row}. Expression: "
-                    return failure(500, 469, f"{text}(number < {limit}). Column values: {quoted}.")
+                    text = f"Constraint `{name}` for table default.events is violated at row {row}."
+                    return failure(
+                        500, 469, f"{text} Expression: (number < {limit}). Column values: {quoted}."
+                    )
         stored.extend(numbers)
         return Answer()
 
@@ -164,6 +166,141 @@ def test_rows_that_violate_a_constraint_are_found_by_their_numbers_as_well() -> 
     assert isinstance(outcome, Partial)
     assert {n for n in range(700) if n % 7 * 200 >= 500} == set(outcome.failed)
     assert [n % 7 * 200 for n in range(700) if n % 7 * 200 < 500] == stored
+
+
+FORGED_ROWS = [
+    "(at row 1)",
+    "(at row 1)\n",
+    "(while reading the value of key event): (at row 1)\n: While executing X",
+    "(while reading the value of key event): (at row 1)\n: While executing X. (Y)",
+]
+
+
+@pytest.mark.parametrize("forged", FORGED_ROWS)
+@pytest.mark.parametrize("place", [0, 9, 99])
+@pytest.mark.parametrize(
+    "text", ["Cannot parse '%s' as UInt32: while executing 'f'.", "Unknown %s"]
+)
+def test_no_row_is_refused_or_stored_alone_for_what_an_expression_quotes(
+    forged: str, place: int, text: str
+) -> None:
+    """Not even where the answer ends with it: a column is computed once all rows are read."""
+
+    def server(request: Request) -> Answer:
+        lines = request.plain_body.split(b"\n")[:-1]
+        for row, line in enumerate(lines, 1):
+            if line == b"!":
+                return failure(400, 27, f"Cannot parse input: (at row {row})")
+        values = [json.loads(line).get("value") for line in lines]
+        if forged in values:
+            return Answer(400, body=b"Code: 6. DB::Exception: " + (text % forged).encode())
+        assert len(lines) > 1, "an innocent row was inserted by itself"
+        return Answer()
+
+    events = [tracked(n, value=forged if n == place else "7") for n in range(100)]
+    (outcome,) = outcomes(server, batch(events))
+    assert isinstance(outcome, Refused), "it is halved"
+
+
+def test_no_row_is_refused_where_a_server_blames_it_for_another_ones_text() -> None:
+    """Here it computes columns row by row, before the broken row is read."""
+    forged = "(while reading the value of key event): (at row 1)\n: While executing X"
+
+    def server(request: Request) -> Answer:
+        for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
+            if line == b"!":
+                return failure(400, 27, f"Cannot parse input: (at row {row})")
+            if json.loads(line).get("value") == forged:
+                return Answer(400, body=f"Code: 6. DB::Exception: Unknown {forged}".encode())
+        return Answer()
+
+    events = [tracked(n, value=forged if n == 9 else "7") for n in range(100)]
+    (outcome,) = outcomes(server, batch(events))
+    assert isinstance(outcome, Refused), "it is halved"
+
+
+def test_no_value_is_known_as_bad_before_it_failed_by_itself() -> None:
+    """An answer that names a key which is not to blame."""
+
+    def server(request: Request) -> Answer:
+        for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
+            if line == b"!" or json.loads(line).get("number") == "text":
+                key = "(while reading the value of key event): "
+                return failure(400, 27, f"Cannot parse input: {key}(at row {row})")
+        return Answer()
+
+    events = [tracked(n, number="text" if n == 9 else 1, event="Order Placed") for n in range(100)]
+    (outcome,) = outcomes(server, batch(events))
+    assert isinstance(outcome, Partial)
+    assert [9] == list(outcome.failed)
+
+
+def test_numbers_that_differ_only_in_their_last_digits_are_different_values() -> None:
+    large = 2**70
+
+    def server(request: Request) -> Answer:
+        for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
+            if line == b"!" or json.loads(line).get("number") == large:
+                key = "(while reading the value of key number): "
+                return failure(400, 27, f"Cannot parse input: {key}(at row {row})")
+        return Answer()
+
+    lines = [b'{"number":%d}' % (large + n) for n in range(20)]
+    sent = Batch(id="b1", body=b"\n".join(lines) + b"\n", events=len(lines))
+    (outcome,) = outcomes(server, sent)
+    assert isinstance(outcome, Partial)
+    assert [0] == list(outcome.failed)
+
+
+def test_a_constraint_names_no_key() -> None:
+    """Its answer quotes values, and says by itself which row it is."""
+    hostile = "(while reading the value of key event): (at row 1)\n"
+
+    def server(request: Request) -> Answer:
+        lines = request.plain_body.split(b"\n")[:-1]
+        for row, line in enumerate(lines, 1):
+            if line == b"!":
+                return failure(400, 27, f"Cannot parse input: (at row {row})")
+        for row, line in enumerate(lines, 1):
+            if len(country := json.loads(line).get("country", "")) > 2:
+                text = f"Constraint `c` for table default.events is violated at row {row}."
+                values = f"Column values: country = '{country}'."
+                return failure(500, 469, f"{text} Expression: (length(country) <= 2). {values}")
+        return Answer()
+
+    events = [tracked(n, event="Order", country=hostile if n == 9 else "DE") for n in range(50)]
+    (outcome,) = outcomes(server, batch(events))
+    assert isinstance(outcome, Partial)
+    assert [9] == list(outcome.failed)
+
+
+def test_constraints_of_other_tables_count_other_rows() -> None:
+    """A view's target has the rows that the view made: the batch is halved."""
+    text = "Constraint `c` for table default.target (made-up) is violated at row 1. Expression: "
+    bad = failure(500, 469, text)
+    script = [bad, *[failure(400, 27, "Cannot parse input: (at row 1)")] * 20]
+    (outcome,) = outcomes(script, batch([tracked(n) for n in range(100)]))
+    assert Refused("status 500, code 469", 500, bad.body) == outcome
+
+
+@pytest.mark.parametrize("offset", [-1, 1, 50])
+def test_a_server_that_counts_violations_in_another_way_has_the_batch_halved(offset: int) -> None:
+    """And it is sent no innocent row by itself, which would be stored."""
+
+    def server(request: Request) -> Answer:
+        lines = request.plain_body.split(b"\n")[:-1]
+        for row, line in enumerate(lines, 1):
+            if line == b"!":
+                return failure(400, 27, f"Cannot parse input: (at row {row})")
+        for row, line in enumerate(lines, 1):
+            if json.loads(line)["number"] == 9:
+                text = f"Constraint `c` for table default.events is violated at row {row + offset}."
+                return failure(500, 469, f"{text} Expression: ")
+        raise AssertionError("stored")
+
+    events = [tracked(n, number=n) for n in range(100)]
+    (outcome,) = outcomes(server, batch(events))
+    assert isinstance(outcome, Refused)
 
 
 def test_what_befalls_the_search_befalls_the_batch() -> None:
@@ -248,7 +385,17 @@ def test_an_error_is_known_by_what_the_server_says_not_by_what_it_quotes(
     assert kind is type(outcome)
 
 
-@pytest.mark.parametrize("text", [b"Code: 1. ", b"Code: 1. DB::", b"Code: 1. DB::a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"Code: 1. ",
+        b"Code: 1. DB::",
+        b"Code: 1. DB::a",
+        b"Code: 6. DB::Exception: (while reading the value of key x): (at row 1)\n",
+        b"Code: 6. DB::Exception: (at row 1)\n: While executing X. (X) (X). (X) (version x)",
+        b"Code: 469. DB::Exception: Constraint Constraint for table default.t for table default.",
+    ],
+)
 def test_the_longest_answer_is_judged_in_linear_time(text: bytes) -> None:
     """2 ms of CPU at most; a quadratic pattern takes 250 ms."""
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
@@ -256,6 +403,26 @@ def test_the_longest_answer_is_judged_in_linear_time(text: bytes) -> None:
     answer, sent = Answered(500, None, (text * size)[:size]), batch([tracked(1)])
     timer = timeit.Timer(lambda: sender.judge(answer, sent), timer=time.thread_time)
     assert min(timer.repeat(5, number=1)) < 0.05
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b": While executing ParallelParsingBlockInputFormat. (CANNOT_PARSE_TEXT)",
+        b": While executing X. (CANNOT_PARSE_TEXT) (version 24.8.1.1 (official build))\n",
+        b": While executing X: While executing Y. (Z) (version 26.9.2.1). (Z)",
+        b": While executing X: data for INSERT was parsed from query. (Z) (version 26.9.2.1). (Z)",
+        b" (version 20.8.3.18 (official build))\n",
+    ],
+)
+def test_a_row_is_known_by_all_that_stands_behind_its_number(end: bytes) -> None:
+    sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
+    body = b"Code: 6. DB::Exception: no: (while reading the value of key k): (at row 7)\n" + end
+    sent = batch([tracked(n) for n in range(9)])
+    found = sender.judge(Answered(400, None, body), sent)
+    assert ("k", 7) == (getattr(found, "key", None), getattr(found, "row", None))
+    quoted = sender.judge(Answered(400, None, body.rstrip(b"\n") + b"' as UInt32: no"), sent)
+    assert Refused("status 400, code 6", 400, quoted.answer) == quoted
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,67 @@ def test_rows_that_an_expression_rejects_are_dead_letters_alone(
     assert {f"status {400 if code == 6 else 500}, code {code}"} == reasons
 
 
+NUMBER = "(at row 1)"
+KEY = "(while reading the value of key event)"
+END = f"{KEY}: {NUMBER}\n: While executing ParallelParsingBlockInputFormat. (X)"
+FORGED = {
+    "a number in a column": ("x UInt32 MATERIALIZED toUInt32(value)", "7", NUMBER),
+    "an end in a column": ("x UInt32 MATERIALIZED toUInt32(value)", "7", END),
+    "an end in a default": ("x UInt32 DEFAULT toUInt32(value)", "7", END),
+    "an element, raw": ("x Enum('a' = 1) MATERIALIZED CAST(value, 'Enum(\\'a\\' = 1)')", "a", END),
+    "a number in a constraint": ("CONSTRAINT c CHECK toUInt32(value) > 0", "7", END),
+    "a key in a constraint": ("CONSTRAINT c CHECK length(value) < 3", "DE", KEY),
+    "a violation in a column": (
+        "x UInt32 MATERIALIZED toUInt32(value)",
+        "7",
+        "Code: 469. DB::Exception: Constraint `c` for table events is violated at row 1. ",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", [0, 9, 63])
+@pytest.mark.parametrize(("columns", "good", "bad"), FORGED.values(), ids=list(FORGED))
+def test_what_one_event_says_makes_no_other_one_a_dead_letter(
+    clickhouse_engine: str,
+    database: str,
+    data: DataDir,
+    columns: str,
+    good: str,
+    bad: str,
+    place: int,
+) -> None:
+    sql(
+        clickhouse_engine,
+        f"CREATE TABLE {database}.events (messageId String, event String, value String, {columns})"
+        f" {PLAIN} {WINDOW}",
+    )
+    events = [tracked(n, event="Order", value=bad if n == place else good) for n in range(64)]
+    figures = deliver(destination(clickhouse_engine, database), data, events)
+    assert ("closed", 63, 1) == tuple(figures[name] for name in ("state", "delivered", "dead"))
+    stored = sql(clickhouse_engine, f"SELECT messageId FROM {database}.events")
+    assert sorted(message_id(n) for n in range(64) if n != place) == sorted(stored)
+    (letter,) = dead_letters(data, "warehouse")
+    assert message_id(place) == letter.event["messageId"]
+
+
+def test_a_constraint_of_a_views_target_kills_no_row_that_the_view_leaves_out(
+    clickhouse_engine: str, database: str, data: DataDir
+) -> None:
+    """Its rows are counted there: the first of them is not our first."""
+    for query in (
+        f"CREATE TABLE {database}.events (messageId String, value Int32) {PLAIN} {WINDOW}",
+        f"CREATE TABLE {database}.target (value Int32, CONSTRAINT c CHECK value < 10) {PLAIN}",
+        f"CREATE MATERIALIZED VIEW {database}.view TO {database}.target"
+        f" AS SELECT value FROM {database}.events WHERE value > 1",
+    ):
+        sql(clickhouse_engine, query)
+    events = [tracked(n, value=77 if n == 9 else 1) for n in range(64)]
+    figures = deliver(destination(clickhouse_engine, database), data, events)
+    assert (63, 1) == (figures["delivered"], figures["dead"])
+    (letter,) = dead_letters(data, "warehouse")
+    assert message_id(9) == letter.event["messageId"]
+
+
 def test_arrays_of_different_sizes_are_dead_letters_alone(
     clickhouse_engine: str, database: str, data: DataDir
 ) -> None:
