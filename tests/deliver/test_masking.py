@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from pixelfast.config import HttpDestination, Redactor
 from pixelfast.config.schema import Config
-from pixelfast.deliver import engine, masking
+from pixelfast.deliver import engine
 from pixelfast.deliver.masking import masked
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.spool import DataDir
@@ -35,8 +36,7 @@ def test_what_an_outcome_says_beside_them_stays() -> None:
     assert outcome_of(accepted) is accepted
 
 
-def test_every_event_of_a_partial_outcome_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masking, "_EVENTS_A_TURN", 3)
+def test_every_event_of_a_partial_outcome_is_masked() -> None:
     failed: dict[int, Refused | Retry] = {
         n: (Refused if n % 2 else Retry)(REASON, status=400, answer=ANSWER + b" %d" % (n // 3))
         for n in range(20)
@@ -48,22 +48,86 @@ def test_every_event_of_a_partial_outcome_is_masked(monkeypatch: pytest.MonkeyPa
         assert type(failed[n])("no …", status=400, answer=f"no: Bearer … {n // 3}".encode()) == each
 
 
-def test_a_large_partial_outcome_lets_others_have_their_turns() -> None:
-    async def main() -> int:
-        turns = 0
+class Costly(Redactor):
+    """Each answer takes so long by a clock of its own; counts them by the loop's turns."""
 
+    def __init__(self, cost_s: float) -> None:
+        super().__init__()
+        self.cost_s = cost_s
+        self.now_s = 0.0
+        self.turn = 0
+        self.cost_of_turns: Counter[int] = Counter()
+
+    def data(self, data: bytes) -> bytes:
+        if data:
+            self.now_s += self.cost_s
+            self.cost_of_turns[self.turn] += 1
+        return super().data(data)
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def mask(self, *outcomes: Outcome) -> None:
         async def count() -> None:
-            nonlocal turns
             while True:
-                turns += 1
+                self.turn += 1
                 await asyncio.sleep(0)
 
-        counting = asyncio.create_task(count())
-        await masked(Partial({n: Refused("x", 400, b"%d" % n) for n in range(2000)}), REDACTOR)
-        counting.cancel()
-        return turns
+        async def main() -> None:
+            counting = asyncio.create_task(count())
+            await asyncio.gather(*(masked(each, self, self.clock) for each in outcomes))
+            counting.cancel()
 
-    assert asyncio.run(main()) >= 9
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(("cost_s", "most"), [(0.00001, 202), (0.0006, 5), (0.003, 2)])
+@pytest.mark.parametrize("outcomes", [1, 8])
+def test_masking_holds_the_loop_for_a_time_not_for_a_number_of_answers(
+    cost_s: float, most: int, outcomes: int
+) -> None:
+    """However many outcomes come at once."""
+    redactor = Costly(cost_s)
+    partial = Partial({n: Refused("", 400, b"%d" % n) for n in range(500)})
+    redactor.mask(*[partial] * outcomes)
+    assert 500 * outcomes == redactor.cost_of_turns.total()
+    assert max(redactor.cost_of_turns.values()) <= most
+
+
+def test_outcomes_of_whole_batches_are_masked_in_turns_of_their_own() -> None:
+    redactor = Costly(0.0006)
+    redactor.mask(*[Refused("", 400, b"%d" % n) for n in range(64)])
+    assert [1] * 64 == list(redactor.cost_of_turns.values())
+
+
+def test_an_outcome_of_few_answers_does_not_wait_for_one_of_many() -> None:
+    order: list[bytes] = []
+
+    class Ordered(Costly):
+        def data(self, data: bytes) -> bytes:
+            if data:  # or it is the reason
+                order.append(data)
+            return super().data(data)
+
+    redactor = Ordered(0.003)
+    many = Partial({n: Refused("", 400, b"%d" % n) for n in range(100)})
+    redactor.mask(many, Retry("", status=500, answer=b"few"))
+    assert 1 == order.index(b"few")
+
+
+def test_events_that_say_the_same_count_against_the_time_as_well() -> None:
+    """It passes for each, though only one is masked."""
+    redactor = Costly(0.0)
+    turns = []
+
+    def clock() -> float:
+        redactor.now_s += 0.0005
+        turns.append(redactor.turn)
+        return redactor.now_s
+
+    redactor.clock = clock  # type: ignore[method-assign]
+    redactor.mask(Partial(dict.fromkeys(range(1000), Refused("x", 400, b"same"))))
+    assert max(Counter(turns).values()) <= 6
 
 
 def test_why_a_destination_is_unusable_is_told_without_its_secrets(
