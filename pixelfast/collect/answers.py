@@ -114,7 +114,9 @@ class Answers:
                 b"Access-Control-Allow-Methods: %b\r\n" % ALLOW,
                 b"Access-Control-Allow-Headers: Content-Type\r\n",
                 b"Access-Control-Max-Age: 86400\r\n",
-                _cors(origin) if origin else b"Access-Control-Allow-Origin: *\r\n",
+                _cors(origin)
+                if origin and len(origin) <= _MAX_ORIGIN_BYTES
+                else b"Access-Control-Allow-Origin: *\r\n",
                 b"\r\n",
             ]
         )

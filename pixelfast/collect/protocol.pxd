@@ -41,6 +41,7 @@ cdef class Connection(Waiter):
     # reading
     cdef Reader _reader                 # None until something comes that is no plain GET
     cdef bytes _unparsed                # received; None where everything is parsed
+    cdef bint _is_cut                   # `_unparsed` waits for room, not for more bytes
     cdef bint _is_consuming             # inside data_received: answers gather for one write
     cdef bint _is_write_paused
     cdef bint _is_read_paused

@@ -7,7 +7,8 @@ The rules it keeps, each with its test:
     and acknowledgements may come in any order. A peer that does not read its responses is not read
     from.
 2.  One connection holds at most `MAX_ANSWER_BYTES` of responses, one read and one head; all of them
-    at most `max_memory`, over which those that have waited longest are closed.
+    at most `max_memory`, over which those that have waited longest are closed. All is counted after
+    each step, whether or not the connection may write.
 3.  A client may go away while its event is being committed: the event stays, the answer is dropped.
 4.  After the last answer the connection lingers: closing with unread bytes would make the kernel
     reset it, and the peer would lose the answer (RFC 9112 section 9.6).
@@ -188,13 +189,10 @@ cdef class Connection(Waiter):
         self._is_consuming = True
         try:
             while start < length and not self._is_last:
-                if self._is_choked():
-                    self._unparsed = data[start:]
-                    if not self._is_read_paused:
-                        self._is_read_paused = True
-                        self._transport.pause_reading()
-                    break
-                taken = self._take_plain(data, start) or self._take_any(data, start)
+                taken = 0
+                self._is_cut = self._is_choked()
+                if not self._is_cut:
+                    taken = self._take_plain(data, start) or self._take_any(data, start)
                 if taken == 0:
                     self._unparsed = data[start:]
                     break
@@ -310,11 +308,12 @@ cdef class Connection(Waiter):
         return self._all.count(status)
 
     cdef int _flush(self) except -1:
-        # Writes the answers that are ready, up to the first that is not.
+        # Writes the answers that are ready, up to the first that is not. Then counts what is held,
+        # and reads on only if there is room; after the last request what comes is discarded.
         cdef int ready
-        if self._is_consuming or self._is_write_paused or self._transport is None:
+        if self._is_consuming or self._transport is None:
             return 0
-        ready = self._answers.ready()
+        ready = 0 if self._is_write_paused else self._answers.ready()
         if ready:
             self._unsent_bytes = write_out(self._answers.take(ready), self._transport, self._fd)
             if not self._is_write_paused:
@@ -322,12 +321,17 @@ cdef class Connection(Waiter):
         if self._is_last and self._answers.count == 0:
             self._finish()
         self._account()
-        if self._is_read_paused and not self._is_choked() and self._transport is not None:
+        if self._transport is None:
+            return 0  # closed for memory
+        if self._is_choked() and not self._is_last:
+            if not self._is_read_paused:
+                self._is_read_paused = True
+                self._transport.pause_reading()
+            return 0
+        if self._is_read_paused:
             self._is_read_paused = False
             self._transport.resume_reading()
-            if self._unparsed is not None:
-                return self._consume(self._unparsed)
-        return 0
+        return self._consume(self._unparsed) if self._is_cut and not self._is_last else 0
 
     cdef bint _is_choked(self) noexcept:
         return self._is_write_paused or self._answers.size_bytes >= MAX_ANSWER_BYTES
@@ -361,10 +365,8 @@ cdef class Connection(Waiter):
         if self._is_lingering:
             return 0
         self._is_lingering = True
+        self._unparsed = None
         self._since_s = self._all._clock.monotonic_s()
-        if self._is_read_paused:
-            self._is_read_paused = False
-            self._transport.resume_reading()
         if self._has_eof:
             self._transport.close()
             return 0
@@ -384,11 +386,8 @@ cdef class Connection(Waiter):
         cdef Connections connections = self._all
         if self._transport is None:
             return 0
-        if self._is_lingering:
+        if self._is_write_paused or self._is_lingering:
             if waited_s > (connections._idle_timeout_s if self._is_write_paused else LINGER_S):
-                self._transport.abort()
-        elif self._is_write_paused:
-            if waited_s > connections._idle_timeout_s:
                 self._transport.abort()
         elif self._answers.count:
             pass  # the writer sees to it that they are answered

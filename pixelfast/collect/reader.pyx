@@ -77,7 +77,7 @@ cdef class Reader:
 
     cdef Py_ssize_t held_bytes(self) noexcept:
         # Of a request whose body is under way.
-        return PyBytes_GET_SIZE(self.request.head) if self.reading == Reading.IN_BODY else 0
+        return self.request.held_bytes() if self.reading == Reading.IN_BODY else 0
 
     cdef int next(self) except -1:
         # Forget the request that is done, here or elsewhere.

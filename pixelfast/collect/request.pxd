@@ -36,6 +36,7 @@ cdef class Request:
     cdef int reset(self) except -1
     cdef int add_header(self, bytes name, bytes value) except -1
     cdef Slice _keep(self, bytes value)
+    cdef Py_ssize_t held_bytes(self) noexcept
     cdef int add_body(self, bytes piece) except -1
 
 cdef bytes copy_of(Slice text)

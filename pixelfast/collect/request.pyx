@@ -100,6 +100,15 @@ cdef class Request:
         self._kept.append(value)
         return Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
+    cdef Py_ssize_t held_bytes(self) noexcept:
+        # The head, and the headers that are kept beside it.
+        cdef Py_ssize_t held = 0 if self.head is None else PyBytes_GET_SIZE(self.head)
+        if self._forwarded is not None:
+            held += PyBytes_GET_SIZE(self._forwarded)
+        for value in self._kept:
+            held += PyBytes_GET_SIZE(<bytes>value)
+        return held
+
     cdef int add_body(self, bytes piece) except -1:
         self.body_bytes += len(piece)
         if self.body_bytes > MAX_BODY_BYTES:

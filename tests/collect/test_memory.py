@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog.testing
@@ -17,6 +18,11 @@ from tests.fakes import FakeCollector
 MAX_MEMORY = 2**20
 READ_BYTES = 32_768  # at once, by the socket's buffer
 MOST_BYTES_EACH = 66_560 + 32_768  # a head, responses
+# What one read brings at most: the socket's buffer, which the kernel doubles; or all that uvloop
+# asks for, which a Unix socket may have.
+LARGEST_READS = {"TCP": 65_536, "a Unix socket": 256_000}
+# Of every connection, whatever it holds: its objects, a parser, and the transport of these tests.
+OBJECT_BYTES_EACH = 2560
 CHUNKED = [b"Transfer-Encoding: chunked"]
 LARGE_HEAD = http(TRACK + b"&_=" + b"x" * 32_000, headers=[b"A: " + b"a" * 400] * 70)
 HALF_TARGET = b"GET " + TRACK + b"&_=" + b"x" * 32_000
@@ -31,6 +37,10 @@ PATTERNS = {
     "a head of short lines": (b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 8000, b"a:\r\n"),
     "half a body": (LARGE_HEAD[:-2] + b"Content-Length: 9\r\n\r\n12345", b""),
     "half a body in chunks": (LARGE_HEAD[:-2] + CHUNKED[0] + b"\r\n\r\n5\r\n12", b"3"),
+    "half a body behind long headers": (
+        http(TRACK, b"POST", [b"Content-Length: 9", b"Referer: " + b"r" * 30_000], b"1234"),
+        b"",
+    ),
     "half a trailer": (http(TRACK, b"POST", CHUNKED, b"0\r\nT: " + b"t" * 8000), b""),
     "one byte at a time": (b"GET /", b"x"),
     "blank lines": (b"\r\n" * 8000, b"\r\n"),
@@ -44,6 +54,35 @@ def fake() -> FakeCollector:
 
 def receive(connection: Connection, data: bytes) -> None:
     feed(connection, data, READ_BYTES)
+
+
+def receive_anew(connection: Connection, data: bytes) -> None:
+    """As a transport does, with bytes that no other connection has."""
+    connection.data_received(bytes(bytearray(data)))
+
+
+def more_of(name: str, way: str) -> bytes:
+    """What comes next of a pattern: of requests in a pipeline as much as one read may bring."""
+    first, more = PATTERNS[name]
+    most = LARGEST_READS[way]
+    return (first * (most // len(first) + 1))[:most] if name.startswith("pipelines") else more
+
+
+def close_all(pairs: list[tuple[Connection, NarrowTransport]]) -> int:
+    """Close connections whose peers have read nothing; returns the bytes that this frees."""
+    gc.collect()
+    before, _ = tracemalloc.get_traced_memory()
+    while pairs:
+        pairs.pop()[0].connection_lost(None)
+    gc.collect()
+    return before - tracemalloc.get_traced_memory()[0]
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
 
 
 def connect(fake: FakeCollector) -> tuple[Connection, NarrowTransport]:
@@ -88,6 +127,63 @@ def test_all_clients_together_make_us_hold_no_more_than_max_memory(
     # The oldest, and them only.
     assert evicted == sorted(evicted, reverse=True)
     assert not evicted[-1]
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("way", LARGEST_READS)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_memory_that_clients_take_is_what_is_counted(
+    fake: FakeCollector, name: str, way: str
+) -> None:
+    first, more = PATTERNS[name][0], more_of(name, way)
+    pairs = []
+    for _ in range(300):
+        connection, transport = connect(fake)
+        pairs.append((connection, transport))
+        receive_anew(connection, first)
+        fake.disk.settle()
+        if more and not transport.is_aborted:
+            # A transport may hand over what it had read when it was told to stop.
+            receive_anew(connection, more)
+            fake.disk.settle()
+        fake.clock.advance(0.01)
+        assert fake.connections.held_bytes <= MAX_MEMORY
+    pairs = [pair for pair in pairs if not pair[1].is_aborted]
+    del connection, transport
+    open_now, counted = len(pairs), fake.connections.held_bytes
+    assert open_now == len(fake.connections.open)
+    taken = close_all(pairs)
+    assert abs(taken - counted) <= open_now * OBJECT_BYTES_EACH
+    assert 0 == fake.connections.held_bytes
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("way", LARGEST_READS)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_one_client_takes_no_more_memory_than_its_share_and_one_read(name: str, way: str) -> None:
+    fake = FakeCollector()
+    connection, transport = connect(fake)
+    receive_anew(connection, PATTERNS[name][0])
+    fake.disk.settle()
+    more = more_of(name, way)
+    for turn in range(20):
+        if more and (turn == 0 or transport.is_reading):
+            receive_anew(connection, more)
+        fake.disk.settle()
+        assert fake.connections.held_bytes <= MOST_BYTES_EACH + LARGEST_READS[way]
+    pairs = [(connection, transport)]
+    del connection, transport
+    assert close_all(pairs) <= MOST_BYTES_EACH + LARGEST_READS[way] + OBJECT_BYTES_EACH
+
+
+def test_a_peer_that_does_not_read_is_not_read_from_at_once(fake: FakeCollector) -> None:
+    connection, transport = connect(fake)
+    receive(connection, http())
+    assert transport.is_reading
+    fake.disk.settle()
+    assert not transport.is_reading
+    transport.take_bytes(2**30)
+    assert transport.is_reading
 
 
 def test_memory_is_counted_to_the_byte_and_given_back(fake: FakeCollector) -> None:
