@@ -56,8 +56,9 @@ class Server(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**20,
-            description="incomplete requests and responses that are not read yet, each collector;"
-            " over it the connections that have waited longest are closed",
+            description="memory for incomplete requests and unread responses, each collector,"
+            " beside 2 KiB for each connection; over it the connections that have waited longest"
+            " are closed",
             extra={"unit": "B"},
         ),
     ] = 256 * 2**20
@@ -129,8 +130,8 @@ class Deliver(Struct, frozen=True, kw_only=True):
         Meta(
             ge=96 * 2**20,
             description="memory of the delivery process; each destination has an equal share for"
-            " its events: at the limit it reads no further ahead, sends smaller batches and fewer"
-            " at once",
+            " its events: with less of it batches are smaller, fewer are sent at once and fewer are"
+            " read ahead; at least 64 MiB and 4 MiB for each destination",
             extra={"unit": "B"},
         ),
     ] = 256 * 2**20

@@ -29,7 +29,7 @@ from pixelfast.spool import DataDir, Frame, Position, newest_frames
 __all__ = ["MOST_PROBED", "Probed", "accepts", "newest_events", "send_all", "send_some"]
 
 MOST_PROBED = 64
-_MOST_SINGLE = 8
+_MOST_SINGLE = 16
 
 
 def newest_events(

@@ -60,7 +60,7 @@ _GAUGES_BY_SLOT = (
     (
         "held_bytes",
         "pixelfast_connection_bytes",
-        "Incomplete requests and unread responses: what server.max_memory bounds.",
+        "Bytes of incomplete requests and unread responses; server.max_memory bounds them.",
     ),
     ("waiting_bytes", "pixelfast_waiting_bytes", "Events that wait for the disk."),
     ("spool_bytes", "pixelfast_spool_bytes", "What the slot's events take on the disk."),
