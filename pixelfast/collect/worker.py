@@ -26,6 +26,7 @@ _LOCK_WAIT_S = 15.0  # for the collector before us to finish
 _LOCK_RETRY_S = 0.1
 # Segments, pipes, what the interpreter has open, and connections over the limit that still linger.
 _FILES_BESIDE_CONNECTIONS = 64
+_MUCH_LOWER = 0.9  # of what was wanted: else it is not worth a warning at each start
 _BACKLOG = 4096
 # Of each connection, in the kernel (which takes twice as much): a read is at most that large, and a
 # client that never reads pins no megabytes there. Room for every request that is within the limits.
@@ -158,7 +159,8 @@ class Worker:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         allowed = max(1, min(wanted, soft - beside))
         if allowed < wanted:
-            self._log.warning(
+            is_much = allowed < _MUCH_LOWER * wanted
+            (self._log.warning if is_much else self._log.debug)(
                 "max_connections_lowered", configured=wanted, used=allowed, open_files_limit=hard
             )
         return allowed
