@@ -145,6 +145,16 @@ def _many_destinations(figures: Figures) -> Finding:
     return f"{ratio:.2f} with {most['count']} destinations", _in_words([ratio <= NOISE])
 
 
+def _beside_bad(figures: Figures) -> Finding:
+    found, met = [], []
+    for each in figures["hostile"]["destinations"]:
+        pairs = zip(each["good_beside_bad_per_s"], each["good_per_s"], strict=True)
+        ratios = [beside / alone for beside, alone in pairs]
+        found.append(f"{each['kind']} {spread(ratios)}")
+        met.append(median(ratios) >= 0.5)
+    return "; ".join(found), "yes" if all(met) else "no"
+
+
 def _live_lag(figures: Figures) -> Finding:
     cases = figures["live"]["cases"]
     over = [(median(each["lag_p99_ms"]) - each["bound_ms"], each) for each in cases]
@@ -247,6 +257,11 @@ GOALS = (
         _live_cpu(0, 20.0),
     ),
     Goal("CPU of delivery an event at full load", "≤ 2 µs", _live_cpu(256, 2.0)),
+    Goal(
+        "good events/s of a backlog with 25 % that the destination rejects : without them",
+        "≥ 0.5",
+        _beside_bad,
+    ),
     Goal(
         "collector memory of an idle keep-alive connection",
         "≤ 4 KB",
