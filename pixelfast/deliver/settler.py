@@ -43,9 +43,9 @@ class Settler:
         now_s = time.monotonic()
         accepted_s = self._doubts.refusals.accepted_s
         failure = _failure(outcome, task.plan.events)
-        is_choosy = self._queue.has_culprits or self._doubts.is_choosy(now_s)
+        is_selective = self._queue.has_culprits or self._doubts.is_selective(now_s)
         is_at_fault = failure is not None and task.is_at_fault(
-            failure, accepted_s, now_s, is_choosy=is_choosy
+            failure, accepted_s, now_s, is_selective=is_selective
         )
         # An operator asked for dead letters to be sent again: one at fault stays one.
         is_too_old = is_at_fault and task.plan.letters is not None
@@ -93,7 +93,7 @@ class Settler:
                 failed_s = situation.began_s  # what is left of it failed, or is to be buried
             refused_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
             self._journal.settle(task.plan, settlement, task.not_before_s, failed_s, refused_s)
-            if settlement.letters:
+            if settlement.letters and not settlement.hold:
                 self._health.found_room()
         elif settlement.is_unproven:
             task.refused_s = situation.refused_s or situation.now_s

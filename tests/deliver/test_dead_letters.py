@@ -270,6 +270,8 @@ def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed:
                 tries = len(sender.tries)
                 await until(lambda: len(sender.tries) > tries + 3)
                 assert "no room for more dead letters" == runner.last_error
+                told = [each["event"] for each in logs]
+                assert "destination_is_back" not in told[told.index("destination_held") :]
                 check_sum(runner.stats({0: 40}))
                 dead = DeadLetters(data.dead_dir("hook") / "dead.db")
                 while not is_settled(runner, feed):
