@@ -309,7 +309,7 @@ cdef class Connection(Waiter):
 
     cdef int _flush(self) except -1:
         # Writes the answers that are ready, up to the first that is not. Then counts what is held,
-        # and reads on only if there is room; after the last request what comes is discarded.
+        # and reads on only if there is room; after the last request all input is discarded.
         cdef int ready
         if self._is_consuming or self._transport is None:
             return 0

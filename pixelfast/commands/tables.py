@@ -13,7 +13,7 @@ __all__ = ["print_table"]
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their headers; numbers stand to the right, texts are made printable."""
+    """Print rows under their headers; numbers are aligned right, control characters are escaped."""
     if not sys.stdout.isatty():
         for row in (headers, *rows):
             click.echo("\t".join(printable(str(cell)) for cell in row))

@@ -46,9 +46,10 @@ class Redactor:
     >>> redactor.text('no: Bearer s3cr3t\\\\/t for /in/path-token?k=key%2Din%2Dquery')
     'no: Bearer … for /in/…?k=…'
 
-    A secret is found as it is, in percent-encoding, as JSON and HTML write it, in base64 and in
-    hexadecimal digits, in whatever case; the beginning of one where a text was cut. Secrets of less
-    than six bytes are masked only where no letter or digit stands beside them.
+    A secret is found as it is, percent-encoded, as JSON and HTML escape it, in base64 and in
+    hexadecimal digits, in any letter case. So is the beginning of a secret at the end of a string
+    that was cut. Secrets of less than six bytes are masked only where no letter or digit stands
+    beside them.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -100,7 +101,7 @@ class _Starts:
     """Finds where one of many byte strings may begin, by their first `length` bytes.
 
     A search for each of them would take longer than the answer took to come. Here one expression
-    looks for the bytes that any of them has at each place, which few texts have by chance.
+    looks for the bytes that any of them has at each place, which few strings contain by chance.
     """
 
     def __init__(self, forms: list[bytes], length: int) -> None:

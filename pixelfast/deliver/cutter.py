@@ -210,9 +210,10 @@ class Cutter:
         return self._is_closed
 
     def _take_whole(self, slot: int) -> int:
-        """Take the frames that can be taken whole and count nothing special; how many they are.
+        """Take the frames that fit as a whole, of one source and numbered without a gap.
 
-        As `_take` does one by one: with few clients each event is a frame of its own.
+        Does the same as `_take` for each of them, but keeps the books once for all: with few
+        clients each event is a frame of its own. Returns how many frames were taken.
         """
         number = self._numbers.get(slot)
         if self._picks is not None or number is None or self._reached[slot].skip:

@@ -25,7 +25,7 @@ from pixelfast.spool import DataDir, Position
 __all__ = ["Doubts"]
 
 _IN_ORDER_S = 60.0
-_CHOOSY_S = 60.0
+_SELECTIVE_S = 60.0
 
 
 class Doubts:
@@ -48,7 +48,7 @@ class Doubts:
         self._queue = queue
         self._rouse = rouse
         self._parked: list[tuple[Task, Outcome]] = []  # rejected, and perhaps not to blame
-        self._chose_s = float("-inf")  # when a probe was accepted last
+        self._probe_accepted_s = float("-inf")  # when a probe was accepted last
         self._probe: asyncio.Task[tuple[Probed, float]] | None = None
         self._was_newest = False  # the last probe of a destination that is down
 
@@ -101,7 +101,7 @@ class Doubts:
         return self._probe is not None
 
     def send_newest(self, now_s: float, cursors: Mapping[int, Position], *, in_order: bool) -> bool:
-        """Send the newest events ahead, if it is their turn to probe; whether they are all of it.
+        """Send the newest events ahead if it is their turn; return whether nothing else is to go.
 
         A destination that is down gets one probe at a time: what is planned and the newest events
         in turn. One that rejects everything gets both. Where the order counts, nothing goes ahead
@@ -131,9 +131,9 @@ class Doubts:
         send = send_some if is_down else send_all
         return await send(self._sender, events), began_s
 
-    def is_choosy(self, now_s: float) -> bool:
-        """Whether single events were accepted of late while batches failed."""
-        return now_s - self._chose_s < _CHOOSY_S
+    def is_selective(self, now_s: float) -> bool:
+        """Whether a probe was accepted recently: the destination may fail at some events only."""
+        return now_s - self._probe_accepted_s < _SELECTIVE_S
 
     def settle_probe(self) -> None:
         """Take notice of the answer to a probe, once it is there."""
@@ -142,7 +142,7 @@ class Doubts:
         probe, self._probe = self._probe, None
         (outcome, events, accepted, failed), began_s = probe.result()
         if accepts(outcome, events):
-            self._chose_s = time.monotonic()
+            self._probe_accepted_s = time.monotonic()
             self.refusals.accept("", accepted, time.monotonic())
             self.refusals.blame(failed)
             self._health.note(Accepted(), 0, events, began_s, 1)

@@ -1,8 +1,8 @@
 """Sending the newest events ahead, to see whether a destination accepts anything at all.
 
-The oldest events may be bad without end, those behind them not. What is sent ahead is a copy: it is
-delivered in its turn, too, with the same messageId. A probe has an id of its own, so that no
-destination takes one for a batch that it knows.
+All of the oldest events may be bad while newer ones are good. What is sent ahead is a copy: the
+event is delivered again in its turn, with the same messageId. A probe has an id of its own, so that
+no destination mistakes it for a batch that it knows.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class Probed(NamedTuple):
 
 
 async def send_some(sender: Sender, events: list[bytes]) -> Probed:
-    """Send copies of a few events one by one, to a destination that fails.
+    """Send copies of at most 16 events one by one, to a destination that fails.
 
-    It may fail at most events and be up: so it goes on as long as it answers.
+    Goes on as long as the destination answers: it may be up and fail at most events only.
     """
     accepted = failed = 0
     told: Outcome | None = None

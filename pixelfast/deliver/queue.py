@@ -32,8 +32,9 @@ class Task:
 
     Attributes:
         tried_s: when it was sent last; 0 before that.
-        failures: how often its destination failed at it and accepted others since the time before.
-        failed_s: when it did last, or when the batch did that it is a part of.
+        failures: how often its destination failed at it, having accepted others since the previous
+            failure.
+        failed_s: when it failed last; of a part, at first when the whole batch failed.
         is_part: of a batch that its destination failed at while it took others.
         is_culprit: its destination fails at this one event.
         outcome: how it failed last.
@@ -57,18 +58,18 @@ class Task:
         accepted_s: float,
         now_s: float,
         *,
-        is_choosy: bool,
+        is_selective: bool,
     ) -> bool:
         """Note a failure; whether the events are to blame.
 
-        A destination that crashes on an event, or never answers, is down only for that batch. So a
-        failure speaks against the events only if others were accepted (`accepted_s`) since the
-        failure before: nothing is accepted while the destination is down, and then nobody is to
-        blame. If the destination is known to fail at some events (`is_choosy`), an acceptance
-        shortly before the first failure is enough: then a batch is divided once.
+        A destination that crashes on an event, or never answers it, accepts other batches. So the
+        events are to blame only if something was accepted (`accepted_s`) since the previous failure
+        of the same events; while the destination is down, nothing is accepted. If the destination
+        is known to fail at some events (`is_selective`), an acceptance shortly before the first
+        failure is enough, and the batch is divided once.
         """
         before_s, self.failed_s, self.outcome = self.failed_s, now_s, outcome
-        since_s = before_s or (now_s - _OF_LATE_S if is_choosy and not self.is_busy else now_s)
+        since_s = before_s or (now_s - _OF_LATE_S if is_selective and not self.is_busy else now_s)
         if accepted_s <= since_s:
             self.failures = max(self.failures, 0 if before_s else 1)
             return False
@@ -88,8 +89,9 @@ class Task:
 class Queue:
     """The tasks of one destination that are not under way.
 
-    In the order of their events; those that wait for a time come up when it has come. A culprit
-    gets its turn where nothing else has one, and seldom: it must not take the time of the others.
+    They are taken in the order of their events; a task with a delay becomes ready when the delay is
+    over. A culprit is taken only if nothing else is ready, and rarely: it must not use up the time
+    of the others.
     """
 
     def __init__(self) -> None:
@@ -199,7 +201,7 @@ class Queue:
     # --- culprits ----------------------------------------------------------------------------
 
     def set_apart(self, task: Task, now_s: float) -> None:
-        """Keep one event that its destination fails at: it is tried seldom until it is too old.
+        """Keep one event that its destination fails at; it is tried rarely, until it is too old.
 
         Its batch is not kept in memory, but read again from the spool.
         """

@@ -39,11 +39,6 @@ class Refusals:
         self._first_s = self._last_s = 0.0  # when the first and the last of those were
         self._good = self._bad = 0  # events of late
 
-    @property
-    def has_streak(self) -> bool:
-        """Whether events were rejected since something was accepted last."""
-        return bool(self._refused)
-
     def accept(self, batch: str, events: int, now_s: float) -> None:
         """Count events that were accepted of a batch, by its id or that of the whole."""
         self.accepted_s = now_s
