@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +13,7 @@ from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir
 from pixelfast.spool.datadir import lock_file
 from pixelfast.spool.modes import correct_modes
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-def mode(path: Path) -> str:
-    return f"{stat.S_IMODE(path.lstat().st_mode):04o}"
+from tests.modes import mode, umask
 
 
 def every(_name: str) -> bool:

@@ -8,13 +8,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pixelfast.deliver.dead import DeadLetters
 from pixelfast.deliver.settlement import DeadLetter
+from tests.modes import mode, umask
 from tests.servers import serving
 
 NOBODY = 65534
@@ -46,19 +46,6 @@ for line in sys.stdin:
         print(path)
         break
 """
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-def mode(path: Path) -> str:
-    return f"{stat.S_IMODE(path.lstat().st_mode):04o}"
 
 
 def tree(root: Path) -> list[Path]:
