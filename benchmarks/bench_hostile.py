@@ -21,7 +21,7 @@ from benchmarks.backlog import SOURCE, events, fill
 from benchmarks.bench_delivery import delivered
 from benchmarks.machine import print_head
 from benchmarks.report import Section, spread, table
-from benchmarks.servers import free_port, wait_for
+from benchmarks.servers import free_port, wait_for, wait_until
 from benchmarks.wrk import LOAD_CORE, SERVER_CORE
 
 __all__ = ["run"]
@@ -90,15 +90,14 @@ def drain(kind: str, count: int, own: list[bytes]) -> float:
         process = subprocess.Popen([*command, "-c", str(settings)], stdout=subprocess.DEVNULL)
         path = data / "dest" / "hook" / "state.db"
         try:
-            while not path.exists():
-                time.sleep(0.01)
+            wait_until(path.exists, "started: delivery")
             began_s = time.monotonic()
             while (arrived := delivered(path)) < good:
                 if process.poll() is not None:
                     raise RuntimeError("delivery ended")
                 if time.monotonic() - began_s > PATIENCE_S:
                     break
-                time.sleep(0.01)
+                time.sleep(0.01)  # delivery tells nobody: its books are read again
             return arrived / (time.monotonic() - began_s)
         finally:
             process.terminate()
