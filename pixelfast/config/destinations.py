@@ -56,18 +56,18 @@ class _Delivery(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**16,
-            description="dead letters kept on the disk; on_dead_full says what happens over it",
+            description="size of the dead letters on disk; `on_dead_full` applies above it",
             extra={"unit": "B"},
         ),
     ] = 2**30
     max_dead_age_s: Annotated[
-        float, Meta(gt=0, description="dead letters older than this are dropped")
+        float, Meta(gt=0, description="longest time that a dead letter is kept")
     ] = 2_592_000.0
     on_dead_full: Annotated[
         Literal["drop_oldest", "hold"],
         Meta(
-            description="over max_dead_bytes: drop the oldest dead letters of the source that has "
-            "most, or hold the destination"
+            description="above `max_dead_bytes`: drop the oldest dead letters of the source with"
+            " the largest share, or hold the destination"
         ),
     ] = "drop_oldest"
 
@@ -124,8 +124,8 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
     archive_mode: Annotated[
         Literal["0600", "0640", "0660", "0644", "0664"],
         Meta(
-            description="permissions of its files, in octal; whoever may read them may enter the"
-            " folder, too. More than 0600 needs a `path` outside of `data_dir`"
+            description="file permissions in octal; the folder can be entered by those who may read"
+            " its files. More than 0600 requires a `path` outside of `data_dir`"
         ),
     ] = "0600"
 

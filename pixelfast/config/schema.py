@@ -56,9 +56,9 @@ class Server(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**20,
-            description="memory for incomplete requests and unread responses, each collector,"
-            " beside 2 KiB for each connection; over it the connections that have waited longest"
-            " are closed",
+            description="memory of one collector for incomplete requests and unread responses,"
+            " apart from 2 KiB for each connection; above it the connections that have waited"
+            " longest are closed",
             extra={"unit": "B"},
         ),
     ] = 256 * 2**20
@@ -129,9 +129,9 @@ class Deliver(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=96 * 2**20,
-            description="memory of the delivery process; each destination has an equal share for"
-            " its events: with less of it batches are smaller, fewer are sent at once and fewer are"
-            " read ahead; at least 64 MiB and 4 MiB for each destination",
+            description="memory of the delivery process, of which each destination has an equal"
+            " share; near the limit it reads fewer events ahead, sends fewer batches at once and"
+            " makes them smaller. Allow 64 MiB plus 4 MiB for each destination",
             extra={"unit": "B"},
         ),
     ] = 256 * 2**20
