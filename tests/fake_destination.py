@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from tests.listener import Listener
+
 WAIT_S = 10.0  # a bound that a test fails at, not a time that it waits
 
 
@@ -103,8 +105,7 @@ class FakeDestination:
         self._script = script if callable(script) else iter(script)
         self._is_up = is_up
         self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(self._serve)
         # Bound and never listening: it keeps the port ours while the destination is down.
         self._place = _bind(0)
         self.port = int(self._place.getsockname()[1])
@@ -123,19 +124,11 @@ class FakeDestination:
         self._place.close()
 
     async def go_up(self) -> None:
-        self._server = await asyncio.start_server(
-            self._serve, sock=_bind(self.port), limit=2**24, start_serving=True
-        )
+        await self._listener.open(sock=_bind(self.port), limit=2**24)
 
     async def go_down(self) -> None:
         """Refuse connections from now on, and drop those that are open."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._listener.close()
 
     def answer(self, script: Script) -> None:
         """Another script from now on."""
@@ -160,9 +153,6 @@ class FakeDestination:
             self._changed.notify_all()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.connections += 1
         self.open_connections += 1
         number = self.connections
@@ -176,7 +166,6 @@ class FakeDestination:
         except (ConnectionError, EOFError, asyncio.CancelledError):  # EOFError: half a request
             writer.transport.abort()
         finally:
-            self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()

@@ -16,6 +16,7 @@ from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, batch, destination_and_sender, send, using
 from tests.deliver.spools import event
 from tests.fake_destination import Answer
+from tests.listener import Listener
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -161,9 +162,11 @@ async def serving(
         finally:
             writer.transport.abort()
 
-    server = await asyncio.start_server(bounded, "127.0.0.1", 0, **options)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    listener = Listener(bounded)
+    try:
+        yield f"http://127.0.0.1:{await listener.open(**options)}/"
+    finally:
+        await listener.close()
 
 
 @pytest.mark.parametrize("unasked", [EMPTY, b"HTTP/1.1 100\r\n\r\n" * 5000, b"\r\n", b"x", CHUNKED])

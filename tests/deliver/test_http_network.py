@@ -17,6 +17,7 @@ from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
 from tests.deliver.spools import batch_of, event
 from tests.fake_destination import Answer, FakeDestination
+from tests.listener import Listener
 
 
 def test_no_answer_in_time_is_tried_again() -> None:
@@ -144,16 +145,15 @@ def test_a_large_body_that_is_refused_unread_is_an_outcome() -> None:
         writer.close()
 
     async def main() -> None:
-        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        listener = Listener(refuse)
+        url = f"http://127.0.0.1:{await listener.open()}/"
         try:
             async with using(HttpSender(url, "ndjson", LIMITS)) as sender:
                 large = batch_of([event(n, padding=9_900) for n in range(100)])
                 for _ in range(3):
                     assert isinstance(await sender.send(large), Retry | Refused)
         finally:
-            server.close()
-            await server.wait_closed()
+            await listener.close()
 
     run(main())
 

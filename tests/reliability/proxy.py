@@ -20,6 +20,7 @@ import socket
 import struct
 from typing import Self
 
+from tests.listener import Listener
 from tests.reliability.oracle import Oracle
 
 __all__ = ["WEATHERS", "FaultProxy"]
@@ -36,15 +37,14 @@ class FaultProxy:
         self.port = 0
         self._oracle = oracle
         self._random = random.Random(seed)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server
+        self._listener = Listener(self._serve)
 
     def __enter__(self) -> Self:
         self._oracle.call(self._open())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._oracle.call(self._close())
+        self._oracle.call(self._listener.close())
 
     @property
     def url(self) -> str:
@@ -53,26 +53,12 @@ class FaultProxy:
     def change(self, *weathers: str) -> None:
         """Only these from now on; connections of before are dropped."""
         self.weathers = weathers
-        self._oracle.call(self._drop_all())
+        self._oracle.call(self._listener.drop())
 
     async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def _close(self) -> None:
-        self._server.close()
-        await self._drop_all()
-
-    async def _drop_all(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.port = await self._listener.open()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         weather = self._random.choice(self.weathers)
         self.seen[weather] += 1
         far_writer = None
@@ -93,7 +79,6 @@ class FaultProxy:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._tasks.discard(task)
             for each in (writer, far_writer):
                 if each is not None:
                     with contextlib.suppress(OSError):
