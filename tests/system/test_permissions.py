@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,15 +74,12 @@ def opened_by_nobody(paths: list[Path], group: int = NOBODY) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder that everybody can get to: pytest's own are for one user."""
-    passable = [tmp_path, *list(tmp_path.parents)[:2]]
-    before = [each.stat().st_mode for each in passable]
-    for each in passable:
-        each.chmod(stat.S_IMODE(each.stat().st_mode) | 0o711)
-    yield tmp_path
-    for each, mode_before in zip(passable, before, strict=True):
-        each.chmod(stat.S_IMODE(mode_before))
+def folder() -> Iterator[Path]:
+    """A folder that every user can get to, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
 
 
 def add_dead_letter(data_dir: Path) -> None:
