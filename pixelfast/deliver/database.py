@@ -22,7 +22,7 @@ __all__ = ["open_database"]
 
 _log = structlog.get_logger("deliver")
 _BUSY_S = 5.0
-_CACHE_KIB = 256  # of each destination's databases; SQLite's default is 2 MB
+_CACHE_KIB = 256  # of each destination's databases, by default; SQLite's own default is 2 MB
 Migrations = Mapping[int, Sequence[str]]
 
 
@@ -32,6 +32,7 @@ def open_database(
     version: int,
     verify: Callable[[sqlite3.Connection], object],
     migrations: Migrations = MappingProxyType({}),
+    cache_kib: int = _CACHE_KIB,
 ) -> sqlite3.Connection:
     """Open a database, made where it is missing; a damaged one is set aside and a new one begun.
 
@@ -43,7 +44,7 @@ def open_database(
     """
     make_directory(path.parent)
     try:
-        return _open(path, schema, version, verify, migrations)
+        return _open(path, schema, version, verify, migrations, cache_kib)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not _is_damage(error, path):
             raise
@@ -53,7 +54,7 @@ def open_database(
         with contextlib.suppress(FileNotFoundError):
             path.with_name(f"{path.name}-journal").unlink()
         sync_directory(path.parent)
-        return _open(path, schema, version, verify, migrations)
+        return _open(path, schema, version, verify, migrations, cache_kib)
 
 
 def _open(
@@ -62,12 +63,13 @@ def _open(
     version: int,
     verify: Callable[[sqlite3.Connection], object],
     migrations: Migrations,
+    cache_kib: int,
 ) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = TRUNCATE")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute(f"PRAGMA cache_size = -{cache_kib}")
         found = db.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
             db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")

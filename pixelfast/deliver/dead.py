@@ -22,17 +22,14 @@ _SIZE = (
     "size_bytes INTEGER GENERATED ALWAYS AS (length(event) + length(reason) + length(answer))"
     " VIRTUAL"
 )
-# What each source's letters take is kept up to date by the database itself: delivery and the
-# commands change letters side by side.
+# What each source's letters take is kept up to date in the transactions that change them: delivery
+# and the commands change letters side by side. New letters are counted together, as there may be
+# thousands a second, all others by triggers.
 _BY_SOURCE = (
     """CREATE TABLE source (name TEXT PRIMARY KEY, letters INTEGER NOT NULL,
         size_bytes INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0) STRICT""",
     "CREATE INDEX letter_source ON letter (source)",
     "CREATE INDEX letter_died ON letter (died_ms)",
-    """CREATE TRIGGER letter_added AFTER INSERT ON letter BEGIN
-        INSERT INTO source (name, letters, size_bytes) VALUES (new.source, 1, new.size_bytes)
-        ON CONFLICT (name) DO UPDATE SET
-        letters = letters + 1, size_bytes = size_bytes + excluded.size_bytes; END""",
     """CREATE TRIGGER letter_removed AFTER DELETE ON letter BEGIN
         UPDATE source SET letters = letters - 1, size_bytes = size_bytes - old.size_bytes
         WHERE name = old.source; END""",
@@ -66,8 +63,18 @@ _LETTERS = (
     "SELECT id, batch, number, event, status, reason, answer, attempts, died_ms, replay, source"
     " FROM letter"
 )
+# Many rows in one statement: sqlite3 releases the GIL for each, and beside a busy event loop waits
+# to have it back.
+_ROWS_AT_ONCE = 100
+_INSERT = (
+    "INSERT INTO letter (batch, number, event, status, reason, answer, attempts, source, died_ms)"
+    " VALUES %s ON CONFLICT DO NOTHING"
+)
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PAGE_BYTES = 4096
 _STEP_BYTES = 256 * 2**10
+# A transaction of many letters must fit, or SQLite writes and syncs in the middle of it.
+_CACHE_KIB = 2048
 _New: TypeAlias = tuple[str, int, bytes, int, str, bytes, int, str]
 _MOST_DROPPED = 500  # letters looked at in one step
 
@@ -116,7 +123,7 @@ class DeadLetters:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all, _MIGRATIONS)
+        self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all, _MIGRATIONS, _CACHE_KIB)
 
     def add(
         self,
@@ -133,14 +140,30 @@ class DeadLetters:
         now_ms = _now_ms() if now_ms is None else now_ms
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
+            (last,) = self._db.execute("SELECT ifnull(max(id), 0) FROM letter").fetchone()
             for some in _in_steps(letters):
-                self._db.executemany(
-                    "INSERT INTO letter (batch, number, event, status, reason, answer, attempts,"
-                    " source, died_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    [(*each, now_ms) for each in some],
-                )
+                for start in range(0, len(some), _ROWS_AT_ONCE):
+                    rows = some[start : start + _ROWS_AT_ONCE]
+                    values = [value for each in rows for value in (*each, now_ms)]
+                    self._db.execute(_INSERT % ", ".join([_ROW] * len(rows)), values)
+                last = self._count_since(last)
                 if bounds is not None:
                     self._keep_within(bounds, now_ms)
+
+    def _count_since(self, last: int) -> int:
+        """Count the letters behind an id for their sources; returns the newest id."""
+        rows = self._db.execute(
+            "SELECT source, count(*), sum(size_bytes), max(id) FROM letter WHERE id > ?"
+            " GROUP BY +source",  # by id, not along the index of all sources
+            [last],
+        ).fetchall()
+        self._db.executemany(
+            "INSERT INTO source (name, letters, size_bytes) VALUES (?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET letters = letters + excluded.letters,"
+            " size_bytes = size_bytes + excluded.size_bytes",
+            [row[:3] for row in rows],
+        )
+        return max((row[3] for row in rows), default=last)
 
     def keep_within(self, bounds: DeadBounds, *, now_ms: int | None = None) -> None:
         """Drop letters that are too old or no longer fit."""

@@ -26,7 +26,7 @@ class Answer:
     body: bytes = b""
 
 
-def classify(answer: Answer) -> Accepted | Retry | Refused | Held:
+def classify(answer: Answer, reason: str = "") -> Accepted | Retry | Refused | Held:
     """Tell from an answer what became of a request, by RFC 9110 section 15.
 
     >>> classify(Answer(204))
@@ -36,10 +36,10 @@ def classify(answer: Answer) -> Accepted | Retry | Refused | Held:
 
     Refused is what sending the same once more would not mend. Held is what no event is to blame
     for: a wrong URL or credentials, a redirect (they are not followed), a method or version that is
-    not spoken there. An answer is kept up to 1 KiB.
+    not spoken there. An answer is kept up to 1 KiB. The default `reason` is the status.
     """
     status, kept = answer.status, answer.body[:_KEPT_BYTES]
-    reason = f"status {status}"
+    reason = reason or f"status {status}"
     if 200 <= status < 300:
         return Accepted()
     if status in _PASSING or (500 <= status < 600 and status not in _LASTING_5XX):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -37,6 +36,7 @@ _MOST_ITEM_BYTES = 1024  # of an answer; reasons may quote values of any length
 _MOST_REASON_BYTES = 280  # three of them, one the cause of another, fit into 1 KiB
 _MOST_CAUSES = 2
 _KEPT_BYTES = 1024
+_QUOTES_REQUEST = b"at [Source: "
 _EXISTS = 409
 _UNAVAILABLE = 503  # a cluster without a master answers cluster_block_exception with it
 
@@ -159,18 +159,17 @@ def _document_id(event: dict[str, Any]) -> str:
 
 def _judge_error(answer: Answer, error: dict[str, Any]) -> Outcome:
     """What the error of an item, or of the whole request, means."""
-    kept = orjson.dumps(_told(error, _MOST_CAUSES)) if error else _beginning(answer.body)
-    outcome = classify(Answer(answer.status, answer.retry_after, kept))
+    kept = _kept(error) if error else _beginning(answer.body)
     kind, reason = error.get("type"), error.get("reason")
-    if not isinstance(kind, str) or isinstance(outcome, Accepted):
-        return outcome
+    if not isinstance(kind, str) or 200 <= answer.status < 300:
+        return classify(Answer(answer.status, answer.retry_after, kept))
     says = f"status {answer.status}, {kind[:100]}"
     is_of_settings = kind in _OF_SETTINGS or (
         isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
     )
     if is_of_settings and answer.status != _UNAVAILABLE:
         return Held(says, answer.status, kept[:_KEPT_BYTES])
-    return replace(outcome, reason=says)
+    return classify(Answer(answer.status, answer.retry_after, kept), says)
 
 
 def _lacks_timestamp(error: Any) -> bool:
@@ -189,8 +188,16 @@ def _error_of(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
+def _kept(error: dict[str, Any]) -> bytes:
+    """What is kept of an error: all of it, as most are short, or its start without the request."""
+    whole = orjson.dumps(error)
+    if len(whole) <= _KEPT_BYTES and _QUOTES_REQUEST not in whole:
+        return whole
+    return orjson.dumps(_told(error, _MOST_CAUSES))
+
+
 def _told(error: dict[str, Any], causes: int) -> dict[str, Any]:
-    """What is kept of an error: the cause before the reason, which often quotes the value first."""
+    """The start of an error: the cause before the reason, which often quotes the value first."""
     told: dict[str, Any] = {}
     if isinstance(kind := error.get("type"), str):
         told["type"] = kind[:100]
@@ -208,4 +215,4 @@ def _beginning(body: bytes) -> bytes:
 
 def _without_request(reason: str) -> str:
     """Drop what version 7 quotes of the request: it begins with its headers, and so credentials."""
-    return reason.partition("at [Source: ")[0].rstrip()
+    return reason.partition(_QUOTES_REQUEST.decode())[0].rstrip()
