@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.probe import (
@@ -20,6 +19,7 @@ from pixelfast.deliver.probe import (
 from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.refusals import Refusals
 from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.sender import Sender
 from pixelfast.spool import DataDir, Position
 
 __all__ = ["Doubts"]

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from pixelfast.deliver.batches import Batch, after_events
-from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.outcomes import (
     BUSY_STATUSES,
     Accepted,
@@ -24,6 +23,7 @@ from pixelfast.deliver.outcomes import (
     Retry,
 )
 from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.sender import Sender
 from pixelfast.spool import DataDir, Frame, Position, newest_frames
 
 __all__ = ["MOST_PROBED", "Probed", "accepts", "newest_events", "send_all", "send_some"]

@@ -15,7 +15,6 @@ import structlog
 from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.dead import DeadBounds
-from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.intake import Intake
@@ -25,6 +24,7 @@ from pixelfast.deliver.outcomes import Accepted, Outcome
 from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settler import Settler
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.errors import SpoolLocked

@@ -68,7 +68,7 @@ async def client(
             await writer.wait_closed()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> bytes:
+async def read_reply(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     return head + await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r")[0]))
 

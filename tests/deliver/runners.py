@@ -21,11 +21,11 @@ from pixelfast.deliver import journal as journal_module
 from pixelfast.deliver import refusals as refusals_module
 from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.destinations import Sender
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.sender import Sender
 from pixelfast.spool import DataDir, Position
 from tests.deliver.running import WAIT_S, until
 from tests.deliver.spools import taking

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.destinations.http import HttpSender, Timeouts
+from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Outcome
 from tests.deliver.spools import batch_of, event
 from tests.fake_destination import FakeDestination, Script

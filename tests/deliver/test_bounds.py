@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from pixelfast.deliver.destinations.bounds import LoopShare, _BoundedHandler
+from pixelfast.deliver.http.bounds import LoopShare, _BoundedHandler
 from tests.deliver.running import run
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

@@ -14,7 +14,8 @@ import pytest
 from pixelfast import __version__
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.batches import Limits
-from pixelfast.deliver.destinations.http import HttpSender
+from pixelfast.deliver.destinations.http import http_sender
+from pixelfast.deliver.http.sender import HttpSender
 from pixelfast.deliver.outcomes import Accepted
 from tests.deliver.running import run
 from tests.deliver.senders import batch, destination_and_sender, send, using
@@ -29,9 +30,7 @@ def request_of(settings: dict[str, Any], events: list[bytes] | None = None) -> R
 
     async def main() -> Request:
         async with FakeDestination() as destination:
-            sender = HttpSender.from_settings(
-                HttpDestination(name="hook", url=destination.url, **settings)
-            )
+            sender = http_sender(HttpDestination(name="hook", url=destination.url, **settings))
             async with using(sender):
                 assert Accepted() == await sender.send(batch(events or [event(1), event(2)]))
             (request,) = destination.requests
@@ -157,7 +156,7 @@ def test_an_own_authorization_header_wins(name: str, settings: dict[str, str]) -
 
 
 def test_the_sender_has_the_limits_and_waits_of_its_settings() -> None:
-    sender = HttpSender.from_settings(
+    sender = http_sender(
         HttpDestination(
             name="hook",
             url="http://127.0.0.1:1/",
@@ -175,7 +174,7 @@ def test_the_sender_has_the_limits_and_waits_of_its_settings() -> None:
 
 
 def test_the_default_limits_are_those_of_the_design() -> None:
-    sender = HttpSender.from_settings(HttpDestination(name="hook", url="http://127.0.0.1:1/"))
+    sender = http_sender(HttpDestination(name="hook", url="http://127.0.0.1:1/"))
     assert Limits(500, 2**20, 1.0) == sender.limits
     assert (0.5, 60.0) == (sender.retry_first_s, sender.retry_most_s)
 

@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 
 from pixelfast.config import HttpDestination
-from pixelfast.deliver.destinations import guard
-from pixelfast.deliver.destinations.guard import refusal
-from pixelfast.deliver.destinations.http import HttpSender, Timeouts
+from pixelfast.deliver.destinations.http import http_sender
+from pixelfast.deliver.http import guard
+from pixelfast.deliver.http.guard import refusal
+from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, send, using
@@ -265,7 +266,7 @@ def test_the_setting_reaches_the_sender() -> None:
     async def main() -> None:
         async with FakeDestination() as destination:
             settings = HttpDestination(name="hook", url=destination.url, block_private=True)
-            async with using(HttpSender.from_settings(settings)) as sender:
+            async with using(http_sender(settings)) as sender:
                 assert_held(await send(sender, 1), "block_private")
 
     run(main())

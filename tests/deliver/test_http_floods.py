@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp.client_proto import ResponseHandler
 
-from pixelfast.deliver.destinations.http import HttpSender, Timeouts
+from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Outcome, Refused, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, batch, destination_and_sender, send, using

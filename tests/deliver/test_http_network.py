@@ -10,8 +10,8 @@ from contextlib import closing
 import aiohttp
 import pytest
 
-from pixelfast.deliver.destinations.failures import outcome_of_failure
-from pixelfast.deliver.destinations.http import HttpSender, Timeouts
+from pixelfast.deliver.http.failures import outcome_of_failure
+from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Refused, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using

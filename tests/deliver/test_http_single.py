@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.destinations.signatures import Webhook
+from pixelfast.deliver.http.sender import HttpSender
+from pixelfast.deliver.http.signatures import Webhook
 from pixelfast.deliver.outcomes import Accepted, Held, Partial, Refused, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import batch, destination_and_sender, send

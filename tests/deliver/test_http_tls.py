@@ -14,8 +14,9 @@ import trustme
 from aiohttp.client_proto import ResponseHandler
 
 from pixelfast.config import HttpDestination
-from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.destinations.tls import new_context
+from pixelfast.deliver.destinations.http import http_sender
+from pixelfast.deliver.http.sender import HttpSender
+from pixelfast.deliver.http.tls import new_context
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
 from tests.deliver.certificates import Certificates, TlsServer, tls_server
 from tests.deliver.running import run
@@ -29,7 +30,7 @@ def files(tmp_path: Path) -> Certificates:
 
 def sender_to(port: int, host: str = "127.0.0.1", **settings: Any) -> HttpSender:
     url = f"https://{host}:{port}/hook?token=s3cret"
-    return HttpSender.from_settings(HttpDestination(name="hook", url=url, **settings))
+    return http_sender(HttpDestination(name="hook", url=url, **settings))
 
 
 def outcome_with(files: Certificates, *, host: str = "127.0.0.1", **more: Any) -> Outcome:

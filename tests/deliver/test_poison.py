@@ -11,7 +11,7 @@ import pytest
 from pixelfast.deliver import doubts as doubts_module
 from pixelfast.deliver import queue as queue_module
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.destinations.http import HttpSender, Timeouts
+from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.queue import Queue, Task

@@ -12,8 +12,8 @@ import pytest
 import standardwebhooks
 
 from pixelfast.config import HttpDestination
-from pixelfast.deliver.destinations.http import HttpSender
-from pixelfast.deliver.destinations.signatures import Webhook
+from pixelfast.deliver.destinations.http import http_sender
+from pixelfast.deliver.http.signatures import Webhook
 from pixelfast.deliver.outcomes import Accepted
 from tests.deliver.running import run
 from tests.deliver.senders import batch, using
@@ -31,9 +31,7 @@ def requests_of(attempts: int = 1, **settings: Any) -> list[Request]:
     async def main() -> list[Request]:
         script = [Answer(503)] * (attempts - 1)
         async with FakeDestination(script) as destination:
-            sender = HttpSender.from_settings(
-                HttpDestination(name="hook", url=destination.url, **settings)
-            )
+            sender = http_sender(HttpDestination(name="hook", url=destination.url, **settings))
             async with using(sender):
                 for attempt in range(1, attempts + 1):
                     events = [event(1), '{"p":"ü€"}'.encode()]

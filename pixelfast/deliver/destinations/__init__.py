@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pixelfast import config as settings
-from pixelfast.deliver.destinations.base import Sender
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
 from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
 from pixelfast.deliver.destinations.file import FileSender
-from pixelfast.deliver.destinations.http import HttpSender
+from pixelfast.deliver.destinations.http import http_sender
 from pixelfast.deliver.destinations.posthog import PosthogSender
 from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.destinations.segment import segment_sender
+from pixelfast.deliver.sender import Sender
 from pixelfast.spool import DataDir
 
-__all__ = ["Sender", "make_sender"]
+__all__ = ["make_sender"]
 
 
 def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
@@ -38,4 +38,4 @@ def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
         case settings.ElasticsearchDestination():
             return ElasticsearchSender(destination)
         case settings.HttpDestination():
-            return HttpSender.from_settings(destination)
+            return http_sender(destination)

@@ -14,8 +14,8 @@ from yarl import URL
 
 from pixelfast.config import ClickhouseDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.destinations.answers import Answer, classify
-from pixelfast.deliver.destinations.http import HttpSender, shared_options
+from pixelfast.deliver.http.replies import Reply, classify
+from pixelfast.deliver.http.sender import HttpSender, shared_options
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 
 __all__ = ["ClickhouseSender"]
@@ -322,7 +322,7 @@ class ClickhouseSender(HttpSender):
         )
         return await super()._send(part)
 
-    def judge(self, answer: Answer, batch: Batch) -> Outcome:
+    def judge(self, answer: Reply, batch: Batch) -> Outcome:
         """By the code in the answer's text, if it is a known one; else by the status."""
         outcome = classify(answer)
         match = _CODE.search(answer.body)
@@ -342,7 +342,7 @@ class ClickhouseSender(HttpSender):
                 if violated := self._violated.match(answer.body):
                     row = int(violated[1])
                     return _RefusedRow(reason, answer.status, kept, row=row, is_violation=True)
-            elif len(answer.body) < self.most_answer_bytes and (at := _ROW.search(answer.body)):
+            elif len(answer.body) < self.most_reply_bytes and (at := _ROW.search(answer.body)):
                 key = (at[1] or b"").decode(errors="replace")
                 return _RefusedRow(reason, answer.status, kept, row=int(at[2]), key=key)
             if code in _OF_ROWS or _SAYS_ROW.search(answer.body):

@@ -9,10 +9,10 @@ import orjson
 
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.destinations.answers import Answer, classify
-from pixelfast.deliver.destinations.documents import mend
-from pixelfast.deliver.destinations.http import HttpSender, basic, shared_options
-from pixelfast.deliver.destinations.plain_event import plain_message_id
+from pixelfast.deliver.bodies.documents import mend
+from pixelfast.deliver.bodies.plain_event import plain_message_id
+from pixelfast.deliver.http.replies import Reply, classify
+from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 
 __all__ = ["ElasticsearchSender"]
@@ -89,7 +89,7 @@ class ElasticsearchSender(HttpSender):
             headers=headers,
             **shared_options(settings),
         )
-        self.most_answer_bytes += settings.max_events * _MOST_ITEM_BYTES
+        self.most_reply_bytes += settings.max_events * _MOST_ITEM_BYTES
 
     def body_of(self, batch: Batch) -> bytes:
         parts: list[bytes] = []
@@ -103,12 +103,12 @@ class ElasticsearchSender(HttpSender):
             parts.append(b'{"create":{"_id":%b}}\n%b\n' % (message_id, line))
         return b"".join(parts)
 
-    def judge(self, answer: Answer, batch: Batch) -> Outcome:
+    def judge(self, answer: Reply, batch: Batch) -> Outcome:
         if 200 <= answer.status < 300:
             return self._judge_items(answer, batch)
         return _judge_error(answer, _error_of(answer.body))
 
-    def _judge_items(self, answer: Answer, batch: Batch) -> Outcome:
+    def _judge_items(self, answer: Reply, batch: Batch) -> Outcome:
         try:
             parsed = orjson.loads(answer.body)
             if parsed["errors"] is False:
@@ -125,7 +125,7 @@ class ElasticsearchSender(HttpSender):
             if status < 300 or status == _EXISTS:
                 continue
             error = item.get("error")
-            outcome = _judge_error(Answer(status), error if isinstance(error, dict) else {})
+            outcome = _judge_error(Reply(status), error if isinstance(error, dict) else {})
             if isinstance(outcome, Refused) and _lacks_timestamp(error):
                 lines = lines or batch.lines()
                 # An event that has the field, in a form that is rejected, is to blame itself.
@@ -137,13 +137,13 @@ class ElasticsearchSender(HttpSender):
                 failed[index] = outcome
         return Partial(failed) if failed else Accepted()
 
-    def _judge_unreadable(self, answer: Answer, batch: Batch) -> Outcome:
+    def _judge_unreadable(self, answer: Reply, batch: Batch) -> Outcome:
         """Send it again; what was stored is answered with 409 then, so nothing is stored twice.
 
         Reasons that quote long values can make an answer longer than what is read of it. Half of
         the batch has half of the answer.
         """
-        is_cut = len(answer.body) >= self.most_answer_bytes
+        is_cut = len(answer.body) >= self.most_reply_bytes
         if is_cut and batch.events > 1 and answer.body.startswith(b'{"errors":true,"items":['):
             return Refused("the answer is too long", answer.status)
         return Retry("the answer is not one of _bulk", 0.0, answer.status, _beginning(answer.body))
@@ -157,19 +157,19 @@ def _document_id(event: dict[str, Any]) -> str:
     return message_id if len(encoded) <= _MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
-def _judge_error(answer: Answer, error: dict[str, Any]) -> Outcome:
+def _judge_error(answer: Reply, error: dict[str, Any]) -> Outcome:
     """What the error of an item, or of the whole request, means."""
     kept = _kept(error) if error else _beginning(answer.body)
     kind, reason = error.get("type"), error.get("reason")
     if not isinstance(kind, str) or 200 <= answer.status < 300:
-        return classify(Answer(answer.status, answer.retry_after, kept))
+        return classify(Reply(answer.status, answer.retry_after, kept))
     says = f"status {answer.status}, {kind[:100]}"
     is_of_settings = kind in _OF_SETTINGS or (
         isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
     )
     if is_of_settings and answer.status != _UNAVAILABLE:
         return Held(says, answer.status, kept[:_KEPT_BYTES])
-    return classify(Answer(answer.status, answer.retry_after, kept), says)
+    return classify(Reply(answer.status, answer.retry_after, kept), says)
 
 
 def _lacks_timestamp(error: Any) -> bool:

@@ -25,9 +25,9 @@ from pathlib import Path
 import structlog
 
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.destinations.base import Sender
-from pixelfast.deliver.destinations.lines import escape_line_ends
+from pixelfast.deliver.bodies.lines import escape_line_ends
 from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
+from pixelfast.deliver.sender import Sender
 from pixelfast.errors import DestinationError, SpoolLocked
 from pixelfast.spool.datadir import lock_file, sync_directory
 from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes

@@ -13,8 +13,8 @@ import orjson
 from pixelfast import __version__
 from pixelfast.config import PosthogDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.destinations.answers import Answer, classify
-from pixelfast.deliver.destinations.http import HttpSender, shared_options
+from pixelfast.deliver.http.replies import Reply, classify
+from pixelfast.deliver.http.sender import HttpSender, shared_options
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome
 
 __all__ = ["PosthogSender", "posthog_event"]
@@ -72,7 +72,7 @@ class PosthogSender(HttpSender):
         events = (orjson.dumps(posthog_event(orjson.loads(line))) for line in batch.lines())
         return before + b",".join(events) + behind
 
-    def judge(self, answer: Answer, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
+    def judge(self, answer: Reply, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
         outcome = classify(answer)
         if isinstance(outcome, Accepted) and _is_over_quota(answer.body):
             return Held("the project is over its quota", answer.status, answer.body[:1024])

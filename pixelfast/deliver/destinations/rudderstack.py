@@ -10,7 +10,7 @@ import orjson
 
 from pixelfast.config import RudderstackDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.destinations.http import EventsRefused, HttpSender, basic, shared_options
+from pixelfast.deliver.http.sender import EventsRefused, HttpSender, basic, shared_options
 from pixelfast.deliver.outcomes import Refused
 
 __all__ = ["RudderstackSender"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pixelfast.config import SegmentDestination
-from pixelfast.deliver.destinations.http import HttpSender, basic, shared_options
+from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
 
 __all__ = ["segment_sender"]
 

@@ -9,9 +9,9 @@ import pytest
 
 from pixelfast.config import RudderstackDestination, SegmentDestination
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.destinations.http import HttpSender
 from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.destinations.segment import segment_sender
+from pixelfast.deliver.http.sender import HttpSender
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused
 from tests.deliver.products.events import message_id, page, tracked
 from tests.deliver.products.segment import BatchApi

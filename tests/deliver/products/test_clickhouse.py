@@ -13,8 +13,8 @@ import pytest
 
 from pixelfast.config import ClickhouseDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.destinations.answers import Answer as Answered
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
+from pixelfast.deliver.http.replies import Reply
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from tests.deliver.products.clickhouse import Clickhouse, failure
 from tests.deliver.products.events import message_id, tracked
@@ -127,7 +127,7 @@ def test_a_row_number_that_a_stranger_wrote_counts_for_nothing() -> None:
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     body = f"Code: 27. DB::Exception: Cannot parse input: {text}': (at row 7)".encode()
     sent = batch([tracked(n) for n in range(9)])
-    cut = sender.judge(Answered(400, None, body[: sender.most_answer_bytes]), sent)
+    cut = sender.judge(Reply(400, None, body[: sender.most_reply_bytes]), sent)
     assert Refused("status 400, code 27", 400, body[:1024]) == cut
 
 
@@ -399,8 +399,8 @@ def test_an_error_is_known_by_what_the_server_says_not_by_what_it_quotes(
 def test_the_longest_answer_is_judged_in_linear_time(text: bytes) -> None:
     """2 ms of CPU at most; a quadratic pattern takes 250 ms."""
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
-    size = sender.most_answer_bytes
-    answer, sent = Answered(500, None, (text * size)[:size]), batch([tracked(1)])
+    size = sender.most_reply_bytes
+    answer, sent = Reply(500, None, (text * size)[:size]), batch([tracked(1)])
     timer = timeit.Timer(lambda: sender.judge(answer, sent), timer=time.thread_time)
     assert min(timer.repeat(5, number=1)) < 0.05
 
@@ -419,9 +419,9 @@ def test_a_row_is_known_by_all_that_stands_behind_its_number(end: bytes) -> None
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     body = b"Code: 6. DB::Exception: no: (while reading the value of key k): (at row 7)\n" + end
     sent = batch([tracked(n) for n in range(9)])
-    found = sender.judge(Answered(400, None, body), sent)
+    found = sender.judge(Reply(400, None, body), sent)
     assert ("k", 7) == (getattr(found, "key", None), getattr(found, "row", None))
-    quoted = sender.judge(Answered(400, None, body.rstrip(b"\n") + b"' as UInt32: no"), sent)
+    quoted = sender.judge(Reply(400, None, body.rstrip(b"\n") + b"' as UInt32: no"), sent)
     assert Refused("status 400, code 6", 400, quoted.answer) == quoted
 
 

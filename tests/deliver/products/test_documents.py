@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pixelfast.deliver.destinations.documents import mend
-from pixelfast.deliver.destinations.plain_event import plain_message_id
+from pixelfast.deliver.bodies.documents import mend
+from pixelfast.deliver.bodies.plain_event import plain_message_id
 from tests.deliver.products.events import message_id, tracked
 
 MOST_DEPTH = 20

@@ -13,11 +13,11 @@ from pixelfast.config import (
     PosthogDestination,
 )
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.destinations.answers import Answer as HttpAnswer
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
 from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
-from pixelfast.deliver.destinations.http import HttpSender
 from pixelfast.deliver.destinations.posthog import PosthogSender
+from pixelfast.deliver.http.replies import Reply
+from pixelfast.deliver.http.sender import HttpSender
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused, Retry
 from tests.deliver.products.events import tracked
 from tests.deliver.running import run
@@ -348,7 +348,7 @@ class FaultySender(HttpSender):
             raise KeyError("messageId")
         return super().body_of(batch)
 
-    def judge(self, answer: HttpAnswer, batch: Batch) -> Outcome:
+    def judge(self, answer: Reply, batch: Batch) -> Outcome:
         if self.is_judge_faulty:
             raise RecursionError("too deep")
         return super().judge(answer, batch)

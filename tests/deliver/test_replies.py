@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pixelfast.deliver.destinations.answers import Answer, classify
+from pixelfast.deliver.http.replies import Reply, classify
 from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
 
 RETRIED = {408, 425, 429, *range(500, 600)} - {501, 505}
@@ -24,10 +24,10 @@ def meaning_of(status: int) -> object:
 
 def test_every_status_has_its_meaning() -> None:
     for status in range(100, 1000):
-        assert meaning_of(status) == classify(Answer(status, "30", b"why"))
+        assert meaning_of(status) == classify(Reply(status, "30", b"why"))
 
 
 @pytest.mark.parametrize("status", [400, 404, 503])
 def test_an_answer_is_kept_up_to_a_kilobyte(status: int) -> None:
-    outcome = classify(Answer(status, None, b"a" * 1024 + b"b"))
+    outcome = classify(Reply(status, None, b"a" * 1024 + b"b"))
     assert b"a" * 1024 == outcome.answer  # type: ignore[union-attr]

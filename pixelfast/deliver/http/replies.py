@@ -9,7 +9,7 @@ import aiohttp
 from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
 from pixelfast.deliver.retry import parse_retry_after
 
-__all__ = ["Answer", "classify", "read_answer"]
+__all__ = ["Reply", "classify", "read_reply"]
 
 _KEPT_BYTES = 1024
 _PASSING = frozenset({408, 425, 429})
@@ -18,7 +18,7 @@ _LASTING_5XX = frozenset({501, 505})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """A status, and as much of the body as was read."""
 
     status: int
@@ -26,12 +26,12 @@ class Answer:
     body: bytes = b""
 
 
-def classify(answer: Answer, reason: str = "") -> Accepted | Retry | Refused | Held:
+def classify(answer: Reply, reason: str = "") -> Accepted | Retry | Refused | Held:
     """Tell from an answer what became of a request, by RFC 9110 section 15.
 
-    >>> classify(Answer(204))
+    >>> classify(Reply(204))
     Accepted(memory=None)
-    >>> classify(Answer(503, "7"))
+    >>> classify(Reply(503, "7"))
     Retry(reason='status 503', after_s=7.0, status=503, answer=b'')
 
     Refused is what sending the same once more would not mend. Held is what no event is to blame
@@ -49,7 +49,7 @@ def classify(answer: Answer, reason: str = "") -> Accepted | Retry | Refused | H
     return Held(reason, status, kept, is_final=status == 410)
 
 
-async def read_answer(answer: aiohttp.ClientResponse, most_bytes: int) -> Answer:
+async def read_reply(answer: aiohttp.ClientResponse, most_bytes: int) -> Reply:
     """Read an answer to its end, so that its connection can be used again; but not without end.
 
     A body longer than `most_bytes` costs the connection. What the status says stays said when the
@@ -66,4 +66,4 @@ async def read_answer(answer: aiohttp.ClientResponse, most_bytes: int) -> Answer
                 break
     except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
         answer.close()
-    return Answer(answer.status, answer.headers.get("Retry-After"), b"".join(chunks)[:most_bytes])
+    return Reply(answer.status, answer.headers.get("Retry-After"), b"".join(chunks)[:most_bytes])

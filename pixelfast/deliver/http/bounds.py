@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-__all__ = ["AnswerTooCostly", "LoopShare", "bound_answers"]
+__all__ = ["AnswerTooCostly", "LoopShare", "bound_replies"]
 
 _MOST_INTERIM = 8
 _MOST_HEAD_BYTES = 16384  # with interim answers and what chunks add to a body
@@ -269,7 +269,7 @@ class _BoundedHandler(ResponseHandler):
         self._pausing = self._watching = None
 
 
-def bound_answers(connector: aiohttp.BaseConnector, most_bytes: int) -> None:
+def bound_replies(connector: aiohttp.BaseConnector, most_bytes: int) -> None:
     """Let all connections of a connector read answers of at most `most_bytes`, and their heads.
 
     aiohttp has no setting for the class that reads answers; tests/deliver/test_http_floods.py

@@ -7,9 +7,9 @@ import ssl
 
 import aiohttp
 
-from pixelfast.deliver.destinations.bounds import AnswerTooCostly
-from pixelfast.deliver.destinations.guard import AddressRefused
-from pixelfast.deliver.destinations.tls import describe_tls, is_about_certificates
+from pixelfast.deliver.http.bounds import AnswerTooCostly
+from pixelfast.deliver.http.guard import AddressRefused
+from pixelfast.deliver.http.tls import describe_tls, is_about_certificates
 from pixelfast.deliver.outcomes import Held, Retry
 
 __all__ = ["outcome_of_failure"]

@@ -1,0 +1,303 @@
+"""Batches as POST requests over keep-alive connections: what all destinations over HTTP share."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
+import structlog
+from multidict import CIMultiDict
+from yarl import URL
+
+from pixelfast import __version__
+from pixelfast.config.destinations import Batching
+from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.bodies.lines import escape_line_ends
+from pixelfast.deliver.http.bounds import bound_replies
+from pixelfast.deliver.http.failures import outcome_of_failure
+from pixelfast.deliver.http.guard import guarded_connector
+from pixelfast.deliver.http.replies import Reply, classify, read_reply
+from pixelfast.deliver.http.signatures import Webhook
+from pixelfast.deliver.http.tls import Tls, TlsFileError, new_context
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.sender import Sender
+
+__all__ = ["EventsRefused", "HttpSender", "Timeouts", "basic", "shared_options"]
+
+_log = structlog.get_logger("deliver")
+
+_CONTENT_TYPES = {
+    "json_array": "application/json",
+    "ndjson": "application/x-ndjson",
+    "single": "application/json",
+}
+_SINGLE_CONCURRENCY = 16  # of one batch
+_GZIP_LEVEL = 5
+_OF_EVENTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+_JUDGED_AT_ONCE_BYTES = 16384  # of an answer; a longer one would hold up the loop for 1 ms or more
+_SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Bounds of one request, seconds."""
+
+    total_s: float = 30.0
+    connect_s: float = 5.0
+
+
+class EventsRefused(Exception):
+    """Events, by their index, that a product refuses together with all others of their batch."""
+
+    def __init__(self, refused: Mapping[int, Refused]) -> None:
+        super().__init__(f"{len(refused)} events")
+        self.refused = refused
+
+
+class HttpSender(Sender):
+    """Sends batches to one URL; holds no state of a batch, so several may be under way.
+
+    `wrap` is what stands before and behind the events of a `json_array`, for APIs that want them
+    inside an object. `webhook` adds the headers of Standard Webhooks. Products with an API of their
+    own are subclasses that say what the body is, where it goes and what an answer means.
+    """
+
+    most_reply_bytes = 65536  # an answer is read so far; what is longer costs the connection
+    is_body_costly = False  # made in the destination's thread, as everything is that is packed
+
+    def __init__(
+        self,
+        url: str,
+        form: str,
+        limits: Limits,
+        *,
+        headers: Mapping[str, str] | None = None,
+        gzip: bool = False,
+        timeouts: Timeouts | None = None,
+        wrap: tuple[bytes, bytes] = (b"[", b"]"),
+        retry_s: tuple[float, float] = (0.5, 60.0),
+        concurrency: int = 64,
+        tls: Tls | None = None,
+        block_private: bool = False,
+        webhook: Webhook | None = None,
+    ) -> None:
+        self.url = url
+        self.limits = limits
+        self.concurrency = concurrency
+        self.retry_first_s, self.retry_most_s = retry_s
+        self._form = form
+        self._gzip = gzip
+        self._wrap = wrap
+        self._timeouts = timeouts or Timeouts()
+        self._tls = tls or Tls()
+        self._block_private = block_private
+        self._webhook = webhook
+        self._headers = CIMultiDict(
+            {"User-Agent": f"pixelfast/{__version__}", "Content-Type": _CONTENT_TYPES[form]}
+        )
+        if gzip:
+            self._headers["Content-Encoding"] = "gzip"
+        for name, text in (headers or {}).items():
+            self._headers[name] = text
+        # Over all batches: each may have several requests under way where it sends one an event.
+        self._places = asyncio.Semaphore(concurrency)
+        self._session: aiohttp.ClientSession | None = None
+        self._context: ssl.SSLContext | None = None
+        self._tls_problem = ""  # if any: the files are read again before the next request
+
+    async def open(self, memory: dict[str, object]) -> None:  # noqa: ARG002 - nothing to remember
+        await self.close()
+        options: dict[str, Any] = {"limit": 0}  # `concurrency` is the limit
+        if self.url.startswith("https:"):
+            self._context = options["ssl"] = new_context()
+            await self.in_thread(self._read_tls)
+        timeouts = self._timeouts
+        connector = guarded_connector(self._block_private, **options)
+        bound_replies(connector, self.most_reply_bytes)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=timeouts.total_s, connect=timeouts.connect_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept-Encoding",),
+            auto_decompress=False,
+            trust_env=False,  # no proxies, no .netrc
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, batch: Batch) -> Outcome:
+        # The edge to what strangers wrote, on both sides: a mistake here concerns this batch alone.
+        try:
+            return await self._send(batch)
+        except Exception as error:  # noqa: BLE001 - logged with its traceback
+            _log.exception("send_failed", batch=batch.id)
+            return Retry(f"unexpected {type(error).__name__}")
+
+    async def _send(self, batch: Batch) -> Outcome:
+        if self._form == "single":
+            return await self._send_each(batch)
+        try:
+            if self._gzip or self.is_body_costly:
+                body = await self.in_thread(self._pack, batch)
+            else:
+                body = self.body_of(batch)
+        except EventsRefused as error:
+            return await self._send_rest(batch, error.refused)
+        except _OF_EVENTS as error:
+            if batch.events == 1:  # halving has found it
+                _log.exception("event_not_encoded", batch=batch.id)
+            return Refused(f"cannot be encoded: {type(error).__name__}")
+        answer = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
+        if not isinstance(answer, Reply):
+            return answer
+        if len(answer.body) > _JUDGED_AT_ONCE_BYTES:
+            outcome: Outcome = await self.in_thread(self.judge, answer, batch)
+            return outcome
+        return self.judge(answer, batch)
+
+    async def _send_rest(self, batch: Batch, refused: Mapping[int, Refused]) -> Outcome:
+        """Send the events that can be taken; the others are refused once those have arrived."""
+        rest = [line for n, line in enumerate(batch.lines()) if n not in refused]
+        if rest:
+            body = b"".join(line + b"\n" for line in rest)
+            part = replace(batch, body=body, events=len(rest), runs=())
+            outcome = await self._send(part)
+            if not isinstance(outcome, Accepted):
+                return outcome
+        return Partial(refused)
+
+    # --- what products do in their own way ---------------------------------------------------
+
+    def body_of(self, batch: Batch) -> bytes:
+        """What is sent, before gzip; the same bytes on every try.
+
+        Raises:
+            EventsRefused: if the product would refuse the whole batch for some of its events.
+        """
+        if self._form == "ndjson":
+            return escape_line_ends(batch.ndjson())
+        return batch.joined(*self._wrap)
+
+    def url_of(self, batch: Batch) -> str | URL:  # noqa: ARG002 - of interest to subclasses
+        """Where it is sent to."""
+        return self.url
+
+    def judge(self, answer: Reply, batch: Batch) -> Outcome:  # noqa: ARG002 - as above
+        """What the answer means."""
+        return classify(answer)
+
+    # --- one request -------------------------------------------------------------------------
+
+    def _pack(self, batch: Batch) -> bytes:
+        body = self.body_of(batch)
+        return _compress(body) if self._gzip else body
+
+    async def _post(
+        self, url: str | URL, body: bytes, message_id: str, attempt: int
+    ) -> Reply | Retry | Held:
+        """Send a body, packed already where it is to be."""
+        assert self._session is not None, "open() comes first"
+        if self._tls_problem:
+            self._read_tls()  # seldom: held destinations are tried slowly
+            if self._tls_problem:
+                return Held(self._tls_problem)
+        headers = self._headers.copy()
+        if self._webhook is not None:
+            headers.update(self._webhook.headers(message_id, body))
+        headers["X-Pixelfast-Attempt"] = str(attempt)
+        async with self._places:
+            try:
+                async with self._session.post(
+                    url,
+                    data=body if len(body) <= _SENT_AT_ONCE_BYTES else io.BytesIO(body),
+                    headers=headers,
+                    allow_redirects=False,
+                ) as answer:
+                    return await read_reply(answer, self.most_reply_bytes)
+            except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+                timeouts = self._timeouts
+                outcome = outcome_of_failure(error, timeouts.total_s, timeouts.connect_s)
+        if isinstance(outcome, Held) and self._context is not None:
+            self._tls_problem = outcome.reason
+        return outcome
+
+    async def _send_each(self, batch: Batch) -> Outcome:
+        """One request an event. After a few failures the rest of the batch waits, too."""
+        lines = batch.lines()
+        ids = batch.event_ids()
+        waiting = list(range(len(lines)))[::-1]
+        failed: dict[int, Refused | Retry] = {}
+        held: list[Held] = []
+        retries: list[Retry] = []
+
+        async def work() -> None:
+            while waiting and not held and len(retries) < _SINGLE_CONCURRENCY:
+                index = waiting.pop()
+                body = lines[index]
+                if self._gzip:
+                    body = await self.in_thread(_compress, body)
+                answer = await self._post(self.url, body, ids[index], batch.attempt)
+                outcome = classify(answer) if isinstance(answer, Reply) else answer
+                if isinstance(outcome, Held):
+                    held.append(outcome)
+                elif isinstance(outcome, Retry):
+                    retries.append(outcome)
+                    failed[index] = outcome
+                elif isinstance(outcome, Refused):
+                    failed[index] = outcome
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_SINGLE_CONCURRENCY, len(lines))):
+                group.create_task(work())
+        if held:
+            return held[0]
+        if not failed:
+            return Accepted()
+        if retries:
+            longest = max(retries, key=lambda each: each.after_s)
+            failed |= dict.fromkeys(waiting, longest)
+            if len(failed) == len(lines) and len(retries) + len(waiting) == len(lines):
+                return longest  # none was accepted, none refused
+        return Partial(dict(sorted(failed.items())))
+
+    # --- certificates ------------------------------------------------------------------------
+
+    def _read_tls(self) -> None:
+        """Take in the files of certificates, which may have been renewed, or keep what is wrong."""
+        assert self._context is not None
+        self._tls_problem = ""
+        try:
+            self._tls.read_into(self._context)
+        except TlsFileError as error:
+            self._tls_problem = str(error)
+
+
+def basic(username: str, password: str) -> str:
+    """The Authorization header of HTTP basic authentication (RFC 7617), in UTF-8."""
+    return aiohttp.encode_basic_auth(username, password)
+
+
+def shared_options(settings: Batching) -> dict[str, Any]:
+    """What all destinations over HTTP have in common, as arguments of `HttpSender`."""
+    return {
+        "limits": Limits(settings.max_events, settings.max_bytes, settings.max_age_s),
+        "gzip": settings.gzip,
+        "timeouts": Timeouts(settings.timeout_s, settings.connect_timeout_s),
+        "retry_s": (settings.retry_first_s, settings.retry_most_s),
+        "concurrency": settings.concurrency,
+        "tls": Tls(settings.tls_ca, settings.tls_cert, settings.tls_key),
+        "block_private": settings.block_private,
+    }
+
+
+def _compress(body: bytes) -> bytes:
+    # Without its time: a batch has the same bytes on every try.
+    return gzip.compress(body, _GZIP_LEVEL, mtime=0)
