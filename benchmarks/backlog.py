@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks.corpus import targets
-from pixelfast.explain import Explainer
+from pixelfast.commands.decode import Explainer
 from pixelfast.spool import DataDir, SlotFiles
 from pixelfast.spool.batch import Batch
 

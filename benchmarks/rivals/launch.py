@@ -16,7 +16,7 @@ import orjson
 from benchmarks.corpus import targets
 from benchmarks.rivals.straight import KEY
 from benchmarks.servers import Running, free_port, running, wait_for, worker_of
-from pixelfast.explain import Explainer
+from pixelfast.commands.decode import Explainer
 
 __all__ = ["COMMANDS", "SITE", "build_go", "check_events", "count_lines", "floor", "rival"]
 

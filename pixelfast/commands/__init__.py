@@ -1,1 +1,4 @@
-"""Groups of commands that look at what is stored; `pixelfast.cli` has the others."""
+"""One module a command; `pixelfast.cli` assembles them.
+
+`options`, `tables`, `startup` and `demo` are what several commands share.
+"""

@@ -1,4 +1,4 @@
-"""`pixelfast dead`: look at events that a destination refused, send them again, give them up."""
+"""`pixelfast dead`: inspect, resend and drop the events that a destination rejected."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TypeVar
 import click
 import orjson
 
-from pixelfast.commands.options import clear_answers, settings_of, with_settings
+from pixelfast.commands.options import with_settings
 from pixelfast.commands.tables import print_table
-from pixelfast.config import Redactor
+from pixelfast.config import Config, Redactor
 from pixelfast.deliver.dead import DeadLetters, Letter
 from pixelfast.errors import PixelfastError
 from pixelfast.printable import json_text
@@ -26,7 +26,9 @@ _MOST_LISTED = 1000
 
 @click.group()
 def dead() -> None:
-    """Events that a destination refused, and that are kept.
+    """Inspect, resend and drop dead letters.
+
+    Dead letters are events that a destination rejected; they are kept with the reason.
 
     \b
     Example:
@@ -37,100 +39,81 @@ def dead() -> None:
 @dead.command("ls")
 @click.argument("destination", required=False)
 @with_settings
-def list_letters(destination: str | None, config: str | None, data_dir: str | None) -> None:
+def list_letters(destination: str | None, settings: Config) -> None:
     """List dead letters of a DESTINATION, or of all, the oldest first.
 
     \b
     Example:
       pixelfast dead ls rudder --data-dir /var/lib/pixelfast
     """
-    with clear_answers():
-        settings = settings_of(config, data_dir=data_dir)
-        redactor, data = Redactor(settings), DataDir.open(settings.data_dir)
-        names = [destination] if destination else _destinations(data)
-        rows: list[tuple[object, ...]] = []
-        for name in names:
-            found = _with_letters(data, name, lambda dead: dead.letters(limit=_MOST_LISTED))
-            rows += [(name, *_summary(letter, redactor)) for letter in found]
-        if not rows:
-            click.echo("no dead letters", err=True)
-            return
-        print_table(
-            ("destination", "id", "died", "source", "status", "tries", "event", "reason"), rows
-        )
+    redactor, data = Redactor(settings), DataDir.open(settings.data_dir)
+    names = [destination] if destination else _destinations(data)
+    rows: list[tuple[object, ...]] = []
+    for name in names:
+        found = _with_letters(data, name, lambda dead: dead.letters(limit=_MOST_LISTED))
+        rows += [(name, *_summary(letter, redactor)) for letter in found]
+    if not rows:
+        click.echo("no dead letters", err=True)
+        return
+    headers = ("destination", "id", "died", "source", "status", "tries", "event", "reason")
+    print_table(headers, rows)
 
 
 @dead.command()
 @click.argument("destination")
 @click.argument("ids", nargs=-1, type=int, required=True)
 @with_settings
-def show(destination: str, ids: tuple[int, ...], config: str | None, data_dir: str | None) -> None:
-    """Show dead letters of a DESTINATION whole, by their IDS: one JSON object a line.
+def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
+    """Show dead letters of a DESTINATION in full, by their IDS: one JSON object per line.
 
     \b
     Example:
       pixelfast dead show rudder 17 -c pixelfast.toml
     """
-    with clear_answers():
-        settings = settings_of(config, data_dir=data_dir)
-        redactor, data = Redactor(settings), DataDir.open(settings.data_dir)
-        found = _with_letters(data, destination, lambda dead: dead.letters(ids))
-        for letter in found:
-            click.echo(json_text(_whole(letter, redactor)))
-        _say_missing(destination, set(ids) - {letter.id for letter in found})
+    redactor, data = Redactor(settings), DataDir.open(settings.data_dir)
+    found = _with_letters(data, destination, lambda dead: dead.letters(ids))
+    for letter in found:
+        click.echo(json_text(_whole(letter, redactor)))
+    _say_missing(destination, set(ids) - {letter.id for letter in found})
+
+
+def _of_chosen(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what names dead letters of one destination: DESTINATION, and IDS or --all."""
+    command = with_settings(command)
+    command = click.option("--all", "is_all", is_flag=True, help="All of them.")(command)
+    command = click.argument("ids", nargs=-1, type=int)(command)
+    return click.argument("destination")(command)
 
 
 @dead.command()
-@click.argument("destination")
-@click.argument("ids", nargs=-1, type=int)
-@click.option("--all", "is_all", is_flag=True, help="All of them.")
-@with_settings
-def replay(
-    destination: str,
-    ids: tuple[int, ...],
-    is_all: bool,
-    config: str | None,
-    data_dir: str | None,
-) -> None:
+@_of_chosen
+def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config) -> None:
     """Send dead letters of a DESTINATION again, with the same messageId.
 
-    Delivery does it, within seconds where it runs, else after its start. What is refused again
-    stays a dead letter.
+    Delivery sends them within seconds if it runs, otherwise after its start. An event that is
+    rejected again stays a dead letter.
 
     \b
     Example:
       pixelfast dead replay rudder --all -c pixelfast.toml
     """
-    with clear_answers():
-        data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
-        chosen = _chosen(ids, is_all)
-        count = _with_letters(data, destination, lambda dead: dead.ask_for_replay(chosen))
-        click.echo(f"{count} to be sent again")
+    chosen, data = _chosen(ids, is_all), DataDir.open(settings.data_dir)
+    count = _with_letters(data, destination, lambda dead: dead.ask_for_replay(chosen))
+    click.echo(f"{count} to be sent again")
 
 
 @dead.command()
-@click.argument("destination")
-@click.argument("ids", nargs=-1, type=int)
-@click.option("--all", "is_all", is_flag=True, help="All of them.")
-@with_settings
-def drop(
-    destination: str,
-    ids: tuple[int, ...],
-    is_all: bool,
-    config: str | None,
-    data_dir: str | None,
-) -> None:
-    """Give up dead letters of a DESTINATION for good.
+@_of_chosen
+def drop(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config) -> None:
+    """Delete dead letters of a DESTINATION for good.
 
     \b
     Example:
       pixelfast dead drop rudder 17 18 -c pixelfast.toml
     """
-    with clear_answers():
-        data = DataDir.open(settings_of(config, data_dir=data_dir).data_dir)
-        chosen = _chosen(ids, is_all)
-        count = _with_letters(data, destination, lambda dead: dead.drop(chosen))
-        click.echo(f"{count} dropped")
+    chosen, data = _chosen(ids, is_all), DataDir.open(settings.data_dir)
+    count = _with_letters(data, destination, lambda dead: dead.drop(chosen))
+    click.echo(f"{count} dropped")
 
 
 def _chosen(ids: tuple[int, ...], is_all: bool) -> tuple[int, ...] | None:
@@ -149,7 +132,7 @@ def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> 
     if not path.exists():
         known = ", ".join(_destinations(data)) or "none"
         raise PixelfastError(
-            f'no dead letters of a destination "{name}"; of these there are: {known}'
+            f'no dead letters of a destination "{name}"; destinations with dead letters: {known}'
         )
     try:
         dead = DeadLetters(path)

@@ -1,49 +1,48 @@
-"""What the commands have in common: options for settings, and clear answers to mistakes."""
+"""Options that several commands have, and the settings that follow from them."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from pixelfast.config import Config, read_config
-from pixelfast.errors import ConfigError, PixelfastError
-from pixelfast.printable import printable
+from pixelfast.config import read_config
 
-__all__ = ["clear_answers", "settings_of", "with_settings"]
-
-_BAD_SETTINGS = 2
-
-
-@contextlib.contextmanager
-def clear_answers() -> Iterator[None]:
-    """Errors that we raise on purpose are messages, not tracebacks."""
-    try:
-        yield
-    except ConfigError as error:
-        click.echo(str(error), err=True)  # printable, and may have several lines
-        sys.exit(_BAD_SETTINGS)
-    except PixelfastError as error:
-        click.echo(printable(f"pixelfast: {error}"), err=True)
-        sys.exit(1)
+__all__ = ["with_listen", "with_settings"]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --config and --data-dir, and pass the command `settings` instead of them.
+
+    An option with a name such as `server__listen` sets `server.listen`; it is not passed on.
+    """
+
+    @functools.wraps(command)
+    def run(config: str | None, data_dir: str | None, **arguments: Any) -> None:
+        overrides: dict[str, Any] = {"data_dir": data_dir}
+        for name in [name for name in arguments if "__" in name]:
+            overrides[name.replace("__", ".")] = arguments.pop(name)
+        given = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in overrides.items()
+            if value not in (None, ())
+        }
+        command(settings=read_config(config, given), **arguments)
+
     for option in (
-        click.option("--data-dir", metavar="DIR", help="Where everything is kept."),
-        click.option("-c", "--config", metavar="FILE", help="Settings; without, the defaults."),
+        click.option("--data-dir", metavar="DIR", help="The data directory."),
+        click.option("-c", "--config", metavar="FILE", help="The settings; default: none."),
     ):
-        command = option(command)
-    return command
+        run = option(run)
+    return run
 
 
-def settings_of(config: str | None, **overrides: Any) -> Config:
-    given = {
-        name.replace("__", "."): list(value) if isinstance(value, tuple) else value
-        for name, value in overrides.items()
-        if value not in (None, ())
-    }
-    return read_config(config, given)
+with_listen = click.option(
+    "--listen",
+    "server__listen",
+    multiple=True,
+    metavar="ADDRESS",
+    help='Listen on "HOST:PORT" or "unix:/PATH"; may be repeated.',
+)

@@ -1,4 +1,4 @@
-"""`pixelfast spool`: look at what is stored. Nothing here writes; the server may run or not."""
+"""`pixelfast spool`: inspect the stored events. Nothing here writes; the server may run or not."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from pixelfast.commands.options import clear_answers, settings_of, with_settings
+from pixelfast.commands.options import with_settings
 from pixelfast.commands.tables import print_table
+from pixelfast.config import Config, Log
+from pixelfast.deliver.store import read_low_water
+from pixelfast.operate.logging import set_up_logging
 from pixelfast.printable import printable_json
-
-if TYPE_CHECKING:
-    from pixelfast.spool import DataDir, Frame, Position, SlotReader
+from pixelfast.spool import DataDir, Frame, LogEnd, Position, SlotReader, number_at
+from pixelfast.spool.end import first_frame, newest_frame
+from pixelfast.spool.retention import slot_bytes
 
 __all__ = ["spool"]
 
@@ -49,7 +52,7 @@ class _Moment(click.ParamType[int]):
 
 @click.group()
 def spool() -> None:
-    """Look at the events that are stored; nothing is changed.
+    """Inspect the stored events; nothing is changed.
 
     \b
     Example:
@@ -59,49 +62,51 @@ def spool() -> None:
 
 @spool.command()
 @with_settings
-def ls(config: str | None, data_dir: str | None) -> None:
-    """List the slots: what they hold, since when, and how far each destination is behind.
+def ls(settings: Config) -> None:
+    """List the slots: their events, since when, and how far each destination is behind.
 
-    In a pipe the columns are parted by tabs, sizes are in bytes and times in UTC.
+    In a pipe the columns are separated by tabs, sizes are in bytes and times in UTC.
 
     \b
     Example:
       pixelfast spool ls --data-dir /var/lib/pixelfast
     """
-    with clear_answers():
-        data = _find(config, data_dir)
-        cursors = {path.parent.name: _cursors(path) for path in _state_files(data)}
-        headers = ["slot", "segments", "bytes", "events", "first", "last"]
-        headers += [f"{name} behind" for name in cursors]
-        print_table(headers, [_survey(data, slot, cursors) for slot in data.slots()])
+    data = _find(settings)
+    cursors = {path.parent.name: _cursors(path) for path in _state_files(data)}
+    headers = ["slot", "segments", "bytes", "events", "first", "last"]
+    headers += [f"{name} behind" for name in cursors]
+    print_table(headers, [_survey(data, slot, cursors) for slot in data.slots()])
 
 
 @spool.command()
 @with_settings
-def check(config: str | None, data_dir: str | None) -> None:
-    """Read everything and verify every frame; the exit code is 1 where there is damage.
+def check(settings: Config) -> None:
+    """Read everything and verify every frame; the exit code is 1 if there is damage.
 
-    What a crash left of an event that nobody was told is stored counts as damage too. Numbers that
-    are missing are no damage: those of events that were refused are never used again.
+    The rest of an event that a crash cut off, and that was never acknowledged, counts as damage
+    too. Missing numbers do not: those of rejected events are never used again.
 
     \b
     Example:
       pixelfast spool check -c pixelfast.toml
     """
-    with clear_answers():
-        data = _find(config, data_dir)
-        damage: list[str] = []
-        rows = [_check(data, slot, damage) for slot in data.slots()]
-        headers = ["slot", "frames", "events", "missing", "repeated", "newer", "damaged bytes"]
-        print_table(headers, rows)
-        for line in damage:
-            click.echo(f"damaged: {line}", err=True)
+    data = _find(settings)
+    damage: list[str] = []
+    rows = [_check(data, slot, damage) for slot in data.slots()]
+    headers = ["slot", "frames", "events", "missing", "repeated", "newer", "damaged bytes"]
+    print_table(headers, rows)
+    for line in damage:
+        click.echo(f"damaged: {line}", err=True)
     sys.exit(1 if damage else 0)
 
 
 @spool.command()
 @click.option(
-    "--source", "sources", multiple=True, metavar="NAME", help="Only of this; repeatable."
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="NAME",
+    help="Only of this source; may be repeated.",
 )
 @click.option(
     "--since", type=_Moment(), metavar="TIME", help="RFC 3339, or how long ago: 90s 5m 2h 3d."
@@ -112,50 +117,42 @@ def dump(
     sources: tuple[str, ...],
     since: int | None,
     until: int | None,
-    config: str | None,
-    data_dir: str | None,
+    settings: Config,
 ) -> None:
-    """Write the stored events to stdout, one JSON a line, slot after slot.
+    """Write the stored events to stdout, one JSON object per line, slot after slot.
 
     Times are those of a group commit's first event of a source: the others of that commit came
-    within milliseconds, 2 s at the most where the disk is slow. Damage is passed over and told.
+    within milliseconds, or at most 2 s on a slow disk. Damage is skipped and reported.
 
     \b
     Example:
       pixelfast spool dump --source web --since 2h > events.ndjson
     """
-    with clear_answers():
-        data = _find(config, data_dir)
-        damage: list[str] = []
-        try:
-            for slot in data.slots():
-                for frame in _frames(data, _reader(data, slot, damage)):
-                    if (
-                        (not sources or frame.source in sources)
-                        and (since is None or frame.received_ms >= since)
-                        and (until is None or frame.received_ms < until)
-                    ):
-                        sys.stdout.buffer.write(_printable(frame.body))
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            # Whoever read has had enough. Python would try to flush once more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        for line in damage:
-            click.echo(f"damaged: {line}", err=True)
+    data = _find(settings)
+    damage: list[str] = []
+    try:
+        for slot in data.slots():
+            for frame in _frames(data, _reader(data, slot, damage)):
+                if (
+                    (not sources or frame.source in sources)
+                    and (since is None or frame.received_ms >= since)
+                    and (until is None or frame.received_ms < until)
+                ):
+                    sys.stdout.buffer.write(_printable(frame.body))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # The reader has closed the pipe. Python would try to flush once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for line in damage:
+        click.echo(f"damaged: {line}", err=True)
 
 
-def _find(config: str | None, data_dir: str | None) -> DataDir:
-    from pixelfast.config import Log
-    from pixelfast.operate.logging import set_up_logging
-    from pixelfast.spool import DataDir
-
+def _find(settings: Config) -> DataDir:
     set_up_logging(Log(level="error"))
-    return DataDir.find(settings_of(config, data_dir=data_dir).data_dir)
+    return DataDir.find(settings.data_dir)
 
 
 def _reader(data: DataDir, slot: int, damage: list[str]) -> SlotReader:
-    from pixelfast.spool import Position, SlotReader
-
     def on_damage(segment: int, start: int, end: int) -> None:
         damage.append(f"slot {slot}, segment {segment:x}, bytes {start:,} to {end:,}")
 
@@ -164,8 +161,6 @@ def _reader(data: DataDir, slot: int, damage: list[str]) -> SlotReader:
 
 def _frames(data: DataDir, reader: SlotReader) -> Iterator[Frame]:
     """All frames that are there by now; what comes meanwhile is left."""
-    from pixelfast.spool import LogEnd
-
     end, _ = LogEnd(data, reader.slot).refresh()
     empty = 0
     while empty < _PATIENCE:
@@ -189,10 +184,6 @@ def _printable(body: bytes | memoryview) -> bytes | memoryview:
 def _survey(
     data: DataDir, slot: int, cursors: dict[str, dict[int, Position] | None]
 ) -> list[object]:
-    from pixelfast.spool import LogEnd, Position, number_at
-    from pixelfast.spool.end import first_frame, newest_frame
-    from pixelfast.spool.retention import slot_bytes
-
     end, next_number = LogEnd(data, slot).refresh()
     segments = data.segments(slot)
     headers = (first_frame(data, slot, number) for number in segments)
@@ -238,8 +229,6 @@ def _state_files(data: DataDir) -> list[Path]:
 
 def _cursors(path: Path) -> dict[int, Position] | None:
     """Up to where a destination has all events; None where that can't be read now."""
-    from pixelfast.deliver.store import read_low_water
-
     try:
         return read_low_water(path)
     except (sqlite3.Error, ValueError):

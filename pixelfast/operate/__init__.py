@@ -1,4 +1,4 @@
-"""Operating: the processes, what they say of themselves, and where people look at them.
+"""Operating: the processes, their logs and figures, and the admin address that shows them.
 
 `sockets`     listening sockets, made once and handed to the collectors
 `control`     the line between the supervisor and each of its processes
@@ -6,6 +6,5 @@
 `supervisor`  starts, watches, restarts and stops them
 `admin`       health and metrics over HTTP
 `metrics`     the processes' figures as Prometheus metrics
-`logging`     what is said on standard error
-`demo`        the source of a first try without settings
+`logging`     the log on standard error
 """

@@ -38,6 +38,16 @@ def test_the_help_of_each_command_shows_an_example(name: str) -> None:
     assert f"  pixelfast {name}" in result.output.split("Example:")[1]
 
 
+def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
+    output = CliRunner().invoke(cli, ["--help"], terminal_width=200).output
+    listed = output.split("Commands:\n")[1].splitlines()
+    context = click.Context(cli)
+    for name, line in zip(cli.list_commands(context), listed, strict=True):
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert [name, command.get_short_help_str(100)] == line.split(maxsplit=1)
+
+
 def test_the_commands_of_the_design_are_there() -> None:
     wanted = {"serve", "collect", "deliver", "check", "url", "decode", "key new", "version"}
     wanted |= {"spool ls", "spool check", "spool dump"}
@@ -297,13 +307,18 @@ def test_an_unknown_command_ends_with_2() -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_commands_do_not_import_what_they_do_not_need() -> None:
+@pytest.mark.parametrize(
+    "arguments", ["--help", "key new", "version", "check --help", "url --help"]
+)
+def test_commands_do_not_import_what_they_do_not_need(arguments: str) -> None:
     code = (
-        "import sys, pixelfast.cli\n"
+        "import sys\n"
+        "from pixelfast.cli import cli\n"
+        "try:\n    cli(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "heavy = {'aiohttp', 'uvloop', 'prometheus_client'} & set(sys.modules)\n"
         "sys.exit(','.join(heavy) or 0)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code, *arguments.split()], check=True)
 
 
 @pytest.mark.parametrize(

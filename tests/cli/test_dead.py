@@ -90,7 +90,7 @@ def test_either_ids_or_all_are_named(
 def test_mistakes_are_said_with_what_there_is(data: DataDir) -> None:
     result = run(data, "show", "hok", "1")
     assert 1 == result.exit_code
-    assert '"hok"; of these there are: hook' in result.output
+    assert '"hok"; destinations with dead letters: hook' in result.output
     result = run(data, "show", "hook", "1", "9")
     assert (1, True) == (result.exit_code, "hook has no dead letter 9" in result.output)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pixelfast.explain import Explainer
+from pixelfast.commands.decode import Explainer
 from tests import oracle
 
 Vector = dict[str, Any]

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from pixelfast.commands.decode import Explainer
 from pixelfast.config import (
     FileDestination,
     HttpDestination,
@@ -19,7 +20,6 @@ from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.destinations.posthog import posthog_event
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Refused, Retry
-from pixelfast.explain import Explainer
 from tests.deliver.products.events import message_id, tracked
 from tests.deliver.products.posthog import Posthog
 from tests.deliver.products.segment import BatchApi

@@ -1,20 +1,23 @@
-"""What a request target becomes, for people who debug their pixels."""
+"""`pixelfast decode`: the events that request targets become, for people who debug their pixels."""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from typing import Any
 
+import click
 import orjson
 
 from pixelfast.collect.clock import Clock
 from pixelfast.collect.sources import Sources
-from pixelfast.config import Config
+from pixelfast.config import Config, read_config
 from pixelfast.errors import RequestError
 from pixelfast.event import Decoder, Rules, encode_event, route_of
 from pixelfast.printable import json_text
 
-__all__ = ["Explainer"]
+__all__ = ["Explainer", "decode"]
 
 _MOST_TARGET_BYTES = 32768
 _VISIBLE_ASCII = re.compile(rb"[!-~]*\Z")
@@ -28,6 +31,29 @@ _SERVER_ADDITIONS = (
     "integrations",
     "channel",
 )
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="[TARGET]...", required=True)
+@click.option("--full", is_flag=True, help="Include what the server adds.")
+@click.option("-c", "--config", metavar="FILE", help="The settings, for write keys and sources.")
+def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
+    """Show the event that each TARGET becomes.
+
+    Each is one line of JSON. "-" reads targets from stdin, one per line. Without settings every
+    write key is accepted.
+
+    \b
+    Example:
+      pixelfast decode '/pixel/v1/page?writeKey=k&anonymousId=a&context.screen.width=1920'
+    """
+    explainer = Explainer(read_config(config) if config else None, full=full)
+    output = sys.stdout.buffer
+    for target in targets:
+        lines = sys.stdin.buffer if target == "-" else [os.fsencode(target)]
+        for line in lines:
+            output.write(explainer.line(line.rstrip(b"\r\n")))
+            output.flush()
 
 
 class Explainer:

@@ -1,29 +1,25 @@
-"""The source of a first try: where the settings name none, there is one with its own key."""
+"""The demo source, which lets pixelfast run without settings."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 import msgspec
 
+from pixelfast.commands.key import new_write_key
 from pixelfast.config import Config, Source, WriteKey
 
-__all__ = ["demo_key_path", "new_write_key", "with_demo_source"]
-
-
-def new_write_key(kind: str = "live") -> str:
-    """A write key that nobody guesses: 192 random bits."""
-    return f"wk_{kind}_{secrets.token_urlsafe(24)}"
+__all__ = ["demo_key_path", "with_demo_source"]
 
 
 def demo_key_path(data_dir: str | Path) -> Path:
+    """Return the file that holds the demo source's write key."""
     return Path(data_dir) / "demo-write-key"
 
 
 def with_demo_source(config: Config, data_dir: str | Path) -> Config:
-    """Add the source `demo` where the settings name no source.
+    """Add the source `demo` if the settings name no source, else return them as they are.
 
     Its key is made at the first start and kept in the data directory.
     """

@@ -1,0 +1,41 @@
+"""`pixelfast collect`: one collector without a supervisor."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+import uvloop
+
+from pixelfast.collect import Worker
+from pixelfast.commands.options import with_listen, with_settings
+from pixelfast.commands.startup import prepare, stop_on_signals
+from pixelfast.config import Config
+from pixelfast.operate.sockets import listen
+from pixelfast.printable import printable
+
+__all__ = ["collect"]
+
+
+@click.command()
+@with_settings
+@with_listen
+@click.option("--slot", type=int, default=0, metavar="N", help="The slot to write into.")
+def collect(settings: Config, slot: int) -> None:
+    """Collect only, in one process; `pixelfast deliver` delivers.
+
+    \b
+    Example:
+      pixelfast collect -c pixelfast.toml --slot 0
+    """
+    config, data = prepare(settings, f"collector-{slot}")
+    sockets, addresses = listen(config.server.listen, 1)
+    uvloop.run(_run(Worker(config, data, slot), sockets[0], addresses))
+
+
+async def _run(worker: Worker, sockets: list[socket.socket], addresses: list[str]) -> None:
+    stop = stop_on_signals()
+    await worker.start(sockets)
+    click.echo(printable("collecting at " + ", ".join(addresses)))
+    await stop.wait()
+    await worker.stop()

@@ -1,0 +1,36 @@
+"""`pixelfast deliver`: delivery without a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+import uvloop
+
+from pixelfast.commands.options import with_settings
+from pixelfast.commands.startup import prepare, stop_on_signals
+from pixelfast.config import Config
+from pixelfast.deliver import Engine
+
+__all__ = ["deliver"]
+
+
+@click.command()
+@with_settings
+def deliver(settings: Config) -> None:
+    """Deliver only, in one process; `pixelfast collect` collects.
+
+    \b
+    Example:
+      pixelfast deliver -c pixelfast.toml
+    """
+    uvloop.run(_run(Engine(*prepare(settings, "delivery"))))
+
+
+async def _run(engine: Engine) -> None:
+    stop = stop_on_signals()
+    running = asyncio.create_task(engine.run())
+    click.echo("delivering to " + ", ".join(runner.name for runner in engine.runners))
+    await stop.wait()
+    engine.stop()
+    await running

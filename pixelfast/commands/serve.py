@@ -1,0 +1,128 @@
+"""`pixelfast serve`: collectors and delivery under a supervisor, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import click
+import structlog
+import uvloop
+
+from pixelfast import __version__
+from pixelfast.commands.options import with_listen, with_settings
+from pixelfast.commands.startup import prepare
+from pixelfast.config import Config, FileDestination, parse_address, without_secrets
+from pixelfast.errors import ConfigError
+from pixelfast.operate.admin import Admin
+from pixelfast.operate.sockets import listen
+from pixelfast.operate.supervisor import Supervisor
+from pixelfast.printable import printable
+from pixelfast.spool import DataDir
+
+__all__ = ["serve"]
+
+
+@click.command()
+@with_settings
+@with_listen
+@click.option(
+    "--admin", "server__admin", metavar="ADDRESS", help='Health and metrics; "" disables them.'
+)
+@click.option(
+    "--workers",
+    "server__workers",
+    type=int,
+    metavar="N",
+    help="The number of collectors; 0: one per core.",
+)
+def serve(settings: Config) -> None:
+    """Collect and deliver, in the foreground.
+
+    \b
+    Example:
+      pixelfast serve -c pixelfast.toml --workers 4
+    """
+    config, data = prepare(settings, is_exclusive=True)
+    workers = config.server.workers or len(os.sched_getaffinity(0))
+    sockets, addresses = listen(config.server.listen, workers)
+    _warn_of_hidden_sockets(config, data)
+    given = click.get_current_context().params
+    admin_is_chosen = given["server__admin"] is not None or given["config"] is not None
+    is_demo = config is not settings
+    uvloop.run(_run(config, data, sockets, addresses, admin_is_chosen, is_demo=is_demo))
+
+
+def _warn_of_hidden_sockets(config: Config, data: DataDir) -> None:
+    """A socket in the data directory can be connected to by its user alone."""
+    for text in config.server.listen:
+        path = parse_address(text).path
+        if path and data.path.resolve() in Path(path).resolve().parents:
+            structlog.get_logger("supervisor").warning("socket_is_in_data_dir", path=path)
+
+
+async def _run(
+    config: Config,
+    data: DataDir,
+    sockets: list[list[socket.socket]],
+    addresses: list[str],
+    admin_is_chosen: bool,
+    *,
+    is_demo: bool,
+) -> None:
+    supervisor = Supervisor(config, str(data.path), sockets)
+    admin = Admin(supervisor)
+    admin_address = await _start_admin(admin, config.server.admin, admin_is_chosen)
+
+    def say_welcome() -> None:
+        click.echo(_welcome(config, data, addresses, admin_address, is_demo=is_demo))
+
+    try:
+        await supervisor.run(say_welcome)
+    finally:
+        await admin.stop()
+
+
+async def _start_admin(admin: Admin, address: str, is_chosen: bool) -> str:
+    """Start the admin address; without it, if it is a default and taken."""
+    if not address:
+        return ""
+    try:
+        return await admin.start(address)
+    except OSError as error:
+        if is_chosen:
+            raise ConfigError(
+                "server.admin", f'"{address}"', f"an address that is free: {error.strerror}"
+            ) from None
+        structlog.get_logger("supervisor").warning("admin_address_taken", address=address)
+        return ""
+
+
+def _welcome(
+    config: Config, data: DataDir, addresses: list[str], admin_address: str, *, is_demo: bool
+) -> str:
+    """Return where pixels go in, where events come out, and a line to try it.
+
+    The write key is shown for the demo source only; a configured one stays in its file.
+    """
+    source = config.sources[0]
+    key = source.write_keys[0].key if is_demo else f"<write key of {source.name}>"
+    tcp = [address for address in addresses if not address.startswith("unix:")]
+    base = f"http://{tcp[0]}" if tcp else "http://localhost"
+    over_unix = "" if tcp else f"--unix-socket {addresses[0].removeprefix('unix:')} "
+    pixel = f"{base}/pixel/v1/track?writeKey={key}&anonymousId=you&event=Hello"
+    lines = [
+        f"pixelfast {__version__} takes pixels at " + ", ".join(addresses),
+        "",
+        f"  pixel    {pixel}",
+        f"  try it   curl -i {over_unix}'{pixel}'",
+    ]
+    for destination in config.destinations:
+        where = without_secrets(getattr(destination, "url", ""))
+        if isinstance(destination, FileDestination):
+            where = f"{destination.path or data.events_dir(destination.name)}/*.ndjson"
+        lines.append(f"  events   {where}")
+    if admin_address and not admin_address.startswith("unix:"):
+        lines.append(f"  health   http://{admin_address}/health/ready, /metrics")
+    return "\n".join(map(printable, [*lines, "  stop     Ctrl-C", ""]))

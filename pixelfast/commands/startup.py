@@ -1,0 +1,46 @@
+"""What every command that runs in the foreground does first, and how it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from pixelfast.commands.demo import with_demo_source
+from pixelfast.config import Config, Redactor
+from pixelfast.deliver import register_destinations
+from pixelfast.operate.logging import set_up_logging
+from pixelfast.spool import DataDir
+
+__all__ = ["prepare", "stop_on_signals"]
+
+
+def prepare(
+    settings: Config, process: str = "", *, is_exclusive: bool = False
+) -> tuple[Config, DataDir]:
+    """Set up logging and the data directory; return what is to be run, and where.
+
+    The configuration returned has a source: the demo source if `settings` name none. All
+    destinations are registered, so they receive every event stored from now on. `is_exclusive`: no
+    other pixelfast may prepare the same data directory exclusively while this process runs.
+
+    Blocks for the disk.
+
+    Raises:
+        SpoolError: the data directory can't be used, or another pixelfast has it exclusively.
+    """
+    set_up_logging(settings.log, process, Redactor(settings))
+    data = DataDir.open(settings.data_dir)
+    data.make_private()  # before the lock: strangers can't open its file from now on
+    if is_exclusive:
+        data.lock()
+    config = with_demo_source(settings, data.path)
+    register_destinations(config, data)
+    return config, data
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set from now on."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
