@@ -56,7 +56,7 @@ def list_letters(destination: str | None, settings: Config) -> None:
         click.echo("no dead letters", err=True)
         return
     headers = ("destination", "id", "died", "source", "status", "tries", "event", "reason")
-    print_table(headers, rows)
+    print_table(headers, rows, has_note=True)
 
 
 @dead.command()
@@ -152,9 +152,9 @@ def _summary(letter: Letter, redactor: Redactor) -> tuple[object, ...]:
         letter.id,
         _time(letter.died_ms),
         letter.source,
-        letter.status or "",
+        letter.status or "-",
         letter.attempts,
-        str(name),
+        str(name) or "-",
         " ".join(reason.split()),
     )
 

@@ -65,7 +65,8 @@ def spool() -> None:
 def ls(settings: Config) -> None:
     """List the slots: their events, since when, and how far each destination is behind.
 
-    In a pipe the columns are separated by tabs, sizes are in bytes and times in UTC.
+    Sizes are in bytes and times in UTC. On a terminal that is too narrow for a row, each slot is a
+    block of lines.
 
     \b
     Example:

@@ -1,34 +1,110 @@
-"""Tables: drawn on a terminal, one row a line with tabs between in a pipe."""
+"""Tables that fit: aligned columns, or blocks of `name  value` on a terminal that is too narrow."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
 import click
+from rich.cells import cell_len
 
 from pixelfast.printable import printable
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "table_lines"]
+
+_GAP = "  "
+_INDENT = "    "
+# A longer cell pushes the rest of its row aside instead of widening the column.
+_MAX_COLUMN_WIDTH = 64
 
 
-def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their headers; numbers are aligned right, control characters are escaped."""
-    if not sys.stdout.isatty():
-        for row in (headers, *rows):
-            click.echo("\t".join(printable(str(cell)) for cell in row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def print_table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], *, has_note: bool = False
+) -> None:
+    """Print rows under their headers, as wide as the terminal allows.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, header in enumerate(headers):
-        is_number = any(isinstance(row[place], int) for row in rows)
-        table.add_column(Text(printable(header)), justify="right" if is_number else "left")
+    `has_note`: the last column is a sentence, which may go below its row.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table_lines(headers, rows, width, has_note=has_note):
+        click.echo(line)
+
+
+def table_lines(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    width: int | None,
+    *,
+    has_note: bool = False,
+) -> list[str]:
+    """Return the lines of a table that fits into `width`; None stands for a pipe, which fits all.
+
+    No cell is cut. Numbers are aligned right, and have thousands separators unless they go into a
+    pipe. Control characters are escaped.
+
+    >>> print("\\n".join(table_lines(["name", "events"], [("a", 1), ("bc", 2000)], None)))
+    name  events
+    a          1
+    bc      2000
+    """
+    cells = [[_text(cell, width) for cell in row] for row in (headers, *rows)]
+    numbers = [any(isinstance(cell, int) for cell in column) for column in zip(*rows, strict=True)]
+    numbers = numbers or [False] * len(headers)
+    lines = _aligned(cells, numbers)
+    if width is None or not rows or _fits(lines, width):
+        return lines
+    if has_note and _fits(lines := _aligned([row[:-1] for row in cells], numbers), width):
+        notes = (_wrapped(row[-1], width) for row in cells)
+        return [each for line, note in zip(lines, notes, strict=True) for each in (line, *note)]
+    return _blocks(cells, width)
+
+
+def _text(cell: object, width: int | None) -> str:
+    if isinstance(cell, int) and width is not None:
+        return f"{cell:,}"
+    return printable(str(cell))
+
+
+def _fits(lines: Iterable[str], width: int) -> bool:
+    return all(cell_len(line) <= width for line in lines)
+
+
+def _aligned(cells: list[list[str]], numbers: list[bool]) -> list[str]:
+    columns = [
+        max(length for cell in column if (length := cell_len(cell)) <= _MAX_COLUMN_WIDTH)
+        for column in zip(*cells, strict=True)
+    ]
+    lines = []
+    for row in cells:
+        line = ""
+        for cell, column, is_number in zip(row, columns, numbers, strict=False):
+            padding = " " * (column - cell_len(cell))
+            line += (padding + cell if is_number else cell + padding) + _GAP
+        lines.append(line.rstrip())
+    return lines
+
+
+def _wrapped(text: str, width: int, first: str = _INDENT) -> list[str]:
+    """Break a text between words only, so that a name or a URL can still be copied."""
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _blocks(cells: list[list[str]], width: int) -> list[str]:
+    headers, *rows = cells
+    column = max(map(cell_len, headers))
+    lines = []
     for row in rows:
-        # As `Text`: in a plain string rich would obey "[red]".
-        table.add_row(
-            *(f"{cell:,}" if isinstance(cell, int) else Text(printable(str(cell))) for cell in row)
-        )
-    Console().print(table)
+        for header, cell in zip(headers, row, strict=True):
+            first = header + " " * (column - cell_len(header)) + _GAP
+            lines += _wrapped(cell, width, first) or [first.rstrip()]
+        lines.append("")
+    return lines[:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pixelfast.cli import cli
 from pixelfast.deliver.dead import DeadLetters
 from pixelfast.deliver.settlement import DeadLetter
 from pixelfast.spool import DataDir
+from tests.terminal import on_terminal
 
 
 def letter(number: int, event: bytes) -> DeadLetter:
@@ -42,7 +44,7 @@ def replays(data: DataDir) -> list[int]:
 
 def test_ls_lists_them_with_what_was_said(data: DataDir) -> None:
     result = run(data, "ls")
-    lines = [line.split("\t") for line in result.output.splitlines()]
+    lines = [re.split("  +", line) for line in result.output.splitlines()]
     assert ["destination", "id", "died", "source", "status", "tries", "event", "reason"] == lines[0]
     assert [("hook", str(n + 1), f"E{n}") for n in range(3)] == [
         (line[0], line[1], line[6]) for line in lines[1:]
@@ -99,6 +101,21 @@ def test_without_any_it_says_so(tmp_path: Path) -> None:
     data = DataDir.open(tmp_path)
     result = run(data, "ls")
     assert (0, "no dead letters\n") == (result.exit_code, result.output)
+
+
+def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir) -> None:
+    dead = DeadLetters(data.dead_dir("rudderstack-production") / "dead.db")
+    reason = (
+        "status 400: the property plan of type string is not in the tracking plan of this source"
+    )
+    dead.add([DeadLetter("b", 0, b'{"event":"Email Opened"}', 400, reason, b"", 3, "newsletter")])
+    dead.close()
+    output = on_terminal("dead", "ls", "--data-dir", str(data.path), columns=80)
+    lines = output.splitlines()
+    assert 80 >= max(map(len, lines))
+    for cell in ("rudderstack-production", "newsletter", "Email Opened", "status 400"):
+        assert cell in output
+    assert reason in " ".join(output.split())
 
 
 def test_letters_of_an_earlier_version_are_shown_without_secrets(

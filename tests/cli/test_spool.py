@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
 from tests.spool.tools import Slot, seal
+from tests.terminal import on_terminal
 
 NOON_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
 
@@ -69,12 +71,25 @@ def test_ls_shows_what_slots_hold_and_how_far_destinations_are_behind(
     before = tree(data)
     result = run(data, "ls")
     assert result.returncode == 0, result.stderr
-    header, row = [line.split("\t") for line in result.stdout.splitlines()]
+    header, row = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
     assert ["archive behind", "new behind", "odd behind"] == header[6:]
     used = slot.path(1).stat().st_size + slot.path(2).stat().st_size
     times = ["2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z"]
     assert ["0", "3", str(used), "4", *times, "3", "4", "?"] == row
     assert before == tree(data)
+
+
+def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir, slot: Slot) -> None:
+    name = "a-destination-with-a-long-name"
+    store = Store(data.destination_dir(name) / "state.db")
+    store.commit(Changes(after={0: Position(1, 64, 1)}))
+    store.close()
+    output = on_terminal("spool", "ls", "--data-dir", str(data.path), columns=80)
+    pairs = dict(re.split("  +", line) for line in output.splitlines())
+    assert ["0", "3", "2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z", "3"] == [
+        pairs[each] for each in ("slot", "segments", "first", "last", f"{name} behind")
+    ]
+    del slot
 
 
 def test_check_of_a_sound_spool_ends_with_0(data: DataDir, slot: Slot) -> None:
@@ -83,7 +98,7 @@ def test_check_of_a_sound_spool_ends_with_0(data: DataDir, slot: Slot) -> None:
     before = tree(data)
     result = run(data, "check")
     assert (0, "") == (result.returncode, result.stderr)
-    assert ["0", "4", "5", "5", "0", "0", "0"] == result.stdout.splitlines()[1].split("\t")
+    assert ["0", "4", "5", "5", "0", "0", "0"] == result.stdout.splitlines()[1].split()
     assert before == tree(data)
 
 
