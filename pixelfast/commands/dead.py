@@ -46,7 +46,7 @@ def list_letters(destination: str | None, settings: Config) -> None:
     Example:
       pixelfast dead ls rudder --data-dir /var/lib/pixelfast
     """
-    redactor, data = Redactor(settings), DataDir.open(settings.data_dir)
+    redactor, data = Redactor(settings), DataDir.find(settings.data_dir)
     names = [destination] if destination else _destinations(data)
     rows: list[tuple[object, ...]] = []
     for name in names:
@@ -70,7 +70,7 @@ def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
     Example:
       pixelfast dead show rudder 17 -c pixelfast.toml
     """
-    redactor, data = Redactor(settings), DataDir.open(settings.data_dir)
+    redactor, data = Redactor(settings), DataDir.find(settings.data_dir)
     found = _with_letters(data, destination, lambda dead: dead.letters(ids))
     for letter in found:
         click.echo(json_text(_whole(letter, redactor)))
@@ -97,7 +97,7 @@ def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Confi
     Example:
       pixelfast dead replay rudder --all -c pixelfast.toml
     """
-    chosen, data = _chosen(ids, is_all), DataDir.open(settings.data_dir)
+    chosen, data = _chosen(ids, is_all), DataDir.find(settings.data_dir)
     count = _with_letters(data, destination, lambda dead: dead.ask_for_replay(chosen))
     click.echo(f"{count} to be sent again")
 
@@ -111,7 +111,7 @@ def drop(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config)
     Example:
       pixelfast dead drop rudder 17 18 -c pixelfast.toml
     """
-    chosen, data = _chosen(ids, is_all), DataDir.open(settings.data_dir)
+    chosen, data = _chosen(ids, is_all), DataDir.find(settings.data_dir)
     count = _with_letters(data, destination, lambda dead: dead.drop(chosen))
     click.echo(f"{count} dropped")
 

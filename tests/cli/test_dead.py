@@ -103,6 +103,28 @@ def test_without_any_it_says_so(tmp_path: Path) -> None:
     assert (0, "no dead letters\n") == (result.exit_code, result.output)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ls",),
+        ("ls", "hook"),
+        ("show", "hook", "1"),
+        ("replay", "hook", "1"),
+        ("drop", "hook", "1"),
+    ],
+)
+def test_a_data_directory_that_does_not_exist_is_reported_and_not_created(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    missing = DataDir(tmp_path / "nowhere", bytes(16))
+    result = run(missing, *arguments)
+    assert 1 == result.exit_code
+    assert "" == result.stdout
+    expected = f"pixelfast: data directory {missing.path}: No such file or directory\n"
+    assert expected == result.stderr
+    assert not missing.path.exists()
+
+
 def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir) -> None:
     dead = DeadLetters(data.dead_dir("rudderstack-production") / "dead.db")
     reason = (
