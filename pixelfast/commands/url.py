@@ -55,6 +55,12 @@ def url(img: bool, settings: Config, **parts: Any) -> None:
     if not (parts["user_id"] or parts["anonymous_id"]):
         click.echo("neither --user-id nor --anonymous-id: one is made up", err=True)
     built = pixel_url(settings, **parts)
+    key = parts["write_key"]
+    if key and settings.sources and key not in _active_write_keys(settings):
+        click.echo(
+            "--write-key: not an active key in the configuration; its pixels would be rejected",
+            err=True,
+        )
     click.echo(img_tag(built) if img else built)
 
 

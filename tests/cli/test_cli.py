@@ -213,6 +213,28 @@ write_keys = [{ key = "wk_old", expires = 2020-01-01T00:00:00Z }, "wk_new"]
     assert (2, True) == (result.exit_code, "no key of the settings is taken now" in result.stderr)
 
 
+@pytest.mark.parametrize(
+    ("key", "is_active"), [("wk_new", True), ("wk_off", False), ("wk_old", False), ("x", False)]
+)
+def test_url_warns_of_a_write_key_that_a_collector_would_reject(
+    tmp_path: Path, key: str, is_active: bool
+) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text("""
+[[sources]]
+name = "off"
+write_keys = ["wk_off"]
+enabled = false
+[[sources]]
+name = "web"
+write_keys = [{ key = "wk_old", expires = 2020-01-01T00:00:00Z }, "wk_new"]
+""")
+    result = run("url", "page", "-c", str(settings), "--user-id", "1", "--write-key", key)
+    assert (0, True) == (result.exit_code, f"writeKey={key}&userId=1" in result.stdout)
+    warning = "--write-key: not an active key in the configuration; its pixels would be rejected\n"
+    assert ("" if is_active else warning) == result.stderr
+
+
 def test_url_appends_to_an_array_as_often_as_it_is_told() -> None:
     base = ["url", "page", "--write-key", "k", "--user-id", "1"]
     built = run(*base, "-p", "t.-1=x", "-p", "t.-1=y").stdout.strip()
