@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find pixelfast -name '*.pyx' -o -name '*.pxd')
+MODULES := $(sort $(subst /,.,$(patsubst %.pyx,%,$(filter %.pyx,$(SOURCES)))))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test products torture build dist bench locust lint sanitize clean
@@ -36,10 +37,12 @@ bench: $(VENV)/.bench $(VENV)/.rivals ## measure; writes benchmarks/RESULTS.md
 locust: $(VENV)/.bench ## load from locust; checks that every accepted event arrived
 	@$(BIN)/python -m benchmarks.run_locust
 
-lint: $(VENV)/.test ## ruff (lint and format) and mypy
+lint: $(VENV)/.test ## ruff (lint and format), mypy, and the .pyi against the compiled modules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@timeout 300 $(BIN)/python -m mypy.stubtest --concise --ignore-disjoint-bases \
+	  --allowlist tests/house/stubtest-allowlist.txt $(MODULES)
 
 sanitize: $(VENV)/.test ## the tests of the compiled modules under ASan and UBSan
 	@tests/sanitize.sh
