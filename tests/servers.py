@@ -149,6 +149,14 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         return self._wait()
 
+    def stop_again(self) -> int:
+        """The exit code of a server that was told to stop already."""
+        return self._wait()
+
+    def log_events(self) -> list[str]:
+        """The names of the log's events, in their order."""
+        return [json.loads(line)["event"] for line in self.log.splitlines() if line[:1] == "{"]
+
     def kill(self) -> int:
         """SIGKILL the supervisor; its processes see that and end by themselves."""
         self.process.kill()

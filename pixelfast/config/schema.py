@@ -71,6 +71,22 @@ class Server(Struct, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         float, Meta(ge=0, description="how long a stop waits for work under way")
     ] = 10.0
+    lame_duck_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="a stop begins with so many seconds in which health checks fail and pixels "
+            "are still accepted, so that load balancers leave first",
+        ),
+    ] = 0.0
+    hung_after_s: Annotated[
+        float,
+        Meta(
+            ge=2,
+            description="a process that has not reported for so long is killed and restarted; "
+            "after 5 s it is not ready",
+        ),
+    ] = 10.0
 
 
 class Spool(Struct, frozen=True, kw_only=True):

@@ -86,9 +86,14 @@ class Admin:
         supervisor = self._supervisor
         state: dict[str, Any] = {
             "is_ready": supervisor.is_ready,
+            "is_stopping": supervisor.is_stopping,
             "processes": {
-                child.name: {"is_ready": child.is_ready, "starts": child.starts}
-                for child in [*supervisor.collectors, supervisor.delivery]
+                child.name: {
+                    "is_ready": child.is_ready,
+                    "starts": child.starts,
+                    "silent_s": round(child.silent_s, 1),
+                }
+                for child in supervisor.children
             },
             "destinations": supervisor.delivery.figures.get("destinations", {}),
         }

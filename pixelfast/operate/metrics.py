@@ -18,6 +18,9 @@ class _Processes(Protocol):
     delivery: Any
     started_s: float
 
+    @property
+    def children(self) -> list[Any]: ...
+
 
 def exposition(processes: _Processes) -> bytes:
     """All metrics in the text format of Prometheus, version 0.0.4."""
@@ -38,9 +41,16 @@ class _FromFigures(Collector):
         starts = CounterMetricFamily(
             "pixelfast_process_starts", "Starts of a process.", labels=["process"]
         )
-        for child in [*processes.collectors, processes.delivery]:
+        reported = GaugeMetricFamily(
+            "pixelfast_process_last_report_timestamp_seconds",
+            "When a process reported last. A process reports every second.",
+            labels=["process"],
+        )
+        for child in processes.children:
             starts.add_metric([child.name], child.starts)
-        yield starts
+            if child.reported_at_s:
+                reported.add_metric([child.name], child.reported_at_s)
+        yield from (starts, reported)
         yield from _of_collectors([child.figures for child in processes.collectors])
         yield from _of_delivery(processes.delivery.figures)
 
@@ -68,7 +78,7 @@ _GAUGES_BY_SLOT = (
 
 
 def _of_collectors(all_figures: list[dict[str, Any]]) -> Iterator[Metric]:
-    known = [figures for figures in all_figures if figures]
+    known = [figures for figures in all_figures if "slot" in figures]  # others are starting
     for field, name, text in _BY_SLOT:
         counter = CounterMetricFamily(name, text, labels=["slot"])
         for figures in known:

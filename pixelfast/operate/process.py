@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,10 @@ _REPORT_S = 1.0
 
 
 class _Service(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
     def stats(self) -> dict[str, Any]: ...
 
 
@@ -41,59 +46,92 @@ def main() -> None:
     set_up_logging(orders.config.log, name, Redactor(orders.config))
     Path("/proc/self/comm").write_text(f"pf-{name}")  # what ps and top show
     try:
-        uvloop.run(_ROLES[orders.role](orders, line))
+        uvloop.run(_start(orders, line))
     except Exception:  # noqa: BLE001 - the process's edge
         structlog.get_logger("process").exception("process_failed")
         sys.exit(1)
 
 
-async def _collect(orders: Orders, line: socket.socket) -> None:
-    from pixelfast.collect import Worker
+class _Collector:
+    """A collector as a service."""
 
-    sockets = []
-    for fd in orders.listen_fds:
-        os.set_inheritable(fd, False)
-        sockets.append(socket.socket(fileno=fd))
-    worker = Worker(orders.config, DataDir.open(orders.data_dir), orders.slot, orders.workers)
-    stop = _stop_on_sigterm()
-    await worker.start(sockets)
-    await _report_until(stop, line, worker)
-    await worker.stop()
+    def __init__(self, orders: Orders) -> None:
+        from pixelfast.collect import Worker
 
+        data = DataDir.open(orders.data_dir)
+        self._worker = Worker(orders.config, data, orders.slot, orders.workers)
+        self._listen_fds = orders.listen_fds
 
-async def _deliver(orders: Orders, line: socket.socket) -> None:
-    from pixelfast.deliver import Engine
+    async def start(self) -> None:
+        sockets = []
+        for fd in self._listen_fds:
+            os.set_inheritable(fd, False)
+            sockets.append(socket.socket(fileno=fd))
+        await self._worker.start(sockets)
 
-    engine = Engine(orders.config, DataDir.open(orders.data_dir), orders.workers)
-    stop = _stop_on_sigterm()
-    running = asyncio.create_task(engine.run())
-    await _report_until(stop, line, engine)
-    engine.stop()
-    await running
+    async def stop(self) -> None:
+        await self._worker.stop()
 
-
-_ROLES: dict[str, Callable[[Orders, socket.socket], Coroutine[Any, Any, None]]] = {
-    "collector": _collect,
-    "delivery": _deliver,
-}
+    def stats(self) -> dict[str, Any]:
+        return self._worker.stats()
 
 
-def _stop_on_sigterm() -> asyncio.Event:
+class _Delivery:
+    """Delivery as a service."""
+
+    def __init__(self, orders: Orders) -> None:
+        from pixelfast.deliver import Engine
+
+        self._engine = Engine(orders.config, DataDir.open(orders.data_dir), orders.workers)
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._running = asyncio.create_task(self._engine.run())
+
+    async def stop(self) -> None:
+        assert self._running is not None
+        self._engine.stop()
+        await self._running
+
+    def stats(self) -> dict[str, Any]:
+        return self._engine.stats()
+
+
+_ROLES: dict[str, Callable[[Orders], _Service]] = {"collector": _Collector, "delivery": _Delivery}
+
+
+async def _start(orders: Orders, line: socket.socket) -> None:
+    await _run(_ROLES[orders.role](orders), line)
+
+
+async def _run(service: _Service, line: socket.socket) -> None:
+    """Run a service until the supervisor or SIGTERM says stop; report all the while."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    return stop
-
-
-async def _report_until(stop: asyncio.Event, line: socket.socket, service: _Service) -> None:
-    """Report figures until we are to stop, or the supervisor is gone."""
     reporter = await Reporter.open(line)
+    started = asyncio.Event()
+    reporting = asyncio.create_task(_report(reporter, service, started))
     gone = asyncio.create_task(reporter.supervisor_gone())
     stopping = asyncio.create_task(stop.wait())
-    while not (gone.done() or stopping.done()):
-        reporter.report(service.stats())
-        await asyncio.wait({gone, stopping}, timeout=_REPORT_S, return_when=asyncio.FIRST_COMPLETED)
-    gone.cancel()
-    stopping.cancel()
+    try:
+        await service.start()
+        started.set()
+        await asyncio.wait({gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await service.stop()
+    finally:
+        for task in (reporting, gone, stopping):
+            task.cancel()
+
+
+async def _report(reporter: Reporter, service: _Service, started: asyncio.Event) -> None:
+    """Report every second that the loop turns, and with what figures once there are some."""
+    while True:
+        reporter.report(service.stats() if started.is_set() else {"is_ready": False})
+        if started.is_set():
+            await asyncio.sleep(_REPORT_S)
+        else:  # readiness is reported at once
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(started.wait(), _REPORT_S)
 
 
 if __name__ == "__main__":

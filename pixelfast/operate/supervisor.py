@@ -1,7 +1,8 @@
-"""The supervisor: starts the processes, watches them, starts them again, stops them in order.
+"""The supervisor: starts the processes, watches them, restarts them, stops them in order.
 
-It takes no traffic. Collectors stop first and delivery last, so that what the collectors still
-stored is on its way; a second signal ends everything at once, which loses nothing either.
+It takes no traffic. A stop begins with `server.lame_duck_s`, in which only health checks fail. Then
+the listening sockets are closed, collectors drain, and delivery stops last, so that what the
+collectors still stored is on its way. A second signal ends everything at once, which loses nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ __all__ = ["Child", "Supervisor"]
 
 _RESTART_FIRST_S = 0.2
 _RESTART_MOST_S = 5.0
-_STEADY_S = 30.0  # a process that lived this long starts again at once
+_STEADY_S = 30.0  # a process that lived this long is restarted without delay
 _DELIVERY_STOP_S = 10.0
+_SILENT_S = 5.0  # without a report for so long, a process is not ready
+_START_S = 60.0  # how long a process may be silent before it has been ready once
+_WATCH_S = 0.5
 # Each thread that allocates would have an arena of its own, and keep what is free in it.
 _ENVIRONMENT = {"delivery": {"MALLOC_ARENA_MAX": "2"}}
 
@@ -36,19 +40,52 @@ _ENVIRONMENT = {"delivery": {"MALLOC_ARENA_MAX": "2"}}
 class Child:
     """One process, across its restarts."""
 
-    def __init__(self, name: str, orders: Orders) -> None:
+    def __init__(
+        self, name: str, orders: Orders, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.name = name
         self.orders = orders
         self.figures: dict[str, Any] = {}  # what it reported last
+        self.reported_at_s = 0.0  # when that was, in seconds since 1970; 0: never
         self.starts = 0
         self.process: asyncio.subprocess.Process | None = None
+        self._clock = clock
+        self._heard_s: float | None = None  # of a running process: its start, or its last report
+        self._has_been_ready = False  # since it was started
+        self._is_told = False  # that it is silent
         self._line: asyncio.StreamWriter | None = None
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("supervisor")
 
     @property
     def is_ready(self) -> bool:
-        return bool(self.figures.get("is_ready"))
+        return bool(self.figures.get("is_ready")) and self.silent_s <= _SILENT_S
+
+    @property
+    def silent_s(self) -> float:
+        """For how long a running process has not reported; 0 if none is running."""
+        return 0.0 if self._heard_s is None else self._clock() - self._heard_s
+
+    def watch(self, hung_after_s: float) -> None:
+        """Log a process that does not report, and kill one that hangs; `run` restarts it."""
+        silent_s = self.silent_s
+        if silent_s <= min(_SILENT_S, hung_after_s) or self._stopping.is_set():
+            self._is_told = False
+            return
+        if not self._is_told:
+            self._is_told = True
+            self._log.warning("process_silent", name=self.name, silent_s=round(silent_s, 1))
+        if silent_s > (hung_after_s if self._has_been_ready else max(hung_after_s, _START_S)):
+            self._log.error("process_hung", name=self.name, silent_s=round(silent_s, 1))
+            self._heard_s = None  # once
+            self.signal(signal.SIGKILL)
+
+    def on_report(self, line: bytes) -> None:
+        """Take notice of a report."""
+        self.figures = msgspec.json.decode(line)
+        self.reported_at_s = time.time()
+        self._heard_s = self._clock()
+        self._has_been_ready = self._has_been_ready or self.is_ready
 
     async def run(self, on_report: asyncio.Event) -> None:
         """Keep the process running until `stop`."""
@@ -60,7 +97,7 @@ class Child:
             except OSError as error:  # no descriptors or no memory for it now
                 self._log.error("process_not_started", name=self.name, error=str(error))
                 code = None
-            self.figures = {}
+            self.figures, self._heard_s, self._has_been_ready = {}, None, False
             on_report.set()
             if self._stopping.is_set():
                 return
@@ -87,6 +124,7 @@ class Child:
                 start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
             )
         self.starts += 1
+        self._heard_s = self._clock()
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=2**24)
         self._line = writer
@@ -95,7 +133,7 @@ class Child:
             if self._stopping.is_set():
                 writer.write_eof()
             while line := await reader.readline():
-                self.figures = msgspec.json.decode(line)
+                self.on_report(line)
                 on_report.set()
         except ConnectionError:
             pass
@@ -125,11 +163,13 @@ class Child:
 
 
 class Supervisor:
-    """All processes of one pixelfast."""
+    """All processes of one pixelfast. It owns the listening sockets, one list for each worker."""
 
     def __init__(self, config: Config, data_dir: str, sockets: list[list[socket.socket]]) -> None:
         self.config = config
         self.started_s = time.time()
+        self.is_stopping = False
+        self._sockets = sockets
         workers = len(sockets)
         self.collectors = [
             Child(
@@ -154,20 +194,38 @@ class Supervisor:
 
     @property
     def is_ready(self) -> bool:
-        return all(child.is_ready for child in self.collectors)
+        """Whether every collector takes pixels, and goes on to do so."""
+        return not self.is_stopping and all(child.is_ready for child in self.collectors)
+
+    @property
+    def children(self) -> list[Child]:
+        return [*self.collectors, self.delivery]
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Run until SIGTERM or SIGINT; `on_ready` is called once all collectors take pixels."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, stop)
-        children = [self.delivery, *self.collectors]
-        tasks = {child.name: asyncio.create_task(child.run(self.reported)) for child in children}
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            loop.add_signal_handler(number, self._on_other_signal, number)
+        tasks = {
+            child.name: asyncio.create_task(child.run(self.reported))
+            for child in [self.delivery, *self.collectors]
+        }
         readiness = asyncio.create_task(self._announce(on_ready))
+        watching = asyncio.create_task(self._watch())
         await stop.wait()
         readiness.cancel()
-        self._log.info("stopping")
+        watching.cancel()
+        self.is_stopping = True
+        lame_duck_s = self.config.server.lame_duck_s
+        self._log.info("stopping", lame_duck_s=lame_duck_s)
+        await asyncio.sleep(lame_duck_s)
+        # Before the collectors close theirs: a socket that is open here alone would take
+        # connections that nobody accepts.
+        for listening in {each for own in self._sockets for each in own}:
+            listening.close()
         grace_s = self.config.server.drain_timeout_s + 5.0
         await asyncio.gather(*(each.stop(tasks[each.name], grace_s) for each in self.collectors))
         await self.delivery.stop(tasks["delivery"], _DELIVERY_STOP_S)
@@ -179,9 +237,18 @@ class Supervisor:
             await self.reported.wait()
         on_ready()
 
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            for child in self.children:
+                child.watch(self.config.server.hung_after_s)
+
     def _on_signal(self, stop: asyncio.Event) -> None:
         if stop.is_set():  # the second time: at once
-            for child in [*self.collectors, self.delivery]:
+            for child in self.children:
                 child.signal(signal.SIGKILL)
             os._exit(1)
         stop.set()
+
+    def _on_other_signal(self, number: signal.Signals) -> None:
+        self._log.warning("signal_ignored", signal=number.name)

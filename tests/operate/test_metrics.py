@@ -10,8 +10,12 @@ from pixelfast.operate.metrics import exposition
 
 
 def exposed(destinations: dict[str, Any]) -> list[str]:
-    delivery = SimpleNamespace(name="delivery", starts=1, figures={"destinations": destinations})
-    processes = SimpleNamespace(collectors=[], delivery=delivery, started_s=0.0)
+    delivery = SimpleNamespace(
+        name="delivery", starts=1, reported_at_s=999.0, figures={"destinations": destinations}
+    )
+    processes = SimpleNamespace(
+        collectors=[], delivery=delivery, children=[delivery], started_s=0.0
+    )
     return exposition(processes).decode().splitlines()
 
 
