@@ -14,7 +14,7 @@ import pytest
 
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
-from tests.spool.tools import Slot, seal
+from tests.spools import Slot
 from tests.terminal import on_terminal
 
 NOON_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
@@ -26,16 +26,6 @@ def run(data: DataDir, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def write_at(slot: Slot, received_ms: int, *events: bytes, source: str = "web") -> Position:
-    pairs = [(0, event) for event in events]
-    place = slot.segment.id, slot.segment.offset
-    image = seal(pairs, [source.encode()], *place, received_ms, slot.next_number)
-    slot.put(image)
-    slot.segment.offset += len(image)
-    slot.next_number += len(events)
-    return Position(slot.segment.id.number, slot.segment.offset - len(image))
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> DataDir:
     return DataDir.open(tmp_path / "data")
@@ -45,10 +35,10 @@ def data(tmp_path: Path) -> DataDir:
 def slot(data: DataDir) -> Iterator[Slot]:
     """A slot that is being written: three segments, the last one without a frame."""
     slot = Slot(data)
-    write_at(slot, NOON_MS, b'{"n":1}', b'{"n":2}')
-    write_at(slot, NOON_MS + 1000, b'{"n":3}', source="app")
+    slot.write(b'{"n":1}', b'{"n":2}', received_ms=NOON_MS)
+    slot.write(b'{"n":3}', source="app", received_ms=NOON_MS + 1000)
     slot.roll()
-    write_at(slot, NOON_MS + 60_000, b'{"n":4}')
+    slot.write(b'{"n":4}', received_ms=NOON_MS + 60_000)
     slot.roll()
     yield slot
     slot.close()
@@ -139,7 +129,7 @@ def test_dump_writes_events_as_they_are(data: DataDir, slot: Slot) -> None:
     ],
 )
 def test_dump_filters(data: DataDir, slot: Slot, options: list[str], expected: list[int]) -> None:
-    write_at(slot, int(time.time() * 1000), b'{"n":5}', source="late")
+    slot.write(b'{"n":5}', source="late", received_ms=int(time.time() * 1000))
     result = run(data, "dump", *options)
     assert "".join(f'{{"n":{n}}}\n' for n in expected) == result.stdout, result.stderr
 

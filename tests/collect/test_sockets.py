@@ -16,11 +16,11 @@ from tests.collect.workers import (
     ask,
     client,
     connect_and_leave,
-    read_reply,
+    read_answer,
     stored,
-    until,
     working,
 )
+from tests.waiting import until
 
 
 def test_a_client_that_is_cut_off_by_a_limit_still_reads_its_answer(
@@ -100,7 +100,7 @@ def test_clients_that_leave_without_their_answers_do_no_harm(
                     connect_and_leave(address, data, resets=resets)
                 writer.write(http())
                 async with asyncio.timeout(5.0):
-                    assert (await read_reply(reader)).startswith(b"HTTP/1.1 200 ")
+                    assert (await read_answer(reader)).startswith(b"HTTP/1.1 200 ")
             writer.close()
             await until(lambda: not worker.connections.open)
 

@@ -14,17 +14,8 @@ from pixelfast.collect import Worker
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir
 from tests.collect.wire import GIF, TRACK, http, read_answers, statuses
-from tests.collect.workers import (
-    CLOSE,
-    Run,
-    ask,
-    client,
-    make_config,
-    read_reply,
-    stored,
-    until,
-    working,
-)
+from tests.collect.workers import CLOSE, Run, ask, client, make_config, read_answer, stored, working
+from tests.waiting import until
 
 
 def test_a_pixel_over_a_real_socket_is_in_the_spool_when_it_is_answered(
@@ -59,7 +50,7 @@ def test_every_answer_200_has_its_event_in_the_spool_though_the_worker_stops_und
                         b"".join(http(TRACK.replace(b"u1", each.encode())) for each in names)
                     )
                     for each in names:
-                        answer = await read_reply(reader)
+                        answer = await read_answer(reader)
                         assert answer.startswith(b"HTTP/1.1 200 "), answer[:100]
                         acked.add(each)
                     if len(acked) > 1500:
@@ -87,7 +78,7 @@ def test_a_stop_closes_idle_connections_and_takes_no_new_ones(run: Run, tmp_path
     async def main() -> None:
         async with working(tmp_path) as (worker, address), client(address) as (reader, writer):
             writer.write(http())
-            await read_reply(reader)
+            await read_answer(reader)
             stopping = asyncio.create_task(worker.stop())
             assert b"" == await reader.read()
             writer.close()
@@ -102,7 +93,7 @@ def test_a_request_under_way_is_answered_before_the_stop(run: Run, tmp_path: Pat
     async def main() -> None:
         async with working(tmp_path) as (worker, address), client(address) as (reader, writer):
             writer.write(http() + http()[:40])
-            await read_reply(reader)  # so the part behind it has been read too
+            await read_answer(reader)  # so the part behind it has been read too
             stopping = asyncio.create_task(worker.stop())
             await until(lambda: worker.connections.is_draining)
             writer.write(http()[40:])

@@ -68,7 +68,7 @@ async def client(
             await writer.wait_closed()
 
 
-async def read_reply(reader: asyncio.StreamReader) -> bytes:
+async def read_answer(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     return head + await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r")[0]))
 
@@ -98,10 +98,3 @@ def connect_and_leave(address: Any, data: bytes, *, resets: bool) -> None:
         if resets:
             at_once = struct.pack("ii", 1, 0)
             rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what the server does in its own time."""
-    async with asyncio.timeout(5.0):
-        while not condition():  # noqa: ASYNC110 - the server has no event that says so
-            await asyncio.sleep(0.001)

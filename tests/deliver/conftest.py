@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +11,8 @@ import uvloop
 
 from pixelfast.spool import DataDir
 from tests.deliver.runners import quick
-from tests.deliver.spools import Feed, open_data
+from tests.leaks import nothing_left_open
+from tests.spools import Feed, open_data
 
 __all__ = ["quick"]
 
@@ -43,20 +41,5 @@ def _first_loop() -> None:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_open(_first_loop: None) -> Iterator[None]:
-    before = _descriptors()
-    threads = threading.active_count()
-    yield
-    if _descriptors().keys() - before.keys():
-        gc.collect()
-    assert {} == {fd: what for fd, what in _descriptors().items() if fd not in before}
-    assert threads == threading.active_count()
-
-
-def _descriptors() -> dict[str, str]:
-    found = {}
-    for fd in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
-        try:
-            found[fd] = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
-        except FileNotFoundError:
-            continue  # the one that listed them
-    return found
+    with nothing_left_open(collects=True):
+        yield

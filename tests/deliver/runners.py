@@ -27,8 +27,8 @@ from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.sender import Sender
 from pixelfast.spool import DataDir, Position
-from tests.deliver.running import WAIT_S, until
 from tests.deliver.spools import taking
+from tests.waiting import WAIT_S, until
 
 AT_ONCE = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
 

@@ -1,22 +1,16 @@
-"""Real segments for delivery to read, written without a collector."""
+"""Events for delivery, and what a cutter makes of them."""
 
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-from unittest import mock
+from typing import Any
 
 from pixelfast.deliver.batches import Batch, Cut, Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.selection import Selection
-from pixelfast.spool import DataDir, Position, SlotFiles
-from pixelfast.spool.batch import Batch as Commit
+from pixelfast.spool import DataDir, Position
 
 NO_LIMITS = Limits(max_events=10**9, max_bytes=10**12, max_age_s=0.0)
 
@@ -47,76 +41,6 @@ def numbers_in(folder: Path) -> list[int]:
 def files_in(folder: Path) -> list[Path]:
     """What a folder holds beside its lock, in the order of the names."""
     return sorted(path for path in folder.iterdir() if path.name != ".lock")
-
-
-def _unsynced() -> AbstractContextManager[object]:
-    """What a test feeds need not survive a power cut; a sync takes most of the time here."""
-    return mock.patch.object(os, "fsync", return_value=None)
-
-
-def open_data(path: Path | str) -> DataDir:
-    """A data directory, made where it is missing."""
-    with _unsynced():
-        return DataDir.open(path)
-
-
-class Feed:
-    """Writes frames into one slot, as its collector does: seal, write, next segment when full."""
-
-    def __init__(self, data: DataDir, slot: int = 0, *, segment_bytes: int = 64 * 2**10) -> None:
-        self.data = data
-        self.slot = slot
-        with _unsynced():
-            self._files = SlotFiles(data, slot, segment_bytes)
-            self._segment = self._files.create()
-        self._next_number = self._files.next_number
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def write(self, *events: bytes, source: str = "web", received_ms: int = 0) -> None:
-        """One frame."""
-        self.commit([(source, each) for each in events], received_ms=received_ms)
-
-    def commit(self, events: list[tuple[str, bytes]], *, received_ms: int = 0) -> None:
-        """One group commit: a frame for each source, in the order of their first events."""
-        names = list(dict.fromkeys(source for source, _ in events))
-        commit = Commit()
-        received_ms = received_ms or time.time_ns() // 1_000_000
-        for source, each in events:
-            commit.add(names.index(source), each, received_ms)
-        encoded = [name.encode("ascii") for name in names]
-        if self._segment.offset + commit.sealed_bytes(encoded) > self._files.segment_bytes:
-            self.next_segment()
-        place = self._segment.id, self._segment.offset
-        length = commit.seal(encoded, *place, self._next_number)
-        assert os.pwrite(self._segment.fd, commit.sealed(), self._segment.offset) == length
-        self._next_number += len(events)
-        self._segment.offset += length
-
-    @property
-    def position(self) -> Position:
-        """Behind all that is written."""
-        return Position(self._segment.id.number, self._segment.offset)
-
-    def skip_numbers(self, events: int) -> None:
-        """Leave numbers out, as after a refused batch; or use some again, as after a power cut."""
-        self._next_number += events
-
-    def next_segment(self) -> None:
-        with _unsynced():
-            self._files.retire(self._segment, is_sound=True)
-            self._segment = self._files.create()
-
-    def close(self) -> None:
-        with _unsynced():
-            self._files.retire(self._segment, is_sound=True)
-        self._files.close()
 
 
 def taking(sources: frozenset[str] | None) -> Selection:

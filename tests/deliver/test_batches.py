@@ -11,15 +11,8 @@ from pixelfast.deliver.batches import Cut, Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Position
-from tests.deliver.spools import (
-    NO_LIMITS,
-    Feed,
-    as_json,
-    batch_of,
-    cut_all,
-    event,
-    lines_of,
-)
+from tests.deliver.spools import NO_LIMITS, as_json, batch_of, cut_all, event, lines_of
+from tests.spools import Feed
 
 
 def by_events(count: int) -> Limits:
@@ -107,7 +100,7 @@ def test_a_batch_goes_on_across_segments(data: DataDir) -> None:
     with Feed(data) as feed:
         for n in range(4):
             feed.write(event(n))
-            feed.next_segment()
+            feed.roll()
         assert [0, 1, 2, 3] == [each["n"] for each in as_json(cut_all(data, by_events(4))[0])]
 
 
@@ -199,7 +192,7 @@ def test_a_skip_counts_only_for_the_frame_that_it_names(data: DataDir) -> None:
         feed.write(*map(event, range(4)))
         second = feed.position
         feed.write(*map(event, range(4, 8)))
-        feed.next_segment()
+        feed.roll()
         feed.write(event(8))
     path = next(data.slot_dir(0).glob("*1.seg"))
     content = bytearray(path.read_bytes())
@@ -249,7 +242,7 @@ def test_a_cursor_behind_the_end_of_its_segment_goes_on_in_the_next(data: DataDi
     """A power cut took events that were delivered before they were synced."""
     with Feed(data) as feed:
         feed.write(event(1))
-        feed.next_segment()
+        feed.roll()
         feed.write(event(2))
         assert [event(2)] == lines_of(cut_all(data, NO_LIMITS, {0: Position(1, 4096, 3)}))
 

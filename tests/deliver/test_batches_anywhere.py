@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pixelfast.deliver.batches import Cut, Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.spool import DataDir, Position
-from tests.deliver.spools import Feed, cut_all, event, lines_of, open_data, taking, whole
+from tests.deliver.spools import cut_all, event, lines_of, taking, whole
+from tests.spools import Feed, open_data
 
 SOURCES = ("a", "b", "c")
 SEGMENT_BYTES = 1024
@@ -49,12 +50,12 @@ class Written:
             feed.close()
 
     def write(self, feed: Feed, sizes: list[tuple[str, int]]) -> None:
-        made = [(source, self._next(feed.slot, size)) for source, size in sizes]
+        made = [(source, self._next(feed.number, size)) for source, size in sizes]
         feed.commit(made)
         # One frame a source, in the order of their first events.
         names = list(dict.fromkeys(source for source, _ in made))
         made.sort(key=lambda pair: names.index(pair[0]))
-        self.slots.setdefault(feed.slot, []).extend(made)
+        self.slots.setdefault(feed.number, []).extend(made)
 
     def _next(self, slot: int, padding: int) -> bytes:
         self._number += 1

@@ -18,9 +18,11 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.settlement import DeadLetter
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, check_sum, running
-from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event
+from tests.deliver.running import run
+from tests.deliver.spools import event
 from tests.deliver.test_refusals import NO, is_settled, numbers
+from tests.spools import Feed
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -24,9 +24,11 @@ from pixelfast.config import (
 from pixelfast.deliver.engine import Engine
 from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter
 from tests.deliver.runners import counters_on_disk, running, source
-from tests.deliver.running import WAIT_S, run, until
-from tests.deliver.spools import Feed, event, numbers_in, open_data
+from tests.deliver.running import run
+from tests.deliver.spools import event, numbers_in
 from tests.fake_destination import Answer, FakeDestination, Request
+from tests.spools import Feed, open_data
+from tests.waiting import WAIT_S, until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

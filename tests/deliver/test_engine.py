@@ -21,8 +21,10 @@ from tests.deliver.runners import (
     settings,
     source,
 )
-from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event, numbers_in
+from tests.deliver.running import run
+from tests.deliver.spools import event, numbers_in
+from tests.spools import Feed
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

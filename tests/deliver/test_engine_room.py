@@ -12,8 +12,10 @@ from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position, remove_read_segments
 from tests.deliver.runners import FakeSender, cursors_on_disk, make_engine, running, source
-from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event
+from tests.deliver.running import run
+from tests.deliver.spools import event
+from tests.spools import Feed
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -10,8 +10,10 @@ from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, check_sum, make_engine, running, settings
-from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event
+from tests.deliver.running import run
+from tests.deliver.spools import event
+from tests.spools import Feed
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

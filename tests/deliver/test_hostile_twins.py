@@ -36,9 +36,10 @@ from tests.deliver.products.events import tracked
 from tests.deliver.products.posthog import Posthog
 from tests.deliver.products.segment import BatchApi
 from tests.deliver.runners import running
-from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, open_data
+from tests.deliver.running import run
 from tests.fake_destination import FakeDestination
+from tests.spools import Feed, open_data
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -30,8 +30,10 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, check_sum, running
-from tests.deliver.running import run, until
-from tests.deliver.spools import NO_LIMITS, Feed, event, lines_of
+from tests.deliver.running import run
+from tests.deliver.spools import NO_LIMITS, event, lines_of
+from tests.spools import Feed
+from tests.waiting import until
 
 URL = "http://127.0.0.1:1"
 EVERY_TYPE: tuple[Destination, ...] = (

@@ -18,10 +18,12 @@ from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, check_sum, plans_on_disk, running
-from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event
+from tests.deliver.running import run
+from tests.deliver.spools import event
 from tests.deliver.test_refusals import letters_of, numbers
 from tests.fake_destination import OK, Answer, FakeDestination, Request
+from tests.spools import Feed
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -20,8 +20,10 @@ from tests.deliver.runners import (
     plans_on_disk,
     running,
 )
-from tests.deliver.running import WAIT_S, run, until
-from tests.deliver.spools import Feed, event
+from tests.deliver.running import run
+from tests.deliver.spools import event
+from tests.spools import Feed
+from tests.waiting import WAIT_S, until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -14,8 +14,10 @@ from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, make_runner, running
-from tests.deliver.running import run, until
-from tests.deliver.spools import Feed, event
+from tests.deliver.running import run
+from tests.deliver.spools import event
+from tests.spools import Feed
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -10,9 +10,9 @@ import itertools
 import sys
 from collections.abc import Iterator
 
-from tests.reliability.oracle import wait_until
 from tests.reliability.rig import Rig, is_gone
 from tests.reliability.tracing import inject, run_until_killed
+from tests.waiting import wait_until
 
 __all__ = ["LIVE", "STARTING", "die_at", "die_starting"]
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import statistics
 import time
 from pathlib import Path
 
-from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter
-from tests.reliability.oracle import wait_until
 from tests.reliability.rig import Rig
+from tests.spools import Feed, open_data
+from tests.waiting import wait_until
 
 __all__ = ["ack_ms", "recovery"]
 
 _MEASURED_S = 5.0
+_EVENTS_PER_FRAME = 1000
 _LINE = b'{"type":"track","event":"Recovered","properties":{"text":"%s"}}' % (b"x" * 440)
 
 
@@ -34,7 +34,7 @@ def ack_ms(folder: Path, level: str) -> tuple[float, float]:
 def recovery(folder: Path, size_bytes: int) -> str:
     """Fill a spool, start on it: until the first 200, and until all of it is in files."""
     with Rig(folder, workers=1, segment_bytes="64MiB") as rig:
-        asyncio.run(_fill(rig.data_dir, size_bytes))
+        _fill(rig.data_dir, size_bytes)
         spooled = sum(path.stat().st_size for path in rig.data_dir.rglob("*.seg"))
         os.sync()
         rig.oracle.mood = "refuses"  # only the files count
@@ -56,23 +56,8 @@ def recovery(folder: Path, size_bytes: int) -> str:
         )
 
 
-async def _fill(data_dir: Path, size_bytes: int) -> None:
+def _fill(data_dir: Path, size_bytes: int) -> None:
     """Write events straight into a slot, as a collector does."""
-    files = SlotFiles(DataDir.open(data_dir), 0, 64 * 2**20)
-    writer = SpoolWriter(
-        asyncio.get_running_loop(),
-        files,
-        Committer(),
-        ["web"],
-        lambda *_: None,
-        ack="received",
-        max_bytes=4 * 2**30,
-    )
-    done = 0
-    while done < size_bytes:
-        while writer.waiting_bytes < 8 * 2**20 and done < size_bytes:
-            if writer.add(0, _LINE) < 0:
-                break
-            done += len(_LINE) + 1
-        await asyncio.sleep(0.001)
-    await writer.close()
+    with Feed(open_data(data_dir), segment_bytes=64 * 2**20) as feed:
+        for _ in range(0, size_bytes, _EVENTS_PER_FRAME * (len(_LINE) + 1)):
+            feed.write(*[_LINE] * _EVENTS_PER_FRAME)

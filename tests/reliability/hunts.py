@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.reliability.cuts import cut_over_and_over
-from tests.reliability.oracle import wait_until
 from tests.reliability.power import loop_disk, why_no_loop_disk
 from tests.reliability.rig import Rig
 from tests.reliability.simulated import FOUND
 from tests.reliability.tracing import inject, synced_again, why_no_strace
+from tests.waiting import wait_until
 
 __all__ = ["HUNTS", "Hunt", "why_no_hunt"]
 

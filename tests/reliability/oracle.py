@@ -23,7 +23,7 @@ import threading
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,19 +32,12 @@ from zlib import crc32
 
 from tests.fake_destination import Answer, FakeDestination, Request
 from tests.load import Load
+from tests.waiting import wait_until
 
-__all__ = ["WRITE_KEY", "Ledger", "Oracle", "Verdict", "wait_until"]
+__all__ = ["WRITE_KEY", "Ledger", "Oracle", "Verdict"]
 
 WRITE_KEY = "wk-oracle"
 _TEXT = "naïve café ☃ 北京 \"quoted\" \\ back, comma; 100 % <b> 'x' " * 12
-
-
-def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
-    """Wait for something outside this process; fails after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.005)
 
 
 def fields_of(number: int) -> dict[str, Any]:

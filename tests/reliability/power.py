@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from tests.reliability.oracle import wait_until
+from tests.waiting import wait_until
 
 __all__ = ["LoopDisk", "loop_disk", "tmpfs", "why_no_loop_disk"]
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from tests.reliability.oracle import WRITE_KEY, Ledger, Oracle, Verdict, wait_until
+from tests.reliability.oracle import WRITE_KEY, Ledger, Oracle, Verdict
 from tests.servers import Server
+from tests.waiting import wait_until
 
 __all__ = ["Rig", "is_gone"]
 

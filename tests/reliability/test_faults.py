@@ -10,10 +10,10 @@ import pytest
 
 from tests.reliability.failpoints import die_at, die_starting
 from tests.reliability.faults import QUICK_FAULTS, strike
-from tests.reliability.oracle import wait_until
 from tests.reliability.power import loop_disk, tmpfs, why_no_loop_disk
 from tests.reliability.rig import Rig
 from tests.reliability.tracing import synced_again, why_no_strace
+from tests.waiting import wait_until
 
 
 @pytest.fixture

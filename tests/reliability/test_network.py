@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.reliability.oracle import Ledger, wait_until
+from tests.reliability.oracle import Ledger
 from tests.reliability.proxy import WEATHERS, FaultProxy
 from tests.reliability.rig import Rig
+from tests.waiting import wait_until
 
 
 def test_all_arrives_through_every_weather(tmp_path: Path) -> None:

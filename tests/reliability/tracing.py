@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from tests.reliability.oracle import wait_until
 from tests.reliability.rig import is_gone
+from tests.waiting import wait_until
 
 __all__ = ["Trace", "inject", "run_until_killed", "synced_again", "why_no_strace"]
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from pixelfast.spool import DataDir
-from tests.spool.tools import Slot
+from tests.spools import Slot
 
 
 @pytest.fixture(autouse=True)

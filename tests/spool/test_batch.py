@@ -10,7 +10,7 @@ from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import MAX_FRAME_BYTES, Frame, SegmentId
 from pixelfast.spool.frames import parse_frame
 from tests.spool.test_format import build_frame
-from tests.spool.tools import seal
+from tests.spools import seal
 
 SEGMENT = SegmentId(bytes(range(16)), 3, 7)
 NAMES = [b"web", b"a", b"n" * 63, b"seven77", b"eight888"]

@@ -16,7 +16,8 @@ import pytest
 from pixelfast.spool import Committer
 from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import SegmentId
-from tests.spool.tools import open_fds, run_python
+from tests.leaks import open_fds
+from tests.spool.tools import run_python
 
 SEGMENT = SegmentId(bytes(16), 0, 1)
 TIMEOUT_S = 20.0

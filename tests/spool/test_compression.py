@@ -24,7 +24,8 @@ from pixelfast.spool.format import (
 from pixelfast.spool.frames import check_frame, parse_frame
 from tests.spool.test_batch import SEGMENT, batches, make_event, parse_all, split
 from tests.spool.test_format import build_frame
-from tests.spool.tools import SEGMENT_BYTES, Slot, Spool, drain, events_of, read_events
+from tests.spool.tools import Spool, drain, events_of, read_events
+from tests.spools import SEGMENT_BYTES, Slot
 
 NAMES = [b"web", b"a", b"n" * 63, b"seven77", b"eight888"]
 COMPRESS = compressor("zstd")

@@ -15,7 +15,7 @@ import pytest
 from pixelfast.errors import SpoolError, SpoolLocked
 from pixelfast.spool import DataDir, datadir
 from pixelfast.spool.datadir import lock_file, sync_directory
-from tests.spool.tools import open_fds
+from tests.leaks import open_fds
 
 OPENING = """
 import sys

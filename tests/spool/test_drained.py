@@ -19,7 +19,9 @@ from pixelfast.spool import (
     highwater,
     remove_drained_slot,
 )
-from tests.spool.tools import SEGMENT_BYTES, Slot, drain, events_of, open_fds, read_events
+from tests.leaks import open_fds
+from tests.spool.tools import drain, events_of, read_events
+from tests.spools import SEGMENT_BYTES, Slot
 
 
 def write_slot(data: DataDir, number: int = 0) -> tuple[Position, int]:

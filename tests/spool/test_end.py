@@ -12,7 +12,8 @@ import pytest
 from pixelfast.spool import DataDir, LogEnd, Position, SlotFiles, end, newest_frames, number_at
 from pixelfast.spool.end import last_frame, newest_frame
 from pixelfast.spool.format import SegmentId, pack_segment_header, segment_name
-from tests.spool.tools import Slot, read_events, read_frames, seal
+from tests.spool.tools import read_events, read_frames
+from tests.spools import Slot, seal
 
 MIB = 2**20
 

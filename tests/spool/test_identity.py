@@ -19,7 +19,8 @@ from pixelfast.spool import (
     remove_read_segments,
 )
 from tests.spool.test_recovery import add_later, copies, without, write_small
-from tests.spool.tools import SEGMENT_BYTES, Slot, drain, events_of, read_events, read_frames
+from tests.spool.tools import drain, events_of, read_events, read_frames
+from tests.spools import SEGMENT_BYTES, Slot
 
 
 def test_swapped_segments_are_read_where_they_are(data: DataDir, slot: Slot) -> None:

@@ -6,7 +6,8 @@ import os
 from errno import EIO
 
 from pixelfast.spool import DataDir, Position, SlotFiles, SlotReader
-from tests.spool.tools import SEGMENT_BYTES, Slot, Spool, drain, events_of, read_frames
+from tests.spool.tools import Spool, drain, events_of, read_frames
+from tests.spools import SEGMENT_BYTES, Slot
 
 
 def numbers(spool: Spool) -> list[tuple[int, int]]:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from pixelfast.spool import DataDir, Position, SlotReader, recovery
 from pixelfast.spool.format import Frame
-from tests.spool.tools import Slot, drain, events_of, open_fds, read_events, read_frames, seal
+from tests.leaks import open_fds
+from tests.spool.tools import drain, events_of, read_events, read_frames
+from tests.spools import Slot, seal
 
 
 def test_an_empty_data_directory_has_no_frames(data: DataDir) -> None:

@@ -11,13 +11,8 @@ import pytest
 
 from pixelfast.spool import DataDir, Position, SlotReader, recovery
 from pixelfast.spool.recovery import next_frame_offset, quarantine
-from tests.spool.tools import (
-    Slot,
-    drain,
-    events_of,
-    read_events,
-    seal,
-)
+from tests.spool.tools import drain, events_of, read_events
+from tests.spools import Slot, seal
 
 EVENTS = [(b'{"n":1}',), (b'{"n":22}', b'{"n":3}'), (b"{}",), (b'{"n":44444}',)]
 

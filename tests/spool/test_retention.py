@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pixelfast.spool import DataDir, Position, remove_read_segments, retention
-from tests.spool.tools import Slot, read_events
+from tests.spool.tools import read_events
+from tests.spools import Slot
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ import pytest
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir, SlotFiles, segments
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, parse_segment_header
-from tests.spool.tools import SEGMENT_BYTES, open_fds, run_python
+from tests.leaks import open_fds
+from tests.spool.tools import run_python
+from tests.spools import SEGMENT_BYTES
 
 IMPOSSIBLE_BYTES = 2**62
 

@@ -23,7 +23,8 @@ from pixelfast.spool import (
 )
 from pixelfast.spool.format import segment_name
 from pixelfast.spool.segments import SegmentFile
-from tests.spool.tools import drain, events_of, open_fds, read_events, read_frames
+from tests.leaks import open_fds
+from tests.spool.tools import drain, events_of, read_events, read_frames
 
 TIMEOUT_S = 5.0
 SEGMENT_BYTES = 2**17

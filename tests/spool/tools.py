@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import deque
@@ -10,71 +9,10 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-from pixelfast.spool import DataDir, Position, SlotFiles, SlotReader, SpoolWriter
+from pixelfast.spool import DataDir, Position, SlotReader, SpoolWriter
 from pixelfast.spool.batch import Batch
-from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, SegmentId, segment_name
+from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame
 from tests.fakes import FakeDisk, FakeLoop, FakeSegment
-
-SEGMENT_BYTES = 4096
-
-
-def seal(
-    events: Iterable[tuple[int, bytes]],
-    names: list[bytes],
-    segment: SegmentId,
-    offset: int,
-    received_ms: int = 0,
-    first_number: int = 0,
-) -> bytes:
-    """The frames of one commit, as the writer makes them."""
-    batch = Batch()
-    for source, event in events:
-        batch.add(source, event, received_ms)
-    batch.seal(names, segment, offset, first_number)
-    return batch.sealed()
-
-
-class Slot:
-    """One slot on real files, written frame by frame as a writer would, but by hand."""
-
-    def __init__(self, data: DataDir, number: int = 0, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self.data = data
-        self.number = number
-        self.files = SlotFiles(data, number, segment_bytes)
-        self.segment = self.files.create()
-        self.next_number = self.files.next_number
-
-    def image(self, *events: bytes, source: str = "web") -> bytes:
-        """A commit's frame for the place where the next one goes."""
-        pairs = [(0, event) for event in events]
-        names = [source.encode()]
-        place = self.segment.id, self.segment.offset
-        return seal(pairs, names, *place, first_number=self.next_number)
-
-    def put(self, image: bytes, start: int = 0, stop: int | None = None) -> None:
-        """Write a part of an image to the place where it belongs; the offset stays."""
-        os.pwrite(self.segment.fd, image[start:stop], self.segment.offset + start)
-
-    def write(self, *events: bytes, source: str = "web") -> Position:
-        """Write a whole frame; returns its position."""
-        image = self.image(*events, source=source)
-        self.put(image)
-        position = Position(self.segment.id.number, self.segment.offset)
-        self.segment.offset += len(image)
-        self.next_number += len(events)
-        return position
-
-    def roll(self, *, is_sound: bool = True) -> None:
-        """Go on in a new segment; a crash leaves the old one not sound."""
-        self.files.retire(self.segment, is_sound=is_sound)
-        self.segment = self.files.create()
-
-    def path(self, segment: int = 1) -> Path:
-        return self.data.slot_dir(self.number) / segment_name(segment)
-
-    def close(self) -> None:
-        os.close(self.segment.fd)
-        self.files.close()
 
 
 def drain(reader: SlotReader, patience: int = 3) -> list[Frame]:
@@ -116,10 +54,6 @@ def run_python(program: str, *arguments: object) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
-
-
-def open_fds() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a Path would open another one
 
 
 class StrictDisk(FakeDisk):

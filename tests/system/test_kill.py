@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.reliability.oracle import wait_until
 from tests.reliability.rig import is_gone
 from tests.servers import serving
+from tests.waiting import wait_until
 
 
 def test_all_processes_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:

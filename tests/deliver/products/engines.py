@@ -15,8 +15,9 @@ from pixelfast.deliver.dead import DeadLetters
 from pixelfast.deliver.engine import Engine
 from pixelfast.spool import DataDir
 from tests.deliver.runners import running
-from tests.deliver.running import run, until
-from tests.deliver.spools import Feed
+from tests.deliver.running import run
+from tests.spools import Feed
+from tests.waiting import until
 
 __all__ = ["SHORT", "Dead", "ask", "dead_letters", "deliver"]
 

@@ -25,8 +25,8 @@ from tests.deliver.products.posthog import Posthog
 from tests.deliver.products.segment import BatchApi
 from tests.deliver.running import run
 from tests.deliver.senders import batch
-from tests.deliver.spools import open_data
 from tests.fake_destination import Answer, FakeDestination, Request, Script
+from tests.spools import open_data
 
 LINE_ENDS = ["\u0085", "\u2028", "\u2029"]
 INVISIBLE = ["\u3164", "\u2800\u2800", "\u115f\u1160", "\uffa0", "\u034f", "\ue000", "\ufff9\u3164"]

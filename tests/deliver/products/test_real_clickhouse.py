@@ -22,7 +22,7 @@ from tests.deliver.products.engines import SHORT, ask, dead_letters, deliver
 from tests.deliver.products.events import message_id, tracked
 from tests.deliver.running import run
 from tests.deliver.senders import batch, using
-from tests.deliver.spools import open_data
+from tests.spools import open_data
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -14,7 +14,7 @@ from pixelfast.config import ElasticsearchDestination
 from pixelfast.spool import DataDir
 from tests.deliver.products.engines import SHORT, ask, dead_letters, deliver
 from tests.deliver.products.events import message_id, tracked
-from tests.deliver.spools import open_data
+from tests.spools import open_data
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "destinations.md"
 
