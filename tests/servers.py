@@ -8,6 +8,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_PASS_SOCKET = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 START_S = 30.0  # bounds that a test fails at, not times that it waits
 STOP_S = 30.0
 
@@ -26,7 +33,7 @@ class Server:
 
     `root`: the folder whose `pixelfast` runs, in the place of the checkout's. `log_path`: where its
     standard error goes, in the place of a file beside the data. `open_files`: how many descriptors
-    each of its processes may have.
+    each of its processes may have. `passed`: a listening socket that it gets as systemd passes one.
     """
 
     def __init__(
@@ -37,12 +44,15 @@ class Server:
         root: Path | None = None,
         log_path: Path | None = None,
         open_files: int = 0,
+        passed: socket.socket | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.log_path = log_path or data_dir.parent / f"{data_dir.name}.log"
         command = [sys.executable, "-m", "pixelfast", "serve", "--data-dir", str(data_dir)]
         if open_files:
             command = ["prlimit", f"--nofile={open_files}", *command]
+        if passed is not None:
+            command = [sys.executable, "-c", _PASS_SOCKET, str(passed.fileno()), *command]
         for option in ("--listen", "--admin"):
             if option not in arguments:
                 arguments = (*arguments, option, "127.0.0.1:0")
@@ -53,6 +63,7 @@ class Server:
                 stderr=log,
                 env={**os.environ, **(environment or {})},
                 cwd=root,  # `python -m` looks there first
+                pass_fds=() if passed is None else (passed.fileno(),),
             )
         self.welcome = self._read_welcome()
         self.port = int(match[1]) if (match := re.search(r"at 127\S+?:(\d+)", self.welcome)) else 0

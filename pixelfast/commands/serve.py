@@ -16,8 +16,9 @@ from pixelfast.commands.startup import prepare
 from pixelfast.config import Config, FileDestination, parse_address, without_secrets
 from pixelfast.errors import ConfigError
 from pixelfast.operate.admin import Admin
-from pixelfast.operate.sockets import listen
+from pixelfast.operate.sockets import listen, share_out
 from pixelfast.operate.supervisor import Supervisor
+from pixelfast.operate.systemd import Notifier, passed_sockets
 from pixelfast.printable import printable
 from pixelfast.spool import DataDir
 
@@ -46,7 +47,11 @@ def serve(settings: Config) -> None:
     """
     config, data = prepare(settings, is_exclusive=True)
     workers = config.server.workers or len(os.sched_getaffinity(0))
-    sockets, addresses = listen(config.server.listen, workers)
+    passed = passed_sockets(os.environ)
+    if passed:
+        sockets, addresses = share_out(passed, workers)
+    else:
+        sockets, addresses = listen(config.server.listen, workers)
     _warn_of_hidden_sockets(config, data)
     given = click.get_current_context().params
     admin_is_chosen = given["server__admin"] is not None or given["config"] is not None
@@ -71,7 +76,7 @@ async def _run(
     *,
     is_demo: bool,
 ) -> None:
-    supervisor = Supervisor(config, str(data.path), sockets)
+    supervisor = Supervisor(config, str(data.path), sockets, Notifier(os.environ))
     admin = Admin(supervisor)
     admin_address = await _start_admin(admin, config.server.admin, admin_is_chosen)
 

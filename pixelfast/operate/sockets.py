@@ -1,5 +1,5 @@
-"""Listening sockets: made by the supervisor, so that a mistake shows before anything starts and a
-connection that waits outlives the collector that did not get to it."""
+"""Listening sockets. The supervisor opens them, so that a wrong address is reported before anything
+starts, and pending connections survive a collector restart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from pixelfast.config import Address, parse_address
 from pixelfast.errors import ConfigError
 
-__all__ = ["listen"]
+__all__ = ["listen", "share_out"]
 
 _BACKLOG = 4096
 
@@ -54,6 +54,31 @@ def listen(addresses: tuple[str, ...], workers: int) -> tuple[list[list[socket.s
                 "server.listen", f'"{text}"', f"an address that is free: {why}"
             ) from None
     return by_worker, names
+
+
+def share_out(
+    passed: list[socket.socket], workers: int
+) -> tuple[list[list[socket.socket]], list[str]]:
+    """Give sockets that the service manager opened to the workers; returns as `listen` does.
+
+    As many sockets of one address as there are workers (`ReusePort=yes`): each worker gets its own,
+    and the kernel spreads connections over them. Otherwise all workers share each socket.
+    """
+    by_address: dict[str, list[socket.socket]] = {}
+    for each in passed:
+        by_address.setdefault(_name_of(each), []).append(each)
+    by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
+    for sockets in by_address.values():
+        for worker, own in enumerate(by_worker):
+            own += [sockets[worker]] if len(sockets) == workers else sockets
+    return by_worker, list(by_address)
+
+
+def _name_of(listening: socket.socket) -> str:
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    return str(Address(name[0], name[1]))
 
 
 def _listen_tcp(address: Address) -> socket.socket:

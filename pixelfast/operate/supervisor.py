@@ -23,6 +23,7 @@ import structlog
 from pixelfast.config import Config
 from pixelfast.deliver.retry import Backoff
 from pixelfast.operate.control import Orders
+from pixelfast.operate.systemd import Notifier
 
 __all__ = ["Child", "Supervisor"]
 
@@ -165,8 +166,15 @@ class Child:
 class Supervisor:
     """All processes of one pixelfast. It owns the listening sockets, one list for each worker."""
 
-    def __init__(self, config: Config, data_dir: str, sockets: list[list[socket.socket]]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data_dir: str,
+        sockets: list[list[socket.socket]],
+        notifier: Notifier,
+    ) -> None:
         self.config = config
+        self._notifier = notifier
         self.started_s = time.time()
         self.is_stopping = False
         self._sockets = sockets
@@ -217,8 +225,8 @@ class Supervisor:
         watching = asyncio.create_task(self._watch())
         await stop.wait()
         readiness.cancel()
-        watching.cancel()
         self.is_stopping = True
+        self._notifier.stopping()
         lame_duck_s = self.config.server.lame_duck_s
         self._log.info("stopping", lame_duck_s=lame_duck_s)
         await asyncio.sleep(lame_duck_s)
@@ -229,17 +237,22 @@ class Supervisor:
         grace_s = self.config.server.drain_timeout_s + 5.0
         await asyncio.gather(*(each.stop(tasks[each.name], grace_s) for each in self.collectors))
         await self.delivery.stop(tasks["delivery"], _DELIVERY_STOP_S)
+        watching.cancel()
         self._log.info("stopped")
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
         while not self.is_ready:
             self.reported.clear()
             await self.reported.wait()
+        self._notifier.ready("accepting pixels")
         on_ready()
 
     async def _watch(self) -> None:
+        """Look after the processes, and tell systemd's watchdog that this loop turns."""
+        watchdog_s = self._notifier.watchdog_s
         while True:
-            await asyncio.sleep(_WATCH_S)
+            await asyncio.sleep(min(_WATCH_S, watchdog_s) if watchdog_s else _WATCH_S)
+            self._notifier.alive()
             for child in self.children:
                 child.watch(self.config.server.hung_after_s)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import threading
 import time
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.servers import Server, serving
 
@@ -104,3 +109,81 @@ def test_signals_of_other_programs_do_not_stop_the_server(tmp_path: Path) -> Non
             server.process.send_signal(number)
         wait_until(lambda: server.log.count("signal_ignored") == 3, "logged")
         assert 200 == server.track("After")
+
+
+def test_systemd_is_told_of_the_start_and_the_stop(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(WAIT_S)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with serving(tmp_path / "data", environment=environment) as server:
+            assert b"READY=1\nSTATUS=accepting pixels" == manager.recv(4096)
+            assert 200 == server.track("E")
+            server.stop()
+            assert b"STOPPING=1\nSTATUS=stopping" == manager.recv(4096)
+
+
+def test_restarts_with_a_passed_socket_refuse_no_connection(tmp_path: Path) -> None:
+    """Socket activation: connections wait in the socket that the service manager holds."""
+    settings = settings_in(tmp_path, "")
+    statuses: list[int] = []
+    errors: list[Exception] = []
+    is_over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def load() -> None:
+            while not is_over.is_set():
+                try:
+                    statuses.append(one_pixel(port))
+                except OSError as error:
+                    errors.append(error)
+
+        loading = threading.Thread(target=load)
+        try:
+            for restart in range(3):
+                with serving(tmp_path / "data", "-c", settings, passed=listening) as server:
+                    if not restart:
+                        loading.start()
+                    seen = len(statuses)
+                    wait_until(lambda seen=seen: len(statuses) > seen + 20, "pixels")
+                    assert 0 == server.stop()
+            is_over.set()
+            with serving(tmp_path / "data", "-c", settings, passed=listening) as server:
+                loading.join(WAIT_S)
+                found = server.wait_for_events(len(statuses))
+        finally:
+            is_over.set()
+            loading.join()
+    assert ([], {200}) == (errors, set(statuses))
+    assert len(statuses) == len(found)
+
+
+def one_pixel(port: int) -> int:
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as client:
+        target = b"/pixel/v1/track?writeKey=wk&userId=u&event=E"
+        client.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
+        return int(client.recv(65536).split(b" ")[1])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_units_are_valid(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "deploy" / "systemd"
+    program = tmp_path / "pixelfast"
+    program.touch(mode=0o755)
+    for unit in ("pixelfast.service", "pixelfast.socket"):
+        text = (folder / unit).read_text().replace("/opt/pixelfast/bin/pixelfast", str(program))
+        (tmp_path / unit).write_text(text)
+    result = subprocess.run(
+        [
+            "systemd-analyze",
+            "verify",
+            tmp_path / "pixelfast.service",
+            tmp_path / "pixelfast.socket",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (0, "") == (result.returncode, result.stderr)

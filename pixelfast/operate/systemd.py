@@ -1,0 +1,76 @@
+"""systemd's side of a service: notifications, the watchdog, and sockets it passes.
+
+Source: systemd's manual, sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3). Without systemd
+every function here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+
+__all__ = ["Notifier", "passed_sockets"]
+
+_FIRST_PASSED_FD = 3
+
+
+class Notifier:
+    """Tells the service manager what state the service is in.
+
+    Attributes:
+        watchdog_s: how often `alive` is to be called, in seconds; 0 if no watchdog is set. This is
+            half of the manager's limit.
+
+    >>> Notifier({}).watchdog_s
+    0.0
+    """
+
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        """Read the manager's address, and remove it so that child processes do not use it."""
+        address = environment.pop("NOTIFY_SOCKET", "")
+        limit_us = environment.pop("WATCHDOG_USEC", "0")
+        watched = environment.pop("WATCHDOG_PID", str(os.getpid()))
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        is_watched = bool(address) and watched == str(os.getpid()) and limit_us.isdigit()
+        self.watchdog_s = int(limit_us) / 2e6 if is_watched else 0.0
+
+    def ready(self, status: str) -> None:
+        """The start, or a reload, is complete."""
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def stopping(self) -> None:
+        """The service has begun to stop."""
+        self._send("STOPPING=1\nSTATUS=stopping")
+
+    def alive(self) -> None:
+        """The event loop turns."""
+        if self.watchdog_s:
+            self._send("WATCHDOG=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+            try:
+                line.connect(self._address)
+                line.send(message.encode())
+            except OSError:
+                pass  # the manager is gone; the service goes on
+
+
+def passed_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
+    """Take the listening sockets that systemd passed (socket activation), in their order.
+
+    The variables are removed, so that child processes do not take the sockets for theirs.
+    """
+    pid = environment.pop("LISTEN_PID", "")
+    count = environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    sockets = []
+    for fd in range(_FIRST_PASSED_FD, _FIRST_PASSED_FD + int(count)):
+        os.set_inheritable(fd, False)
+        sockets.append(socket.socket(fileno=fd))
+    return sockets
