@@ -12,11 +12,15 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.program import PIXELFAST
+from tests.waiting import wait_until
 
 _PASS_SOCKET = """
 import os, sys
@@ -31,15 +35,18 @@ STOP_S = 30.0
 class Server:
     """One running server.
 
-    `root`: the folder whose `pixelfast` runs, in the place of the checkout's. `log_path`: where its
-    standard error goes, in the place of a file beside the data. `open_files`: how many descriptors
-    each of its processes may have. `passed`: a listening socket that it gets as systemd passes one.
+    `settings`: the text of its settings file; without, it has the demo source. `root`: the folder
+    whose `pixelfast` runs, in the place of the checkout's. `log_path`: where its standard error
+    goes, in the place of a file beside the data. `open_files`: how many descriptors each of its
+    processes may have. `passed`: a listening socket that it gets as systemd passes
+    one.
     """
 
     def __init__(
         self,
         data_dir: Path,
         *arguments: str,
+        settings: str = "",
         environment: dict[str, str] | None = None,
         root: Path | None = None,
         log_path: Path | None = None,
@@ -48,7 +55,11 @@ class Server:
     ) -> None:
         self.data_dir = data_dir
         self.log_path = log_path or data_dir.parent / f"{data_dir.name}.log"
-        command = [sys.executable, "-m", "pixelfast", "serve", "--data-dir", str(data_dir)]
+        command = [*PIXELFAST, "serve", "--data-dir", str(data_dir)]
+        if settings:
+            settings_path = data_dir.parent / f"{data_dir.name}.toml"
+            settings_path.write_text(settings)
+            command += ["-c", str(settings_path)]
         if open_files:
             command = ["prlimit", f"--nofile={open_files}", *command]
         if passed is not None:
@@ -70,7 +81,7 @@ class Server:
         admin = re.search(r"health\s+http://127\.0\.0\.1:(\d+)/", self.welcome)
         self.admin_port = int(admin[1]) if admin else 0
         key = re.search(r"writeKey=(\w[\w-]*)", self.welcome)
-        self.write_key = key[1] if key else ""
+        self.write_key = key[1] if key else _first_write_key(settings)
 
     def _read_welcome(self) -> str:
         assert self.process.stdout is not None
@@ -138,12 +149,18 @@ class Server:
             found += [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
         return found
 
-    def wait_for_events(self, count: int, timeout_s: float = 20.0) -> list[dict[str, Any]]:
+    def wait_for_events(self, count: int, timeout_s: float = 30.0) -> list[dict[str, Any]]:
         """The events, once there are at least `count`."""
-        deadline = time.monotonic() + timeout_s
-        while len(found := self.events()) < count:
-            assert time.monotonic() < deadline, f"{len(found)} of {count} events:\n{self.log}"
-            time.sleep(0.02)
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = self.events()
+            return len(found) >= count
+
+        try:
+            wait_until(look, f"{count} events", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there are {len(found)}:\n{self.log}") from None
         return found
 
     def children(self) -> dict[str, int]:
@@ -182,6 +199,11 @@ class Server:
                 self.process.wait()
             if self.process.stdout is not None:
                 self.process.stdout.close()
+
+
+def _first_write_key(settings: str) -> str:
+    sources = tomllib.loads(settings).get("sources", [])
+    return sources[0]["write_keys"][0] if sources else ""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 WAIT_S = 20.0  # bounds that a test fails at, not times that it waits
-_PAUSE_S = 0.005
+_PAUSE_S = 0.005  # often enough, and no load to speak of
 
 
 async def until(is_so: Callable[[], object], bound_s: float = WAIT_S) -> None:

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pixelfast.cli import cli
+from tests.program import run_pixelfast
 
 
 def run(*arguments: str, text: str | None = None) -> Result:
@@ -196,9 +197,7 @@ write_keys = ["wk_first", "wk_second"]
     assert expected == result.stdout
 
 
-def test_url_takes_no_key_that_is_refused(tmp_path: Path) -> None:
-    settings = tmp_path / "p.toml"
-    settings.write_text("""
+WITH_INACTIVE_KEYS = """
 [[sources]]
 name = "off"
 write_keys = ["wk_off"]
@@ -206,7 +205,12 @@ enabled = false
 [[sources]]
 name = "web"
 write_keys = [{ key = "wk_old", expires = 2020-01-01T00:00:00Z }, "wk_new"]
-""")
+"""
+
+
+def test_url_takes_no_key_that_is_refused(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text(WITH_INACTIVE_KEYS)
     assert "writeKey=wk_new&" in run("url", "page", "-c", str(settings), "--user-id", "1").stdout
     settings.write_text(settings.read_text().replace(', "wk_new"', ""))
     result = run("url", "page", "-c", str(settings), "--user-id", "1")
@@ -220,15 +224,7 @@ def test_url_warns_of_a_write_key_that_a_collector_would_reject(
     tmp_path: Path, key: str, is_active: bool
 ) -> None:
     settings = tmp_path / "p.toml"
-    settings.write_text("""
-[[sources]]
-name = "off"
-write_keys = ["wk_off"]
-enabled = false
-[[sources]]
-name = "web"
-write_keys = [{ key = "wk_old", expires = 2020-01-01T00:00:00Z }, "wk_new"]
-""")
+    settings.write_text(WITH_INACTIVE_KEYS)
     result = run("url", "page", "-c", str(settings), "--user-id", "1", "--write-key", key)
     assert (0, True) == (result.exit_code, f"writeKey={key}&userId=1" in result.stdout)
     warning = "--write-key: not an active key in the configuration; its pixels would be rejected\n"
@@ -323,8 +319,7 @@ def test_version_is_an_option_too() -> None:
 
 
 def test_an_unknown_command_ends_with_2() -> None:
-    command = [sys.executable, "-m", "pixelfast", "sevre"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = run_pixelfast("sevre")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
 

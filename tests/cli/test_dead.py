@@ -13,7 +13,7 @@ from pixelfast.cli import cli
 from pixelfast.deliver.dead import DeadLetters
 from pixelfast.deliver.settlement import DeadLetter
 from pixelfast.spool import DataDir
-from tests.terminal import on_terminal
+from tests.program import on_terminal
 
 
 def letter(number: int, event: bytes) -> DeadLetter:

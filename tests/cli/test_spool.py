@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +13,14 @@ import pytest
 
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
+from tests.program import PIXELFAST, on_terminal, run_pixelfast
 from tests.spools import Slot
-from tests.terminal import on_terminal
 
 NOON_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
 
 
 def run(data: DataDir, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pixelfast", "spool", *arguments]
-    command += ["--data-dir", str(data.path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return run_pixelfast("spool", *arguments, "--data-dir", str(data.path))
 
 
 @pytest.fixture
@@ -147,7 +144,7 @@ def test_dump_ends_quietly_when_nobody_reads_on(data: DataDir) -> None:
         slot.write(b"x" * 2**20)
     slot.close()
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", "pixelfast", "spool", "dump", "--data-dir", str(data.path)]
+    command = [*PIXELFAST, "spool", "dump", "--data-dir", str(data.path)]
     with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE) as process:
         os.close(writing)
         os.read(reading, 100)

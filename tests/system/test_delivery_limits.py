@@ -50,7 +50,6 @@ def test_27_destinations_that_take_nothing_cost_neither_memory_nor_the_good_one(
 
     async def main() -> None:
         async with FakeDestination(script) as bad:
-            settings = tmp_path / "pixelfast.toml"
             parts = ['[log]\nlevel = "error"\n[[destinations]]\nname = "archive"\ntype = "file"\n']
             for number in range(27):
                 kind = list(KINDS)[number % len(KINDS)]
@@ -59,9 +58,9 @@ def test_27_destinations_that_take_nothing_cost_neither_memory_nor_the_good_one(
                     DESTINATION.format(kind=kind, number=number, url=bad.url, max_age_s=age_s)
                 )
             parts.append('[[sources]]\nname = "web"\nwrite_keys = ["wk-web"]\n')
-            settings.write_text("".join(parts))
-            with serving(tmp_path / "data", "-c", str(settings), "--workers", "2") as server:
-                load = Load(server.port, "wk-web", connections=8)
+            settings = "".join(parts)
+            with serving(tmp_path / "data", "--workers", "2", settings=settings) as server:
+                load = Load(server.port, server.write_key, connections=8)
                 load.start()
                 lags = []
                 until_s = time.monotonic() + LOAD_S

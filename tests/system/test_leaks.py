@@ -21,8 +21,8 @@ from urllib.parse import quote
 import pytest
 
 from pixelfast.printable import printable_lines
+from tests.program import in_pipe, on_terminal
 from tests.servers import Server, serving
-from tests.terminal import in_pipe, on_terminal
 
 # Each as it stands in the settings; none of them may come out anywhere.
 SECRETS = {

@@ -15,6 +15,7 @@ import pytest
 from pixelfast.deliver.dead import DeadLetters
 from pixelfast.deliver.settlement import DeadLetter
 from tests.modes import mode, umask
+from tests.program import run_pixelfast
 from tests.servers import serving
 
 NOBODY = 65534
@@ -155,9 +156,8 @@ def test_what_an_earlier_version_left_is_corrected_at_the_start(folder: Path) ->
 def test_a_group_reads_an_archive_that_is_shared_with_it_and_nothing_else(folder: Path) -> None:
     group = 54321
     shared = folder / "shared"
-    settings = folder / "pixelfast.toml"
-    settings.write_text(SHARED.format(path=shared, mode="0640"))
-    with umask(0), serving(folder / "data", "-c", str(settings)) as server:
+    settings = SHARED.format(path=shared, mode="0640")
+    with umask(0), serving(folder / "data", settings=settings) as server:
         assert 200 == server.track("E")
         server.wait_for_events(1)
         while not list(shared.glob("*.ndjson")):
@@ -212,13 +212,7 @@ def test_a_lock_that_was_held_before_its_mode_was_corrected_says_by_whom(folder:
     with (data / "LOCK").open("w") as held:
         (data / "LOCK").chmod(0o644)
         fcntl.flock(held, fcntl.LOCK_EX)
-        result = subprocess.run(
-            [sys.executable, "-m", "pixelfast", "serve", "--data-dir", str(data)],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        result = run_pixelfast("serve", "--data-dir", str(data))
     assert 1 == result.returncode
     assert f"LOCK is held by process {os.getpid()} (" in result.stderr
     assert "0600" == mode(data / "LOCK")

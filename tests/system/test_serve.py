@@ -7,12 +7,12 @@ import json
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.program import PIXELFAST, run_pixelfast
 from tests.servers import Server, serving
 
 GIF_HEADERS = {
@@ -34,22 +34,10 @@ write_keys = ["wk-demo"]
 """
 
 
-def command(*arguments: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pixelfast", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("serve")
-    settings = folder / "pixelfast.toml"
-    settings.write_text(VECTOR_SETTINGS)
-    with serving(folder / "data", "-c", str(settings), "--workers", "2") as running:
+    with serving(folder / "data", "--workers", "2", settings=VECTOR_SETTINGS) as running:
         yield running
 
 
@@ -103,7 +91,9 @@ def test_the_first_try_needs_no_settings(tmp_path: Path) -> None:
 
 def test_a_second_server_on_the_same_data_says_so(tmp_path: Path) -> None:
     with serving(tmp_path / "data"):
-        second = command("serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
+        second = run_pixelfast(
+            "serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0"
+        )
     assert second.returncode == 1
     assert "another pixelfast runs on the data directory" in second.stderr
     assert "Traceback" not in second.stderr
@@ -112,7 +102,7 @@ def test_a_second_server_on_the_same_data_says_so(tmp_path: Path) -> None:
 def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path / "a") as server:
         address = f"127.0.0.1:{server.port}"
-        second = command("serve", "--data-dir", str(tmp_path / "b"), "--listen", address)
+        second = run_pixelfast("serve", "--data-dir", str(tmp_path / "b"), "--listen", address)
     assert second.returncode == 2
     assert f'server.listen = "{address}": expected an address that is free' in second.stderr
 
@@ -120,7 +110,7 @@ def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
 def test_bad_settings_end_with_code_2_and_all_mistakes(tmp_path: Path) -> None:
     settings = tmp_path / "bad.toml"
     settings.write_text('[server]\nwokers = 1\n[spool]\nack = "sync"\n')
-    result = command("serve", "-c", str(settings), "--data-dir", str(tmp_path / "data"))
+    result = run_pixelfast("serve", "-c", str(settings), "--data-dir", str(tmp_path / "data"))
     assert result.returncode == 2
     assert 'did you mean "workers"?' in result.stderr
     assert 'did you mean "synced"?' in result.stderr
@@ -147,8 +137,7 @@ def test_pixels_come_in_over_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_sources_reach_their_own_destinations(tmp_path: Path) -> None:
-    settings = tmp_path / "pixelfast.toml"
-    settings.write_text("""
+    settings = """
 [[sources]]
 name = "web"
 write_keys = ["wk-web"]
@@ -166,8 +155,8 @@ type = "file"
 [[destinations]]
 name = "mail-only"
 type = "file"
-""")
-    with serving(tmp_path / "data", "-c", str(settings)) as server:
+"""
+    with serving(tmp_path / "data", settings=settings) as server:
         for key in ("wk-web", "wk-mail", "wk-web"):
             assert server.get(f"/pixel/v1/page?writeKey={key}&userId={key}").status == 200
         assert server.get("/pixel/v1/page?writeKey=wk-old&userId=1").status == 404
@@ -190,9 +179,8 @@ def test_collect_and_deliver_run_apart(tmp_path: Path) -> None:
     import select
 
     data = str(tmp_path / "data")
-    base = [sys.executable, "-m", "pixelfast"]
     collect = subprocess.Popen(
-        [*base, "collect", "--data-dir", data, "--listen", "127.0.0.1:0"],
+        [*PIXELFAST, "collect", "--data-dir", data, "--listen", "127.0.0.1:0"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -206,7 +194,9 @@ def test_collect_and_deliver_run_apart(tmp_path: Path) -> None:
         client.request("GET", f"/pixel/v1/page?writeKey={key}&userId=1")
         assert client.getresponse().status == 200
         client.close()
-        deliver = subprocess.Popen([*base, "deliver", "--data-dir", data], stdout=subprocess.PIPE)
+        deliver = subprocess.Popen(
+            [*PIXELFAST, "deliver", "--data-dir", data], stdout=subprocess.PIPE
+        )
         deliver.stdout.readline()  # type: ignore[union-attr]
     finally:
         for process in (collect, deliver):

@@ -1,4 +1,4 @@
-"""The command `pixelfast` on a terminal and in a pipe."""
+"""The program `pixelfast`, run as a process of its own: in a pipe, and on a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ import pty
 import subprocess
 import sys
 
+PIXELFAST = (sys.executable, "-m", "pixelfast")
+
+
+def run_pixelfast(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself; return its exit code and what it prints into pipes."""
+    return subprocess.run(
+        [*PIXELFAST, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
 
 def on_terminal(*command: str, columns: int = 400) -> str:
     """Return what a command prints on a terminal, standard error included."""
@@ -15,7 +28,7 @@ def on_terminal(*command: str, columns: int = 400) -> str:
     environment = {"TERM": "dumb", "COLUMNS": str(columns), "NO_COLOR": "1"}
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pixelfast", *command],
+            [*PIXELFAST, *command],
             stdout=theirs,
             stderr=theirs,
             env={**os.environ, **environment},
@@ -33,10 +46,5 @@ def on_terminal(*command: str, columns: int = 400) -> str:
 
 def in_pipe(*command: str) -> str:
     """Return what a command prints into a pipe, standard error after standard output."""
-    result = subprocess.run(
-        [sys.executable, "-m", "pixelfast", *command],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    return (result.stdout + result.stderr).decode()
+    result = run_pixelfast(*command)
+    return result.stdout + result.stderr
