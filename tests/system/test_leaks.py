@@ -13,16 +13,20 @@ import json
 import re
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import pytest
+from click.testing import CliRunner
 
+from pixelfast.cli import cli
 from pixelfast.printable import printable_lines
 from tests.program import in_pipe, on_terminal
 from tests.servers import Server, serving
+from tests.waiting import wait_until
 
 # Each as it stands in the settings; none of them may come out anywhere.
 SECRETS = {
@@ -38,6 +42,7 @@ SECRETS = {
     "SIGNING": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "WRITEKEY": "wk_live_wr1te-s3cret",
 }
+ACCEPTED = "Accepted by all"
 NASTY = (
     "\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\u202e\u2066\u200e\u200b\u061c\u2028\ufeff[red]x[/red]\r\n"
     "forged\trow"
@@ -114,7 +119,10 @@ HOOK = '[[destinations]]\nname = "h"\ntype = "http"\n'
 
 
 class _Echo(http.server.BaseHTTPRequestHandler):
-    """Answers with the status that the path begins with, and with all that it was sent."""
+    """Answers with the status that the path begins with, and with all that it was sent.
+
+    `refuses` accepts one event: a destination that accepts nothing is believed only after 5 s.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -124,6 +132,8 @@ class _Echo(http.server.BaseHTTPRequestHandler):
         answer = (NASTY + sent + json.dumps(sent)).encode()
         answer = answer[:900].ljust(1018, b".") + sent.split("Bearer ")[-1][:6].encode() + body
         status = int(self.path.split("/")[1])
+        if self.path.startswith(f"/400/{SECRETS['PATH']}") and ACCEPTED.encode() in body:
+            status = 200
         # The reason phrase is the destination's to choose, too.
         self.send_response(status, f"No {self.headers.get('Authorization')}\x1b[31m")
         self.send_header("Content-Length", str(len(answer)))
@@ -184,6 +194,7 @@ def send_nasty_pixels(server: Server) -> None:
     nasty = quote(NASTY)
     base = f"/pixel/v1/track?writeKey={SECRETS['WRITEKEY']}&anonymousId=a"
     targets = [
+        f"{base}&event={quote(ACCEPTED)}",
         f"{base}&event={nasty}",
         f"{base}&event=%5Bred%5Dx%5B/red%5D",
         f"{base}&event=E&properties.{nasty}={nasty}&userId={nasty}&context.{nasty}.x=1",
@@ -197,34 +208,20 @@ def send_nasty_pixels(server: Server) -> None:
         server.get(target)
 
 
-def wait_for_outcomes(server: Server) -> str:
-    """`/metrics`, once every destination has failed in its way."""
-    deadline = time.monotonic() + 30.0
-    while True:
-        with contextlib.suppress(OSError):
-            metrics = server.admin("/metrics")
-            dead = re.search(r'pixelfast_dead_events\{destination="refuses"\} (\d+)', metrics)
-            states = dict(
-                re.findall(
-                    r'pixelfast_delivery_failures_total\{destination="([^"]+)"\} ([\d.]+)',
-                    metrics,
-                )
-            )
-            failed = [name for name, count in states.items() if float(count) > 0]
-            if dead and int(dead[1]) >= 4 and len(failed) >= 7:
-                return metrics
-        assert time.monotonic() < deadline, f"only {failed}, {dead}: {server.log}"
-        time.sleep(0.1)
+def wait_for_outcomes(server: Server, destination: str = "refuses", letters: int = 4) -> str:
+    """`/metrics`, once a destination has dead letters and every other has failed in its way."""
+    metrics = ""
 
+    def look() -> bool:
+        nonlocal metrics
+        metrics = server.admin("/metrics")
+        dead = re.search(rf'pixelfast_dead_events\{{destination="{destination}"\}} (\d+)', metrics)
+        failures = r'pixelfast_delivery_failures_total\{destination="[^"]+"\} ([\d.]+)'
+        failed = [count for count in re.findall(failures, metrics) if float(count) > 0]
+        return dead is not None and int(dead[1]) >= letters and len(failed) >= 7
 
-def health(server: Server) -> str:
-    import http.client
-
-    connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=20)
-    connection.request("GET", "/health/ready")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return text
+    wait_until(look, f"{letters} dead letters of {destination}, and the others fail")
+    return metrics
 
 
 @pytest.fixture(scope="module")
@@ -242,39 +239,77 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
-@pytest.mark.parametrize("log_format", ["json", "console"])
-def test_no_secret_and_no_control_character_comes_out(
-    settings: Path, tmp_path: Path, log_format: str
-) -> None:
-    own = tmp_path / "pixelfast.toml"
+class Failed(NamedTuple):
+    """A server whose destinations have all failed, and its settings."""
+
+    server: Server
+    settings: Path
+    metrics: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return ("-c", str(self.settings), "--data-dir", str(self.server.data_dir))
+
+
+@contextlib.contextmanager
+def failed_server(folder: Path, settings: Path, log_format: str) -> Iterator[Failed]:
+    own = folder / "pixelfast.toml"
     own.write_text(f'[log]\nformat = "{log_format}"\n{settings.read_text()}')
-    data_dir = tmp_path / "data"
-    options = ("-c", str(own), "--data-dir", str(data_dir))
-    with serving(data_dir, "-c", str(own), "--workers", "1") as server:
+    with serving(folder / "data", "-c", str(own), "--workers", "1") as server:
         send_nasty_pixels(server)
-        check(wait_for_outcomes(server), "/metrics")
-        ready = health(server)
-        check(ready, "/health/ready")
-        assert "status 401" in ready
-        commands = [
-            ("dead", "ls", *options),
-            ("dead", "show", "refuses", "1", "2", "3", *options),
-            ("spool", "ls", *options),
-            ("spool", "check", *options),
-            ("spool", "dump", *options),
-            ("dead", "show", NASTY, "1", *options),
-            ("check", str(own)),
-        ]
-        for command in commands:
-            for run in (in_pipe, on_terminal):
-                text = run(*command)
-                assert text, command
-                check(text, f"{run.__name__} {command[:2]}")
-        check(server.welcome, "the welcome")
+        yield Failed(server, own, wait_for_outcomes(server))
     check(server.log, "the log")
     assert "destination_held" in server.log
     assert "…" in server.log
-    for path in data_dir.glob("dead/*/dead.db"):
+
+
+@pytest.fixture(scope="module")
+def failed(settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failed]:
+    with failed_server(tmp_path_factory.mktemp("failed"), settings, "json") as failed:
+        yield failed
+
+
+def check_server(failed: Failed) -> None:
+    check(failed.metrics, "/metrics")
+    ready = failed.server.admin("/health/ready")
+    check(ready, "/health/ready")
+    assert "status 401" in ready
+    check(failed.server.welcome, "the welcome")
+
+
+def test_no_secret_and_no_control_character_comes_out_of_a_server(failed: Failed) -> None:
+    check_server(failed)  # the log is checked when it ends
+
+
+def test_none_comes_out_of_a_server_that_logs_for_people(settings: Path, tmp_path: Path) -> None:
+    with failed_server(tmp_path, settings, "console") as failed:
+        check_server(failed)
+    check_stored(tmp_path / "data" / "dead" / "refuses" / "dead.db")
+
+
+def test_none_comes_out_of_a_command(failed: Failed) -> None:
+    commands = [
+        ("dead", "ls", *failed.options),
+        ("dead", "show", "refuses", "1", "2", "3", *failed.options),
+        ("spool", "ls", *failed.options),
+        ("spool", "check", *failed.options),
+        ("spool", "dump", *failed.options),
+        ("dead", "show", NASTY, "1", *failed.options),
+        ("check", str(failed.settings)),
+    ]
+    runs = [(run, command) for command in commands for run in (in_pipe, on_terminal)]
+    with ThreadPoolExecutor() as pool:  # most of their time is the start of an interpreter
+        texts = list(pool.map(lambda each: each[0](*each[1]), runs))
+    for (run, command), text in zip(runs, texts, strict=True):
+        assert text, command
+        check(text, f"{run.__name__} {command[:2]}")
+
+
+def test_none_is_stored_with_dead_letters(failed: Failed) -> None:
+    wait_for_outcomes(failed.server, "elastic", 1)
+    paths = sorted((failed.server.data_dir / "dead").glob("*/dead.db"))
+    assert {"elastic", "refuses"} <= {path.parent.name for path in paths}
+    for path in paths:
         check_stored(path)
 
 
@@ -291,19 +326,15 @@ def check_stored(path: Path) -> None:
         check_secrets(event.decode(), f"an event of {path}")
 
 
-def test_rows_are_not_forged_and_markup_is_not_obeyed(settings: Path, tmp_path: Path) -> None:
-    options = ("-c", str(settings), "--data-dir", str(tmp_path / "data"))
-    with serving(tmp_path / "data", "-c", str(settings), "--workers", "1") as server:
-        send_nasty_pixels(server)
-        wait_for_outcomes(server)
+def test_rows_are_not_forged_and_markup_is_not_obeyed(failed: Failed) -> None:
     expected = [["destination", "id"], *(["refuses", str(n)] for n in (1, 2, 3, 4))]
-    piped = in_pipe("dead", "ls", "refuses", *options).splitlines()
+    piped = in_pipe("dead", "ls", "refuses", *failed.options).splitlines()
     assert expected == [line.split()[:2] for line in piped]
-    shown = on_terminal("dead", "ls", "refuses", *options)
+    shown = on_terminal("dead", "ls", "refuses", *failed.options)
     rows = [line.split()[:2] for line in shown.splitlines() if not line.startswith(" ")]
     assert expected == rows
     assert " [red]x[/red] " in shown
-    dumped = in_pipe("spool", "dump", *options)
+    dumped = in_pipe("spool", "dump", *failed.options)
     names = {json.loads(line).get("event") for line in dumped.splitlines()}
     assert NASTY in names  # escaped, and the same value
 
@@ -326,7 +357,7 @@ def test_settings_and_mistakes_in_them_are_shown_without_secrets_and_escapes(
 ) -> None:
     path = tmp_path / "pixelfast.toml"
     path.write_text(text)
-    output = in_pipe("check", str(path))
+    output = CliRunner().invoke(cli, ["check", str(path)]).output
     assert "mistake" in output or "data_dir" in output
     check(output, "what `check` says")
 
