@@ -177,7 +177,7 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         return self._wait()
 
-    def stop_again(self) -> int:
+    def wait(self) -> int:
         """The exit code of a server that was told to stop already."""
         return self._wait()
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from pixelfast.deliver.batches import Cut, Limits, Pieces, after_events
 from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Frame, Position, SlotReader
 
 __all__ = ["Cutter"]
 
 _LINE_FEED = re.compile(b"\n")
-_TURN_S = 0.002  # of one `cut`; a frame or a read that has begun is finished
 _CHUNK_BYTES = 2**20
 _EVENTS_A_LOOK_AT_THE_CLOCK = 64
 _FRAMES_A_LOOK_AT_THE_CLOCK = 64
@@ -36,11 +35,13 @@ class Cutter:
         numbers: dict[int, int] | None = None,
         *,
         chunk_bytes: int = _CHUNK_BYTES,
-        clock: Callable[[], float] = time.monotonic,
+        timings: Timings = Timings(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - frozen
     ) -> None:
         self.limits = limits
         self._chunk_bytes = min(chunk_bytes, _CHUNK_BYTES)
-        self._clock = clock
+        self._turn_s = timings.cutter_turn_s
+        self._now_s = clock.monotonic_s
         self._until_s = 0.0  # when the current `cut` has to end
         self._data = data
         self._selection = selection
@@ -140,7 +141,7 @@ class Cutter:
         meanwhile are for the next call. Ends after about 2 ms, so that other destinations get their
         turn; then `has_more` says so.
         """
-        self._until_s = self._clock() + _TURN_S
+        self._until_s = self._now_s() + self._turn_s
         slots = sorted(self._readers)
         turn = next((i for i, slot in enumerate(slots) if slot >= self._first_slot), 0)
         self.has_more = False
@@ -161,7 +162,7 @@ class Cutter:
             while frames:
                 if self._is_full() or not (self._take_whole(slot) or self._take(slot)):
                     return False
-                if self._clock() >= self._until_s:
+                if self._now_s() >= self._until_s:
                     return not frames and has_looked and reader.is_at_end
             if (has_looked and reader.is_at_end) or not self._read(slot):
                 return True
@@ -331,7 +332,7 @@ class Cutter:
             passed += 1
             start = line_feed.end()
             is_time = passed % _EVENTS_A_LOOK_AT_THE_CLOCK == 0
-            if is_time and self._clock() >= self._until_s:
+            if is_time and self._now_s() >= self._until_s:
                 break
         return passed
 

@@ -7,13 +7,13 @@ while delivery runs; only delivery adds letters, and takes away those that were 
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from pixelfast.deliver.database import open_database
+from pixelfast.deliver.timing import Clock
 
 __all__ = ["DeadBounds", "DeadLetters", "Letter", "SourceLetters"]
 
@@ -121,23 +121,22 @@ class Letter(NamedTuple):
 class DeadLetters:
     """The dead letters of one destination. Every method blocks for the disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock = Clock(),  # noqa: B008 - frozen
+    ) -> None:
         self.path = path
+        self._clock = clock
         self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all, _MIGRATIONS, _CACHE_KIB)
 
-    def add(
-        self,
-        letters: Iterable[_New],
-        bounds: DeadBounds | None = None,
-        *,
-        now_ms: int | None = None,
-    ) -> None:
+    def add(self, letters: Iterable[_New], bounds: DeadBounds | None = None) -> None:
         """Keep (batch, number, event, status, reason, answer, attempts, source).
 
         Again does no harm. With `bounds`, letters that no longer fit are dropped in the same
         transaction.
         """
-        now_ms = _now_ms() if now_ms is None else now_ms
+        now_ms = self._now_ms()
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT ifnull(max(id), 0) FROM letter").fetchone()
@@ -165,11 +164,11 @@ class DeadLetters:
         )
         return max((row[3] for row in rows), default=last)
 
-    def keep_within(self, bounds: DeadBounds, *, now_ms: int | None = None) -> None:
+    def keep_within(self, bounds: DeadBounds) -> None:
         """Drop letters that are too old or no longer fit."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._keep_within(bounds, _now_ms() if now_ms is None else now_ms)
+            self._keep_within(bounds, self._now_ms())
 
     def _keep_within(self, bounds: DeadBounds, now_ms: int) -> None:
         """The oldest letters of the source that takes most go first.
@@ -313,6 +312,9 @@ class DeadLetters:
     def close(self) -> None:
         self._db.close()
 
+    def _now_ms(self) -> int:
+        return round(self._clock.wall_s() * 1000)
+
     def _each(self, statement: str, ids: Iterable[int] | None) -> int:
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -336,10 +338,6 @@ def _in_steps(letters: Iterable[_New]) -> Iterator[list[_New]]:
             step, size_bytes = [], 0
     if step:
         yield step
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _read_all(db: sqlite3.Connection) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +9,29 @@ from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.dead import DeadBounds, DeadLetters, SourceLetters
 from pixelfast.deliver.outcomes import Refused, Retry
 from pixelfast.deliver.settlement import DeadLetter
+from pixelfast.deliver.timing import Clock, Timings
 
 __all__ = ["DeadKeeper", "Told"]
 
-_TOLD_AGAIN_S = 60.0
 _WARNING_SHARE = 0.8
 
 
-@dataclass(slots=True)
 class Told:
-    """Counts events of one kind, to log them once a minute rather than each time."""
+    """Count events of one kind, to log them once a minute rather than each time."""
 
-    events: int = 0
-    at_s: float = float("-inf")
+    def __init__(self, timings: Timings, clock: Clock) -> None:
+        self._again_s = timings.log_again_s
+        self._clock = clock
+        self._events = 0
+        self._told_s = float("-inf")
 
     def add(self, events: int) -> int:
-        """Count some more; how many are to be told now, 0 if none are."""
-        self.events += events
-        now_s = time.monotonic()
-        if not events or now_s - self.at_s < _TOLD_AGAIN_S:
+        """Count some more; return how many are to be logged now, or 0."""
+        self._events += events
+        now_s = self._clock.monotonic_s()
+        if not events or now_s - self._told_s < self._again_s:
             return 0
-        told, self.events, self.at_s = self.events, 0, now_s
+        told, self._events, self._told_s = self._events, 0, now_s
         return told
 
 
@@ -43,15 +43,18 @@ class DeadKeeper:
         by_source: what each source's take.
     """
 
-    def __init__(self, path: Path, bounds: DeadBounds, log: Any) -> None:
+    def __init__(
+        self, path: Path, bounds: DeadBounds, log: Any, timings: Timings, clock: Clock
+    ) -> None:
         self.size_bytes = 0
         self.by_source: dict[str, SourceLetters] = {}
         self._path = path
         self._bounds = bounds
+        self._clock = clock
         self._log = log
         self._dead: DeadLetters | None = None
         self._dropped: int | None = None  # ever, as it was seen last
-        self._told = Told()
+        self._told = Told(timings, clock)
         self._is_nearly_full = False
 
     @property
@@ -62,7 +65,7 @@ class DeadKeeper:
     def letters(self) -> DeadLetters:
         """The database, made where it is missing."""
         if self._dead is None:
-            self._dead = DeadLetters(self._path)
+            self._dead = DeadLetters(self._path, self._clock)
             self._measure()
         return self._dead
 

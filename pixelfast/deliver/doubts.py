@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 
 from pixelfast.deliver.health import Health, Hold
@@ -20,12 +19,10 @@ from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.refusals import Refusals
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Position
 
 __all__ = ["Doubts"]
-
-_IN_ORDER_S = 60.0
-_SELECTIVE_S = 60.0
 
 
 class Doubts:
@@ -39,8 +36,12 @@ class Doubts:
         health: Health,
         queue: Queue,
         rouse: Callable[[], None],
+        timings: Timings,
+        clock: Clock,
     ) -> None:
-        self.refusals = Refusals()
+        self.refusals = Refusals(timings)
+        self._timings = timings
+        self._clock = clock
         self._sender = sender
         self._data = data
         self._selection = selection
@@ -111,7 +112,11 @@ class Doubts:
         if not self._sender.may_send_ahead or hold is Hold.DEAD_LETTERS:
             return False
         is_down = hold is not Hold.REFUSALS
-        if is_down and in_order and now_s - self._health.breaker.opened_s < _IN_ORDER_S:
+        if (
+            is_down
+            and in_order
+            and now_s - self._health.breaker.opened_s < self._timings.in_order_s
+        ):
             return False
         self._was_newest = is_down and not self._was_newest
         if is_down and not self._was_newest:
@@ -125,7 +130,7 @@ class Doubts:
     ) -> tuple[Probed, float]:
         events = await self._sender.in_thread(newest_events, self._data, cursors, self._selection)
         events = events or self._queue.some_events(MOST_PROBED)
-        began_s = time.monotonic()
+        began_s = self._clock.monotonic_s()
         if not events:
             return Probed(Refused("there is nothing to send"), 0), began_s
         send = send_some if is_down else send_all
@@ -133,7 +138,7 @@ class Doubts:
 
     def is_selective(self, now_s: float) -> bool:
         """Whether a probe was accepted recently: the destination may fail at some events only."""
-        return now_s - self._probe_accepted_s < _SELECTIVE_S
+        return now_s - self._probe_accepted_s < self._timings.selective_s
 
     def settle_probe(self) -> None:
         """Take notice of the answer to a probe, once it is there."""
@@ -142,8 +147,8 @@ class Doubts:
         probe, self._probe = self._probe, None
         (outcome, events, accepted, failed), began_s = probe.result()
         if accepts(outcome, events):
-            self._probe_accepted_s = time.monotonic()
-            self.refusals.accept("", accepted, time.monotonic())
+            self._probe_accepted_s = self._clock.monotonic_s()
+            self.refusals.accept("", accepted, self._clock.monotonic_s())
             self.refusals.blame(failed)
             self._health.note(Accepted(), 0, events, began_s, 1)
         elif isinstance(outcome, Held):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -16,13 +16,12 @@ from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.room import Room, log_ends
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.store import register
+from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Position
 
 __all__ = ["Engine", "register_destinations", "select"]
-
-_RETENTION_S = 1.0
-_STEADY_S = 60.0
 
 
 def select(config: Config, destination: Destination) -> Selection:
@@ -58,7 +57,19 @@ def register_destinations(config: Config, data: DataDir) -> None:
 class Engine:
     """All destinations of one data directory; `workers` collectors share the room of its spool."""
 
-    def __init__(self, config: Config, data: DataDir, workers: int = 1) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: DataDir,
+        workers: int = 1,
+        *,
+        timings: Timings = Timings(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - frozen
+        make_sender: Callable[[Destination, DataDir, Clock], Sender] = make_sender,
+    ) -> None:
+        self._timings = timings
+        self._clock = clock
+        self._make_sender = make_sender
         self._log = structlog.get_logger("deliver")
         self._config = config
         self._data = data
@@ -67,12 +78,12 @@ class Engine:
         self._turn = asyncio.Lock()  # of the one destination that reads
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
         self.runners = [runner for each in config.destinations if (runner := self._make(each))]
-        self.room = Room(config, data, self.runners, self.unusable, workers)
+        self.room = Room(config, data, self.runners, self.unusable, workers, timings, clock)
 
     def _make(self, destination: Destination) -> Runner | None:
         """A bad setting of one destination stops no other; its events are kept for it."""
         try:
-            sender = make_sender(destination, self._data)
+            sender = self._make_sender(destination, self._data, self._clock)
         except Exception as error:  # noqa: BLE001 - whatever a library has against a setting
             self._log.exception("destination_unusable", destination=destination.name)
             self.unusable[destination.name] = self._reason(error)
@@ -92,13 +103,15 @@ class Engine:
             ),
             share_bytes=share_of(self._config.deliver.max_memory, len(self._config.destinations)),
             turn=self._turn,
+            timings=self._timings,
+            clock=self._clock,
         )
 
     def _reason(self, error: Exception) -> str:
         return self._redactor.text(str(error) or type(error).__name__)
 
     async def run(self) -> None:
-        """Deliver until `stop`. A runner that fails is logged and started again."""
+        """Deliver until `stop`. A runner that fails is logged and restarted."""
         retention = asyncio.create_task(self._keep_room())
         try:
             await asyncio.gather(*(self._supervise(runner) for runner in self.runners))
@@ -128,9 +141,9 @@ class Engine:
         }
 
     async def _supervise(self, runner: Runner) -> None:
-        backoff = Backoff(0.5, 30.0)
+        backoff = Backoff(self._timings.min_restart_s, self._timings.max_restart_s)
         while True:
-            started_s = time.monotonic()
+            started_s = self._clock.monotonic_s()
             try:
                 await runner.run()
             except Exception as error:  # noqa: BLE001 - a task's edge: no destination stops another
@@ -138,14 +151,14 @@ class Engine:
                 runner.last_error = self._reason(error)
             else:
                 return
-            if time.monotonic() - started_s > _STEADY_S:
+            if self._clock.monotonic_s() - started_s > self._timings.steady_s:
                 backoff.reset()
             if await runner.pause(backoff.next_s()):
                 return
 
     async def _keep_room(self) -> None:
         while True:
-            await asyncio.sleep(_RETENTION_S)
+            await asyncio.sleep(self._timings.retention_s)
             try:
                 await self.room.keep()
             except OSError as error:

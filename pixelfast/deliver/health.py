@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from enum import Enum
 
@@ -12,12 +11,9 @@ from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.retry import Backoff
+from pixelfast.deliver.timing import Clock, Timings
 
 __all__ = ["Health", "Hold"]
-
-_HELD_S = 5.0
-_LONGEST_HELD_S = 60.0  # of settings: after 5 s, 10 s, 20 s …
-_TOLD_AGAIN_S = 60.0
 
 
 class Hold(Enum):
@@ -40,12 +36,16 @@ class Health:
         backoff: Backoff,
         concurrency: int,
         on_too_large: Callable[[int], None],
+        timings: Timings,
+        clock: Clock,
     ) -> None:
+        self._timings = timings
+        self._clock = clock
         self.breaker = Breaker(backoff)
         self.concurrency = Concurrency(concurrency)
         self.failures = 0  # not counted yet
         self.hold_kind: Hold | None = None
-        self._held_s = _HELD_S  # how long settings were given the last time
+        self._held_s = self._timings.held_s  # how long settings were given the last time
         self._on_too_large = on_too_large
         self._told_s: dict[str, float] = {}  # when each reason was told last
         self._hold_told_s: dict[str, float] = {}  # of those that it was held for
@@ -56,7 +56,7 @@ class Health:
         self, outcome: Outcome, size_bytes: int, events: int, began_s: float, under_way: int
     ) -> float:
         """Take notice of an answer; returns until when its batch is not sent again."""
-        now_s = time.monotonic()
+        now_s = self._clock.monotonic_s()
         if isinstance(outcome, Accepted):
             self.concurrency.succeeded(began_s, now_s, under_way)
             self._succeeded()
@@ -85,18 +85,18 @@ class Health:
         A destination that rejects everything is sent something at once: the newest events.
         """
         is_final = isinstance(outcome, Held) and outcome.is_final
-        now_s = time.monotonic()
-        held_s = _HELD_S
+        now_s = self._clock.monotonic_s()
+        held_s = self._timings.held_s
         if self.hold_kind is not kind:
-            held_s = 0.0 if kind is Hold.REFUSALS else _HELD_S
+            held_s = 0.0 if kind is Hold.REFUSALS else self._timings.held_s
         elif self.breaker.wait_s(now_s):
             held_s = self.breaker.wait_s(now_s)  # under way together with the one that began it
         elif kind is Hold.SETTINGS:
-            held_s = self._held_s = min(2 * self._held_s, _LONGEST_HELD_S)
+            held_s = self._held_s = min(2 * self._held_s, self._timings.max_held_s)
         self.hold_kind = kind
         told_s = self._hold_told_s.get(reason, float("-inf"))
-        if reason != self.breaker.reason and now_s - told_s >= _TOLD_AGAIN_S:
-            self._hold_told_s = {reason: now_s, **_recent(self._hold_told_s, now_s)}
+        if reason != self.breaker.reason and now_s - told_s >= self._timings.log_again_s:
+            self._hold_told_s = {reason: now_s, **self._recent(self._hold_told_s, now_s)}
             self._is_told = True
             self._log.error(
                 "destination_disabled" if is_final else "destination_held",
@@ -119,10 +119,12 @@ class Health:
 
     def _failed(self, outcome: Retry, began_s: float, now_s: float) -> float:
         """Say each reason once a minute, not every try of a long night."""
-        is_news = now_s - self._told_s.get(outcome.reason, float("-inf")) >= _TOLD_AGAIN_S
+        is_news = (
+            now_s - self._told_s.get(outcome.reason, float("-inf")) >= self._timings.log_again_s
+        )
         if is_news:
             self._is_told = True
-            self._told_s = {outcome.reason: now_s, **_recent(self._told_s, now_s)}
+            self._told_s = {outcome.reason: now_s, **self._recent(self._told_s, now_s)}
         self.failures += 1
         self.concurrency.failed(began_s, now_s)
         wait_s = self.breaker.failed(outcome.reason, began_s, now_s, outcome.after_s)
@@ -142,8 +144,8 @@ class Health:
             self._log.info("destination_is_back", failures=self.breaker.failures)
         self.breaker.succeeded()
         self.hold_kind = None
-        self._held_s = _HELD_S
+        self._held_s = self._timings.held_s
 
-
-def _recent(told_s: dict[str, float], now_s: float) -> dict[str, float]:
-    return {reason: at for reason, at in told_s.items() if now_s - at < _TOLD_AGAIN_S}
+    def _recent(self, told_s: dict[str, float], now_s: float) -> dict[str, float]:
+        again_s = self._timings.log_again_s
+        return {reason: at for reason, at in told_s.items() if now_s - at < again_s}

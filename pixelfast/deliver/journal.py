@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,15 +24,13 @@ from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.settlement import DeadLetter, Settlement
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.deliver.threads import OwnThread
+from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Position
 
 __all__ = ["Journal", "Planned"]
 
-_PLANS_S = 0.05
-_ENDS_S = 0.2
 _MOST_ENDS = 64
 _PLAN_BYTES = 1024  # of a plan whose events are not in memory
-_BOUNDS_S = 60.0  # how often the age of dead letters is looked at
 
 
 @dataclass(slots=True)
@@ -78,8 +75,12 @@ class Journal:
         data: DataDir,
         thread: OwnThread,
         rouse: Callable[[], None],
-        dead_bounds: DeadBounds = DeadBounds(),  # noqa: B008 - immutable
+        dead_bounds: DeadBounds,
+        timings: Timings,
+        clock: Clock,
     ) -> None:
+        self._timings = timings
+        self._clock = clock
         self.cursors: dict[int, Position] = {}
         self.numbers: dict[int, int] = {}
         self.counted: dict[str, int] = {}
@@ -88,13 +89,14 @@ class Journal:
         self.waiting_bytes = 0
         self._kept_bytes: dict[str, int] = {}  # by plan, what of it is in memory
         self._bounds_s = float("-inf")  # when those of dead letters were looked at last
-        self._refused_told = Told()
+        self._refused_told = Told(timings, clock)
         self._data = data
         self._thread = thread
         self._rouse = rouse
         self._folder = data.destination_dir(name)
         self._log = structlog.get_logger("deliver").bind(destination=name)
-        self.dead = DeadKeeper(data.dead_dir(name) / "dead.db", dead_bounds, self._log)
+        path = data.dead_dir(name) / "dead.db"
+        self.dead = DeadKeeper(path, dead_bounds, self._log, timings, clock)
         self._store: Store | None = None
         self._sequence = 0
         self._next = _Writing()
@@ -161,8 +163,10 @@ class Journal:
         if self._write is not None or not changes:
             return float("inf")
         if changes.planned or len(changes.ended) >= _MOST_ENDS:
-            return self._written_s + _PLANS_S
-        return max(self._changed_s + _ENDS_S, self._written_s + _PLANS_S)
+            return self._written_s + self._timings.write_s
+        return max(
+            self._changed_s + self._timings.settled_s, self._written_s + self._timings.write_s
+        )
 
     def plan(self, cut: Cut, selection: Selection) -> None:
         """Plan what was cut, or only go past it where nothing in it is taken."""
@@ -226,7 +230,7 @@ class Journal:
 
     def _changing(self) -> Changes:
         if not self._next.changes:
-            self._changed_s = time.monotonic()
+            self._changed_s = self._clock.monotonic_s()
         return self._next.changes
 
     def _add(
@@ -267,7 +271,7 @@ class Journal:
     async def _write_all(self, writing: _Writing) -> None:
         await self._thread.run(self._commit, writing)
         changes = writing.changes
-        self._written_s = time.monotonic()
+        self._written_s = self._clock.monotonic_s()
         self._written += writing.planned
         self._pins |= {plan.id: plan for plan in changes.planned}
         for identity in changes.ended:
@@ -311,7 +315,7 @@ class Journal:
         One batch within the limits; none without limits.
         """
         if self._looking is None and self.dead.has_any:
-            is_due = now_s - self._bounds_s >= _BOUNDS_S
+            is_due = now_s - self._bounds_s >= self._timings.dead_age_s
             self._bounds_s = now_s if is_due else self._bounds_s
             self._looking = asyncio.ensure_future(self._tend_dead_letters(limits, is_due))
             self._looking.add_done_callback(lambda _: self._rouse())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from weakref import WeakKeyDictionary
 
 from pixelfast.config import Redactor
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.timing import Clock
 
 __all__ = ["masked"]
 
@@ -20,12 +20,14 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 
 
 async def masked(
-    outcome: Outcome, redactor: Redactor, clock: Callable[[], float] = time.monotonic
+    outcome: Outcome,
+    redactor: Redactor,
+    clock: Clock = Clock(),  # noqa: B008 - frozen
 ) -> Outcome:
     """The outcome with the secrets of the settings masked in its reasons and answers.
 
     A destination may repeat our headers, and errors may quote a URL. Both are logged, and kept with
-    dead letters. `clock` counts seconds.
+    dead letters.
     """
     if isinstance(outcome, Accepted):
         return outcome
@@ -43,15 +45,13 @@ async def _turn() -> AsyncIterator[None]:
         await asyncio.sleep(0)
 
 
-async def _every_event_masked(
-    outcome: Partial, redactor: Redactor, clock: Callable[[], float]
-) -> Partial:
+async def _every_event_masked(outcome: Partial, redactor: Redactor, clock: Clock) -> Partial:
     done: dict[tuple[str, bytes], tuple[str, bytes]] = {}  # many events fail in the same way
     failed: dict[int, Refused | Retry] = {}
     events = iter(outcome.failed.items())
     while len(failed) < len(outcome.failed):
         async with _turn():
-            until = clock() + _TURN_S
+            until = clock.monotonic_s() + _TURN_S
             for index, each in events:
                 said = each.reason, each.answer
                 if said not in done:
@@ -60,7 +60,7 @@ async def _every_event_masked(
                 if said != (reason, answer):
                     each = dataclasses.replace(each, reason=reason, answer=answer)
                 failed[index] = each
-                if clock() >= until:
+                if clock.monotonic_s() >= until:
                     break
     return dataclasses.replace(outcome, failed=failed)
 

@@ -6,24 +6,23 @@ import heapq
 import random
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.outcomes import BUSY_STATUSES, Retry
 from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.timing import Timings
 
-__all__ = ["Queue", "Task"]
+__all__ = ["MOST_CULPRITS", "Queue", "Task"]
 
 _PATIENCE = 2  # failures of a batch of its own before it is suspected
 _PATIENCE_IF_BUSY = 10
-_OF_LATE_S = 10.0
-# How many culprits may wait, before those die that failed so often: none of them is in memory.
-_MOST_CULPRITS = ((256, 5), (2560, 1))
+# How many culprits may wait before those die that failed so often: none of them is in memory.
+MOST_CULPRITS = ((256, 5), (2560, 1))
 _MOST_BUSY_CULPRITS = 25_600
 _PAUSE_SHARE = 9.0  # culprits take a tenth of the time
-_LONGEST_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -58,18 +57,18 @@ class Task:
         accepted_s: float,
         now_s: float,
         *,
-        is_selective: bool,
+        recent_s: float,
     ) -> bool:
         """Note a failure; whether the events are to blame.
 
         A destination that crashes on an event, or never answers it, accepts other batches. So the
         events are to blame only if something was accepted (`accepted_s`) since the previous failure
         of the same events; while the destination is down, nothing is accepted. If the destination
-        is known to fail at some events (`is_selective`), an acceptance shortly before the first
-        failure is enough, and the batch is divided once.
+        is known to fail at some events, an acceptance at most `recent_s` before the first failure
+        is enough, and the batch is divided once; `recent_s` is 0 otherwise.
         """
         before_s, self.failed_s, self.outcome = self.failed_s, now_s, outcome
-        since_s = before_s or (now_s - _OF_LATE_S if is_selective and not self.is_busy else now_s)
+        since_s = before_s or (now_s if self.is_busy else now_s - recent_s)
         if accepted_s <= since_s:
             self.failures = max(self.failures, 0 if before_s else 1)
             return False
@@ -94,7 +93,11 @@ class Queue:
     of the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, timings: Timings, most_culprits: Sequence[tuple[int, int]] = MOST_CULPRITS
+    ) -> None:
+        self._max_pause_s = timings.max_culprit_pause_s
+        self._most_culprits = most_culprits
         self._ready: list[Task] = []  # in order
         self._later: list[tuple[float, int, Task]] = []  # a heap, by time
         self._culprits: list[tuple[float, int, Task]] = []
@@ -207,7 +210,7 @@ class Queue:
         """
         task.is_culprit = True
         task.batch = None
-        bound_s = min(_LONGEST_S, 0.5 * 2 ** min(task.failures, 20))
+        bound_s = min(self._max_pause_s, 0.5 * 2 ** min(task.failures, 20))
         task.not_before_s = now_s + bound_s * (0.5 + random.random() / 2)  # noqa: S311
         self.add(task)
 
@@ -216,7 +219,9 @@ class Queue:
         waiting = len(self._culprits)
         if task.is_busy:
             return waiting >= _MOST_BUSY_CULPRITS
-        return any(waiting >= most and task.failures >= often for most, often in _MOST_CULPRITS)
+        return any(
+            waiting >= most and task.failures >= often for most, often in self._most_culprits
+        )
 
     def release(self) -> None:
         """Send all culprits with the others again: one was accepted, so their cause is gone."""

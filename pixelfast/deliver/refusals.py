@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pixelfast.deliver.timing import Timings
+
 __all__ = ["Refusals"]
 
 _FEWEST_EVENTS = 10
 _FEWEST_BATCHES = 2
-_SURE_S = 2.0
-_QUIET_S = 5.0
 _REMEMBERED_BATCHES = 4096
 _REMEMBERED_EVENTS = 2000
 _BEST_GROUP = 0.69  # bad events expected in a group whose test tells most: ln 2
@@ -21,7 +21,7 @@ class Refusals:
     itself is bad for sure once its destination has accepted something around the same time; until
     then it is kept. Nothing but rejections means that the destination is wrong: `must_hold`.
 
-    >>> refusals = Refusals()
+    >>> refusals = Refusals(Timings())
     >>> for batch in ("a", "b"):
     ...     refusals.refuse(batch, events=5, whole=5, now_s=1.0)
     >>> refusals.must_hold(now_s=2.0), refusals.must_hold(now_s=3.0)
@@ -31,7 +31,8 @@ class Refusals:
     False
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timings: Timings) -> None:
+        self._timings = timings
         self.accepted_s = float("-inf")  # when something was accepted last
         self._accepted: dict[str, None] = {}  # batches of which something was, the newest last
         self._refused: dict[str, int] = {}  # of each batch, in a row, while nothing was accepted
@@ -74,11 +75,11 @@ class Refusals:
 
         The time is for a stream of bad events with a good one here and there, which must go on.
         """
-        return self._looks_wrong() and now_s - self._first_s >= _SURE_S
+        return self._looks_wrong() and now_s - self._first_s >= self._timings.all_rejected_s
 
     def is_quiet(self, now_s: float) -> bool:
         """Whether too few were rejected to blame the destination, and no more came for a while."""
-        return not self._looks_wrong() and now_s - self._last_s >= _QUIET_S
+        return not self._looks_wrong() and now_s - self._last_s >= self._timings.quiet_s
 
     def _looks_wrong(self) -> bool:
         return (

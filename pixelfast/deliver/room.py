@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,14 +15,13 @@ import structlog
 from pixelfast.config import Config
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import read_low_water
+from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
 from pixelfast.spool.format import segment_name
 from pixelfast.spool.highwater import read_high_water
 
 __all__ = ["Room", "log_ends"]
 
-_FORGOTTEN_S = 86_400.0  # how long a destination that left the settings holds its events
-_NOTED_S = 600.0
 _FREE_SHARE = 1.1  # of min_free: below it the oldest begins to expire
 _FIRST = Position()
 _FULL_SHARE = 0.9  # of max_bytes: where the oldest begins to expire, before collectors refuse
@@ -48,7 +46,11 @@ class Room:
         runners: list[Runner],
         unusable: dict[str, str],
         workers: int,
+        timings: Timings,
+        clock: Clock,
     ) -> None:
+        self._timings = timings
+        self._clock = clock
         self._slot_bytes = int(config.spool.max_bytes // workers * _FULL_SHARE)
         self._used_s = float("-inf")
         self.removed_segments = 0
@@ -151,8 +153,8 @@ class Room:
 
     def _note_use(self) -> None:
         """Now and again: these destinations are in use, should they be taken out one day."""
-        if time.monotonic() - self._used_s >= _NOTED_S:
-            self._used_s = time.monotonic()
+        if self._clock.monotonic_s() - self._used_s >= self._timings.use_noted_s:
+            self._used_s = self._clock.monotonic_s()
             for runner in self._runners:
                 (self._data.destination_dir(runner.name) / "lock").touch()
 
@@ -167,7 +169,7 @@ class Room:
             if folder.name in known or folder.name.startswith("."):
                 continue
             with contextlib.suppress(OSError, sqlite3.Error, msgspec.DecodeError):
-                if time.time() - _last_used(folder) < _FORGOTTEN_S:
+                if self._clock.wall_s() - _last_used(folder) < self._timings.forgotten_s:
                     found.append(read_low_water(folder / "state.db"))
         return found
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -21,22 +20,19 @@ from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.journal import Journal
 from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome
-from pixelfast.deliver.queue import Queue, Task
+from pixelfast.deliver.queue import MOST_CULPRITS, Queue, Task
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settler import Settler
 from pixelfast.deliver.threads import OwnThread
+from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir, Position
 from pixelfast.spool.datadir import lock_file
 
 __all__ = ["Runner"]
 
-_REPLAY_S = 2.0
-_CHECK_S = 0.25  # the longest wait for anything
-_LOCK_RETRY_S = 0.5
-_STOP_S = 5.0  # less than a stop of the whole may take
 _WAITING_BATCHES = 64  # cut ahead, so that one transaction plans many
 _WAITING_PLANS = 4096  # a batch with bad events is divided into many
 _LEAST_LIMIT_BYTES = 1024
@@ -60,19 +56,27 @@ class Runner:
         dead_bounds: DeadBounds = DeadBounds(),  # noqa: B008 - immutable
         share_bytes: int = 192 * 2**20,
         turn: asyncio.Lock | None = None,
+        timings: Timings = Timings(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - frozen
+        most_culprits: Sequence[tuple[int, int]] = MOST_CULPRITS,
+        backoff: Backoff | None = None,
     ) -> None:
         """Deliver to `sender` what `selection` takes.
 
         `share_bytes` bounds the memory of its events. `turn` is held while events are read: of all
-        destinations that share it, one at a time holds up the loop.
+        destinations that share it, one at a time holds up the loop. `most_culprits`: how many
+        events that it fails at may wait, and how many failures one needs to die beyond that.
+        `backoff`: the pauses after failures, if not with the bounds of the sender.
         """
         self.name = name
         self.sender = sender
         self._memory = MemoryShare(share_bytes)
         self._turn = turn or asyncio.Lock()
         self.is_open = False
-        backoff = Backoff(sender.retry_first_s, sender.retry_most_s)
-        self.health = Health(name, backoff, sender.concurrency, self._make_smaller)
+        backoff = backoff or Backoff(sender.retry_first_s, sender.retry_most_s)
+        self._timings = timings
+        self._clock = clock
+        self.health = Health(name, backoff, sender.concurrency, self._make_smaller, timings, clock)
         self.journal: Journal | None = None
         self._data = data
         self._selection = selection
@@ -83,8 +87,10 @@ class Runner:
         self._give_up_s = 0.0
         self._has_given_up = False
         self._wake: asyncio.Future[None] | None = None
-        self._queue = Queue()  # planned on the disk
-        self._doubts = Doubts(sender, data, selection, self.health, self._queue, self._rouse)
+        self._queue = Queue(timings, most_culprits)  # planned on the disk
+        self._doubts = Doubts(
+            sender, data, selection, self.health, self._queue, self._rouse, timings, clock
+        )
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
         self._intake: Intake | None = None
         self._replayed_s = 0.0
@@ -92,8 +98,8 @@ class Runner:
     # --- what others ask ---------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Deliver what is there, for 5 s at most, then end; give up on the first failure."""
-        self._give_up_s = time.monotonic() + _STOP_S
+        """Deliver what is there for at most `stop_s`, then end; give up on the first failure."""
+        self._give_up_s = self._clock.monotonic_s() + self._timings.stop_s
         self._stopping.set()
         self._rouse()
 
@@ -123,7 +129,7 @@ class Runner:
         times += self._doubts.oldest_times_ms
         times += [task.plan.oldest_ms for task, _ in self._under_way.values()]
         oldest_ms = min((each for each in times if each), default=0)
-        return max(0.0, time.time() - oldest_ms / 1000) if oldest_ms else 0.0
+        return max(0.0, self._clock.wall_s() - oldest_ms / 1000) if oldest_ms else 0.0
 
     def stats(self, end_numbers: Mapping[int, int]) -> dict[str, object]:
         """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
@@ -195,7 +201,15 @@ class Runner:
             thread = OwnThread(f"deliver-{self.name}")
             stack.push_async_callback(thread.close)
             self.sender.in_thread = thread.run
-            journal = Journal(self.name, self._data, thread, self._rouse, self._dead_bounds)
+            journal = Journal(
+                self.name,
+                self._data,
+                thread,
+                self._rouse,
+                self._dead_bounds,
+                self._timings,
+                self._clock,
+            )
             stack.push_async_callback(journal.close)
             for plan in await journal.open():
                 self._queue.add(Task(plan, None))
@@ -206,8 +220,10 @@ class Runner:
                 self._selection,
                 journal.numbers,
                 chunk_bytes=self._memory.buffer_bytes,
+                timings=self._timings,
+                clock=self._clock,
             )
-            self._intake = Intake(cutter)
+            self._intake = Intake(cutter, self._timings, self._clock)
             stack.callback(self._leave_intake)
             self.journal = journal
             stack.push_async_callback(self.sender.close)
@@ -223,7 +239,7 @@ class Runner:
                 return lock_file(path)
             except SpoolLocked as error:
                 self._log.warning("waiting_for_lock", error=str(error))
-            if await self.pause(_LOCK_RETRY_S):
+            if await self.pause(self._timings.lock_retry_s):
                 return None
 
     def _leave_intake(self) -> None:
@@ -244,10 +260,17 @@ class Runner:
     async def _work(self, intake: Intake, journal: Journal) -> None:
         loop = asyncio.get_running_loop()
         settler = Settler(
-            self.health, self._queue, self._doubts, journal, self._retry_for_s, self._dead_bounds
+            self.health,
+            self._queue,
+            self._doubts,
+            journal,
+            self._retry_for_s,
+            self._dead_bounds,
+            self._timings,
+            self._clock,
         )
         while True:
-            now_s = time.monotonic()
+            now_s = self._clock.monotonic_s()
             self._wake = loop.create_future()
             self._take_planned(journal)
             if self._is_time_to_cut(intake, journal, now_s):
@@ -288,8 +311,8 @@ class Runner:
         return is_read and not self._queue.is_ready
 
     async def _wait(self, wake: asyncio.Future[None], intake: Intake, journal: Journal) -> None:
-        now_s = time.monotonic()
-        times = [now_s + _CHECK_S, journal.due_s]
+        now_s = self._clock.monotonic_s()
+        times = [now_s + self._timings.check_s, journal.due_s]
         if self._queue.next_s() > now_s:
             times.append(self._queue.next_s())
         if self._has_room(journal):
@@ -326,7 +349,7 @@ class Runner:
         return waiting < self.health.concurrency.limit + ahead
 
     def _tend_dead_letters(self, limits: Limits, journal: Journal, now_s: float) -> None:
-        if now_s - self._replayed_s >= _REPLAY_S:
+        if now_s - self._replayed_s >= self._timings.replay_s:
             self._replayed_s = now_s
             may_replay = self.health.breaker.is_closed and self._has_room(journal)
             journal.tend_dead_letters(limits if may_replay else None, now_s)
@@ -380,7 +403,7 @@ class Runner:
         task, began_s = self._under_way.pop(done)
         self._memory.sending_bytes -= task.plan.size_bytes
         outcome = done.result()
-        self._queue.answered(task, time.monotonic())
+        self._queue.answered(task, self._clock.monotonic_s())
         if task.batch is None:
             return
         if self._stopping.is_set() and not isinstance(outcome, Accepted):

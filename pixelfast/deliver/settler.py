@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health, Hold
@@ -12,6 +10,7 @@ from pixelfast.deliver.outcomes import Held, Outcome, Partial, Retry
 from pixelfast.deliver.probe import accepts
 from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.settlement import Settlement, Situation, settle
+from pixelfast.deliver.timing import Clock, Timings
 
 __all__ = ["Settler"]
 
@@ -30,7 +29,11 @@ class Settler:
         journal: Journal,
         retry_for_s: float,
         dead_bounds: DeadBounds,
+        timings: Timings,
+        clock: Clock,
     ) -> None:
+        self._recent_s = timings.recent_s
+        self._clock = clock
         self._health = health
         self._queue = queue
         self._doubts = doubts
@@ -40,12 +43,12 @@ class Settler:
 
     def settle(self, task: Task, outcome: Outcome, began_s: float, under_way: int) -> None:
         """Settle a task by the answer to a request that `began_s`, one of so many under way."""
-        now_s = time.monotonic()
+        now_s = self._clock.monotonic_s()
         accepted_s = self._doubts.refusals.accepted_s
         failure = _failure(outcome, task.plan.events)
         is_selective = self._queue.has_culprits or self._doubts.is_selective(now_s)
         is_at_fault = failure is not None and task.is_at_fault(
-            failure, accepted_s, now_s, is_selective=is_selective
+            failure, accepted_s, now_s, recent_s=self._recent_s if is_selective else 0.0
         )
         # An operator asked for dead letters to be sent again: one at fault stays one.
         is_too_old = is_at_fault and task.plan.letters is not None
@@ -66,13 +69,13 @@ class Settler:
     def settle_doubts(self, *, is_idle: bool) -> None:
         """Settle what can be by what has become known of others. `is_idle`: no others are left."""
         self._doubts.settle_probe()
-        now_s = time.monotonic()
+        now_s = self._clock.monotonic_s()
         for task, outcome in self._doubts.judge(now_s, is_idle=is_idle):
             situation = Situation(now_s=now_s, refused_s=now_s, is_final=True)
             self._follow(task, outcome, situation)
 
     def _follow(self, task: Task, outcome: Outcome, situation: Situation) -> Settlement:
-        age_s = time.time() - task.plan.oldest_ms / 1000
+        age_s = self._clock.wall_s() - task.plan.oldest_ms / 1000
         is_too_old = task.plan.oldest_ms > 0 and age_s > self._retry_for_s
         room_bytes = float("inf")
         if self._dead_bounds.on_full == "hold":

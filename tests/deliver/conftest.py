@@ -10,11 +10,8 @@ import pytest
 import uvloop
 
 from pixelfast.spool import DataDir
-from tests.deliver.runners import quick
 from tests.leaks import nothing_left_open
 from tests.spools import Feed, open_data
-
-__all__ = ["quick"]
 
 
 @pytest.fixture

@@ -11,26 +11,37 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
-from pixelfast.config import Config, HttpDestination, Source, WriteKey
-from pixelfast.deliver import engine as engine_module
-from pixelfast.deliver import health as health_module
-from pixelfast.deliver import intake as intake_module
-from pixelfast.deliver import journal as journal_module
-from pixelfast.deliver import refusals as refusals_module
-from pixelfast.deliver import runner as runner_module
+from pixelfast.config import Config, Destination, HttpDestination, Source, WriteKey
 from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Position
 from tests.deliver.spools import taking
 from tests.waiting import WAIT_S, until
 
 AT_ONCE = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
+# Short intervals; what they are for stays.
+QUICK = Timings(
+    min_look_pause_s=0.002,
+    max_look_pause_s=0.002,
+    list_slots_s=0.005,
+    lock_retry_s=0.005,
+    min_restart_s=0.01,
+    max_restart_s=0.02,
+    write_s=0.001,
+    settled_s=0.005,
+    replay_s=0.005,
+    all_rejected_s=0.05,
+    quiet_s=0.1,
+    held_s=0.02,
+    retention_s=0.005,
+)
 
 
 class FakeSender(Sender):
@@ -96,27 +107,6 @@ class FakeSender(Sender):
         await until(lambda: len(self.accepted) >= count)
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short intervals; what they are for stays."""
-    monkeypatch.setattr(intake_module, "_LEAST_PAUSE_S", 0.002)
-    monkeypatch.setattr(intake_module, "_MOST_PAUSE_S", 0.002)
-    monkeypatch.setattr(intake_module, "_NEW_SLOTS_S", 0.005)
-    monkeypatch.setattr(runner_module, "_LOCK_RETRY_S", 0.005)
-    monkeypatch.setattr(runner_module, "_REPLAY_S", 0.005)
-    monkeypatch.setattr(refusals_module, "_SURE_S", 0.05)
-    monkeypatch.setattr(refusals_module, "_QUIET_S", 0.1)
-    monkeypatch.setattr(health_module, "_HELD_S", 0.02)
-    monkeypatch.setattr(journal_module, "_PLANS_S", 0.001)
-    monkeypatch.setattr(journal_module, "_ENDS_S", 0.005)
-    monkeypatch.setattr(engine_module, "_RETENTION_S", 0.005)
-    backoff = engine_module.Backoff
-    for module in (engine_module, runner_module):
-        monkeypatch.setattr(
-            module, "Backoff", lambda first, most: backoff(min(first, 0.01), min(most, 0.02))
-        )
-
-
 @asynccontextmanager
 async def running(service: Engine | Runner) -> AsyncIterator[None]:
     """Run it while the body runs, then stop it and wait for its end."""
@@ -131,17 +121,19 @@ async def running(service: Engine | Runner) -> AsyncIterator[None]:
 
 
 def make_engine(
-    monkeypatch: pytest.MonkeyPatch,
     data: DataDir,
-    senders: dict[str, FakeSender],
+    senders: Mapping[str, Sender] | None = None,
     sources: tuple[Source, ...] = (),
     config: Config | None = None,
+    clock: Clock = Clock(),  # noqa: B008 - frozen
 ) -> Engine:
-    """An engine whose destinations are fake senders."""
-    config = config or settings(*senders, sources=sources)
-    with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "make_sender", lambda each, _: senders[each.name])
-        return Engine(config, data)
+    """An engine with short intervals; its destinations are these senders, or those of `config`."""
+    config = config or settings(*(senders or ()), sources=sources)
+
+    def make(destination: Destination, data: DataDir, clock: Clock) -> Sender:
+        return senders[destination.name] if senders else make_sender(destination, data, clock)
+
+    return Engine(config, data, timings=QUICK, clock=clock, make_sender=make)
 
 
 def settings(*names: str, sources: tuple[Source, ...] = ()) -> Config:
@@ -156,11 +148,10 @@ def source(name: str, *destinations: str) -> Source:
 
 
 def make_runner(
-    data: DataDir,
-    sender: FakeSender,
-    sources: frozenset[str] | None = None,
+    data: DataDir, sender: Sender, sources: frozenset[str] | None = None, **options: Any
 ) -> Runner:
-    return Runner("hook", sender, data, taking(sources))
+    """A runner of the destination "hook" with short intervals."""
+    return Runner("hook", sender, data, taking(sources), **{"timings": QUICK, **options})
 
 
 def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from pixelfast.deliver.http.bounds import LoopShare, _BoundedHandler
+from pixelfast.deliver.timing import Clock
 from tests.deliver.running import run
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -41,7 +42,7 @@ class FakeShare(LoopShare):
     """Owes nothing until so many slices are parsed; then waits as long as a test says."""
 
     def __init__(self, slices: int) -> None:
-        super().__init__(1.0, 1.0, lambda: 0.0)
+        super().__init__(1.0, 1.0, Clock(monotonic_s=lambda: 0.0))
         self.slices = slices
 
     def spend(self, seconds: float) -> None:  # noqa: ARG002
@@ -133,7 +134,7 @@ def test_nothing_is_used_again_that_had_more_than_its_answer() -> None:
 
 def test_a_share_is_spent_saved_and_earned() -> None:
     now_s = 100.0
-    share = LoopShare(0.2, 0.005, lambda: now_s)
+    share = LoopShare(0.2, 0.005, Clock(monotonic_s=lambda: now_s))
     share.spend(0.004)
     assert 0.0 == share.wait_s()
     share.spend(0.003)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from pixelfast.deliver import dead as dead_module
-from pixelfast.deliver import journal as journal_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.dead import DeadBounds, DeadLetters
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
-from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.settlement import DeadLetter
+from pixelfast.deliver.timing import Clock
 from pixelfast.spool import DataDir
-from tests.deliver.runners import FakeSender, check_sum, running
+from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, running
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.deliver.test_refusals import NO, is_settled, numbers
 from tests.spools import Feed
 from tests.waiting import until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 KIB = 1024
 DAY_MS = 86_400_000
@@ -96,16 +94,22 @@ def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) 
     assert (0, True) == (by_source["shop"].dropped, by_source["flooded"].dropped > 280)
 
 
-def test_letters_that_are_too_old_go(dead: DeadLetters) -> None:
+def test_letters_that_are_too_old_go(tmp_path: Path) -> None:
+    now_ms = 10 * DAY_MS
+    dead = DeadLetters(tmp_path / "dead.db", Clock(wall_s=lambda: now_ms / 1000))
     bounds = DeadBounds(max_age_s=86_400.0, on_full="hold")
-    dead.add([letter(1)], bounds, now_ms=10 * DAY_MS)
-    dead.add([letter(2)], bounds, now_ms=11 * DAY_MS - 1)
+    dead.add([letter(1)], bounds)
+    now_ms = 11 * DAY_MS - 1
+    dead.add([letter(2)], bounds)
     assert [1, 2] == kept(dead, "web")
-    dead.keep_within(bounds, now_ms=11 * DAY_MS + 1)
+    now_ms = 11 * DAY_MS + 1
+    dead.keep_within(bounds)
     assert [2] == kept(dead, "web")
     assert 11 * DAY_MS - 1 == dead.by_source()["web"].oldest_ms
-    dead.keep_within(bounds, now_ms=20 * DAY_MS)
+    now_ms = 20 * DAY_MS
+    dead.keep_within(bounds)
     assert ([], (0, 0, 2, 0)) == (kept(dead, "web"), dead.by_source()["web"])
+    dead.close()
 
 
 def test_hold_drops_none_for_want_of_room(dead: DeadLetters) -> None:
@@ -186,9 +190,15 @@ def test_a_migration_without_room_leaves_the_database_as_it_was(
     db.executescript(FIRST_SCHEMA)
     db.close()
     before = path.read_bytes()
-    full = {1: ("PRAGMA max_page_count = 1", *dead_module._MIGRATIONS[1])}
+    connect = sqlite3.connect
+
+    def connect_to_full(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*arguments, **options)
+        db.execute("PRAGMA max_page_count = 1")
+        return db
+
     with monkeypatch.context() as patch:
-        patch.setattr(dead_module, "_MIGRATIONS", full)
+        patch.setattr(sqlite3, "connect", connect_to_full)
         with pytest.raises(sqlite3.OperationalError, match="full"):
             DeadLetters(path)
     assert before == path.read_bytes()
@@ -212,7 +222,7 @@ def test_a_flood_of_large_bad_events_neither_holds_nor_fills_the_disk(
 ) -> None:
     async def main() -> None:
         sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
-        runner = Runner("hook", sender, data, dead_bounds=DeadBounds(512 * KIB))
+        runner = make_runner(data, sender, dead_bounds=DeadBounds(512 * KIB))
         with capture_logs() as logs:
             async with running(runner):
                 feed.commit([("shop", event(n)) for n in range(10)])
@@ -238,17 +248,17 @@ def test_a_flood_of_large_bad_events_neither_holds_nor_fills_the_disk(
     assert path.stat().st_size < 2 * 512 * KIB
 
 
-def test_a_restart_over_the_bound_keeps_within_it(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_over_the_bound_keeps_within_it(data: DataDir, feed: Feed) -> None:
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(40)])
     dead.close()
-    monkeypatch.setattr(journal_module, "_BOUNDS_S", 0.01)
+    timings = replace(QUICK, dead_age_s=0.01)
 
     async def main() -> None:
         feed.write(*map(event, range(3)))
-        runner = Runner("hook", FakeSender(limits=MANY), data, dead_bounds=DeadBounds(256 * KIB))
+        runner = make_runner(
+            data, FakeSender(limits=MANY), timings=timings, dead_bounds=DeadBounds(256 * KIB)
+        )
         async with running(runner):
             await until(lambda: runner.journal and runner.journal.dead.by_source["web"].dropped)
             assert runner.journal
@@ -262,7 +272,7 @@ def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed:
     async def main() -> None:
         sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
         bounds = DeadBounds(128 * KIB, on_full="hold")
-        runner = Runner("hook", sender, data, dead_bounds=bounds)
+        runner = make_runner(data, sender, dead_bounds=bounds)
         with capture_logs() as logs:
             async with running(runner):
                 for start in range(0, 40, 4):
@@ -288,15 +298,13 @@ def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed:
     run(main())
 
 
-def test_dropping_while_letters_are_sent_again_loses_no_count(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropping_while_letters_are_sent_again_loses_no_count(data: DataDir, feed: Feed) -> None:
     """An operator asks for all of them while more come than there is room for."""
-    monkeypatch.setattr(journal_module, "_BOUNDS_S", 0.01)
+    timings = replace(QUICK, dead_age_s=0.01)
 
     async def main() -> None:
         sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
-        runner = Runner("hook", sender, data, dead_bounds=DeadBounds(128 * KIB))
+        runner = make_runner(data, sender, timings=timings, dead_bounds=DeadBounds(128 * KIB))
         async with running(runner):
             dead = DeadLetters(data.dead_dir("hook") / "dead.db")
             number = 0
@@ -330,7 +338,7 @@ def test_each_letter_has_the_source_of_its_event(data: DataDir, feed: Feed) -> N
             other.commit([(names[n % 4], event(n)) for n in range(40, 60)])
             sender = FakeSender(judge=lambda batch: NO if batch.events > 3 else Accepted())
             sender.limits = MANY
-            runner = Runner("hook", sender, data)
+            runner = make_runner(data, sender)
             async with running(runner):
                 await until(lambda: runner.counted.get("delivered") == 60)
                 sender.judge = refusing_odd

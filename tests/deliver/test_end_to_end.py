@@ -21,16 +21,13 @@ from pixelfast.config import (
     HttpDestination,
     RudderstackDestination,
 )
-from pixelfast.deliver.engine import Engine
 from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter
-from tests.deliver.runners import counters_on_disk, running, source
+from tests.deliver.runners import counters_on_disk, make_engine, running, source
 from tests.deliver.running import run
 from tests.deliver.spools import event, numbers_in
 from tests.fake_destination import Answer, FakeDestination, Request
 from tests.spools import Feed, open_data
 from tests.waiting import WAIT_S, until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 SHORT = {"concurrency": 1, "max_age_s": 0.01, "retry_first_s": 0.01, "retry_most_s": 0.02}
 
@@ -70,7 +67,7 @@ def test_every_kind_of_destination_gets_every_event(data: DataDir, feed: Feed) -
                     RudderstackDestination(name="rudder", url=url, write_key="k", **SHORT),
                 )
             )
-            async with running(Engine(config, data)):
+            async with running(make_engine(data, config=config)):
                 for n in range(100):
                     feed.write(event(n))
                 for destination in (one, two, three):
@@ -89,7 +86,7 @@ def test_the_one_that_is_down_gets_everything_once_it_is_back(data: DataDir, fee
     async def main() -> None:
         async with FakeDestination() as up, FakeDestination(is_up=False) as down:
             config = Config(destinations=(hook("up", up), hook("down", down, max_events=10)))
-            engine = Engine(config, data)
+            engine = make_engine(data, config=config)
             async with running(engine):
                 for n in range(200):
                     feed.write(event(n))
@@ -125,7 +122,7 @@ def test_a_stop_delivers_what_is_there_and_does_not_wait_for_one_that_is_down(
             )
             for n in range(50):
                 feed.write(event(n))
-            engine = Engine(config, data)
+            engine = make_engine(data, config=config)
             async with running(engine):
                 await until(lambda: engine.stats()["destinations"]["down"].get("failures"))
                 await deaf.received(1)
@@ -145,7 +142,7 @@ def test_restarts_lose_nothing_and_send_nothing_twice(data: DataDir, feed: Feed)
                 destinations=(hook("hook", destination, max_events=3), FileDestination(name="file"))
             )
             for start in range(0, 60, 10):
-                async with running(Engine(config, data)):
+                async with running(make_engine(data, config=config)):
                     for n in range(start, start + 10):
                         feed.write(event(n))
                     await has(destination, start + 5)
@@ -174,7 +171,7 @@ def test_single_events_survive_a_strange_answer_between_two_tries(
         async with FakeDestination(script) as destination:
             single = hook("single", destination, format="single", max_events=200)
             feed.write(*map(event, range(100)))
-            engine = Engine(Config(destinations=(single,)), data)
+            engine = make_engine(data, config=Config(destinations=(single,)))
             async with running(engine):
                 await until(lambda: engine.runners[0].cursors == {0: feed.position})
             assert set() == set(range(100)) - set(taken)
@@ -235,7 +232,7 @@ def test_nothing_is_lost_invented_or_changed_by_a_bad_network(data: DataDir) -> 
                     hook("steady", steady, max_events=100),
                 ),
             )
-            engine = Engine(config, data)
+            engine = make_engine(data, config=config)
             async with running(engine):
                 await asyncio.gather(write(0, 1500), write(1, 1500))
                 flaky_count, count = len(acked["web"]), len(acked["web"]) + len(acked["mail"])
@@ -258,14 +255,14 @@ def test_nothing_is_lost_invented_or_changed_by_a_bad_network(data: DataDir) -> 
 KILLED = """
 import json, sys, uvloop
 from pixelfast.config import Config, FileDestination, HttpDestination
-from pixelfast.deliver import intake
+from pixelfast.deliver.timing import Timings
 from pixelfast.deliver.engine import Engine
 from pixelfast.spool import DataDir
-intake._LEAST_PAUSE_S = 0.001
 url, folder = sys.argv[1:]
 hook = HttpDestination(name="hook", url=url, max_events=3, max_age_s=0.01, concurrency=1)
 config = Config(destinations=(hook, FileDestination(name="file", rotate_bytes=1024)))
-uvloop.run(Engine(config, DataDir.open(folder)).run())
+timings = Timings(min_look_pause_s=0.001)
+uvloop.run(Engine(config, DataDir.open(folder), timings=timings).run())
 """
 
 
@@ -292,7 +289,7 @@ def test_kills_at_any_moment_lose_nothing(data: DataDir, feed: Feed) -> None:
                     process.send_signal(signal.SIGKILL)
                     await asyncio.wait_for(process.wait(), WAIT_S)
             config = Config(destinations=(hook("hook", destination), FileDestination(name="file")))
-            async with running(Engine(config, data)):
+            async with running(make_engine(data, config=config)):
                 await has(destination, written)
                 await until(lambda: len(set(numbers_in(data.events_dir("file")))) >= written)
             assert set(range(written)) == set(numbers(destination))

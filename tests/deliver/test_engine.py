@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-import pytest
 from structlog.testing import capture_logs
 
 from pixelfast.config import Config
-from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
@@ -26,16 +24,12 @@ from tests.deliver.spools import event, numbers_in
 from tests.spools import Feed
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("quick")
 
-
-def test_a_destination_that_is_down_delays_no_other(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_destination_that_is_down_delays_no_other(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         up, down, hung = FakeSender(), FakeSender([Retry("down")] * 10**6), FakeSender()
         hung.gate.clear()
-        engine = make_engine(monkeypatch, data, {"up": up, "down": down, "hung": hung})
+        engine = make_engine(data, {"up": up, "down": down, "hung": hung})
         async with running(engine):
             for n in range(50):
                 feed.write(event(n))
@@ -51,13 +45,11 @@ def test_a_destination_that_is_down_delays_no_other(
     run(main())
 
 
-def test_a_source_goes_to_its_destinations(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_goes_to_its_destinations(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         one, two = FakeSender(), FakeSender()
         sources = (source("web", "one"), source("mail"), source("app", "one", "two"))
-        engine = make_engine(monkeypatch, data, {"one": one, "two": two}, sources)
+        engine = make_engine(data, {"one": one, "two": two}, sources)
         async with running(engine):
             for n in range(30):
                 feed.write(event(n), source=sources[n % 3].name)
@@ -69,7 +61,7 @@ def test_a_source_goes_to_its_destinations(
 
 
 def test_events_of_a_source_that_is_no_longer_set_up_are_delivered(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
     """They were answered with 200 while it was: taking it out of the settings loses none."""
 
@@ -78,7 +70,7 @@ def test_events_of_a_source_that_is_no_longer_set_up_are_delivered(
         sources = (source("web"), source("mail", "other"))
         feed.write(event(1), source="gone")
         feed.write(event(2), source="web")
-        engine = make_engine(monkeypatch, data, {"hook": sender, "other": other}, sources)
+        engine = make_engine(data, {"hook": sender, "other": other}, sources)
         async with running(engine):
             await until(lambda: all(r.cursors == {0: feed.position} for r in engine.runners))
         assert [1, 2] == sender.numbers
@@ -86,9 +78,7 @@ def test_events_of_a_source_that_is_no_longer_set_up_are_delivered(
     run(main())
 
 
-def test_what_was_written_is_what_was_delivered_and_skipped(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_written_is_what_was_delivered_and_skipped(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         count = 0
         sources = (source("web", "one"), source("mail", "two"), source("app"))
@@ -97,7 +87,7 @@ def test_what_was_written_is_what_was_delivered_and_skipped(
                 "one": FakeSender([Retry("no"), ZeroDivisionError()]),
                 "two": FakeSender([Retry("no")] * start),
             }
-            engine = make_engine(monkeypatch, data, senders, sources)
+            engine = make_engine(data, senders, sources)
             async with running(engine):
                 for n in range(40):
                     feed.write(*[event(n)] * (n % 4 + 1), source=sources[n % 3].name)
@@ -113,12 +103,12 @@ def test_what_was_written_is_what_was_delivered_and_skipped(
 
 
 def test_a_sender_that_raises_is_started_again_and_nothing_is_lost(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
         bad = FakeSender([ZeroDivisionError(), Retry("no"), RuntimeError("again")])
         good = FakeSender()
-        engine = make_engine(monkeypatch, data, {"bad": bad, "good": good})
+        engine = make_engine(data, {"bad": bad, "good": good})
         with capture_logs() as logs:
             async with running(engine):
                 feed.write(*map(event, range(12)))
@@ -133,13 +123,11 @@ def test_a_sender_that_raises_is_started_again_and_nothing_is_lost(
     run(main())
 
 
-def test_a_sender_that_cannot_be_opened_is_tried_again(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sender_that_cannot_be_opened_is_tried_again(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender()
         sender.open_errors = [PermissionError(13, "Permission denied"), OSError(28, "No space")]
-        async with running(make_engine(monkeypatch, data, {"hook": sender})):
+        async with running(make_engine(data, {"hook": sender})):
             feed.write(event(1))
             await sender.has(1)
         assert (3, 3) == (len(sender.memories), sender.closed)
@@ -147,15 +135,13 @@ def test_a_sender_that_cannot_be_opened_is_tried_again(
     run(main())
 
 
-def test_a_destination_whose_runner_fails_says_so(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_destination_whose_runner_fails_says_so(data: DataDir, feed: Feed) -> None:
     """The status page must not show a destination as well that delivers nothing."""
 
     async def main() -> None:
         sender = FakeSender()
         sender.open_errors = [PermissionError(13, "Permission denied") for _ in range(10**5)]
-        engine = make_engine(monkeypatch, data, {"hook": sender})
+        engine = make_engine(data, {"hook": sender})
         async with running(engine):
             await until(lambda: len(sender.memories) > 2)
             assert "Permission denied" in engine.stats()["destinations"]["hook"]["last_error"]
@@ -167,26 +153,24 @@ def test_a_destination_whose_runner_fails_says_so(
     run(main())
 
 
-def test_stopping_ends_an_engine_whose_senders_fail(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopping_ends_an_engine_whose_senders_fail(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender([ZeroDivisionError() for _ in range(10**5)])
         feed.write(event(1))
-        async with running(make_engine(monkeypatch, data, {"hook": sender})):
+        async with running(make_engine(data, {"hook": sender})):
             await until(lambda: len(sender.tries) > 2)
 
     run(main())
 
 
 def test_the_second_engine_on_a_data_directory_waits_for_the_first(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
         first, second = FakeSender(), FakeSender()
-        waiting = make_engine(monkeypatch, data, {"hook": second})
+        waiting = make_engine(data, {"hook": second})
         with capture_logs() as logs:
-            async with running(make_engine(monkeypatch, data, {"hook": first})):
+            async with running(make_engine(data, {"hook": first})):
                 feed.write(*map(event, range(5)))
                 await first.has(5)
                 async with running(waiting):
@@ -195,7 +179,7 @@ def test_the_second_engine_on_a_data_directory_waits_for_the_first(
                     feed.write(*map(event, range(5, 10)))
                     await first.has(10)
             assert [] == second.tries, "it was stopped while it waited"
-            waiting = make_engine(monkeypatch, data, {"hook": second})
+            waiting = make_engine(data, {"hook": second})
             async with running(waiting):
                 feed.write(*map(event, range(10, 15)))
                 await second.has(5)
@@ -205,17 +189,15 @@ def test_the_second_engine_on_a_data_directory_waits_for_the_first(
     run(main())
 
 
-def test_the_second_engine_takes_over_when_the_first_has_ended(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_engine_takes_over_when_the_first_has_ended(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         first, second = FakeSender(), FakeSender()
         async with AsyncExitStack() as later:
-            async with running(make_engine(monkeypatch, data, {"hook": first})):
+            async with running(make_engine(data, {"hook": first})):
                 feed.write(*map(event, range(5)))
                 await first.has(5)
                 with capture_logs() as logs:
-                    engine = make_engine(monkeypatch, data, {"hook": second})
+                    engine = make_engine(data, {"hook": second})
                     await later.enter_async_context(running(engine))
                     await until(lambda: [x for x in logs if x["event"] == "waiting_for_lock"])
             feed.write(*map(event, range(5, 10)))
@@ -225,14 +207,12 @@ def test_the_second_engine_takes_over_when_the_first_has_ended(
     run(main())
 
 
-def test_a_damaged_state_is_set_aside_and_delivery_starts_again(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_state_is_set_aside_and_delivery_starts_again(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         feed.write(*map(event, range(4)))
         for expected in ([0, 1, 2, 3], [0, 1, 2, 3, 4]):
             sender = FakeSender()
-            async with running(make_engine(monkeypatch, data, {"hook": sender})):
+            async with running(make_engine(data, {"hook": sender})):
                 await sender.has(len(expected))
             assert expected == sender.numbers
             (data.destination_dir("hook") / "state.db").write_bytes(b"damaged" * 1000)
@@ -241,12 +221,10 @@ def test_a_damaged_state_is_set_aside_and_delivery_starts_again(
     run(main())
 
 
-def test_new_slots_are_found_while_it_runs(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_slots_are_found_while_it_runs(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender()
-        async with running(make_engine(monkeypatch, data, {"hook": sender})):
+        async with running(make_engine(data, {"hook": sender})):
             feed.write(event(1))
             await sender.has(1)
             with Feed(data, 9) as other:
@@ -257,13 +235,11 @@ def test_new_slots_are_found_while_it_runs(
     run(main())
 
 
-def test_figures_are_those_of_each_destination(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_are_those_of_each_destination(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         one, two = FakeSender(), FakeSender([Retry("status 500")])
         sources = (source("web"), source("mail", "one"))
-        engine = make_engine(monkeypatch, data, {"one": one, "two": two}, sources)
+        engine = make_engine(data, {"one": one, "two": two}, sources)
         assert not engine.stats()["is_ready"]
         feed.write(*map(event, range(7)))
         feed.write(event(7), source="mail")
@@ -291,12 +267,12 @@ def test_figures_are_those_of_each_destination(
 
 
 def test_an_engine_without_destinations_ends(data: DataDir) -> None:
-    run(Engine(settings(), data).run())
+    run(make_engine(data, config=settings()).run())
 
 
 def test_the_default_destination_is_a_file_in_the_data_directory(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        async with running(Engine(Config(), data)):
+        async with running(make_engine(data, config=Config())):
             feed.write(*map(event, range(5)))
             await until(lambda: len(numbers_in(data.path / "events" / "archive")) == 5)
         assert list(range(5)) == numbers_in(data.path / "events" / "archive")
@@ -304,9 +280,7 @@ def test_the_default_destination_is_a_file_in_the_data_directory(data: DataDir, 
     run(main())
 
 
-def test_a_cursor_beyond_the_data_loses_no_event(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cursor_beyond_the_data_loses_no_event(data: DataDir, feed: Feed) -> None:
     """The slot was cleared by hand and its numbers began again, below the cursor."""
     store = Store(data.destination_dir("hook") / "state.db")
     store.commit(Changes(after={0: Position(1000, 64)}))
@@ -316,7 +290,7 @@ def test_a_cursor_beyond_the_data_loses_no_event(
         sender = FakeSender()
         for n in range(100):
             feed.write(event(n))
-        engine = make_engine(monkeypatch, data, {"hook": sender})
+        engine = make_engine(data, {"hook": sender})
         async with running(engine):
             await sender.has(100)
         assert list(range(100)) == sender.numbers

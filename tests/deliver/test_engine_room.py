@@ -17,8 +17,6 @@ from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import until
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @pytest.fixture
 def segment_bytes() -> int:
@@ -28,15 +26,15 @@ def segment_bytes() -> int:
 async def looked_at_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait until the engine has looked for segments to remove twice more."""
     looks = 0
-    remove = engine.room._remove
+    keep = engine.room.keep
 
-    def counting(lows: list[dict[int, Position]]) -> int:
+    async def counting() -> None:
         nonlocal looks
+        await keep()
         looks += 1
-        return remove(lows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.room, "_remove", counting)
+        patch.setattr(engine.room, "keep", counting)
         await until(lambda: looks >= 2)
 
 
@@ -45,7 +43,7 @@ def test_segments_go_once_all_destinations_are_past_them(
 ) -> None:
     async def main() -> None:
         fast, slow = FakeSender(), FakeSender([Retry("down")] * 10**6)
-        engine = make_engine(monkeypatch, data, {"fast": fast, "slow": slow})
+        engine = make_engine(data, {"fast": fast, "slow": slow})
         async with running(engine):
             for n in range(60):
                 feed.write(event(n))
@@ -82,7 +80,7 @@ def test_no_segment_goes_before_every_cursor_on_the_disk_is_past_it(
 
     async def main() -> None:
         one, two = FakeSender(), FakeSender([Retry("no"), ZeroDivisionError()] * 3)
-        engine = make_engine(monkeypatch, data, {"one": one, "two": two})
+        engine = make_engine(data, {"one": one, "two": two})
         async with running(engine):
             for n in range(200):
                 feed.write(event(n))
@@ -95,15 +93,13 @@ def test_no_segment_goes_before_every_cursor_on_the_disk_is_past_it(
     assert [] == mistakes
 
 
-def test_nothing_goes_while_a_destination_has_not_begun(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_goes_while_a_destination_has_not_begun(data: DataDir, feed: Feed) -> None:
     """Its lock is held by a process that is ending still: its cursors are not known."""
 
     async def main() -> None:
-        holder = make_engine(monkeypatch, data, {"late": FakeSender([Retry("down")] * 10**6)})
+        holder = make_engine(data, {"late": FakeSender([Retry("down")] * 10**6)})
         early, late = FakeSender(), FakeSender()
-        engine = make_engine(monkeypatch, data, {"early": early, "late": late})
+        engine = make_engine(data, {"early": early, "late": late})
         async with running(holder):
             await until(lambda: holder.stats()["is_ready"])
             async with running(engine):
@@ -113,7 +109,7 @@ def test_nothing_goes_while_a_destination_has_not_begun(
                 await until(lambda: engine.runners[0].cursors == {0: feed.position})
                 written = data.segments(0)
                 assert 1 == written[0]
-        engine = make_engine(monkeypatch, data, {"early": early, "late": late})
+        engine = make_engine(data, {"early": early, "late": late})
         async with running(engine):
             await late.has(60)
             await until(lambda: data.segments(0) == written[-1:])
@@ -122,12 +118,10 @@ def test_nothing_goes_while_a_destination_has_not_begun(
     run(main())
 
 
-def test_a_destination_without_sources_does_not_keep_segments(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_destination_without_sources_does_not_keep_segments(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         senders = {"one": FakeSender(), "none": FakeSender()}
-        engine = make_engine(monkeypatch, data, senders, (source("web", "one"),))
+        engine = make_engine(data, senders, (source("web", "one"),))
         async with running(engine):
             for n in range(60):
                 feed.write(event(n))
@@ -152,7 +146,7 @@ def test_a_failure_to_remove_does_not_end_the_removing(
 
     async def main() -> None:
         sender = FakeSender()
-        async with running(make_engine(monkeypatch, data, {"hook": sender})):
+        async with running(make_engine(data, {"hook": sender})):
             for n in range(60):
                 feed.write(event(n))
             await sender.has(60)
@@ -174,7 +168,7 @@ def test_a_cursor_beyond_the_data_removes_no_unread_segment(
         for n in range(60):
             feed.write(event(n))
         written = data.segments(0)
-        engine = make_engine(monkeypatch, data, {"hook": sender})
+        engine = make_engine(data, {"hook": sender})
         async with running(engine):
             await until(lambda: engine.stats()["is_ready"])
             await looked_at_again(engine, monkeypatch)
@@ -183,9 +177,7 @@ def test_a_cursor_beyond_the_data_removes_no_unread_segment(
     run(main())
 
 
-def test_segments_that_were_removed_under_a_reader_are_passed(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_segments_that_were_removed_under_a_reader_are_passed(data: DataDir, feed: Feed) -> None:
     """A segment that is missing at a cursor is no reason to stop: the next one goes on."""
 
     async def main() -> None:
@@ -197,7 +189,7 @@ def test_segments_that_were_removed_under_a_reader_are_passed(
         store.commit(Changes(after={0: Position(first, 128)}))
         store.close()
         sender = FakeSender()
-        engine = make_engine(monkeypatch, data, {"hook": sender})
+        engine = make_engine(data, {"hook": sender})
         async with running(engine):
             await until(lambda: engine.runners[0].cursors == {0: feed.position})
         assert 59 == sender.numbers[-1]

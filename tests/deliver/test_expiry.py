@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 import pytest
 
 from pixelfast.config import Config, Spool
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.timing import Clock
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, check_sum, make_engine, running, settings
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 SEGMENT_BYTES = 8192
 DOWN = [Retry("down")] * 10**6
@@ -47,12 +48,12 @@ def write(feed: Feed, count: int) -> None:
 
 
 def test_a_destination_that_lags_too_far_loses_its_oldest_events_and_no_other_does(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
         senders = {"slow": FakeSender(list(DOWN)), "sure": FakeSender(list(DOWN))}
         chosen = config(slow={"max_lag_bytes": 3 * SEGMENT_BYTES}, sure={})
-        engine = make_engine(monkeypatch, data, senders, config=chosen)
+        engine = make_engine(data, senders, config=chosen)
         async with running(engine):
             write(feed, 200)
             await until(lambda: figures(engine, "slow").get("expired", 0) > 0)
@@ -75,14 +76,14 @@ def test_a_destination_that_lags_too_far_loses_its_oldest_events_and_no_other_do
 
 
 def test_a_destination_that_is_not_required_makes_room_before_the_spool_is_full(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
         senders = {"extra": FakeSender(list(DOWN)), "sure": FakeSender()}
         chosen = config(
             Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0), extra={"required": False}, sure={}
         )
-        engine = make_engine(monkeypatch, data, senders, config=chosen)
+        engine = make_engine(data, senders, config=chosen)
         async with running(engine):
             write(feed, 300)
             await senders["sure"].has(300)
@@ -95,13 +96,11 @@ def test_a_destination_that_is_not_required_makes_room_before_the_spool_is_full(
     run(main())
 
 
-def test_a_required_destination_keeps_a_full_spool_full(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_required_destination_keeps_a_full_spool_full(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         senders = {"sure": FakeSender(list(DOWN))}
         chosen = config(Spool(max_bytes=5 * SEGMENT_BYTES, min_free=0), sure={})
-        engine = make_engine(monkeypatch, data, senders, config=chosen)
+        engine = make_engine(data, senders, config=chosen)
         async with running(engine):
             write(feed, 200)
             await until(lambda: figures(engine, "sure").get("stored") == 200)
@@ -113,13 +112,11 @@ def test_a_required_destination_keeps_a_full_spool_full(
     run(main())
 
 
-def test_drop_oldest_drops_for_all(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drop_oldest_drops_for_all(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         senders = {"one": FakeSender(list(DOWN)), "two": FakeSender(list(DOWN))}
         spool = Spool(max_bytes=8 * SEGMENT_BYTES, min_free=0, on_full="drop_oldest")
-        engine = make_engine(monkeypatch, data, senders, config=config(spool, one={}, two={}))
+        engine = make_engine(data, senders, config=config(spool, one={}, two={}))
         async with running(engine):
             write(feed, 300)
             await until(lambda: len(data.segments(0)) <= 8)
@@ -137,7 +134,7 @@ def test_drop_oldest_drops_for_all(
 
 
 def test_a_new_destination_starts_at_the_newest_event_or_at_the_earliest_kept(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
         write(feed, 30)
@@ -146,7 +143,7 @@ def test_a_new_destination_starts_at_the_newest_event_or_at_the_earliest_kept(
         for n in range(30, 50):
             feed.write(event(n))
         senders = {"newest": FakeSender(), "earliest": FakeSender()}
-        engine = make_engine(monkeypatch, data, senders, config=chosen)
+        engine = make_engine(data, senders, config=chosen)
         async with running(engine):
             await senders["earliest"].has(50)
             await senders["newest"].has(20)
@@ -160,9 +157,7 @@ def test_a_new_destination_starts_at_the_newest_event_or_at_the_earliest_kept(
     run(main())
 
 
-def test_a_destination_that_lost_its_state_gets_all_that_is_kept(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_destination_that_lost_its_state_gets_all_that_is_kept(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         chosen = config(hook={})
         register_destinations(chosen, data)
@@ -170,29 +165,34 @@ def test_a_destination_that_lost_its_state_gets_all_that_is_kept(
         (data.destination_dir("hook") / "state.db").unlink()
         register_destinations(chosen, data)
         sender = FakeSender()
-        async with running(make_engine(monkeypatch, data, {"hook": sender}, config=chosen)):
+        async with running(make_engine(data, {"hook": sender}, config=chosen)):
             await sender.has(10)
 
     run(main())
 
 
 def test_a_destination_taken_out_of_the_settings_keeps_its_events_for_a_day(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
-    from pixelfast.deliver import room as room_module
+    later_s = 0.0
+    clock = Clock(wall_s=lambda: time.time() + later_s)
 
     async def main() -> None:
+        nonlocal later_s
         senders = {"stays": FakeSender(), "goes": FakeSender(list(DOWN))}
-        engine = make_engine(monkeypatch, data, senders)
+        engine = make_engine(data, senders)
         async with running(engine):
             write(feed, 100)
             await senders["stays"].has(100)
         before = data.segments(0)
-        engine = make_engine(monkeypatch, data, {"stays": FakeSender()})
+        engine = make_engine(data, {"stays": FakeSender()}, clock=clock)
         async with running(engine):
             await engine.runners[0].pause(0.1)
             assert before == data.segments(0)
-            monkeypatch.setattr(room_module, "_FORGOTTEN_S", -1.0)
+            later_s = 86_000.0
+            await engine.runners[0].pause(0.1)
+            assert before == data.segments(0)
+            later_s = 86_400.0
             await until(lambda: len(data.segments(0)) == 1)
 
     run(main())

@@ -6,47 +6,23 @@ import fcntl
 import os
 import re
 import stat
-import time
 from pathlib import Path
 
 import pytest
 
-from pixelfast.deliver.destinations import file as file_module
 from pixelfast.deliver.destinations.file import FileSender
 from pixelfast.deliver.outcomes import Accepted
 from pixelfast.errors import DestinationError
+from tests.deliver.clocks import HandClock
 from tests.deliver.running import run
 from tests.deliver.spools import batch_of, event, files_in, ndjson, numbers_in
 
 NEVER = 10**12
 
 
-class HandClock:
-    """Stands for the module `time`; moves when a test says so."""
-
-    def __init__(self) -> None:
-        self.wall_s = 1_800_000_000.0  # 2027-01-15T08:00:00Z
-        self.strftime = time.strftime
-        self.strptime = time.strptime
-
-    def advance(self, seconds: float) -> None:
-        self.wall_s += seconds
-
-    def time(self) -> float:
-        return self.wall_s
-
-    def monotonic(self) -> float:
-        return self.wall_s - 1_700_000_000.0
-
-    def gmtime(self) -> time.struct_time:
-        return time.gmtime(self.wall_s)
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
-    clock = HandClock()
-    monkeypatch.setattr(file_module, "time", clock)
-    return clock
+def clock() -> HandClock:
+    return HandClock(1_800_000_000.0)  # 2027-01-15T08:00:00Z
 
 
 async def send(sender: FileSender, *numbers: int) -> dict[str, object]:
@@ -61,10 +37,9 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.ndjson"))
 
 
-@pytest.mark.usefixtures("clock")
-def test_a_file_is_named_after_its_start_and_number(tmp_path: Path) -> None:
+def test_a_file_is_named_after_its_start_and_number(tmp_path: Path, clock: HandClock) -> None:
     async def main() -> None:
-        sender = FileSender(tmp_path / "events", NEVER, NEVER)
+        sender = FileSender(tmp_path / "events", NEVER, NEVER, clock=clock.clock)
         await sender.open({})
         memory = await send(sender, 1, 2)
         await sender.close()
@@ -87,12 +62,11 @@ def test_no_file_is_made_before_there_is_something_to_write(tmp_path: Path) -> N
     run(main())
 
 
-@pytest.mark.usefixtures("clock")
-def test_batches_go_to_one_file_until_it_is_large(tmp_path: Path) -> None:
+def test_batches_go_to_one_file_until_it_is_large(tmp_path: Path, clock: HandClock) -> None:
     line = len(event(1)) + 1
 
     async def main() -> None:
-        sender = FileSender(tmp_path, 3 * line, NEVER)
+        sender = FileSender(tmp_path, 3 * line, NEVER, clock=clock.clock)
         await sender.open({})
         for n in range(7):
             await send(sender, n)
@@ -119,7 +93,7 @@ def test_a_batch_is_never_divided_between_files(tmp_path: Path) -> None:
 
 def test_a_file_is_left_at_its_age(tmp_path: Path, clock: HandClock) -> None:
     async def main() -> None:
-        sender = FileSender(tmp_path, NEVER, 60.0)
+        sender = FileSender(tmp_path, NEVER, 60.0, clock=clock.clock)
         await sender.open({})
         await send(sender, 1)
         clock.advance(59.0)
@@ -138,10 +112,11 @@ def test_a_file_is_left_at_its_age(tmp_path: Path, clock: HandClock) -> None:
     assert [2, 2] == lines
 
 
-@pytest.mark.usefixtures("clock")
-def test_names_sort_in_the_order_of_writing_also_within_a_second(tmp_path: Path) -> None:
+def test_names_sort_in_the_order_of_writing_also_within_a_second(
+    tmp_path: Path, clock: HandClock
+) -> None:
     async def main() -> None:
-        sender = FileSender(tmp_path, 1, NEVER)
+        sender = FileSender(tmp_path, 1, NEVER, clock=clock.clock)
         await sender.open({})
         for n in range(12):
             await send(sender, n)
@@ -154,7 +129,7 @@ def test_names_sort_in_the_order_of_writing_also_within_a_second(tmp_path: Path)
 
 def test_the_age_of_a_file_counts_across_a_restart(tmp_path: Path, clock: HandClock) -> None:
     async def once(number: int, memory: dict[str, object]) -> dict[str, object]:
-        sender = FileSender(tmp_path, NEVER, 60.0)
+        sender = FileSender(tmp_path, NEVER, 60.0, clock=clock.clock)
         await sender.open(memory)
         memory = await send(sender, number)
         await sender.close()
@@ -174,12 +149,12 @@ def test_a_file_of_the_future_does_not_age_backwards(tmp_path: Path, clock: Hand
     """The machine's clock was set back by a day: the file is still left after its age."""
 
     async def main() -> None:
-        sender = FileSender(tmp_path, NEVER, 60.0)
+        sender = FileSender(tmp_path, NEVER, 60.0, clock=clock.clock)
         await sender.open({})
         memory = await send(sender, 1)
         await sender.close()
         clock.advance(-86_400.0)
-        sender = FileSender(tmp_path, NEVER, 60.0)
+        sender = FileSender(tmp_path, NEVER, 60.0, clock=clock.clock)
         await sender.open(memory)
         await send(sender, 2)
         clock.advance(60.0)

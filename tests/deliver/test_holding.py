@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from pixelfast.deliver import health as health_module
-from pixelfast.deliver import refusals as refusals_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
@@ -18,11 +17,15 @@ from pixelfast.deliver.refusals import Refusals
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
+from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
+    QUICK,
     FakeSender,
     check_sum,
     counters_on_disk,
+    make_runner,
     plans_on_disk,
     running,
 )
@@ -31,8 +34,6 @@ from tests.deliver.spools import event
 from tests.deliver.test_refusals import NO, is_settled, letters_of, numbers
 from tests.spools import Feed
 from tests.waiting import until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 DOWN = Retry("status 500", status=500)
 BUSY = Retry("status 503", status=503)
@@ -78,7 +79,7 @@ def test_a_destination_that_rejects_everything_is_held_and_nothing_dies(
     async def main() -> None:
         sender = FakeSender(judge=judging(lambda _: True), limits=SMALL, concurrency=concurrency)
         fill(feed, 0, 100)
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         with capture_logs() as logs:
             async with running(runner):
                 await until(lambda: runner.health.breaker.state == "held")
@@ -111,7 +112,7 @@ def test_no_share_of_bad_events_holds_the_good_ones(
         judge = judging(lambda n: n < 1000 and n % one_in != 0)
         sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
         fill(feed, 0, 1000)
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             stop = await settled_while_good_ones_come(runner, feed, 1000)
             figures = runner.stats({0: stop})
@@ -129,15 +130,14 @@ def test_no_share_of_bad_events_holds_the_good_ones(
 def test_good_events_behind_a_flood_of_bad_ones_are_found_by_the_newest(
     data: DataDir,
     feed: Feed,
-    monkeypatch: pytest.MonkeyPatch,
     judging: Callable[..., Callable[[Batch], Outcome]],
 ) -> None:
-    monkeypatch.setattr(health_module, "_HELD_S", 0.2)
+    timings = replace(QUICK, held_s=0.2)
 
     async def main() -> None:
         sender = FakeSender(judge=judging(lambda n: n < 2000), limits=SMALL, concurrency=8)
         fill(feed, 0, 2000)
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender, timings=timings)
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "held")
             assert 0 == runner.counted.get("dead", 0)
@@ -155,11 +155,11 @@ def test_a_restart_while_it_is_held_loses_and_buries_nothing(data: DataDir, feed
     async def main() -> None:
         fill(feed, 0, 60)
         held = FakeSender(judge=lambda _: NO, limits=SMALL)
-        runner = Runner("hook", held, data)
+        runner = make_runner(data, held)
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "held")
         sender = FakeSender(limits=SMALL)
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             check_sum(runner.stats({0: 60}))
@@ -172,7 +172,7 @@ def test_a_restart_while_it_is_held_loses_and_buries_nothing(data: DataDir, feed
 def test_a_single_bad_event_dies_though_nothing_else_comes(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         feed.write(event(0))
-        runner = Runner("hook", FakeSender(judge=lambda _: NO, limits=SMALL), data)
+        runner = make_runner(data, FakeSender(judge=lambda _: NO, limits=SMALL))
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             assert "closed" == runner.health.breaker.state
@@ -189,7 +189,7 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
         feed.write(*map(event, range(20)))
         feed.write(*map(event, range(20, 40)))
         feed.write(event(0))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 39)
             dead = runner.journal.dead.letters  # type: ignore[union-attr]
@@ -202,23 +202,16 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
     assert 39 == len(letters_of(data))
 
 
-def test_a_hold_that_comes_and_goes_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = [100.0]
-
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return now_s[0]
-
-    monkeypatch.setattr(health_module, "time", Clock)
-    health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None)
+def test_a_hold_that_comes_and_goes_is_told_once_a_minute() -> None:
+    hand = HandClock(100.0)
+    health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None, Timings(), hand.clock)
     with capture_logs() as logs:
         for _ in range(61):
             health.hold(Hold.REFUSALS, "every event is rejected", NO)
             assert "held" == health.breaker.state
-            health.note(Accepted(), 100, 1, now_s[0], 1)
+            health.note(Accepted(), 100, 1, hand.now_s, 1)
             assert "closed" == health.breaker.state
-            now_s[0] += 1.0
+            hand.advance(1.0)
     told = ["destination_held", "destination_is_back"]
     assert told * 2 == [each["event"] for each in logs]
 
@@ -242,16 +235,15 @@ def refuse(refusals: Refusals, *batches: tuple[str, int], now_s: float = 0.0) ->
     ],
 )
 def test_ten_events_of_two_batches_are_enough_and_no_fewer(
-    monkeypatch: pytest.MonkeyPatch, batches: list[tuple[str, int]], is_held: bool
+    batches: list[tuple[str, int]], is_held: bool
 ) -> None:
-    monkeypatch.setattr(refusals_module, "_SURE_S", 2.0)
-    refusals = Refusals()
+    refusals = Refusals(Timings())
     refuse(refusals, *batches)
     assert [False, is_held] == [refusals.must_hold(1.9), refusals.must_hold(2.0)]
 
 
 def test_a_batch_counts_once_all_of_it_is_rejected() -> None:
-    refusals = Refusals()
+    refusals = Refusals(Timings())
     for batch in "ab":
         refusals.refuse(batch, 19, whole=20, now_s=0.0)
     assert not refusals.must_hold(100.0)
@@ -261,7 +253,7 @@ def test_a_batch_counts_once_all_of_it_is_rejected() -> None:
 
 
 def test_one_accepted_event_begins_it_anew() -> None:
-    refusals = Refusals()
+    refusals = Refusals(Timings())
     refuse(refusals, ("a", 100), ("b", 100))
     refusals.accept("c", 1, now_s=1.0)
     assert not refusals.must_hold(100.0)
@@ -272,7 +264,7 @@ def test_one_accepted_event_begins_it_anew() -> None:
 
 
 def test_rejected_events_are_bad_once_others_of_their_time_are_accepted() -> None:
-    refusals = Refusals()
+    refusals = Refusals(Timings())
     assert not refusals.are_bad("a", began_s=1.0)
     refusals.accept("b", 1, now_s=1.5)
     assert refusals.are_bad("a", began_s=1.0)
@@ -289,36 +281,26 @@ def test_rejected_events_are_bad_once_others_of_their_time_are_accepted() -> Non
 def test_parts_are_the_smaller_the_more_events_are_bad(
     good: int, bad: int, events: int, expected: int
 ) -> None:
-    refusals = Refusals()
+    refusals = Refusals(Timings())
     refusals.accept("a", good, now_s=0.0)
     refusals.blame(bad)
     assert expected == refusals.part_events(events)
 
 
-def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(health_module, "_HELD_S", 5.0)
-    now_s = [100.0]
-
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return now_s[0]
-
-    monkeypatch.setattr(health_module, "time", Clock)
-    health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None)
+def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less() -> None:
+    hand = HandClock(100.0)
+    health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None, Timings(), hand.clock)
     waits = []
     for _ in range(6):
         for _ in range(64):  # under way together
             health.hold(Hold.SETTINGS, "status 401", Held("status 401", 401))
-        waits.append(health.breaker.wait_s(now_s[0]))
-        now_s[0] += waits[-1]
+        waits.append(health.breaker.wait_s(hand.now_s))
+        hand.advance(waits[-1])
     assert [5.0, 10.0, 20.0, 40.0, 60.0, 60.0] == waits
-    health.note(Refused("status 400"), 100, 1, now_s[0], 1)
+    health.note(Refused("status 400"), 100, 1, hand.now_s, 1)
     assert "closed" == health.breaker.state
     health.hold(Hold.SETTINGS, "status 401", Held("status 401", 401))
-    assert 5.0 == health.breaker.wait_s(now_s[0])
+    assert 5.0 == health.breaker.wait_s(hand.now_s)
 
 
 @pytest.mark.parametrize("segment_bytes", [2**16])
@@ -371,7 +353,7 @@ def test_good_events_go_on_where_most_batches_fail(data: DataDir, feed: Feed, sh
 
     async def main() -> None:
         sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         fill(feed, 0, 200)
         good = {n for n in range(200) if n % 10 >= share * 10}
         number = 200

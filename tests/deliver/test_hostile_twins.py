@@ -35,13 +35,11 @@ from tests.deliver.products.elasticsearch import Elasticsearch
 from tests.deliver.products.events import tracked
 from tests.deliver.products.posthog import Posthog
 from tests.deliver.products.segment import BatchApi
-from tests.deliver.runners import running
+from tests.deliver.runners import make_engine, running
 from tests.deliver.running import run
 from tests.fake_destination import FakeDestination
 from tests.spools import Feed, open_data
 from tests.waiting import until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 EVENTS = 60
 MOST_TURN_S = 0.1  # of CPU time, with all doubles in the same loop; interim answers took seconds
@@ -185,7 +183,7 @@ def test_a_hostile_twin_of_every_type_delays_no_good_one(
         good = Doubles(data)
         async with good.served():
             twins = destinations_at(f"{hostile}/{behaviour}", "bad", timeout_s=0.5)
-            engine = Engine(Config(destinations=(*good.settings, *twins)), data)
+            engine = make_engine(data, config=Config(destinations=(*good.settings, *twins)))
             async with running(engine):
                 await until(lambda: engine.stats()["is_ready"])
                 watcher = asyncio.create_task(watch(turns_s))

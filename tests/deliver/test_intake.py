@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
@@ -26,10 +26,10 @@ from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare, share_of
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.probe import MOST_PROBED
-from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir
-from tests.deliver.runners import FakeSender, check_sum, running
+from tests.deliver.clocks import HandClock
+from tests.deliver.runners import FakeSender, check_sum, make_runner, running
 from tests.deliver.running import run
 from tests.deliver.spools import NO_LIMITS, event, lines_of
 from tests.spools import Feed
@@ -49,26 +49,13 @@ EVERY_TYPE: tuple[Destination, ...] = (
 LONGEST_TURN_S = 0.010
 
 
-class Clock:
-    """Moved by hand, and a little by each look at it."""
-
-    def __init__(self, a_look_s: float = 0.0) -> None:
-        self.now_s = 1_000_000.0
-        self.on_look: Callable[[], object] = lambda: None
-        self._a_look_s = a_look_s
-
-    def __call__(self) -> float:
-        self.now_s += self._a_look_s
-        self.on_look()
-        return self.now_s
-
-
 @contextmanager
 def intake(
-    data: DataDir, limits: Limits, clock: Clock, selection: Selection | None = None
+    data: DataDir, limits: Limits, clock: HandClock, selection: Selection | None = None
 ) -> Iterator[Intake]:
-    with closing(Cutter(data, {}, limits, selection or Selection(), clock=clock)) as cutter:
-        yield Intake(cutter, clock=clock, wall_clock=clock)
+    chosen = selection or Selection()
+    with closing(Cutter(data, {}, limits, chosen, clock=clock.clock)) as cutter:
+        yield Intake(cutter, clock=clock.clock)
 
 
 def look(tail: Intake, *, is_stopping: bool = False) -> list[int]:
@@ -78,7 +65,7 @@ def look(tail: Intake, *, is_stopping: bool = False) -> list[int]:
     return [cut.events for cut in cuts]
 
 
-def ms(clock: Clock) -> int:
+def ms(clock: HandClock) -> int:
     return int(clock.now_s * 1000)
 
 
@@ -90,7 +77,7 @@ def test_a_turn_ends_though_the_log_grows_as_fast_as_it_is_read(
     settings: Destination, data: DataDir
 ) -> None:
     limits = make_sender(settings, data).limits
-    clock = Clock(a_look_s=0.0001)
+    clock = HandClock(a_look_s=0.0001)
     with Feed(data, 0) as first, Feed(data, 1) as second, intake(data, limits, clock) as tail:
 
         def grow() -> None:
@@ -110,7 +97,7 @@ def test_a_turn_ends_though_the_log_grows_as_fast_as_it_is_read(
 
 
 def test_a_turn_takes_what_is_there_and_does_not_wait_for_more(data: DataDir) -> None:
-    clock = Clock()
+    clock = HandClock()
     with Feed(data) as feed, intake(data, NO_LIMITS, clock) as tail:
         feed.write(event(0))
         new = iter(range(1, 100))
@@ -124,7 +111,7 @@ def test_a_turn_over_a_backlog_is_short_and_all_of_it_leaves(
     settings: Destination, data: DataDir
 ) -> None:
     limits = make_sender(settings, data).limits
-    clock = Clock(a_look_s=0.0005)
+    clock = HandClock(a_look_s=0.0005)
     with Feed(data, segment_bytes=2**17) as feed, intake(data, limits, clock) as tail:
         for n in range(1500):
             feed.write(event(n, padding=100))
@@ -140,7 +127,7 @@ def test_a_turn_over_a_backlog_is_short_and_all_of_it_leaves(
 
 
 def test_a_turn_over_a_backlog_that_a_filter_passes_by_is_short(data: DataDir) -> None:
-    clock = Clock(a_look_s=0.0005)
+    clock = HandClock(a_look_s=0.0005)
     selection = Selection(events=("Order *",))
     with Feed(data) as feed, intake(data, NO_LIMITS, clock, selection) as tail:
         feed.write(*(b'{"type":"track","event":"Seen"}' for _ in range(1000)))
@@ -156,7 +143,7 @@ def test_a_turn_over_a_backlog_that_a_filter_passes_by_is_short(data: DataDir) -
 
 
 def test_no_slot_waits_while_another_one_has_a_backlog_that_is_not_taken(data: DataDir) -> None:
-    clock = Clock(a_look_s=0.001)
+    clock = HandClock(a_look_s=0.001)
     with (
         Feed(data, 0) as busy,
         Feed(data, 1) as calm,
@@ -173,7 +160,7 @@ def test_no_slot_waits_while_another_one_has_a_backlog_that_is_not_taken(data: D
 
 
 def test_a_batch_leaves_when_it_is_full_or_old_enough(data: DataDir) -> None:
-    clock = Clock()
+    clock = HandClock()
     limits = Limits(max_events=5, max_bytes=10**6, max_age_s=10.0)
     with Feed(data) as feed, intake(data, limits, clock) as tail:
         feed.write(event(0), received_ms=ms(clock))
@@ -192,7 +179,7 @@ def test_a_batch_leaves_when_it_is_full_or_old_enough(data: DataDir) -> None:
 
 
 def test_the_age_of_a_batch_begins_when_its_first_event_was_received(data: DataDir) -> None:
-    clock = Clock()
+    clock = HandClock()
     limits = Limits(max_events=500, max_bytes=10**6, max_age_s=1.0)
     with Feed(data) as feed, intake(data, limits, clock) as tail:
         look(tail)
@@ -213,7 +200,7 @@ def test_the_age_of_a_batch_begins_when_its_first_event_was_received(data: DataD
 def test_a_clock_that_jumped_makes_no_batch_wait_longer_or_leave_before_the_last_look(
     data: DataDir, received_s: float
 ) -> None:
-    clock = Clock()
+    clock = HandClock()
     limits = Limits(max_events=500, max_bytes=10**6, max_age_s=1.0)
     with Feed(data) as feed, intake(data, limits, clock) as tail:
         look(tail)
@@ -224,14 +211,14 @@ def test_a_clock_that_jumped_makes_no_batch_wait_longer_or_leave_before_the_last
         assert [1] == look(tail)
 
 
-def pause_s(tail: Intake, clock: Clock) -> float:
+def pause_s(tail: Intake, clock: HandClock) -> float:
     """One look, and how long it is until the next one."""
     look(tail)
     return round(tail.next_look_s - clock.now_s, 6)
 
 
 def test_the_pause_is_a_quarter_of_the_age_within_bounds(data: DataDir) -> None:
-    clock = Clock()
+    clock = HandClock()
     pauses = {}
     for max_age_s in (0.01, 0.2, 1.0, 60.0):
         with intake(data, Limits(3, 10**6, max_age_s), clock) as tail:
@@ -240,7 +227,7 @@ def test_the_pause_is_a_quarter_of_the_age_within_bounds(data: DataDir) -> None:
 
 
 def test_the_pause_is_short_while_batches_fill_and_long_while_nothing_comes(data: DataDir) -> None:
-    clock = Clock()
+    clock = HandClock()
     with Feed(data) as feed, intake(data, Limits(3, 10**6, 0.4), clock) as tail:
         feed.write(*map(event, range(4)))
         assert 0.05 == pause_s(tail, clock), "a batch was full"
@@ -266,7 +253,7 @@ def traced() -> Iterator[None]:
 
 
 def test_a_batch_that_grows_slowly_keeps_only_its_events(data: DataDir) -> None:
-    clock = Clock()
+    clock = HandClock()
     limits = Limits(max_events=10**6, max_bytes=2**30, max_age_s=3600.0)
     with Feed(data, segment_bytes=8 * 2**20) as feed, intake(data, limits, clock) as tail, traced():
         before, _ = tracemalloc.get_traced_memory()
@@ -279,7 +266,7 @@ def test_a_batch_that_grows_slowly_keeps_only_its_events(data: DataDir) -> None:
 
 
 def test_events_that_a_filter_picks_do_not_keep_the_others_in_memory(data: DataDir) -> None:
-    clock = Clock()
+    clock = HandClock()
     selection = Selection(events=("Order *",))
     with Feed(data, segment_bytes=2**23) as feed:
         for _ in range(20):
@@ -322,7 +309,7 @@ def test_a_destination_that_takes_nothing_keeps_its_memory_within_its_share(
         )
         if script == "hangs":
             sender.gate.clear()
-        runner = Runner("hook", sender, data, share_bytes=share_bytes)
+        runner = make_runner(data, sender, share_bytes=share_bytes)
         with Feed(data, segment_bytes=2**22) as feed:
             for n in range(200):
                 feed.write(*(event(n, padding=1000) for _ in range(100)))
@@ -351,13 +338,13 @@ def test_batches_that_the_last_run_left_are_sent_as_far_as_memory_allows(data: D
         with Feed(data, segment_bytes=2**22) as feed:
             for n in range(10):
                 feed.write(*(event(n, padding=1000) for _ in range(200)))
-        killed = asyncio.ensure_future(Runner("hook", hung, data).run())
+        killed = asyncio.ensure_future(make_runner(data, hung).run())
         await until(lambda: hung.under_way == 4)
         killed.cancel()
         await asyncio.wait({killed})
         sender = FakeSender(limits=limits, concurrency=16)
         sender.gate.clear()
-        runner = Runner("hook", sender, data, share_bytes=2**20)
+        runner = make_runner(data, sender, share_bytes=2**20)
         async with running(runner):
             await until(lambda: runner.stats({})["under_way"])
             assert 1 == runner.stats({})["under_way"]

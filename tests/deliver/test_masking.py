@@ -9,9 +9,11 @@ import pytest
 
 from pixelfast.config import HttpDestination, Redactor
 from pixelfast.config.schema import Config
-from pixelfast.deliver import engine
+from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.masking import masked
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.timing import Clock
 from pixelfast.spool import DataDir
 
 HOOK = HttpDestination(name="h", url="https://h.example", bearer_token="bear3r-token")
@@ -75,7 +77,9 @@ class Costly(Redactor):
 
         async def main() -> None:
             counting = asyncio.create_task(count())
-            await asyncio.gather(*(masked(each, self, self.clock) for each in outcomes))
+            await asyncio.gather(
+                *(masked(each, self, Clock(monotonic_s=self.clock)) for each in outcomes)
+            )
             counting.cancel()
 
         asyncio.run(main())
@@ -130,14 +134,11 @@ def test_events_that_say_the_same_count_against_the_time_as_well() -> None:
     assert max(Counter(turns).values()) <= 6
 
 
-def test_why_a_destination_is_unusable_is_told_without_its_secrets(
-    data: DataDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_arguments: object) -> None:
+def test_why_a_destination_is_unusable_is_told_without_its_secrets(data: DataDir) -> None:
+    def fail(*_arguments: object) -> Sender:
         raise ValueError("cannot use Bearer bear3r-token")
 
-    monkeypatch.setattr(engine, "make_sender", fail)
-    made = engine.Engine(Config(destinations=(HOOK,)), data)
+    made = Engine(Config(destinations=(HOOK,)), data, make_sender=fail)
     told = made.stats()["destinations"]["h"]
     assert ("unusable", "cannot use Bearer …") == (told["state"], told["last_error"])
 
@@ -146,7 +147,7 @@ def test_a_runner_that_fails_tells_no_secret(
     data: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> str:
-        made = engine.Engine(Config(destinations=(HOOK,)), data)
+        made = Engine(Config(destinations=(HOOK,)), data)
         runner = made.runners[0]
 
         async def fail() -> None:

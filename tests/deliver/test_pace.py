@@ -5,22 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 
-import pytest
-
 from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
 from pixelfast.deliver.outcomes import Accepted, Retry
 from pixelfast.deliver.retry import Backoff
-from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir
-from tests.deliver.runners import FakeSender, check_sum, running
+from tests.deliver.runners import FakeSender, check_sum, make_runner, running
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 SMALL = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
 
@@ -116,7 +111,7 @@ def test_many_batches_are_under_way_at_once_and_each_arrives_once(
         for start in range(0, 2000, 50):
             feed.write(*map(event, range(start, start + 50)))
         sender.gate.clear()
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: sender.under_way == 4)
             sender.gate.set()
@@ -135,7 +130,7 @@ def test_one_batch_that_fails_does_not_hold_up_the_others(data: DataDir, feed: F
         sender = FakeSender([Retry("unlucky", 0.3)], limits=SMALL, concurrency=8)
         sender.judge = lambda _: Accepted()
         feed.write(*map(event, range(40)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: len(sender.accepted) == 40)
         assert sorted(sender.numbers) == list(range(40))
@@ -147,7 +142,7 @@ def test_while_a_destination_is_down_only_one_batch_is_tried(data: DataDir, feed
     async def main() -> None:
         sender = FakeSender([Retry("down")] * 10**4, limits=SMALL, concurrency=16)
         feed.write(*map(event, range(1000)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "open")
             before = len(sender.tries)
@@ -167,7 +162,7 @@ def test_retry_after_is_kept_to(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("status 429", 0.4)], limits=SMALL, concurrency=16)
         feed.write(*map(event, range(5)))
-        async with running(Runner("hook", sender, data)):
+        async with running(make_runner(data, sender)):
             await until(lambda: sender.tries)
             feed.write(*map(event, range(5, 50)))
             began_s = time.monotonic()

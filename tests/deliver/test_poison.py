@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from pixelfast.deliver import doubts as doubts_module
-from pixelfast.deliver import queue as queue_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
-from tests.deliver.runners import FakeSender, check_sum, plans_on_disk, running
+from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, plans_on_disk, running
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.deliver.test_refusals import letters_of, numbers
 from tests.fake_destination import OK, Answer, FakeDestination, Request
 from tests.spools import Feed
 from tests.waiting import until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 SMALL = Limits(max_events=20, max_bytes=10**6, max_age_s=0.0)
 DOWN = Retry("status 500", status=500)
@@ -40,10 +40,11 @@ def fill(feed: Feed, start: int, stop: int) -> None:
         feed.write(*map(event, range(first, min(first + 20, stop))))
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_module, "_LONGEST_S", 0.02)
-    monkeypatch.setattr(doubts_module, "_IN_ORDER_S", 0.05)
+SOON = replace(QUICK, max_culprit_pause_s=0.02, in_order_s=0.05)
+
+
+def runner_of(data: DataDir, sender: Sender, **options: Any) -> Runner:
+    return make_runner(data, sender, timings=SOON, **options)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
@@ -55,7 +56,7 @@ def test_only_the_events_that_a_destination_fails_at_wait(
         sender = FakeSender(judge=failing_at(*culprits), limits=SMALL, concurrency=concurrency)
         fill(feed, 0, 100)
         good = set(range(101)) - set(culprits)
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender)
         async with running(runner):
             await until(lambda: len(runner.journal._pins if runner.journal else {}) > 0)
             feed.write(event(100))
@@ -101,7 +102,7 @@ def test_it_is_found_whatever_way_the_destination_fails(
                 concurrency=8,
             )
             fill(feed, 0, 100)
-            runner = Runner("hook", sender, data)
+            runner = runner_of(data, sender)
             async with running(runner):
                 await until(lambda: runner.health.failures or runner.counted.get("failures"))
                 feed.write(event(100))
@@ -120,7 +121,7 @@ def test_the_event_to_blame_dies_of_age_and_no_other(data: DataDir, feed: Feed) 
     async def main() -> None:
         sender = FakeSender(judge=failing_at(7), limits=SMALL, concurrency=8)
         feed.write(*map(event, range(20)), received_ms=int((time.time() - 100) * 1000))
-        runner = Runner("hook", sender, data, retry_for_s=101.0)
+        runner = runner_of(data, sender, retry_for_s=101.0)
         async with running(runner):
             await until(lambda: runner.counted.get("failures"))
             fill(feed, 20, 100)
@@ -139,7 +140,7 @@ def test_a_destination_that_is_down_is_not_asked_to_take_a_batch_in_parts(
     async def main() -> None:
         sender = FakeSender(judge=lambda _: DOWN, limits=SMALL, concurrency=8)
         fill(feed, 0, 100)
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender)
         async with running(runner):
             await until(lambda: len(sender.tries) > 60)
             assert "open" == runner.health.breaker.state
@@ -161,7 +162,7 @@ def test_a_destination_that_is_busy_is_not_sent_more_requests(data: DataDir, fee
 
     async def main() -> None:
         fill(feed, 0, 20)
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender)
         async with running(runner):
             for start in range(20, 200, 20):
                 fill(feed, start, start + 20)
@@ -179,15 +180,14 @@ def test_a_destination_that_is_busy_is_not_sent_more_requests(data: DataDir, fee
     ids=["429", "503"],
 )
 def test_an_event_that_keeps_a_destination_busy_for_ever_is_found_in_the_end(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch, outcome: Retry
+    data: DataDir, feed: Feed, outcome: Retry
 ) -> None:
-    monkeypatch.setattr(queue_module, "_MOST_CULPRITS", ((0, 1),))
 
     async def main() -> None:
         sender = FakeSender(limits=SMALL, concurrency=8)
         sender.judge = lambda batch: outcome if 7 in numbers(batch) else Accepted()
         fill(feed, 0, 20)
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender, most_culprits=((0, 1),))
         number = 20
         async with running(runner):
             while not any(each.is_culprit for each in runner._queue):
@@ -202,10 +202,9 @@ def test_an_event_that_keeps_a_destination_busy_for_ever_is_found_in_the_end(
 
 
 def test_of_items_that_fail_for_a_while_none_dies_and_all_arrive_once_it_is_over(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
     """As where one shard of an index is away: others take what is theirs."""
-    monkeypatch.setattr(queue_module, "_MOST_CULPRITS", ((5, 1),))
     away = Retry("status 503", status=503)
 
     def judge(batch: Batch) -> Outcome:
@@ -216,7 +215,7 @@ def test_of_items_that_fail_for_a_while_none_dies_and_all_arrive_once_it_is_over
         sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
         fill(feed, 0, 400)
         good = {n for n in range(400) if n % 4}
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender, most_culprits=((5, 1),))
         async with running(runner):
             await until(lambda: good <= set(sender.numbers))
             tries = len(sender.tries)
@@ -230,16 +229,13 @@ def test_of_items_that_fail_for_a_while_none_dies_and_all_arrive_once_it_is_over
     assert not (data.dead_dir("hook") / "dead.db").exists()
 
 
-def test_too_many_events_to_blame_do_not_fill_the_memory(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue_module, "_MOST_CULPRITS", ((5, 2),))
+def test_too_many_events_to_blame_do_not_fill_the_memory(data: DataDir, feed: Feed) -> None:
 
     async def main() -> None:
         bad = range(0, 100, 4)
         sender = FakeSender(judge=failing_at(*bad), limits=SMALL, concurrency=8)
         fill(feed, 0, 110)
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender, most_culprits=((5, 2),))
         number = 110
         async with running(runner):
             while runner.counted.get("dead", 0) < len(bad) - 6:
@@ -259,7 +255,7 @@ def test_a_dead_letter_that_its_destination_fails_at_stays_one(data: DataDir, fe
     async def main() -> None:
         sender = FakeSender(judge=failing_at(3), limits=SMALL, concurrency=8)
         fill(feed, 0, 10)
-        runner = Runner("hook", sender, data, retry_for_s=0.001)
+        runner = runner_of(data, sender, retry_for_s=0.001)
         async with running(runner):
             await until(lambda: runner.counted.get("dead") == 10)
             dead = runner.journal.dead.letters  # type: ignore[union-attr]
@@ -283,19 +279,17 @@ def test_a_dead_letter_that_its_destination_fails_at_stays_one(data: DataDir, fe
 def test_a_destination_that_goes_down_blames_no_event(
     data: DataDir,
     feed: Feed,
-    monkeypatch: pytest.MonkeyPatch,
     outcome: Outcome,
     has_poison: bool,
 ) -> None:
     """Requests are under way when it goes down: some fail before the last one is accepted."""
-    monkeypatch.setattr(queue_module, "_MOST_CULPRITS", ((1, 1),))
     poison = {3} if has_poison else set()
 
     async def main() -> None:
         sender = FakeSender(limits=SMALL, concurrency=8)
         sender.judge = lambda batch: DOWN if poison & set(numbers(batch)) else Accepted()
         fill(feed, 0, 200)
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender, most_culprits=((1, 1),))
         async with running(runner):
             await until(lambda: set(range(200)) - poison <= set(sender.numbers))
             if has_poison:
@@ -338,7 +332,7 @@ def test_a_rejected_and_a_failing_event_in_one_batch_hold_up_no_other(
         sender = FakeSender(judge=judge, limits=limits, concurrency=concurrency)
         feed.write(event(1000))
         fill(feed, 0, 100)
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender)
         number = 1001
         async with running(runner):
             while len(set(sender.numbers)) < 60:
@@ -356,7 +350,7 @@ def test_a_culprit_is_tried_again_after_its_runner_has_failed(data: DataDir, fee
     async def main() -> None:
         sender = FakeSender(judge=failing_at(7), limits=SMALL, concurrency=8)
         fill(feed, 0, 20)
-        runner = Runner("hook", sender, data)
+        runner = runner_of(data, sender)
         number = 20
         task = asyncio.ensure_future(runner.run())
         while not any(each.is_culprit for each in runner._queue):
@@ -396,7 +390,7 @@ def take(queue: Queue, now_s: float, *, in_order: bool = False, is_probe: bool =
 
 
 def test_tasks_come_in_order_and_those_that_wait_when_their_time_has_come() -> None:
-    queue = Queue()
+    queue = Queue(Timings())
     for each in (task(3), task(1, not_before_s=5.0), task(2)):
         queue.add(each)
     assert [2, 3, -1] == [take(queue, 1.0) for _ in range(3)]
@@ -405,14 +399,14 @@ def test_tasks_come_in_order_and_those_that_wait_when_their_time_has_come() -> N
 
 
 def test_in_order_nothing_overtakes_a_task_that_waits() -> None:
-    queue = Queue()
+    queue = Queue(Timings())
     for each in (task(2), task(1, not_before_s=5.0)):
         queue.add(each)
     assert [-1, 1, 2] == [take(queue, now_s, in_order=True) for now_s in (1.0, 5.0, 5.0)]
 
 
 def test_probes_take_turns() -> None:
-    queue = Queue()
+    queue = Queue(Timings())
     for number in range(3):
         queue.add(task(number))
     taken = []
@@ -424,11 +418,8 @@ def test_probes_take_turns() -> None:
     assert [0, 1, 2, 0, 1, 2] == taken
 
 
-def test_culprits_take_a_tenth_of_the_time_and_one_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(queue_module, "_LONGEST_S", 0.0)
-    queue = Queue()
+def test_culprits_take_a_tenth_of_the_time_and_one_at_a_time() -> None:
+    queue = Queue(Timings(max_culprit_pause_s=0.0))
     for number in range(2):
         queue.set_apart(task(number), now_s=0.0)
     first = queue.next(1.0, in_order=True, is_probe=False)

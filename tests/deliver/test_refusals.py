@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pixelfast.deliver import health as health_module
 from pixelfast.deliver import plans as plans_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.dead import DeadBounds, DeadLetters
@@ -16,9 +16,11 @@ from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused
 from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir
 from tests.deliver.runners import (
+    QUICK,
     FakeSender,
     check_sum,
     counters_on_disk,
+    make_runner,
     plans_on_disk,
     running,
 )
@@ -26,8 +28,6 @@ from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 MANY = Limits(max_events=500, max_bytes=10**6, max_age_s=0.0)
 NO = Refused("status 400", 400, b'{"error":"invalid"}')
@@ -69,7 +69,7 @@ def test_one_bad_event_in_five_hundred_dies_alone(
     async def main() -> None:
         sender = refusing(*culprits)
         feed.write(*map(event, range(500)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             figures = runner.stats(end_numbers(500))
@@ -87,7 +87,7 @@ def test_a_letter_says_where_it_stood_and_what_was_said(data: DataDir, feed: Fee
     async def main() -> None:
         sender = refusing(3)
         feed.write(*map(event, range(8)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
         (letter,) = DeadLetters(data.dead_dir("hook") / "dead.db").letters()
@@ -109,9 +109,9 @@ def test_halves_have_ids_of_their_own_that_stay_the_same_after_a_crash(
         feed.write(*map(event, range(4)))
         first = FakeSender([NO, ZeroDivisionError()], limits=MANY)
         with pytest.raises(ZeroDivisionError):
-            await Runner("hook", first, data).run()
+            await make_runner(data, first).run()
         second = FakeSender(limits=MANY)
-        runner = Runner("hook", second, data)
+        runner = make_runner(data, second)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
         assert [first.ids[1], first.tries[1]] == [second.ids[0], second.tries[0]]
@@ -139,11 +139,11 @@ def test_after_a_crash_the_parts_of_a_batch_are_read_at_once(
         first = FakeSender(limits=MANY)
         first.judge = lambda _: NO if len(first.tries) < crashes else ZeroDivisionError()  # type: ignore[return-value]
         with pytest.raises(ZeroDivisionError):
-            await Runner("hook", first, data).run()
+            await make_runner(data, first).run()
         planned = plans_on_disk(data, "hook")
         assert len(planned) > 10
         second = FakeSender(limits=MANY)
-        runner = Runner("hook", second, data)
+        runner = make_runner(data, second)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             check_sum(runner.stats(end_numbers(40)))
@@ -163,7 +163,7 @@ def test_too_large_a_batch_makes_the_next_ones_smaller(data: DataDir, feed: Feed
         sender = FakeSender(judge=judge, limits=Limits(10_000, 10_000, 0.1))
         for n in range(400):
             feed.write(event(n, padding=80))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             before = len(sender.tries)
@@ -183,7 +183,7 @@ def test_one_event_that_is_too_large_alone_dies(data: DataDir, feed: Feed) -> No
     async def main() -> None:
         sender = refusing(1, outcome=Refused("status 413", 413, is_too_large=True))
         feed.write(*map(event, range(3)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
         assert [0, 2] == sorted(sender.numbers)
@@ -193,15 +193,13 @@ def test_one_event_that_is_too_large_alone_dies(data: DataDir, feed: Feed) -> No
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 501])
-def test_wrong_settings_hold_the_destination(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    monkeypatch.setattr(health_module, "_HELD_S", 0.02)
+def test_wrong_settings_hold_the_destination(data: DataDir, feed: Feed, status: int) -> None:
+    timings = replace(QUICK, held_s=0.02)
 
     async def main() -> None:
         sender = FakeSender([Held(f"status {status}", status)] * 3)
         feed.write(*map(event, range(20)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender, timings=timings)
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "held")
             await until(lambda: is_settled(runner, feed))
@@ -213,21 +211,21 @@ def test_wrong_settings_hold_the_destination(
 
 
 def test_a_destination_that_says_gone_is_not_asked_again_before_the_next_start(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    data: DataDir, feed: Feed
 ) -> None:
-    monkeypatch.setattr(health_module, "_HELD_S", 0.001)
+    timings = replace(QUICK, held_s=0.001)
 
     async def main() -> None:
         sender = FakeSender([Held("status 410", 410, is_final=True)])
         feed.write(event(0))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender, timings=timings)
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "disabled")
             feed.write(event(1))
             await runner.pause(0.1)
             assert 1 == len(sender.tries)
             check_sum(runner.stats(end_numbers(2)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender, timings=timings)
         async with running(runner):
             await sender.has(2)
 
@@ -241,7 +239,7 @@ def test_of_a_batch_that_was_taken_in_part_only_the_rest_goes_again(
         partly = Partial({1: Retry("status 429"), 3: NO, 4: Retry("status 503")})
         sender = FakeSender([partly], limits=MANY)
         feed.write(*map(event, range(6)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             check_sum(runner.stats(end_numbers(6)))
@@ -261,7 +259,7 @@ def test_the_ids_of_single_events_stay_theirs_in_a_part_of_the_batch(
         partly = Partial({2: Retry("no"), 5: Retry("no")})
         sender = FakeSender([partly], limits=MANY, on_send=lambda b: seen.append(b.event_ids()))
         feed.write(*map(event, range(6)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
         assert [seen[0][2], seen[0][5]] == seen[1]
@@ -273,7 +271,7 @@ def test_old_events_become_dead_letters_once_a_try_has_failed(data: DataDir, fee
     async def main() -> None:
         sender = FakeSender([Retry("down", status=503)], limits=MANY)
         feed.write(event(0), received_ms=1000)
-        runner = Runner("hook", sender, data, retry_for_s=3600.0)
+        runner = make_runner(data, sender, retry_for_s=3600.0)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             feed.write(event(1))
@@ -291,7 +289,7 @@ def test_a_clock_that_was_set_wrong_by_a_day_kills_no_event(
     async def main() -> None:
         sender = FakeSender([Retry("down", status=503)] * 3, limits=MANY)
         feed.write(event(0), received_ms=time.time_ns() // 1_000_000 + days * 86_400_000)
-        runner = Runner("hook", sender, data, retry_for_s=259_200.0)
+        runner = make_runner(data, sender, retry_for_s=259_200.0)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             assert runner.stats(end_numbers(1))["lag_s"] >= 0
@@ -300,20 +298,20 @@ def test_a_clock_that_was_set_wrong_by_a_day_kills_no_event(
     run(main())
 
 
-def test_no_room_for_dead_letters_holds_the_destination(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(health_module, "_HELD_S", 0.01)
+def test_no_room_for_dead_letters_holds_the_destination(data: DataDir, feed: Feed) -> None:
+    timings = replace(QUICK, held_s=0.01)
 
     async def main() -> None:
         sender = refusing(1)
         feed.write(*map(event, range(3)))
-        runner = Runner("hook", sender, data, dead_bounds=DeadBounds(5, on_full="hold"))
+        runner = make_runner(
+            data, sender, timings=timings, dead_bounds=DeadBounds(5, on_full="hold")
+        )
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "held")
             assert "dead letters" in runner.last_error
         assert "dead" not in counters_on_disk(data, "hook")
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender, timings=timings)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
 
@@ -325,7 +323,7 @@ def test_dead_letters_are_sent_again_on_request(data: DataDir, feed: Feed) -> No
     async def main() -> None:
         sender = refusing(2, 5)
         feed.write(*map(event, range(8)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 2)
             dead = DeadLetters(data.dead_dir("hook") / "dead.db")
@@ -346,16 +344,16 @@ def test_a_crash_between_a_replay_and_its_record_counts_it_once(data: DataDir, f
     async def main() -> None:
         sender = refusing(2)
         feed.write(*map(event, range(4)))
-        runner = Runner("hook", sender, data)
+        runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
         dead = DeadLetters(data.dead_dir("hook") / "dead.db")
         dead.ask_for_replay()
         crashing = FakeSender([ZeroDivisionError()])
         with pytest.raises(ZeroDivisionError):
-            await Runner("hook", crashing, data).run()
+            await make_runner(data, crashing).run()
         last = FakeSender()
-        runner = Runner("hook", last, data)
+        runner = make_runner(data, last)
         async with running(runner):
             await until(lambda: runner.counted.get("dead") == 0)
             check_sum(runner.stats(end_numbers(4)))

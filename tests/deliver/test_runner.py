@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
-import pytest
-
-from pixelfast.deliver import intake as intake_module
-from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.outcomes import Accepted, Held, Retry
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (
     AT_ONCE,
+    QUICK,
     FakeSender,
     counters_on_disk,
     cursors_on_disk,
@@ -24,8 +22,6 @@ from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import WAIT_S, until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_events_come_in_order_and_the_cursors_are_on_the_disk(data: DataDir, feed: Feed) -> None:
@@ -199,31 +195,27 @@ def test_a_stop_waits_for_the_send_that_is_under_way(data: DataDir, feed: Feed) 
     run(main())
 
 
-def test_a_stop_does_not_wait_long_for_a_destination_that_hangs(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner_module, "_STOP_S", 0.05)
+def test_a_stop_does_not_wait_long_for_a_destination_that_hangs(data: DataDir, feed: Feed) -> None:
+    timings = replace(QUICK, stop_s=0.05)
 
     async def main() -> None:
         hanging = FakeSender()
         hanging.gate.clear()
         feed.write(event(0))
-        async with running(make_runner(data, hanging)):
+        async with running(make_runner(data, hanging, timings=timings)):
             await until(lambda: hanging.tries)
         assert ([], {0: Position()}) == (hanging.accepted, cursors_on_disk(data, "hook"))
         sender = FakeSender()
-        async with running(make_runner(data, sender)):
+        async with running(make_runner(data, sender, timings=timings)):
             await sender.has(1)
         assert ([0], hanging.ids) == (sender.numbers, sender.ids), "the same batch again"
 
     run(main())
 
 
-def test_a_stop_ends_though_events_keep_coming(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_ends_though_events_keep_coming(data: DataDir, feed: Feed) -> None:
     """Collectors of another command go on: what comes after the stop is for the next start."""
-    monkeypatch.setattr(runner_module, "_STOP_S", 0.0)
+    timings = replace(QUICK, stop_s=0.0)
     most = 50
     numbers = iter(range(10**6))
 
@@ -235,7 +227,7 @@ def test_a_stop_ends_though_events_keep_coming(
 
     async def main() -> None:
         feed.write(event(next(numbers)))
-        runner = make_runner(data, sender)
+        runner = make_runner(data, sender, timings=timings)
         async with running(runner):
             await until(lambda: sender.tries)
             runner.stop()
@@ -259,15 +251,13 @@ def test_a_stop_before_the_start_delivers_what_is_there(data: DataDir, feed: Fee
     run(main())
 
 
-def test_a_stop_delivers_a_slot_that_has_just_begun(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(intake_module, "_NEW_SLOTS_S", 1000.0)
+def test_a_stop_delivers_a_slot_that_has_just_begun(data: DataDir, feed: Feed) -> None:
+    timings = replace(QUICK, list_slots_s=1000.0)
 
     async def main() -> None:
         sender = FakeSender()
         feed.write(event(0))
-        async with running(make_runner(data, sender)):
+        async with running(make_runner(data, sender, timings=timings)):
             await sender.has(1)
             await asyncio.sleep(0.05)  # the runner looks for the next batch, and finds none
             with Feed(data, slot=1) as other:

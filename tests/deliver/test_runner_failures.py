@@ -8,7 +8,6 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from pixelfast.deliver import runner as runner_module
 from pixelfast.deliver.outcomes import Accepted, Retry
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.store import Changes, Store
@@ -18,8 +17,6 @@ from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import until
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: Feed) -> None:
@@ -59,26 +56,20 @@ def test_the_last_error_is_there_while_it_lasts(data: DataDir, feed: Feed) -> No
     run(main())
 
 
-def test_the_wait_begins_short_again_after_a_success(
-    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wait_begins_short_again_after_a_success(data: DataDir, feed: Feed) -> None:
     waits: list[float] = []
 
     class Noted(Backoff):
-        def __init__(self, *_: float) -> None:
-            super().__init__(0.001, 0.004, random=lambda: 1.0)
-
         def next_s(self, at_least_s: float = 0.0) -> float:
             waits.append(super().next_s(at_least_s))
             return waits[-1]
-
-    monkeypatch.setattr(runner_module, "Backoff", Noted)
 
     async def main() -> None:
         no = Retry("no")
         sender = FakeSender([no, no, no, no, Accepted(), no, no])
         feed.write(*map(event, range(10)))
-        async with running(make_runner(data, sender)):
+        backoff = Noted(0.001, 0.004, random=lambda: 1.0)
+        async with running(make_runner(data, sender, backoff=backoff)):
             await sender.has(10)
 
     run(main())

@@ -8,23 +8,15 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.error
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.servers import Server, serving
+from tests.waiting import wait_until
 
 WAIT_S = 20.0
-
-
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not is_so():
-        assert time.monotonic() < deadline, f"not within {WAIT_S:.0f} s: {what}"
-        time.sleep(0.02)
 
 
 def ready_status(server: Server) -> int:
@@ -36,13 +28,17 @@ def ready_status(server: Server) -> int:
     return 200
 
 
-def settings_in(folder: Path, server: str) -> str:
-    path = folder / "pixelfast.toml"
-    path.write_text(
-        f'[server]\n{server}\n[[sources]]\nname = "s"\nwrite_keys = ["wk"]\n'
-        '[[destinations]]\nname = "archive"\ntype = "file"\n'
-    )
-    return str(path)
+def settings_with(server: str) -> str:
+    return f"""
+[server]
+{server}
+[[sources]]
+name = "web"
+write_keys = ["wk"]
+[[destinations]]
+name = "archive"
+type = "file"
+"""
 
 
 def is_refused(port: int) -> bool:
@@ -66,24 +62,24 @@ def test_a_stop_refuses_new_connections_while_a_request_is_under_way(tmp_path: P
             client.sendall(b"Host: x\r\n\r\n")
             client.settimeout(WAIT_S)
             assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
-        assert 0 == server.stop_again()
+        assert 0 == server.wait()
 
 
 def test_lame_duck_fails_health_checks_while_pixels_are_accepted(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path, "lame_duck_s = 2.0")
-    with serving(tmp_path / "data", "-c", settings) as server:
+    settings = settings_with("lame_duck_s = 2.0")
+    with serving(tmp_path / "data", settings=settings) as server:
         server.write_key = "wk"
         assert 200 == ready_status(server)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: ready_status(server) == 503, "not ready")
         assert 200 == server.track("Late")
-        assert 0 == server.stop_again()
+        assert 0 == server.wait()
     assert ["Late"] == [each["event"] for each in server.events()]
 
 
 def test_a_hung_collector_is_replaced(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path, "hung_after_s = 2.0")
-    with serving(tmp_path / "data", "-c", settings, "--workers", "1") as server:
+    settings = settings_with("hung_after_s = 2.0")
+    with serving(tmp_path / "data", "--workers", "1", settings=settings) as server:
         server.write_key = "wk"
         hung = server.children()["pf-collector-0"]
         os.kill(hung, signal.SIGSTOP)
@@ -94,8 +90,8 @@ def test_a_hung_collector_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_hung_delivery_is_replaced(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path, "hung_after_s = 2.0")
-    with serving(tmp_path / "data", "-c", settings, "--workers", "1") as server:
+    settings = settings_with("hung_after_s = 2.0")
+    with serving(tmp_path / "data", "--workers", "1", settings=settings) as server:
         server.write_key = "wk"
         wait_until(lambda: '"delivery": {"is_ready": true' in server.admin("/health/ready"), "up")
         os.kill(server.children()["pf-delivery"], signal.SIGSTOP)
@@ -125,7 +121,7 @@ def test_systemd_is_told_of_the_start_and_the_stop(tmp_path: Path) -> None:
 
 def test_restarts_with_a_passed_socket_refuse_no_connection(tmp_path: Path) -> None:
     """Socket activation: connections wait in the socket that the service manager holds."""
-    settings = settings_in(tmp_path, "")
+    settings = settings_with("")
     statuses: list[int] = []
     errors: list[Exception] = []
     is_over = threading.Event()
@@ -142,14 +138,14 @@ def test_restarts_with_a_passed_socket_refuse_no_connection(tmp_path: Path) -> N
         loading = threading.Thread(target=load)
         try:
             for restart in range(3):
-                with serving(tmp_path / "data", "-c", settings, passed=listening) as server:
+                with serving(tmp_path / "data", settings=settings, passed=listening) as server:
                     if not restart:
                         loading.start()
                     seen = len(statuses)
                     wait_until(lambda seen=seen: len(statuses) > seen + 20, "pixels")
                     assert 0 == server.stop()
             is_over.set()
-            with serving(tmp_path / "data", "-c", settings, passed=listening) as server:
+            with serving(tmp_path / "data", settings=settings, passed=listening) as server:
                 loading.join(WAIT_S)
                 found = server.wait_for_events(len(statuses))
         finally:

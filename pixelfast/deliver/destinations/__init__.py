@@ -11,13 +11,18 @@ from pixelfast.deliver.destinations.posthog import PosthogSender
 from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.destinations.segment import segment_sender
 from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.timing import Clock
 from pixelfast.spool import DataDir
 
 __all__ = ["make_sender"]
 
 
-def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
-    """The sender of a configured destination."""
+def make_sender(
+    destination: settings.Destination,
+    data: DataDir,
+    clock: Clock = Clock(),  # noqa: B008 - frozen
+) -> Sender:
+    """Return the sender of a configured destination."""
     match destination:
         case settings.FileDestination():
             folder = destination.path or data.events_dir(destination.name)
@@ -26,6 +31,7 @@ def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
                 destination.rotate_bytes,
                 destination.rotate_s,
                 mode=int(destination.archive_mode, 8),
+                clock=clock,
             )
         case settings.RudderstackDestination():
             return RudderstackSender(destination)
@@ -38,4 +44,4 @@ def make_sender(destination: settings.Destination, data: DataDir) -> Sender:
         case settings.ElasticsearchDestination():
             return ElasticsearchSender(destination)
         case settings.HttpDestination():
-            return http_sender(destination)
+            return http_sender(destination, clock)

@@ -28,6 +28,7 @@ from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.bodies.lines import escape_line_ends
 from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
 from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.timing import Clock
 from pixelfast.errors import DestinationError, SpoolLocked
 from pixelfast.spool.datadir import lock_file, sync_directory
 from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes
@@ -48,8 +49,15 @@ class FileSender(Sender):
     may_send_ahead = False  # it fails for its disk, never for an event
 
     def __init__(
-        self, folder: str | Path, rotate_bytes: int, rotate_s: float, *, mode: int = PRIVATE_FILE
+        self,
+        folder: str | Path,
+        rotate_bytes: int,
+        rotate_s: float,
+        *,
+        mode: int = PRIVATE_FILE,
+        clock: Clock = Clock(),  # noqa: B008 - frozen
     ) -> None:
+        self._clock = clock
         self.folder = Path(folder)
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
@@ -112,7 +120,7 @@ class FileSender(Sender):
             raise
         self._fd, self._name, self._size, self._written_ahead = fd, name, size, ahead
         began = calendar.timegm(time.strptime(name[:16], "%Y%m%dT%H%M%SZ"))
-        self._opened_s = time.monotonic() - max(0.0, time.time() - began)
+        self._opened_s = self._clock.monotonic_s() - max(0.0, self._clock.wall_s() - began)
 
     def _own_folder(self) -> None:
         """Make the folder where it is missing, and keep every other writer out of it."""
@@ -194,14 +202,14 @@ class FileSender(Sender):
 
     def _rotate_when_due(self) -> None:
         if self._fd >= 0:
-            age_s = time.monotonic() - self._opened_s
+            age_s = self._clock.monotonic_s() - self._opened_s
             if self._size < self._rotate_bytes and age_s < self._rotate_s:
                 return
             self._leave()
         if not self.folder.exists():
             self._own_folder()
         self._number += 1
-        started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall_s()))
         name = f"{started}-{self._number:08d}.ndjson"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(self.folder / name, flags, PRIVATE_FILE)
@@ -215,7 +223,7 @@ class FileSender(Sender):
                 (self.folder / name).unlink()
             raise
         self._fd, self._name, self._size = fd, name, 0
-        self._opened_s = time.monotonic()
+        self._opened_s = self._clock.monotonic_s()
 
     def _leave(self) -> None:
         if self._fd >= 0:

@@ -7,11 +7,15 @@ from multidict import CIMultiDict
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
 from pixelfast.deliver.http.signatures import Webhook
+from pixelfast.deliver.timing import Clock
 
 __all__ = ["http_sender"]
 
 
-def http_sender(settings: HttpDestination) -> HttpSender:
+def http_sender(
+    settings: HttpDestination,
+    clock: Clock = Clock(),  # noqa: B008 - frozen
+) -> HttpSender:
     """Return the sender of a `type = "http"` destination."""
     headers = CIMultiDict(settings.headers)
     if settings.username:
@@ -23,6 +27,6 @@ def http_sender(settings: HttpDestination) -> HttpSender:
         settings.url,
         settings.format,
         headers=headers,
-        webhook=Webhook(settings.signing_secrets),
+        webhook=Webhook(settings.signing_secrets, clock),
         **shared_options(settings),
     )

@@ -13,11 +13,12 @@ import functools
 import socket
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+
+from pixelfast.deliver.timing import Clock
 
 __all__ = ["AnswerTooCostly", "LoopShare", "bound_replies"]
 
@@ -45,20 +46,23 @@ class LoopShare:
     Time that is not used is saved up to `burst_s`.
 
     >>> now_s = 10.0
-    >>> share = LoopShare(0.2, 0.005, lambda: now_s)
+    >>> share = LoopShare(0.2, 0.005, Clock(monotonic_s=lambda: now_s))
     >>> share.spend(0.007)
     >>> round(share.wait_s(), 6)
     0.01
     """
 
     def __init__(
-        self, share: float, burst_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        share: float,
+        burst_s: float,
+        clock: Clock = Clock(),  # noqa: B008 - frozen
     ) -> None:
         self._share = share
         self._burst_s = burst_s
         self._clock = clock
         self._saved_s = burst_s
-        self._at_s = clock()
+        self._at_s = clock.monotonic_s()
 
     def spend(self, seconds: float) -> None:
         self._catch_up()
@@ -72,7 +76,7 @@ class LoopShare:
         return max(0.0, -self._saved_s / self._share)
 
     def _catch_up(self) -> None:
-        now_s = self._clock()
+        now_s = self._clock.monotonic_s()
         earned_s = (now_s - self._at_s) * self._share
         self._saved_s = min(self._burst_s, self._saved_s + earned_s)
         self._at_s = now_s

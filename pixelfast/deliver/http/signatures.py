@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+
+from pixelfast.deliver.timing import Clock
 
 __all__ = ["Webhook"]
 
@@ -19,7 +20,11 @@ class Webhook:
     receiver can change over from one to the other.
     """
 
-    def __init__(self, secrets: Iterable[str] = (), clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        secrets: Iterable[str] = (),
+        clock: Clock = Clock(),  # noqa: B008 - frozen
+    ) -> None:
         self._keys = [base64.b64decode(each.removeprefix("whsec_")) for each in secrets]
         self._clock = clock
 
@@ -28,12 +33,13 @@ class Webhook:
 
         The id stays the same on every try, the timestamp is that of this one.
 
-        >>> webhook = Webhook(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], lambda: 1614265330.0)
+        >>> clock = Clock(wall_s=lambda: 1614265330.0)
+        >>> webhook = Webhook(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], clock)
         >>> webhook.headers("msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}')[
         ...     "webhook-signature"]
         'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE='
         """
-        seconds = str(int(self._clock()))
+        seconds = str(int(self._clock.wall_s()))
         headers = {"webhook-id": message_id, "webhook-timestamp": seconds}
         if self._keys:
             signed = f"{message_id}.{seconds}.".encode() + body

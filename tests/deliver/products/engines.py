@@ -12,9 +12,8 @@ from urllib.request import Request, urlopen
 
 from pixelfast.config import Config, Destination
 from pixelfast.deliver.dead import DeadLetters
-from pixelfast.deliver.engine import Engine
 from pixelfast.spool import DataDir
-from tests.deliver.runners import running
+from tests.deliver.runners import make_engine, running
 from tests.deliver.running import run
 from tests.spools import Feed
 from tests.waiting import until
@@ -40,7 +39,7 @@ def deliver(
         with Feed(data, segment_bytes=2**20) as feed:
             for event in events:
                 feed.write(event)
-        engine = Engine(Config(destinations=(destination,)), data)
+        engine = make_engine(data, config=Config(destinations=(destination,)))
 
         def figures() -> dict[str, Any]:
             return engine.stats()["destinations"][destination.name]

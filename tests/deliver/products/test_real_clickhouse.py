@@ -24,8 +24,6 @@ from tests.deliver.running import run
 from tests.deliver.senders import batch, using
 from tests.spools import open_data
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "destinations.md"
 WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 PLAIN = "ENGINE = MergeTree ORDER BY tuple()"

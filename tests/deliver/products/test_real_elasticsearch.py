@@ -18,8 +18,6 @@ from tests.spools import open_data
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "destinations.md"
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 # Each is rejected by one product or the other if it is sent as it came.
 RESERVED = [
     "_id", "_source", "_index", "_routing", "_version", "_ignored", "_field_names", "_seq_no",

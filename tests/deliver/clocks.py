@@ -1,0 +1,30 @@
+"""A clock that tests move by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pixelfast.deliver.timing import Clock
+
+__all__ = ["HandClock"]
+
+
+class HandClock:
+    """Moved by a test, and by `a_look_s` each time that somebody looks at it.
+
+    `on_look` is called at each look. `clock` is what is passed on to delivery.
+    """
+
+    def __init__(self, now_s: float = 1_000_000.0, a_look_s: float = 0.0) -> None:
+        self.now_s = now_s
+        self.on_look: Callable[[], object] = lambda: None
+        self.clock = Clock(monotonic_s=self._look, wall_s=self._look)
+        self._a_look_s = a_look_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def _look(self) -> float:
+        self.now_s += self._a_look_s
+        self.on_look()
+        return self.now_s
