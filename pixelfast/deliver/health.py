@@ -66,7 +66,7 @@ class Health:
             retries = [each for each in outcome.failed.values() if isinstance(each, Retry)]
             if len(retries) == events:
                 return now_s + self._failed(retries[0], began_s, now_s)
-            if len(outcome.failed) < events:
+            if len(outcome.failed) < events and self.hold_kind is not Hold.DEAD_LETTERS:
                 self._succeeded()
             else:
                 self._answered()

@@ -17,7 +17,7 @@ from pixelfast.deliver.refusals import Refusals
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
-from pixelfast.deliver.timing import Timings
+from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
@@ -214,6 +214,24 @@ def test_a_hold_that_comes_and_goes_is_told_once_a_minute() -> None:
             hand.advance(1.0)
     told = ["destination_held", "destination_is_back"]
     assert told * 2 == [each["event"] for each in logs]
+
+
+def test_only_a_kept_letter_or_a_good_batch_ends_a_hold_for_want_of_room() -> None:
+    """Another batch was under way when it began: that some of its events arrived says nothing."""
+    ends: list[Callable[[Health], object]] = [
+        lambda health: health.found_room(),
+        lambda health: health.note(Accepted(), 100, 2, 0.0, 1),
+    ]
+    for end in ends:
+        health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None, Timings(), Clock())
+        with capture_logs() as logs:
+            health.hold(Hold.DEAD_LETTERS, "no room for more dead letters", NO)
+            health.note(Partial({0: NO}), 100, 2, 0.0, 1)
+            assert ["destination_held"] == [each["event"] for each in logs]
+            assert "held" == health.breaker.state
+            end(health)
+        assert ["destination_held", "destination_is_back"] == [each["event"] for each in logs]
+        assert "closed" == health.breaker.state
 
 
 # --- the rule by itself ----------------------------------------------------------------------
