@@ -271,20 +271,21 @@ class Runner:
         )
         while True:
             now_s = self._clock.monotonic_s()
+            is_stopping = self._stopping.is_set()  # a stop in this turn has a turn of its own
             self._wake = loop.create_future()
             self._take_planned(journal)
-            if self._is_time_to_cut(intake, journal, now_s):
+            if self._is_time_to_cut(intake, journal, now_s, is_stopping=is_stopping):
                 async with self._turn:
                     intake.cut(
                         lambda cut: journal.plan(cut, self._selection),
                         lambda: self._has_room(journal),
-                        is_stopping=self._stopping.is_set(),
+                        is_stopping=is_stopping,
                     )
                     await asyncio.sleep(0)  # other tasks go on before the next turn
             self._tend_dead_letters(intake.cutter.limits, journal, now_s)
-            journal.write_when_due(now_s, at_once=self._stopping.is_set())
+            journal.write_when_due(now_s, at_once=is_stopping)
             self._send(now_s)
-            if self._is_finished(intake.cutter, journal, now_s):
+            if is_stopping and self._is_finished(intake.cutter, journal, now_s):
                 await journal.flush()
                 return
             await self._wait(self._wake, intake, journal)
@@ -295,8 +296,6 @@ class Runner:
             settler.settle_doubts(is_idle=is_idle)
 
     def _is_finished(self, cutter: Cutter, journal: Journal, now_s: float) -> bool:
-        if not self._stopping.is_set():
-            return False
         if now_s > self._give_up_s:
             return True  # what is under way is planned, and goes again after the next start
         if self._under_way:
@@ -329,9 +328,11 @@ class Runner:
 
     # --- from the spool to plans -------------------------------------------------------------
 
-    def _is_time_to_cut(self, intake: Intake, journal: Journal, now_s: float) -> bool:
+    def _is_time_to_cut(
+        self, intake: Intake, journal: Journal, now_s: float, *, is_stopping: bool
+    ) -> bool:
         if self._has_room(journal):
-            return self._stopping.is_set() or now_s >= intake.next_look_s
+            return is_stopping or now_s >= intake.next_look_s
         is_too_much = intake.cutter.buffered_bytes > self._memory.buffer_bytes
         if is_too_much or not self.health.breaker.is_closed:
             intake.cutter.release()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.outcomes import Accepted, Held, Retry
 from pixelfast.spool import DataDir, Position
+from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
     AT_ONCE,
     QUICK,
@@ -262,6 +265,42 @@ def test_a_stop_delivers_a_slot_that_has_just_begun(data: DataDir, feed: Feed) -
             await asyncio.sleep(0.05)  # the runner looks for the next batch, and finds none
             with Feed(data, slot=1) as other:
                 other.write(event(1))
+        assert [0, 1] == sender.numbers
+
+    run(main())
+
+
+@pytest.mark.parametrize("looks", range(12))
+def test_a_stop_at_any_moment_delivers_a_slot_that_was_there_before(
+    data: DataDir, feed: Feed, looks: int
+) -> None:
+    """The stop comes right after one of the runner's looks at the clock."""
+    hand = HandClock()
+    timings = replace(QUICK, list_slots_s=1e9)
+
+    async def main() -> None:
+        sender = FakeSender()
+        runner = make_runner(data, sender, timings=timings, clock=hand.clock)
+        feed.write(event(0))
+        left = looks
+
+        def count() -> None:
+            nonlocal left
+            hand.advance(0.001)
+            if is_counting:
+                left -= 1
+                if left < 0:
+                    loop.call_soon(runner.stop)
+
+        loop, is_counting = asyncio.get_running_loop(), False
+        hand.on_look = count
+        task = asyncio.ensure_future(runner.run())
+        await sender.has(1)
+        await until(lambda: runner.counted.get("delivered") == 1)
+        with Feed(data, slot=1) as other:
+            other.write(event(1))
+        is_counting = True
+        await asyncio.wait_for(task, WAIT_S)
         assert [0, 1] == sender.numbers
 
     run(main())
