@@ -7,13 +7,13 @@
 `store`         a destination's cursors, plans and totals in SQLite
 `dead`          events that a destination refused
 `intake`        when to look at the spool, and when a batch is due
-`journal`       what is on the disk of a destination, and what is on its way there
+`state_writer`  writes a destination's state behind its back: many changes in one transaction
 `destinations`  one module for each kind of destination
 `outcomes`      what may become of a send
 `settlement`    what follows from it: sent, sent again, halved, or a dead letter
 `health`        what it says about the destination: `breaker`, `concurrency`, `retry`
 `runner`        one destination: cut, plan, send, settle
-`room`          what is read is removed; what is too much expires
+`reclaimer`     removes segments that everybody has read, and expires the oldest if space is short
 `engine`        all destinations
 """
 

@@ -12,8 +12,8 @@ from pixelfast.config import Config, Destination, FileDestination, Redactor
 from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.memory import share_of
+from pixelfast.deliver.reclaimer import Reclaimer, log_ends
 from pixelfast.deliver.retry import Backoff
-from pixelfast.deliver.room import Room, log_ends
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
@@ -78,7 +78,9 @@ class Engine:
         self._turn = asyncio.Lock()  # of the one destination that reads
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
         self.runners = [runner for each in config.destinations if (runner := self._make(each))]
-        self.room = Room(config, data, self.runners, self.unusable, workers, timings, clock)
+        self.reclaimer = Reclaimer(
+            config, data, self.runners, self.unusable, workers, timings, clock
+        )
 
     def _make(self, destination: Destination) -> Runner | None:
         """A bad setting of one destination stops no other; its events are kept for it."""
@@ -133,9 +135,11 @@ class Engine:
         }
         return {
             "is_ready": all(runner.is_open for runner in self.runners) and not self.unusable,
-            "removed_segments": self.room.removed_segments,
+            "removed_segments": self.reclaimer.removed_segments,
             "destinations": {
-                **{runner.name: runner.stats(self.room.end_numbers) for runner in self.runners},
+                **{
+                    runner.name: runner.stats(self.reclaimer.end_numbers) for runner in self.runners
+                },
                 **unusable,
             },
         }
@@ -160,6 +164,6 @@ class Engine:
         while True:
             await asyncio.sleep(self._timings.retention_s)
             try:
-                await self.room.keep()
+                await self.reclaimer.keep()
             except OSError as error:
                 self._log.error("retention_failed", error=str(error))

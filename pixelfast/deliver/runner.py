@@ -17,7 +17,6 @@ from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.intake import Intake
-from pixelfast.deliver.journal import Journal
 from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome
 from pixelfast.deliver.queue import MOST_CULPRITS, Queue, Task
@@ -25,6 +24,7 @@ from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settler import Settler
+from pixelfast.deliver.state_writer import StateWriter
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.errors import SpoolLocked
@@ -77,7 +77,7 @@ class Runner:
         self._timings = timings
         self._clock = clock
         self.health = Health(name, backoff, sender.concurrency, self._make_smaller, timings, clock)
-        self.journal: Journal | None = None
+        self.state: StateWriter | None = None
         self._data = data
         self._selection = selection
         self._retry_for_s = retry_for_s
@@ -106,12 +106,12 @@ class Runner:
     @property
     def cursors(self) -> dict[int, Position]:
         """Up to where each slot is no longer needed: behind it something is planned, or unread."""
-        return self.journal.low_water() if self.journal else {}
+        return self.state.low_water() if self.state else {}
 
     @property
     def counted(self) -> dict[str, int]:
         """Totals of this destination, as they stand on the disk."""
-        return self.journal.counted if self.journal else {}
+        return self.state.counted if self.state else {}
 
     @property
     def last_error(self) -> str:
@@ -134,15 +134,15 @@ class Runner:
     def stats(self, end_numbers: Mapping[int, int]) -> dict[str, object]:
         """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
         figures: dict[str, object] = {}
-        if self.journal and self._intake:
+        if self.state and self._intake:
             cutter = self._intake.cutter
             # Reading may be ahead of where the end was seen last.
             ends = cutter.ends_from(end_numbers)
             unread = cutter.unread_events(ends)
-            totals = Counter(self.journal.totals()) + Counter(cutter.open_counts)
+            totals = Counter(self.state.totals()) + Counter(cutter.open_counts)
             figures = dict(totals)
             figures["stored"] = sum(ends.values()) - totals["before"]
-            figures["pending"] = self.journal.planned_events + cutter.open_events + unread
+            figures["pending"] = self.state.planned_events + cutter.open_events + unread
         return {
             **figures,
             "state": self.health.breaker.state,
@@ -152,14 +152,14 @@ class Runner:
             "last_error": self.last_error,
             "dead_letters": {
                 source: each._asdict()
-                for source, each in (self.journal.dead.by_source if self.journal else {}).items()
+                for source, each in (self.state.dead.by_source if self.state else {}).items()
             },
         }
 
     def expire(self, until: Mapping[int, Position]) -> None:
         """Give up all events before these positions, slot by slot, but for those under way."""
-        journal, intake = self.journal, self._intake
-        if journal is None or intake is None or not self.is_open:
+        state, intake = self.state, self._intake
+        if state is None or intake is None or not self.is_open:
             return
         cutter, expired = intake.cutter, 0
         self._doubts.take_back()
@@ -168,12 +168,12 @@ class Runner:
                 each.start < until.get(each.slot, each.start) for each in task.plan.ranges
             )
         ):
-            journal.expire(task.plan)
+            state.expire(task.plan)
             expired += task.plan.events
         if cutter.has_moved():
-            journal.plan(intake.close_batch(), self._selection)
+            state.plan(intake.close_batch(), self._selection)
         passed = {slot: cutter.skip_to(slot, position) for slot, position in until.items()}
-        journal.skip(passed, cutter)
+        state.skip(passed, cutter)
         expired += sum(passed.values())
         if expired:
             segments = {slot: f"{position.segment:x}" for slot, position in until.items()}
@@ -201,7 +201,7 @@ class Runner:
             thread = OwnThread(f"deliver-{self.name}")
             stack.push_async_callback(thread.close)
             self.sender.in_thread = thread.run
-            journal = Journal(
+            state = StateWriter(
                 self.name,
                 self._data,
                 thread,
@@ -210,27 +210,27 @@ class Runner:
                 self._timings,
                 self._clock,
             )
-            stack.push_async_callback(journal.close)
-            for plan in await journal.open():
+            stack.push_async_callback(state.close)
+            for plan in await state.open():
                 self._queue.add(Task(plan, None))
             cutter = Cutter(
                 self._data,
-                dict(journal.cursors),
+                dict(state.cursors),
                 self._memory.bound(self.sender.limits),
                 self._selection,
-                journal.numbers,
+                state.numbers,
                 chunk_bytes=self._memory.buffer_bytes,
                 timings=self._timings,
                 clock=self._clock,
             )
             self._intake = Intake(cutter, self._timings, self._clock)
             stack.callback(self._leave_intake)
-            self.journal = journal
+            self.state = state
             stack.push_async_callback(self.sender.close)
-            await self.sender.open(journal.memory)
+            await self.sender.open(state.memory)
             self.is_open = True
             stack.push_async_callback(self._cancel)
-            await self._work(self._intake, journal)
+            await self._work(self._intake, state)
 
     async def _lock(self, path: Path) -> int | None:
         """One process at a time delivers to a destination; another one may be stopping still."""
@@ -257,13 +257,13 @@ class Runner:
         await self._doubts.cancel()
         self._queue.clear()
 
-    async def _work(self, intake: Intake, journal: Journal) -> None:
+    async def _work(self, intake: Intake, state: StateWriter) -> None:
         loop = asyncio.get_running_loop()
         settler = Settler(
             self.health,
             self._queue,
             self._doubts,
-            journal,
+            state,
             self._retry_for_s,
             self._dead_bounds,
             self._timings,
@@ -273,48 +273,48 @@ class Runner:
             now_s = self._clock.monotonic_s()
             is_stopping = self._stopping.is_set()  # a stop in this turn has a turn of its own
             self._wake = loop.create_future()
-            self._take_planned(journal)
-            if self._is_time_to_cut(intake, journal, now_s, is_stopping=is_stopping):
+            self._take_planned(state)
+            if self._is_time_to_cut(intake, state, now_s, is_stopping=is_stopping):
                 async with self._turn:
                     intake.cut(
-                        lambda cut: journal.plan(cut, self._selection),
-                        lambda: self._has_room(journal),
+                        lambda cut: state.plan(cut, self._selection),
+                        lambda: self._has_room(state),
                         is_stopping=is_stopping,
                     )
                     await asyncio.sleep(0)  # other tasks go on before the next turn
-            self._tend_dead_letters(intake.cutter.limits, journal, now_s)
-            journal.write_when_due(now_s, at_once=is_stopping)
+            self._tend_dead_letters(intake.cutter.limits, state, now_s)
+            state.write_when_due(now_s, at_once=is_stopping)
             self._send(now_s)
-            if is_stopping and self._is_finished(intake.cutter, journal, now_s):
-                await journal.flush()
+            if is_stopping and self._is_finished(intake.cutter, state, now_s):
+                await state.flush()
                 return
-            await self._wait(self._wake, intake, journal)
-            journal.check()
+            await self._wait(self._wake, intake, state)
+            state.check()
             for each in [each for each in self._under_way if each.done()]:
                 self._settle(settler, each)
-            is_idle = not (self._queue.plans or self._under_way or journal.has_fresh)
+            is_idle = not (self._queue.plans or self._under_way or state.has_fresh)
             settler.settle_doubts(is_idle=is_idle)
 
-    def _is_finished(self, cutter: Cutter, journal: Journal, now_s: float) -> bool:
+    def _is_finished(self, cutter: Cutter, state: StateWriter, now_s: float) -> bool:
         if now_s > self._give_up_s:
             return True  # what is under way is planned, and goes again after the next start
         if self._under_way:
             return False
         if self._has_given_up:
             return True
-        if journal.has_fresh:
+        if state.has_fresh:
             return False
         if not self._allows(now_s):
             return True  # what is not planned yet is as safe in the spool
         is_read = not cutter.has_moved() and not cutter.has_more
         return is_read and not self._queue.is_ready
 
-    async def _wait(self, wake: asyncio.Future[None], intake: Intake, journal: Journal) -> None:
+    async def _wait(self, wake: asyncio.Future[None], intake: Intake, state: StateWriter) -> None:
         now_s = self._clock.monotonic_s()
-        times = [now_s + self._timings.check_s, journal.due_s]
+        times = [now_s + self._timings.check_s, state.due_s]
         if self._queue.next_s() > now_s:
             times.append(self._queue.next_s())
-        if self._has_room(journal):
+        if self._has_room(state):
             times.append(intake.next_look_s)
         handle = asyncio.get_running_loop().call_later(max(0.0, min(times) - now_s), self._rouse)
         try:
@@ -329,34 +329,34 @@ class Runner:
     # --- from the spool to plans -------------------------------------------------------------
 
     def _is_time_to_cut(
-        self, intake: Intake, journal: Journal, now_s: float, *, is_stopping: bool
+        self, intake: Intake, state: StateWriter, now_s: float, *, is_stopping: bool
     ) -> bool:
-        if self._has_room(journal):
+        if self._has_room(state):
             return is_stopping or now_s >= intake.next_look_s
         is_too_much = intake.cutter.buffered_bytes > self._memory.buffer_bytes
         if is_too_much or not self.health.breaker.is_closed:
             intake.cutter.release()
         return False
 
-    def _has_room(self, journal: Journal) -> bool:
+    def _has_room(self, state: StateWriter) -> bool:
         """Whether to cut ahead: not for a destination that takes nothing."""
-        waiting = self._queue.batches + len(self._under_way) + journal.fresh_batches
+        waiting = self._queue.batches + len(self._under_way) + state.fresh_batches
         if not self.health.breaker.is_closed or self._has_given_up:
             return waiting == 0 and not self._has_given_up
-        is_full = not self._memory.allows_reading(journal.waiting_bytes)
+        is_full = not self._memory.allows_reading(state.waiting_bytes)
         if is_full or self._queue.plans >= _WAITING_PLANS:
             return waiting == 0 and not self._doubts
         ahead = _WAITING_BATCHES if self.sender.concurrency > 1 else 4
         return waiting < self.health.concurrency.limit + ahead
 
-    def _tend_dead_letters(self, limits: Limits, journal: Journal, now_s: float) -> None:
+    def _tend_dead_letters(self, limits: Limits, state: StateWriter, now_s: float) -> None:
         if now_s - self._replayed_s >= self._timings.replay_s:
             self._replayed_s = now_s
-            may_replay = self.health.breaker.is_closed and self._has_room(journal)
-            journal.tend_dead_letters(limits if may_replay else None, now_s)
+            may_replay = self.health.breaker.is_closed and self._has_room(state)
+            state.tend_dead_letters(limits if may_replay else None, now_s)
 
-    def _take_planned(self, journal: Journal) -> None:
-        for each in journal.take_planned():
+    def _take_planned(self, state: StateWriter) -> None:
+        for each in state.take_planned():
             task = Task(each.plan, each.batch, each.not_before_s)
             task.refused_s = each.refused_s
             if each.failed_s:
@@ -389,11 +389,11 @@ class Runner:
             self._under_way[under_way] = (task, now_s)
 
     async def _send_one(self, task: Task) -> Outcome:
-        assert self.journal is not None
+        assert self.state is not None
         if task.batch is None:
-            task.batch = await self.journal.read_back(task.plan)
+            task.batch = await self.state.read_back(task.plan)
             if task.batch is None:
-                return Accepted()  # there is nothing left of it; the journal knows
+                return Accepted()  # there is nothing left of it; the state writer knows
         task.plan.attempts += 1
         task.batch.attempt = task.plan.attempts
         return await self.sender.deliver(task.batch)

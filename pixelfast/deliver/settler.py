@@ -5,11 +5,11 @@ from __future__ import annotations
 from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health, Hold
-from pixelfast.deliver.journal import Journal
 from pixelfast.deliver.outcomes import Held, Outcome, Partial, Retry
 from pixelfast.deliver.probe import accepts
 from pixelfast.deliver.queue import Queue, Task
 from pixelfast.deliver.settlement import Settlement, Situation, settle
+from pixelfast.deliver.state_writer import StateWriter
 from pixelfast.deliver.timing import Clock, Timings
 
 __all__ = ["Settler"]
@@ -26,7 +26,7 @@ class Settler:
         health: Health,
         queue: Queue,
         doubts: Doubts,
-        journal: Journal,
+        state: StateWriter,
         retry_for_s: float,
         dead_bounds: DeadBounds,
         timings: Timings,
@@ -37,7 +37,7 @@ class Settler:
         self._health = health
         self._queue = queue
         self._doubts = doubts
-        self._journal = journal
+        self._state = state
         self._retry_for_s = retry_for_s
         self._dead_bounds = dead_bounds
 
@@ -79,7 +79,7 @@ class Settler:
         is_too_old = task.plan.oldest_ms > 0 and age_s > self._retry_for_s
         room_bytes = float("inf")
         if self._dead_bounds.on_full == "hold":
-            room_bytes = self._dead_bounds.max_bytes - self._journal.dead.size_bytes
+            room_bytes = self._dead_bounds.max_bytes - self._state.dead.size_bytes
         situation = situation._replace(
             is_too_old=situation.is_too_old or is_too_old, room_bytes=room_bytes
         )
@@ -88,14 +88,14 @@ class Settler:
         if settlement.hold:
             kind = Hold.SETTINGS if isinstance(outcome, Held) else Hold.DEAD_LETTERS
             self._health.hold(kind, settlement.hold, outcome)
-        self._journal.count("failures", self._health.failures)
+        self._state.count("failures", self._health.failures)
         self._health.failures = 0
         if settlement.has_ended:
             failed_s = task.failed_s if situation.is_at_fault else 0.0
             if isinstance(outcome, Partial) and accepts(outcome, task.plan.events):
                 failed_s = situation.began_s  # what is left of it failed, or is to be buried
             refused_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
-            self._journal.settle(task.plan, settlement, task.not_before_s, failed_s, refused_s)
+            self._state.settle(task.plan, settlement, task.not_before_s, failed_s, refused_s)
             if settlement.letters and not settlement.hold:
                 self._health.found_room()
         elif settlement.is_unproven:
@@ -105,7 +105,7 @@ class Settler:
             self._doubts.refusals.blame(0 if task.is_culprit else 1)
             if self._queue.is_surplus(task) and not situation.is_too_old:
                 return self._follow(task, outcome, situation._replace(is_too_old=True))
-            self._journal.forget(task.plan)
+            self._state.forget(task.plan)
             self._queue.set_apart(task, situation.now_s)
         else:
             self._queue.add(task)

@@ -260,9 +260,9 @@ def test_a_restart_over_the_bound_keeps_within_it(data: DataDir, feed: Feed) -> 
             data, FakeSender(limits=MANY), timings=timings, dead_bounds=DeadBounds(256 * KIB)
         )
         async with running(runner):
-            await until(lambda: runner.journal and runner.journal.dead.by_source["web"].dropped)
-            assert runner.journal
-            assert runner.journal.dead.size_bytes <= 256 * KIB
+            await until(lambda: runner.state and runner.state.dead.by_source["web"].dropped)
+            assert runner.state
+            assert runner.state.dead.size_bytes <= 256 * KIB
             await until(lambda: is_settled(runner, feed))
 
     run(main())

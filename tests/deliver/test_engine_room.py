@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from pixelfast.deliver import room as room_module
+from pixelfast.deliver import reclaimer as reclaimer_module
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.store import Changes, Store
@@ -26,7 +26,7 @@ def segment_bytes() -> int:
 async def looked_at_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait until the engine has looked for segments to remove twice more."""
     looks = 0
-    keep = engine.room.keep
+    keep = engine.reclaimer.keep
 
     async def counting() -> None:
         nonlocal looks
@@ -34,7 +34,7 @@ async def looked_at_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> No
         looks += 1
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.room, "keep", counting)
+        patch.setattr(engine.reclaimer, "keep", counting)
         await until(lambda: looks >= 2)
 
 
@@ -54,7 +54,7 @@ def test_segments_go_once_all_destinations_are_past_them(
             assert list(range(1, written[-1] + 1)) == written, "the slow one has read none of them"
             slow.script.clear()
             await slow.has(60)
-            await until(lambda: engine.room.removed_segments == len(written) - 1)
+            await until(lambda: engine.reclaimer.removed_segments == len(written) - 1)
         assert written[-1:] == data.segments(0)
         assert list(range(60)) == slow.numbers
 
@@ -76,7 +76,7 @@ def test_no_segment_goes_before_every_cursor_on_the_disk_is_past_it(
             mistakes.extend((name, earliest, number) for number in gone if number >= earliest)
         return removed
 
-    monkeypatch.setattr(room_module, "remove_read_segments", checked)
+    monkeypatch.setattr(reclaimer_module, "remove_read_segments", checked)
 
     async def main() -> None:
         one, two = FakeSender(), FakeSender([Retry("no"), ZeroDivisionError()] * 3)
@@ -142,7 +142,7 @@ def test_a_failure_to_remove_does_not_end_the_removing(
             raise errors.pop()
         return remove_read_segments(folder, slot, cursors)
 
-    monkeypatch.setattr(room_module, "remove_read_segments", failing)
+    monkeypatch.setattr(reclaimer_module, "remove_read_segments", failing)
 
     async def main() -> None:
         sender = FakeSender()

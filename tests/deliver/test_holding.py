@@ -192,7 +192,7 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
         runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 39)
-            dead = runner.journal.dead.letters  # type: ignore[union-attr]
+            dead = runner.state.dead.letters  # type: ignore[union-attr]
             assert 39 == await runner.sender.in_thread(dead.ask_for_replay)
             await until(lambda: len(sender.tries) > 100)
             await until(lambda: not any(each.replay for each in dead.letters()))

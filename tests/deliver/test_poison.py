@@ -58,7 +58,7 @@ def test_only_the_events_that_a_destination_fails_at_wait(
         good = set(range(101)) - set(culprits)
         runner = runner_of(data, sender)
         async with running(runner):
-            await until(lambda: len(runner.journal._pins if runner.journal else {}) > 0)
+            await until(lambda: len(runner.state._pins if runner.state else {}) > 0)
             feed.write(event(100))
             await until(lambda: good <= set(sender.numbers))
             await until(lambda: len(plans_on_disk(data, "hook")) == len(culprits))
@@ -258,7 +258,7 @@ def test_a_dead_letter_that_its_destination_fails_at_stays_one(data: DataDir, fe
         runner = runner_of(data, sender, retry_for_s=0.001)
         async with running(runner):
             await until(lambda: runner.counted.get("dead") == 10)
-            dead = runner.journal.dead.letters  # type: ignore[union-attr]
+            dead = runner.state.dead.letters  # type: ignore[union-attr]
             assert 10 == await runner.sender.in_thread(dead.ask_for_replay)
             number = 100
             while runner.counted["dead"] != 1 or any(each.replay for each in dead.letters()):

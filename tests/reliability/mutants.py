@@ -46,7 +46,7 @@ MUTANTS = {
         ),
         Mutant(
             "unlink-before-the-cursors-commit",
-            "pixelfast/deliver/journal.py",
+            "pixelfast/deliver/state_writer.py",
             "        for plan in self._pins.values():\n",
             "        for plan in ():\n",
         ),
@@ -74,7 +74,7 @@ MUTANTS = {
             "pixelfast/deliver/runner.py",
             "            self._memory.sending_bytes += task.plan.size_bytes\n            under_way",
             "            self._memory.sending_bytes += task.plan.size_bytes\n"
-            "            self.journal._end(task.plan)\n            under_way",
+            "            self.state._end(task.plan)\n            under_way",
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The spool's room: what is read is removed; what is too much expires, oldest first."""
+"""Reclaiming the spool's space: read segments are removed, and the oldest expire if it is short."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remo
 from pixelfast.spool.format import segment_name
 from pixelfast.spool.highwater import read_high_water
 
-__all__ = ["Room", "log_ends"]
+__all__ = ["Reclaimer", "log_ends"]
 
 _FREE_SHARE = 1.1  # of min_free: below it the oldest begins to expire
 _FIRST = Position()
@@ -36,8 +36,8 @@ class _Segment(NamedTuple):
     bytes: int
 
 
-class Room:
-    """Removes and expires segments for all destinations of an engine."""
+class Reclaimer:
+    """Remove and expire segments for all destinations of an engine."""
 
     def __init__(
         self,

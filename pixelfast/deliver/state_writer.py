@@ -1,8 +1,7 @@
-"""What is on the disk of a destination, and what is on its way there.
+"""Writing the state of a destination: changes are collected and written in one transaction.
 
-Changes gather and are written together: plans at most 20 times a second, what has ended after
-200 ms or 64 batches. A batch may be sent once its plan is written; a dead letter is written before
-the plan that it was of goes away.
+New plans are written at most 20 times a second, settled ones after 200 ms or 64 batches. A batch
+may be sent once its plan is written. A dead letter is written before its plan is deleted.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Position
 
-__all__ = ["Journal", "Planned"]
+__all__ = ["Planned", "StateWriter"]
 
 _MOST_ENDS = 64
 _PLAN_BYTES = 1024  # of a plan whose events are not in memory
@@ -45,8 +44,8 @@ class Planned:
 
 
 @dataclass(slots=True)
-class _Writing:
-    """All that one write holds."""
+class Transaction:
+    """What one transaction writes."""
 
     changes: Changes = field(default_factory=Changes)
     planned: list[Planned] = field(default_factory=list)
@@ -56,8 +55,8 @@ class _Writing:
     refused_again: dict[int, Refused | Retry] = field(default_factory=dict)
 
 
-class Journal:
-    """A destination's state; everything that waits for the disk is done in its thread.
+class StateWriter:
+    """Keep the state of a destination; whatever waits for the disk runs in its thread.
 
     Attributes:
         cursors: where cutting goes on, as it stands on the disk.
@@ -99,8 +98,8 @@ class Journal:
         self.dead = DeadKeeper(path, dead_bounds, self._log, timings, clock)
         self._store: Store | None = None
         self._sequence = 0
-        self._next = _Writing()
-        self._writing = _Writing()  # what is being written
+        self._next = Transaction()
+        self._writing = Transaction()  # what is being written
         self._written: list[Planned] = []
         self._pins: dict[str, Plan] = {}  # plans on the disk
         self._write: asyncio.Task[None] | None = None
@@ -264,11 +263,11 @@ class Journal:
     def write_when_due(self, now_s: float, *, at_once: bool = False) -> None:
         """Begin a write in the thread, one at a time."""
         if self._write is None and self._next.changes and (at_once or now_s >= self.due_s):
-            self._writing, self._next = self._next, _Writing()
+            self._writing, self._next = self._next, Transaction()
             self._write = asyncio.ensure_future(self._write_all(self._writing))
             self._write.add_done_callback(lambda _: self._rouse())
 
-    async def _write_all(self, writing: _Writing) -> None:
+    async def _write_all(self, writing: Transaction) -> None:
         await self._thread.run(self._commit, writing)
         changes = writing.changes
         self._written_s = self._clock.monotonic_s()
@@ -278,9 +277,9 @@ class Journal:
             self._pins.pop(identity, None)
         self.cursors |= changes.after
         self.counted = self.counted | _added(self.counted, changes)
-        self._writing = _Writing()
+        self._writing = Transaction()
 
-    def _commit(self, writing: _Writing) -> None:
+    def _commit(self, writing: Transaction) -> None:
         assert self._store is not None
         self.dead.write(writing.letters, writing.replayed, writing.refused_again)
         self._store.commit(writing.changes)
