@@ -175,11 +175,7 @@ class Server:
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self._wait()
-
-    def wait(self) -> int:
-        """The exit code of a server that was told to stop already."""
-        return self._wait()
+        return self.wait()
 
     def log_events(self) -> list[str]:
         """The names of the log's events, in their order."""
@@ -188,9 +184,10 @@ class Server:
     def kill(self) -> int:
         """SIGKILL the supervisor; its processes see that and end by themselves."""
         self.process.kill()
-        return self._wait()
+        return self.wait()
 
-    def _wait(self) -> int:
+    def wait(self) -> int:
+        """The exit code of a server that was told to stop."""
         try:
             return self.process.wait(STOP_S)
         finally:
