@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from benchmarks.backlog import SOURCE, events, fill
 from benchmarks.corpus import DOCUMENTED, HEADERS, targets
 from pixelfast.collect import Collector, Connection, Connections
-from pixelfast.collect.answers import Answers
 from pixelfast.collect.clock import Clock
+from pixelfast.collect.responses import Responses
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Config, Source, WriteKey
 from pixelfast.deliver.batches import Batch as Sent
@@ -174,7 +174,7 @@ def _request_steps() -> list[Step]:
     config = Config(sources=(Source(name=SOURCE, write_keys=(WriteKey(key=WRITE_KEY),)),))
     collector = Collector(
         Sources(config.sources),
-        Answers(),
+        Responses(),
         Clock(),
         trusted_proxies=config.server.trusted_proxies,
     )

@@ -13,10 +13,10 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pixelfast.collect.answers import Answers
 from pixelfast.collect.clock import Clock
 from pixelfast.collect.collector import Collector
 from pixelfast.collect.protocol import Connection, Connections
+from pixelfast.collect.responses import Responses
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Source, WriteKey
 from pixelfast.spool import SpoolWriter
@@ -291,7 +291,7 @@ class FakeCollector:
         self.loop = FakeLoop()
         self.disk = FakeDisk(self.loop)
         self.clock = Clock.fixed()
-        self.collector = Collector(Sources(sources, workers), Answers(), self.clock, **options)
+        self.collector = Collector(Sources(sources, workers), Responses(), self.clock, **options)
         self.connections = Connections(self.collector, **(connections or {}))
         self.collector.writer = make_writer(
             self.loop,

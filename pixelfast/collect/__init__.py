@@ -1,14 +1,14 @@
 """Collecting: from the bytes of a connection to an event in the spool, and the GIF back.
 
-`protocol`      HTTP on one connection: answer in order, wait for acknowledgements
+`protocol`      HTTP on one connection: respond in order, wait for acknowledgements
 `reader`        one request after the other as the parser reads them, wherever TCP cuts
 `plain_get`     a scan for what nearly every request is, in front of the parser
 `chunks`        the end of a body in chunks
 `request`       one request within its bounds
-`collector`     from a request to its answer, and its event into the spool
-`answers`       the bytes of every answer
-`answer_queue`  the answers that a connection owes, and how they go out
-`acks`          from a commit to the answers that waited for it
+`collector`     from a request to its response, and its event into the spool
+`response`      a response as a value, and those that a connection owes
+`responses`     the bytes of every response
+`acks`          from a commit to the responses that waited for it
 `sources`       write keys, sources, rate limits
 `proxies`       whose request it is behind trusted proxies
 `clock`         the time, which tests hold and move

@@ -3,28 +3,31 @@ from libc.stdint cimport int64_t
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.request cimport Method, Request
+from pixelfast.collect.response cimport Response
 from pixelfast.collect.sources cimport Source, Sources
 from pixelfast.event.decoder cimport Decoder
 from pixelfast.event.query cimport Slice
 from pixelfast.spool.writer cimport SpoolWriter
 
-cdef struct Reply:
-    int status
-    int64_t ticket      # 0: the answer is ready; else the event's ticket that it waits for
-
 cdef class Collector:
     cdef readonly Sources sources
-    cdef readonly object answers
+    cdef readonly object responses
     cdef readonly Clock clock
     cdef readonly TrustedProxies proxies
     cdef readonly bint always_200
     cdef public SpoolWriter writer
     cdef Decoder _decoder
-    cdef bytes _gif                     # the answer to most requests
+    cdef bytes _gif                     # the response to most requests
+    cdef object _log
 
-    cdef bytes answer(
-        self, Request request, Method method, int connection, object waiter, Reply* reply
-    )
+    cdef int respond(
+        self, Request request, Method method, object waiter, Response* response
+    ) except -1
+    cdef int give_up(
+        self, Request request, Method method, object error, Response* response
+    ) except -1
+    cdef int reject_unstored(self, Response* response) except -1
+    cdef bytes render(self, Response* response)
     cdef int64_t _store(
         self,
         Request request,
@@ -34,15 +37,17 @@ cdef class Collector:
         int64_t now_ms,
         object waiter,
     ) except -99
-    cdef bytes refuse(self, Source source, object error, int connection, Slice origin, Reply* reply)
-    cdef bytes give_up(self, Request request, Method method, object error, Reply* reply)
-    cdef bytes _collect(
+    cdef int _collect(
         self,
         Request request,
         bint is_track,
         Slice query,
-        int connection,
         object waiter,
-        Reply* reply,
-    )
+        Response* response,
+    ) except -1
+    cdef int _reject(
+        self, Source source, object error, bint is_hidden, Response* response
+    ) except -1
+    cdef bytes _render(self, Response* response)
+    cdef bytes _render_failed(self, object error, Response* response)
     cdef dict _fill(self, Request request, Source source, str address)

@@ -1,25 +1,25 @@
 from collections.abc import Iterable
 
-from pixelfast.collect.answers import Answers
 from pixelfast.collect.clock import Clock
+from pixelfast.collect.responses import Responses
 from pixelfast.collect.sources import Sources
 from pixelfast.spool import SpoolWriter
 
 class Collector:
-    """Answers requests; what all connections of one process share.
+    """Responds to requests; what all connections of one process share.
 
     Set `writer` before the first request: it calls back `Connections.on_stored`, so it comes last.
 
     Args:
         sources: the write keys, and how their pixels are read.
-        answers: the bytes of answers.
+        responses: renders responses.
         clock: wall time for events, monotonic time for rate limits.
         trusted_proxies: networks whose X-Forwarded-For and X-Real-IP are believed.
-        always_200: answer 200 to every GET and POST of a pixel, refused or not.
+        always_200: send 200 for every GET and POST of a pixel, also if it is rejected.
     """
 
     sources: Sources
-    answers: Answers
+    responses: Responses
     clock: Clock
     always_200: bool
     writer: SpoolWriter
@@ -27,7 +27,7 @@ class Collector:
     def __init__(
         self,
         sources: Sources,
-        answers: Answers,
+        responses: Responses,
         clock: Clock,
         *,
         trusted_proxies: Iterable[str] = (),

@@ -1,11 +1,14 @@
-"""From a request to its answer: routes, methods, and the way of an event into the spool."""
+"""From a request to its response: routes, methods, and the way of an event into the spool."""
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport PyObject, Py_XDECREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t
 
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
-from pixelfast.collect.request cimport Method, Request, copy_of
+from pixelfast.collect.request cimport Method, Request, copy_of, excuse
+from pixelfast.collect.response cimport MAX_ORIGIN_BYTES, Kind, Response, owned
 from pixelfast.collect.sources cimport Source, Sources, WriteKey
 from pixelfast.event.decoder cimport Decoder, Event
 from pixelfast.event.encoder cimport encode_event, template_for
@@ -15,15 +18,23 @@ from pixelfast.event.template cimport Additions, Template
 from pixelfast.event.target cimport Route, split_target
 from pixelfast.spool.writer cimport SpoolWriter
 
-from pixelfast.collect import answers as _answers
+import structlog
+
+from pixelfast.collect import responses as _responses
 from pixelfast.errors import RequestError
 from pixelfast.spool import REFUSALS
 
 __all__ = ["Collector"]
 
-cdef int KEEP = _answers.KEEP
-cdef int CLOSE = _answers.CLOSE
-# What may befall a pixel before it is read to its end. The others are no GET or POST of a pixel.
+cdef enum:
+    RETRY_AFTER_S = 1
+    MAX_RETRY_AFTER_S = 2147483647
+
+cdef int KEEP = _responses.KEEP
+cdef int CLOSE = _responses.CLOSE
+cdef bytes CONTINUE = _responses.CONTINUE
+cdef str NOT_STORED = "not-stored"
+# Errors raised before a pixel is fully read. Other requests are not a GET or POST of a pixel.
 cdef frozenset _OF_A_PIXEL = frozenset((413, 414, 431, 500))
 cdef dict _REFUSALS = {code: RequestError(503, reason) for code, reason in REFUSALS.items()}
 
@@ -33,65 +44,64 @@ cdef class Collector:
     def __init__(
         self,
         Sources sources not None,
-        answers,
+        responses,
         Clock clock not None,
         *,
         trusted_proxies=(),
         always_200=False,
     ):
         self.sources = sources
-        self.answers = answers
+        self.responses = responses
         self.clock = clock
         self.proxies = TrustedProxies(trusted_proxies)
         self.always_200 = always_200
         self._decoder = Decoder()
-        self._gif = answers.pixel()
+        self._gif = responses.pixel()
+        self._log = structlog.get_logger("collect")
 
     def tick(self, now_s):
         # Once a second: the Date header.
-        self.answers.tick(now_s)
-        self._gif = self.answers.pixel()
+        self.responses.tick(now_s)
+        self._gif = self.responses.pixel()
 
-    cdef bytes answer(
-        self, Request request, Method method, int connection, object waiter, Reply* reply
-    ):
+    # --- requests ----------------------------------------------------------------------------
+
+    cdef int respond(
+        self, Request request, Method method, object waiter, Response* response
+    ) except -1:
+        # Fill in the response to a request; of its connection it says already what it will say.
         cdef Slice query
         cdef Route route = split_target(request.target, &query)
-        reply.ticket = 0
+        response.is_head = method == Method.HEAD
         if route == Route.TRACK or route == Route.PAGE:
+            response.kind = Kind.PIXEL
+            response.status = 200
+            response.origin = _echoed(request.origin)
             if method == Method.GET or method == Method.POST:
-                return self._collect(
-                    request, route == Route.TRACK, query, connection, waiter, reply
-                )
-            if method == Method.HEAD:
-                reply.status = 200
-                return self.answers.pixel(
-                    200, connection, origin=copy_of(request.origin), is_head=True
-                )
+                return self._collect(request, route == Route.TRACK, query, waiter, response)
             if method == Method.OPTIONS:
-                reply.status = 204
-                return self.answers.preflight(connection, copy_of(request.origin))
+                response.kind = Kind.PREFLIGHT
+                response.status = 204
+            elif method != Method.HEAD:
+                response.status = 405
+                response.reason = owned("method")
+                self.sources.nobody.count_refused("method")
         elif route == Route.ROBOTS and (method == Method.HEAD or method == Method.GET):
-            reply.status = 200
-            return self.answers.robots(connection, is_head=method == Method.HEAD)
+            response.kind = Kind.ROBOTS
+            response.status = 200
         else:
-            reply.status = 404
-            return self.answers.not_found(connection, is_head=method == Method.HEAD)
-        reply.status = 405
-        self.sources.nobody.count_refused("method")
-        return self.answers.pixel(
-            405, connection, reason="method", origin=copy_of(request.origin)
-        )
+            response.kind = Kind.NOT_FOUND
+            response.status = 404
+        return 0
 
-    cdef bytes _collect(
+    cdef int _collect(
         self,
         Request request,
         bint is_track,
         Slice query,
-        int connection,
         object waiter,
-        Reply* reply,
-    ):
+        Response* response,
+    ) except -1:
         cdef:
             Source source = self.sources.nobody
             WriteKey key
@@ -114,16 +124,13 @@ cdef class Collector:
                 address = self.proxies.client_of(address, request.forwarded_for, request.real_ip)
             ticket = self._store(request, is_track, source, address, now_ms, waiter)
         except RequestError as error:
-            return self.refuse(source, error, connection, request.origin, reply)
+            return self._reject(source, error, self.always_200, response)
         if ticket < 0:
-            return self.refuse(source, _REFUSALS[-ticket], connection, request.origin, reply)
+            return self._reject(source, _REFUSALS[-ticket], self.always_200, response)
         source.accepted += 1
         source.take()
-        reply.status = 200
-        reply.ticket = 0 if self.writer.acks_at_once else ticket
-        if connection == KEEP and request.origin.at == NULL:
-            return self._gif
-        return self.answers.pixel(200, connection, origin=copy_of(request.origin))
+        response.ticket = 0 if self.writer.acks_at_once else ticket
+        return 0
 
     cdef int64_t _store(
         self,
@@ -174,41 +181,6 @@ cdef class Collector:
             source.count_warnings(warnings)
         return ticket
 
-    cdef bytes refuse(
-        self, Source source, object error, int connection, Slice origin, Reply* reply
-    ):
-        reply.status = 200 if self.always_200 else error.status
-        reply.ticket = 0
-        source.count_refused(error.reason)
-        return self.answers.pixel(
-            reply.status,
-            connection,
-            reason=error.reason,
-            retry_after_s=getattr(error, "retry_after_s", 0),
-            origin=copy_of(origin),
-        )
-
-    cdef bytes give_up(self, Request request, Method method, object error, Reply* reply):
-        # The answer to a request that can't be read to its end: the last of its connection.
-        cdef Slice query
-        cdef Route route = Route.NOT_FOUND
-        if request.target.at != NULL:
-            route = split_target(request.target, &query)
-        reply.status = error.status
-        reply.ticket = 0
-        if self.always_200 and error.status in _OF_A_PIXEL:
-            if method == Method.GET or method == Method.POST:
-                if route == Route.TRACK or route == Route.PAGE:
-                    reply.status = 200
-        self.sources.nobody.count_refused(error.reason)
-        return self.answers.pixel(
-            reply.status,
-            CLOSE,
-            reason=error.reason,
-            origin=copy_of(request.origin),
-            is_head=method == Method.HEAD,
-        )
-
     cdef dict _fill(self, Request request, Source source, str address):
         cdef dict fill = {}
         if source.fills_ip:
@@ -219,6 +191,105 @@ cdef class Collector:
             first = copy_of(request.languages).split(b",", 1)[0].split(b";", 1)[0].strip()
             fill["locale"] = first.decode("utf-8", "replace")
         return fill
+
+    # --- rejections --------------------------------------------------------------------------
+
+    cdef int give_up(
+        self, Request request, Method method, object error, Response* response
+    ) except -1:
+        # The response to a request that cannot be read to its end: the last of its connection.
+        cdef Slice query
+        cdef Route route = Route.NOT_FOUND
+        if request.target.at != NULL:
+            route = split_target(request.target, &query)
+        response.kind = Kind.PIXEL
+        response.connection = CLOSE
+        response.is_head = method == Method.HEAD
+        response.origin = _echoed(request.origin)
+        is_hidden = (
+            self.always_200
+            and error.status in _OF_A_PIXEL
+            and (method == Method.GET or method == Method.POST)
+            and (route == Route.TRACK or route == Route.PAGE)
+        )
+        return self._reject(self.sources.nobody, error, is_hidden, response)
+
+    cdef int reject_unstored(self, Response* response) except -1:
+        # The response said 200, but its event could not be stored.
+        response.status = 200 if self.always_200 else 503
+        response.reason = owned(NOT_STORED)
+        response.retry_after_s = RETRY_AFTER_S
+        self.sources.nobody.count_refused(NOT_STORED)
+        return 0
+
+    cdef int _reject(
+        self, Source source, object error, bint is_hidden, Response* response
+    ) except -1:
+        response.ticket = 0
+        response.status = 200 if is_hidden else error.status
+        response.reason = owned(error.reason)
+        if response.status == 429 or response.status == 503:
+            response.retry_after_s = min(
+                getattr(error, "retry_after_s", RETRY_AFTER_S), MAX_RETRY_AFTER_S
+            )
+        source.count_refused(error.reason)
+        return 0
+
+    # --- bytes -------------------------------------------------------------------------------
+
+    cdef bytes render(self, Response* response):
+        # The bytes of a response, as it goes out.
+        if (
+            response.kind == Kind.PIXEL
+            and response.status == 200
+            and response.connection == KEEP
+            and response.reason == NULL
+            and response.origin == NULL
+            and not response.is_head
+        ):
+            return self._gif
+        try:
+            return self._render(response)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours is this response's only
+            return self._render_failed(excuse(error, self._log), response)
+
+    cdef bytes _render(self, Response* response):
+        origin = None if response.origin == NULL else <bytes>response.origin
+        if response.kind == Kind.PIXEL:
+            return self.responses.pixel(
+                response.status,
+                response.connection,
+                reason="" if response.reason == NULL else <str>response.reason,
+                retry_after_s=response.retry_after_s,
+                origin=origin,
+                is_head=response.is_head,
+            )
+        if response.kind == Kind.PREFLIGHT:
+            return self.responses.preflight(response.connection, origin)
+        if response.kind == Kind.ROBOTS:
+            return self.responses.robots(response.connection, is_head=response.is_head)
+        if response.kind == Kind.NOT_FOUND:
+            return self.responses.not_found(response.connection, is_head=response.is_head)
+        return CONTINUE
+
+    cdef bytes _render_failed(self, object error, Response* response):
+        is_hidden = (
+            self.always_200
+            and response.kind == Kind.PIXEL
+            and response.status == 200
+            and not response.is_head
+        )
+        Py_XDECREF(response.reason)
+        response.kind = Kind.PIXEL
+        self._reject(self.sources.nobody, error, is_hidden, response)
+        return self._render(response)
+
+
+cdef PyObject* _echoed(Slice origin) except? NULL:
+    # Owned; NULL if the request has no Origin, or one that is too long to be echoed.
+    if origin.at == NULL or origin.length > MAX_ORIGIN_BYTES:
+        return NULL
+    return owned(PyBytes_FromStringAndSize(origin.at, origin.length))
 
 
 cdef Slice _stripped(Slice text):

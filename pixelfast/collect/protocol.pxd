@@ -1,11 +1,11 @@
 from libc.stdint cimport int64_t
 
 from pixelfast.collect.acks cimport Waiter
-from pixelfast.collect.answer_queue cimport AnswerQueue
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.collector cimport Collector
 from pixelfast.collect.reader cimport Reader
 from pixelfast.collect.request cimport Method, Request
+from pixelfast.collect.response cimport Response, ResponseQueue
 
 cdef class Connections:
     cdef readonly Collector collector
@@ -35,7 +35,7 @@ cdef class Connection(Waiter):
     cdef int _fd                        # the transport's, -1 where it has none or is closed
     cdef str _peer
     cdef bint _is_proxied
-    cdef AnswerQueue _answers
+    cdef ResponseQueue _responses
     cdef Py_ssize_t _unsent_bytes       # that the transport holds: the peer does not read them
     cdef Py_ssize_t _held_bytes         # all that this connection holds, as last counted
     # reading
@@ -60,7 +60,8 @@ cdef class Connection(Waiter):
     cdef int _drop_reader(self) except -1
     cdef int _fail(self, object error) except -1
     cdef int _give_up(self, object error, Request request, Method method) except -1
-    cdef int _push(self, bytes answer, int64_t ticket, int status) except -1
+    cdef int _push(self, Response response) except -1
+    cdef bytes _take(self, int count)
     cdef bint _is_choked(self) noexcept
     cdef int _account(self) except -1
     cdef int _release(self) except -1

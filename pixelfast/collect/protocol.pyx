@@ -18,16 +18,28 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 
 from pixelfast.collect.acks cimport Waiter, acknowledge
-from pixelfast.collect.answer_queue cimport AnswerQueue, discard_input, write_out
-from pixelfast.collect.collector cimport Collector, Reply
+from pixelfast.collect.collector cimport Collector
 from pixelfast.collect.plain_get cimport scan_plain_get
 from pixelfast.collect.reader cimport Reader, Reading
 from pixelfast.collect.request cimport Method, Request, excuse
+from pixelfast.collect.response cimport (
+    Kind,
+    Response,
+    ResponseQueue,
+    drop_responses,
+    find_response,
+    free_queue,
+    free_response,
+    new_response,
+    push_response,
+    ready_responses,
+    response_at,
+)
+from pixelfast.collect.sockets cimport discard_input, write_out
 
 import structlog
 
-from pixelfast.collect import answers as _answers
-from pixelfast.collect.answers import closing, refused
+from pixelfast.collect import responses as _responses
 from pixelfast.errors import RequestError
 
 __all__ = ["Connection", "Connections"]
@@ -37,12 +49,10 @@ cdef enum:
     MAX_LINGERING_OVER_LIMIT = 16  # connections over `max_connections` that may
     MEMORY_FREED_AT_ONCE = 8    # this part of `max_memory`, so that the search for it pays
 
-cdef int KEEP = _answers.KEEP
-cdef int KEEP_SAID = _answers.KEEP_SAID
-cdef int CLOSE = _answers.CLOSE
+cdef int KEEP = _responses.KEEP
+cdef int KEEP_SAID = _responses.KEEP_SAID
+cdef int CLOSE = _responses.CLOSE
 cdef double LINGER_S = 2.0
-cdef str NOT_STORED = "not-stored"
-cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 cdef class Connections:
@@ -91,9 +101,9 @@ cdef class Connections:
         for connection in list(self.open):
             if not connection._is_started and not connection._is_last:
                 connection._is_last = True
-                last = connection._answers.count - 1
+                last = connection._responses.count - 1
                 if last >= 0:
-                    connection._answers.replace(last, closing(connection._answers.get(last)))
+                    response_at(&connection._responses, last).connection = CLOSE
                 connection._flush()
 
     cdef int count(self, int status) except -1:
@@ -124,7 +134,10 @@ cdef class Connection(Waiter):
     def __init__(self, Connections connections not None):
         self._all = connections
         self._collector = connections.collector
-        self._answers = AnswerQueue()
+
+    def __dealloc__(self):
+        drop_responses(&self._responses, self._responses.count)
+        free_queue(&self._responses)
 
     # --- what the transport calls ------------------------------------------------------------
 
@@ -165,7 +178,7 @@ cdef class Connection(Waiter):
 
     def eof_received(self):
         # The peer sends nothing more, and may wait for the answers to what it sent.
-        if self._is_lingering or self._answers.count == 0:
+        if self._is_lingering or self._responses.count == 0:
             return False
         self._is_last = self._has_eof = True
         return True
@@ -230,7 +243,7 @@ cdef class Connection(Waiter):
             # Also if the body is here already (RFC 9110 section 10.1.1 allows both): this does not
             # depend on where TCP cuts.
             reader.owes_continue = False
-            self._answers.push(CONTINUE, 0)
+            push_response(&self._responses, new_response(Kind.CONTINUE, 100, KEEP))
         if reader.reading == Reading.FAILED:
             self._give_up(reader.error, reader.request, reader.method)
         elif reader.reading == Reading.DONE:
@@ -260,12 +273,13 @@ cdef class Connection(Waiter):
         return 0
 
     cdef int _answer(self, Request request, Method method, int connection) except -1:
-        cdef Reply reply
+        cdef Response response = new_response(Kind.PIXEL, 200, connection)
         try:
-            answer = self._collector.answer(request, method, connection, self, &reply)
+            self._collector.respond(request, method, self, &response)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is this request's only
+            free_response(&response)
             return self._give_up(excuse(error, self._all._log), request, method)
-        return self._push(answer, reply.ticket, reply.status)
+        return self._push(response)
 
     cdef int _fail(self, object error) except -1:
         # Give up a request that is not whole, whatever is there of it.
@@ -276,11 +290,11 @@ cdef class Connection(Waiter):
 
     cdef int _give_up(self, object error, Request request, Method method) except -1:
         # This request can't be read to its end, so none after it can be found.
-        cdef Reply reply
+        cdef Response response = new_response(Kind.PIXEL, 200, CLOSE)
         self._is_last = True
-        answer = self._collector.give_up(request, method, error, &reply)
+        self._collector.give_up(request, method, error, &response)
         self._drop_reader()
-        return self._push(answer, 0, reply.status)
+        return self._push(response)
 
     cdef int _drop_reader(self) except -1:
         if self._reader is not None:
@@ -290,22 +304,34 @@ cdef class Connection(Waiter):
 
     # --- answering ---------------------------------------------------------------------------
 
-    cdef int _push(self, bytes answer, int64_t ticket, int status) except -1:
-        self._answers.push(answer, ticket)
+    cdef int _push(self, Response response) except -1:
+        push_response(&self._responses, response)
         self._all.requests += 1
-        return 0 if ticket else self._all.count(status)
+        return 0 if response.ticket else self._all.count(response.status)
 
     cdef int _on_acknowledged(self, int64_t ticket, bint is_stored) except -1:
-        cdef int place = self._answers.find(ticket)
-        cdef int status = 200
-        if place < 0:
+        cdef Response* response = find_response(&self._responses, ticket)
+        if response == NULL:
             return 0  # the client has gone
         if not is_stored:
-            status = 200 if self._collector.always_200 else 503
-            self._collector.sources.nobody.count_refused(NOT_STORED)
-            self._answers.replace(place, refused(self._answers.get(place), status, NOT_STORED))
-        self._answers.make_ready(place)  # last: until here it says 200
-        return self._all.count(status)
+            self._collector.reject_unstored(response)
+        response.ticket = 0  # last: until here it says 200
+        return self._all.count(response.status)
+
+    cdef bytes _take(self, int count):
+        # The bytes of the oldest responses, as they go out.
+        cdef bytes data
+        cdef list parts
+        cdef int place
+        if count == 1:
+            data = self._collector.render(response_at(&self._responses, 0))
+        else:
+            parts = []
+            for place in range(count):
+                parts.append(self._collector.render(response_at(&self._responses, place)))
+            data = b"".join(parts)
+        drop_responses(&self._responses, count)
+        return data
 
     cdef int _flush(self) except -1:
         # Writes the answers that are ready, up to the first that is not. Then counts what is held,
@@ -313,12 +339,12 @@ cdef class Connection(Waiter):
         cdef int ready
         if self._is_consuming or self._transport is None:
             return 0
-        ready = 0 if self._is_write_paused else self._answers.ready()
+        ready = 0 if self._is_write_paused else ready_responses(&self._responses)
         if ready:
-            self._unsent_bytes = write_out(self._answers.take(ready), self._transport, self._fd)
+            self._unsent_bytes = write_out(self._take(ready), self._transport, self._fd)
             if not self._is_write_paused:
                 self._unsent_bytes = 0
-        if self._is_last and self._answers.count == 0:
+        if self._is_last and self._responses.count == 0:
             self._finish()
         self._account()
         if self._transport is None:
@@ -334,11 +360,11 @@ cdef class Connection(Waiter):
         return self._consume(self._unparsed) if self._is_cut and not self._is_last else 0
 
     cdef bint _is_choked(self) noexcept:
-        return self._is_write_paused or self._answers.size_bytes >= MAX_ANSWER_BYTES
+        return self._is_write_paused or self._responses.size_bytes >= MAX_ANSWER_BYTES
 
     cdef int _account(self) except -1:
         # Count anew what this connection holds.
-        cdef Py_ssize_t held = self._answers.size_bytes + self._unsent_bytes
+        cdef Py_ssize_t held = self._responses.size_bytes + self._unsent_bytes
         if self._unparsed is not None:
             held += PyBytes_GET_SIZE(self._unparsed)
         if self._reader is not None:
@@ -352,12 +378,12 @@ cdef class Connection(Waiter):
     cdef int _release(self) except -1:
         self._all.open.discard(self)
         self._all.held_bytes -= self._held_bytes
-        self._all.dropped_answers += self._answers.count
+        self._all.dropped_answers += self._responses.count
         self._drop_reader()
         self._transport = self._unparsed = None
         self._fd = -1
         self._held_bytes = 0
-        self._answers.clear()
+        drop_responses(&self._responses, self._responses.count)
         return 0
 
     cdef int _finish(self) except -1:
@@ -389,7 +415,7 @@ cdef class Connection(Waiter):
         if self._is_write_paused or self._is_lingering:
             if waited_s > (connections._idle_timeout_s if self._is_write_paused else LINGER_S):
                 self._transport.abort()
-        elif self._answers.count:
+        elif self._responses.count:
             pass  # the writer sees to it that they are answered
         elif self._is_started:
             if waited_s > connections._header_timeout_s:

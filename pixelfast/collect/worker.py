@@ -11,10 +11,10 @@ from typing import Any
 
 import structlog
 
-from pixelfast.collect.answers import Answers
 from pixelfast.collect.clock import Clock
 from pixelfast.collect.collector import Collector
 from pixelfast.collect.protocol import Connections
+from pixelfast.collect.responses import Responses
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Config
 from pixelfast.errors import SpoolLocked
@@ -45,7 +45,7 @@ class Worker:
         server = config.server
         self.collector = Collector(
             Sources(config.sources, workers),
-            Answers(),
+            Responses(),
             Clock(),
             trusted_proxies=server.trusted_proxies,
             always_200=server.always_200,

@@ -156,7 +156,7 @@ def meet_a_mistake_of_ours(fake: FakeCollector, connection: Connection, _: FakeT
     def fail(*_: object, **__: object) -> bytes:
         raise ValueError("a mistake of ours")
 
-    fake.collector.answers.not_found = fail
+    fake.collector.responses.not_found = fail
     with structlog.testing.capture_logs():
         connection.data_received(http(b"/"))
 

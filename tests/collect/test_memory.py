@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import random
 import tracemalloc
@@ -11,9 +12,10 @@ import pytest
 import structlog.testing
 
 from pixelfast.collect import Connection
+from pixelfast.config import Source, WriteKey
 from tests.collect.peers import NarrowTransport, connect_narrow
-from tests.collect.wire import TRACK, feed, http, statuses
-from tests.fakes import FakeCollector
+from tests.collect.wire import TRACK, fail_commit, feed, http, statuses
+from tests.fakes import DEMO, FakeCollector
 
 MAX_MEMORY = 2**20
 READ_BYTES = 32_768  # at once, by the socket's buffer
@@ -200,6 +202,53 @@ def test_memory_is_counted_to_the_byte_and_given_back(fake: FakeCollector) -> No
     assert len(head) == fake.connections.held_bytes
     connection.connection_lost(None)
     assert 0 == fake.connections.held_bytes
+
+
+TOO_LONG = b"&properties.a=" + b'"' * 20_000
+KINDS = {
+    "pixel": (TRACK, b"GET"),
+    "HEAD": (TRACK, b"HEAD"),
+    "preflight": (TRACK, b"OPTIONS"),
+    "another method": (TRACK, b"PUT"),
+    "robots": (b"/robots.txt", b"GET"),
+    "not found": (b"/", b"GET"),
+    "no key": (b"/pixel/v1/track", b"GET"),
+    "an unknown key": (b"/pixel/v1/track?writeKey=wk-who", b"GET"),
+    "too many parameters": (TRACK + b"&a=1" * 300, b"GET"),
+    "an event that is too large": (TRACK + TOO_LONG, b"GET"),
+    "a target that is too long": (TRACK + b"x" * 40_000, b"GET"),
+    "a method that does not exist": (TRACK, b"BREW"),
+    "a rate limit": (b"/pixel/v1/page?writeKey=wk-slow&userId=u", b"GET"),
+}
+SLOW = Source(name="slow", write_keys=(WriteKey(key="wk-slow"),), rate_limit=1e-12)
+
+
+@pytest.mark.parametrize("origin", [None, b"", b"https://shop.example", b"o" * 512, b"o" * 513])
+@pytest.mark.parametrize("line", [b"X: y", b"Connection: keep-alive", b"Connection: close"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_response_takes_no_more_than_was_counted_for_it(
+    origin: bytes | None, line: bytes, kind: str, is_stored: bool
+) -> None:
+    fake = FakeCollector((DEMO, SLOW))
+    target, method = KINDS[kind]
+    fake.exchange(http(b"/pixel/v1/page?writeKey=wk-slow&userId=u"))
+    connection, transport = fake.connect()
+    before = http(headers=[b"Origin: before"])
+    connection.data_received(before)
+    of_first = fake.connections.held_bytes
+    headers = [line] if origin is None else [line, b"Origin: " + origin]
+    connection.data_received(http(target, method, headers))
+    counted = fake.connections.held_bytes
+    if is_stored:
+        fake.disk.settle()
+    else:
+        with structlog.testing.capture_logs():
+            fake.loop.turn()
+            fail_commit(fake, errno.EIO)
+    first, taken = transport.sent.split(b"HTTP/1.1 ")[1:]
+    assert len(b"HTTP/1.1 " + first) <= of_first
+    assert len(b"HTTP/1.1 " + taken) <= counted - of_first <= len(b"HTTP/1.1 " + taken) + 150
 
 
 def test_a_client_that_reads_is_not_closed_for_those_that_do_not(fake: FakeCollector) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from pixelfast.collect import protocol
-from pixelfast.collect.answers import refused
+from pixelfast.config import Source, WriteKey
 from tests.collect.peers import TransportError, connect_failing
 from tests.collect.wire import (
     GIF,
@@ -23,7 +22,7 @@ from tests.collect.wire import (
     read_answers,
     statuses,
 )
-from tests.fakes import FakeCollector
+from tests.fakes import DEMO, FakeCollector
 
 
 class Mistake(Exception):
@@ -34,19 +33,34 @@ def fail(*_: object, **__: object) -> bytes:
     raise Mistake("a mistake of ours")
 
 
-def failing_collector() -> FakeCollector:
-    """A collector that fails on every path that it does not know."""
-    fake = FakeCollector()
-    fake.collector.answers.not_found = fail
-    return fake
+class FailingKey(str):
+    """A write key that can't be compared: looking it up fails."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, _: object) -> bool:
+        raise Mistake("a mistake of ours")
+
+
+FAILING = http(b"/pixel/v1/track?writeKey=wk-bad&secret=wk-demo")
+
+
+def with_origin(request: bytes) -> bytes:
+    return request.replace(b"\r\n\r\n", b"\r\nOrigin: https://a.example\r\n\r\n")
+
+
+def failing_collector(**options: Any) -> FakeCollector:
+    """A collector that fails on the pixels of one write key."""
+    bad = Source(name="bad", write_keys=(WriteKey(key=FailingKey("wk-bad")),))
+    return FakeCollector((DEMO, bad), **options)
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 10**9])
-def test_a_mistake_in_a_callback_is_answered_500(piece_bytes: int) -> None:
+def test_a_mistake_of_ours_is_answered_500(piece_bytes: int) -> None:
     fake = failing_collector()
     connection, transport = fake.connect()
     with structlog.testing.capture_logs() as logs:
-        feed(connection, http(b"/secret?writeKey=wk-demo"), piece_bytes)
+        feed(connection, FAILING, piece_bytes)
     (answer,) = read_answers(transport.sent)
     assert (500, "internal-error", GIF) == (answer.status, answer.reason, answer.body)
     assert PIXEL_HEADERS.items() <= answer.headers.items()
@@ -60,38 +74,52 @@ def test_a_mistake_in_a_callback_is_answered_500(piece_bytes: int) -> None:
 
 @pytest.mark.parametrize(("always_200", "status"), [(True, 200), (False, 500)])
 def test_always_200_hides_a_mistake_of_ours_from_a_pixel(always_200: bool, status: int) -> None:
-    fake = FakeCollector(always_200=always_200)
-    answers = fake.collector.answers
-    pixel = answers.pixel
-
-    def fail_where_it_went_well(of_status: int = 200, *given: Any, **named: Any) -> bytes:
-        return pixel(of_status, *given, **named) if named.get("reason") else fail()
-
-    answers.pixel = fail_where_it_went_well  # type: ignore[method-assign]
+    fake = failing_collector(always_200=always_200)
     with structlog.testing.capture_logs():
-        sent = fake.exchange(http(headers=[b"Origin: https://a.example"]))
+        sent = fake.exchange(with_origin(FAILING))
     (answer,) = read_answers(sent)
     assert (status, "internal-error", GIF) == (answer.status, answer.reason, answer.body)
 
 
-def test_every_callback_is_guarded() -> None:
-    """The method of an answer that fails stands for a mistake at its place in the parsing."""
-    for name, request in {
-        "robots": http(b"/robots.txt"),
-        "preflight": http(TRACK, b"OPTIONS"),
-        "not_found": http(b"/"),
-    }.items():
-        fake = FakeCollector()
-        setattr(fake.collector.answers, name, fail)
-        with structlog.testing.capture_logs() as logs:
-            assert [500] == statuses(fake.exchange(request))
-        assert 1 == len(logs)
+@pytest.mark.parametrize(("always_200", "status"), [(True, 200), (False, 500)])
+def test_always_200_hides_a_pixel_that_can_not_be_rendered(always_200: bool, status: int) -> None:
+    fake = FakeCollector(always_200=always_200)
+    responses = fake.collector.responses
+    pixel = responses.pixel
+
+    def fail_where_it_went_well(of_status: int = 200, *given: Any, **named: Any) -> bytes:
+        return pixel(of_status, *given, **named) if named.get("reason") else fail()
+
+    responses.pixel = fail_where_it_went_well  # type: ignore[method-assign]
+    with structlog.testing.capture_logs():
+        sent = fake.exchange(with_origin(http()))
+    (answer,) = read_answers(sent)
+    assert (status, "internal-error", GIF) == (answer.status, answer.reason, answer.body)
+
+
+RENDERED = {
+    "robots": http(b"/robots.txt"),
+    "preflight": http(TRACK, b"OPTIONS"),
+    "not_found": http(b"/"),
+}
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_a_response_that_can_not_be_rendered_becomes_500(name: str) -> None:
+    fake = FakeCollector()
+    setattr(fake.collector.responses, name, fail)
+    with structlog.testing.capture_logs() as logs:
+        answers = read_answers(fake.exchange(RENDERED[name] + http()))
+    assert [500, 200] == [answer.status for answer in answers]
+    assert ("internal-error", GIF) == (answers[0].reason, answers[0].body)
+    assert ["request_failed"] == [entry["event"] for entry in logs]
+    assert {"internal-error": 1} == fake.collector.sources.nobody.refused
 
 
 def test_the_requests_before_a_mistake_are_answered_and_stored() -> None:
     fake = failing_collector()
     connection, transport = fake.connect()
-    connection.data_received(http() * 2 + http(b"/") + http())
+    connection.data_received(http() * 2 + FAILING + http())
     assert b"" == transport.sent
     fake.disk.settle()
     answers = read_answers(transport.sent)
@@ -105,7 +133,7 @@ def test_a_mistake_does_not_touch_other_connections() -> None:
     fake = failing_collector()
     (bad, of_bad), (good, of_good) = fake.connect(), fake.connect()
     good.data_received(http()[:30])
-    bad.data_received(http() + http(b"/"))
+    bad.data_received(http() + FAILING)
     good.data_received(http()[30:])
     fake.disk.settle()
     assert [200] == statuses(of_good.sent)
@@ -120,7 +148,7 @@ def test_a_mistake_does_not_touch_other_connections() -> None:
 def test_mistakes_are_counted_by_their_reason() -> None:
     fake = failing_collector()
     for _ in range(3):
-        fake.exchange(http(b"/"))
+        fake.exchange(FAILING)
     assert {"internal-error": 3} == fake.collector.sources.nobody.refused
 
 
@@ -152,23 +180,17 @@ def test_a_transport_that_fails_keeps_no_other_connection_from_its_answer(is_sto
     assert [expected, [], expected] == [statuses(transport.sent) for _, transport in pairs]
 
 
-def test_a_mistake_about_one_acknowledgement_keeps_no_other_connection_from_its_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_mistake_about_one_response_keeps_no_other_connection_from_its_own() -> None:
     fake = FakeCollector()
     pairs = [fake.connect() for _ in range(3)]
-    for connection, _ in pairs:
-        connection.data_received(http())
-    calls = 0
+    for number, (connection, _) in enumerate(pairs):
+        connection.data_received(http(headers=[b"Origin: https://%d.example" % number]))
+    pixel = fake.collector.responses.pixel
 
-    def refuse(answer: bytes, status: int, reason: str) -> bytes:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise Mistake("a mistake of ours")
-        return refused(answer, status, reason)
+    def refuse(*given: Any, **named: Any) -> bytes:
+        return fail() if named["origin"] == b"https://1.example" else pixel(*given, **named)
 
-    monkeypatch.setattr(protocol, "refused", refuse)
+    fake.collector.responses.pixel = refuse  # type: ignore[method-assign]
     fake.loop.turn()
     with structlog.testing.capture_logs() as logs:
         fail_commit(fake, errno.EIO)

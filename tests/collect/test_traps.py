@@ -34,7 +34,7 @@ def test_trap_2_our_own_exception_is_not_the_clients_fault() -> None:
     def fail(*_: object, **__: object) -> bytes:
         raise ValueError("a mistake of ours")
 
-    fake.collector.answers.not_found = fail
+    fake.collector.responses.not_found = fail
     with structlog.testing.capture_logs() as logs:
         sent = fake.exchange(http(b"/"))
     assert [500] == statuses(sent)

@@ -1,7 +1,7 @@
-"""The bytes of every answer, made once a second and then only picked.
+"""The bytes of every response, rendered once a second and then only looked up.
 
-A pixel route answers with the same 43-byte GIF whatever the status: browsers draw an image body
-under 4xx and 5xx too, so a picture is never broken, while the status tells machines the truth.
+A pixel route sends the same 43-byte GIF whatever the status: browsers draw an image body under 4xx
+and 5xx too, so a picture is never broken, while the status tells machines the truth.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-__all__ = ["CLOSE", "KEEP", "KEEP_SAID", "Answers", "refused"]
+__all__ = ["CLOSE", "CONTINUE", "KEEP", "KEEP_SAID", "Responses"]
 
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAAAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 ALLOW = b"GET, HEAD, POST, OPTIONS"
 
-# What an answer says of the connection: nothing (HTTP/1.1 keeps it), that it is kept (who asks for
-# that may speak HTTP/1.0), or that it closes.
+# What a response says about its connection: nothing (HTTP/1.1 keeps it), that it is kept (a client
+# that asks for that may speak HTTP/1.0), or that it closes.
 KEEP, KEEP_SAID, CLOSE = 0, 1, 2
 _CONNECTION = {KEEP: b"", KEEP_SAID: b"Connection: keep-alive\r\n", CLOSE: b"Connection: close\r\n"}
 
@@ -32,29 +32,28 @@ _PIXEL_HEADERS = (
 )
 _ROBOTS = b"User-agent: *\nDisallow: /\n"
 _NOT_FOUND = b"Not found. Pixels are at /pixel/v1/track and /pixel/v1/page\n"
-_MAX_ORIGIN_BYTES = 512
-_RETRY_AFTER_S = 1
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 assert len(GIF) == 43
 
 
-class Answers:
-    """All answers of one second.
+class Responses:
+    """Renders responses, and keeps those that it rendered until the next second.
 
     `tick` is called when a second has passed: the Date header changes with it (RFC 9110, 6.6.1).
     """
 
     def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], bytes] = {}
+        self._rendered: dict[tuple[object, ...], bytes] = {}
         self._date = b""
         self.tick(time.time())
 
     def tick(self, now_s: float) -> None:
-        """Forget the answers of the second before."""
+        """Forget the responses of the last second; `now_s` is in seconds since 1970."""
         date = f"Date: {formatdate(now_s, usegmt=True)}\r\n".encode("ascii")
         if date != self._date:
             self._date = date
-            self._made.clear()
+            self._rendered.clear()
 
     def pixel(
         self,
@@ -66,19 +65,25 @@ class Answers:
         origin: bytes | None = None,
         is_head: bool = False,
     ) -> bytes:
-        """The answer of a pixel route.
+        """Return a response of a pixel route.
 
-        `reason` goes into X-Pixelfast-Error; `origin` is the request's header, echoed for CORS.
+        Args:
+            status: the status code.
+            connection: `KEEP`, `KEEP_SAID` or `CLOSE`.
+            reason: the value of X-Pixelfast-Error; empty: no error.
+            retry_after_s: the value of Retry-After; 0: no such header.
+            origin: the Origin header of the request, echoed for CORS; None: no CORS.
+            is_head: the request was HEAD, so the response has no body.
         """
-        if origin is not None and len(origin) <= _MAX_ORIGIN_BYTES:
+        if origin is not None:
             return self._pixel(status, connection, reason, retry_after_s, origin, is_head)
         key = (status, connection, reason, retry_after_s, is_head)
-        made = self._made.get(key)
-        if made is None:
-            made = self._made[key] = self._pixel(
+        rendered = self._rendered.get(key)
+        if rendered is None:
+            rendered = self._rendered[key] = self._pixel(
                 status, connection, reason, retry_after_s, None, is_head
             )
-        return made
+        return rendered
 
     def _pixel(
         self,
@@ -94,8 +99,8 @@ class Answers:
             head.append(_cors(origin))
         if reason:
             head.append(b"X-Pixelfast-Error: %b\r\n" % reason.encode("ascii"))
-        if status in {429, 503}:
-            head.append(b"Retry-After: %d\r\n" % (retry_after_s or _RETRY_AFTER_S))
+        if retry_after_s:
+            head.append(b"Retry-After: %d\r\n" % retry_after_s)
         if status == 405:
             head.append(b"Allow: %b\r\n" % ALLOW)
         head.append(b"\r\n")
@@ -104,7 +109,7 @@ class Answers:
         return b"".join(head)
 
     def preflight(self, connection: int, origin: bytes | None) -> bytes:
-        """204 for OPTIONS: what a CORS preflight wants to hear."""
+        """Return the 204 for OPTIONS, with what a CORS preflight asks for."""
         return b"".join(
             [
                 _status_line(204),
@@ -114,17 +119,17 @@ class Answers:
                 b"Access-Control-Allow-Methods: %b\r\n" % ALLOW,
                 b"Access-Control-Allow-Headers: Content-Type\r\n",
                 b"Access-Control-Max-Age: 86400\r\n",
-                _cors(origin)
-                if origin and len(origin) <= _MAX_ORIGIN_BYTES
-                else b"Access-Control-Allow-Origin: *\r\n",
+                _cors(origin) if origin else b"Access-Control-Allow-Origin: *\r\n",
                 b"\r\n",
             ]
         )
 
     def robots(self, connection: int, *, is_head: bool) -> bytes:
+        """Return the robots.txt, which keeps crawlers away."""
         return self._text(200, connection, _ROBOTS, is_head)
 
     def not_found(self, connection: int, *, is_head: bool) -> bytes:
+        """Return the 404 of a path that is not a route."""
         return self._text(404, connection, _NOT_FOUND, is_head)
 
     def _text(self, status: int, connection: int, body: bytes, is_head: bool) -> bytes:
@@ -141,26 +146,6 @@ class Answers:
                 b"" if is_head else body,
             ]
         )
-
-
-def closing(answer: bytes) -> bytes:
-    """Make an answer the last of its connection."""
-    head, separator, body = answer.partition(b"\r\n\r\n")
-    head = head.replace(b"\r\nConnection: keep-alive", b"")
-    return b"%b\r\nConnection: close%b%b" % (head, separator, body)
-
-
-def refused(answer: bytes, status: int, reason: str) -> bytes:
-    """Make a refusal of an answer that said 200: the event could not be stored after all."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    _, _, headers = head.partition(b"\r\n")
-    return b"%b%b\r\nX-Pixelfast-Error: %b\r\nRetry-After: %d\r\n\r\n%b" % (
-        _status_line(status),
-        headers,
-        reason.encode("ascii"),
-        _RETRY_AFTER_S,
-        body,
-    )
 
 
 def _status_line(status: int) -> bytes:
