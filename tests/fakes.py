@@ -15,7 +15,7 @@ from typing import Any
 
 from pixelfast.collect.clock import Clock
 from pixelfast.collect.collector import Collector
-from pixelfast.collect.protocol import Connection, Connections
+from pixelfast.collect.connection import Connection, Connections
 from pixelfast.collect.responses import Responses
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Source, WriteKey

@@ -1,6 +1,6 @@
 """Collecting: from the bytes of a connection to an event in the spool, and the GIF back.
 
-`protocol`      HTTP on one connection: respond in order, wait for acknowledgements
+`connection`    HTTP on one connection: its states, its responses in order, what it may hold
 `reader`        one request after the other as the parser reads them, wherever TCP cuts
 `plain_get`     a scan for what nearly every request is, in front of the parser
 `chunks`        the end of a body in chunks
@@ -8,7 +8,7 @@
 `collector`     from a request to its response, and its event into the spool
 `response`      a response as a value, and those that a connection owes
 `responses`     the bytes of every response
-`acks`          from a commit to the responses that waited for it
+`flow_control`  whether a connection may read and write
 `sources`       write keys, sources, rate limits
 `proxies`       whose request it is behind trusted proxies
 `clock`         the time, which tests hold and move
@@ -21,7 +21,7 @@ from pixelfast.errors import NOT_COMPILED
 
 try:
     from pixelfast.collect.collector import Collector
-    from pixelfast.collect.protocol import Connection, Connections
+    from pixelfast.collect.connection import Connection, Connections
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
 from pixelfast.collect.worker import Worker

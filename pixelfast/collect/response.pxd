@@ -135,7 +135,11 @@ cdef inline void drop_responses(ResponseQueue* queue, int count) noexcept:
 
 
 cdef inline void free_queue(ResponseQueue* queue) noexcept:
-    # Of an empty queue: its memory.
+    # Forget all of them, and give their memory back.
+    cdef int place
+    for place in range(queue.first, queue.first + queue.count):
+        free_response(&queue.all[place])
     PyMem_Free(queue.all)
     queue.all = NULL
-    queue.room = 0
+    queue.room = queue.first = queue.count = queue.searched = 0
+    queue.size_bytes = 0

@@ -13,7 +13,7 @@ import structlog
 
 from pixelfast.collect.clock import Clock
 from pixelfast.collect.collector import Collector
-from pixelfast.collect.protocol import Connections
+from pixelfast.collect.connection import MAX_OVER_LIMIT, Connections
 from pixelfast.collect.responses import Responses
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Config
@@ -24,9 +24,10 @@ __all__ = ["Worker"]
 
 _LOCK_WAIT_S = 15.0  # for the collector before us to finish
 _LOCK_RETRY_S = 0.1
-# Segments, pipes, what the interpreter has open, and connections over the limit that still linger.
-_FILES_BESIDE_CONNECTIONS = 64
-_MUCH_LOWER = 0.9  # of what was wanted: else it is not worth a warning at each start
+# Segments, pipes and what the interpreter has open, beside the connections within the limit and the
+# listening sockets.
+_OWN_FILES = 48
+_MUCH_LOWER = 0.9  # part of the configured value; a smaller loss is not worth a warning
 _BACKLOG = 4096
 # Of each connection, in the kernel (which takes twice as much): a read is at most that large, and a
 # client that never reads pins no megabytes there. Room for every request that is within the limits.
@@ -120,7 +121,7 @@ class Worker:
             "is_ready": writer.is_ready,
             "connections": len(connections.open),
             "answered": connections.answered,
-            "dropped_answers": connections.dropped_answers,
+            "dropped_answers": connections.dropped_responses,
             "held_bytes": connections.held_bytes,
             "evicted": connections.evicted,
             "accepted": {s.name: s.accepted for s in sources if s.accepted},
@@ -152,7 +153,7 @@ class Worker:
         So the limit of connections is met before that of descriptors, at which nobody could be
         answered: a connection over it still gets its 503.
         """
-        beside = _FILES_BESIDE_CONNECTIONS + len(self._config.server.listen)
+        beside = _OWN_FILES + MAX_OVER_LIMIT + len(self._config.server.listen)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < wanted + beside:
             soft = min(wanted + beside, hard)

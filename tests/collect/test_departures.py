@@ -39,7 +39,7 @@ def test_an_event_that_is_being_committed_stays(error: Exception | None) -> None
     fake.loop.turn()
     connection.connection_lost(error)
     fake.disk.settle()
-    assert (b"", 3, 3) == (transport.sent, len(events(fake)), fake.connections.dropped_answers)
+    assert (b"", 3, 3) == (transport.sent, len(events(fake)), fake.connections.dropped_responses)
     assert ({}, set()) == (fake.connections.answered, fake.connections.open)
 
 
@@ -76,7 +76,7 @@ def test_ready_answers_behind_a_pending_one_are_dropped_with_it() -> None:
     connection.data_received(http() + http(b"/") * 2)
     connection.connection_lost(None)
     fake.disk.settle()
-    assert (b"", 3) == (transport.sent, fake.connections.dropped_answers)
+    assert (b"", 3) == (transport.sent, fake.connections.dropped_responses)
 
 
 def test_another_client_at_the_same_address_hears_nothing_of_it() -> None:

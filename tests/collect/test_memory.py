@@ -284,7 +284,7 @@ def test_the_events_of_a_client_that_is_closed_for_memory_stay(fake: FakeCollect
     evicted = fake.connections.evicted
     fake.disk.settle()
     assert 7000 == len(fake.disk.events())
-    assert evicted * 70 <= fake.connections.dropped_answers
+    assert evicted * 70 <= fake.connections.dropped_responses
 
 
 def test_connections_closed_for_memory_are_logged_once_a_sweep(fake: FakeCollector) -> None:

@@ -197,3 +197,26 @@ def test_a_mistake_about_one_response_keeps_no_other_connection_from_its_own() -
     assert "answer_failed" in [entry["event"] for entry in logs]
     assert [503, 503] == [*statuses(pairs[0][1].sent), *statuses(pairs[2][1].sent)]
     assert (b"", True) == (pairs[1][1].sent, pairs[1][1].is_aborted)
+
+
+def test_a_mistake_about_one_acknowledgement_keeps_no_other_connection_from_its_response() -> None:
+    class Count:
+        """What is counted; the second time fails."""
+
+        added = 0
+
+        def __add__(self, _: int) -> Count:
+            self.added += 1
+            return fail() if self.added == 2 else self  # type: ignore[return-value]
+
+    fake = FakeCollector()
+    pairs = [fake.connect() for _ in range(3)]
+    for connection, _ in pairs:
+        connection.data_received(http())
+    fake.collector.sources.nobody.refused["not-stored"] = Count()  # type: ignore[assignment]
+    fake.loop.turn()
+    with structlog.testing.capture_logs() as logs:
+        fail_commit(fake, errno.EIO)
+    assert "answer_failed" in [entry["event"] for entry in logs]
+    assert [503, 503] == [*statuses(pairs[0][1].sent), *statuses(pairs[2][1].sent)]
+    assert (b"", True) == (pairs[1][1].sent, pairs[1][1].is_aborted)

@@ -85,4 +85,4 @@ def test_trap_5_the_event_of_a_client_that_goes_away_stays() -> None:
     fake.disk.settle()
     assert ["u1"] == [event["userId"] for event in events(fake)]
     assert b"" == transport.sent
-    assert 1 == fake.connections.dropped_answers
+    assert 1 == fake.connections.dropped_responses

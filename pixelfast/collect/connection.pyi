@@ -1,23 +1,47 @@
 import asyncio
+import enum
 from typing import Any
 
 from pixelfast.collect.collector import Collector
+
+MAX_OVER_LIMIT: int
+"""Connections over `max_connections` that may linger with their 503."""
+
+class State(enum.IntEnum):
+    """What a connection is at; the module has the table of transitions."""
+
+    IDLE = 0
+    HEAD = 1
+    BODY = 2
+    LAST = 3
+    HALF_CLOSED = 4
+    LINGERING = 5
+    CLOSED = 6
+
+def check_transition(old: State, new: State) -> None:
+    """Raise AssertionError if a connection may not go from one state to the other.
+
+    >>> check_transition(State.IDLE, State.HEAD)
+    >>> check_transition(State.CLOSED, State.IDLE)
+    Traceback (most recent call last):
+    AssertionError: no transition from CLOSED to IDLE
+    """
 
 class Connections:
     """All open connections of one collector process.
 
     Args:
-        collector: answers their requests.
-        max_connections: over it a connection is answered 503 and closed.
+        collector: responds to their requests.
+        max_connections: over it a new connection is answered 503 and closed.
         max_memory: bytes of incomplete requests and unread responses; over it the connections
             that have waited longest are closed.
         header_timeout_s: how long a request may take from its first byte to its last.
         idle_timeout_s: how long a connection may go without one.
 
     Attributes:
-        requests: requests read, refused ones with them.
-        answered: answers by status.
-        dropped_answers: answers to clients that had gone.
+        requests: requests read, rejected ones included.
+        answered: responses by status.
+        dropped_responses: responses to clients that had gone.
         held_bytes: bytes of incomplete requests and unread responses now.
         evicted: connections closed for `max_memory`.
     """
@@ -27,7 +51,7 @@ class Connections:
     is_draining: bool
     requests: int
     answered: dict[int, int]
-    dropped_answers: int
+    dropped_responses: int
     held_bytes: int
     evicted: int
 
@@ -47,12 +71,14 @@ class Connections:
         """End the connections whose time is up; to be called about once a second."""
 
     def on_stored(self, waiters: list[Any], first_ticket: int, is_stored: bool) -> None:
-        """Answer the requests of one commit; what `SpoolWriter` calls."""
+        """Send the responses that one commit makes ready; `SpoolWriter` calls it."""
 
     def drain(self) -> None:
-        """Make every answer the last of its connection; close those without a request."""
+        """Make each response the last of its connection; close those without a request."""
 
 class Connection(asyncio.Protocol):
     """HTTP/1.1 on one connection, as asyncio's transports call it."""
 
     def __init__(self, connections: Connections) -> None: ...
+    @property
+    def state(self) -> State: ...

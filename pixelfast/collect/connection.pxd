@@ -1,0 +1,79 @@
+from libc.stdint cimport int64_t
+
+from pixelfast.collect.clock cimport Clock
+from pixelfast.collect.collector cimport Collector
+from pixelfast.collect.flow_control cimport FlowControl
+from pixelfast.collect.reader cimport Reader
+from pixelfast.collect.request cimport Method, Request
+from pixelfast.collect.response cimport Response, ResponseQueue
+
+cpdef enum:
+    MAX_OVER_LIMIT = 16     # connections over `max_connections` that may linger
+
+cpdef enum State:
+    # In this order: up to BODY requests are read, from LAST on input is ignored.
+    IDLE
+    HEAD
+    BODY
+    LAST
+    HALF_CLOSED
+    LINGERING
+    CLOSED
+
+cdef class Connections:
+    cdef readonly Collector collector
+    cdef readonly set open
+    cdef readonly bint is_draining
+    cdef readonly int64_t requests
+    cdef readonly dict answered         # status: count
+    cdef readonly int64_t dropped_responses
+    cdef readonly int64_t held_bytes    # of all connections: what `max_memory` bounds
+    cdef readonly int64_t evicted
+    cdef Clock _clock
+    cdef Request _plain                 # the plain GET that is scanned, of any connection
+    cdef int _max_connections
+    cdef int64_t _max_memory
+    cdef int64_t _evicted_logged        # of `evicted`
+    cdef double _header_timeout_s
+    cdef double _idle_timeout_s
+    cdef object _log
+
+    cdef int _count(self, int status) except -1
+    cdef int _make_room(self) except -1
+
+cdef class Connection:
+    cdef State _state
+    cdef double _since_s                # when it began to wait for what it waits for
+    cdef Connections _all
+    cdef Collector _collector
+    cdef object _transport              # None once it is closed
+    cdef str _peer
+    cdef bint _is_proxied
+    cdef Reader _reader                 # None until it is needed
+    cdef bytes _unparsed                # input that is not parsed yet; None: there is none
+    cdef ResponseQueue _responses
+    cdef FlowControl _flow
+
+    cdef int _enter(self, State state) except -1
+    # requests
+    cdef int _parse(self, bytes data) except -1
+    cdef Py_ssize_t _take_plain(self, bytes data, Py_ssize_t start) except -1
+    cdef Py_ssize_t _take_any(self, bytes data, Py_ssize_t start) except -1
+    cdef Reader _need_reader(self)
+    cdef int _respond_to_read(self) except -1
+    cdef int _respond(self, Request request, Method method, int connection) except -1
+    cdef int _reject(self, object error) except -1
+    cdef int _give_up(self, object error, Request request, Method method) except -1
+    cdef int _drop_reader(self) except -1
+    # responses
+    cdef int _push(self, Response response) except -1
+    cdef int _on_acknowledged(self, int64_t ticket, bint is_stored) except -1
+    cdef int _flush(self) except -1
+    cdef bytes _take(self, int count)
+    cdef int _account(self) except -1
+    # the end
+    cdef int _drain(self) except -1
+    cdef int _sweep(self, double now_s) except -1
+    cdef int _linger(self) except -1
+    cdef int _abort(self) except -1
+    cdef int _release(self) except -1

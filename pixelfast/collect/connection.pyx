@@ -1,0 +1,500 @@
+"""HTTP/1.1 on one connection: its states, its responses in order, and what it may make us hold.
+
+A connection is in one of these states; `_enter` raises AssertionError for any other transition.
+
+    state        next state   when
+    IDLE         HEAD         a part of a request's head arrived
+                 BODY         a whole head arrived, but not all of the body
+                 LAST         the last request was read, or rejected; or the drain began
+                 HALF_CLOSED  the peer sent FIN and waits for responses; or no descriptor is left
+    HEAD         IDLE         the request was read
+                 BODY         the head is whole
+                 LAST         the last request was read, or rejected
+                 HALF_CLOSED  the peer sent FIN and waits for responses
+    BODY         IDLE         the request was read
+                 LAST         the last request was read, or rejected
+                 HALF_CLOSED  the peer sent FIN and waits for responses
+    LAST         HALF_CLOSED  the peer sent FIN
+                 LINGERING    the last response was written; so was FIN
+    HALF_CLOSED  LINGERING    the last response was written; the transport closes
+    any          CLOSED       the transport is gone or was aborted
+
+A whole request that arrives in one read leaves the state IDLE. The rules, each with its test:
+
+1.  Pipelined requests all arrive within one read. Their responses go out in order, in one write,
+    and acknowledgements may come in any order. A peer that does not read its responses is not read
+    from.
+2.  One connection holds at most `MAX_RESPONSE_BYTES` of responses, one read and one head; all of
+    them at most `max_memory`, over which those that have waited longest are closed. All is counted
+    after each step, whether or not the connection may write.
+3.  A client may go away while its event is committed: the event stays, the response is dropped.
+4.  After the last response the connection lingers: closing with unread bytes would make the kernel
+    reset it, and the peer would lose the response (RFC 9112 section 9.6).
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t
+
+from pixelfast.collect.collector cimport Collector
+from pixelfast.collect.flow_control cimport (
+    discard_input,
+    is_choked,
+    pause_reading,
+    resume_reading,
+    write,
+)
+from pixelfast.collect.plain_get cimport scan_plain_get
+from pixelfast.collect.reader cimport Reader, Reading
+from pixelfast.collect.request cimport Method, Request, excuse
+from pixelfast.collect.response cimport (
+    Kind,
+    Response,
+    ResponseQueue,
+    drop_responses,
+    find_response,
+    free_queue,
+    free_response,
+    new_response,
+    push_response,
+    ready_responses,
+    response_at,
+)
+
+import structlog
+
+from pixelfast.collect import responses as _responses
+from pixelfast.errors import RequestError
+
+__all__ = ["MAX_OVER_LIMIT", "Connection", "Connections", "State", "check_transition"]
+
+cdef enum:
+    MEMORY_FREED_AT_ONCE = 8    # this part of `max_memory`, so that the search for it pays
+
+cdef int KEEP = _responses.KEEP
+cdef int KEEP_SAID = _responses.KEEP_SAID
+cdef int CLOSE = _responses.CLOSE
+cdef double LINGER_S = 2.0
+
+
+cdef inline unsigned int _after(State state) noexcept:
+    # The table above: the states that may follow, as bits. CLOSED may follow any other.
+    if state == State.IDLE:
+        return 1 << State.HEAD | 1 << State.BODY | 1 << State.LAST | 1 << State.HALF_CLOSED
+    if state == State.HEAD:
+        return 1 << State.IDLE | 1 << State.BODY | 1 << State.LAST | 1 << State.HALF_CLOSED
+    if state == State.BODY:
+        return 1 << State.IDLE | 1 << State.LAST | 1 << State.HALF_CLOSED
+    if state == State.LAST:
+        return 1 << State.HALF_CLOSED | 1 << State.LINGERING
+    return 1 << State.LINGERING if state == State.HALF_CLOSED else 0
+
+
+cpdef check_transition(State old, State new):
+    if not (_after(old) >> new & 1 or new == State.CLOSED != old):
+        raise AssertionError(f"no transition from {State(old).name} to {State(new).name}")
+
+
+cdef class Connections:
+
+    def __init__(
+        self,
+        Collector collector not None,
+        *,
+        max_connections=20_000,
+        max_memory=2**28,
+        header_timeout_s=10.0,
+        idle_timeout_s=75.0,
+    ):
+        self.collector = collector
+        self.open = set()
+        self.answered = {}
+        self._clock = collector.clock
+        self._plain = Request()
+        self._max_connections = max_connections
+        self._max_memory = max_memory
+        self._header_timeout_s = header_timeout_s
+        self._idle_timeout_s = idle_timeout_s
+        self._log = structlog.get_logger("collect")
+
+    def connect(self):
+        return Connection(self)
+
+    def sweep(self):
+        cdef Connection connection
+        cdef double now_s = self._clock.monotonic_s()
+        for connection in list(self.open):
+            connection._sweep(now_s)
+        if self.evicted > self._evicted_logged:
+            count = self.evicted - self._evicted_logged
+            self._evicted_logged = self.evicted
+            self._log.warning(
+                "connections_closed_for_memory", count=count, max_memory=self._max_memory
+            )
+
+    def drain(self):
+        cdef Connection connection
+        self.is_draining = True
+        for connection in list(self.open):
+            connection._drain()
+
+    def on_stored(self, list waiters not None, int64_t first_ticket, bint is_stored):
+        # First all responses of the commit become ready, then each connection writes once: those
+        # of one read stand side by side, and a second flush finds nothing to write.
+        cdef Connection connection, last = None
+        cdef int64_t ticket = first_ticket
+        for connection in waiters:
+            try:
+                connection._on_acknowledged(ticket, is_stored)
+            except Exception:  # noqa: BLE001 - one connection's failure is not the others'
+                self._log.exception("answer_failed")
+                connection._abort()
+            ticket += 1
+        for connection in waiters:
+            if connection is last:
+                continue
+            last = connection
+            try:
+                connection._flush()
+            except Exception:  # noqa: BLE001 - one connection's failure is not the others'
+                self._log.exception("answer_failed")
+                connection._abort()
+
+    cdef int _count(self, int status) except -1:
+        self.answered[status] = self.answered.get(status, 0) + 1
+        return 0
+
+    cdef int _make_room(self) except -1:
+        # Close the connections that have held something longest.
+        cdef int64_t goal = self._max_memory - self._max_memory // MEMORY_FREED_AT_ONCE
+        cdef Connection connection
+        cdef list holders = []
+        for connection in self.open:
+            if connection._flow.held_bytes > 0:
+                holders.append((connection._since_s, id(connection), connection))
+        holders.sort()
+        for _, _, connection in holders:
+            if self.held_bytes <= goal:
+                break
+            self.evicted += 1
+            connection._abort()
+        return 0
+
+
+cdef class Connection:
+
+    def __init__(self, Connections connections not None):
+        self._all = connections
+        self._collector = connections.collector
+
+    def __dealloc__(self):
+        free_queue(&self._responses)
+
+    @property
+    def state(self):
+        return State(self._state)
+
+    cdef int _enter(self, State state) except -1:
+        check_transition(self._state, state)
+        self._state = state
+        return 0
+
+    # --- what the transport calls ------------------------------------------------------------
+
+    def connection_made(self, transport):
+        cdef Connections connections = self._all
+        peer = transport.get_extra_info("peername")
+        plain = transport.get_extra_info("socket")
+        self._transport = transport
+        self._flow.fd = -1 if plain is None else plain.fileno()
+        # What the transport has to buffer, the peer does not read: `pause_writing` says so at once.
+        transport.set_write_buffer_limits(0)
+        self._since_s = connections._clock.monotonic_s()
+        if isinstance(peer, tuple) and peer:
+            self._peer = peer[0]
+            self._is_proxied = self._collector.proxies.trusts(peer[0])
+        else:
+            # A Unix socket: who may open it is trusted. None: a TCP peer that has reset already.
+            self._peer = ""
+            self._is_proxied = peer is not None
+        connections.open.add(self)
+        if len(connections.open) > connections._max_connections:
+            if len(connections.open) > connections._max_connections + MAX_OVER_LIMIT:
+                # No descriptor to spare: it closes at once. Its first input is read, so that the
+                # kernel does not reset it before the peer has the response.
+                discard_input(self._flow.fd)
+                self._enter(State.HALF_CLOSED)
+            self._reject(RequestError(503, "too-many-connections"))
+
+    def connection_lost(self, error):
+        if self._state != State.CLOSED:
+            self._release()
+
+    def data_received(self, bytes data not None):
+        if self._state >= State.LAST:
+            return
+        if self._unparsed is not None:
+            data = self._unparsed + data
+        self._parse(data)
+        self._flush()
+
+    def eof_received(self):
+        # The peer sends nothing more, and may wait for the responses to what it sent.
+        if self._state >= State.LINGERING or self._responses.count == 0:
+            return False
+        if self._state != State.HALF_CLOSED:
+            self._enter(State.HALF_CLOSED)
+        return True
+
+    def pause_writing(self):
+        self._flow.is_write_paused = True
+        self._since_s = self._all._clock.monotonic_s()
+
+    def resume_writing(self):
+        self._flow.is_write_paused = False
+        self._flow.unsent_bytes = 0
+        self._since_s = self._all._clock.monotonic_s()
+        self._flush()
+
+    # --- requests ----------------------------------------------------------------------------
+
+    cdef int _parse(self, bytes data) except -1:
+        # `data` is everything that is not parsed yet.
+        cdef Py_ssize_t start = 0, length = len(data), taken
+        self._unparsed = None
+        self._flow.has_backlog = False
+        while start < length and self._state < State.LAST:
+            taken = 0
+            self._flow.has_backlog = is_choked(&self._flow, self._responses.size_bytes)
+            if not self._flow.has_backlog:
+                taken = self._take_plain(data, start) or self._take_any(data, start)
+            if taken == 0:
+                self._unparsed = data[start:]
+                break
+            start += taken
+        return 0
+
+    cdef Py_ssize_t _take_plain(self, bytes data, Py_ssize_t start) except -1:
+        # Respond to the plain GET that stands there: its length, or 0 if it is the reader's.
+        cdef:
+            Connections connections = self._all
+            Request request = connections._plain
+            Py_ssize_t length
+        if connections.is_draining or self._state == State.BODY:
+            return 0
+        if self._state == State.HEAD and not self._reader.has_head(data, start):
+            return 0
+        request.reset()
+        request.is_proxied = self._is_proxied
+        length = scan_plain_get(PyBytes_AS_STRING(data) + start, len(data) - start, request)
+        if length == 0:
+            return 0
+        if self._reader is not None:
+            self._reader.next()  # it saw the start of this one, or line ends before it
+            if self._state == State.HEAD:
+                self._enter(State.IDLE)
+        request.peer = self._peer
+        self._since_s = connections._clock.monotonic_s()
+        self._respond(request, Method.GET, KEEP)
+        return length
+
+    cdef Py_ssize_t _take_any(self, bytes data, Py_ssize_t start) except -1:
+        # The bytes that the reader took; 0 if they come again with more.
+        cdef Reader reader = self._need_reader()
+        cdef Py_ssize_t taken = reader.read(data, start)
+        cdef State state
+        if reader.owes_continue:
+            # Also if the body is here already (RFC 9110 section 10.1.1 allows both): this does not
+            # depend on where TCP cuts.
+            reader.owes_continue = False
+            push_response(&self._responses, new_response(Kind.CONTINUE, 100, KEEP))
+        if reader.reading == Reading.FAILED:
+            self._give_up(reader.error, reader.request, reader.method)
+        elif reader.reading == Reading.DONE:
+            self._respond_to_read()
+        elif reader.has_part():
+            state = State.BODY if reader.reading == Reading.IN_BODY else State.HEAD
+            if self._state == State.IDLE:
+                self._since_s = self._all._clock.monotonic_s()
+            if self._state != state:
+                self._enter(state)
+        return taken
+
+    cdef Reader _need_reader(self):
+        if self._reader is None:  # many connections never do: 1.5 KB each
+            self._reader = Reader(self._peer, self._is_proxied, self._all._log)
+        return self._reader
+
+    cdef int _respond_to_read(self) except -1:
+        cdef Reader reader = self._reader
+        cdef State state = State.IDLE
+        cdef int connection = KEEP
+        if self._all.is_draining or reader.is_upgrade or not reader.keeps_alive:
+            state = State.LAST
+            connection = CLOSE
+        elif reader.request.says_keep_alive:
+            connection = KEEP_SAID
+        self._respond(reader.request, reader.method, connection)
+        reader.next()
+        self._since_s = self._all._clock.monotonic_s()
+        if self._state < State.LAST and self._state != state:
+            self._enter(state)
+        return 0
+
+    cdef int _respond(self, Request request, Method method, int connection) except -1:
+        cdef Response response = new_response(Kind.PIXEL, 200, connection)
+        try:
+            self._collector.respond(request, method, self, &response)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours is this request's only
+            free_response(&response)
+            return self._give_up(excuse(error, self._all._log), request, method)
+        return self._push(response)
+
+    cdef int _reject(self, object error) except -1:
+        # Give up a request that is not whole, whatever is there of it.
+        cdef Reader reader = self._need_reader()
+        reader.fail(error, self._unparsed or reader.request.head or b"")
+        self._give_up(error, reader.request, reader.method)
+        return self._flush()
+
+    cdef int _give_up(self, object error, Request request, Method method) except -1:
+        # This request can't be read to its end, so none after it can be found.
+        cdef Response response = new_response(Kind.PIXEL, 200, CLOSE)
+        if self._state < State.LAST:
+            self._enter(State.LAST)
+        self._collector.give_up(request, method, error, &response)
+        self._drop_reader()
+        return self._push(response)
+
+    cdef int _drop_reader(self) except -1:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        return 0
+
+    # --- responses ---------------------------------------------------------------------------
+
+    cdef int _push(self, Response response) except -1:
+        push_response(&self._responses, response)
+        self._all.requests += 1
+        return 0 if response.ticket else self._all._count(response.status)
+
+    cdef int _on_acknowledged(self, int64_t ticket, bint is_stored) except -1:
+        cdef Response* response = find_response(&self._responses, ticket)
+        if response == NULL:
+            return 0  # the client has gone
+        if not is_stored:
+            self._collector.reject_unstored(response)
+        response.ticket = 0  # last: until here it says 200
+        return self._all._count(response.status)
+
+    cdef int _flush(self) except -1:
+        # Write the responses that are ready, up to the first that is not. Then count what is held,
+        # and read on only if there is room; after the last request all input is discarded.
+        cdef int ready
+        while self._state != State.CLOSED:
+            ready = 0 if self._flow.is_write_paused else ready_responses(&self._responses)
+            if ready:
+                write(&self._flow, self._transport, self._take(ready))
+            if self._responses.count == 0 and State.LAST <= self._state < State.LINGERING:
+                self._linger()
+            self._account()
+            if self._state == State.CLOSED:
+                break  # for memory
+            if self._state < State.LAST and is_choked(&self._flow, self._responses.size_bytes):
+                pause_reading(&self._flow, self._transport)
+                break
+            resume_reading(&self._flow, self._transport)
+            if self._state >= State.LAST or not self._flow.has_backlog:
+                break
+            self._parse(self._unparsed)
+        return 0
+
+    cdef bytes _take(self, int count):
+        # The bytes of the oldest responses, as they go out.
+        cdef bytes data
+        cdef list parts = []
+        cdef int place
+        for place in range(count):
+            data = self._collector.render(response_at(&self._responses, place))
+            if count > 1:
+                parts.append(data)
+        drop_responses(&self._responses, count)
+        return data if count == 1 else b"".join(parts)
+
+    cdef int _account(self) except -1:
+        # Count anew what this connection holds.
+        cdef Py_ssize_t held = self._responses.size_bytes + self._flow.unsent_bytes
+        if self._unparsed is not None:
+            held += PyBytes_GET_SIZE(self._unparsed)
+        if self._reader is not None:
+            held += self._reader.held_bytes()
+        self._all.held_bytes += held - self._flow.held_bytes
+        self._flow.held_bytes = held
+        if self._all.held_bytes > self._all._max_memory:
+            self._all._make_room()
+        return 0
+
+    # --- the end -----------------------------------------------------------------------------
+
+    cdef int _drain(self) except -1:
+        # The response that is owed last says that it is the last.
+        if self._state != State.IDLE:
+            return 0
+        self._enter(State.LAST)
+        if self._responses.count:
+            response_at(&self._responses, self._responses.count - 1).connection = CLOSE
+        return self._flush()
+
+    cdef int _sweep(self, double now_s) except -1:
+        cdef Connections connections = self._all
+        cdef double waited_s = now_s - self._since_s
+        if self._state == State.CLOSED:
+            return 0
+        if self._flow.is_write_paused:
+            if waited_s > connections._idle_timeout_s:
+                self._abort()
+        elif self._state == State.LINGERING:
+            if waited_s > LINGER_S:
+                self._abort()
+        elif self._responses.count:
+            pass  # the writer sees to it that they become ready
+        elif self._state == State.IDLE:
+            if waited_s > connections._idle_timeout_s:
+                self._transport.close()
+        elif waited_s > connections._header_timeout_s:
+            self._reject(RequestError(408, "request-timeout"))
+        return 0
+
+    cdef int _linger(self) except -1:
+        # Say that nothing more comes, and wait for the peer to say the same.
+        cdef bint has_peer_ended = self._state == State.HALF_CLOSED
+        self._enter(State.LINGERING)
+        self._unparsed = None
+        self._since_s = self._all._clock.monotonic_s()
+        if has_peer_ended:
+            self._transport.close()
+            return 0
+        try:
+            self._transport.write_eof()
+        except OSError:
+            self._abort()
+        return 0
+
+    cdef int _abort(self) except -1:
+        transport = self._transport
+        if self._state != State.CLOSED:
+            self._release()
+            transport.abort()
+        return 0
+
+    cdef int _release(self) except -1:
+        self._enter(State.CLOSED)
+        self._all.open.discard(self)
+        self._all.held_bytes -= self._flow.held_bytes
+        self._all.dropped_responses += self._responses.count
+        self._drop_reader()
+        self._transport = self._unparsed = None
+        self._flow.fd = -1
+        self._flow.held_bytes = 0
+        free_queue(&self._responses)
+        return 0

@@ -1,0 +1,61 @@
+# Flow control of one connection: whether it may read and write, and how much it holds.
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL
+    ssize_t send(int fd, const void* data, size_t length, int flags)
+    ssize_t recv(int fd, void* data, size_t length, int flags)
+
+cdef enum:
+    MAX_RESPONSE_BYTES = 32768  # owed by one connection; over it nothing more is read
+
+cdef struct FlowControl:
+    bint is_write_paused        # the peer does not read what it was sent
+    bint is_read_paused
+    bint has_backlog            # input that was read waits for room
+    int fd                      # the transport's; -1 if it has none or is closed
+    Py_ssize_t unsent_bytes     # that the transport holds
+    Py_ssize_t held_bytes       # all that the connection holds, as last counted
+
+
+cdef inline bint is_choked(const FlowControl* flow, Py_ssize_t owed_bytes) noexcept:
+    # Whether nothing more is read: `owed_bytes` of responses wait.
+    return flow.is_write_paused or owed_bytes >= MAX_RESPONSE_BYTES
+
+
+cdef inline int write(FlowControl* flow, object transport, bytes data) except -1:
+    # Send past the transport, which holds nothing yet: that saves 0.2 to 0.8 µs. The transport gets
+    # the rest, and sees the error if there is one. It may call `pause_writing` at once.
+    cdef ssize_t sent = -1
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
+    if flow.fd >= 0:
+        sent = send(flow.fd, PyBytes_AS_STRING(data), length, MSG_DONTWAIT | MSG_NOSIGNAL)
+    flow.unsent_bytes = 0
+    if sent != length:
+        transport.write(data[sent:] if sent > 0 else data)
+        if flow.is_write_paused:
+            flow.unsent_bytes = length - max(sent, 0)
+    return 0
+
+
+cdef inline int pause_reading(FlowControl* flow, object transport) except -1:
+    if not flow.is_read_paused:
+        flow.is_read_paused = True
+        transport.pause_reading()
+    return 0
+
+
+cdef inline int resume_reading(FlowControl* flow, object transport) except -1:
+    if flow.is_read_paused:
+        flow.is_read_paused = False
+        transport.resume_reading()
+    return 0
+
+
+cdef inline void discard_input(int fd) noexcept:
+    # Read what has arrived by now, up to the largest request.
+    cdef char[8192] data
+    cdef int reads = 0
+    while fd >= 0 and reads < 16 and recv(fd, data, sizeof(data), MSG_DONTWAIT) > 0:
+        reads += 1
