@@ -1,16 +1,17 @@
-"""Collecting: from the bytes of a connection to an event in the spool, and the GIF back.
+"""Collect: from the bytes of a connection to an event in the spool, and the GIF back.
 
 `connection`    HTTP on one connection: its states, its responses in order, what it may hold
-`reader`        one request after the other as the parser reads them, wherever TCP cuts
-`plain_get`     a scan for what nearly every request is, in front of the parser
-`chunks`        the end of a body in chunks
-`request`       one request within its bounds
-`collector`     from a request to its response, and its event into the spool
-`response`      a response as a value, and those that a connection owes
-`responses`     the bytes of every response
 `flow_control`  whether a connection may read and write
+`response`      a response as a value, and those that a connection owes
+`reader`        from bytes to one request after the other, wherever TCP cuts
+`scan`          a scan for what nearly every request is, in front of the parser
+`chunks`        the end of a body in chunks
+`headers`       the headers that matter, and what becomes of each
+`limits`        every limit of a request and of a connection
+`collector`     from a request to its response, and its event into the spool
+`responses`     the bytes of every response
 `sources`       write keys, sources, rate limits
-`proxies`       whose request it is behind trusted proxies
+`proxies`       the client's address behind trusted proxies
 `clock`         the time, which tests hold and move
 `worker`        one collector process
 """

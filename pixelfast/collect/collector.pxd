@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t
 
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
-from pixelfast.collect.request cimport Method, Request
+from pixelfast.collect.reader cimport Method, Request
 from pixelfast.collect.response cimport Response
 from pixelfast.collect.sources cimport Source, Sources
 from pixelfast.event.decoder cimport Decoder

@@ -6,9 +6,10 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t
 
 from pixelfast.collect.clock cimport Clock
+from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
 from pixelfast.collect.proxies cimport TrustedProxies
-from pixelfast.collect.request cimport Method, Request, copy_of, excuse
-from pixelfast.collect.response cimport MAX_ORIGIN_BYTES, Kind, Response, owned
+from pixelfast.collect.reader cimport Method, Request, copy_of, excuse
+from pixelfast.collect.response cimport Kind, Response, owned
 from pixelfast.collect.sources cimport Source, Sources, WriteKey
 from pixelfast.event.decoder cimport Decoder, Event
 from pixelfast.event.encoder cimport encode_event, template_for

@@ -3,8 +3,7 @@ from libc.stdint cimport int64_t
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.collector cimport Collector
 from pixelfast.collect.flow_control cimport FlowControl
-from pixelfast.collect.reader cimport Reader
-from pixelfast.collect.request cimport Method, Request
+from pixelfast.collect.reader cimport Method, Reader, Request
 from pixelfast.collect.response cimport Response, ResponseQueue
 
 cpdef enum:

@@ -43,9 +43,7 @@ from pixelfast.collect.flow_control cimport (
     resume_reading,
     write,
 )
-from pixelfast.collect.plain_get cimport scan_plain_get
-from pixelfast.collect.reader cimport Reader, Reading
-from pixelfast.collect.request cimport Method, Request, excuse
+from pixelfast.collect.reader cimport Method, Reader, Reading, Request, excuse
 from pixelfast.collect.response cimport (
     Kind,
     Response,
@@ -59,6 +57,7 @@ from pixelfast.collect.response cimport (
     ready_responses,
     response_at,
 )
+from pixelfast.collect.scan cimport scan_plain_get
 
 import structlog
 

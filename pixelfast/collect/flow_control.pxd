@@ -2,13 +2,12 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+from pixelfast.collect.limits cimport MAX_RESPONSE_BYTES
+
 cdef extern from "<sys/socket.h>" nogil:
     enum: MSG_DONTWAIT, MSG_NOSIGNAL
     ssize_t send(int fd, const void* data, size_t length, int flags)
     ssize_t recv(int fd, void* data, size_t length, int flags)
-
-cdef enum:
-    MAX_RESPONSE_BYTES = 32768  # owed by one connection; over it nothing more is read
 
 cdef struct FlowControl:
     bint is_write_paused        # the peer does not read what it was sent

@@ -1,5 +1,54 @@
 from pixelfast.collect.chunks cimport Chunks
-from pixelfast.collect.request cimport Method, Request
+from pixelfast.collect.headers cimport Header
+from pixelfast.event.query cimport Slice
+
+cdef enum Method:
+    GET
+    POST
+    HEAD
+    OPTIONS
+    OTHER
+
+cdef class Request:
+    # of the connection
+    cdef str peer                       # "" for a Unix socket
+    cdef bint is_proxied                # the peer is a trusted proxy
+    # of one request: NULL if it was not sent
+    cdef Slice target
+    cdef Slice user_agent, origin, forwarded_for, real_ip, referer, languages
+    cdef bytes head                     # that the target points into
+    cdef bytes _forwarded               # that `forwarded_for` points into
+    cdef list _kept                     # bytes that the headers point into
+    cdef bint is_in_head
+    cdef bint says_keep_alive
+    cdef bint expects_continue
+    cdef bint has_host
+    cdef bint has_transfer_coding
+    cdef Py_ssize_t header_bytes, body_bytes
+    cdef Py_ssize_t content_length      # -1 if it was not sent
+    cdef int header_count
+
+    cdef int reset(self) except -1
+    cdef int add_header(self, bytes name, bytes value) except -1
+    cdef Slice _keep(self, bytes value)
+    cdef Py_ssize_t held_bytes(self) noexcept
+    cdef int add_body(self, bytes piece) except -1
+
+cdef inline Slice* place_of(Request request, Header header) noexcept:
+    # Where the value of a header is kept; NULL if it is not. A proxy's are if it is trusted.
+    if header == Header.USER_AGENT:
+        return &request.user_agent
+    if header == Header.ACCEPT_LANGUAGE:
+        return &request.languages
+    if header == Header.REFERER:
+        return &request.referer
+    if header == Header.ORIGIN:
+        return &request.origin
+    if header == Header.X_FORWARDED_FOR and request.is_proxied:
+        return &request.forwarded_for
+    if header == Header.X_REAL_IP and request.is_proxied:
+        return &request.real_ip
+    return NULL
 
 cdef enum Reading:
     IN_HEAD     # before a request, or within its head
@@ -34,3 +83,6 @@ cdef class Reader:
     cdef Py_ssize_t _read_chunks(self, const char* at, Py_ssize_t length) except -1
     cdef int _parse(self, bytes data) except -1
     cdef bint _is_1_1(self) except -1
+
+cdef bytes copy_of(Slice text)
+cdef object excuse(object error, object log)

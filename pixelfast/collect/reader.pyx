@@ -1,11 +1,12 @@
-"""One request after the other, as httptools parses them, wherever TCP cuts.
+"""From bytes to one request after the other, wherever TCP cuts. `scan` takes plain GETs, and the
+reader has httptools parse any other request.
 
 The rules it keeps, each with its test:
 
 1.  A head is parsed once it is whole, in one piece, and a body is never fed beyond its end. The
     parser reports spans as they come, so with a head in pieces its errors and ours would be met in
     an order that depends on the pieces.
-2.  A head is checked in a fixed order. First `head_error`, on what is there of it: a method that is
+2.  A head is checked in a fixed order. First `_head_error`, on what is there of it: a method that is
     not a token (400), an unknown method (405), a target that is too long (414), a head that is too
     large (431); more bytes never change the result once there is one. Then the parser.
 3.  httptools has no limits: headers and a body are counted here. What a body in chunks holds never
@@ -14,25 +15,122 @@ The rules it keeps, each with its test:
     that means a client's fault. It is told apart first: 500 if it was our own.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcmp
 
 from pixelfast.collect.chunks cimport ChunkState, no_chunks, skip_chunks
-from pixelfast.collect.request cimport (
+from pixelfast.collect.headers cimport IS_TOKEN, Header, header_of
+from pixelfast.collect.limits cimport (
+    MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
-    Request,
-    RequestLine,
-    excuse,
-    head_end,
-    head_error,
-    method_of,
-    request_line,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    MAX_TARGET_BYTES,
 )
+from pixelfast.collect.scan cimport scan_plain_get
+from pixelfast.event.query cimport Slice
 
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
 
 from pixelfast.errors import RequestError
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "Request", "scan"]
+
+cdef struct RequestLine:
+    # What the first bytes of a head say before all of it is here.
+    Slice method                # up to its space; empty before that is here
+    Slice target                # what there is of it
+
+
+cdef class Request:
+    # What is needed of one request, within its bounds: the parser has no limits of its own (it took
+    # a target of 200,000 bytes), so everything is counted here.
+
+    def __cinit__(self, str peer="", bint is_proxied=False):
+        self.peer = peer
+        self.is_proxied = is_proxied
+        self._kept = []
+        self.reset()
+
+    cdef int reset(self) except -1:
+        cdef Slice nothing = Slice(NULL, 0)
+        self.target = nothing
+        self.user_agent = self.origin = self.referer = self.languages = nothing
+        self.forwarded_for = self.real_ip = nothing
+        if self.head is not None:
+            self.head = self._forwarded = None
+            self._kept.clear()
+        self.is_in_head = True
+        self.says_keep_alive = self.expects_continue = False
+        self.has_host = self.has_transfer_coding = False
+        self.header_bytes = self.body_bytes = 0
+        self.content_length = -1
+        self.header_count = 0
+        return 0
+
+    cdef int add_header(self, bytes name, bytes value) except -1:
+        cdef Py_ssize_t length = len(name)
+        cdef Header header
+        cdef Slice* place
+        if not self.is_in_head:
+            return 0  # a trailer: it comes too late to say who sent the request
+        self.header_count += 1
+        self.header_bytes += length + len(value) + 4  # ": " and CRLF
+        if self.header_count > MAX_HEADERS:
+            raise RequestError(431, "too-many-headers", f"more than {MAX_HEADERS} headers")
+        if self.header_bytes > MAX_HEADER_BYTES:
+            raise RequestError(
+                431, "headers-too-large", f"headers are over {MAX_HEADER_BYTES:,} bytes"
+            )
+        header = header_of(PyBytes_AS_STRING(name), length)
+        place = place_of(self, header)
+        if place != NULL:
+            if header == Header.X_FORWARDED_FOR:
+                # Not kept with the others: each header would add all before it once more.
+                if self._forwarded is not None:
+                    value = self._forwarded + b"," + value
+                self._forwarded = value
+                place[0] = Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+            elif place.at == NULL or header == Header.ORIGIN or header == Header.X_REAL_IP:
+                place[0] = self._keep(value)
+        elif header == Header.HOST:
+            if self.has_host:
+                raise RequestError(400, "malformed-request", "more than one Host header")
+            self.has_host = True
+        elif header == Header.CONNECTION:
+            self.says_keep_alive = value.lower() == b"keep-alive"
+        elif header == Header.EXPECT:
+            self.expects_continue = value.lower() == b"100-continue"
+        elif header == Header.CONTENT_LENGTH:
+            self.content_length = _length_of(value)
+        elif header == Header.TRANSFER_ENCODING:
+            self.has_transfer_coding = True
+        return 0
+
+    cdef Slice _keep(self, bytes value):
+        self._kept.append(value)
+        return Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+
+    cdef Py_ssize_t held_bytes(self) noexcept:
+        # The head, and the headers that are kept beside it.
+        cdef Py_ssize_t held = 0 if self.head is None else PyBytes_GET_SIZE(self.head)
+        if self._forwarded is not None:
+            held += PyBytes_GET_SIZE(self._forwarded)
+        for value in self._kept:
+            held += PyBytes_GET_SIZE(<bytes>value)
+        return held
+
+    cdef int add_body(self, bytes piece) except -1:
+        self.body_bytes += len(piece)
+        if self.body_bytes > MAX_BODY_BYTES:
+            raise RequestError(413, "body-too-large", f"body is over {MAX_BODY_BYTES:,} bytes")
+        return 0
 
 
 cdef class Reader:
@@ -54,9 +152,9 @@ cdef class Reader:
             return self._read_body(data, start)
         if at[0] == c'\r' or at[0] == c'\n':
             return self._read_blank(at, length)
-        end = head_end(at, length, self._searched_bytes)
-        line = request_line(at, length)
-        error = head_error(line, at, end or length)
+        end = _head_end(at, length, self._searched_bytes)
+        line = _request_line(at, length)
+        error = _head_error(line, at, end or length)
         if error is not None:
             self.fail(error, data[start:])
             return length
@@ -71,7 +169,7 @@ cdef class Reader:
 
     cdef bint has_head(self, bytes data, Py_ssize_t start) noexcept:
         # Whether what is there of a head is all of it with `data`.
-        return self.reading == Reading.IN_HEAD and head_end(
+        return self.reading == Reading.IN_HEAD and _head_end(
             PyBytes_AS_STRING(data) + start, PyBytes_GET_SIZE(data) - start, self._searched_bytes
         ) > 0
 
@@ -88,10 +186,10 @@ cdef class Reader:
 
     cdef int fail(self, object error, bytes start) except -1:
         # `start`: what is there of the head. Its line says what may be known of the request.
-        cdef RequestLine line = request_line(PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start))
+        cdef RequestLine line = _request_line(PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start))
         self.request.head = start
         self.request.target = line.target
-        self.method = method_of(line.method)
+        self.method = _method_of(line.method)
         self.error = error
         self.reading = Reading.FAILED
         return 0
@@ -114,13 +212,13 @@ cdef class Reader:
         return taken
 
     cdef int _read_head(self, bytes head) except -1:
-        cdef RequestLine line = request_line(PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
+        cdef RequestLine line = _request_line(PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
         if self._parser is None:
             self._parser = HttpRequestParser(self)
             self._feed = self._parser.feed_data
         self.request.head = head
         self.request.target = line.target
-        self.method = method_of(line.method)
+        self.method = _method_of(line.method)
         self.reading = Reading.IN_BODY
         self._chunks = no_chunks()
         self._parse(head)
@@ -185,3 +283,127 @@ cdef class Reader:
 
     cdef bint _is_1_1(self) except -1:
         return self._parser.get_http_version() == "1.1"
+
+
+cdef bytes copy_of(Slice text):
+    return None if text.at == NULL else PyBytes_FromStringAndSize(text.at, text.length)
+
+
+cdef object excuse(object error, object log):
+    # The RequestError to respond with; a mistake of ours is logged.
+    if isinstance(error, RequestError):
+        return error
+    log.error("request_failed", exc_info=error)
+    return RequestError(500, "internal-error")
+
+
+cdef RequestLine _request_line(const char* start, Py_ssize_t length) noexcept:
+    # The method and the target at the start of a head, as far as they are there.
+    cdef RequestLine line
+    cdef const char* at = start
+    cdef const char* end = start + length
+    line.method = line.target = Slice(NULL, 0)
+    while at < end and IS_TOKEN[<unsigned char>at[0]]:
+        at += 1
+    if at == end or at == start or at[0] != c' ':
+        return line
+    line.method = Slice(start, at - start)
+    while at < end and at[0] == c' ':  # the parser accepts several
+        at += 1
+    length = end - at
+    length = _before(c' ', at, _before(c'\r', at, _before(c'\n', at, length)))
+    line.target = Slice(at, length)
+    return line
+
+
+cdef object _head_error(RequestLine line, const char* start, Py_ssize_t length):
+    # The RequestError of a head, or of its first bytes; None where there is nothing wrong so far.
+    if line.method.length == 0:
+        if not _may_be_method(start, length):
+            return RequestError(400, "malformed-request", "the method is not a token")
+    elif not _is_known_method(line.method):
+        return RequestError(405, "method")
+    if line.target.length > MAX_TARGET_BYTES:
+        return RequestError(
+            414, "target-too-long", f"request target is over {MAX_TARGET_BYTES:,} bytes"
+        )
+    if length > MAX_HEAD_BYTES:
+        return RequestError(431, "headers-too-large", f"head is over {MAX_HEAD_BYTES:,} bytes")
+    return None
+
+
+cdef Py_ssize_t _head_end(const char* start, Py_ssize_t length, Py_ssize_t searched) noexcept:
+    # The length of the head with its empty line; 0 where that is not there. Lines that end with a
+    # bare LF are found too, so that the parser can reject them at once. `searched`: bytes that are
+    # known to hold no end.
+    cdef const char* end = start + length
+    cdef const char* at = start + max(searched - 2, 0)
+    while True:
+        at = <const char*>memchr(at, c'\n', end - at)
+        if at == NULL:
+            return 0
+        at += 1
+        if at < end and at[0] == c'\n':
+            return at + 1 - start
+        if end - at >= 2 and at[0] == c'\r' and at[1] == c'\n':
+            return at + 2 - start
+
+
+cdef inline Py_ssize_t _before(char stop, const char* at, Py_ssize_t length) noexcept:
+    cdef const char* found = <const char*>memchr(at, stop, length)
+    return length if found == NULL else found - at
+
+
+cdef Method _method_of(Slice name) noexcept:
+    if name.length == 3 and memcmp(name.at, b"GET", 3) == 0:
+        return Method.GET
+    if name.length == 4 and memcmp(name.at, b"POST", 4) == 0:
+        return Method.POST
+    if name.length == 4 and memcmp(name.at, b"HEAD", 4) == 0:
+        return Method.HEAD
+    if name.length == 7 and memcmp(name.at, b"OPTIONS", 7) == 0:
+        return Method.OPTIONS
+    return Method.OTHER
+
+
+cdef bint _may_be_method(const char* start, Py_ssize_t length) noexcept:
+    cdef Py_ssize_t i
+    for i in range(length):
+        if not IS_TOKEN[<unsigned char>start[i]]:
+            return False
+    return True
+
+
+cdef bint _is_known_method(Slice method) except -1:
+    if _method_of(method) != Method.OTHER:
+        return True
+    try:
+        HttpRequestParser(None).feed_data(copy_of(method) + b" ")  # its list is longer
+    except HttpParserInvalidMethodError:
+        return False
+    return True
+
+
+cdef Py_ssize_t _length_of(bytes value) except -2:
+    # The parser rejects what is not a number of 64 bits, so only an excess of digits is cut off.
+    cdef bytes digits = value.strip().lstrip(b"0") or b"0"
+    return min(int(digits[:20]), MAX_BODY_BYTES + 1) if digits.isdigit() else -1
+
+
+def scan(bytes data not None):
+    cdef Request request = Request("", True)
+    cdef Py_ssize_t length = scan_plain_get(
+        PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), request
+    )
+    if length == 0:
+        return None
+    kept = {
+        "target": copy_of(request.target),
+        "user-agent": copy_of(request.user_agent),
+        "origin": copy_of(request.origin),
+        "referer": copy_of(request.referer),
+        "accept-language": copy_of(request.languages),
+        "x-forwarded-for": copy_of(request.forwarded_for),
+        "x-real-ip": copy_of(request.real_ip),
+    }
+    return length, {name: value for name, value in kept.items() if value is not None}

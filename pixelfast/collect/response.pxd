@@ -13,7 +13,6 @@ cdef enum:
     MOST_PREFLIGHT_BYTES = 288
     MOST_TEXT_BYTES = 272
     MOST_CORS_BYTES = 88        # beside the origin itself
-    MAX_ORIGIN_BYTES = 512      # a longer one is not echoed
     FIRST_ROOM = 2              # most connections have one request under way
     MOST_KEPT_ROOM = 16         # of an empty queue
 

@@ -9,7 +9,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pixelfast.collect.plain_get import scan
+from pixelfast.collect.reader import scan
 
 KEPT = {
     b"user-agent",
