@@ -2,7 +2,8 @@
 
 `FakeLoop` runs what is scheduled when a test says so, and its clock moves when a test moves it.
 `FakeDisk` is a slot's files and its commit thread in one: commits stay under way until a test
-completes them or makes them fail. `FakeTransport` keeps what is written. `FakeCollector` has all of
+completes them or makes them fail. `FakeTransport` keeps what is written; `SocketTransport` has a
+real socket, which takes a part of a write, or nothing, when it is full. `FakeCollector` has all of
 them behind a real `Collector`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -225,11 +227,16 @@ class FakeTransport:
 
     def __init__(self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)) -> None:
         self.peer = peer
-        self.writes: list[bytes] = []
+        self._writes: list[bytes] = []
         self.is_reading = True
         self.has_eof = False
         self.is_closed = False
         self.is_aborted = False
+
+    @property
+    def writes(self) -> list[bytes]:
+        """What was written since the last `take`, write by write."""
+        return self._writes
 
     @property
     def sent(self) -> bytes:
@@ -249,7 +256,7 @@ class FakeTransport:
 
     def write(self, data: bytes) -> None:
         assert not self.has_eof, "written after the end"
-        self.writes.append(bytes(data))
+        self._writes.append(bytes(data))
 
     def can_write_eof(self) -> bool:
         return True
@@ -272,6 +279,93 @@ class FakeTransport:
         self.is_aborted = True
 
 
+class SocketTransport(FakeTransport):
+    """One end of a real socket pair: a connection sends by itself, and leaves the rest to `write`.
+
+    The rest is held until the peer has read, and the connection is paused meanwhile. The peer reads
+    when a test looks at what was sent, or calls `receive`. Each send is one message; as a stream
+    with a small buffer the socket takes a part of it.
+    """
+
+    def __init__(
+        self,
+        peer: tuple[str, int] | str = ("192.0.2.1", 40000),
+        *,
+        kind: int = socket.SOCK_SEQPACKET,
+        buffer_bytes: int = 2**20,
+    ) -> None:
+        super().__init__(peer)
+        self.held = bytearray()
+        self.left_over: list[int] = []  # the sizes of what the socket did not take
+        self.is_paused = False
+        self.has_peer_eof = False
+        self._connection: Connection | None = None
+        self._own, self._peer = socket.socketpair(socket.AF_UNIX, kind)
+        self._own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+        for each in (self._own, self._peer):
+            each.setblocking(False)
+
+    def attach(self, connection: Connection) -> None:
+        self._connection = connection
+        connection.connection_made(self)  # type: ignore[arg-type]
+
+    @property
+    def writes(self) -> list[bytes]:
+        self.receive()
+        return self._writes
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._own if name == "socket" else super().get_extra_info(name, default)
+
+    def write(self, data: bytes) -> None:
+        assert not self.has_eof, "written after the end"
+        assert not self.held, "written although the transport holds something"
+        self.held += data
+        self.left_over.append(len(data))
+        self.is_paused = True
+        assert self._connection is not None
+        self._connection.pause_writing()
+
+    def write_eof(self) -> None:
+        super().write_eof()
+        if not self.held:
+            self._own.shutdown(socket.SHUT_WR)
+
+    def receive(self, most_bytes: int = 2**30) -> bool:
+        """Let the peer read; whether there was anything."""
+        count = 0
+        while count < most_bytes:
+            try:
+                data = self._peer.recv(min(most_bytes - count, 2**20))
+            except BlockingIOError:
+                break
+            if not data:
+                self.has_peer_eof = True
+                break
+            self._writes.append(data)
+            count += len(data)
+            self._send_held()
+        return count > 0
+
+    def close_sockets(self) -> None:
+        self._connection = None
+        self._own.close()
+        self._peer.close()
+
+    def _send_held(self) -> None:
+        while self.held:
+            try:
+                del self.held[: self._own.send(self.held[:65536])]
+            except BlockingIOError:
+                return
+            if self.has_eof and not self.held:
+                self._own.shutdown(socket.SHUT_WR)
+        if self.is_paused:
+            self.is_paused = False
+            assert self._connection is not None
+            self._connection.resume_writing()
+
+
 DEMO = Source(name="demo", write_keys=(WriteKey(key="wk-demo"),))
 
 
@@ -285,9 +379,11 @@ class FakeCollector:
         workers: int = 1,
         writer: dict[str, Any] | None = None,
         connections: dict[str, Any] | None = None,
+        has_sockets: bool = False,
         **options: Any,
     ) -> None:
         sources = tuple(sources)
+        self._sockets: list[SocketTransport] | None = [] if has_sockets else None
         self.loop = FakeLoop()
         self.disk = FakeDisk(self.loop)
         self.clock = Clock.fixed()
@@ -304,10 +400,24 @@ class FakeCollector:
     def connect(
         self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)
     ) -> tuple[Connection, FakeTransport]:
-        transport = FakeTransport(peer)
         connection = self.connections.connect()
-        connection.connection_made(transport)  # type: ignore[arg-type]
-        return connection, transport
+        if self._sockets is None:
+            transport = FakeTransport(peer)
+            connection.connection_made(transport)  # type: ignore[arg-type]
+            return connection, transport
+        self._sockets.append(SocketTransport(peer))
+        self._sockets[-1].attach(connection)
+        return connection, self._sockets[-1]
+
+    def settle(self) -> None:
+        """Complete commits and let the peers read until nothing waits."""
+        self.disk.settle()
+        while any(each.receive() for each in self._sockets or ()):
+            self.disk.settle()
+
+    def close(self) -> None:
+        for each in self._sockets or ():
+            each.close_sockets()
 
     def exchange(self, request: bytes, **options: Any) -> bytes:
         """Send one connection's bytes, let everything be stored, return all that is answered."""

@@ -1,4 +1,4 @@
-"""What the tests with real sockets share."""
+"""What the tests of the collector share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import pytest
 import uvloop
 
 from tests.collect.workers import PATIENCE_S, Run
+from tests.fakes import FakeCollector
 from tests.leaks import nothing_left_open
+
+
+@pytest.fixture(params=[False, True], ids=["transport", "socket"])
+def fake(request: pytest.FixtureRequest) -> Iterator[FakeCollector]:
+    """A collector whose connections write to their transport, or to a socket."""
+    fake = FakeCollector(has_sockets=request.param)
+    yield fake
+    fake.close()
 
 
 @pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])

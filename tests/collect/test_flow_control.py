@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import socket
+from collections.abc import Iterator
 
 import pytest
 
+from pixelfast.collect import Connection
 from tests.collect.peers import connect_narrow
 from tests.collect.wire import TRACK, events, http, read_answers, statuses
-from tests.fakes import FakeCollector
+from tests.fakes import FakeCollector, SocketTransport
 
 MAX_ANSWER_BYTES = 32_768  # that one connection may wait for
 NOT_FOUND = http(b"/")
@@ -34,12 +37,11 @@ def origins(sent: bytes) -> list[str | None]:
     return [answer.headers.get("Access-Control-Allow-Origin") for answer in read_answers(sent)]
 
 
-def test_while_writing_is_paused_nothing_is_written() -> None:
-    fake = FakeCollector()
+def test_while_writing_is_paused_nothing_is_written(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + NOT_FOUND)
     connection.pause_writing()
-    fake.disk.settle()
+    fake.settle()
     assert b"" == transport.sent
     assert 1 == len(events(fake))
     connection.resume_writing()
@@ -47,24 +49,22 @@ def test_while_writing_is_paused_nothing_is_written() -> None:
     assert 1 == len(transport.writes)
 
 
-def test_while_writing_is_paused_nothing_is_read() -> None:
-    fake = FakeCollector()
+def test_while_writing_is_paused_nothing_is_read(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.pause_writing()
     connection.data_received(NOT_FOUND * 3 + http())
     assert not transport.is_reading
-    fake.disk.settle()
+    fake.settle()
     assert (b"", 0, []) == (transport.sent, fake.connections.requests, events(fake))
     connection.resume_writing()
     assert transport.is_reading
     assert [404] * 3 == statuses(transport.take())
-    fake.disk.settle()
+    fake.settle()
     assert [200] == statuses(transport.sent)
 
 
-def test_a_read_that_was_on_its_way_is_kept() -> None:
+def test_a_read_that_was_on_its_way_is_kept(fake: FakeCollector) -> None:
     """A transport may hand over what it had read when it was told to stop."""
-    fake = FakeCollector()
     connection, transport = fake.connect()
     data, expected = numbered(20)
     connection.pause_writing()
@@ -72,7 +72,7 @@ def test_a_read_that_was_on_its_way_is_kept() -> None:
         connection.data_received(data[start : start + 100])
     assert b"" == transport.sent
     connection.resume_writing()
-    fake.disk.settle()
+    fake.settle()
     assert expected == origins(transport.sent)
 
 
@@ -93,19 +93,17 @@ def test_a_pause_in_the_middle_of_a_read_stops_after_a_bounded_part_of_it() -> N
     assert transport.is_reading
 
 
-def test_a_client_that_pipelines_5000_requests_is_answered_in_order() -> None:
-    fake = FakeCollector()
+def test_a_client_that_pipelines_5000_requests_is_answered_in_order(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     data, expected = numbered(5000)
     connection.data_received(data)
-    fake.disk.settle()
+    fake.settle()
     assert expected == origins(transport.sent)
     assert sum(origin is not None for origin in expected) == len(fake.disk.events())
     assert transport.is_reading
 
 
-def test_more_than_32_kib_of_pending_answers_stop_the_reading() -> None:
-    fake = FakeCollector()
+def test_more_than_32_kib_of_pending_answers_stop_the_reading(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     fed = 0
     while transport.is_reading:
@@ -114,7 +112,7 @@ def test_more_than_32_kib_of_pending_answers_stop_the_reading() -> None:
         assert fed <= 5000, "reads on without a bound"
     assert b"" == transport.sent
     read = fake.connections.requests
-    fake.disk.settle()
+    fake.settle()
     assert transport.is_reading
     assert [200] * fed == statuses(transport.sent)
     assert fed == len(fake.disk.events())
@@ -122,8 +120,7 @@ def test_more_than_32_kib_of_pending_answers_stop_the_reading() -> None:
     assert MAX_ANSWER_BYTES // (answer_bytes + 100) <= read <= MAX_ANSWER_BYTES // answer_bytes + 1
 
 
-def test_reading_goes_on_while_few_answers_wait() -> None:
-    fake = FakeCollector()
+def test_reading_goes_on_while_few_answers_wait(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     for _ in range(7):
         connection.data_received(http() * 10)
@@ -148,21 +145,19 @@ def test_a_slow_disk_and_a_slow_peer_together_lose_nothing() -> None:
     assert expected == origins(transport.sent)
 
 
-def test_the_last_answer_waits_for_the_peer_too() -> None:
-    fake = FakeCollector()
+def test_the_last_answer_waits_for_the_peer_too(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + http(headers=[b"Connection: close"]))
     connection.pause_writing()
-    fake.disk.settle()
+    fake.settle()
     assert not transport.has_eof
     connection.resume_writing()
     assert [200, 200] == statuses(transport.sent)
     assert transport.has_eof
 
 
-def test_a_peer_that_was_not_read_from_is_read_to_its_end() -> None:
+def test_a_peer_that_was_not_read_from_is_read_to_its_end(fake: FakeCollector) -> None:
     """Else its end would never be seen, and the connection would end only by the clock."""
-    fake = FakeCollector()
     connection, transport = fake.connect()
     connection.pause_writing()
     connection.data_received(http(b"/", headers=[b"Connection: close"]) + b"x" * 100_000)
@@ -172,19 +167,17 @@ def test_a_peer_that_was_not_read_from_is_read_to_its_end() -> None:
     assert (True, True) == (transport.has_eof, transport.is_reading)
 
 
-def test_one_slow_peer_does_not_hold_up_another() -> None:
-    fake = FakeCollector()
+def test_one_slow_peer_does_not_hold_up_another(fake: FakeCollector) -> None:
     slow, of_slow = fake.connect()
     quick, of_quick = fake.connect()
     slow.data_received(http())
     quick.data_received(http())
     slow.pause_writing()
-    fake.disk.settle()
+    fake.settle()
     assert (b"", [200]) == (of_slow.sent, statuses(of_quick.sent))
 
 
-def test_pauses_without_anything_to_write_are_harmless() -> None:
-    fake = FakeCollector()
+def test_pauses_without_anything_to_write_are_harmless(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     for _ in range(3):
         connection.pause_writing()
@@ -194,22 +187,20 @@ def test_pauses_without_anything_to_write_are_harmless() -> None:
     assert [404] == statuses(transport.sent)
 
 
-def test_a_connection_may_go_away_while_it_is_paused() -> None:
-    fake = FakeCollector()
+def test_a_connection_may_go_away_while_it_is_paused(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http())
     connection.pause_writing()
     connection.data_received(http() * 10)
     connection.connection_lost(ConnectionResetError())
-    fake.disk.settle()
+    fake.settle()
     assert b"" == transport.sent
     assert 1 == len(events(fake))  # the others were never read
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_nothing_is_lost_or_reordered_whatever_pauses(seed: int) -> None:
+def test_nothing_is_lost_or_reordered_whatever_pauses(fake: FakeCollector, seed: int) -> None:
     choose = random.Random(seed)
-    fake = FakeCollector()
     connection, transport = fake.connect()
     data, expected = numbered(400)
     position = 0
@@ -232,17 +223,101 @@ def test_nothing_is_lost_or_reordered_whatever_pauses(seed: int) -> None:
             fake.loop.turn()
         elif step == 4 and fake.disk.is_busy:
             fake.disk.complete()
-    fake.disk.settle()
+    fake.settle()
     assert expected == origins(transport.sent)
     assert transport.is_reading
 
 
-def test_an_end_of_the_stream_after_a_pause_loses_no_answer() -> None:
-    fake = FakeCollector()
+def test_an_end_of_the_stream_after_a_pause_loses_no_answer(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http(TRACK) * 2)
     connection.pause_writing()
     assert connection.eof_received()
-    fake.disk.settle()
+    fake.settle()
     connection.resume_writing()
     assert [200, 200] == statuses(transport.sent)
+
+
+Full = tuple[FakeCollector, Connection, SocketTransport]
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> Iterator[Full]:
+    """A connection whose socket takes a few responses at once, as a stream or as messages."""
+    fake = FakeCollector()
+    transport = SocketTransport(kind=request.param, buffer_bytes=1)
+    connection = fake.connections.connect()
+    transport.attach(connection)
+    yield fake, connection, transport
+    transport.close_sockets()
+
+
+STREAM = pytest.mark.parametrize("full", [socket.SOCK_STREAM], indirect=True, ids=["stream"])
+MESSAGES = pytest.mark.parametrize("full", [socket.SOCK_SEQPACKET], indirect=True, ids=["messages"])
+
+
+@STREAM
+def test_the_transport_gets_what_the_socket_did_not_take(full: Full) -> None:
+    fake, connection, transport = full
+    connection.data_received(NOT_FOUND * 100)
+    (left_over,) = transport.left_over
+    assert left_over == len(transport.held) == fake.connections.held_bytes
+    assert not transport.is_reading
+    taken = 0
+    while transport.receive(1):
+        taken += 1
+        if transport.held:
+            assert left_over == fake.connections.held_bytes, "counted until all of it is sent"
+    assert taken > left_over
+    assert [404] * 100 == statuses(transport.sent)
+    assert (0, True) == (fake.connections.held_bytes, transport.is_reading)
+
+
+@MESSAGES
+def test_the_transport_gets_all_that_a_full_socket_did_not_take(full: Full) -> None:
+    fake, connection, transport = full
+    while not transport.held:
+        connection.data_received(NOT_FOUND * 3)
+    count = fake.connections.requests
+    assert count > 3
+    assert [len(transport.held)] == transport.left_over
+    assert [404] * 3 == statuses(bytes(transport.held))
+    assert [404] * count == statuses(transport.sent)
+
+
+@STREAM
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_is_lost_or_reordered_whatever_the_socket_takes(full: Full, seed: int) -> None:
+    choose = random.Random(seed)
+    fake, connection, transport = full
+    data, expected = numbered(400)
+    position = 0
+    while position < len(data) or transport.held or fake.disk.is_busy:
+        step = choose.randrange(4)
+        if step == 0 and transport.is_reading and position < len(data):
+            size = choose.choice([1, 50, 1000, 40_000])
+            connection.data_received(data[position : position + size])
+            position += size
+        elif step == 1:
+            transport.receive(choose.choice([1, 100, 5000, 50_000]))
+        elif step == 2:
+            fake.loop.turn()
+        elif fake.disk.is_busy:
+            fake.disk.complete()
+    while fake.disk.is_busy or fake.connections.held_bytes or transport.receive():
+        fake.disk.settle()
+        transport.receive()
+    assert expected == origins(transport.sent)
+    assert len(transport.left_over) > 1
+    assert transport.is_reading
+
+
+@STREAM
+def test_the_end_comes_after_the_last_byte_of_the_last_response(full: Full) -> None:
+    _, connection, transport = full
+    connection.data_received(NOT_FOUND * 60 + http(b"/", headers=[b"Connection: close"]))
+    while transport.held:
+        assert not transport.has_peer_eof
+        transport.receive(100)
+    assert [404] * 61 == statuses(transport.sent)
+    assert transport.has_peer_eof

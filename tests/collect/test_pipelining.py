@@ -35,17 +35,15 @@ def waiting(fake: FakeCollector, count: int) -> list[tuple[Connection, FakeTrans
     return pairs
 
 
-def test_ready_answers_wait_for_the_ones_before_them() -> None:
-    fake = FakeCollector()
+def test_ready_answers_wait_for_the_ones_before_them(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(NOT_FOUND + http() + HEAD + NO_KEY + http(PAGE) + NOT_FOUND)
     assert [404] == statuses(transport.take())
-    fake.disk.settle()
+    fake.settle()
     assert [200, 200, 400, 200, 404] == statuses(transport.sent, b"GET", b"HEAD")
 
 
-def test_answers_that_are_ready_at_once_do_not_wait_for_the_disk() -> None:
-    fake = FakeCollector()
+def test_answers_that_are_ready_at_once_do_not_wait_for_the_disk(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(HEAD + NOT_FOUND + NO_KEY + NO_ID)
     assert [200, 404, 400, 400] == statuses(transport.sent, b"HEAD")
@@ -53,8 +51,9 @@ def test_answers_that_are_ready_at_once_do_not_wait_for_the_disk() -> None:
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
-def test_acknowledgements_may_come_in_any_order(order: tuple[int, ...]) -> None:
-    fake = FakeCollector()
+def test_acknowledgements_may_come_in_any_order(
+    fake: FakeCollector, order: tuple[int, ...]
+) -> None:
     connection, transport = fake.connect()
     origins = [b"https://%d.example" % number for number in range(4)]
     for origin in origins:
@@ -69,8 +68,7 @@ def test_acknowledgements_may_come_in_any_order(order: tuple[int, ...]) -> None:
     assert [origin.decode() for origin in origins] == found[::2]
 
 
-def test_only_the_events_of_the_commit_that_failed_are_refused() -> None:
-    fake = FakeCollector()
+def test_only_the_events_of_the_commit_that_failed_are_refused(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     other, transport_of_other = fake.connect()
     connection.data_received(http() + NOT_FOUND)
@@ -82,7 +80,7 @@ def test_only_the_events_of_the_commit_that_failed_are_refused() -> None:
     fail_commit(fake, errno.EIO)
     fake.loop.advance(1.5)  # the disk is back
     connection.data_received(http() + HEAD)
-    fake.disk.settle()
+    fake.settle()
     answers = read_answers(transport.sent, *[b"GET"] * 6, b"HEAD")
     assert [200, 404, 503, 400, 503, 200, 200] == [answer.status for answer in answers]
     assert [None, "not-found", "not-stored", "no-write-key", "not-stored", None, None] == [
@@ -95,20 +93,20 @@ def test_only_the_events_of_the_commit_that_failed_are_refused() -> None:
     assert {"no-write-key": 1, "not-stored": 3} == fake.collector.sources.nobody.refused
 
 
-def test_a_commit_that_fails_once_is_tried_again_and_nobody_hears_of_it() -> None:
-    fake = FakeCollector()
+def test_a_commit_that_fails_once_is_tried_again_and_nobody_hears_of_it(
+    fake: FakeCollector,
+) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() * 3)
     fake.loop.turn()
     fake.disk.complete(errno.EIO)
     assert b"" == transport.sent
-    fake.disk.settle()
+    fake.settle()
     assert [200] * 3 == statuses(transport.sent)
     assert 3 == len(events(fake))
 
 
-def test_one_commit_is_one_write_for_each_connection() -> None:
-    fake = FakeCollector()
+def test_one_commit_is_one_write_for_each_connection(fake: FakeCollector) -> None:
     pairs = waiting(fake, 5)
     for connection, _ in pairs:
         connection.data_received(NOT_FOUND + http() + HEAD)
@@ -121,8 +119,7 @@ def test_one_commit_is_one_write_for_each_connection() -> None:
     ]
 
 
-def test_one_read_is_one_write() -> None:
-    fake = FakeCollector()
+def test_one_read_is_one_write(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(NOT_FOUND * 100)
     assert 1 == len(transport.writes)
@@ -132,11 +129,10 @@ def test_one_read_is_one_write() -> None:
     assert [404] * 60 == statuses(transport.take())
 
 
-def test_one_read_is_one_commit() -> None:
-    fake = FakeCollector()
+def test_one_read_is_one_commit(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() * 70)
-    fake.disk.settle()
+    fake.settle()
     assert (1, 70, 1) == (
         fake.collector.writer.commits,
         len(events(fake)),
@@ -144,8 +140,7 @@ def test_one_read_is_one_commit() -> None:
     )
 
 
-def test_what_arrives_during_a_commit_is_the_next_one() -> None:
-    fake = FakeCollector()
+def test_what_arrives_during_a_commit_is_the_next_one(fake: FakeCollector) -> None:
     first = waiting(fake, 3)
     fake.loop.turn()
     second = waiting(fake, 4)
@@ -157,23 +152,21 @@ def test_what_arrives_during_a_commit_is_the_next_one() -> None:
     assert [[200]] * 4 == [statuses(transport.sent) for _, transport in second]
 
 
-def test_the_answer_that_closes_waits_for_those_before_it() -> None:
-    fake = FakeCollector()
+def test_the_answer_that_closes_waits_for_those_before_it(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + http(b"/", headers=[b"Connection: close"]))
     assert (b"", False) == (transport.sent, transport.has_eof)
-    fake.disk.settle()
+    fake.settle()
     first, last = read_answers(transport.sent)
     assert (200, False, 404, True) == (first.status, first.closes, last.status, last.closes)
     assert transport.has_eof
 
 
-def test_a_bad_request_is_answered_after_the_good_ones_before_it() -> None:
-    fake = FakeCollector()
+def test_a_bad_request_is_answered_after_the_good_ones_before_it(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() * 2 + b"\x00\x01\x02" + http())
     assert b"" == transport.sent
-    fake.disk.settle()
+    fake.settle()
     assert [200, 200, 400] == statuses(transport.sent)
     assert [False, False, True] == [answer.closes for answer in read_answers(transport.sent)]
     assert transport.has_eof
@@ -181,9 +174,10 @@ def test_a_bad_request_is_answered_after_the_good_ones_before_it() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_any_mix_of_requests_reads_and_commits_keeps_the_order(seed: int) -> None:
+def test_any_mix_of_requests_reads_and_commits_keeps_the_order(
+    fake: FakeCollector, seed: int
+) -> None:
     choose = random.Random(seed)
-    fake = FakeCollector()
     peers = [(*fake.connect(), [], []) for _ in range(3)]  # with methods and expected statuses
     kinds = [(http(), 200), (HEAD, 200), (NOT_FOUND, 404), (NO_KEY, 400), (NO_ID, 400)]
     data = [b"", b"", b""]
@@ -203,15 +197,14 @@ def test_any_mix_of_requests_reads_and_commits_keeps_the_order(seed: int) -> Non
             fake.loop.turn()
         if fake.disk.is_busy and choose.random() < 0.4:
             fake.disk.complete()
-    fake.disk.settle()
+    fake.settle()
     for _, transport, methods, expected in peers:
         assert expected == statuses(transport.sent, *methods)
     assert sum(peer[3].count(200) - peer[2].count(b"HEAD") for peer in peers) == len(events(fake))
 
 
-def test_line_ends_between_plain_requests_do_not_add_up() -> None:
+def test_line_ends_between_plain_requests_do_not_add_up(fake: FakeCollector) -> None:
     """RFC 9112 section 2.2: they are ignored, however many requests a connection has sent."""
-    fake = FakeCollector()
     connection, transport = fake.connect()
     for _ in range(20):
         connection.data_received(NOT_FOUND)
