@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from benchmarks.backlog import SOURCE, events, fill
 from benchmarks.corpus import DOCUMENTED, HEADERS, targets
 from pixelfast.collect import Collector, Connection, Connections
-from pixelfast.collect.clock import Clock
+from pixelfast.collect.collector import Clock, Sources
 from pixelfast.collect.responses import Responses
-from pixelfast.collect.sources import Sources
 from pixelfast.config import Config, Source, WriteKey
 from pixelfast.deliver.batches import Batch as Sent
 from pixelfast.deliver.batches import Limits

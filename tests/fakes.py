@@ -15,11 +15,9 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pixelfast.collect.clock import Clock
-from pixelfast.collect.collector import Collector
+from pixelfast.collect.collector import Clock, Collector, Sources
 from pixelfast.collect.connection import Connection, Connections
 from pixelfast.collect.responses import Responses
-from pixelfast.collect.sources import Sources
 from pixelfast.config import Source, WriteKey
 from pixelfast.spool import SpoolWriter
 from pixelfast.spool.batch import Batch

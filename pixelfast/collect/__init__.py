@@ -8,11 +8,9 @@
 `chunks`        the end of a body in chunks
 `headers`       the headers that matter, and what becomes of each
 `limits`        every limit of a request and of a connection
-`collector`     from a request to its response, and its event into the spool
+`collector`     from a request to its response: routes, sources, the event into the spool
 `responses`     the bytes of every response
-`sources`       write keys, sources, rate limits
 `proxies`       the client's address behind trusted proxies
-`clock`         the time, which tests hold and move
 `worker`        one collector process
 """
 

@@ -1,13 +1,54 @@
 from libc.stdint cimport int64_t
 
-from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request
 from pixelfast.collect.response cimport Response
-from pixelfast.collect.sources cimport Source, Sources
-from pixelfast.event.decoder cimport Decoder
+from pixelfast.event.decoder cimport Decoder, Rules
 from pixelfast.event.query cimport Slice
 from pixelfast.spool.writer cimport SpoolWriter
+
+cdef class Clock:
+    cdef bint _is_fixed
+    cdef int64_t _wall_ms
+    cdef double _monotonic_s
+
+    cdef int64_t wall_ms(self) noexcept
+    cdef double monotonic_s(self) noexcept
+
+cdef class Source:
+    cdef readonly str name
+    cdef readonly int number            # its place in the spool writer's names
+    cdef readonly Rules rules
+    cdef readonly bint is_enabled
+    cdef readonly bint fills_ip
+    cdef readonly bint fills_referer
+    cdef readonly bint fills_locale
+    cdef bint fills
+    cdef double _rate                   # events a second; 0: no limit
+    cdef double _burst
+    cdef double _tokens
+    cdef double _refilled_s
+    cdef public int64_t accepted
+    cdef readonly dict refused          # reason: count
+    cdef readonly dict warned           # reason: count
+
+    cdef int check_rate(self, double now_s) except -1
+    cdef void take(self) noexcept
+    cdef count_refused(self, str reason)
+    cdef count_warnings(self, list warnings)
+
+cdef class WriteKey:
+    cdef Source source
+    cdef int64_t expires_ms             # 0: never
+
+    cdef int check(self, int64_t now_ms) except -1
+
+cdef class Sources:
+    cdef dict _keys                     # string: WriteKey
+    cdef readonly list all
+    cdef readonly Source nobody         # counts requests without a known write key
+
+    cdef WriteKey find(self, str write_key)
 
 cdef class Collector:
     cdef readonly Sources sources

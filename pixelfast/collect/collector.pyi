@@ -1,9 +1,109 @@
 from collections.abc import Iterable
 
-from pixelfast.collect.clock import Clock
+from pixelfast import config
+from pixelfast.collect.proxies import TrustedProxies
 from pixelfast.collect.responses import Responses
-from pixelfast.collect.sources import Sources
+from pixelfast.errors import RequestError
+from pixelfast.event import Rules
 from pixelfast.spool import SpoolWriter
+
+__all__ = ["Clock", "Collector", "RateLimited", "Source", "Sources"]
+
+class Clock:
+    """Wall time in milliseconds since 1970, and a monotonic clock in seconds.
+
+    >>> clock = Clock.fixed(wall_ms=1000)
+    >>> clock.advance(2.5)
+    >>> clock.now_ms()
+    3500
+    """
+
+    @classmethod
+    def fixed(cls, wall_ms: int = ..., monotonic_s: float = 1000.0) -> Clock:
+        """Return a clock that stands still until `advance`."""
+
+    def advance(self, seconds: float) -> None:
+        """Move a fixed clock forward. Raises RuntimeError for any other."""
+
+    def now_ms(self) -> int:
+        """Return the wall time in milliseconds since 1970."""
+
+class RateLimited(RequestError):
+    """429: the source is over its rate limit. `retry_after_s` is in whole seconds."""
+
+    retry_after_s: int
+
+    def __init__(self, retry_after_s: int) -> None: ...
+
+class Source:
+    """One source: its rules, its rate limit, and its counts.
+
+    Args:
+        name: its name in the settings.
+        number: its place among the names of the spool writer.
+        settings: its settings; None: the source of requests without a known write key.
+        workers: collectors that share its rate limit.
+
+    Attributes:
+        accepted: events accepted.
+        refused: rejected requests by reason.
+        warned: warnings by reason.
+    """
+
+    accepted: int
+
+    def __init__(
+        self, name: str, number: int, settings: config.Source | None = None, workers: int = 1
+    ) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def rules(self) -> Rules: ...
+    @property
+    def is_enabled(self) -> bool: ...
+    @property
+    def fills_ip(self) -> bool: ...
+    @property
+    def fills_referer(self) -> bool: ...
+    @property
+    def fills_locale(self) -> bool: ...
+    @property
+    def refused(self) -> dict[str, int]: ...
+    @property
+    def warned(self) -> dict[str, int]: ...
+
+class WriteKey:
+    """One write key of a source, and when it expires; for compiled code."""
+
+class Sources:
+    """Find the source of a write key.
+
+    Args:
+        settings: the sources, in the order of their numbers.
+        workers: collectors that share each rate limit evenly.
+
+    Attributes:
+        all: the sources.
+        nobody: counts requests without a known write key.
+    """
+
+    def __init__(self, settings: Iterable[config.Source], workers: int = 1) -> None: ...
+    @property
+    def all(self) -> list[Source]: ...
+    @property
+    def nobody(self) -> Source: ...
+    def check(self, write_key: str, now_ms: int) -> Source:
+        """Return the source that accepts pixels with a write key now, whatever its rate.
+
+        Args:
+            write_key: the key, decoded.
+            now_ms: milliseconds since 1970.
+
+        Raises:
+            RequestError: 401, the key is unknown or has expired; 404, the source is disabled.
+        """
 
 class Collector:
     """Responds to requests; what all connections of one process share.
@@ -18,10 +118,6 @@ class Collector:
         always_200: send 200 for every GET and POST of a pixel, also if it is rejected.
     """
 
-    sources: Sources
-    responses: Responses
-    clock: Clock
-    always_200: bool
     writer: SpoolWriter
 
     def __init__(
@@ -33,5 +129,19 @@ class Collector:
         trusted_proxies: Iterable[str] = (),
         always_200: bool = False,
     ) -> None: ...
+    @property
+    def sources(self) -> Sources: ...
+    @property
+    def responses(self) -> Responses: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def proxies(self) -> TrustedProxies: ...
+    @property
+    def always_200(self) -> bool: ...
     def tick(self, now_s: float) -> None:
-        """Once a second: renew the Date header from the seconds since 1970."""
+        """Renew the Date header; to be called once a second.
+
+        Args:
+            now_s: seconds since 1970.
+        """

@@ -1,17 +1,22 @@
-"""From a request to its response: routes, methods, and the way of an event into the spool."""
+"""From a request to its response: routes and methods, write keys and the sources that they name, rate
+limits, and the way of an event into the spool.
+"""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport PyObject, Py_XDECREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from libc.math cimport ceil
 from libc.stdint cimport int64_t
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from pixelfast.collect.clock cimport Clock
+cdef extern from "<time.h>":
+    enum: CLOCK_MONOTONIC_COARSE
+
 from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request, copy_of, excuse
 from pixelfast.collect.response cimport Kind, Response, owned
-from pixelfast.collect.sources cimport Source, Sources, WriteKey
-from pixelfast.event.decoder cimport Decoder, Event
+from pixelfast.event.decoder cimport Decoder, Event, Rules
 from pixelfast.event.encoder cimport encode_event, template_for
 from pixelfast.event.query cimport Slice
 from pixelfast.event.stamps cimport milliseconds_text, write_message_id
@@ -25,7 +30,7 @@ from pixelfast.collect import responses as _responses
 from pixelfast.errors import RequestError
 from pixelfast.spool import REFUSALS
 
-__all__ = ["Collector"]
+__all__ = ["Clock", "Collector", "RateLimited", "Source", "Sources"]
 
 cdef enum:
     RETRY_AFTER_S = 1
@@ -38,6 +43,136 @@ cdef str NOT_STORED = "not-stored"
 # Errors raised before a pixel is fully read. Other requests are not a GET or POST of a pixel.
 cdef frozenset _OF_A_PIXEL = frozenset((413, 414, 431, 500))
 cdef dict _REFUSALS = {code: RequestError(503, reason) for code, reason in REFUSALS.items()}
+
+
+cdef class Clock:
+    # Wall time and monotonic time, in 5 ns a call; tests hold and move them.
+
+    @classmethod
+    def fixed(cls, wall_ms=1_700_000_000_000, monotonic_s=1000.0):
+        cdef Clock clock = cls()
+        clock._is_fixed = True
+        clock._wall_ms = wall_ms
+        clock._monotonic_s = monotonic_s
+        return clock
+
+    def advance(self, double seconds):
+        if not self._is_fixed:
+            raise RuntimeError("only a fixed clock can be advanced")
+        self._wall_ms += <int64_t>(seconds * 1000)
+        self._monotonic_s += seconds
+
+    def now_ms(self):
+        return self.wall_ms()
+
+    cdef int64_t wall_ms(self) noexcept:
+        cdef timespec now
+        if self._is_fixed:
+            return self._wall_ms
+        clock_gettime(CLOCK_REALTIME, &now)
+        return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
+
+    cdef double monotonic_s(self) noexcept:
+        # Coarse: exact to a few milliseconds, without a system call.
+        cdef timespec now
+        if self._is_fixed:
+            return self._monotonic_s
+        clock_gettime(CLOCK_MONOTONIC_COARSE, &now)
+        return now.tv_sec + now.tv_nsec * 1e-9
+
+
+cdef class Source:
+
+    def __init__(self, str name, int number, settings=None, int workers=1):
+        self.name = name
+        self.number = number
+        self.refused = {}
+        self.warned = {}
+        if settings is None:
+            return
+        self.rules = Rules(
+            numbers=settings.numbers,
+            booleans=settings.booleans,
+            strings=settings.strings,
+            force_numbers=settings.force_numbers,
+            ignore=settings.ignore,
+        )
+        self.is_enabled = settings.enabled
+        self.fills_ip = "ip" in settings.fill
+        self.fills_referer = "referer" in settings.fill
+        self.fills_locale = "locale" in settings.fill
+        self.fills = bool(settings.fill)
+        # Each collector accepts its share; the kernel spreads connections evenly.
+        self._rate = settings.rate_limit / workers
+        self._burst = max(1.0, self._rate)
+        self._tokens = self._burst
+
+    cdef int check_rate(self, double now_s) except -1:
+        # Before the work of decoding; `take` comes after it, so that a rejected pixel costs nothing.
+        if self._rate == 0.0:
+            return 0
+        self._tokens = min(self._burst, self._tokens + (now_s - self._refilled_s) * self._rate)
+        self._refilled_s = now_s
+        if self._tokens < 1.0:
+            raise RateLimited(ceil((1.0 - self._tokens) / self._rate))
+        return 0
+
+    cdef void take(self) noexcept:
+        if self._rate != 0.0:
+            self._tokens -= 1.0
+
+    cdef count_refused(self, str reason):
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    cdef count_warnings(self, list warnings):
+        for reason, _ in warnings:
+            self.warned[reason] = self.warned.get(reason, 0) + 1
+
+
+cdef class WriteKey:
+
+    cdef int check(self, int64_t now_ms) except -1:
+        # Raises RequestError if pixels with this key are rejected now.
+        if self.expires_ms and now_ms >= self.expires_ms:
+            raise RequestError(401, "expired-write-key", "the write key has expired")
+        if not self.source.is_enabled:
+            raise RequestError(404, "source-disabled", "the source is disabled")
+        return 0
+
+
+class RateLimited(RequestError):
+
+    def __init__(self, retry_after_s):
+        super().__init__(429, "rate-limited", "the source is over its rate limit")
+        self.retry_after_s = retry_after_s
+
+
+cdef class Sources:
+
+    def __init__(self, settings, int workers=1):
+        cdef WriteKey key
+        self._keys = {}
+        self.all = []
+        self.nobody = Source("", -1)
+        for number, settings_of_one in enumerate(settings):
+            source = Source(settings_of_one.name, number, settings_of_one, workers)
+            self.all.append(source)
+            for write_key in settings_of_one.write_keys:
+                key = WriteKey.__new__(WriteKey)
+                key.source = source
+                if write_key.expires is not None:
+                    key.expires_ms = int(write_key.expires.timestamp() * 1000)
+                self._keys[write_key.key] = key
+
+    cdef WriteKey find(self, str write_key):
+        return <WriteKey>self._keys.get(write_key)
+
+    def check(self, str write_key not None, now_ms):
+        cdef WriteKey key = self.find(write_key)
+        if key is None:
+            raise RequestError(401, "unknown-write-key", "no source has this write key")
+        key.check(now_ms)
+        return key.source
 
 
 cdef class Collector:

@@ -1,7 +1,6 @@
 from libc.stdint cimport int64_t
 
-from pixelfast.collect.clock cimport Clock
-from pixelfast.collect.collector cimport Collector
+from pixelfast.collect.collector cimport Clock, Collector
 from pixelfast.collect.flow_control cimport FlowControl
 from pixelfast.collect.reader cimport Method, Reader, Request
 from pixelfast.collect.response cimport Response, ResponseQueue

@@ -4,11 +4,13 @@ from typing import Any
 
 from pixelfast.collect.collector import Collector
 
+__all__ = ["MAX_OVER_LIMIT", "Connection", "Connections", "State", "check_transition"]
+
 MAX_OVER_LIMIT: int
 """Connections over `max_connections` that may linger with their 503."""
 
 class State(enum.IntEnum):
-    """What a connection is at; the module has the table of transitions."""
+    """The states of a connection; `connection.pyx` begins with the table of transitions."""
 
     IDLE = 0
     HEAD = 1
@@ -35,8 +37,8 @@ class Connections:
         max_connections: over it a new connection is answered 503 and closed.
         max_memory: bytes of incomplete requests and unread responses; over it the connections
             that have waited longest are closed.
-        header_timeout_s: how long a request may take from its first byte to its last.
-        idle_timeout_s: how long a connection may go without one.
+        header_timeout_s: longest time a request may take from its first byte to its last.
+        idle_timeout_s: longest time a connection may wait for a request or for its peer to read.
 
     Attributes:
         requests: requests read, rejected ones included.
@@ -45,15 +47,6 @@ class Connections:
         held_bytes: bytes of incomplete requests and unread responses now.
         evicted: connections closed for `max_memory`.
     """
-
-    collector: Collector
-    open: set[Connection]
-    is_draining: bool
-    requests: int
-    answered: dict[int, int]
-    dropped_responses: int
-    held_bytes: int
-    evicted: int
 
     def __init__(
         self,
@@ -64,8 +57,24 @@ class Connections:
         header_timeout_s: float = 10.0,
         idle_timeout_s: float = 75.0,
     ) -> None: ...
+    @property
+    def collector(self) -> Collector: ...
+    @property
+    def open(self) -> set[Connection]: ...
+    @property
+    def is_draining(self) -> bool: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def answered(self) -> dict[int, int]: ...
+    @property
+    def dropped_responses(self) -> int: ...
+    @property
+    def held_bytes(self) -> int: ...
+    @property
+    def evicted(self) -> int: ...
     def connect(self) -> Connection:
-        """A protocol for a new connection: the factory that the loop's servers call."""
+        """Return the protocol of a new connection; the servers of the loop call it."""
 
     def sweep(self) -> None:
         """End the connections whose time is up; to be called about once a second."""

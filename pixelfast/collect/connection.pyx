@@ -224,7 +224,7 @@ cdef class Connection:
                 self._enter(State.HALF_CLOSED)
             self._reject(RequestError(503, "too-many-connections"))
 
-    def connection_lost(self, error):
+    def connection_lost(self, exc):
         if self._state != State.CLOSED:
             self._release()
 

@@ -1,7 +1,10 @@
 from collections.abc import Iterable
+from typing import Self
+
+__all__ = ["TrustedProxies"]
 
 class TrustedProxies:
-    """The networks whose word on a client's address counts.
+    """The networks whose X-Forwarded-For and X-Real-IP are believed.
 
     >>> proxies = TrustedProxies(["127.0.0.1/32", "10.0.0.0/8"])
     >>> proxies.trusts("10.1.2.3"), proxies.trusts("192.0.2.1")
@@ -10,12 +13,14 @@ class TrustedProxies:
     '203.0.113.7'
     """
 
-    def __init__(self, networks: Iterable[str] = ()) -> None: ...
-    def trusts(self, address: str) -> bool: ...
-    def client_address(self, peer: str, forwarded_for: bytes | None, real_ip: bytes | None) -> str:
-        """The client of a request whose peer is trusted.
+    def __new__(cls, networks: Iterable[str] = ()) -> Self: ...
+    def trusts(self, address: str) -> bool:
+        """Return whether a peer is a trusted proxy; its address may have a port."""
 
-        The right-most address of X-Forwarded-For that is not trusted; if all are, the left-most.
-        X-Real-IP counts where there is no X-Forwarded-For. What is no address ends the walk. Ports
-        are left off. The peer itself where nothing can be read.
+    def client_address(self, peer: str, forwarded_for: bytes | None, real_ip: bytes | None) -> str:
+        """Return the address of the client of a request whose peer is trusted.
+
+        That is the right-most address of X-Forwarded-For that is not trusted, or the left-most if
+        all are. X-Real-IP counts if there is no X-Forwarded-For. An item that is not an address
+        ends the search. Ports are left off. The peer if no address can be read.
         """

@@ -1,8 +1,15 @@
+__all__ = ["Reader", "Request", "scan"]
+
 class Request:
     """What is kept of one request; for compiled code."""
 
 class Reader:
-    """Reads the requests that are not plain GETs; for compiled code."""
+    """Reads the requests that are not plain GETs; for compiled code, and for httptools to call."""
+
+    def on_header(self, name: bytes, value: bytes) -> None: ...
+    def on_headers_complete(self) -> None: ...
+    def on_body(self, body: bytes) -> None: ...
+    def on_message_complete(self) -> None: ...
 
 def scan(data: bytes) -> tuple[int, dict[str, bytes]] | None:
     """Return the length of the plain GET that `data` begins with, and what is kept of it.

@@ -11,11 +11,9 @@ from typing import Any
 
 import structlog
 
-from pixelfast.collect.clock import Clock
-from pixelfast.collect.collector import Collector
+from pixelfast.collect.collector import Clock, Collector, Sources
 from pixelfast.collect.connection import MAX_OVER_LIMIT, Connections
 from pixelfast.collect.responses import Responses
-from pixelfast.collect.sources import Sources
 from pixelfast.config import Config
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compressor

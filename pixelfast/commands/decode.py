@@ -10,8 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from pixelfast.collect.clock import Clock
-from pixelfast.collect.sources import Sources
+from pixelfast.collect.collector import Clock, Sources
 from pixelfast.config import Config, read_config
 from pixelfast.errors import RequestError
 from pixelfast.event import Decoder, Rules, encode_event, route_of
