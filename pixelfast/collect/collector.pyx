@@ -196,7 +196,7 @@ cdef class Collector:
         self._log = structlog.get_logger("collect")
 
     def tick(self, now_s):
-        # Once a second: the Date header.
+        # Once a second: the Date header changes.
         self.responses.tick(now_s)
         self._gif = self.responses.pixel()
 
@@ -205,7 +205,7 @@ cdef class Collector:
     cdef int respond(
         self, Request request, Method method, object waiter, Response* response
     ) except -1:
-        # Fill in the response to a request; of its connection it says already what it will say.
+        # Fill in the response to a request; `response.connection` is set already.
         cdef Slice query
         cdef Route route = split_target(request.target, &query)
         response.is_head = method == Method.HEAD
@@ -409,16 +409,19 @@ cdef class Collector:
         return CONTINUE
 
     cdef bytes _render_failed(self, object error, Response* response):
-        is_hidden = (
+        cdef Response failed = response[0]
+        cdef bint is_hidden = (
             self.always_200
             and response.kind == Kind.PIXEL
             and response.status == 200
             and not response.is_head
         )
-        Py_XDECREF(response.reason)
-        response.kind = Kind.PIXEL
-        self._reject(self.sources.nobody, error, is_hidden, response)
-        return self._render(response)
+        failed.kind = Kind.PIXEL
+        self._reject(self.sources.nobody, error, is_hidden, &failed)
+        try:
+            return self._render(&failed)
+        finally:
+            Py_XDECREF(failed.reason)  # the rest is still the response's
 
 
 cdef PyObject* _echoed(Slice origin) except? NULL:
@@ -429,7 +432,7 @@ cdef PyObject* _echoed(Slice origin) except? NULL:
 
 
 cdef Slice _stripped(Slice text):
-    # Without the white space around it, as bytes.strip has it.
+    # Without white space around it, as bytes.strip.
     while text.length and text.at[0] in b" \t\n\r\v\f":
         text.at += 1
         text.length -= 1

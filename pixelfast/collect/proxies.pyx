@@ -1,7 +1,7 @@
-"""Whose event it is when proxies stand between: X-Forwarded-For, read from the right.
+"""The address of a client behind trusted proxies: X-Forwarded-For, read from the right.
 
-Only a trusted proxy's word counts. Each proxy appends the address it was called from, so the
-right-most address that is no trusted proxy is the nearest one that nobody could forge.
+Each proxy appends the address of its own client, so the right-most address that does not belong to
+a trusted proxy is the one that nobody could forge.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -28,7 +28,7 @@ cdef bint _parse(
     const char* text, Py_ssize_t length, uint64_t* high, uint64_t* low, char* canonical
 ) noexcept:
     # An address, with a port or not: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1]:80.
-    # `canonical` becomes its text (INET6_ADDRSTRLEN bytes).
+    # `canonical` receives its canonical form (INET6_ADDRSTRLEN bytes).
     cdef:
         char plain[46]
         uint8_t raw[16]
@@ -120,7 +120,7 @@ cdef class TrustedProxies:
         return self.client_of(peer, first, second)
 
     cdef str client_of(self, str peer, Slice forwarded_for, Slice real_ip):
-        # For a peer that is trusted. What can't be read ends the walk: the address before it stays.
+        # For a trusted peer. An item that is not an address ends the search: the last address counts.
         cdef:
             const char* start
             const char* end

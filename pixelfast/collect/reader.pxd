@@ -51,22 +51,22 @@ cdef inline Slice* place_of(Request request, Header header) noexcept:
     return NULL
 
 cdef enum Reading:
-    IN_HEAD     # before a request, or within its head
+    IN_HEAD     # before a request or within its head
     IN_BODY
-    DONE        # `request` is whole
+    DONE        # `request` is complete
     FAILED      # `error` says why; no request can be found after it
 
 cdef class Reader:
     cdef Request request
     cdef Reading reading
-    cdef Method method                  # of a request that is done or has failed
+    cdef Method method                  # of a request that is DONE or FAILED
     cdef object error
     cdef bint owes_continue             # the client waits for 100 before it sends the body
     cdef bint keeps_alive
-    cdef bint is_upgrade                # what follows may be another protocol
-    cdef object _parser, _feed          # None until a head is whole
+    cdef bint is_upgrade                # another protocol may follow
+    cdef object _parser, _feed          # None until a head is complete
     cdef object _log
-    cdef Py_ssize_t _searched_bytes     # of the head so far, for its end
+    cdef Py_ssize_t _searched_bytes     # of the head, for its end
     cdef Py_ssize_t _blank_bytes        # line ends before the request
     cdef Chunks _chunks                 # of the body
 

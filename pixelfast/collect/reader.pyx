@@ -1,7 +1,7 @@
-"""From bytes to one request after the other, wherever TCP cuts. `scan` takes plain GETs, and the
-reader has httptools parse any other request.
+"""From bytes to one request after the other, wherever TCP cuts. `scan` takes plain GETs; the reader
+has httptools parse all other requests.
 
-The rules it keeps, each with its test:
+The rules, each with its test:
 
 1.  A head is parsed once it is whole, in one piece, and a body is never fed beyond its end. The
     parser reports spans as they come, so with a head in pieces its errors and ours would be met in
@@ -9,10 +9,10 @@ The rules it keeps, each with its test:
 2.  A head is checked in a fixed order. First `_head_error`, on what is there of it: a method that is
     not a token (400), an unknown method (405), a target that is too long (414), a head that is too
     large (431); more bytes never change the result once there is one. Then the parser.
-3.  httptools has no limits: headers and a body are counted here. What a body in chunks holds never
-    reaches it.
-4.  What we raise inside a callback comes back as HttpParserCallbackError, a subclass of the class
-    that means a client's fault. It is told apart first: 500 if it was our own.
+3.  httptools has no limits: headers and a body are counted here. It never sees the data of a body in
+    chunks.
+4.  An exception in a callback comes back as HttpParserCallbackError, a subclass of the class that
+    means a fault of the client. It is caught first: 500 if it is not a RequestError.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -43,14 +43,14 @@ from pixelfast.errors import RequestError
 __all__ = ["Reader", "Request", "scan"]
 
 cdef struct RequestLine:
-    # What the first bytes of a head say before all of it is here.
-    Slice method                # up to its space; empty before that is here
-    Slice target                # what there is of it
+    # What the first bytes of a head say before all of it has arrived.
+    Slice method                # up to its space; empty before the space has arrived
+    Slice target                # as much of it as has arrived
 
 
 cdef class Request:
-    # What is needed of one request, within its bounds: the parser has no limits of its own (it took
-    # a target of 200,000 bytes), so everything is counted here.
+    # What the collector needs of one request, within its limits: the parser has none of its own (it
+    # accepts a target of 200,000 bytes).
 
     def __cinit__(self, str peer="", bint is_proxied=False):
         self.peer = peer
@@ -79,7 +79,7 @@ cdef class Request:
         cdef Header header
         cdef Slice* place
         if not self.is_in_head:
-            return 0  # a trailer: it comes too late to say who sent the request
+            return 0  # a trailer is not trusted to say who sent the request
         self.header_count += 1
         self.header_bytes += length + len(value) + 4  # ": " and CRLF
         if self.header_count > MAX_HEADERS:
@@ -92,7 +92,7 @@ cdef class Request:
         place = place_of(self, header)
         if place != NULL:
             if header == Header.X_FORWARDED_FOR:
-                # Not kept with the others: each header would add all before it once more.
+                # Not in `_kept`: each header would keep all before it once more.
                 if self._forwarded is not None:
                     value = self._forwarded + b"," + value
                 self._forwarded = value
@@ -142,8 +142,8 @@ cdef class Reader:
     # --- what a connection calls -------------------------------------------------------------
 
     cdef Py_ssize_t read(self, bytes data, Py_ssize_t start) except -1:
-        # Read on, `reading` says how far it got. Returns the bytes that are read; 0 where all of
-        # them are part of a head, and are to come again with more.
+        # Read on; `reading` says how far. Returns the number of bytes read, or 0 if all of them are
+        # part of a head: then they are to be passed again, with more.
         cdef:
             const char* at = PyBytes_AS_STRING(data) + start
             Py_ssize_t length = PyBytes_GET_SIZE(data) - start, end
@@ -164,28 +164,28 @@ cdef class Reader:
         return end
 
     cdef bint has_part(self) noexcept:
-        # Whether there is a part of a request.
+        # Whether a part of a request has arrived.
         return self._searched_bytes > 0 or self.reading == Reading.IN_BODY
 
     cdef bint has_head(self, bytes data, Py_ssize_t start) noexcept:
-        # Whether what is there of a head is all of it with `data`.
+        # Whether `data` completes the head.
         return self.reading == Reading.IN_HEAD and _head_end(
             PyBytes_AS_STRING(data) + start, PyBytes_GET_SIZE(data) - start, self._searched_bytes
         ) > 0
 
     cdef Py_ssize_t held_bytes(self) noexcept:
-        # Of a request whose body is under way.
+        # Of a request whose body is incomplete.
         return self.request.held_bytes() if self.reading == Reading.IN_BODY else 0
 
     cdef int next(self) except -1:
-        # Forget the request that is done, here or elsewhere.
+        # Forget the request that was read, here or by the scan.
         self.request.reset()
         self.reading = Reading.IN_HEAD
         self._blank_bytes = self._searched_bytes = 0
         return 0
 
     cdef int fail(self, object error, bytes start) except -1:
-        # `start`: what is there of the head. Its line says what may be known of the request.
+        # `start`: as much of the head as has arrived; its first line may tell method and target.
         cdef RequestLine line = _request_line(PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start))
         self.request.head = start
         self.request.target = line.target
@@ -195,7 +195,7 @@ cdef class Reader:
         return 0
 
     cdef int close(self) except -1:
-        # The parser holds methods of its reader: each would keep the other alive.
+        # The parser holds methods of its reader: break the reference cycle.
         self._parser = self._feed = None
         return 0
 
@@ -239,7 +239,7 @@ cdef class Reader:
     cdef Py_ssize_t _read_chunks(self, const char* at, Py_ssize_t length) except -1:
         length = skip_chunks(&self._chunks, at, length)
         if self._chunks.state == ChunkState.WHOLE:
-            self._parse(b"0\r\n\r\n")  # that is all it needs to know
+            self._parse(b"0\r\n\r\n")  # the parser needs only the end
         elif self._chunks.state == ChunkState.MALFORMED:
             self.fail(RequestError(400, "malformed-request"), self.request.head)
         elif self._chunks.state == ChunkState.TOO_LARGE:
@@ -252,7 +252,7 @@ cdef class Reader:
         except HttpParserCallbackError as error:
             self.fail(excuse(error.__context__ or error, self._log), self.request.head)
         except HttpParserUpgrade:
-            pass  # read to its end
+            pass  # the request was read to its end
         except HttpParserError:
             self.fail(RequestError(400, "malformed-request"), self.request.head)
         return 0
@@ -274,8 +274,8 @@ cdef class Reader:
 
     def on_message_complete(self):
         self.is_upgrade = self._parser.should_upgrade()
-        # RFC 9112 section 6.1: before HTTP/1.1 the framing of chunks may be faulty, so that nothing
-        # after them is a request.
+        # RFC 9112 section 6.1: before HTTP/1.1 the framing of chunks may be faulty, so no request
+        # can be found after them.
         self.keeps_alive = self._parser.should_keep_alive() and (
             not self.request.has_transfer_coding or self._is_1_1()
         )
@@ -298,7 +298,7 @@ cdef object excuse(object error, object log):
 
 
 cdef RequestLine _request_line(const char* start, Py_ssize_t length) noexcept:
-    # The method and the target at the start of a head, as far as they are there.
+    # The method and the target at the start of a head, as far as they have arrived.
     cdef RequestLine line
     cdef const char* at = start
     cdef const char* end = start + length
@@ -317,7 +317,7 @@ cdef RequestLine _request_line(const char* start, Py_ssize_t length) noexcept:
 
 
 cdef object _head_error(RequestLine line, const char* start, Py_ssize_t length):
-    # The RequestError of a head, or of its first bytes; None where there is nothing wrong so far.
+    # The RequestError of a head, or of its first bytes; None if nothing is wrong so far.
     if line.method.length == 0:
         if not _may_be_method(start, length):
             return RequestError(400, "malformed-request", "the method is not a token")
@@ -333,9 +333,8 @@ cdef object _head_error(RequestLine line, const char* start, Py_ssize_t length):
 
 
 cdef Py_ssize_t _head_end(const char* start, Py_ssize_t length, Py_ssize_t searched) noexcept:
-    # The length of the head with its empty line; 0 where that is not there. Lines that end with a
-    # bare LF are found too, so that the parser can reject them at once. `searched`: bytes that are
-    # known to hold no end.
+    # The length of the head with its empty line; 0 if it is incomplete. A line may end with a bare
+    # LF, so that the parser can reject it at once. `searched`: bytes that were searched before.
     cdef const char* end = start + length
     cdef const char* at = start + max(searched - 2, 0)
     while True:
@@ -385,7 +384,7 @@ cdef bint _is_known_method(Slice method) except -1:
 
 
 cdef Py_ssize_t _length_of(bytes value) except -2:
-    # The parser rejects what is not a number of 64 bits, so only an excess of digits is cut off.
+    # The parser rejects any value that is not a number of 64 bits; this only bounds the digits.
     cdef bytes digits = value.strip().lstrip(b"0") or b"0"
     return min(int(digits[:20]), MAX_BODY_BYTES + 1) if digits.isdigit() else -1
 

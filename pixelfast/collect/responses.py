@@ -125,7 +125,7 @@ class Responses:
         )
 
     def robots(self, connection: int, *, is_head: bool) -> bytes:
-        """Return the robots.txt, which keeps crawlers away."""
+        """Return robots.txt, which keeps crawlers away."""
         return self._text(200, connection, _ROBOTS, is_head)
 
     def not_found(self, connection: int, *, is_head: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""One collector process: sockets in front, its slot of the spool behind."""
+"""One collector process, between its sockets and its slot of the spool."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compress
 
 __all__ = ["Worker"]
 
-_LOCK_WAIT_S = 15.0  # for the collector before us to finish
+_LOCK_WAIT_S = 15.0  # for the previous collector to finish
 _LOCK_RETRY_S = 0.1
 # Segments, pipes and what the interpreter has open, beside the connections within the limit and the
 # listening sockets.
 _OWN_FILES = 48
 _MUCH_LOWER = 0.9  # part of the configured value; a smaller loss is not worth a warning
 _BACKLOG = 4096
-# Of each connection, in the kernel (which takes twice as much): a read is at most that large, and a
-# client that never reads pins no megabytes there. Room for every request that is within the limits.
+# For each connection, in the kernel (which doubles it): it bounds one read, and what a client that
+# never reads can hold there. A request within the limits fits.
 _KERNEL_BUFFER_BYTES = 32 * 2**10
 
 
 class Worker:
-    """Collects pixels on `sockets` into one slot."""
+    """Collect pixels from sockets into one slot of the spool."""
 
     def __init__(self, config: Config, data: DataDir, slot: int, workers: int = 1) -> None:
         self.slot = slot
@@ -60,10 +60,10 @@ class Worker:
         self._ticking: asyncio.TimerHandle | None = None
 
     async def start(self, sockets: list[socket.socket]) -> None:
-        """Open the slot and take connections.
+        """Open the slot and accept connections.
 
         Raises:
-            SpoolLocked: another collector keeps the slot.
+            SpoolLocked: another collector owns the slot.
         """
         loop = asyncio.get_running_loop()
         spool = self._config.spool
@@ -98,12 +98,12 @@ class Worker:
         gc.freeze()
 
     async def stop(self) -> None:
-        """Take no new connections, answer what is under way, store it, leave the slot."""
+        """Accept no more connections, finish open requests, store their events, close the slot."""
         for server in self._servers:
             server.close()
         self.connections.drain()
         deadline = time.monotonic() + self._config.server.drain_timeout_s
-        # A connection ends on the hot path, which has no business with an Event.
+        # No Event: a connection ends on the hot path.
         while self.connections.open and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         await self.collector.writer.close()
@@ -111,7 +111,7 @@ class Worker:
             self._ticking.cancel()
 
     def stats(self) -> dict[str, Any]:
-        """What this process did since it started."""
+        """Return the counts of this process since it started."""
         connections, writer = self.connections, self.collector.writer
         sources = [*self.collector.sources.all, self.collector.sources.nobody]
         return {
@@ -146,10 +146,10 @@ class Worker:
             await asyncio.sleep(_LOCK_RETRY_S)
 
     def _connections_within_limits(self, wanted: int) -> int:
-        """As many as there can be descriptors for, the process's limit raised as far as it goes.
+        """Return how many connections there can be descriptors for; raise the limit of the process.
 
-        So the limit of connections is met before that of descriptors, at which nobody could be
-        answered: a connection over it still gets its 503.
+        The limit of connections must be met before that of descriptors: a connection over it still
+        gets its 503.
         """
         beside = _OWN_FILES + MAX_OVER_LIMIT + len(self._config.server.listen)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -110,6 +110,7 @@ def test_a_response_that_can_not_be_rendered_becomes_500(name: str) -> None:
     setattr(fake.collector.responses, name, fail)
     with structlog.testing.capture_logs() as logs:
         answers = read_answers(fake.exchange(RENDERED[name] + http()))
+    assert 0 == fake.connections.held_bytes
     assert [500, 200] == [answer.status for answer in answers]
     assert ("internal-error", GIF) == (answers[0].reason, answers[0].body)
     assert ["request_failed"] == [entry["event"] for entry in logs]
