@@ -15,7 +15,7 @@ from benchmarks.machine import print_head
 from benchmarks.report import Section, table
 from benchmarks.servers import Running, collector
 from pixelfast.errors import RequestError
-from pixelfast.event import Decoder, Rules, encode_event
+from pixelfast.event import EventWriter, Rules
 from pixelfast.spool import DataDir, Position, SlotReader
 
 __all__ = ["run"]
@@ -170,11 +170,11 @@ def ask(client: socket.socket, requests: list[bytes]) -> int:
 
 def memory_bytes(query: str) -> int:
     """The most that decoding and encoding take at a time, beside what caches keep."""
-    decoder, rules = Decoder(), Rules()
+    events, rules, target = EventWriter(), Rules(), f"/pixel/v1/track?{query}".encode()
     tracemalloc.start()
     try:
-        decoder.split(query.encode())
-        encode_event(decoder.decode(rules, True), 0, "192.0.2.1", None, None)
+        events.open(target)
+        events.write(rules, 0, address="192.0.2.1")
     except RequestError:
         pass
     finally:

@@ -21,7 +21,7 @@ from pixelfast.config import Config, Source, WriteKey
 from pixelfast.deliver.batches import Batch as Sent
 from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.cutter import Cutter
-from pixelfast.event import Decoder, Rules, encode_event, fill_template, route_of
+from pixelfast.event import EventWriter, Rules
 from pixelfast.spool import Committer, DataDir, SpoolWriter
 from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import SegmentId
@@ -63,39 +63,37 @@ def open_steps() -> Iterator[list[Step]]:
 
 
 def _event_steps() -> list[Step]:
-    decoder, rules = Decoder(), Rules()
-    _, documented = route_of(DOCUMENTED.encode())
-    queries = itertools.cycle([route_of(target.encode())[1] for target in targets(WRITE_KEY)])
+    events, by_orjson, rules = EventWriter(), EventWriter(uses_templates=False), Rules()
+    documented = DOCUMENTED.encode()
+    corpus = itertools.cycle([target.encode() for target in targets(WRITE_KEY)])
+    unseen = (documented + b"&properties.%x=1" % n for n in itertools.count())
 
-    def split() -> None:
-        decoder.split(documented)
+    def find() -> None:
+        events.open(documented)
 
-    def decode() -> None:
-        decoder.split(documented)
-        decoder.decode(rules, True)
-
-    def encode() -> None:
-        decoder.split(documented)
-        encode_event(decoder.decode(rules, True), NOW_MS, "203.0.113.7", None, None)
-
-    def whole(query: bytes = documented) -> None:
-        decoder.split(query)
-        fill_template(decoder, rules, True, NOW_MS, "203.0.113.7")
+    def whole(target: bytes = documented, events: EventWriter = events) -> None:
+        events.open(target)
+        events.write(rules, NOW_MS, address="203.0.113.7")
 
     def whole_corpus() -> None:
-        whole(next(queries))
+        whole(next(corpus))
+
+    def encode() -> None:
+        whole(documented, by_orjson)
+
+    def encode_unseen() -> None:
+        whole(next(unseen))
 
     for _ in range(10):
-        decoder.split(documented)
-        found = fill_template(decoder, rules, True, NOW_MS, "203.0.113.7")
-    if found is None:
+        whole()
+    if not events.from_templates:
         raise RuntimeError("the documented call has no template")
     return [
-        Step("find the parameters", split, 1, 1000),
+        Step("find the parameters", find, 1, 1000),
         Step("+ stamp and encode: the whole", whole, 1, 1000),
         Step("the whole, 1,000 different URLs", whole_corpus, 1, 1000),
-        Step("no template: decode into the nested event", decode, 1, 1000),
-        Step("no template: + stamp and encode by orjson", encode, 1, 1000),
+        Step("no template: decode, stamp, encode by orjson", encode, 1, 1000),
+        Step("the same, with a key that was never seen", encode_unseen, 1, 1000),
     ]
 
 

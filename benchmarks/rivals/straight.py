@@ -1,6 +1,6 @@
-"""What every straight handler does with a pixel: pixelfast's decoder, a buffered write.
+"""What every straight handler does with a pixel: pixelfast's event writer, a buffered write.
 
-The decoder goes by templates, as in pixelfast, so only the server around it differs. Nothing is
+It writes events by templates, as pixelfast does, so only the server around it differs. Nothing is
 synced: a crash loses what was answered.
 """
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from pixelfast.errors import RequestError
-from pixelfast.event import Decoder, Rules, encode_event, fill_template
+from pixelfast.event import EventWriter, Rules
 
 __all__ = ["BUFFER_BYTES", "GIF", "KEY", "NO_STORE", "Pixels", "events_file"]
 
@@ -32,22 +32,21 @@ class Pixels:
 
     def __init__(self) -> None:
         self._file = events_file().open("ab", BUFFER_BYTES)
-        self._decoder, self._rules = Decoder(), Rules()
+        self._events, self._rules = EventWriter(), Rules()
 
     def take(self, is_track: bool, query: bytes, address: str, user_agent: str | None) -> int:
         """The status to answer with."""
-        decoder, rules, now_ms = self._decoder, self._rules, time.time_ns() // 1_000_000
+        target = b"/pixel/v1/%b?%b" % (b"track" if is_track else b"page", query)
         try:
-            decoder.split(query)
-            if decoder.write_key() != KEY:
+            self._events.open(target, is_checked=True)
+            if self._events.write_key() != KEY:
                 return 401
-            agent = user_agent.encode() if user_agent else b""
-            found = fill_template(decoder, rules, is_track, now_ms, address, agent)
-            if found is not None:
-                line, _ = found
-            else:
-                event = decoder.decode(rules, is_track)
-                line = encode_event(event, now_ms, address, user_agent, None)
+            line, _ = self._events.write(
+                self._rules,
+                time.time_ns() // 1_000_000,
+                address=address,
+                user_agent=user_agent.encode() if user_agent else b"",
+            )
         except RequestError as error:
             return error.status
         self._file.write(line + b"\n")

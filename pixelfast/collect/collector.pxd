@@ -3,8 +3,10 @@ from libc.stdint cimport int64_t
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request
 from pixelfast.collect.response cimport Response
-from pixelfast.event.decoder cimport Decoder, Rules
-from pixelfast.event.query cimport Slice
+from pixelfast.event.decoder cimport Rules
+from pixelfast.event.slices cimport Slice
+from pixelfast.event.target cimport Route
+from pixelfast.event.writer cimport EventWriter, Sink
 from pixelfast.spool.writer cimport SpoolWriter
 
 cdef class Clock:
@@ -20,10 +22,6 @@ cdef class Source:
     cdef readonly int number            # its place in the spool writer's names
     cdef readonly Rules rules
     cdef readonly bint is_enabled
-    cdef readonly bint fills_ip
-    cdef readonly bint fills_referer
-    cdef readonly bint fills_locale
-    cdef bint fills
     cdef double _rate                   # events a second; 0: no limit
     cdef double _burst
     cdef double _tokens
@@ -57,7 +55,8 @@ cdef class Collector:
     cdef readonly TrustedProxies proxies
     cdef readonly bint always_200
     cdef public SpoolWriter writer
-    cdef Decoder _decoder
+    cdef EventWriter _events
+    cdef Sink _sink                     # into the spool
     cdef bytes _gif                     # the response to most requests
     cdef object _log
 
@@ -70,18 +69,12 @@ cdef class Collector:
     cdef int reject_unstored(self, Response* response) except -1
     cdef bytes render(self, Response* response)
     cdef int64_t _store(
-        self,
-        Request request,
-        bint is_track,
-        Source source,
-        str address,
-        int64_t now_ms,
-        object waiter,
+        self, Request request, Source source, str address, int64_t now_ms, object waiter
     ) except -99
     cdef int _collect(
         self,
         Request request,
-        bint is_track,
+        Route route,
         Slice query,
         object waiter,
         Response* response,
@@ -91,4 +84,3 @@ cdef class Collector:
     ) except -1
     cdef bytes _render(self, Response* response)
     cdef bytes _render_failed(self, object error, Response* response)
-    cdef dict _fill(self, Request request, Source source, str address)

@@ -4,9 +4,9 @@ limits, and the way of an event into the spool.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport PyObject, Py_XDECREF
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.math cimport ceil
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 cdef extern from "<time.h>":
@@ -16,12 +16,10 @@ from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request, copy_of, excuse
 from pixelfast.collect.response cimport Kind, Response, owned
-from pixelfast.event.decoder cimport Decoder, Event, Rules
-from pixelfast.event.encoder cimport encode_event, template_for
-from pixelfast.event.query cimport Slice
-from pixelfast.event.stamps cimport milliseconds_text, write_message_id
-from pixelfast.event.template cimport Additions, Template
+from pixelfast.event.decoder cimport Rules
+from pixelfast.event.slices cimport Slice
 from pixelfast.event.target cimport Route, split_target
+from pixelfast.event.writer cimport Additions, EventWriter, Sink
 from pixelfast.spool.writer cimport SpoolWriter
 
 import structlog
@@ -96,12 +94,9 @@ cdef class Source:
             strings=settings.strings,
             force_numbers=settings.force_numbers,
             ignore=settings.ignore,
+            fill=settings.fill,
         )
         self.is_enabled = settings.enabled
-        self.fills_ip = "ip" in settings.fill
-        self.fills_referer = "referer" in settings.fill
-        self.fills_locale = "locale" in settings.fill
-        self.fills = bool(settings.fill)
         # Each collector accepts its share; the kernel spreads connections evenly.
         self._rate = settings.rate_limit / workers
         self._burst = max(1.0, self._rate)
@@ -175,6 +170,22 @@ cdef class Sources:
         return key.source
 
 
+cdef class _SpoolSink(Sink):
+    # Leads an event into the spool. The collector sets the members before each.
+    cdef SpoolWriter writer
+    cdef uint32_t source
+    cdef int64_t received_ms
+    cdef object waiter
+    cdef int64_t ticket         # the event's, or a Refusal, negated
+
+    cdef char* reserve(self, Py_ssize_t size) except NULL:
+        return self.writer.reserve(size)
+
+    cdef int take(self, Py_ssize_t length) except -1:
+        self.ticket = self.writer.take(self.source, length, self.received_ms, self.waiter)
+        return 0
+
+
 cdef class Collector:
 
     def __init__(
@@ -191,7 +202,8 @@ cdef class Collector:
         self.clock = clock
         self.proxies = TrustedProxies(trusted_proxies)
         self.always_200 = always_200
-        self._decoder = Decoder()
+        self._events = EventWriter()
+        self._sink = _SpoolSink()
         self._gif = responses.pixel()
         self._log = structlog.get_logger("collect")
 
@@ -214,7 +226,7 @@ cdef class Collector:
             response.status = 200
             response.origin = _echoed(request.origin)
             if method == Method.GET or method == Method.POST:
-                return self._collect(request, route == Route.TRACK, query, waiter, response)
+                return self._collect(request, route, query, waiter, response)
             if method == Method.OPTIONS:
                 response.kind = Kind.PREFLIGHT
                 response.status = 204
@@ -233,7 +245,7 @@ cdef class Collector:
     cdef int _collect(
         self,
         Request request,
-        bint is_track,
+        Route route,
         Slice query,
         object waiter,
         Response* response,
@@ -246,8 +258,8 @@ cdef class Collector:
             str text
             str address = request.peer
         try:
-            self._decoder.split_at(query.at, query.length)
-            text = self._decoder.write_key()
+            self._events.open_query(route, query)
+            text = self._events.write_key()
             if not text:
                 raise RequestError(400, "no-write-key", "no writeKey")
             key = self.sources.find(text)
@@ -258,7 +270,7 @@ cdef class Collector:
             source.check_rate(self.clock.monotonic_s())
             if request.is_proxied:
                 address = self.proxies.client_of(address, request.forwarded_for, request.real_ip)
-            ticket = self._store(request, is_track, source, address, now_ms, waiter)
+            ticket = self._store(request, source, address, now_ms, waiter)
         except RequestError as error:
             return self._reject(source, error, self.always_200, response)
         if ticket < 0:
@@ -269,64 +281,29 @@ cdef class Collector:
         return 0
 
     cdef int64_t _store(
-        self,
-        Request request,
-        bint is_track,
-        Source source,
-        str address,
-        int64_t now_ms,
-        object waiter,
+        self, Request request, Source source, str address, int64_t now_ms, object waiter
     ) except -99:
         # The event's ticket, or a Refusal, negated.
         cdef:
+            _SpoolSink sink = <_SpoolSink>self._sink
             Additions additions
-            Slice agent = _stripped(request.user_agent)
-            Template template = None
-            Event event
-            bytes encoded
             list warnings
-            Py_ssize_t length = -1
-            int64_t ticket
-        if not source.fills:
-            template = template_for(self._decoder, source.rules, is_track, agent.length > 0)
-        if template is not None:  # straight into the spool's buffer
-            additions.user_agent = agent
-            additions.address.at = PyUnicode_AsUTF8AndSize(address, &additions.address.length)
-            additions.received = milliseconds_text(now_ms)
-            write_message_id(additions.message_id, now_ms)
-            length = template.fill(
-                self.writer.reserve(template.most_bytes(self._decoder._query.length, &additions)),
-                self._decoder._query,
-                &additions,
-            )
-        if length >= 0:
-            warnings = template.warnings
-            ticket = self.writer.take(source.number, length, now_ms, waiter)
-        else:
-            event = self._decoder.decode(source.rules, is_track)
-            encoded = encode_event(
-                event,
-                now_ms,
-                address,
-                PyUnicode_DecodeUTF8(agent.at, agent.length, "replace") if agent.length else None,
-                self._fill(request, source, address) if source.fills else None,
-            )
-            warnings = event.warnings
-            ticket = self.writer.append(source.number, encoded, now_ms, waiter)
-        if ticket > 0 and warnings:
+        additions.received_ms = now_ms
+        additions.address.at = PyUnicode_AsUTF8AndSize(address, &additions.address.length)
+        additions.user_agent = request.user_agent
+        additions.referer = request.referer
+        additions.languages = request.languages
+        sink.writer = self.writer
+        sink.source = source.number
+        sink.received_ms = now_ms
+        sink.waiter = waiter
+        try:
+            warnings = self._events.write_into(sink, source.rules, &additions)
+        finally:
+            sink.waiter = None
+        if sink.ticket > 0 and warnings:
             source.count_warnings(warnings)
-        return ticket
-
-    cdef dict _fill(self, Request request, Source source, str address):
-        cdef dict fill = {}
-        if source.fills_ip:
-            fill["ip"] = address
-        if source.fills_referer and request.referer.at != NULL:
-            fill["referer"] = copy_of(request.referer).decode("utf-8", "replace")
-        if source.fills_locale and request.languages.at != NULL:
-            first = copy_of(request.languages).split(b",", 1)[0].split(b";", 1)[0].strip()
-            fill["locale"] = first.decode("utf-8", "replace")
-        return fill
+        return sink.ticket
 
     # --- rejections --------------------------------------------------------------------------
 
@@ -429,13 +406,3 @@ cdef PyObject* _echoed(Slice origin) except? NULL:
     if origin.at == NULL or origin.length > MAX_ORIGIN_BYTES:
         return NULL
     return owned(PyBytes_FromStringAndSize(origin.at, origin.length))
-
-
-cdef Slice _stripped(Slice text):
-    # Without white space around it, as bytes.strip.
-    while text.length and text.at[0] in b" \t\n\r\v\f":
-        text.at += 1
-        text.length -= 1
-    while text.length and text.at[text.length - 1] in b" \t\n\r\v\f":
-        text.length -= 1
-    return text

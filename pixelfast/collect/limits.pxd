@@ -1,7 +1,8 @@
 # Every limit of a request, and of what a connection may hold.
 
+from pixelfast.event.limits cimport MAX_TARGET_BYTES
+
 cdef enum:
-    MAX_TARGET_BYTES = 32768    # as RudderStack's gateway; nginx's default is 8 KB
     MAX_HEADERS = 100
     MAX_HEADER_BYTES = 32768
     MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024  # the rest of the request line

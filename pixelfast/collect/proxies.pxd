@@ -1,6 +1,6 @@
 from libc.stdint cimport uint64_t
 
-from pixelfast.event.query cimport Slice
+from pixelfast.event.slices cimport Slice
 
 cdef struct Network:
     uint64_t high, low              # the network's address, as 128 bits

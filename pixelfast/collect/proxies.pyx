@@ -10,7 +10,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memchr, memcpy, strlen
 
-from pixelfast.event.query cimport Slice
+from pixelfast.event.slices cimport Slice
 
 import ipaddress
 

@@ -1,6 +1,6 @@
 from pixelfast.collect.chunks cimport Chunks
 from pixelfast.collect.headers cimport Header
-from pixelfast.event.query cimport Slice
+from pixelfast.event.slices cimport Slice
 
 cdef enum Method:
     GET

@@ -25,10 +25,10 @@ from pixelfast.collect.limits cimport (
     MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
-    MAX_TARGET_BYTES,
 )
 from pixelfast.collect.scan cimport scan_plain_get
-from pixelfast.event.query cimport Slice
+from pixelfast.event.limits cimport MAX_TARGET_BYTES
+from pixelfast.event.slices cimport Slice
 
 from httptools import (
     HttpParserCallbackError,

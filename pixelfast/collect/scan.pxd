@@ -13,10 +13,10 @@ from pixelfast.collect.limits cimport (
     MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
-    MAX_TARGET_BYTES,
 )
 from pixelfast.collect.reader cimport Request, place_of
-from pixelfast.event.query cimport Slice
+from pixelfast.event.limits cimport MAX_TARGET_BYTES
+from pixelfast.event.slices cimport Slice
 
 
 cdef inline bint is_clean(const char* text, Py_ssize_t length) noexcept nogil:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import Any
 
@@ -13,13 +12,11 @@ import orjson
 from pixelfast.collect.collector import Clock, Sources
 from pixelfast.config import Config, read_config
 from pixelfast.errors import RequestError
-from pixelfast.event import Decoder, Rules, encode_event, route_of
+from pixelfast.event import EventWriter, Rules
 from pixelfast.printable import json_text
 
 __all__ = ["Explainer", "decode"]
 
-_MOST_TARGET_BYTES = 32768
-_VISIBLE_ASCII = re.compile(rb"[!-~]*\Z")
 _SERVER_ADDITIONS = (
     "messageId",
     "receivedAt",
@@ -66,7 +63,7 @@ class Explainer:
 
     def __init__(self, config: Config | None = None, *, full: bool = False) -> None:
         self._sources = Sources(config.sources) if config else None
-        self._decoder = Decoder()
+        self._events = EventWriter()
         self._clock = Clock()
         self._full = full
 
@@ -93,23 +90,13 @@ class Explainer:
         }
 
     def _decode(self, target: bytes) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
-        if len(target) > _MOST_TARGET_BYTES:
-            raise RequestError(
-                414,
-                "target-too-long",
-                f"request target is {len(target):,} bytes, limit {_MOST_TARGET_BYTES:,}",
-            )
-        if not _VISIBLE_ASCII.match(target):
-            raise RequestError(400, "malformed-request", "a target is visible ASCII: use %XX")
-        route, query = route_of(target)
-        if route not in ("track", "page"):
+        if self._events.open(target) not in ("track", "page"):
             raise RequestError(404, "not-found", "pixels are at /pixel/v1/track and /pixel/v1/page")
         now_ms = self._clock.now_ms()
-        self._decoder.split(query)
-        key = self._decoder.write_key()
+        key = self._events.write_key()
         if not key:
             raise RequestError(400, "no-write-key", "no writeKey")
         rules = self._sources.check(key, now_ms).rules if self._sources else Rules()
-        event = self._decoder.decode(rules, route == "track")
-        encoded = encode_event(event, now_ms, "127.0.0.1" if self._full else "", None, None)
-        return orjson.loads(encoded), event.warnings
+        address = "127.0.0.1" if self._full else ""
+        encoded, warnings = self._events.write(rules, now_ms, address=address)
+        return orjson.loads(encoded), warnings

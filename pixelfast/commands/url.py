@@ -16,11 +16,9 @@ from pixelfast.commands.demo import demo_key_path
 from pixelfast.commands.options import with_settings
 from pixelfast.config import Config, is_base_url, parse_address
 from pixelfast.errors import ConfigError, RequestError
-from pixelfast.event import Decoder, Rules, encode_event, route_of
+from pixelfast.event import EventWriter, Rules
 
 __all__ = ["img_tag", "pixel_url", "url"]
-
-_MOST_TARGET_BYTES = 32768
 
 
 @click.command()
@@ -138,19 +136,14 @@ def _check_names(pairs: list[tuple[str, str]]) -> None:
 
 def _check_target(target: bytes) -> None:
     """What a collector would say to it, the rules of its source aside."""
-    decoder = Decoder()
-    route, query = route_of(target)
+    events = EventWriter()
     try:
-        if len(target) > _MOST_TARGET_BYTES:
-            what = f"request target is {len(target):,} bytes, limit {_MOST_TARGET_BYTES:,}"
-            raise RequestError(414, "target-too-long", what)
-        decoder.split(query)
-        event = decoder.decode(Rules(), route == "track")
-        encode_event(event, 0, "", None, None)
+        events.open(target)
+        _, warnings = events.write(Rules(), 0)
     except RequestError as error:
         what = f"the pixel would be refused with {error.status}, {error.reason}: {error}"
         raise ConfigError("url", None, what) from None
-    for reason, key in event.warnings:
+    for reason, key in warnings:
         raise ConfigError(key.decode("ascii"), None, f"would be left out of the event: {reason}")
 
 

@@ -1,18 +1,24 @@
 """What a pixel means: from a request target to an event and its JSON.
 
-Pure: no input or output, the clock is an argument. In the order the data takes:
+`EventWriter` is the one entry, for compiled code and for Python; `Rules` say how a source's pixels
+are read. Pure: no input or output, the clock is an argument, and every cache belongs to a writer.
 
-`target`    which route a request target names, and its query
-`query`     where its parameters stand
-`shape`     its keys in their order, and what follows from them
-`keypath`   one parameter's key: the place it names
-`decoder`   the query's parameters, nested and with numbers as numbers
-`identity`  identifiers without invisible characters
-`stamps`    times and message identifiers
-`encoder`   the server's additions, and the JSON
+Compiled modules:
+
+`writer`    the entry; shapes and what is kept of them, the server's additions, the JSON
 `template`  the JSON of a shape that comes again and again, with slots for the values
-`numbers`   which texts are numbers
-`text`      percent-encoded texts, as a str or as JSON
+`decoder`   one parameter's key, and the nested event with numbers as numbers
+
+Leaves, compiled into those that use them:
+
+`slices`       bytes in a buffer of somebody else
+`limits`       every size limit of a pixel
+`target`       which route a request target names, and its query
+`query`        where the parameters of a query stand
+`numbers`      which strings are numbers
+`strings`      percent-encoded strings, as a str or as JSON; trimming
+`times`        RFC 3339 times
+`message_ids`  UUIDs that sort by time
 """
 
 from __future__ import annotations
@@ -20,22 +26,9 @@ from __future__ import annotations
 from pixelfast.errors import NOT_COMPILED
 
 try:
-    from pixelfast.event.decoder import Decoder, Event, Rules
-    from pixelfast.event.encoder import complete_event, encode_event, fill_template
-    from pixelfast.event.stamps import date_time_us, message_id, utc_text
-    from pixelfast.event.target import route_of
+    from pixelfast.event.decoder import Rules
+    from pixelfast.event.writer import EventWriter
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
 
-__all__ = [
-    "Decoder",
-    "Event",
-    "Rules",
-    "complete_event",
-    "date_time_us",
-    "encode_event",
-    "fill_template",
-    "message_id",
-    "route_of",
-    "utc_text",
-]
+__all__ = ["EventWriter", "Rules"]

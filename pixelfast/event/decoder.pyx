@@ -1,31 +1,56 @@
-"""The dot-notation decoder and numeric coercer: from a query to the nested event.
+"""From a query's parameters to the nested event: dot notation, numbers, identities.
 
-Two steps, because the write key decides how its query is read: `Decoder.split` finds the parameters
-and the write key, `Decoder.decode` builds the event by the rules of the source.
+`KeyPath` is one parameter's key, decoded: the place in the event that it names. `Decoder` puts the
+values into their places by the `Rules` of the source.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
 
-from pixelfast.event.identity cimport trim, trim_anonymous_id
-from pixelfast.event.keypath cimport APPEND_SEGMENT, NAME_SEGMENT, KeyKind, KeyPath, RootField
+from pixelfast.event.limits cimport MAX_ARRAY_SLOTS, MAX_INDEX, MAX_SEGMENTS
 from pixelfast.event.numbers cimport number_of
 from pixelfast.event.query cimport Query
-from pixelfast.event.shape cimport shape_of
+from pixelfast.event.slices cimport Slice
+from pixelfast.event.strings cimport decode_string, trim
 from pixelfast.event.template cimport SlotKind, new_slot
-from pixelfast.event.text cimport decode_text
 
 from pixelfast.errors import RequestError
 
-__all__ = ["Decoder", "Event", "Rules"]
+__all__ = ["Rules"]
 
 cdef enum:
-    # Every slot of an array takes two bytes of JSON or more, so an event with more slots than this
-    # can't be within its size limit; without the bound 32 KB of query made 500,000 slots.
-    MAX_ARRAY_SLOTS = 16384
+    NAME_SEGMENT = -2       # a segment that is not an index
+    APPEND_SEGMENT = -1
+    CACHED_KEYS = 4096      # ~1.5 MB when full; a site sends a few dozen
+    CACHED_KEY_BYTES = 128  # longer ones are decoded each time
 
-cdef int _rules_made = 0
+cdef dict _FIELDS = {
+    "anonymousId": RootField.ANONYMOUS_ID,
+    "userId": RootField.USER_ID,
+    "event": RootField.EVENT,
+    "name": RootField.NAME,
+    "messageId": RootField.MESSAGE_ID,
+    "channel": RootField.CHANNEL,
+    "originalTimestamp": RootField.ORIGINAL_TIMESTAMP,
+    "sentAt": RootField.SENT_AT,
+    "timestamp": RootField.TIMESTAMP,
+}
+cdef dict _OBJECTS = {
+    "properties": RootField.PROPERTIES,
+    "context": RootField.CONTEXT,
+    "traits": RootField.TRAITS,
+}
+cdef frozenset _SERVER_OWNED = frozenset(
+    ("type", "integrations", "rudderId", "request_ip", "receivedAt")
+)
+# Places of these names hold strings whatever they look like, so that a warehouse column keeps one
+# type: a version 1.10 is not 1.1, and a postal code 01067 stands beside 10115.
+cdef frozenset _STRING_NAMES = frozenset(
+    "id version name title path url referrer search locale timezone ip useragent sku zip zipcode "
+    "postalcode postal_code phone email token coupon".split()
+)
+cdef tuple _STRING_ENDINGS = ("Id", "ID", "_id", "_ID")
 
 
 cdef class Rules:
@@ -38,104 +63,198 @@ cdef class Rules:
         strings=(),
         force_numbers=(),
         ignore=("_", "z", "cb", "rand"),
+        fill=(),
     ):
-        global _rules_made
-        _rules_made += 1
-        self.number = _rules_made
         self.numbers = numbers
         self.booleans = booleans
         self.strings = frozenset(strings)
         self.force_numbers = frozenset(force_numbers)
         self.ignore = frozenset(ignore)
+        self.fill = frozenset(fill)
         self.has_overrides = bool(self.strings or self.force_numbers)
+        self.fills = bool(self.fill)
+        self.fills_ip = "ip" in self.fill
+        self.fills_referer = "referer" in self.fill
+        self.fills_locale = "locale" in self.fill
+        self._hash = hash(_values(self))
+
+    def __eq__(self, other):
+        if not isinstance(other, Rules):
+            return NotImplemented
+        return _values(self) == _values(other)
+
+    def __hash__(self):
+        return self._hash
+
+
+cdef tuple _values(Rules rules):
+    return (
+        rules.numbers,
+        rules.booleans,
+        rules.strings,
+        rules.force_numbers,
+        rules.ignore,
+        rules.fill,
+    )
+
+
+cdef class KeyCache:
+
+    def __cinit__(self):
+        self._paths = {}
+
+    cdef KeyPath find(self, Slice raw):
+        cdef:
+            bytes key = PyBytes_FromStringAndSize(raw.at, raw.length)
+            PyObject* cached = PyDict_GetItem(self._paths, key)
+            KeyPath path
+        if cached != NULL:
+            return <KeyPath>cached
+        path = KeyPath.__new__(KeyPath)
+        path.raw = key
+        path._parse()
+        if raw.length <= CACHED_KEY_BYTES:
+            if len(self._paths) >= CACHED_KEYS:
+                self._paths.clear()  # somebody sends random keys; the real ones are back at once
+            self._paths[key] = path
+        return path
+
+
+cdef class KeyPath:
+
+    cdef int _parse(self) except -1:
+        cdef Slice raw = Slice(self.raw, PyBytes_GET_SIZE(self.raw))
+        cdef bytearray scratch = bytearray(raw.length + 1)
+        cdef list segments = _split(decode_string(raw, scratch))
+        cdef int place
+        cdef str name
+        cdef bint is_plain
+        self.kind = KeyKind.PLACE
+        self.root = RootField.OTHER
+        self.names = ()
+        self.dotted = ""
+        self.depth = len(segments)
+        if self.depth > MAX_SEGMENTS:
+            self.kind = KeyKind.TOO_DEEP
+            return 0
+        for place, (name, is_plain) in enumerate(segments):
+            self.index[place] = NAME_SEGMENT if is_plain else _index(name)
+            self.is_string[place] = _is_string(name)
+        self.names = tuple([name for name, _ in segments])
+        self.dotted = ".".join(self.names)
+        if "" in self.names:
+            return self._warn("empty-segment")
+        return self._classify(self.names[0])
+
+    cdef int _classify(self, str first) except -1:
+        if first == "writeKey":
+            if self.depth > 1:
+                return self._warn("not-an-object")
+            self.kind = KeyKind.WRITE_KEY
+        elif first in _SERVER_OWNED:
+            return self._warn("server-owned-name")
+        elif first in _FIELDS:
+            self.root = _FIELDS[first]
+            if self.depth > 1:
+                return self._warn("not-an-object")
+        elif first in _OBJECTS:
+            self.root = _OBJECTS[first]
+            if self.depth == 1:
+                return self._warn("not-a-value")
+        return 0
+
+    cdef int _warn(self, str reason) except -1:
+        self.kind = KeyKind.WARNED
+        self.warning = reason
+        return 0
+
+
+cdef list _split(str key):
+    # Split at dots; (name, is a plain name whatever it looks like) for each segment. Of a key that is
+    # too deep only the first segments: 32 KB of dots made a megabyte of them.
+    cdef:
+        list segments = []
+        list name = []
+        bint is_plain = False, after_backslash = False, at_start = True
+        str char
+    for char in key:
+        if after_backslash:
+            name.append(char)
+            after_backslash = False
+        elif char == "\\":
+            is_plain = after_backslash = True
+        elif char == ":" and at_start:
+            is_plain = True
+        elif char == ".":
+            segments.append(("".join(name), is_plain))
+            if len(segments) > MAX_SEGMENTS:
+                return segments
+            name = []
+            is_plain = False
+        else:
+            name.append(char)
+        at_start = char == "." and not name and not is_plain
+    if after_backslash:
+        name.append("\\")
+    segments.append(("".join(name), is_plain))
+    return segments
+
+
+cdef int _index(str name):
+    if name == "-1":
+        return APPEND_SEGMENT
+    if 1 <= len(name) <= 2 and name.isascii() and name.isdigit():
+        if (name == "0" or name[0] != "0") and int(name) <= MAX_INDEX:
+            return int(name)
+    return NAME_SEGMENT
+
+
+cdef bint _is_string(str name):
+    return name.lower() in _STRING_NAMES or name.endswith(_STRING_ENDINGS)
 
 
 cdef class Event:
-
-    def __init__(self, str type not None):
-        self.type = type
-        self.fields = [None] * RootField.FIELD_COUNT
-        self.rest = {}
-        self.warnings = []
-
-    def to_dict(self):
-        return event_dict(self)
-
-
-cdef dict event_dict(Event event):
-    # Without the server's additions, in the order that events have.
-    cdef list fields = event.fields
-    cdef dict result = {"type": event.type}
-    if fields[RootField.ANONYMOUS_ID] is not None:
-        result["anonymousId"] = fields[RootField.ANONYMOUS_ID]
-    if fields[RootField.USER_ID] is not None:
-        result["userId"] = fields[RootField.USER_ID]
-    if fields[RootField.EVENT] is not None:
-        result["event"] = fields[RootField.EVENT]
-    if fields[RootField.NAME] is not None:
-        result["name"] = fields[RootField.NAME]
-    if fields[RootField.PROPERTIES] is not None:
-        result["properties"] = fields[RootField.PROPERTIES]
-    if fields[RootField.CONTEXT] is not None:
-        result["context"] = fields[RootField.CONTEXT]
-    if event.rest:
-        result.update(event.rest)
-    return result
+    pass
 
 
 cdef class Decoder:
 
-    def __cinit__(self):
-        self._query = Query()
-        self._query.split(b"", 0)
-        self._empty = self._shape = shape_of(self._query)
-
-    def split(self, bytes query not None):
-        self._kept = query  # its parameters point into it
-        return self.split_at(PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query))
-
-    cdef int split_at(self, const char* query, Py_ssize_t length) except -1:
-        self._shape = self._empty
-        self._query.split(query, length)
-        self._shape = shape_of(self._query)
-        return self._query.count
-
-    cpdef str write_key(self):
-        if self._shape.write_key < 0:
-            return None
-        return self._text(self._shape.write_key)
-
-    cpdef Event decode(self, Rules rules, bint is_track):
+    cdef Event decode(self, Query* query, list paths, Rules rules, bint is_track):
         cdef Event event
         self._makes_slots = False
-        event = self._build_all(rules, is_track)
+        event = self._build_all(query, paths, rules, is_track)
         _check_identity(event, is_track)
         return event
 
-    cdef Event decode_slots(self, Rules rules, bint is_track):
+    cdef Event decode_slots(self, Query* query, list paths, Rules rules, bint is_track):
         # The event with slots for its values: what is checked of them is not checked here.
         self._makes_slots = True
-        return self._build_all(rules, is_track)
+        return self._build_all(query, paths, rules, is_track)
 
-    cdef Event _build_all(self, Rules rules, bint is_track):
+    cdef str string_of_parameter(self, Query* query, int i):
+        return decode_string(query.values[i], self._scratch)
+
+    cdef Event _build_all(self, Query* query, list paths, Rules rules, bint is_track):
         cdef Event event
-        if self._shape.is_too_deep:
-            raise RequestError(400, "too-deep", "a parameter has more than 32 segments")
+        for path in paths:
+            if (<KeyPath>path).kind == KeyKind.TOO_DEEP:
+                raise RequestError(
+                    400, "too-deep", f"a parameter has more than {MAX_SEGMENTS} segments"
+                )
+        self._query = query
         self._rules = rules
-        event = self._build(is_track, None)
+        event = self._build(paths, is_track, None)
         if self._has_losers:
             # Rare, so only now: once more, remembering who owns what, to name those that give way.
-            event = self._build(is_track, {})
+            event = self._build(paths, is_track, {})
         return event
 
-    cdef Event _build(self, bint is_track, dict owners):
+    cdef Event _build(self, list paths, bint is_track, dict owners):
         cdef:
             Event event = Event.__new__(Event)
             list fields = [None] * RootField.FIELD_COUNT
-            list paths = self._shape.paths
             KeyPath path
             int i
-        event.type = "track" if is_track else "page"
         event.fields = fields
         event.rest = {}
         event.warnings = []
@@ -165,46 +284,41 @@ cdef class Decoder:
         self._event = None
         return event
 
-    cdef str _text(self, int i):
-        return decode_text(
-            self._query.values[i].at, self._query.values[i].length, self._scratch
-        )
-
     cdef object _field(self, int i, int root, bint is_track):
         if not self._makes_slots:
-            return self._text(i)
+            return self.string_of_parameter(self._query, i)
         if root == RootField.ANONYMOUS_ID or root == RootField.USER_ID:
             return new_slot(SlotKind.IDENTITY_SLOT, i)
         if root == RootField.EVENT and is_track:
             return new_slot(SlotKind.EVENT_NAME_SLOT, i)
         if root == RootField.NAME and not is_track:
             return new_slot(SlotKind.PAGE_NAME_SLOT, i)
-        return new_slot(SlotKind.TEXT_SLOT, i)
+        return new_slot(SlotKind.STRING_SLOT, i)
 
-    cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_textual):
+    cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_string):
         cdef Rules rules = self._rules
-        cdef bint numbers = rules.numbers and not is_textual
-        cdef bint booleans = rules.booleans and not is_textual
-        cdef str text
+        cdef bint numbers = rules.numbers and not is_string
+        cdef bint booleans = rules.booleans and not is_string
+        cdef str string
         if rules.has_overrides:
-            place = path.dotted if in_arrays == 0 else place_of(path, in_arrays)
+            place = path.dotted if in_arrays == 0 else _place_of(path, in_arrays)
             if place in rules.strings:
                 numbers = booleans = False
             elif place in rules.force_numbers:
                 numbers = True
         if self._makes_slots:
             return new_slot(SlotKind.VALUE_SLOT, i, numbers, booleans)
-        text = self._text(i)
+        string = self.string_of_parameter(self._query, i)
         if numbers:
-            number = number_of(text)
+            number = number_of(string)
             if number is not None:
                 return number
         if booleans:
-            if text == "true":
+            if string == "true":
                 return True
-            if text == "false":
+            if string == "false":
                 return False
-        return text
+        return string
 
     cdef int _place(self, int i, KeyPath path, dict root, int start) except -1:
         # Walk from `root` along the segments from `start`, making what is missing.
@@ -215,18 +329,18 @@ cdef class Decoder:
             unsigned int in_arrays = 0  # a bit for each segment that is an index of an array
             int segment, index
             int last = path.depth - 1
-            bint is_textual = last == 0  # a value at the root is always a text
+            bint is_string = last == 0  # a value at the root is always a string
             str name
         for segment in range(start, path.depth):
             name = <str>path.names[segment]
             index = path.index[segment]
             if type(container) is dict:
                 if last > 0:
-                    # An index is a name like any other in an object, and no textual one.
-                    is_textual = path.is_textual[segment] and index == NAME_SEGMENT
+                    # In an object an index is a name like any other, and not one that means a string.
+                    is_string = path.is_string[segment] and index == NAME_SEGMENT
                 if segment == last:
                     return self._put_in_object(
-                        i, path, <dict>container, name, in_arrays, is_textual
+                        i, path, <dict>container, name, in_arrays, is_string
                     )
                 found = PyDict_GetItem(<dict>container, name)
                 child = None if found == NULL else <object>found
@@ -239,7 +353,7 @@ cdef class Decoder:
                 in_arrays |= <unsigned int>1 << segment
                 if segment == last:
                     return self._put_in_array(
-                        i, path, <list>container, index, in_arrays, is_textual
+                        i, path, <list>container, index, in_arrays, is_string
                     )
                 if index == APPEND_SEGMENT:
                     index = len(<list>container)
@@ -270,22 +384,22 @@ cdef class Decoder:
         return child
 
     cdef int _put_in_object(
-        self, int i, KeyPath path, dict container, str name, unsigned int in_arrays, bint is_textual
+        self, int i, KeyPath path, dict container, str name, unsigned int in_arrays, bint is_string
     ) except -1:
         cdef PyObject* found = PyDict_GetItem(container, name)
         if found == NULL:
-            container[name] = self._coerced(i, path, in_arrays, is_textual)
+            container[name] = self._coerced(i, path, in_arrays, is_string)
             return 0 if self._owners is None else self._own(path, container, name)
         return self._keep_first(path, container, name, <object>found)
 
     cdef int _put_in_array(
-        self, int i, KeyPath path, list container, int index, unsigned int in_arrays, bint is_textual
+        self, int i, KeyPath path, list container, int index, unsigned int in_arrays, bint is_string
     ) except -1:
         if index == APPEND_SEGMENT:
             index = len(container)
         self._grow(container, index + 1)
         if container[index] is None:
-            container[index] = self._coerced(i, path, in_arrays, is_textual)
+            container[index] = self._coerced(i, path, in_arrays, is_string)
             return 0 if self._owners is None else self._own(path, container, index)
         return self._keep_first(path, container, index, container[index])
 
@@ -305,7 +419,9 @@ cdef class Decoder:
             return 0
         self._slots_left -= missing
         if self._slots_left < 0:
-            raise RequestError(413, "event-too-large", "arrays of more than 16,384 slots together")
+            raise RequestError(
+                413, "event-too-large", f"arrays of more than {MAX_ARRAY_SLOTS:,} slots together"
+            )
         container.extend([None] * missing)
         return 0
 
@@ -314,7 +430,7 @@ cdef class Decoder:
         return 0
 
 
-cdef str place_of(KeyPath path, unsigned int in_arrays):
+cdef str _place_of(KeyPath path, unsigned int in_arrays):
     # What settings call a place inside an array.
     return ".".join(
         [path.names[i] for i in range(path.depth) if not in_arrays & (<unsigned int>1 << i)]
@@ -327,7 +443,7 @@ cdef int _check_identity(Event event, bint is_track) except -1:
         fields[RootField.USER_ID] = trim(<str>fields[RootField.USER_ID]) or None
     if fields[RootField.ANONYMOUS_ID] is not None:
         fields[RootField.ANONYMOUS_ID] = (
-            trim_anonymous_id(<str>fields[RootField.ANONYMOUS_ID]) or None
+            trim(_unquoted(trim(<str>fields[RootField.ANONYMOUS_ID]))) or None
         )
     if fields[RootField.USER_ID] is None and fields[RootField.ANONYMOUS_ID] is None:
         raise RequestError(400, "no-identity", "neither userId nor anonymousId")
@@ -337,3 +453,9 @@ cdef int _check_identity(Event event, bint is_track) except -1:
     elif fields[RootField.NAME] is not None and not <str>fields[RootField.NAME]:
         fields[RootField.NAME] = "Unknown Page"
     return 0
+
+
+cdef str _unquoted(str name):
+    # Without one pair of double quotes: AMP sends them.
+    cdef Py_ssize_t last = len(name) - 1
+    return name[1:last] if last >= 1 and name[0] == '"' and name[last] == '"' else name

@@ -1,7 +1,3 @@
-class Slot:
-    """Where the value of a parameter, or an addition of the server, goes; for compiled code."""
+# For compiled code only: `EventWriter` decides when a template writes an event.
 
-class Template:
-    """The JSON of all events of one shape, with slots for what differs; for compiled code."""
-
-    warnings: list[tuple[str, bytes]]
+__all__: list[str] = []

@@ -1,33 +1,40 @@
 """Templates: the JSON of all events of one shape, with slots for what differs.
 
-Made once of an event whose values are slots, so the decoder alone says what a query means. Filling
-one in takes a quarter of the time of building dicts and encoding them. What a template can't write
-just as orjson would, byte for byte, it leaves to that: `fill` says so.
+A template is made once from an event whose values are slots, so only the decoder says what a query
+means. Filling one in takes a quarter of the time of building dicts and encoding them. What a
+template can't write exactly as orjson would, byte for byte, it leaves to orjson: `fill` says so.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.string cimport memchr, memcmp, memcpy
 
-from pixelfast.event.numbers cimport write_number
-from pixelfast.event.query cimport Query, Slice
-from pixelfast.event.text cimport decode_ascii, write_text
+from pixelfast.event.limits cimport MAX_EVENT_BYTES
+from pixelfast.event.message_ids cimport MESSAGE_ID_BYTES
+from pixelfast.event.numbers cimport MAX_NUMBER_BYTES, write_number
+from pixelfast.event.query cimport Query
+from pixelfast.event.slices cimport Slice
+from pixelfast.event.strings cimport decode_start, write_json_string
+from pixelfast.event.times cimport TIME_BYTES
 
 import orjson
 
-__all__ = ["Slot", "Template"]
+__all__ = []
+
+cdef enum:
+    TEMPLATE_BYTES = 300        # of a template, beside its pieces
 
 cdef object _dumps = orjson.dumps
 
 
-cdef class Slot:
+cdef class TemplateSlot:
     pass
 
 
-cdef Slot new_slot(
+cdef TemplateSlot new_slot(
     SlotKind kind, int parameter=0, bint numbers=False, bint booleans=False
 ):
-    cdef Slot slot = Slot.__new__(Slot)
+    cdef TemplateSlot slot = TemplateSlot.__new__(TemplateSlot)
     slot.kind = kind
     slot.parameter = parameter
     slot.numbers = numbers
@@ -38,11 +45,11 @@ cdef Slot new_slot(
 cdef Template template_of(dict event, list warnings):
     # `event` is JSON's, but for its slots.
     cdef Template template = Template.__new__(Template)
-    cdef list text = []
+    cdef list json = []
     template.warnings = warnings
     template._literals = []
-    template._add(event, text)
-    template._end_piece(text, None)
+    template._add(event, json)
+    template._end_piece(json, None)
     return template
 
 
@@ -51,37 +58,37 @@ cdef class Template:
     def __dealloc__(self):
         PyMem_Free(self._pieces)
 
-    cdef int _add(self, object value, list text) except -1:
-        # `text` is the literal so far.
+    cdef int _add(self, object value, list json) except -1:
+        # `json` is the literal so far.
         cdef bint is_first = True
         if type(value) is dict:
-            text.append(b"{")
+            json.append(b"{")
             for name, each in (<dict>value).items():
-                if type(each) is Slot and _is_optional((<Slot>each).kind):
-                    self._end_piece(text, None)
+                if type(each) is TemplateSlot and _is_optional((<TemplateSlot>each).kind):
+                    self._end_piece(json, None)
                 if not is_first:
-                    text.append(b",")
-                text.append(_dumps(name))
-                text.append(b":")
-                self._add(each, text)
+                    json.append(b",")
+                json.append(_dumps(name))
+                json.append(b":")
+                self._add(each, json)
                 is_first = False
-            text.append(b"}")
+            json.append(b"}")
         elif type(value) is list:
-            text.append(b"[")
+            json.append(b"[")
             for each in <list>value:
                 if not is_first:
-                    text.append(b",")
-                self._add(each, text)
+                    json.append(b",")
+                self._add(each, json)
                 is_first = False
-            text.append(b"]")
-        elif type(value) is Slot:
-            self._end_piece(text, <Slot>value)
+            json.append(b"]")
+        elif type(value) is TemplateSlot:
+            self._end_piece(json, <TemplateSlot>value)
         else:
-            text.append(_dumps(value))
+            json.append(_dumps(value))
         return 0
 
-    cdef int _end_piece(self, list text, Slot slot) except -1:
-        cdef bytes literal = b"".join(text)
+    cdef int _end_piece(self, list json, TemplateSlot slot) except -1:
+        cdef bytes literal = b"".join(json)
         cdef Piece* piece
         cdef void* larger = PyMem_Realloc(self._pieces, (self._count + 1) * sizeof(Piece))
         if larger == NULL:
@@ -100,25 +107,25 @@ cdef class Template:
             piece.booleans = slot.booleans
         else:
             piece.kind = SlotKind.NO_SLOT
-        text.clear()
+        json.clear()
         return 0
 
     cdef Py_ssize_t kept_bytes(self) noexcept:
         # How much memory it takes, about: a bytes object has 33 bytes more than it holds.
         return TEMPLATE_BYTES + self._literal_bytes + self._count * (sizeof(Piece) + 80)
 
-    cdef Py_ssize_t most_bytes(self, Py_ssize_t query_bytes, Additions* additions) noexcept:
-        # The longest event there can be: texts grow to twice their length, and get quotes.
-        cdef Py_ssize_t texts = query_bytes + additions.address.length + additions.user_agent.length
-        return self._literal_bytes + 2 * texts + 64 * self._count
+    cdef Py_ssize_t most_bytes(self, Py_ssize_t query_bytes, ServerValues* server) noexcept:
+        # The longest event there can be: strings grow to twice their length, and get quotes.
+        cdef Py_ssize_t strings = query_bytes + server.address.length + server.user_agent.length
+        return self._literal_bytes + 2 * strings + 64 * self._count
 
-    cdef Py_ssize_t fill(self, char* out, Query query, Additions* additions) noexcept nogil:
+    cdef Py_ssize_t fill(self, char* out, Query* query, ServerValues* server) noexcept nogil:
         # The event's length in bytes; -1 where the event must be built and encoded.
         cdef:
             char* start = out
             Piece* piece = self._pieces
             Piece* end = piece + self._count
-            Slice text
+            Slice value
             Py_ssize_t written
             bint has_identity = False
         while piece < end:
@@ -128,32 +135,32 @@ cdef class Template:
                 piece += 1
                 continue
             if piece.kind == SlotKind.MESSAGE_ID_SLOT:
-                text.at, text.length = &additions.message_id[0], 36
+                value = Slice(&server.message_id[0], MESSAGE_ID_BYTES)
             elif piece.kind == SlotKind.RECEIVED_SLOT:
-                text.at, text.length = additions.received, 24
+                value = Slice(server.received, TIME_BYTES)
             elif piece.kind == SlotKind.ADDRESS_SLOT:
-                text = additions.address
+                value = server.address
             elif piece.kind == SlotKind.USER_AGENT_SLOT:
-                text = additions.user_agent
+                value = server.user_agent
             else:
-                text = query.values[piece.parameter]
+                value = query.values[piece.parameter]
             if piece.kind == SlotKind.VALUE_SLOT:
                 out += piece.literal_bytes
-                written = _write_value(out, text, piece.numbers, piece.booleans)
+                written = _write_value(out, value, piece.numbers, piece.booleans)
                 if written < 0:
                     return -1
                 out += written
-            elif text.length == 0 and _is_optional(piece.kind):
+            elif value.length == 0 and _is_optional(piece.kind):
                 pass  # and so is its name
             else:
                 out += piece.literal_bytes
                 out[0] = c'"'
                 if piece.kind == SlotKind.MESSAGE_ID_SLOT or piece.kind == SlotKind.RECEIVED_SLOT:
-                    memcpy(out + 1, text.at, text.length)
-                    written = text.length
+                    memcpy(out + 1, value.at, value.length)
+                    written = value.length
                 else:
-                    written = write_text(
-                        out + 1, text.at, text.length, piece.kind <= SlotKind.PAGE_NAME_SLOT
+                    written = write_json_string(
+                        out + 1, value, piece.kind <= SlotKind.PAGE_NAME_SLOT
                     )
                     if written < 0 or not _is_accepted(piece.kind, out + 1, written):
                         return -1
@@ -172,34 +179,34 @@ cdef inline bint _is_visible(char c) noexcept nogil:
     return c'!' <= c <= c'~' and c != c'\\'
 
 
-cdef inline bint _is_accepted(SlotKind kind, const char* text, Py_ssize_t length) noexcept nogil:
-    # Whether the text may stand as it is; what is trimmed or refused is the encoder's.
+cdef inline bint _is_accepted(SlotKind kind, const char* string, Py_ssize_t length) noexcept nogil:
+    # Whether the string may stand as it is; what is trimmed or rejected is left to the decoder.
     if kind == SlotKind.IDENTITY_SLOT:
         return (
             length > 0
-            and _is_visible(text[0])
-            and _is_visible(text[length - 1])
-            and memchr(text, c'\\', length) == NULL
+            and _is_visible(string[0])
+            and _is_visible(string[length - 1])
+            and memchr(string, c'\\', length) == NULL
         )
     if kind == SlotKind.EVENT_NAME_SLOT:
-        return length > 0 and _is_visible(text[0])
+        return length > 0 and _is_visible(string[0])
     return length > 0 or kind != SlotKind.PAGE_NAME_SLOT
 
 
 cdef inline Py_ssize_t _write_value(
-    char* out, Slice text, bint numbers, bint booleans
+    char* out, Slice value, bint numbers, bint booleans
 ) noexcept nogil:
-    cdef char start[18]
+    cdef char start[MAX_NUMBER_BYTES + 1]
     cdef Py_ssize_t length, written
-    if text.length and (numbers or booleans):
-        # The first byte says of nearly all texts that they are no numbers.
-        if numbers and text.at[0] <= c'9':
-            length = decode_ascii(start, text.at, text.length)
+    if value.length and (numbers or booleans):
+        # The first byte says of nearly all strings that they are not numbers.
+        if numbers and value.at[0] <= c'9':
+            length = decode_start(start, value, MAX_NUMBER_BYTES + 1)
             written = write_number(out, start, length)
             if written != 0:
                 return written
         if booleans:
-            length = decode_ascii(start, text.at, text.length)
+            length = decode_start(start, value, MAX_NUMBER_BYTES + 1)
             if length == 4 and memcmp(start, b"true", 4) == 0:
                 memcpy(out, b"true", 4)
                 return 4
@@ -207,7 +214,7 @@ cdef inline Py_ssize_t _write_value(
                 memcpy(out, b"false", 5)
                 return 5
     out[0] = c'"'
-    written = write_text(out + 1, text.at, text.length, True)
+    written = write_json_string(out + 1, value, True)
     if written < 0:
         return -1
     out[written + 1] = c'"'

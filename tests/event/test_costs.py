@@ -1,4 +1,4 @@
-"""No query makes the decoder spend memory out of proportion to its 32 KB."""
+"""No query makes its event cost memory out of proportion to its 32 KB."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import tracemalloc
 import pytest
 
 from pixelfast.errors import RequestError
-from pixelfast.event import Decoder, Rules, encode_event
+from pixelfast.event import EventWriter, Rules
 
-START = "writeKey=wk-demo&userId=u1&event=e"
+START = "/pixel/v1/track?writeKey=wk-demo&userId=u1&event=e"
 LIMIT = 32_768
 DEEP = ".a" * 30
 
@@ -32,12 +32,12 @@ EXPENSIVE = {
 @pytest.mark.parametrize("name", EXPENSIVE)
 def test_an_expensive_query_takes_no_more_memory_than_it_may(name: str) -> None:
     more, most_kib = EXPENSIVE[name]
-    query = (START + more)[:LIMIT].encode()
-    decoder, rules = Decoder(), Rules()
+    target = (START + more)[:LIMIT].encode()
+    writer, rules = EventWriter(), Rules()
     tracemalloc.start()
     try:
-        decoder.split(query)
-        encode_event(decoder.decode(rules, True), 0, "192.0.2.1", None, None)
+        writer.open(target)
+        writer.write(rules, 0, address="192.0.2.1")
     except RequestError:
         pass  # rejected, after this work
     finally:

@@ -1,8 +1,12 @@
-"""The decoder against the oracle, on queries that nobody would write by hand."""
+"""The decoder against the oracle, on queries that nobody would write by hand.
+
+Without templates, which tests/event/test_template.py compares with this.
+"""
 
 from __future__ import annotations
 
 import json
+import tracemalloc
 from urllib.parse import quote
 
 import pytest
@@ -10,11 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pixelfast.errors import RequestError
-from pixelfast.event import Decoder, Rules, complete_event, encode_event, route_of
+from pixelfast.event import EventWriter, Rules
 from tests import oracle
-
-NOW_MS = 1_700_000_000_000
-GIVEN = ("messageId", "channel", "originalTimestamp", "sentAt", "timestamp")
+from tests.event.writing import NOW_MS, open_query, without_additions, write
 
 # Few names, so that parameters meet at the same place; and all that has a meaning somewhere.
 COMMON = st.sampled_from(["a", "b", "0", "1", "-1", "c"])
@@ -88,19 +90,20 @@ def rules(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
+WRITER = EventWriter(uses_templates=False)
+
+
 def decode(target: str, kept: dict[str, object]) -> tuple[int, str, list[str], dict[str, object]]:
-    route, query = route_of(target.encode())
-    decoder = Decoder()
+    """The status, the event without the server's additions, what was left out, the whole event."""
     try:
-        decoder.split(query)
-        if not decoder.write_key():
+        WRITER.open(target.encode())
+        if not WRITER.write_key():
             raise RequestError(400, "no-write-key")
-        event = decoder.decode(Rules(**kept), route == "track")  # type: ignore[arg-type]
-        full = complete_event(event, NOW_MS)
+        encoded, warnings = WRITER.write(Rules(**kept), NOW_MS)  # type: ignore[arg-type]
     except RequestError as error:
         return error.status, "null", [], {}
-    warned = [key.decode() for _, key in event.warnings]
-    return 200, json.dumps(event.to_dict()), warned, full
+    full = json.loads(encoded)
+    return 200, json.dumps(without_additions(full)), [key.decode() for _, key in warnings], full
 
 
 @settings(max_examples=3000)
@@ -158,22 +161,25 @@ def test_a_warning_names_the_parameter_that_was_left_out(query: str, left_out: l
 @settings(max_examples=500)
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_decoder_fail(query: bytes) -> None:
-    decoder = Decoder()
-    decoder.split(b"writeKey=k&userId=u&event=e&" + query)
-    event = decoder.decode(Rules(), True)
-    encoded = encode_event(event, NOW_MS, "192.0.2.1", "agent", None)
-    assert b"\n" not in encoded
-    assert json.loads(encoded)["userId"] == "u" or b"userId" in query
+    for writer in (WRITER, EventWriter()):
+        encoded, _ = write(
+            writer,
+            b"writeKey=k&userId=u&event=e&" + query,
+            Rules(),
+            is_track=True,
+            address="192.0.2.1",
+            user_agent=b"agent",
+        )
+        assert b"\n" not in encoded
+        assert json.loads(encoded)["userId"] == "u" or b"userId" in query
 
 
 def test_arrays_can_not_eat_the_memory() -> None:
     """Each parameter is 150 bytes of query and would be 2,000 slots of arrays."""
     path = ".63" * 30
     query = "&".join(f"properties.p{n}{path}=1" for n in range(200))
-    decoder = Decoder()
-    decoder.split(f"writeKey=k&userId=u&{query}".encode())
-    with pytest.raises(RequestError) as caught:
-        decoder.decode(Rules(), False)
+    with pytest.raises(RequestError, match="more than 16,384 slots") as caught:
+        write(EventWriter(), f"writeKey=k&userId=u&{query}".encode(), Rules())
     assert (413, "event-too-large") == (caught.value.status, caught.value.reason)
 
 
@@ -185,45 +191,42 @@ def test_an_event_that_is_bounded_by_slots_is_too_large_in_json_as_well() -> Non
 
 
 @pytest.mark.parametrize(("size", "status"), [(32_768, 200), (32_769, 413)])
-def test_an_event_may_have_32768_bytes(size: int, status: int) -> None:
-    decoder = Decoder()
-    decoder.split(b"writeKey=k&userId=u&properties.a=")
-    event = decoder.decode(Rules(), False)
-    event.to_dict()["properties"]["a"] = ""
-    empty = len(encode_event(event, NOW_MS, "192.0.2.1", None, None))
-    event.to_dict()["properties"]["a"] = "x" * (size - empty)
+@pytest.mark.parametrize("uses_templates", [True, False])
+def test_an_event_may_have_32768_bytes(size: int, status: int, uses_templates: bool) -> None:
+    writer = EventWriter(uses_templates=uses_templates)
+
+    def encoded(value: str) -> bytes:
+        query = f"writeKey=k&userId=u&properties.a={value}".encode()
+        return write(writer, query, Rules(), address="192.0.2.1")[0]
+
+    for _ in range(9):
+        empty = len(encoded(""))
+    assert uses_templates == (writer.from_templates > 0)
     if status == 200:
-        assert size == len(encode_event(event, NOW_MS, "192.0.2.1", None, None))
+        assert size == len(encoded("x" * (size - empty)))
     else:
-        with pytest.raises(RequestError, match="32,769 bytes, limit 32,768"):
-            encode_event(event, NOW_MS, "192.0.2.1", None, None)
+        with pytest.raises(RequestError, match="32,769 bytes, limit 32,768") as caught:
+            encoded("x" * (size - empty))
+        assert (413, "event-too-large") == (caught.value.status, caught.value.reason)
 
 
-def test_a_query_may_have_32768_bytes() -> None:
-    decoder = Decoder()
-    start = b"writeKey=k&userId=u&a="
-    assert decoder.split(start + b"x" * (32_768 - len(start))) == 3
+def test_a_writer_forgets_the_query_before() -> None:
+    writer = EventWriter()
+    deep = b"writeKey=k&userId=u&context.a=1&properties.b=2&x=3" + b"&d" + b".d" * 40
     with pytest.raises(RequestError) as caught:
-        decoder.split(start + b"x" * (32_769 - len(start)))
-    assert caught.value.status == 414
-
-
-def test_a_decoder_forgets_the_query_before() -> None:
-    decoder = Decoder()
-    decoder.split(b"writeKey=k&userId=u&context.a=1&properties.b=2&x=3" + b"&d" + b".d" * 40)
-    decoder.split(b"writeKey=k2&anonymousId=a")
-    assert decoder.write_key() == "k2"
-    assert decoder.decode(Rules(), False).to_dict() == {"type": "page", "anonymousId": "a"}
+        write(writer, deep, Rules())
+    assert (400, "too-deep") == (caught.value.status, caught.value.reason)
+    encoded, _ = write(writer, b"writeKey=k2&anonymousId=a", Rules())
+    assert writer.write_key() == "k2"
+    assert without_additions(json.loads(encoded)) == {"type": "page", "anonymousId": "a"}
 
 
 def test_random_keys_do_not_grow_the_memory_for_ever() -> None:
-    import tracemalloc
-
-    decoder = Decoder()
+    writer = EventWriter()
 
     def send(start: int) -> None:
         for n in range(start, start + 6000):
-            decoder.split(b"writeKey=k&properties.%d=1" % n)
+            open_query(writer, b"writeKey=k&properties.%d=1" % n)
 
     send(0)
     tracemalloc.start()

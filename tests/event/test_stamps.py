@@ -1,19 +1,61 @@
-"""Times and identifiers against the standard library."""
+"""Times and message ids against the standard library."""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelfast.event import date_time_us, message_id, utc_text
+from pixelfast.event import EventWriter, Rules
+from tests.event.writing import write
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_MS = -62135596800000  # year 1: the first that datetime knows
 LAST_MS = 253402300799999
+WRITER = EventWriter()
+RULES = Rules()
+
+
+def utc_text(milliseconds: int) -> str:
+    """`receivedAt` of an event of that time."""
+    encoded, _ = write(WRITER, b"userId=u", RULES, received_ms=milliseconds)
+    return str(json.loads(encoded)["receivedAt"])
+
+
+def date_time_us(text: str) -> int | None:
+    """Microseconds since 1970 that a parameter is read as; None: it is not a date-time.
+
+    With `receivedAt` and `sentAt` in 1970 the event's `timestamp` is `originalTimestamp`, rounded
+    down to the millisecond; what may be taken off it without a change is what was rounded.
+    """
+
+    def shown_ms(sent_us: int) -> int | None:
+        sent = f"1970-01-01T00:00:00.{sent_us:06}Z"
+        query = f"userId=u&sentAt={sent}&originalTimestamp={quote(text, safe='')}"
+        encoded, warnings = write(WRITER, query.encode(), RULES, received_ms=0)
+        if warnings:
+            assert [("not-a-date-time", b"originalTimestamp")] == warnings
+            return None
+        shown = datetime.fromisoformat(json.loads(encoded)["timestamp"])
+        return (shown - EPOCH) // timedelta(milliseconds=1)
+
+    shown = shown_ms(0)
+    if shown is None:
+        return None
+    least, most = 0, 999
+    while least < most:
+        middle = (least + most + 1) // 2
+        if shown_ms(middle) == shown:
+            least = middle
+        else:
+            most = middle - 1
+    return shown * 1000 + least
 
 
 @given(st.integers(FIRST_MS, LAST_MS))
@@ -67,7 +109,8 @@ def test_a_date_time_is_read_as_datetime_reads_it(
     ],
 )
 def test_a_date_time_of_rfc_3339_is_taken(text: str) -> None:
-    assert date_time_us(text) is not None
+    encoded, warnings = write(WRITER, f"userId=u&timestamp={quote(text, safe='')}".encode(), RULES)
+    assert ([], text) == (warnings, json.loads(encoded)["timestamp"])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +140,7 @@ def test_a_date_time_of_rfc_3339_is_taken(text: str) -> None:
         "2026-11-23T10:15:30Z ",
         "+026-11-23T10:15:30Z",
         "٢٠٢٦-11-23T10:15:30Z",
-        "2026-11-23T10:15:30\0Z",
+        "2026-11-23T10:15:30\x01Z",
         "20261123T101530Z.....",
     ],
 )
@@ -107,13 +150,22 @@ def test_anything_else_is_no_date_time(text: str) -> None:
 
 @given(st.text(st.sampled_from("0123456789-:TtZz.+ "), min_size=15, max_size=30))
 def test_no_text_makes_the_reader_fail(text: str) -> None:
-    assert date_time_us(text) is None or len(text) >= 20
+    query = f"userId=u&timestamp={quote(text, safe='')}"
+    _, warnings = write(WRITER, query.encode(), RULES)
+    assert warnings or len(text) >= 20
+
+
+def message_id(milliseconds: int) -> str:
+    """The id of a new event."""
+    encoded, _ = write(WRITER, b"userId=u&name=n", RULES, received_ms=milliseconds)
+    return str(json.loads(encoded)["messageId"])
 
 
 def test_a_message_id_is_a_uuid_of_version_7_with_its_time() -> None:
-    made = uuid.UUID(message_id(1_795_342_530_123))
-    assert (7, uuid.RFC_4122) == (made.version, made.variant)
-    assert made.int >> 80 == 1_795_342_530_123
+    for milliseconds in (1_795_342_530_123, 0, 2**48 - 1):
+        made = uuid.UUID(message_id(milliseconds))
+        assert (7, uuid.RFC_4122) == (made.version, made.variant)
+        assert made.int >> 80 == milliseconds
 
 
 def test_message_ids_do_not_repeat() -> None:
@@ -121,9 +173,24 @@ def test_message_ids_do_not_repeat() -> None:
     assert len({message_id(1_795_342_530_123) for _ in range(count)}) == count
 
 
-def test_a_forked_process_makes_other_message_ids() -> None:
-    import multiprocessing
+def test_all_random_bits_of_message_ids_are_used() -> None:
+    made = [uuid.UUID(message_id(0)).int for _ in range(2_000)]
+    always = never = 2**128 - 1
+    for each in made:
+        always &= each
+        never &= ~each
+    version_and_variant = 0xF << 76 | 0b11 << 62
+    time = (2**48 - 1) << 80
+    assert time | version_and_variant == always | never
 
+
+def test_two_writers_make_other_message_ids() -> None:
+    writers = [EventWriter() for _ in range(3)]
+    made = [write(writer, b"userId=u", RULES)[0] for writer in writers for _ in range(500)]
+    assert len({json.loads(each)["messageId"] for each in made}) == len(made)
+
+
+def test_a_forked_process_makes_other_message_ids() -> None:
     message_id(0)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         theirs = pool.map(message_id, range(200))

@@ -1,39 +1,103 @@
-"""Which route a request target names."""
+"""Which route a request target names, and where its query stands: the write key shows it."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
-from pixelfast.event import route_of
+from pixelfast.errors import RequestError
+from pixelfast.event import EventWriter, Rules
 
 
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        (b"/pixel/v1/track?a=1", ("track", b"a=1")),
-        (b"/pixel/v1/page", ("page", b"")),
-        (b"/pixel/v1/page?", ("page", b"")),
-        (b"/pixel/v1/page?a=1?b=2", ("page", b"a=1?b=2")),
-        (b"/pixel/v1/page?a=1#b?c", ("page", b"a=1")),
-        (b"/pixel/v1/page#a?b=1", ("page", b"")),
-        (b"http://example.com/pixel/v1/page?a=1", ("page", b"a=1")),
-        (b"HTTPS://user@example.com:8443/pixel/v1/track?a=http://x/", ("track", b"a=http://x/")),
-        (b"/robots.txt", ("robots", b"")),
-        (b"http://example.com/robots.txt", ("robots", b"")),
-        (b"/", (None, b"")),
-        (b"", (None, b"")),
-        (b"*", (None, b"")),
-        (b"example.com:80", (None, b"")),
-        (b"http://example.com", (None, b"")),
-        (b"http:///pixel/v1/page", (None, b"")),
-        (b"http://example.com?/pixel/v1/page", (None, b"/pixel/v1/page")),
-        (b"ftp://example.com/pixel/v1/page", (None, b"")),
-        (b"/pixel/v1/page/", (None, b"")),
-        (b"//pixel/v1/page", (None, b"")),
-        (b"/pixel/v1/pages?a", (None, b"a")),
-        (b"/Pixel/v1/page", (None, b"")),
-        (b"/pixel/v1/p%61ge", (None, b"")),
+        (b"/pixel/v1/track?writeKey=1", ("track", "1")),
+        (b"/pixel/v1/page", ("page", None)),
+        (b"/pixel/v1/page?", ("page", None)),
+        (b"/pixel/v1/page?writeKey=1?b=2", ("page", "1?b=2")),
+        (b"/pixel/v1/page?writeKey=1#b?c", ("page", "1")),
+        (b"/pixel/v1/page#a?writeKey=1", ("page", None)),
+        (b"http://example.com/pixel/v1/page?writeKey=1", ("page", "1")),
+        (
+            b"HTTPS://user@example.com:8443/pixel/v1/track?writeKey=http://x/",
+            ("track", "http://x/"),
+        ),
+        (b"/robots.txt", ("robots", None)),
+        (b"http://example.com/robots.txt", ("robots", None)),
+        (b"/", (None, None)),
+        (b"", (None, None)),
+        (b"*", (None, None)),
+        (b"example.com:80", (None, None)),
+        (b"http://example.com", (None, None)),
+        (b"http:///pixel/v1/page", (None, None)),
+        (b"http://example.com?/pixel/v1/page", (None, None)),
+        (b"ftp://example.com/pixel/v1/page", (None, None)),
+        (b"/pixel/v1/page/", (None, None)),
+        (b"//pixel/v1/page", (None, None)),
+        (b"/pixel/v1/pages?writeKey=1", (None, None)),
+        (b"/Pixel/v1/page", (None, None)),
+        (b"/pixel/v1/p%61ge", (None, None)),
     ],
 )
-def test_a_target_names_its_route(target: bytes, expected: tuple[str | None, bytes]) -> None:
-    assert expected == route_of(target)
+def test_a_target_names_its_route(target: bytes, expected: tuple[str | None, str | None]) -> None:
+    writer = EventWriter()
+    assert expected == (writer.open(target), writer.write_key())
+
+
+def test_a_target_may_have_32768_bytes() -> None:
+    writer = EventWriter()
+    start = b"/pixel/v1/page?userId=u&writeKey=k&a="
+    assert "page" == writer.open(start + b"x" * (32_768 - len(start)))
+    assert "k" == writer.write_key()
+    with pytest.raises(RequestError, match="target is 32,769 bytes, limit 32,768") as caught:
+        writer.open(start + b"x" * (32_769 - len(start)))
+    assert (414, "target-too-long") == (caught.value.status, caught.value.reason)
+
+
+@pytest.mark.parametrize("count", [256, 257])
+def test_a_query_may_have_256_parameters(count: int) -> None:
+    target = b"/pixel/v1/page?userId=u" + b"&a=1" * (count - 1) + b"&&"
+    if count == 256:
+        assert "page" == EventWriter().open(target)
+    else:
+        with pytest.raises(RequestError) as caught:
+            EventWriter().open(target)
+        assert (400, "too-many-parameters") == (caught.value.status, caught.value.reason)
+
+
+@pytest.mark.parametrize("byte", [*range(0x21), *range(0x7F, 0x100)])
+def test_a_target_has_only_visible_ascii(byte: int) -> None:
+    target = b"/pixel/v1/page?userId=" + bytes([byte])
+    with pytest.raises(RequestError) as caught:
+        EventWriter().open(target)
+    assert (400, "malformed-request") == (caught.value.status, caught.value.reason)
+    assert "page" == EventWriter().open(target, is_checked=True)
+
+
+def test_every_visible_byte_is_allowed() -> None:
+    visible = bytes(range(0x21, 0x7F))
+    assert "page" == EventWriter().open(b"/pixel/v1/page?" + visible)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/robots.txt",
+        b"/",
+        b"/pixel/v1/page?userId=\xff",
+        b"/pixel/v1/page?" + b"x" * 33_000,
+        b"/pixel/v1/page?userId=u" + b"&a" * 300,
+    ],
+)
+def test_a_target_without_an_event_closes_the_one_before(target: bytes) -> None:
+    writer = EventWriter()
+    with pytest.raises(ValueError, match="no pixel is open"):
+        writer.write(Rules(), 0)
+    writer.open(b"/pixel/v1/page?writeKey=k&userId=u")
+    with suppress(RequestError):
+        writer.open(target)
+    assert writer.write_key() is None
+    with pytest.raises(ValueError, match="no pixel is open"):
+        writer.write(Rules(), 0)

@@ -14,59 +14,64 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pixelfast.errors import RequestError
-from pixelfast.event import Decoder, Rules, encode_event, fill_template, route_of
-from tests.event.test_decoder import NOW_MS, rules, targets
+from pixelfast.event import EventWriter, Rules
+from tests.event.test_decoder import rules, targets
+from tests.event.writing import write
 
 MESSAGE_ID = re.compile(rb'"messageId":"[0-9a-f]{8}-[0-9a-f-]{27}"')
 ENOUGH = 5  # times until a shape is kept
 
 Found = tuple[bytes, list[tuple[str, bytes]]] | None
 
+WRITER, BY_ORJSON = EventWriter(), EventWriter(uses_templates=False)
+
 
 @cache
 def rules_of(kept: tuple[tuple[str, object], ...]) -> Rules:
-    """The same for the same settings: a shape has templates for a few hundred only."""
     return Rules(**dict(kept))  # type: ignore[arg-type]
 
 
 def by_orjson(query: bytes, own: Rules, is_track: bool, address: str, agent: bytes) -> Found:
-    """The event by the decoder and orjson; None where the query is refused."""
-    decoder = Decoder()
+    """The event by the decoder and orjson; None if the query is rejected."""
     try:
-        decoder.split(query)
-        event = decoder.decode(own, is_track)
-        user_agent = agent.decode("utf-8", "replace")
-        return encode_event(event, NOW_MS, address, user_agent, None), event.warnings
+        return write(BY_ORJSON, query, own, is_track=is_track, address=address, user_agent=agent)
     except RequestError:
         return None
 
 
-def by_template(query: bytes, own: Rules, is_track: bool, address: str, agent: bytes) -> Found:
-    decoder = Decoder()
+def by_template(
+    query: bytes,
+    own: Rules,
+    is_track: bool = True,
+    address: str = "",
+    agent: bytes = b"",
+    writer: EventWriter = WRITER,
+) -> tuple[Found, bool]:
+    """The event when its shape has come often enough, and whether a template wrote it."""
     found = None
     for _ in range(ENOUGH):
+        before = writer.from_templates
         try:
-            decoder.split(query)
+            found = write(writer, query, own, is_track=is_track, address=address, user_agent=agent)
         except RequestError:
-            return None
-        found = fill_template(decoder, own, is_track, NOW_MS, address, agent)
-    return found
+            found = None
+    return found, writer.from_templates > before
 
 
 def assert_same(
     query: bytes, *, is_track: bool = True, address: str = "", agent: bytes = b"", **kept: object
 ) -> bool:
-    """Compare; whether there was a template and it wrote the event."""
+    """Compare; whether a template wrote the event."""
     own = rules_of(tuple(sorted(kept.items())))  # type: ignore[arg-type]
     expected = by_orjson(query, own, is_track, address, agent)
-    found = by_template(query, own, is_track, address, agent)
-    if found is None:
+    found, is_from_template = by_template(query, own, is_track, address, agent)
+    if expected is None or found is None:
+        assert expected is found
         return False
-    assert expected is not None
     assert MESSAGE_ID.sub(b"", expected[0]) == MESSAGE_ID.sub(b"", found[0])
     assert len(expected[0]) == len(found[0])
     assert expected[1] == found[1]
-    return True
+    return is_from_template
 
 
 AGENTS = st.one_of(
@@ -82,8 +87,8 @@ AGENTS = st.one_of(
 @example("/pixel/v1/page?writeKey=k&userId=1&a=1&a=2&a.b=3", {}, "", b"")
 @example("/pixel/v1/track?userId=1&event=e&properties.a.3=1&properties.a.-1=2", {}, "", b"x")
 def test_any_query(target: str, kept: dict[str, object], address: str, agent: bytes) -> None:
-    route, query = route_of(target.encode())
-    assert_same(query, is_track=route == "track", address=address, agent=agent, **kept)
+    path, _, query = target.encode().partition(b"?")
+    assert_same(query, is_track=b"track" in path, address=address, agent=agent, **kept)
 
 
 # A value by its bytes: percent-encoded or not, broken or not.
@@ -149,7 +154,7 @@ def test_common_queries_have_a_template(query: str) -> None:
     [
         "userId=+7&event=e",  # trimmed
         "anonymousId=%22a%22&event=e",  # unquoted
-        "userId=&anonymousId=&event=e",  # refused
+        "userId=&anonymousId=&event=e",  # rejected
         "userId=7&event=+",
         "userId=7",
         "event=e",
@@ -165,12 +170,72 @@ def test_other_queries_are_left_to_the_encoder(query: str) -> None:
 
 
 def test_a_template_is_made_of_keys_that_come_again() -> None:
-    decoder = Decoder()
+    writer = EventWriter()
     found = []
     for n in range(6):
-        decoder.split(b"userId=7&event=e&properties.only_here=%d" % n)
-        found.append(fill_template(decoder, Rules(), True, NOW_MS) is not None)
-    assert [False, False, False, True, True, True] == found
+        write(writer, b"userId=7&event=e&properties.a=%d" % n, Rules(), is_track=True)
+        found.append(writer.from_templates)
+    assert [0, 0, 0, 1, 2, 3] == found
+
+
+def test_other_keys_are_another_shape() -> None:
+    """Names, order and number count; values do not."""
+    writer = EventWriter()
+    first = b"userId=7&event=e&properties.a=1&properties.b=2"
+    assert by_template(first, Rules(), writer=writer)[1]
+    made = writer.from_templates
+    for other in (
+        b"userId=7&event=e&properties.b=2&properties.a=1",
+        b"userId=7&event=e&properties.a=1&properties.c=2",
+        b"userId=7&event=e&properties.a=1",
+        b"userId=7&event=e&properties.a=1&properties.b=2&properties.c=3",
+        b"userId=7&event=e&properties.a=1&properties.%62=2",
+    ):
+        write(writer, other, Rules(), is_track=True)
+    assert made == writer.from_templates
+    write(writer, b"userId=&anonymousId=a&&event=f&properties.a=3&properties.b=x", Rules())
+    write(writer, b"&userId=8&event=f&&properties.a=x&properties.b=", Rules(), is_track=True)
+    assert made + 1 == writer.from_templates
+
+
+def test_equal_rules_share_templates_and_others_do_not() -> None:
+    writer = EventWriter()
+    query = b"userId=7&event=e&properties.a=1&x=true"
+    by_template(query, Rules(strings=["properties.a"]), writer=writer)
+    made = writer.from_templates
+    same = Rules(strings=("properties.a", "properties.a"))
+    assert (Rules(strings=["properties.a"]), hash(Rules(strings=["properties.a"]))) == (
+        same,
+        hash(same),
+    )
+    write(writer, query, same, is_track=True)
+    assert made + 1 == writer.from_templates
+    different = [
+        Rules(),
+        Rules(numbers=False),
+        Rules(booleans=True),
+        Rules(force_numbers=["properties.a"]),
+        Rules(ignore=()),
+        Rules(fill=["ip"]),
+    ]
+    for one in different:
+        assert same != one
+        assert [one] == [other for other in different if other == one]
+        expected = by_orjson(query, one, True, "", b"")
+        found = write(writer, query, one, is_track=True)
+        assert expected is not None
+        assert MESSAGE_ID.sub(b"", expected[0]) == MESSAGE_ID.sub(b"", found[0])
+    assert Rules() != "rules"
+
+
+def test_a_caller_may_change_the_warnings_that_it_gets() -> None:
+    writer = EventWriter()
+    query = b"userId=7&event=e&type=x"
+    for _ in range(2 * ENOUGH):
+        _, warnings = write(writer, query, Rules(), is_track=True)
+        assert [("server-owned-name", b"type")] == warnings
+        warnings.clear()
+    assert writer.from_templates > 0
 
 
 def test_each_source_has_its_own_rules_and_each_route_its_own_template() -> None:
@@ -182,13 +247,13 @@ def test_each_source_has_its_own_rules_and_each_route_its_own_template() -> None
 
 
 def test_shapes_that_are_many_or_large_are_not_kept() -> None:
-    decoder = Decoder()
+    writer = EventWriter()
     many = b"userId=7&event=e" + b"".join(b"&properties.a%d=1" % n for n in range(70))
     long = b"userId=7&event=e&properties." + b"x" * 3000 + b"=1"
     for query in (many, long):
         for _ in range(9):
-            decoder.split(query)
-            assert fill_template(decoder, Rules(), True, NOW_MS) is None
+            write(writer, query, Rules(), is_track=True)
+    assert 0 == writer.from_templates
 
 
 def resident_bytes() -> int:
@@ -200,14 +265,14 @@ def resident_bytes() -> int:
 )
 def test_a_flood_of_large_shapes_takes_a_bounded_amount_of_memory() -> None:
     """Anybody may send any keys, again and again: 16 MiB are kept of them, as they are counted."""
-    decoder, all_rules = Decoder(), [Rules() for _ in range(4)]
+    writer, all_rules = EventWriter(), [Rules(ignore=(f"_{n}",)) for n in range(4)]
     before = resident_bytes()
     for n in range(1000):
         keys = b"".join(b"&properties.p%d.q%d.r=%d" % (n, m, m) for m in range(60))
         for own in all_rules:
             for _ in range(ENOUGH):
-                decoder.split(b"userId=7&event=e" + keys)
-                fill_template(decoder, own, True, NOW_MS)
+                write(writer, b"userId=7&event=e" + keys, own, is_track=True)
+    assert writer.from_templates > 10_000
     assert resident_bytes() - before < 24 * 2**20
 
 
@@ -217,7 +282,7 @@ def test_a_flood_of_shapes_leaves_the_others_right() -> None:
         assert assert_same(b"userId=7&event=e&properties.p%d=%d" % (n, n))
     for n in range(0, 1500, 100):
         query = b"userId=7&event=e&properties.p%d=%d" % (n, n)
-        assert by_template(query, own, True, "", b"") is not None
+        assert by_template(query, own)[1]
 
 
 def test_the_longest_values_have_room() -> None:
@@ -230,14 +295,14 @@ def test_the_longest_values_have_room() -> None:
 
 
 def test_most_queries_have_a_template() -> None:
-    """Else the properties above would say nothing: what has none is not compared."""
+    """Else the properties above would say nothing: without one, orjson is compared with itself."""
     found = {True: 0, False: 0}
 
     @settings(max_examples=300, database=None)
     @given(targets())
     def count(target: str) -> None:
-        route, query = route_of(target.encode())
-        found[assert_same(query, is_track=route == "track")] += 1
+        path, _, query = target.encode().partition(b"?")
+        found[assert_same(query, is_track=b"track" in path)] += 1
 
     count()
     assert found[True] > 50, found

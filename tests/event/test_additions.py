@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from pixelfast.event import Decoder, Rules, complete_event, encode_event, utc_text
+from pixelfast.event import EventWriter, Rules
+from tests.event.writing import write, written
 
 NOW_MS = 1_795_342_530_123
-NOW = utc_text(NOW_MS)
+
+
+def utc(milliseconds: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+NOW = utc(NOW_MS)
 
 
 def completed(query: str, **additions: Any) -> tuple[dict[str, Any], list[str]]:
-    decoder = Decoder()
-    decoder.split(b"writeKey=k&userId=u&" + query.encode())
-    event = decoder.decode(Rules(), False)
-    return complete_event(event, NOW_MS, **additions), [reason for reason, _ in event.warnings]
+    return written(query, received_ms=NOW_MS, **additions)
 
 
 def test_all_additions_of_a_plain_event() -> None:
-    event, warnings = completed("name=Home", request_ip="203.0.113.7", user_agent="agent")
+    event, warnings = completed("name=Home", address="203.0.113.7", user_agent=b"agent")
     message_id = event.pop("messageId")
     assert message_id[14] == "7"
     assert warnings == []
@@ -71,13 +77,13 @@ def test_the_timestamp_takes_out_the_clients_wrong_clock() -> None:
     )
     assert event["originalTimestamp"] == "2020-01-01T00:00:00.000Z"
     assert event["sentAt"] == "2020-01-01T00:00:05.500Z"
-    assert utc_text(NOW_MS - 5500) == event["timestamp"]
+    assert utc(NOW_MS - 5500) == event["timestamp"]
     assert warnings == []
 
 
 def test_one_of_the_two_times_alone_is_compared_with_now() -> None:
-    event, _ = completed(f"originalTimestamp={utc_text(NOW_MS - 90_000)}")
-    assert utc_text(NOW_MS - 90_000) == event["timestamp"]
+    event, _ = completed(f"originalTimestamp={utc(NOW_MS - 90_000)}")
+    assert utc(NOW_MS - 90_000) == event["timestamp"]
     assert event["sentAt"] == NOW
 
 
@@ -106,43 +112,90 @@ def test_absurd_times_give_a_timestamp_within_four_digits_of_year(query: str) ->
 
 
 def test_the_users_agent_in_the_query_goes_before_the_header() -> None:
-    event, _ = completed("context.userAgent=mine", user_agent="header")
+    event, _ = completed("context.userAgent=mine", user_agent=b"header")
     assert event["context"] == {"userAgent": "mine"}
-    event, _ = completed("context.userAgent=", user_agent="header")
+    event, _ = completed("context.userAgent=", user_agent=b"header")
     assert event["context"] == {"userAgent": ""}
 
 
 def test_without_an_address_there_is_no_request_ip() -> None:
-    assert "request_ip" not in completed("a=1", request_ip="")[0]
+    assert "request_ip" not in completed("a=1", address="")[0]
 
 
 def test_fill_ins_fill_only_what_is_absent() -> None:
-    fill = {"ip": "203.0.113.7", "referer": "https://example.com/", "locale": "de-DE"}
-    event, _ = completed("a=1", fill=fill)
+    rules = Rules(fill=("ip", "referer", "locale"))
+    headers = {"referer": b"https://example.com/", "languages": b"de-DE"}
+    event, _ = completed("a=1", rules=rules, address="203.0.113.7", **headers)
     assert event["context"] == {
         "ip": "203.0.113.7",
         "locale": "de-DE",
         "page": {"url": "https://example.com/"},
     }
     event, _ = completed(
-        "context.ip=x&context.locale=y&context.page.url=z&context.page.path=p", fill=fill
+        "context.ip=x&context.locale=y&context.page.url=z&context.page.path=p",
+        rules=rules,
+        address="203.0.113.7",
+        **headers,
     )
     assert event["context"] == {"ip": "x", "locale": "y", "page": {"url": "z", "path": "p"}}
 
 
+@pytest.mark.parametrize(
+    ("fill", "context"),
+    [
+        ("ip", {"ip": "203.0.113.7"}),
+        ("referer", {"page": {"url": "https://example.com/"}}),
+        ("locale", {"locale": "de-DE"}),
+    ],
+)
+def test_the_rules_say_what_is_filled_in(fill: str, context: dict[str, object]) -> None:
+    event, _ = completed(
+        "a=1",
+        rules=Rules(fill=(fill,)),
+        address="203.0.113.7",
+        referer=b"https://example.com/",
+        languages=b" de-DE ;q=0.9, en",
+    )
+    assert context == event["context"]
+
+
 @pytest.mark.parametrize("query", ["context.page=flat", "context.page.0=list"])
 def test_a_fill_in_leaves_a_page_that_is_no_object_alone(query: str) -> None:
-    event, _ = completed(query, fill={"referer": "https://example.com/"})
+    rules = Rules(fill=("referer",))
+    event, _ = completed(query, rules=rules, referer=b"https://example.com/")
     assert event["context"]["page"] in ("flat", ["list"])
 
 
 def test_fill_ins_without_a_value_add_no_context() -> None:
-    assert "context" not in completed("a=1", fill={"ip": "", "locale": ""})[0]
+    rules = Rules(fill=("ip", "referer", "locale"))
+    assert "context" not in completed("a=1", rules=rules, languages=b"", referer=b"")[0]
+    assert "context" not in completed("a=1", rules=rules)[0]
+
+
+def test_an_event_that_is_filled_in_every_time_is_right_every_time() -> None:
+    """Templates know no fill-ins, so the shape that comes again must not get one."""
+    writer, rules = EventWriter(), Rules(fill=("ip",))
+    for n in range(9):
+        address = f"192.0.2.{n}"
+        encoded, _ = write(writer, b"userId=u&a=1", rules, address=address)
+        assert {"ip": address} == json.loads(encoded)["context"]
+    assert 0 == writer.from_templates
+
+
+def test_white_space_around_the_user_agent_is_left_out() -> None:
+    writer = EventWriter()
+    for _ in range(9):  # by orjson first, then by the template
+        for agent, expected in (
+            (b" \t a b\r\n", {"userAgent": "a b"}),
+            (b"\v\f", None),
+        ):
+            encoded, _ = write(writer, b"userId=u&x=1", Rules(), user_agent=agent)
+            assert expected == json.loads(encoded).get("context")
+    assert writer.from_templates > 0
 
 
 def test_the_json_is_one_line_of_utf_8() -> None:
-    decoder = Decoder()
-    decoder.split(b"writeKey=k&userId=u&properties.a=%0A%E4%BD%A0%E2%80%A8")
-    encoded = encode_event(decoder.decode(Rules(), False), NOW_MS, "", None, None)
+    query = b"writeKey=k&userId=u&properties.a=%0A%E4%BD%A0%E2%80%A8"
+    encoded, _ = write(EventWriter(), query, Rules(), received_ms=NOW_MS)
     assert b"\n" not in encoded
     assert json.loads(encoded)["properties"]["a"] == "\n你\u2028"

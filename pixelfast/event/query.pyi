@@ -1,2 +1,0 @@
-class Query:
-    """Where keys and values stand in one query; for compiled code."""
