@@ -294,6 +294,29 @@ def test_the_longest_values_have_room() -> None:
     assert not assert_same(b"userId=7&event=e&properties.a=" + b'"' * 30000)
 
 
+@pytest.mark.parametrize(
+    "special",
+    [b'"', b"%22", b"+", b"\\", b"%5c", b"%0a", b"%C3%A9", "é".encode(), b"\x7f", b"~", b" ", b"%"],
+)
+def test_a_special_byte_is_seen_wherever_it_stands(special: bytes) -> None:
+    """Values are copied eight bytes at a time."""
+    for before in range(18):
+        for after in (0, 1, 7, 8, 9):
+            value = b"x" * before + special + b"y" * after
+            assert assert_same(b"userId=a&event=e&properties.a=" + value + special)
+            assert assert_same(b"userId=a&event=e", agent=b"<" + value + b">")
+
+
+@pytest.mark.parametrize("special", [b"\x00", b"\x1f", b"\x80", b"\xff", b"%00", b"%80"])
+def test_a_byte_that_is_for_orjson_is_seen_wherever_it_stands(special: bytes) -> None:
+    for before in range(18):
+        for after in (0, 1, 7, 8, 9):
+            value = b"x" * before + special + b"y" * after
+            assert not assert_same(b"userId=a&event=e&properties.a=" + value)
+            if special[:1] != b"%":
+                assert not assert_same(b"userId=a&event=e", agent=b"<" + value + b">")
+
+
 def test_most_queries_have_a_template() -> None:
     """Else the properties above would say nothing: without one, orjson is compared with itself."""
     found = {True: 0, False: 0}
