@@ -26,7 +26,6 @@ from pixelfast.spool.retention import slot_bytes
 
 __all__ = ["spool"]
 
-_PATIENCE = 66  # empty reads before the rest of a segment is taken for empty: zeros may be damage
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -163,15 +162,10 @@ def _reader(data: DataDir, slot: int, damage: list[str]) -> SlotReader:
 def _frames(data: DataDir, reader: SlotReader) -> Iterator[Frame]:
     """All frames that are there by now; what comes meanwhile is left."""
     end, _ = LogEnd(data, reader.slot).refresh()
-    empty = 0
-    while empty < _PATIENCE:
-        found = reader.read()
-        empty = 0 if found else empty + 1
-        for frame in found:
-            if (frame.segment, frame.offset) >= end[:2]:
-                reader.close()
-                return
-            yield frame
+    for frame in reader.read_to_end():
+        if (frame.segment, frame.offset) >= end[:2]:
+            break
+        yield frame
     reader.close()
 
 

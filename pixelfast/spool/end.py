@@ -19,7 +19,7 @@ from pixelfast.spool.format import (
 )
 from pixelfast.spool.frames import check_frame, parse_frame, parse_header
 from pixelfast.spool.highwater import read_high_water
-from pixelfast.spool.recovery import data_ranges, next_frame_offset
+from pixelfast.spool.recovery import data_ranges, is_search_due, next_frame_offset
 
 __all__ = [
     "LogEnd",
@@ -34,7 +34,6 @@ __all__ = [
 _WINDOW_BYTES = 4 * 2**20
 _HEADERS_BYTES = 16 * 2**10
 _NEWEST_BYTES = 256 * 2**10
-_STUCK_REFRESHES = 64
 
 
 class Place(NamedTuple):
@@ -117,12 +116,12 @@ class LogEnd:
             self._pass_damage(fd, identity, start, number)
 
     def _pass_damage(self, fd: int, identity: SegmentId, offset: int, number: int) -> None:
-        """Look for frames behind bytes that stay no frame: at the second sight, then seldom."""
+        """Search for frames behind bytes that stay no frame, when `recovery` says so."""
         if not any(os.pread(fd, 8, offset)):
             self._stuck = 0
             return
         self._stuck += 1
-        if self._stuck == 2 or self._stuck % _STUCK_REFRESHES == 0:
+        if is_search_due(fd, offset, self._stuck):
             place = last_frame(fd, identity, offset)
             self._take(place._replace(segment=number) if place else None)
 

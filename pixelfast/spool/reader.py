@@ -12,7 +12,7 @@ no valid frame are
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -33,7 +33,13 @@ from pixelfast.spool.format import (
 )
 from pixelfast.spool.frames import check_frame, parse_frame, parse_frames
 from pixelfast.spool.highwater import read_high_water
-from pixelfast.spool.recovery import end_of_data, next_frame_offset, quarantine
+from pixelfast.spool.recovery import (
+    LOOKS_UNTIL_SEARCH,
+    end_of_data,
+    is_search_due,
+    next_frame_offset,
+    quarantine,
+)
 
 __all__ = ["Position", "SlotReader"]
 
@@ -42,7 +48,6 @@ _CHUNK_BYTES = 2**20
 _LEAST_READ_BYTES = 4096
 _GROWTH = 4  # of the next read, where one ended before the log did
 _MOST_FRAMES = 256  # of one read: parsing small frames costs more than reading them
-_IDLE_READS = 64
 
 
 class SlotReader:
@@ -123,6 +128,18 @@ class SlotReader:
         self.is_at_end = True
         return []
 
+    def read_to_end(self) -> Iterator[Frame]:
+        """Yield all frames that are written by now, also those behind damage at the end.
+
+        Raises:
+            SpoolError: one is compressed, and the package for that is missing.
+        """
+        looks = 0
+        while looks <= LOOKS_UNTIL_SEARCH:
+            frames = self.read()
+            looks = 0 if frames else looks + 1
+            yield from frames
+
     def rewind(self, frame: Frame) -> None:
         """Go back to a frame that the last `read` returned: the next one returns it again."""
         self._offset = frame.offset
@@ -175,11 +192,8 @@ class SlotReader:
         stop = size
         if later is None:
             # Frames are written one after the other, so one behind this offset makes it damage.
-            # Looked for at the second try, as the writer may be in the middle of it at the first,
-            # and then now and again: zeros may be damage too, though they hardly ever are.
             self._idle_reads += 1
-            is_second = self._idle_reads == 2 and any(os.pread(self._fd, 8, start))
-            if not is_second and self._idle_reads % _IDLE_READS:
+            if not is_search_due(self._fd, start, self._idle_reads):
                 return False
             stop = min(size, start + MAX_FRAME_BYTES)
         found = next_frame_offset(self._fd, self._identity, start, stop)

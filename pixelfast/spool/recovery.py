@@ -21,10 +21,30 @@ from pixelfast.spool.format import (
 )
 from pixelfast.spool.frames import parse_frame
 
-__all__ = ["data_ranges", "end_of_data", "next_frame_offset", "quarantine"]
+__all__ = [
+    "LOOKS_UNTIL_SEARCH",
+    "data_ranges",
+    "end_of_data",
+    "is_search_due",
+    "next_frame_offset",
+    "quarantine",
+]
 
 _log = structlog.get_logger("spool")
 _WINDOW_BYTES = 4 * 2**20
+LOOKS_UNTIL_SEARCH = 64
+
+
+def is_search_due(fd: int, offset: int, looks: int) -> bool:
+    """Return whether to search behind an offset that held no frame for `looks` looks in a row.
+
+    True at the second look, because the writer may be in the middle of a frame at the first; then
+    once in `LOOKS_UNTIL_SEARCH` looks. Zeros are searched only then: they may be damage too, but
+    hardly ever are.
+    """
+    if looks == 2:
+        return any(os.pread(fd, 8, offset))
+    return looks % LOOKS_UNTIL_SEARCH == 0
 
 
 def next_frame_offset(fd: int, segment: SegmentId, start: int, stop: int) -> int | None:

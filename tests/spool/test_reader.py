@@ -367,3 +367,17 @@ def test_any_order_of_writing_and_reading_gives_all_events_in_order(
     slot.close()
     assert expected == events_of(frames)
     assert list(range(len(expected))) == [frame.first_number for frame in frames]
+
+
+@pytest.mark.parametrize("damage", [b"\0", b"torn"], ids=["zeros", "other bytes"])
+def test_reading_to_the_end_gets_past_damage_in_the_newest_segment(
+    data: DataDir, slot: Slot, damage: bytes
+) -> None:
+    slot.write(b"1")
+    damaged = slot.write(b"2")
+    last = slot.write(b"3")
+    length = last.offset - damaged.offset
+    os.pwrite(slot.segment.fd, (damage * length)[:length], damaged.offset)
+    reader = SlotReader(data, 0, Position())
+    assert [b"1", b"3"] == events_of(reader.read_to_end())
+    reader.close()
