@@ -12,7 +12,7 @@ import orjson
 from benchmarks.corpus import targets
 from pixelfast.commands.decode import Explainer
 from pixelfast.spool import DataDir, SlotFiles
-from pixelfast.spool.batch import Batch
+from pixelfast.spool.frames import CommitBatch
 
 __all__ = ["EVENTS_A_FRAME", "SOURCE", "events", "fill"]
 
@@ -65,11 +65,11 @@ def fill(
     return size_bytes
 
 
-def _batches(events_a_frame: int, own: Sequence[bytes]) -> list[Batch]:
+def _batches(events_a_frame: int, own: Sequence[bytes]) -> list[CommitBatch]:
     now_ms = time.time_ns() // 1_000_000
     batches = []
     for start in range(0, len(own), events_a_frame):
-        batch = Batch()
+        batch = CommitBatch()
         for event in own[start : start + events_a_frame]:
             batch.add(0, event, now_ms)
         batches.append(batch)

@@ -23,8 +23,8 @@ from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.event import EventWriter, Rules
 from pixelfast.spool import Committer, DataDir, SpoolWriter
-from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import SegmentId
+from pixelfast.spool.frames import CommitBatch
 from pixelfast.spool.segments import SegmentFile
 
 __all__ = ["Step", "open_steps"]
@@ -220,7 +220,7 @@ def _request_steps() -> list[Step]:
 
 def _batch_steps() -> list[Step]:
     own, names, segment = events()[:A_COMMIT], [SOURCE.encode()], SegmentId(bytes(16), 0, 1)
-    batch, sealed = Batch(), _batch(own)
+    batch, sealed = CommitBatch(), _batch(own)
 
     def gather() -> None:
         batch.clear()
@@ -236,8 +236,8 @@ def _batch_steps() -> list[Step]:
     ]
 
 
-def _batch(own: list[bytes]) -> Batch:
-    batch = Batch()
+def _batch(own: list[bytes]) -> CommitBatch:
+    batch = CommitBatch()
     for event in own:
         batch.add(0, event, NOW_MS)
     return batch

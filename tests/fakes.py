@@ -20,9 +20,8 @@ from pixelfast.collect.connection import Connection, Connections
 from pixelfast.collect.responses import Responses
 from pixelfast.config import Source, WriteKey
 from pixelfast.spool import SpoolWriter
-from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, SegmentId
-from pixelfast.spool.frames import parse_frame
+from pixelfast.spool.frames import CommitBatch, parse_frame
 
 NODE = bytes(range(16))
 
@@ -160,7 +159,7 @@ class FakeDisk:
     def is_busy(self) -> bool:
         return self._job is not None
 
-    def submit(self, fd: int, batch: Batch | None, offset: int, sync: bool) -> None:
+    def submit(self, fd: int, batch: CommitBatch | None, offset: int, sync: bool) -> None:
         assert self._job is None, "one commit at a time"
         data = batch.sealed() if batch is not None else b""
         self._job = (self.segments[fd - 1], data, offset, sync)

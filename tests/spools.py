@@ -12,8 +12,8 @@ from typing import Self
 from unittest import mock
 
 from pixelfast.spool import DataDir, Position, SlotFiles
-from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import SegmentId, segment_name
+from pixelfast.spool.frames import CommitBatch
 
 SEGMENT_BYTES = 4096
 
@@ -27,7 +27,7 @@ def seal(
     first_number: int = 0,
 ) -> bytes:
     """The frames of one commit, as the writer makes them."""
-    batch = Batch()
+    batch = CommitBatch()
     for source, event in events:
         batch.add(source, event, received_ms)
     batch.seal(names, segment, offset, first_number)

@@ -3,12 +3,11 @@
 It knows neither what an event is nor where it goes: it takes a source's bytes and gives them back.
 
 `format`     the format on the disk; its text is the specification
-`frames`     frames parsed and checked
+`frames`     the layout of frames, written and parsed; the events of one commit
 `compression`  bodies that are compressed, optional
 `datadir`    the data directory, its lock and its layout
 `modes`      who may read what is kept: nobody but its user
 `segments`   one slot's files as their writer sees them
-`batch`      the events of one commit, sealed into frames
 `committer`  the thread that writes and syncs without the GIL
 `room`       how much events may take
 `writer`     group commit, acknowledgements, and what happens when the disk fails

@@ -1,4 +1,6 @@
-from pixelfast.spool.batch import Batch
+from pixelfast.spool.frames import CommitBatch
+
+__all__ = ["Committer"]
 
 class Committer:
     """A thread that writes and syncs, one job at a time, without the GIL.
@@ -11,8 +13,7 @@ class Committer:
     done_fd: int
     is_busy: bool
 
-    def __init__(self) -> None: ...
-    def submit(self, fd: int, batch: Batch | None, offset: int, sync: bool) -> None:
+    def submit(self, fd: int, batch: CommitBatch | None, offset: int, sync: bool) -> None:
         """Write a sealed batch at `offset` of a file, then fdatasync it if `sync`. Does not block.
 
         The batch must stay as it is until `finish`. Without a batch the file is only synced.

@@ -14,7 +14,7 @@ import os
 import select
 import threading
 
-from pixelfast.spool.batch cimport Batch
+from pixelfast.spool.frames cimport CommitBatch
 
 __all__ = ["Committer"]
 
@@ -73,13 +73,10 @@ cdef class Committer:
     cdef int _request_fd
     cdef readonly int done_fd
     cdef readonly bint is_busy
-    cdef Batch _batch       # keeps the bytes alive that the thread writes
+    cdef CommitBatch _batch     # keeps the bytes alive that the thread writes
     cdef object _thread
 
     def __cinit__(self):
-        self._request_fd = self.done_fd = -1
-
-    def __init__(self):
         self._request_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -89,7 +86,7 @@ cdef class Committer:
         with nogil:
             _serve(&self._job, self._request_fd, self.done_fd)
 
-    def submit(self, int fd, Batch batch, int64_t offset, bint sync):
+    def submit(self, int fd, CommitBatch batch, int64_t offset, bint sync):
         if self.is_busy:
             raise RuntimeError("a commit is under way")
         if self._request_fd < 0:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from pixelfast.errors import SpoolError
 
-__all__ = ["LEAST_BYTES", "compressor", "decompress"]
+__all__ = ["compressor", "decompress"]
 
-LEAST_BYTES = 512  # smaller bodies gain too little
 _LEVEL = 1  # of what repeats in events the first level finds nearly all
 _MISSING = "{} needs the package zstandard: pip install 'pixelfast[zstd]'"
 

@@ -16,7 +16,6 @@ import msgspec
 from pixelfast.errors import SpoolCorrupt, SpoolError, SpoolLocked
 from pixelfast.spool.format import (
     FORMAT_VERSION,
-    FRAME_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     MovedSegment,
     NewerSegment,
@@ -25,6 +24,7 @@ from pixelfast.spool.format import (
     segment_name,
     segment_number,
 )
+from pixelfast.spool.frames import FRAME_HEADER_BYTES
 from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes
 
 __all__ = [

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pixelfast.spool.datadir import DataDir
-from pixelfast.spool.format import (
+from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, FrameHeader, Position, SegmentId
+from pixelfast.spool.frames import (
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
     MAX_FRAME_BYTES,
-    SEGMENT_HEADER_BYTES,
-    Frame,
-    FrameHeader,
-    Position,
-    SegmentId,
+    check_frame,
+    parse_frame,
+    parse_header,
 )
-from pixelfast.spool.frames import check_frame, parse_frame, parse_header
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import data_ranges, is_search_due, next_frame_offset
 

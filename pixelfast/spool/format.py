@@ -1,6 +1,6 @@
 """The spool's format on disk, version 1. This text is its specification.
 
-Segments' headers are read and written here; frames are read in `frames` and written in `batch`.
+Segments' headers are read and written here, frames in `frames`, where their limits are too.
 
 All numbers are little-endian. A data directory holds::
 
@@ -76,9 +76,6 @@ from zlib import crc32
 from pixelfast.errors import SpoolCorrupt
 
 __all__ = [
-    "FRAME_HEADER_BYTES",
-    "FRAME_MAGIC",
-    "MAX_FRAME_BYTES",
     "SEGMENT_HEADER_BYTES",
     "Frame",
     "FrameHeader",
@@ -94,13 +91,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 SEGMENT_MAGIC = b"pixelfst"
-FRAME_MAGIC = b"PXF1"
 SEGMENT_HEADER_BYTES = 64
-FRAME_HEADER_BYTES = 48
-FRAME_TYPE_EVENTS = 1
-CODEC_NONE, CODEC_ZSTD = 0, 1
-# A commit takes 1 MiB of events or less, and one event more: 32,768 bytes and a line feed.
-MAX_FRAME_BYTES = 2 * 2**20
 
 _SEGMENT_HEADER = struct.Struct("<8sHHI16sQQ12xI")
 _PLACE = struct.Struct("<16sHQ")
@@ -113,12 +104,8 @@ class SegmentId(NamedTuple):
     slot: int
     number: int
 
-    def seed(self, offset: int) -> int:
-        """The value that the crc32 of a frame at `offset` starts from."""
-        return crc32(offset.to_bytes(8, "little"), self.seed_base())
-
     def seed_base(self) -> int:
-        """The crc32 that all seeds of the segment start from."""
+        """Return the crc32 of (node, slot, segment number): see the specification."""
         return crc32(_PLACE.pack(self.node, self.slot, self.number))
 
 

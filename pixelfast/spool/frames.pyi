@@ -1,4 +1,28 @@
+from collections.abc import Callable
+from typing import Any
+
 from pixelfast.spool.format import Frame, FrameHeader, SegmentId
+
+__all__ = [
+    "FRAME_HEADER_BYTES",
+    "FRAME_MAGIC",
+    "MAX_FRAME_BYTES",
+    "MAX_NAME_BYTES",
+    "MIN_COMPRESSED_BYTES",
+    "CommitBatch",
+    "check_frame",
+    "parse_frame",
+    "parse_frames",
+    "parse_header",
+]
+
+FRAME_MAGIC: bytes
+FRAME_HEADER_BYTES: int
+MAX_NAME_BYTES: int
+"""The longest name of a source."""
+MAX_FRAME_BYTES: int
+MIN_COMPRESSED_BYTES: int
+"""Smaller bodies are not compressed: they gain too little."""
 
 def parse_header(data: memoryview, start: int) -> FrameHeader | None:
     """Return the header at data[start:] if its lengths can be those of a frame, else None.
@@ -28,7 +52,7 @@ def check_frame(
 def parse_frame(
     data: memoryview, start: int, offset: int, segment: SegmentId
 ) -> Frame | int | None:
-    """Read the frame that stands at data[start:]; what it returns is as of `check_frame`.
+    """Read the frame at data[start:]; returns as `check_frame` does, but the whole frame.
 
     The frame's body is a view of `data` unless it is compressed.
 
@@ -49,3 +73,55 @@ def parse_frames(
     Raises:
         SpoolError: the first body is compressed, and the package for that is missing.
     """
+
+class CommitBatch:
+    """Events of one group commit, gathered by the writer and sealed into frames.
+
+    >>> batch = CommitBatch()
+    >>> batch.add(0, b'{"n":1}', 1700000000000)
+    >>> len(batch), batch.event_bytes
+    (1, 8)
+    >>> from pixelfast.spool.format import SegmentId
+    >>> segment = SegmentId(bytes(16), 0, 1)
+    >>> length = batch.seal([b"web"], segment, 64)
+    >>> frame = parse_frame(memoryview(batch.sealed()), 0, 64, segment)
+    >>> frame.source, frame.events, bytes(frame.body)
+    ('web', 1, b'{"n":1}\\n')
+    """
+
+    waiters: list[Any]
+    first_ticket: int
+    since_s: float
+    has_failed: bool
+
+    def __len__(self) -> int: ...
+    @property
+    def event_bytes(self) -> int:
+        """Bytes of the events, each with its line feed."""
+
+    def add(self, source: int, event: bytes, received_ms: int = 0) -> None:
+        """Add one event's JSON; `source` is its index in the names that `seal` gets."""
+
+    def sealed_bytes(self, names: list[bytes]) -> int:
+        """Return the most bytes that `seal` can make of this batch."""
+
+    def seal(
+        self,
+        names: list[bytes],
+        segment: SegmentId,
+        offset: int,
+        first_number: int = 0,
+        compress: Callable[[memoryview], bytes] | None = None,
+    ) -> int:
+        """Make frames, one for each source, for `offset` of `segment`; return their length.
+
+        Events are numbered from `first_number` on, in their order in the frames.
+        Bodies of `MIN_COMPRESSED_BYTES` or more are stored as `compress` makes them, if that is
+        smaller. A batch may be sealed again for another place.
+        """
+
+    def sealed(self) -> bytes:
+        """Return a copy of the frames; empty before `seal`."""
+
+    def clear(self) -> None:
+        """Remove all events and what `seal` made."""

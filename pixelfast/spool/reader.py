@@ -19,8 +19,6 @@ import structlog
 from pixelfast.errors import SpoolCorrupt
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.format import (
-    FRAME_HEADER_BYTES,
-    MAX_FRAME_BYTES,
     SEGMENT_HEADER_BYTES,
     Frame,
     FrameHeader,
@@ -31,7 +29,13 @@ from pixelfast.spool.format import (
     parse_segment_header,
     segment_name,
 )
-from pixelfast.spool.frames import check_frame, parse_frame, parse_frames
+from pixelfast.spool.frames import (
+    FRAME_HEADER_BYTES,
+    MAX_FRAME_BYTES,
+    check_frame,
+    parse_frame,
+    parse_frames,
+)
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import (
     LOOKS_UNTIL_SEARCH,

@@ -12,14 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from pixelfast.spool.format import (
-    FRAME_MAGIC,
-    MAX_FRAME_BYTES,
-    SEGMENT_HEADER_BYTES,
-    Frame,
-    SegmentId,
-)
-from pixelfast.spool.frames import parse_frame
+from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, SegmentId
+from pixelfast.spool.frames import FRAME_MAGIC, MAX_FRAME_BYTES, parse_frame
 
 __all__ = [
     "LOOKS_UNTIL_SEARCH",

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t
 
-from pixelfast.spool.batch cimport Batch
+from pixelfast.spool.frames cimport CommitBatch
 
 cdef enum Refusal:
     # Why an event was not taken; `SpoolWriter.take` returns it negated.
@@ -19,9 +19,9 @@ cdef class SpoolWriter:
     cdef double _max_wait_s
     cdef object _loop, _files, _committer, _on_stored, _log, _compress, _room
     # what waits
-    cdef Batch _open                    # takes events
+    cdef CommitBatch _open                    # takes events
     cdef object _queue                  # batches that are full, or that failed once
-    cdef Batch _in_flight               # the commit thread has it
+    cdef CommitBatch _in_flight               # the commit thread has it
     cdef list _spares
     cdef int64_t _ticket
     cdef int64_t _number_before         # the number before that of ticket 1's event
@@ -59,4 +59,4 @@ cdef class SpoolWriter:
     cdef int64_t append(
         self, uint32_t source, bytes event, int64_t received_ms, object waiter
     ) except -99
-    cdef Batch _fresh_batch(self)
+    cdef CommitBatch _fresh_batch(self)

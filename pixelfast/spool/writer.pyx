@@ -20,7 +20,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
-from pixelfast.spool.batch cimport Batch
+from pixelfast.spool.frames cimport CommitBatch
 
 import os
 from collections import deque
@@ -41,7 +41,6 @@ REFUSALS = {
 
 cdef enum:
     COMMIT_BYTES = 1048576      # a batch of this size is closed and queued
-    FRAME_OVERHEAD = 120        # bytes around a source's events, at the most
     MAX_EVENT_BYTES = 1048576
     KEPT_BATCHES = 4
 
@@ -83,7 +82,7 @@ cdef class SpoolWriter:
         self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4)
         self._max_wait_s = max_wait_s
         self._compress = compress
-        self._open = Batch()
+        self._open = CommitBatch()
         self._queue = deque()
         self._spares = []
         self._number_before = files.next_number - 1
@@ -103,8 +102,8 @@ cdef class SpoolWriter:
 
     cdef char* reserve(self, Py_ssize_t size) except NULL:
         # Where an event may be written, of `size` bytes at the most; it counts once it is taken.
-        cdef Batch batch = self._open
-        if batch._size + batch._mixed * batch._count * FRAME_OVERHEAD >= self._max_commit_bytes:
+        cdef CommitBatch batch = self._open
+        if batch.gathered_bytes() >= self._max_commit_bytes:
             self._queue.append(batch)
             batch = self._open = self._fresh_batch()
         return batch.reserve(size)
@@ -113,13 +112,13 @@ cdef class SpoolWriter:
         self, uint32_t source, Py_ssize_t length, int64_t received_ms, object waiter
     ) except -99:
         # The ticket of the event at `reserve`, or a Refusal, negated.
-        cdef Batch batch = self._open
+        cdef CommitBatch batch = self._open
         if self.refusal:
             return -self.refusal
         if self.waiting_bytes + length >= self._max_waiting_bytes:
             return -<int>Refusal.OVERLOADED
         self._ticket += 1
-        if batch._count == 0:
+        if batch.count == 0:
             batch.since_s = self._loop.time()
             batch.first_ticket = self._ticket
         batch.take(source, length, received_ms)
@@ -146,12 +145,12 @@ cdef class SpoolWriter:
     # --- committing --------------------------------------------------------------------------
 
     def _start_commit(self):
-        cdef Batch batch
+        cdef CommitBatch batch
         self._is_scheduled = False
         if self._in_flight is not None or self._segment is None or self._committer.is_busy:
             return
         batch = self._queue[0] if self._queue else self._open
-        if batch._count == 0:
+        if batch.count == 0:
             if self._has_unsynced and self._is_sync_due():
                 self._submit(None, True)
             elif self._drained is not None and not self._drained.done():
@@ -176,7 +175,7 @@ cdef class SpoolWriter:
     def _is_sync_due(self):
         return self._loop.time() - self._last_sync_s >= SYNC_INTERVAL_S
 
-    def _submit(self, Batch batch, bint sync):
+    def _submit(self, CommitBatch batch, bint sync):
         self._submitted_s = self._loop.time()
         if sync:
             self._last_sync_s = self._submitted_s
@@ -194,7 +193,7 @@ cdef class SpoolWriter:
             self._submit(None, True)
 
     def _on_commit_done(self):
-        cdef Batch batch = self._in_flight
+        cdef CommitBatch batch = self._in_flight
         cdef list waiters
         cdef int64_t first_ticket
         error = self._committer.finish()
@@ -209,7 +208,7 @@ cdef class SpoolWriter:
         else:
             self._segment.offset += batch.image_bytes
             self.commits += 1
-            self.stored_events += batch._count
+            self.stored_events += batch.count
             self.stored_bytes += batch.image_bytes
             self.used_bytes += batch.image_bytes
             waiters, first_ticket = batch.waiters, batch.first_ticket
@@ -268,7 +267,7 @@ cdef class SpoolWriter:
 
     # --- when the disk fails -----------------------------------------------------------------
 
-    def _on_failure(self, Batch batch, int error):
+    def _on_failure(self, CommitBatch batch, int error):
         self.failed_commits += 1
         self._log.error("commit_failed", segment=self._segment.path.name, error=os.strerror(error))
         self._leave_segment(is_sound=False)
@@ -289,7 +288,7 @@ cdef class SpoolWriter:
         self._refresh_refusal()
         while self._queue:
             self._abandon(self._queue.popleft())
-        if self._open._count:
+        if self._open.count:
             batch, self._open = self._open, self._fresh_batch()
             self._abandon(batch)
         if self._drained is not None and not self._drained.done():
@@ -309,18 +308,18 @@ cdef class SpoolWriter:
         if self._segment is None:
             self._take_next()
 
-    def _abandon(self, Batch batch):
+    def _abandon(self, CommitBatch batch):
         waiters, first_ticket = batch.waiters, batch.first_ticket
         if self.acks_at_once:
-            self.lost_events += batch._count
+            self.lost_events += batch.count
         self._release(batch)
         if waiters:
             self._on_stored(waiters, first_ticket, False)
 
-    cdef Batch _fresh_batch(self):
-        return <Batch>self._spares.pop() if self._spares else Batch()
+    cdef CommitBatch _fresh_batch(self):
+        return <CommitBatch>self._spares.pop() if self._spares else CommitBatch()
 
-    def _release(self, Batch batch):
+    def _release(self, CommitBatch batch):
         self.waiting_bytes -= batch.event_bytes
         batch.clear()
         if len(self._spares) < KEPT_BATCHES:
@@ -329,7 +328,7 @@ cdef class SpoolWriter:
     # --- bounds ------------------------------------------------------------------------------
 
     def _check(self):
-        cdef Batch batch
+        cdef CommitBatch batch
         if self._is_closed:
             return
         now = self._loop.time()
@@ -346,7 +345,7 @@ cdef class SpoolWriter:
             while self._queue and self._queue[0].since_s < latest:
                 self._is_late = True
                 self._abandon(self._queue.popleft())
-            if self._open._count and self._open.since_s < latest:
+            if self._open.count and self._open.since_s < latest:
                 self._is_late = True
                 batch, self._open = self._open, self._fresh_batch()
                 self._abandon(batch)

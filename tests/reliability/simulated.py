@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 )
 
 from pixelfast.spool import DataDir, Position, SlotFiles, SlotReader, SpoolWriter
-from pixelfast.spool.batch import Batch
+from pixelfast.spool.frames import CommitBatch
 from pixelfast.spool.retention import remove_read_segments
 from pixelfast.spool.segments import SegmentFile
 from tests.reliability.simdisk import PowerCut, SimulatedDisk
@@ -61,7 +61,7 @@ class HandCommitter:
     def is_busy(self) -> bool:
         return self._job is not None
 
-    def submit(self, fd: int, batch: Batch | None, offset: int, sync: bool) -> None:
+    def submit(self, fd: int, batch: CommitBatch | None, offset: int, sync: bool) -> None:
         self._job = (fd, batch.sealed() if batch is not None else b"", offset, sync)
 
     def finish(self) -> int | None:

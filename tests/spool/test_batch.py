@@ -6,9 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pixelfast.spool.batch import Batch
-from pixelfast.spool.format import MAX_FRAME_BYTES, Frame, SegmentId
-from pixelfast.spool.frames import parse_frame
+from pixelfast.spool.format import Frame, SegmentId
+from pixelfast.spool.frames import MAX_FRAME_BYTES, CommitBatch, parse_frame
 from tests.spool.test_format import build_frame
 from tests.spools import seal
 
@@ -55,7 +54,7 @@ def split(frame: Frame) -> list[bytes]:
 @example([(0, 0)], 64)
 def test_what_is_sealed_is_what_is_parsed(layout: list[tuple[int, int]], offset: int) -> None:
     events = [(source, make_event(n, size)) for n, (source, size) in enumerate(layout)]
-    batch = Batch()
+    batch = CommitBatch()
     for source, event in events:
         batch.add(source, event, 1700000000123)
     most = batch.sealed_bytes(NAMES)
@@ -77,7 +76,7 @@ def test_a_batch_sealed_again_elsewhere_holds_the_same_events(
     layout: list[tuple[int, int]],
 ) -> None:
     # A failed commit goes once more into another segment.
-    batch = Batch()
+    batch = CommitBatch()
     for number, (source, size) in enumerate(layout):
         batch.add(source, make_event(number, size))
     batch.seal(NAMES, SEGMENT, 1024)
@@ -90,10 +89,10 @@ def test_a_batch_sealed_again_elsewhere_holds_the_same_events(
 
 @given(st.lists(batches, min_size=2, max_size=4))
 def test_a_batch_used_again_holds_nothing_of_before(rounds: list[list[tuple[int, int]]]) -> None:
-    used = Batch()
+    used = CommitBatch()
     for layout in rounds:
         used.clear()
-        fresh = Batch()
+        fresh = CommitBatch()
         for batch in (used, fresh):
             for number, (source, size) in enumerate(layout):
                 batch.add(source, make_event(number, size), 5)
@@ -119,7 +118,7 @@ def test_names_of_all_lengths_are_sealed_alone_and_mixed(name_bytes: int) -> Non
 
 
 def test_the_padding_is_zeros_whatever_was_there_before() -> None:
-    batch = Batch()
+    batch = CommitBatch()
     batch.add(0, b"\xff" * 1000)
     batch.clear()
     for size in range(16):
@@ -130,7 +129,7 @@ def test_the_padding_is_zeros_whatever_was_there_before() -> None:
 
 
 def test_a_mixed_commit_tells_of_each_source_when_its_own_first_event_came() -> None:
-    batch = Batch()
+    batch = CommitBatch()
     batch.add(0, b"{}", 1000)
     batch.add(1, b"[]", 2000)
     batch.add(0, b"{}", 3000)
@@ -140,12 +139,12 @@ def test_a_mixed_commit_tells_of_each_source_when_its_own_first_event_came() -> 
 
 
 def test_a_new_batch_is_empty() -> None:
-    batch = Batch()
+    batch = CommitBatch()
     assert (len(batch), batch.event_bytes, batch.sealed()) == (0, 0, b"")
 
 
 def test_a_batch_counts_its_events_and_their_bytes_with_line_feeds() -> None:
-    batch = Batch()
+    batch = CommitBatch()
     for size in (0, 1, 700):
         batch.add(0, b"x" * size)
     assert (len(batch), batch.event_bytes) == (3, 704)
@@ -160,7 +159,7 @@ def test_a_batch_at_the_border_of_its_memory_is_sealed_whole() -> None:
 
 
 def test_a_batch_that_grew_large_shrinks_and_works_on() -> None:
-    batch = Batch()
+    batch = CommitBatch()
     for source in (0, 1):
         for number in range(100):
             batch.add(source, make_event(number, MAX_EVENT_BYTES))
@@ -180,7 +179,7 @@ def test_many_sources_make_a_frame_each_in_the_order_of_their_first_events() -> 
 
 
 def test_only_bytes_are_taken() -> None:
-    batch = Batch()
+    batch = CommitBatch()
     for wrong in ("text", bytearray(b"{}"), None):
         with pytest.raises(TypeError):
             batch.add(0, wrong)  # type: ignore[arg-type]

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from pixelfast.spool import Committer
-from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import SegmentId
 from tests.leaks import open_fds
 from tests.spool.tools import run_python
@@ -23,8 +22,8 @@ SEGMENT = SegmentId(bytes(16), 0, 1)
 TIMEOUT_S = 20.0
 
 
-def make_batch(*events: bytes) -> Batch:
-    batch = Batch()
+def make_batch(*events: bytes) -> CommitBatch:
+    batch = CommitBatch()
     for event in events or (b'{"n":1}',):
         batch.add(0, event)
     batch.seal([b"web"], SEGMENT, 64)
@@ -40,7 +39,7 @@ def wait(committer: Committer) -> int:
 
 
 def commit(
-    committer: Committer, fd: int, batch: Batch | None, offset: int = 0, *, sync: bool = True
+    committer: Committer, fd: int, batch: CommitBatch | None, offset: int = 0, *, sync: bool = True
 ) -> int:
     committer.submit(fd, batch, offset, sync)
     return wait(committer)
@@ -84,7 +83,7 @@ def test_a_batch_of_megabytes_arrives_whole(committer: Committer, fd: int) -> No
 
 
 def test_a_batch_that_was_never_sealed_writes_nothing(committer: Committer, fd: int) -> None:
-    batch = Batch()
+    batch = CommitBatch()
     batch.add(0, b"{}")
     assert commit(committer, fd, batch) == 0
     assert os.fstat(fd).st_size == 0
@@ -92,7 +91,7 @@ def test_a_batch_that_was_never_sealed_writes_nothing(committer: Committer, fd: 
 
 @pytest.mark.parametrize("sync", [False, True])
 def test_it_syncs_exactly_when_told(committer: Committer, sync: bool) -> None:
-    # A null device takes every write and refuses every sync, so its errno tells of one.
+    # A null device takes every write and rejects every sync, so its errno tells of one.
     fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         expected = errno.EINVAL if sync else 0

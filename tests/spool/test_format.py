@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pixelfast.errors import SpoolCorrupt
 from pixelfast.spool.format import (
-    MAX_FRAME_BYTES,
     Frame,
     SegmentId,
     pack_segment_header,
@@ -19,7 +18,7 @@ from pixelfast.spool.format import (
     segment_name,
     segment_number,
 )
-from pixelfast.spool.frames import parse_frame
+from pixelfast.spool.frames import MAX_FRAME_BYTES, parse_frame
 
 NODE = bytes(range(16))
 SEGMENT = SegmentId(NODE, 3, 7)

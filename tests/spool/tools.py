@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelfast.spool import DataDir, Position, SlotReader, SpoolWriter
-from pixelfast.spool.batch import Batch
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame
+from pixelfast.spool.frames import CommitBatch
 from tests.fakes import FakeDisk, FakeLoop, FakeSegment
 
 
@@ -71,7 +71,7 @@ class StrictDisk(FakeDisk):
         assert len(self.segments) < 1000, "segment after segment, without end"
         return super().create()
 
-    def submit(self, fd: int, batch: Batch | None, offset: int, sync: bool) -> None:
+    def submit(self, fd: int, batch: CommitBatch | None, offset: int, sync: bool) -> None:
         assert not self.is_closed, "used after it was closed"
         assert fd not in self.failed, "written or synced again after a failure"
         assert self.segments[fd - 1].retired is None, "written after it was left"
