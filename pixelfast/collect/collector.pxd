@@ -7,7 +7,7 @@ from pixelfast.event.decoder cimport Rules
 from pixelfast.event.slices cimport Slice
 from pixelfast.event.target cimport Route
 from pixelfast.event.writer cimport EventWriter, Sink
-from pixelfast.spool.writer cimport SpoolWriter
+from pixelfast.spool.writer cimport Receipt, SpoolWriter
 
 cdef class Clock:
     cdef bint _is_fixed
@@ -68,9 +68,9 @@ cdef class Collector:
     ) except -1
     cdef int reject_unstored(self, Response* response) except -1
     cdef bytes render(self, Response* response)
-    cdef int64_t _store(
+    cdef Receipt _store(
         self, Request request, Source source, str address, int64_t now_ms, object waiter
-    ) except -99
+    ) except *
     cdef int _collect(
         self,
         Request request,

@@ -20,13 +20,13 @@ from pixelfast.event.decoder cimport Rules
 from pixelfast.event.slices cimport Slice
 from pixelfast.event.target cimport Route, split_target
 from pixelfast.event.writer cimport Additions, EventWriter, Sink
-from pixelfast.spool.writer cimport SpoolWriter
+from pixelfast.spool.writer cimport Receipt, SpoolWriter
 
 import structlog
 
 from pixelfast.collect import responses as _responses
 from pixelfast.errors import RequestError
-from pixelfast.spool import REFUSALS
+from pixelfast.spool import REJECTIONS
 
 __all__ = ["Clock", "Collector", "RateLimited", "Source", "Sources"]
 
@@ -40,7 +40,7 @@ cdef bytes CONTINUE = _responses.CONTINUE
 cdef str NOT_STORED = "not-stored"
 # Errors raised before a pixel is fully read. Other requests are not a GET or POST of a pixel.
 cdef frozenset _OF_A_PIXEL = frozenset((413, 414, 431, 500))
-cdef dict _REFUSALS = {code: RequestError(503, reason) for code, reason in REFUSALS.items()}
+cdef dict _REJECTIONS = {code: RequestError(503, reason) for code, reason in REJECTIONS.items()}
 
 
 cdef class Clock:
@@ -176,14 +176,15 @@ cdef class _SpoolSink(Sink):
     cdef uint32_t source
     cdef int64_t received_ms
     cdef object waiter
-    cdef int64_t ticket         # the event's, or a Refusal, negated
+    cdef Receipt receipt        # of the event that was taken
 
     cdef char* reserve(self, Py_ssize_t size) except NULL:
         return self.writer.reserve(size)
 
     cdef int take(self, Py_ssize_t length) except -1:
-        self.ticket = self.writer.take(self.source, length, self.received_ms, self.waiter)
-        return 0
+        return self.writer.take(
+            self.source, length, self.received_ms, self.waiter, &self.receipt
+        )
 
 
 cdef class Collector:
@@ -254,7 +255,7 @@ cdef class Collector:
             Source source = self.sources.nobody
             WriteKey key
             int64_t now_ms = self.clock.wall_ms()
-            int64_t ticket
+            Receipt receipt
             str text
             str address = request.peer
         try:
@@ -270,20 +271,20 @@ cdef class Collector:
             source.check_rate(self.clock.monotonic_s())
             if request.is_proxied:
                 address = self.proxies.client_of(address, request.forwarded_for, request.real_ip)
-            ticket = self._store(request, source, address, now_ms, waiter)
+            receipt = self._store(request, source, address, now_ms, waiter)
         except RequestError as error:
             return self._reject(source, error, self.always_200, response)
-        if ticket < 0:
-            return self._reject(source, _REFUSALS[-ticket], self.always_200, response)
+        if receipt.rejection:
+            error = _REJECTIONS[receipt.rejection]
+            return self._reject(source, error, self.always_200, response)
         source.accepted += 1
         source.take()
-        response.ticket = 0 if self.writer.acks_at_once else ticket
+        response.ticket = 0 if self.writer.acks_at_once else receipt.ticket
         return 0
 
-    cdef int64_t _store(
+    cdef Receipt _store(
         self, Request request, Source source, str address, int64_t now_ms, object waiter
-    ) except -99:
-        # The event's ticket, or a Refusal, negated.
+    ) except *:
         cdef:
             _SpoolSink sink = <_SpoolSink>self._sink
             Additions additions
@@ -301,9 +302,9 @@ cdef class Collector:
             warnings = self._events.write_into(sink, source.rules, &additions)
         finally:
             sink.waiter = None
-        if sink.ticket > 0 and warnings:
+        if warnings and not sink.receipt.rejection:
             source.count_warnings(warnings)
-        return sink.ticket
+        return sink.receipt
 
     # --- rejections --------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ It knows neither what an event is nor where it goes: it takes a source's bytes a
 `modes`      who may read what is kept: nobody but its user
 `segments`   one slot's files as their writer sees them
 `committer`  the thread that writes and syncs without the GIL
-`room`       how much events may take
+`bounds`     how much events may take
+`supply`     the segments of a writer, one made ahead
 `writer`     group commit, acknowledgements, and what happens when the disk fails
 `reader`     the frames of a slot from a position on
 `end`        where the log ends
@@ -24,7 +25,7 @@ from pixelfast.errors import NOT_COMPILED
 
 try:
     from pixelfast.spool.committer import Committer
-    from pixelfast.spool.writer import REFUSALS, SpoolWriter
+    from pixelfast.spool.writer import REJECTIONS, SpoolWriter
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
 from pixelfast.spool.compression import compressor
@@ -39,7 +40,7 @@ from pixelfast.spool.retention import (
 from pixelfast.spool.segments import SlotFiles
 
 __all__ = [
-    "REFUSALS",
+    "REJECTIONS",
     "Committer",
     "DataDir",
     "Frame",

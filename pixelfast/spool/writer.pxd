@@ -2,45 +2,71 @@ from libc.stdint cimport int64_t, uint32_t
 
 from pixelfast.spool.frames cimport CommitBatch
 
-cdef enum Refusal:
-    # Why an event was not taken; `SpoolWriter.take` returns it negated.
-    FULL = 1            # the spool has no room
-    OVERLOADED = 2      # too much, or for too long, waits for the disk
-    DISK_ERROR = 3      # the disk failed
-    CLOSED = 4          # the writer is closing
+cdef enum WriterState:
+    OPEN        # takes events
+    LATE        # the oldest event waits for too long
+    FULL        # the slot or the disk has no room
+    FAILING     # the disk failed twice in a row, or no segment can be made
+    CLOSING     # takes no events, stores those that wait
+    CLOSED      # nothing waits; the slot is given back
+
+cdef enum Rejection:
+    # Why an event was not taken. `REJECTIONS` has the reasons as they are sent to clients.
+    SPOOL_FULL = 1
+    OVERLOADED = 2
+    DISK_ERROR = 3
+    SHUTTING_DOWN = 4
+
+cdef struct Receipt:
+    # What became of an event that was offered.
+    int64_t ticket      # 1 and upwards, or 0 if it was rejected
+    int rejection       # 0, or a Rejection
+
+cdef enum CommitState:
+    IDLE
+    SCHEDULED           # the next turn of the loop starts one
+    UNDER_WAY           # the commit thread has it
+
+cdef class StateMachine:
+    cdef WriterState state
+
+    cdef int change(self, WriterState state) except -1
+
+cdef class SyncSchedule:
+    cdef bint _is_each_synced           # ack = synced
+    cdef double _last_s                 # when the last sync was submitted, by the loop's clock
+    cdef bint has_unsynced              # something was written since
+
+    cdef bint is_due(self, double now_s) noexcept
+    cdef bint submit(self, double now_s, bint sync) noexcept
 
 cdef class SpoolWriter:
     cdef readonly list names            # source names by number
     cdef readonly bint acks_at_once     # ack = received: nobody waits for the disk
-    cdef bint _syncs                    # ack = synced
     cdef int64_t _free_bytes            # on the disk, as last measured
     cdef int64_t _max_waiting_bytes
     cdef int64_t _max_commit_bytes
     cdef double _max_wait_s
-    cdef object _loop, _files, _committer, _on_stored, _log, _compress, _room
+    cdef object _loop, _files, _committer, _on_stored, _log, _compress, _bounds
+    # whether it takes events
+    cdef StateMachine _states
+    cdef int _rejection                 # that of the state: 0 or a Rejection
+    cdef object _drained                # the future that `close` waits for
+    cdef double _measured_s
     # what waits
-    cdef CommitBatch _open                    # takes events
+    cdef CommitBatch _open              # takes events
     cdef object _queue                  # batches that are full, or that failed once
-    cdef CommitBatch _in_flight               # the commit thread has it
     cdef list _spares
     cdef int64_t _ticket
     cdef int64_t _number_before         # the number before that of ticket 1's event
-    cdef bint _is_scheduled
+    # the next commit, or the one under way
+    cdef CommitState _commit
+    cdef CommitBatch _in_flight         # None if it only syncs
+    cdef double _submitted_s
+    cdef SyncSchedule _syncs
     # where it goes
-    cdef object _segment                # SegmentFile that is written; None while there is none
-    cdef object _next                   # SegmentFile made ahead
-    cdef bint _is_preparing
-    cdef double _last_sync_s
-    cdef bint _has_unsynced
-    # what it refuses
-    cdef readonly int refusal           # 0 or a Refusal
-    cdef bint _is_full
-    cdef bint _is_late
-    cdef int _broken                    # 0, or the errno that no new segment got around
-    cdef bint _is_closing               # takes no events
-    cdef bint _is_closed                # makes no segments
-    cdef object _drained, _prepared     # futures that `close` waits for
-    cdef double _measured_s
+    cdef object _supply                 # SegmentSupply
+    cdef object _segment                # SegmentFile that is written; None until there is one
     # what it did
     cdef readonly int64_t used_bytes
     cdef readonly int64_t waiting_bytes
@@ -50,13 +76,26 @@ cdef class SpoolWriter:
     cdef readonly int64_t commits
     cdef readonly int64_t failed_commits
     cdef readonly double commit_seconds
-    cdef double _submitted_s
 
     cdef char* reserve(self, Py_ssize_t size) except NULL
-    cdef int64_t take(
-        self, uint32_t source, Py_ssize_t length, int64_t received_ms, object waiter
-    ) except -99
-    cdef int64_t append(
-        self, uint32_t source, bytes event, int64_t received_ms, object waiter
-    ) except -99
-    cdef CommitBatch _fresh_batch(self)
+    cdef int take(
+        self,
+        uint32_t source,
+        Py_ssize_t length,
+        int64_t received_ms,
+        object waiter,
+        Receipt* receipt,
+    ) except -1
+    cdef CommitBatch _close_open_batch(self)
+    cdef int _enter(self, WriterState state, int error=*) except -1
+    cdef int _follow(self, bint is_late) except -1
+    cdef bint _is_full(self) except -1
+    cdef bint _give_up_overdue(self, double latest_s) except -1
+    cdef int _submit(self, CommitBatch batch, bint sync) except -1
+    cdef int _release(self, CommitBatch batch) except -1
+    cdef int _abandon(self, CommitBatch batch) except -1
+    cdef int _leave_segment(self, bint is_sound) except -1
+    cdef int _go_on(self) except -1
+    cdef int _on_failure(self, CommitBatch batch, int error) except -1
+    cdef int _give_up(self, int error) except -1
+    cdef int _end(self) except -1

@@ -1,53 +1,131 @@
 """Group commit: events in; one write and one sync for all that wait; acknowledgements out.
 
+The states of a writer, and what leads from one to another:
+
+    from      to        when
+    OPEN      LATE      an event has waited for longer than `max_wait_s`
+    LATE      OPEN      none has, at the next check
+    OPEN      FULL      the segments take `max_bytes`, or the disk has less than `min_free`
+    LATE      FULL      the same; a full slot may be late as well, and counts as full
+    FULL      OPEN      there is room again
+    FULL      LATE      there is room again, and events wait for too long
+    OPEN      FAILING   a commit failed twice, or there is no segment and none can be made
+    LATE      FAILING   the same
+    FULL      FAILING   the same
+    FAILING   OPEN      there is a segment to go on with
+    FAILING   FULL      the same, and there is no room
+    OPEN      CLOSING   `close` was called
+    LATE      CLOSING   the same
+    FULL      CLOSING   the same
+    FAILING   CLOSED    the same: nothing waits
+    CLOSING   CLOSED    nothing waits any more: all is stored, or the disk failed
+
+Only an open writer takes events. A writer that is open, late or full stores what waits.
+
 The rules it keeps:
 
 1.  One commit is in flight at a time; what arrives meanwhile is the next one. So a commit starts at
     once when the disk is idle, and commits grow by themselves when it is not.
-2.  A waiter hears exactly once of its event: stored, or not. The tickets of a batch count up in the
-    order of its events.
-3.  What is not stored after `max_wait_s` is answered as not stored, and new events are refused until
-    the disk has caught up. So are those that would make more than `max_waiting_bytes` wait.
+2.  A waiter is told exactly once about its event: stored, or not. The tickets of a batch count up
+    in the order of its events.
+3.  What is not stored after `max_wait_s` is answered as not stored, and new events are rejected
+    until the disk has caught up. So are those that would make more than `max_waiting_bytes` wait.
 4.  After a failed write or sync a segment is never written or synced again: the kernel counts its
     dirty pages as clean by then. The batch goes once more, whole, into a new segment. If that fails
-    too, all that waits hears so, events are refused, and a new segment is tried every second.
-5.  With more than `max_bytes` of segments, or less than `min_free` on the disk, events are refused
+    too, all waiters are told so, events are rejected, and a new segment is tried every second.
+5.  With more than `max_bytes` of segments, or less than `min_free` on the disk, events are rejected
     until delivery has made room. With `drop_oldest` delivery lets the oldest expire instead; then
-    they are refused only where it does not keep up: 10 % beyond, or under half of `min_free`.
+    they are rejected only if it does not keep up: 10 % beyond, or under half of `min_free`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
-from pixelfast.spool.frames cimport CommitBatch
+from pixelfast.spool.frames cimport MAX_FRAME_BYTES, CommitBatch, max_overhead_bytes
 
 import os
 from collections import deque
-from errno import EDQUOT, EIO, ENOSPC
+from errno import EDQUOT, ENOSPC
+from types import MappingProxyType
 
 import structlog
 
-from pixelfast.spool.room import Room
+from pixelfast.spool.bounds import SlotBounds
+from pixelfast.spool.supply import SegmentSupply
 
-__all__ = ["REFUSALS", "SpoolWriter"]
+__all__ = ["REJECTIONS", "STATES", "TRANSITIONS", "SpoolWriter", "StateMachine"]
 
-REFUSALS = {
-    Refusal.FULL: "spool-full",
-    Refusal.OVERLOADED: "spool-overloaded",
-    Refusal.DISK_ERROR: "disk-error",
-    Refusal.CLOSED: "shutting-down",
-}
+STATES = ("open", "late", "full", "failing", "closing", "closed")  # by WriterState
+TRANSITIONS = MappingProxyType({
+    "open": ("late", "full", "failing", "closing"),
+    "late": ("open", "full", "failing", "closing"),
+    "full": ("open", "late", "failing", "closing"),
+    "failing": ("open", "full", "closed"),
+    "closing": ("closed",),
+    "closed": (),
+})
+
+REJECTIONS = MappingProxyType({
+    Rejection.SPOOL_FULL: "spool-full",
+    Rejection.OVERLOADED: "spool-overloaded",
+    Rejection.DISK_ERROR: "disk-error",
+    Rejection.SHUTTING_DOWN: "shutting-down",
+})
 
 cdef enum:
     COMMIT_BYTES = 1048576      # a batch of this size is closed and queued
-    MAX_EVENT_BYTES = 1048576
     KEPT_BATCHES = 4
 
-cdef double CHECK_INTERVAL_S = 0.25
-cdef double MEASURE_INTERVAL_S = 1.0
-cdef double SYNC_INTERVAL_S = 1.0   # ack = written: the longest time without a sync
-cdef double RETRY_INTERVAL_S = 1.0
+cdef extern from *:
+    """
+    static const double pf_check_interval_s = 0.25;
+    static const double pf_measure_interval_s = 1.0;
+    static const double pf_sync_interval_s = 1.0;
+    static const double pf_retry_interval_s = 1.0;
+    """
+    const double CHECK_INTERVAL_S "pf_check_interval_s"
+    const double MEASURE_INTERVAL_S "pf_measure_interval_s"
+    # ack = written: the longest time without a sync
+    const double SYNC_INTERVAL_S "pf_sync_interval_s"
+    const double RETRY_INTERVAL_S "pf_retry_interval_s"
+
+
+cdef class StateMachine:
+    """The state of a writer; the only place where it changes."""
+
+    @property
+    def name(self):
+        return STATES[self.state]
+
+    def change_to(self, str name not None):
+        self.change(<WriterState><int>STATES.index(name))
+
+    cdef int change(self, WriterState state) except -1:
+        before, after = STATES[self.state], STATES[state]
+        if after not in TRANSITIONS[before]:
+            raise AssertionError(f"a spool writer can't go from {before} to {after}")
+        self.state = state
+        return 0
+
+
+cdef class SyncSchedule:
+    """When a commit is synced: each one, or with `ack` written or received about once a second."""
+
+    def __cinit__(self, bint is_each_synced, double now_s):
+        self._is_each_synced = is_each_synced
+        self._last_s = now_s
+
+    cdef bint is_due(self, double now_s) noexcept:
+        return self._is_each_synced or now_s - self._last_s >= SYNC_INTERVAL_S
+
+    cdef bint submit(self, double now_s, bint sync) noexcept:
+        # Note what is submitted; return whether a sync must be planned for it.
+        cdef bint is_first = not sync and not self.has_unsynced
+        if sync:
+            self._last_s = now_s
+        self.has_unsynced = not sync
+        return is_first
 
 
 cdef class SpoolWriter:
@@ -74,49 +152,74 @@ cdef class SpoolWriter:
         self._on_stored = on_stored
         self._log = structlog.get_logger("spool").bind(slot=files.slot)
         self.names = [name.encode("ascii") for name in names]
-        self._syncs = ack == "synced"
+        self._syncs = SyncSchedule(ack == "synced", loop.time())
         self.acks_at_once = ack == "received"
-        self._room = Room(max_bytes, min_free, on_full, files.slot)
+        self._bounds = SlotBounds(max_bytes, min_free, on_full, files.slot)
         self._free_bytes = min_free  # until it is measured
         self._max_waiting_bytes = max_waiting_bytes
         self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4)
         self._max_wait_s = max_wait_s
         self._compress = compress
+        self._states = StateMachine()
         self._open = CommitBatch()
         self._queue = deque()
         self._spares = []
         self._number_before = files.next_number - 1
-        self._last_sync_s = loop.time()
         loop.add_reader(committer.done_fd, self._on_commit_done)
-        self._prepare_next()
+        self._supply = SegmentSupply(loop, files, self._on_segment_made)
+        self._supply.make()
         self._check()
+
+    @property
+    def state(self):
+        return self._states.name
+
+    @property
+    def rejection(self):
+        return REJECTIONS.get(self._rejection, "")
+
+    @property
+    def is_ready(self):
+        return self._segment is not None and not self._rejection
 
     # --- taking events -----------------------------------------------------------------------
 
-    cdef int64_t append(
-        self, uint32_t source, bytes event, int64_t received_ms, object waiter
-    ) except -99:
+    def add(self, uint32_t source, bytes event not None, received_ms=0, waiter=None):
+        # A frame holds at most what made its batch that large, and one event more.
+        cdef Py_ssize_t limit = MAX_FRAME_BYTES - COMMIT_BYTES - max_overhead_bytes()
         cdef Py_ssize_t length = PyBytes_GET_SIZE(event)
+        cdef Receipt receipt
+        if source >= <uint32_t>len(self.names):
+            raise ValueError(f"source {source} of {len(self.names)}")
+        if length > limit:
+            raise ValueError(f"event is {length:,} bytes, limit {limit:,}")
         memcpy(self.reserve(length), PyBytes_AS_STRING(event), length)
-        return self.take(source, length, received_ms, waiter)
+        self.take(source, length, received_ms, waiter, &receipt)
+        return receipt.ticket, REJECTIONS[receipt.rejection] if receipt.rejection else ""
 
     cdef char* reserve(self, Py_ssize_t size) except NULL:
-        # Where an event may be written, of `size` bytes at the most; it counts once it is taken.
-        cdef CommitBatch batch = self._open
-        if batch.gathered_bytes() >= self._max_commit_bytes:
-            self._queue.append(batch)
-            batch = self._open = self._fresh_batch()
-        return batch.reserve(size)
+        # Return room for an event of at most `size` bytes. It counts once `take` is called.
+        if self._open.gathered_bytes() >= self._max_commit_bytes:
+            self._queue.append(self._close_open_batch())
+        return self._open.reserve(size)
 
-    cdef int64_t take(
-        self, uint32_t source, Py_ssize_t length, int64_t received_ms, object waiter
-    ) except -99:
-        # The ticket of the event at `reserve`, or a Refusal, negated.
+    cdef int take(
+        self,
+        uint32_t source,
+        Py_ssize_t length,
+        int64_t received_ms,
+        object waiter,
+        Receipt* receipt,
+    ) except -1:
+        # Take the event written at `reserve`, or reject it; `receipt` says which.
         cdef CommitBatch batch = self._open
-        if self.refusal:
-            return -self.refusal
+        receipt.ticket = 0
+        receipt.rejection = self._rejection
+        if receipt.rejection:
+            return 0
         if self.waiting_bytes + length >= self._max_waiting_bytes:
-            return -<int>Refusal.OVERLOADED
+            receipt.rejection = Rejection.OVERLOADED
+            return 0
         self._ticket += 1
         if batch.count == 0:
             batch.since_s = self._loop.time()
@@ -125,72 +228,67 @@ cdef class SpoolWriter:
         if not self.acks_at_once:
             batch.waiters.append(waiter)
         self.waiting_bytes += length + 1
-        if not self._is_scheduled and self._in_flight is None:
+        if self._commit == CommitState.IDLE:
             # Not at once: all requests that this turn of the loop reads go together.
-            self._is_scheduled = True
+            self._commit = CommitState.SCHEDULED
             self._loop.call_soon(self._start_commit)
-        return self._ticket
+        receipt.ticket = self._ticket
+        return 0
 
-    @property
-    def is_ready(self):
-        return self._segment is not None and not self.refusal
-
-    def add(self, uint32_t source, bytes event not None, received_ms=0, waiter=None):
-        if source >= <uint32_t>len(self.names):
-            raise ValueError(f"source {source} of {len(self.names)}")
-        if len(event) > MAX_EVENT_BYTES:
-            raise ValueError(f"event is {len(event):,} bytes, limit {MAX_EVENT_BYTES:,}")
-        return self.append(source, event, received_ms, waiter)
+    cdef CommitBatch _close_open_batch(self):
+        # Return the batch that took events until now; another one takes the next.
+        cdef CommitBatch batch = self._open
+        self._open = <CommitBatch>self._spares.pop() if self._spares else CommitBatch()
+        return batch
 
     # --- committing --------------------------------------------------------------------------
 
     def _start_commit(self):
         cdef CommitBatch batch
-        self._is_scheduled = False
-        if self._in_flight is not None or self._segment is None or self._committer.is_busy:
+        cdef double now_s
+        if self._commit == CommitState.UNDER_WAY or self._states.state == WriterState.CLOSED:
             return
+        self._commit = CommitState.IDLE
+        if self._segment is None:
+            return  # `_on_segment_made` goes on
+        now_s = self._loop.time()
         batch = self._queue[0] if self._queue else self._open
         if batch.count == 0:
-            if self._has_unsynced and self._is_sync_due():
+            if self._syncs.has_unsynced and self._syncs.is_due(now_s):
                 self._submit(None, True)
-            elif self._drained is not None and not self._drained.done():
-                self._drained.set_result(None)
+            elif self._states.state == WriterState.CLOSING:
+                self._end()
             return
         if self._segment.offset + batch.sealed_bytes(self.names) > self._files.segment_bytes:
-            self._leave_segment(is_sound=True)
+            self._leave_segment(True)
             if self._segment is None:
-                return  # `_on_prepared` goes on
+                return  # `_on_segment_made` goes on
         if batch is self._open:
-            self._open = self._fresh_batch()
+            self._close_open_batch()
         else:
             self._queue.popleft()
         # Tickets count up event by event, and so do numbers: a batch that is committed again keeps
         # its own, and those of one that was given up are not used again.
         first_number = self._number_before + batch.first_ticket
-        place = self._segment.id, self._segment.offset
-        batch.seal(self.names, *place, first_number, self._compress)
+        segment = self._segment
+        batch.seal(self.names, segment.id, segment.offset, first_number, self._compress)
+        self._submit(batch, self._syncs.is_due(now_s))
+
+    cdef int _submit(self, CommitBatch batch, bint sync) except -1:
+        self._commit = CommitState.UNDER_WAY
         self._in_flight = batch
-        self._submit(batch, self._syncs or self._is_sync_due())
-
-    def _is_sync_due(self):
-        return self._loop.time() - self._last_sync_s >= SYNC_INTERVAL_S
-
-    def _submit(self, CommitBatch batch, bint sync):
         self._submitted_s = self._loop.time()
-        if sync:
-            self._last_sync_s = self._submitted_s
-            self._has_unsynced = False
-        elif not self._has_unsynced:
-            self._has_unsynced = True
+        if self._syncs.submit(self._submitted_s, sync):
             self._loop.call_later(SYNC_INTERVAL_S, self._sync_alone)
         self._committer.submit(self._segment.fd, batch, self._segment.offset, sync)
+        return 0
 
     def _sync_alone(self):
         # ack = written, and no commit came along that would have synced.
-        if not self._has_unsynced or self._segment is None or self._is_closed:
+        if self._states.state == WriterState.CLOSED or self._segment is None:
             return
-        if not self._committer.is_busy:  # else the end of that commit sees to it
-            self._submit(None, True)
+        if self._syncs.has_unsynced and self._commit != CommitState.UNDER_WAY:
+            self._submit(None, True)  # after a commit under way, `_start_commit` sees to it
 
     def _on_commit_done(self):
         cdef CommitBatch batch = self._in_flight
@@ -199,6 +297,7 @@ cdef class SpoolWriter:
         error = self._committer.finish()
         if error is None:
             return
+        self._commit = CommitState.IDLE
         self._in_flight = None
         self.commit_seconds += self._loop.time() - self._submitted_s
         if error:
@@ -213,64 +312,60 @@ cdef class SpoolWriter:
             self.used_bytes += batch.image_bytes
             waiters, first_ticket = batch.waiters, batch.first_ticket
             self._release(batch)
-            self._start_commit()  # before the answers: the disk works while they go out
+            self._start_commit()  # before the responses: the disk works while they go out
             if waiters:
                 self._on_stored(waiters, first_ticket, True)
 
+    cdef int _release(self, CommitBatch batch) except -1:
+        self.waiting_bytes -= batch.event_bytes
+        batch.clear()
+        if len(self._spares) < KEPT_BATCHES:
+            self._spares.append(batch)
+        return 0
+
+    cdef int _abandon(self, CommitBatch batch) except -1:
+        waiters, first_ticket = batch.waiters, batch.first_ticket
+        if self.acks_at_once:
+            self.lost_events += batch.count
+        self._release(batch)
+        if waiters:
+            self._on_stored(waiters, first_ticket, False)
+        return 0
+
     # --- segments ----------------------------------------------------------------------------
 
-    def _leave_segment(self, *, bint is_sound):
+    cdef int _leave_segment(self, bint is_sound) except -1:
         # A sound one is synced there, so nothing of ack = written stays behind.
-        self._in_thread(self._retire, self._segment, is_sound)
-        self._has_unsynced = False
-        self._segment, self._next = self._next, None
-        self._prepare_next()
+        self._supply.leave(self._segment, is_sound=is_sound)
+        self._syncs.has_unsynced = False
+        self._segment = self._supply.take()
+        self._supply.make()
+        return 0
 
-    def _retire(self, segment, is_sound):
-        try:
-            self._files.retire(segment, is_sound=is_sound)
-        except OSError as error:
-            self._log.error("segment_close_failed", segment=segment.path.name, error=str(error))
-
-    def _prepare_next(self):
-        if not self._is_preparing and self._next is None and not self._is_closed:
-            self._is_preparing = True
-            self._in_thread(self._files.create).add_done_callback(self._on_prepared)
-
-    def _on_prepared(self, future):
-        self._is_preparing = False
-        if self._prepared is not None and not self._prepared.done():
-            self._prepared.set_result(None)
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is not None:
-            self._log.error("segment_create_failed", error=str(error))
-            if self._segment is None and not self._broken:
-                self._give_up(getattr(error, "errno", None) or EIO)
-            elif not self._broken:
-                self._loop.call_later(RETRY_INTERVAL_S, self._prepare_next)
-        elif self._is_closed:
-            self._retire(future.result(), True)
+    def _on_segment_made(self, int error):
+        if self._states.state == WriterState.FAILING or self._states.state == WriterState.CLOSED:
+            return  # `_recover` and `close` look for it
+        if self._segment is not None:
+            if error:
+                self._loop.call_later(RETRY_INTERVAL_S, self._supply.make)
+        elif error:
+            self._give_up(error)
         else:
-            self._next = future.result()
-            if self._segment is None and not self._broken:
-                self._take_next()
+            self._go_on()
 
-    def _take_next(self):
-        self._segment, self._next = self._next, None
-        self._prepare_next()
+    cdef int _go_on(self) except -1:
+        # In the segment made ahead.
+        self._segment = self._supply.take()
+        self._supply.make()
         self._start_commit()
-
-    def _in_thread(self, function, *arguments):
-        return self._loop.run_in_executor(None, function, *arguments)
+        return 0
 
     # --- when the disk fails -----------------------------------------------------------------
 
-    def _on_failure(self, CommitBatch batch, int error):
+    cdef int _on_failure(self, CommitBatch batch, int error) except -1:
         self.failed_commits += 1
         self._log.error("commit_failed", segment=self._segment.path.name, error=os.strerror(error))
-        self._leave_segment(is_sound=False)
+        self._leave_segment(False)
         if batch is None:
             self._start_commit()
         elif batch.has_failed:
@@ -280,118 +375,126 @@ cdef class SpoolWriter:
             batch.has_failed = True
             self._queue.appendleft(batch)
             self._start_commit()
+        return 0
 
-    def _give_up(self, int error):
-        # No event can be stored now: all that wait hear so. `_recover` tries again.
+    cdef int _give_up(self, int error) except -1:
+        # No event can be stored now: all waiters are told so. `_recover` tries again.
         # A segment that was made ahead stays: nothing was written to it.
-        self._broken = error
-        self._refresh_refusal()
+        cdef bint is_closing = self._states.state == WriterState.CLOSING
+        if not is_closing:
+            self._enter(WriterState.FAILING, error)
         while self._queue:
             self._abandon(self._queue.popleft())
         if self._open.count:
-            batch, self._open = self._open, self._fresh_batch()
-            self._abandon(batch)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._loop.call_later(RETRY_INTERVAL_S, self._recover)
+            self._abandon(self._close_open_batch())
+        if is_closing:
+            self._end()
+        else:
+            self._loop.call_later(RETRY_INTERVAL_S, self._recover)
+        return 0
 
     def _recover(self):
-        if self._is_closed:
-            return
-        if self._segment is None and self._next is None:
-            self._prepare_next()
+        if self._states.state != WriterState.FAILING:
+            return  # it was closed
+        if self._segment is None and not self._supply.has_segment:
+            self._supply.make()
             self._loop.call_later(RETRY_INTERVAL_S, self._recover)
             return
         self._log.warning("disk_is_back")
-        self._broken = 0
-        self._refresh_refusal()
+        self._enter(WriterState.FULL if self._is_full() else WriterState.OPEN)
         if self._segment is None:
-            self._take_next()
+            self._go_on()
 
-    def _abandon(self, CommitBatch batch):
-        waiters, first_ticket = batch.waiters, batch.first_ticket
-        if self.acks_at_once:
-            self.lost_events += batch.count
-        self._release(batch)
-        if waiters:
-            self._on_stored(waiters, first_ticket, False)
+    # --- states ------------------------------------------------------------------------------
 
-    cdef CommitBatch _fresh_batch(self):
-        return <CommitBatch>self._spares.pop() if self._spares else CommitBatch()
+    cdef int _enter(self, WriterState state, int error=0) except -1:
+        # `error`: the errno that leads to FAILING.
+        self._states.change(state)
+        if state == WriterState.OPEN:
+            self._rejection = 0
+        elif state == WriterState.LATE:
+            self._rejection = Rejection.OVERLOADED
+        elif state == WriterState.FULL or error == ENOSPC or error == EDQUOT:
+            self._rejection = Rejection.SPOOL_FULL
+        elif state == WriterState.FAILING:
+            self._rejection = Rejection.DISK_ERROR
+        else:
+            self._rejection = Rejection.SHUTTING_DOWN
+        return 0
 
-    def _release(self, CommitBatch batch):
-        self.waiting_bytes -= batch.event_bytes
-        batch.clear()
-        if len(self._spares) < KEPT_BATCHES:
-            self._spares.append(batch)
+    cdef int _follow(self, bint is_late) except -1:
+        # Be full, late or open, by what was measured; a writer that fails or closes does not change.
+        cdef WriterState state = self._states.state
+        cdef WriterState due = WriterState.LATE if is_late else WriterState.OPEN
+        if self._is_full():  # asked in every state: the log is told
+            due = WriterState.FULL
+        if state != due and state in (WriterState.OPEN, WriterState.LATE, WriterState.FULL):
+            self._enter(due)
+        return 0
 
-    # --- bounds ------------------------------------------------------------------------------
+    cdef bint _is_full(self) except -1:
+        return self._bounds.is_full(self.used_bytes + self.waiting_bytes, self._free_bytes)
 
     def _check(self):
-        cdef CommitBatch batch
-        if self._is_closed:
+        cdef double now_s
+        cdef bint is_late
+        if self._states.state == WriterState.CLOSED:
             return
-        now = self._loop.time()
-        latest = now - self._max_wait_s
-        self._is_late = False
-        batch = self._in_flight
-        if batch is not None and batch.since_s < latest:
-            # The disk may store it yet; its waiters have waited long enough.
-            self._is_late = True
-            if batch.waiters and not self.acks_at_once:
-                waiters, batch.waiters = batch.waiters, []
-                self._on_stored(waiters, batch.first_ticket, False)
-        if not self.acks_at_once:
-            while self._queue and self._queue[0].since_s < latest:
-                self._is_late = True
-                self._abandon(self._queue.popleft())
-            if self._open.count and self._open.since_s < latest:
-                self._is_late = True
-                batch, self._open = self._open, self._fresh_batch()
-                self._abandon(batch)
-        if now - self._measured_s >= MEASURE_INTERVAL_S:
-            self._measured_s = now
-            measuring = self._in_thread(self._files.measure, self._segment)
+        now_s = self._loop.time()
+        is_late = self._give_up_overdue(now_s - self._max_wait_s)
+        if now_s - self._measured_s >= MEASURE_INTERVAL_S:
+            self._measured_s = now_s
+            measuring = self._loop.run_in_executor(None, self._files.measure, self._segment)
             measuring.add_done_callback(self._on_measured)
-        self._refresh_refusal()
+        self._follow(is_late)
         self._loop.call_later(CHECK_INTERVAL_S, self._check)
 
-    def _on_measured(self, future):
-        if not future.cancelled() and future.exception() is None:
-            self.used_bytes, self._free_bytes = future.result()
-            self._refresh_refusal()
+    cdef bint _give_up_overdue(self, double latest_s) except -1:
+        # Tell those that came before `latest_s` that their events are not stored; whether any did.
+        cdef CommitBatch batch = self._in_flight
+        cdef bint is_late = batch is not None and batch.since_s < latest_s
+        if is_late and batch.waiters:
+            # The disk may store it yet; its waiters have waited long enough.
+            waiters, batch.waiters = batch.waiters, []
+            self._on_stored(waiters, batch.first_ticket, False)
+        if self.acks_at_once:
+            return is_late
+        while self._queue and self._queue[0].since_s < latest_s:
+            is_late = True
+            self._abandon(self._queue.popleft())
+        if self._open.count and self._open.since_s < latest_s:
+            is_late = True
+            self._abandon(self._close_open_batch())
+        return is_late
 
-    def _refresh_refusal(self):
-        self._is_full = self._room.is_full(self.used_bytes + self.waiting_bytes, self._free_bytes)
-        if self._is_closing:
-            self.refusal = Refusal.CLOSED
-        elif self._broken:
-            is_full = self._broken in (ENOSPC, EDQUOT)
-            self.refusal = Refusal.FULL if is_full else Refusal.DISK_ERROR
-        elif self._is_full:
-            self.refusal = Refusal.FULL
-        elif self._is_late:
-            self.refusal = Refusal.OVERLOADED
-        else:
-            self.refusal = 0
+    def _on_measured(self, future):
+        # Room may end FULL at once; only `_check` ends LATE.
+        cdef CommitBatch batch = self._in_flight
+        cdef bint is_late = self._states.state == WriterState.LATE
+        if future.cancelled() or future.exception() is not None:
+            return
+        self.used_bytes, self._free_bytes = future.result()
+        if self._states.state == WriterState.FULL and batch is not None:
+            is_late = batch.since_s < self._loop.time() - self._max_wait_s
+        self._follow(is_late)
 
     async def close(self):
-        # Takes no more events, stores all that wait, leaves the slot.
-        if self._is_closing:
+        if self._states.state == WriterState.CLOSING or self._states.state == WriterState.CLOSED:
             return
-        self._is_closing = True
-        self._refresh_refusal()
-        if not self._broken:
+        if self._states.state == WriterState.FAILING:
+            self._enter(WriterState.CLOSED)
+        else:
+            self._enter(WriterState.CLOSING)
             self._drained = self._loop.create_future()
             self._start_commit()
             await self._drained
-        self._is_closed = True
-        if self._is_preparing:  # the slot is given back once nothing more is made in it
-            self._prepared = self._loop.create_future()
-            await self._prepared
+        await self._supply.close(self._segment)
         self._loop.remove_reader(self._committer.done_fd)
         self._committer.close()
-        for segment in (self._segment, self._next):
-            if segment is not None:
-                self._retire(segment, True)
         self._files.close()
+
+    cdef int _end(self) except -1:
+        # Closing, and nothing waits any more.
+        self._enter(WriterState.CLOSED)
+        self._drained.set_result(None)
+        return 0

@@ -210,7 +210,7 @@ def test_nothing_is_lost_invented_or_changed_by_a_bad_network(data: DataDir) -> 
             number = 10 * n + slot
             which = chance.randrange(2)
             body = event(number, padding=chance.randrange(300))
-            assert writer.add(which, body, time.time_ns() // 1_000_000, (names[which], number)) > 0
+            assert writer.add(which, body, time.time_ns() // 1_000_000, (names[which], number))[0]
             if n % 20 == 0:
                 await asyncio.sleep(0)
         await until(lambda: writer.waiting_bytes == 0)

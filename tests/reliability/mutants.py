@@ -41,8 +41,8 @@ MUTANTS = {
         Mutant(
             "ack-before-fdatasync",
             "pixelfast/spool/writer.pyx",
-            'self._syncs = ack == "synced"',
-            "self._syncs = False",
+            'SyncSchedule(ack == "synced", loop.time())',
+            "SyncSchedule(False, loop.time())",
         ),
         Mutant(
             "unlink-before-the-cursors-commit",

@@ -193,7 +193,7 @@ class CrashMachine(RuleBasedStateMachine):
     def add(self, size: int, count: int) -> None:
         for _ in range(count):
             event = b"%0*d" % (size, len(self.added))
-            if self.writer.add(0, event, 0, event) > 0:
+            if self.writer.add(0, event, 0, event)[0]:
                 self.added.add(event)
 
     @rule()

@@ -15,6 +15,7 @@ import pytest
 
 from pixelfast.spool import Committer
 from pixelfast.spool.format import SegmentId
+from pixelfast.spool.frames import CommitBatch
 from tests.leaks import open_fds
 from tests.spool.tools import run_python
 

@@ -125,7 +125,7 @@ def test_what_a_crash_left_of_a_new_meta_is_no_obstacle(tmp_path: Path) -> None:
         b'{"format": 1, "node": ""}',
     ],
 )
-def test_a_damaged_meta_is_refused_and_kept(tmp_path: Path, meta: bytes) -> None:
+def test_a_damaged_meta_is_rejected_and_kept(tmp_path: Path, meta: bytes) -> None:
     # A new one would make every segment that is there unreadable.
     (tmp_path / "META").write_bytes(meta)
     with pytest.raises(SpoolError, match="META"):
@@ -140,7 +140,7 @@ def test_a_node_of_a_wrong_length_is_called_damaged(tmp_path: Path, node: str) -
         DataDir.open(tmp_path)
 
 
-def test_another_format_version_is_refused_by_name(tmp_path: Path) -> None:
+def test_another_format_version_is_rejected_by_name(tmp_path: Path) -> None:
     (tmp_path / "META").write_text(f'{{"format": 2, "node": "{"00" * 16}"}}')
     with pytest.raises(SpoolError, match="format 2, this program reads 1"):
         DataDir.open(tmp_path)

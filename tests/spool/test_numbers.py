@@ -57,7 +57,7 @@ def test_the_numbers_of_a_batch_that_was_given_up_are_not_used_again() -> None:
         spool.turn()
         spool.disk.complete(EIO)
     spool.loop.advance(3)
-    assert len(spool.ears.refused) == 2
+    assert len(spool.ears.not_stored) == 2
     spool.add_many(1, first=2)
     spool.settle()
     assert [(2, 1)] == numbers(spool)

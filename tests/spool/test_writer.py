@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pixelfast.spool import REFUSALS
 from tests.spool.tools import Closing, Spool
 
 MAX_EVENT_BYTES = 32_768
@@ -78,10 +77,10 @@ def test_tickets_count_up_from_one_without_a_gap() -> None:
     assert len(spool.ears.stored) == 60
 
 
-def test_a_refused_event_takes_no_ticket() -> None:
+def test_a_rejected_event_takes_no_ticket() -> None:
     spool = Spool(max_waiting_bytes=100)
     assert [1, 2] == [spool.add(b"x" * 40), spool.add(b"y" * 40)]
-    assert REFUSALS[-spool.add(b"z" * 40)] == "spool-overloaded"
+    assert spool.rejection_of(b"z" * 40) == "spool-overloaded"
     spool.settle()
     assert spool.add(b"z" * 40) == 3
 
@@ -106,7 +105,7 @@ def test_commits_of_the_largest_events_can_all_be_read(count: int) -> None:
         assert spool.add(event, number % 2) > 0
     spool.settle()
     assert sorted(events) == sorted(event for _, event in spool.disk.events())
-    assert spool.ears.refused == []
+    assert spool.ears.not_stored == []
 
 
 def test_each_source_has_its_own_frame_in_a_commit() -> None:
@@ -122,7 +121,7 @@ def test_each_source_has_its_own_frame_in_a_commit() -> None:
 
 
 def test_segments_are_left_before_they_overflow() -> None:
-    # The strict disk refuses whatever goes beyond its segment.
+    # The strict disk rejects whatever goes beyond its segment.
     spool = Spool(segment_bytes=2048)
     events = []
     for number in range(100):

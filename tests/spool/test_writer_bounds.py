@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import pytest
 
-from pixelfast.spool import REFUSALS
 from tests.spool.tools import Spool
-
-
-def refusal(spool: Spool) -> str:
-    return REFUSALS.get(spool.writer.refusal, "")
 
 
 def test_the_bytes_that_wait_are_bounded_to_the_byte() -> None:
     spool = Spool(max_waiting_bytes=100)
     assert spool.add(b"x" * 49) == 1
     assert spool.writer.waiting_bytes == 50
-    assert REFUSALS[-spool.add(b"y" * 50)] == "spool-overloaded"
+    assert spool.rejection_of(b"y" * 50) == "spool-overloaded"
     assert spool.add(b"y" * 49) == 2
     assert spool.writer.waiting_bytes == 100
-    assert REFUSALS[-spool.add(b"")] == "spool-overloaded"
+    assert spool.rejection_of(b"") == "spool-overloaded"
     spool.turn()
-    assert REFUSALS[-spool.add(b"")] == "spool-overloaded"  # what is being written waits too
+    assert spool.rejection_of(b"") == "spool-overloaded"  # what is being written waits too
     spool.settle()
     assert spool.add(b"") == 3
 
 
 def test_an_event_larger_than_the_bound_never_gets_in() -> None:
     spool = Spool(max_waiting_bytes=100)
-    assert spool.add(b"x" * 100) < 0
+    assert spool.add(b"x" * 100) == 0
     assert spool.add(b"x" * 99) == 1
 
 
-def test_one_too_large_event_does_not_refuse_the_small_ones() -> None:
+def test_one_too_large_event_does_not_reject_the_small_ones() -> None:
     spool = Spool(max_waiting_bytes=100)
-    assert spool.add(b"x" * 200) < 0
-    assert refusal(spool) == ""
+    assert spool.add(b"x" * 200) == 0
+    assert spool.writer.rejection == ""
     assert spool.add(b"x") == 1
 
 
@@ -47,9 +42,9 @@ def test_whoever_waits_too_long_hears_so() -> None:
     spool.loop.advance(1.99)
     assert spool.ears.calls == []
     spool.loop.advance(0.3)
-    assert [b"in flight", b"open"] == spool.ears.refused
-    assert refusal(spool) == "spool-overloaded"
-    assert REFUSALS[-spool.add(b"more")] == "spool-overloaded"
+    assert [b"in flight", b"open"] == spool.ears.not_stored
+    assert spool.writer.rejection == "spool-overloaded"
+    assert spool.rejection_of(b"more") == "spool-overloaded"
 
 
 def test_a_late_commit_that_succeeds_after_all_tells_nobody_twice() -> None:
@@ -57,7 +52,7 @@ def test_a_late_commit_that_succeeds_after_all_tells_nobody_twice() -> None:
     spool.add(b"1")
     spool.turn()
     spool.loop.advance(3)
-    assert [b"1"] == spool.ears.refused
+    assert [b"1"] == spool.ears.not_stored
     assert spool.writer.waiting_bytes == 2  # the disk still has it
     spool.disk.complete()
     spool.settle()
@@ -70,10 +65,10 @@ def test_events_are_taken_again_once_the_disk_has_caught_up() -> None:
     spool.add(b"1")
     spool.turn()
     spool.loop.advance(3)
-    assert spool.add(b"2") < 0
+    assert spool.add(b"2") == 0
     spool.disk.complete()
     spool.loop.advance(0.3)
-    assert refusal(spool) == ""
+    assert spool.writer.rejection == ""
     assert spool.add(b"3") == 2
     spool.settle()
     assert [b"3"] == spool.ears.stored
@@ -108,24 +103,34 @@ def test_a_long_queue_is_given_up_from_its_oldest_end_only() -> None:
     assert spool.writer.waiting_bytes == 0
 
 
+def test_a_writer_is_late_if_only_a_full_batch_waits_for_too_long() -> None:
+    spool = Spool(segment_bytes=8192, is_slow=True, max_wait_s=2.0)
+    old = spool.add_many(7, size=300)  # as much as a commit takes, and no segment for it
+    spool.loop.advance(1.5)
+    spool.add(b"young")
+    spool.loop.advance(0.8)
+    assert old == spool.ears.not_stored
+    assert spool.writer.rejection == "spool-overloaded"
+
+
 def test_waiters_hear_though_no_segment_can_be_made() -> None:
     spool = Spool(is_slow=True)
     events = spool.add_many(3)
     spool.loop.advance(2.3)
-    assert events == spool.ears.refused
+    assert events == spool.ears.not_stored
     assert not spool.writer.is_ready
     spool.settle()
     spool.loop.advance(0.3)
     assert spool.writer.is_ready
 
 
-def test_a_full_spool_refuses_and_stores_what_waits() -> None:
+def test_a_full_spool_rejects_and_stores_what_waits() -> None:
     spool = Spool(max_bytes=10_000)
     spool.add_many(50, size=100)
     spool.disk.other_bytes = 10_000
     spool.loop.advance(1.3)
-    assert refusal(spool) == "spool-full"
-    assert REFUSALS[-spool.add(b"more")] == "spool-full"
+    assert spool.writer.rejection == "spool-full"
+    assert spool.rejection_of(b"more") == "spool-full"
     spool.settle()
     assert len(spool.ears.stored) == 50
 
@@ -134,12 +139,12 @@ def test_a_spool_is_full_by_what_it_stores_itself() -> None:
     spool = Spool(max_bytes=10_000)
     taken = 0
     for number in range(1000):
-        if spool.add(b"%0100d" % number) < 0:
+        if spool.add(b"%0100d" % number) == 0:
             break
         taken += 1
         spool.settle()
         spool.loop.advance(0.1)
-    assert refusal(spool) == "spool-full"
+    assert spool.writer.rejection == "spool-full"
     assert 60 < taken < 80
     assert len(spool.ears.stored) == taken
 
@@ -151,14 +156,14 @@ def test_a_spool_takes_events_again_when_delivery_made_room() -> None:
     assert not spool.writer.is_ready
     spool.disk.other_bytes = 0
     spool.loop.advance(1.3)
-    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    assert (True, "") == (spool.writer.is_ready, spool.writer.rejection)
     assert spool.add(b"1") == 1
 
 
-def test_a_spool_that_is_full_at_the_start_refuses_from_the_start() -> None:
+def test_a_spool_that_is_full_at_the_start_rejects_from_the_start() -> None:
     # What is occupied is read off the files; no event of the first second may slip in.
     spool = Spool(max_bytes=1000, other_bytes=1000)
-    assert refusal(spool) == "spool-full"
+    assert spool.writer.rejection == "spool-full"
 
 
 def test_what_waits_counts_as_if_it_were_stored() -> None:
@@ -166,10 +171,10 @@ def test_what_waits_counts_as_if_it_were_stored() -> None:
     spool.loop.run_jobs()
     spool.turn()
     for number in range(1000):
-        if spool.add(b"%0100d" % number) < 0:
+        if spool.add(b"%0100d" % number) == 0:
             break
         spool.loop.advance(0.01)  # nothing is written
-    assert refusal(spool) == "spool-full"
+    assert spool.writer.rejection == "spool-full"
     assert spool.writer.waiting_bytes <= 14_000
 
 
@@ -185,28 +190,28 @@ def test_a_measurement_replaces_the_sum_that_it_kept(measured: int) -> None:
 
 
 @pytest.mark.parametrize(("on_full", "least"), [("reject", 1000), ("drop_oldest", 500)])
-def test_a_disk_with_too_little_room_left_refuses_until_there_is_more(
+def test_a_disk_with_too_little_room_left_rejects_until_there_is_more(
     on_full: str, least: int
 ) -> None:
     spool = Spool(min_free=1000, on_full=on_full)
     for free, expected in [(least, ""), (least - 1, "spool-full"), (least, "")]:
         spool.disk.free_bytes = free
         spool.loop.advance(1.3)
-        assert expected == refusal(spool)
+        assert expected == spool.writer.rejection
 
 
 def test_where_the_oldest_expire_events_are_taken_up_to_a_tenth_beyond() -> None:
     spool = Spool(max_bytes=10_000, on_full="drop_oldest")
     spool.disk.other_bytes = 10_800
     spool.loop.advance(1.3)
-    assert refusal(spool) == ""
+    assert spool.writer.rejection == ""
     spool.disk.other_bytes = 11_000
     spool.loop.advance(1.3)
-    assert refusal(spool) == "spool-full"
+    assert spool.writer.rejection == "spool-full"
 
 
 def test_no_bound_on_free_room_means_none() -> None:
     spool = Spool(min_free=0)
     spool.disk.free_bytes = 0
     spool.loop.advance(1.3)
-    assert refusal(spool) == ""
+    assert spool.writer.rejection == ""

@@ -6,7 +6,6 @@ from errno import EIO, ENOSPC
 
 import pytest
 
-from pixelfast.spool import REFUSALS
 from tests.spool.tools import Closing, Spool
 
 
@@ -54,11 +53,11 @@ def test_a_closing_writer_takes_no_events() -> None:
     spool = Spool()
     spool.add(b"1")
     closing = Closing(spool)
-    assert REFUSALS[-spool.add(b"2")] == "shutting-down"
+    assert spool.rejection_of(b"2") == "shutting-down"
     assert not spool.writer.is_ready
     closing.settle()
     check_closed(spool, closing)
-    assert REFUSALS[-spool.add(b"3")] == "shutting-down"
+    assert spool.rejection_of(b"3") == "shutting-down"
 
 
 def test_a_long_queue_is_stored_over_several_segments() -> None:
@@ -189,7 +188,7 @@ def test_waiters_of_a_hung_disk_hear_also_while_it_closes() -> None:
     spool.add(b"open")
     Closing(spool)
     spool.loop.advance(3)
-    assert [b"in flight", b"open"] == spool.ears.refused
+    assert [b"in flight", b"open"] == spool.ears.not_stored
 
 
 def test_the_slot_is_given_back_after_the_segment_that_is_being_made() -> None:

@@ -1,4 +1,4 @@
-"""When the disk fails: once more in a new segment, then refusals, then back to work."""
+"""When the disk fails: once more in a new segment, then rejections, then back to work."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from typing import Any
 
 import pytest
 
-from pixelfast.spool import REFUSALS
 from tests.spool.tools import Spool
-
-
-def refusal(spool: Spool) -> str:
-    return REFUSALS.get(spool.writer.refusal, "")
 
 
 def stored(spool: Spool) -> list[bytes]:
@@ -36,12 +31,12 @@ def test_a_failed_commit_goes_once_more_into_a_new_segment(error: int) -> None:
     assert [(events, 1, True)] == spool.ears.calls
     assert events == stored(spool)
     assert (False, None) == tuple(segment.retired for segment in spool.disk.segments[:2])
-    assert (1, 1, "") == (spool.writer.failed_commits, spool.writer.commits, refusal(spool))
+    assert (1, 1, "") == (spool.writer.failed_commits, spool.writer.commits, spool.writer.rejection)
 
 
 def test_what_a_failed_commit_left_is_never_synced_again() -> None:
     # The kernel has marked its pages clean: a second sync would succeed and mean nothing. The
-    # strict disk refuses any further use of the segment.
+    # strict disk rejects any further use of the segment.
     spool = Spool()
     spool.add_many(2)
     spool.turn()
@@ -88,20 +83,20 @@ def test_after_the_second_failure_all_that_waits_hears_so() -> None:
     spool.disk.complete(EIO)
     assert spool.ears.calls == []
     spool.disk.complete(EIO)
-    assert events == spool.ears.refused
+    assert events == spool.ears.not_stored
     assert (False, 0) == (spool.writer.is_ready, spool.writer.waiting_bytes)
-    assert REFUSALS[-spool.add(b"more")] == "disk-error"
+    assert spool.rejection_of(b"more") == "disk-error"
 
 
 @pytest.mark.parametrize(
     ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "spool-full"), (EDQUOT, "spool-full")]
 )
-def test_the_refusal_says_whether_the_disk_is_full_or_broken(error: int, expected: str) -> None:
+def test_the_rejection_says_whether_the_disk_is_full_or_broken(error: int, expected: str) -> None:
     spool = Spool()
     spool.add(b"1")
     spool.turn()
     fail_twice(spool, error)
-    assert expected == refusal(spool)
+    assert expected == spool.writer.rejection
 
 
 def test_it_works_again_a_second_later() -> None:
@@ -110,9 +105,9 @@ def test_it_works_again_a_second_later() -> None:
     spool.turn()
     fail_twice(spool)
     spool.loop.advance(0.9)
-    assert refusal(spool) == "disk-error"
+    assert spool.writer.rejection == "disk-error"
     spool.loop.advance(0.2)
-    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    assert (True, "") == (spool.writer.is_ready, spool.writer.rejection)
     spool.add(b"2")
     spool.settle()
     assert [b"2"] == spool.ears.stored
@@ -126,7 +121,7 @@ def test_each_failure_has_its_own_new_start() -> None:
         spool.turn()
         fail_twice(spool)
         spool.loop.advance(2.1)
-    assert len(spool.ears.refused) == 5
+    assert len(spool.ears.not_stored) == 5
     assert len(spool.disk.failed) == 10
     spool.add(b"good")
     spool.settle()
@@ -141,26 +136,26 @@ def test_a_success_between_two_failures_makes_the_second_a_first_one() -> None:
         spool.disk.complete(EIO)
         spool.settle()
     assert len(spool.ears.stored) == 6
-    assert refusal(spool) == ""
+    assert spool.writer.rejection == ""
 
 
 @pytest.mark.parametrize(
     ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "spool-full"), (EDQUOT, "spool-full")]
 )
-def test_no_segment_at_the_start_is_refused_until_there_is_one(error: int, expected: str) -> None:
+def test_no_segment_at_the_start_is_rejected_until_there_is_one(error: int, expected: str) -> None:
     spool = Spool(is_slow=True)
     spool.add(b"1")
     spool.disk.create_errors = [OSError(error, "no")] * 3
     spool.settle()
-    assert [b"1"] == spool.ears.refused
-    assert (expected, False) == (refusal(spool), spool.writer.is_ready)
+    assert [b"1"] == spool.ears.not_stored
+    assert (expected, False) == (spool.writer.rejection, spool.writer.is_ready)
     for _ in range(8):
         spool.loop.advance(0.5)
         spool.settle()
         if spool.writer.is_ready:
             break
     assert spool.disk.create_errors == []
-    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    assert (True, "") == (spool.writer.is_ready, spool.writer.rejection)
     spool.add(b"2")
     spool.settle()
     assert [b"2"] == spool.ears.stored
@@ -178,7 +173,7 @@ def test_a_failure_to_make_one_ahead_disturbs_nobody() -> None:
     spool.loop.run_job()
     spool.disk.create_errors = [OSError(ENOSPC, "no")] * 2
     spool.settle()
-    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    assert (True, "") == (spool.writer.is_ready, spool.writer.rejection)
     events = spool.add_many(2)
     spool.settle()
     assert events == spool.ears.stored
@@ -199,13 +194,13 @@ def test_no_room_for_the_next_segment_is_said_when_it_is_needed() -> None:
     spool.ears.heard.clear()
     events = spool.add_many(1, size=500)
     spool.settle()
-    assert events == spool.ears.refused
-    assert refusal(spool) == "spool-full"
-    assert REFUSALS[-spool.add(b"more")] == "spool-full"
+    assert events == spool.ears.not_stored
+    assert spool.writer.rejection == "spool-full"
+    assert spool.rejection_of(b"more") == "spool-full"
     for _ in range(6):
         spool.loop.advance(0.5)
         spool.settle()
-    assert (True, "") == (spool.writer.is_ready, refusal(spool))
+    assert (True, "") == (spool.writer.is_ready, spool.writer.rejection)
     spool.add(b"back")
     spool.settle()
     assert [b"back"] == spool.ears.stored
@@ -222,8 +217,8 @@ def test_a_failed_commit_without_a_new_segment_is_given_up() -> None:
     spool.disk.complete(ENOSPC)
     spool.add(b"2")
     spool.settle()
-    assert [b"1", b"2"] == spool.ears.refused
-    assert refusal(spool) == "spool-full"
+    assert [b"1", b"2"] == spool.ears.not_stored
+    assert spool.writer.rejection == "spool-full"
 
 
 def test_a_failed_commit_waits_for_the_segment_that_is_being_made() -> None:
@@ -252,7 +247,7 @@ def test_a_failed_sync_alone_leaves_the_segment() -> None:
     spool.settle()
     assert {b"1": True, b"2": True} == spool.ears.heard
     assert spool.writer.failed_commits == 1
-    assert refusal(spool) == ""
+    assert spool.writer.rejection == ""
 
 
 def test_events_that_come_while_others_hear_of_the_failure_hear_of_it_too() -> None:
@@ -265,7 +260,7 @@ def test_events_that_come_while_others_hear_of_the_failure_hear_of_it_too() -> N
     fail_twice(spool)
     spool.loop.advance(5)
     spool.settle()
-    assert b"1" in spool.ears.refused
+    assert b"1" in spool.ears.not_stored
     assert set(spool.ears.tickets) == set(spool.ears.heard)
     assert spool.writer.waiting_bytes == 0
 
@@ -291,6 +286,6 @@ def test_a_segment_that_was_made_ahead_outlasts_the_failure_of_the_others() -> N
     spool.turn()
     spool.disk.complete(EIO)
     spool.loop.advance(3)
-    assert refusal(spool) == ""
+    assert spool.writer.rejection == ""
     left = [segment.fd for segment in spool.disk.segments if segment.retired is not None]
     assert left == [1, 2]

@@ -13,7 +13,6 @@ import pytest
 import uvloop
 
 from pixelfast.spool import (
-    REFUSALS,
     Committer,
     DataDir,
     Position,
@@ -63,7 +62,7 @@ async def until_ready(writer: SpoolWriter) -> None:
 
 def add(writer: SpoolWriter, event: bytes, source: int = 0) -> asyncio.Future[bool]:
     future = asyncio.get_running_loop().create_future()
-    assert writer.add(source, event, 1, future) > 0
+    assert writer.add(source, event, 1, future)[0] > 0
     return future
 
 
@@ -191,7 +190,7 @@ def test_a_device_that_stays_full_is_told(run: Callable[..., None], data: DataDi
     async def body(writer: SpoolWriter) -> None:
         await until_ready(writer)
         assert not await add(writer, b"1")
-        assert REFUSALS[writer.refusal] == "spool-full"
+        assert writer.rejection == "spool-full"
 
     run(body, files)
     assert read_events(data) == []

@@ -60,8 +60,8 @@ class WriterMachine(RuleBasedStateMachine):
         event = b"%0*d" % (size, self.made)
         self.made += 1
         ticket = self.spool.add(event, source)
-        assert ticket == len(self.accepted) + 1 or ticket < 0
-        if ticket > 0:
+        assert ticket in (len(self.accepted) + 1, 0)
+        if ticket:
             self.accepted[event] = source
 
     @rule(count=st.integers(5, 30))
@@ -130,7 +130,7 @@ class WriterMachine(RuleBasedStateMachine):
 
     def check_that_it_is_well_again(self) -> None:
         writer = self.spool.writer
-        assert (True, 0, 0) == (writer.is_ready, writer.refusal, writer.waiting_bytes)
+        assert (True, "", 0) == (writer.is_ready, writer.rejection, writer.waiting_bytes)
         self.add(1, 40)
         self.spool.settle()
         last = max(self.accepted, key=int)

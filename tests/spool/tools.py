@@ -222,7 +222,7 @@ class Ears:
         return [waiter for waiter, is_stored in self.heard.items() if is_stored]
 
     @property
-    def refused(self) -> list[Any]:
+    def not_stored(self) -> list[Any]:
         return [waiter for waiter, is_stored in self.heard.items() if not is_stored]
 
 
@@ -261,11 +261,18 @@ class Spool:
             self.on_heard()
 
     def add(self, event: bytes, source: int = 0) -> int:
-        """Add an event that is its own waiter; returns its ticket or refusal."""
-        ticket = self.writer.add(source, event, 0, event)
-        if ticket > 0:
+        """Add an event that is its own waiter; return its ticket, or 0 if it is rejected."""
+        ticket, rejection = self.writer.add(source, event, 0, event)
+        assert (ticket > 0) is (rejection == "")
+        if ticket:
             self.ears.tickets[event] = ticket
         return ticket
+
+    def rejection_of(self, event: bytes) -> str:
+        """Add an event that is rejected; return why."""
+        ticket, rejection = self.writer.add(0, event, 0, event)
+        assert ticket == 0
+        return rejection
 
     def add_many(self, count: int, size: int = 100, first: int = 0) -> list[bytes]:
         """Add `count` events of `size` bytes, all different; returns them."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import structlog
 
-__all__ = ["Room"]
+__all__ = ["SlotBounds"]
 
 
-class Room:
+class SlotBounds:
     """The bounds of one slot's writer, in bytes.
 
     Where the oldest events may expire instead (`drop_oldest`), delivery sees to the bounds; the
     writer keeps to them only from 10 % beyond `max_bytes` and under half of `min_free`, where
     delivery does not keep up.
 
-    >>> Room(1000, 0, "reject").is_full(999, 0), Room(1000, 0, "drop_oldest").is_full(1000, 0)
-    (False, False)
+    >>> SlotBounds(1000, 0, "reject").is_full(999, 0)
+    False
+    >>> SlotBounds(1000, 0, "drop_oldest").is_full(1000, 0)
+    False
     """
 
     __slots__ = ("_is_full", "_log", "_max_bytes", "_min_free")
@@ -28,7 +30,7 @@ class Room:
         self._min_free = min_free // 2 if drops else min_free
 
     def is_full(self, used_bytes: int, free_bytes: int) -> bool:
-        """Whether events must be refused. The log hears when that changes."""
+        """Return whether events must be rejected; log it when that changes."""
         is_full = used_bytes >= self._max_bytes or free_bytes < self._min_free
         if is_full is not self._is_full:
             self._is_full = is_full

@@ -1,0 +1,89 @@
+"""The segments of one writer: one is made ahead of need, and each is left behind in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from errno import EIO
+
+import structlog
+
+from pixelfast.spool.segments import SegmentFile, SlotFiles
+
+__all__ = ["SegmentSupply"]
+
+
+class SegmentSupply:
+    """Makes and leaves segments in another thread, because both wait for the disk.
+
+    Args:
+        loop: the event loop of the writer.
+        files: the writer's slot.
+        on_made: called with 0 once the segment made ahead is there, or with the errno of why it
+            could not be made. Nothing is tried again before `make` is called.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        files: SlotFiles,
+        on_made: Callable[[int], object],
+    ) -> None:
+        self._loop = loop
+        self._files = files
+        self._on_made = on_made
+        self._log = structlog.get_logger("spool").bind(slot=files.slot)
+        self._ahead: SegmentFile | None = None
+        self._making: asyncio.Future[SegmentFile] | None = None
+        self._ended: asyncio.Future[None] | None = None  # the making that `close` waits for
+        self._is_closed = False
+
+    @property
+    def has_segment(self) -> bool:
+        """Whether `take` would return a segment."""
+        return self._ahead is not None
+
+    def make(self) -> None:
+        """Start to make a segment ahead, unless it is there or under way."""
+        if self._ahead is None and self._making is None and not self._is_closed:
+            self._making = self._loop.run_in_executor(None, self._files.create)
+            self._making.add_done_callback(self._on_done)
+
+    def take(self) -> SegmentFile | None:
+        """Return the segment made ahead, or None if it is not there yet."""
+        segment, self._ahead = self._ahead, None
+        return segment
+
+    def leave(self, segment: SegmentFile, *, is_sound: bool) -> None:
+        """Close a segment in another thread; `SlotFiles.retire` says what `is_sound` means."""
+        self._loop.run_in_executor(None, self._retire, segment, is_sound)
+
+    async def close(self, current: SegmentFile | None) -> None:
+        """Close the current segment and the one made ahead, once it is no longer under way."""
+        self._is_closed = True
+        if self._making is not None:
+            self._ended = self._loop.create_future()
+            await self._ended
+        for segment in (current, self._ahead):
+            if segment is not None:
+                self._retire(segment, True)
+
+    def _on_done(self, future: asyncio.Future[SegmentFile]) -> None:
+        self._making = None
+        if self._ended is not None:
+            self._ended.set_result(None)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._ahead = future.result()
+            self._on_made(0)
+        else:
+            self._log.error("segment_create_failed", error=str(error))
+            self._on_made(getattr(error, "errno", None) or EIO)
+
+    def _retire(self, segment: SegmentFile, is_sound: bool) -> None:
+        try:
+            self._files.retire(segment, is_sound=is_sound)
+        except OSError as error:
+            self._log.error("segment_close_failed", segment=segment.path.name, error=str(error))

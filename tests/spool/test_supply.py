@@ -1,0 +1,119 @@
+"""The segments of a writer: one is made ahead, and none is left open."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from errno import EIO, ENOSPC
+from typing import Any
+
+import pytest
+
+from pixelfast.spool.supply import SegmentSupply
+from tests.spool.tools import SlowLoop, StrictDisk
+
+
+class Supply:
+    """A supply on a strict disk; its threads run when a test lets them."""
+
+    def __init__(self) -> None:
+        self.loop = SlowLoop()
+        self.disk = StrictDisk(self.loop)
+        self.heard: list[int] = []
+        self.supply = SegmentSupply(
+            self.loop,  # type: ignore[arg-type]
+            self.disk,  # type: ignore[arg-type]
+            self.heard.append,
+        )
+
+    def settle(self) -> None:
+        self.loop.run_jobs()
+        self.loop.turn()
+
+
+def step(closing: Coroutine[Any, Any, None]) -> bool:
+    """Run a coroutine on; whether it has ended."""
+    try:
+        closing.send(None)
+    except StopIteration:
+        return True
+    return False
+
+
+def test_a_segment_is_made_once_however_often_it_is_wanted() -> None:
+    own = Supply()
+    own.supply.make()
+    own.supply.make()
+    assert own.supply.take() is None
+    assert (1, False) == (len(own.loop.jobs), own.supply.has_segment)
+    own.settle()
+    own.supply.make()
+    assert (0, True, [0]) == (len(own.loop.jobs), own.supply.has_segment, own.heard)
+
+
+def test_a_segment_is_taken_once() -> None:
+    own = Supply()
+    own.supply.make()
+    own.settle()
+    first = own.supply.take()
+    assert first is not None
+    assert own.supply.take() is None
+    own.supply.make()
+    own.settle()
+    second = own.supply.take()
+    assert second is not None
+    assert [1, 2] == [first.id.number, second.id.number]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(OSError(ENOSPC, "no room"), ENOSPC), (OSError("no number"), EIO)]
+)
+def test_an_error_is_told_and_nothing_is_tried_again(error: OSError, expected: int) -> None:
+    own = Supply()
+    own.disk.create_errors = [error]
+    own.supply.make()
+    own.settle()
+    own.settle()
+    assert ([expected], 0) == (own.heard, len(own.loop.jobs))
+    own.supply.make()
+    own.settle()
+    assert ([expected, 0], True) == (own.heard, own.supply.has_segment)
+
+
+def test_closing_waits_for_the_segment_under_way_and_leaves_it() -> None:
+    own = Supply()
+    own.supply.make()
+    own.settle()
+    current = own.supply.take()
+    own.supply.make()
+    closing = own.supply.close(current)
+    assert not step(closing)
+    own.settle()
+    assert step(closing)
+    assert [True, True] == [segment.retired for segment in own.disk.segments]
+
+
+def test_a_closed_supply_makes_no_segments() -> None:
+    own = Supply()
+    assert step(own.supply.close(None))
+    own.supply.make()
+    assert own.supply.take() is None
+    assert 0 == len(own.loop.jobs)
+
+
+def test_a_segment_that_can_not_be_left_is_logged(
+    logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Supply()
+    own.supply.make()
+    own.settle()
+    segment = own.supply.take()
+    assert segment is not None
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(EIO, "broken")
+
+    monkeypatch.setattr(own.disk, "retire", fail)
+    own.supply.leave(segment, is_sound=False)
+    own.settle()
+    found = [(entry["event"], entry["segment"]) for entry in logs]
+    assert [("segment_close_failed", "0000000000000001.seg")] == found
