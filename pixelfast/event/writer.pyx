@@ -183,12 +183,14 @@ cdef class ShapeCache:
 
 cdef class EventWriter:
 
-    def __cinit__(self, *, bint uses_templates=True):
-        self._uses_templates = uses_templates
+    def __cinit__(self):
         self._shapes = ShapeCache()
         self._decoder = Decoder()
         self._events = _BytesSink()
         open_message_ids(&self._message_ids)
+
+    def __init__(self, *, bint uses_templates=True):
+        self._uses_templates = uses_templates
 
     def __dealloc__(self):
         close_message_ids(&self._message_ids)

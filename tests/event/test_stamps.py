@@ -148,6 +148,11 @@ def test_anything_else_is_no_date_time(text: str) -> None:
     assert date_time_us(text) is None
 
 
+def test_a_nul_in_a_time_is_left_out_like_any_other() -> None:
+    encoded, warnings = write(WRITER, b"userId=u&timestamp=2026-11-23T10:15:30%00Z", RULES)
+    assert ([], "2026-11-23T10:15:30Z") == (warnings, json.loads(encoded)["timestamp"])
+
+
 @given(st.text(st.sampled_from("0123456789-:TtZz.+ "), min_size=15, max_size=30))
 def test_no_text_makes_the_reader_fail(text: str) -> None:
     query = f"userId=u&timestamp={quote(text, safe='')}"

@@ -54,8 +54,10 @@ def by_template(
         try:
             found = write(writer, query, own, is_track=is_track, address=address, user_agent=agent)
         except RequestError:
-            found = None
-    return found, writer.from_templates > before
+            return None, False
+        if writer.from_templates > before:
+            return found, True
+    return found, False
 
 
 def assert_same(
