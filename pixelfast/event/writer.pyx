@@ -349,7 +349,7 @@ cdef class EventWriter:
             str received = _string_of_time(time_string(&self._time, additions.received_ms))
             str message_id = ""
             str original, sent, timestamp
-            char text[TIME_BYTES]
+            char computed[TIME_BYTES]
         if agent.length:
             _add_user_agent(event, string_of(agent))
         if rules.fills:
@@ -367,8 +367,8 @@ cdef class EventWriter:
                 timestamp_us = received_us - (sent_us - original_us)
                 # Rounded down to the millisecond before the year 1970 as well as after it.
                 timestamp_us -= ((timestamp_us % 1000) + 1000) % 1000
-                write_time(text, timestamp_us // 1000)
-                timestamp = _string_of_time(text)
+                write_time(computed, timestamp_us // 1000)
+                timestamp = _string_of_time(computed)
         return _assemble(
             event,
             self._route == Route.TRACK,
@@ -381,9 +381,9 @@ cdef class EventWriter:
         )
 
     cdef str _new_message_id(self, int64_t ms):
-        cdef char text[MESSAGE_ID_BYTES]
-        write_message_id(&self._message_ids, text, ms)
-        return PyUnicode_DecodeASCII(text, MESSAGE_ID_BYTES, NULL)
+        cdef char message_id[MESSAGE_ID_BYTES]
+        write_message_id(&self._message_ids, message_id, ms)
+        return PyUnicode_DecodeASCII(message_id, MESSAGE_ID_BYTES, NULL)
 
 
 cdef object _too_long(str what, Py_ssize_t length):
