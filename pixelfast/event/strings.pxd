@@ -98,18 +98,17 @@ cdef inline Py_ssize_t write_json_string(char* out, Slice string, bint is_query)
         unsigned char c, least, most
         int more, plain
     while raw < end:
-        if end - raw >= 8:
-            plain = plain_bytes(raw)
-            memcpy(out, raw, 8)
-            out += plain
-            raw += plain
-            if plain == 8:
-                continue
         c = <unsigned char>raw[0]
         if PLAIN[c]:
-            out[0] = <char>c
-            out += 1
-            raw += 1
+            if end - raw >= 8:
+                plain = plain_bytes(raw)
+                memcpy(out, raw, 8)
+                out += plain
+                raw += plain
+            else:
+                out[0] = <char>c
+                out += 1
+                raw += 1
             continue
         if is_query:
             if c < 0x20:
