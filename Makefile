@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+BUILD_REQUIREMENTS := $(BIN)/python -c 'import tomllib; \
+  print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
 SOURCES := $(shell find pixelfast -name '*.pyx' -o -name '*.pxd')
 MODULES := $(sort $(subst /,.,$(patsubst %.pyx,%,$(filter %.pyx,$(SOURCES)))))
 
@@ -27,9 +29,9 @@ torture: $(VENV)/.test ## kill, cut, break for MINUTES=30; writes the table of d
 
 build: $(VENV)/.built ## only set up and compile: the command is .venv/bin/pixelfast
 
-dist: $(VENV)/.built ## make the sdist and the wheel in dist/
+dist: $(VENV)/.tools ## make the sdist and the wheel in dist/
 	@$(PIP) build
-	@$(BIN)/python -m build --outdir dist
+	@$(BIN)/python -m build --no-isolation --outdir dist
 
 bench: $(VENV)/.bench $(VENV)/.rivals ## measure; writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks
@@ -57,17 +59,24 @@ $(VENV)/.venv:
 	  { echo "pixelfast needs Python 3.11 or newer; this is `$(PYTHON) --version`. Try: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.venv pyproject.toml setup.py
-	@$(PIP) --group build
+$(VENV)/.tools: $(VENV)/.venv pyproject.toml
+	@$(PIP) --upgrade 'pip>=25.1' `$(BUILD_REQUIREMENTS)`
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.tools pyproject.toml setup.py
 	@PIXELFAST_COMPILE=0 $(PIP) --no-build-isolation --editable . >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+$(VENV)/.compiled: $(VENV)/.tools setup.py $(SOURCES)
 	@echo "compiling pixelfast"
 	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+# The dependencies come from the network, so they are fetched while the compiler works.
+$(VENV)/.built: $(VENV)/.tools pyproject.toml setup.py $(SOURCES)
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.installed $(VENV)/.compiled
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.built
