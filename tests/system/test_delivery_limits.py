@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 
 from tests.fake_destination import Answer, FakeDestination, Request
 from tests.load import Load
 from tests.servers import Server, serving
+from tests.waiting import wait_until
 
 KINDS = {
     "hangs": Answer(first="never"),
@@ -16,9 +18,10 @@ KINDS = {
     "resets": Answer(first="reset"),
     "holds": Answer(401),
 }
-LOAD_S = 6.0
+LOAD_S = 8.0
 MAX_MEMORY_MIB = 256  # the default
-MAX_AGE_S = 0.2  # of a batch for a file
+LAG = "pixelfast_delivery_lag_seconds"
+MAX_LAG_S = 5.0  # one that was delayed by another would wait for the other's timeout: 30 s
 
 DESTINATION = """
 [[destinations]]
@@ -36,8 +39,12 @@ def most_mib(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
+def has_lag(server: Server, destination: str) -> bool:
+    return f'{LAG}{{destination="{destination}"}} ' in server.admin("/metrics")
+
+
 def lag_s(server: Server, destination: str) -> float:
-    label = f'pixelfast_delivery_lag_seconds{{destination="{destination}"}} '
+    label = f'{LAG}{{destination="{destination}"}} '
     (line,) = (each for each in server.admin("/metrics").splitlines() if each.startswith(label))
     return float(line.removeprefix(label))
 
@@ -60,6 +67,8 @@ def test_27_destinations_that_take_nothing_cost_neither_memory_nor_the_good_one(
             parts.append('[[sources]]\nname = "web"\nwrite_keys = ["wk-web"]\n')
             settings = "".join(parts)
             with serving(tmp_path / "data", "--workers", "2", settings=settings) as server:
+                has_figures = partial(has_lag, server, "archive")
+                await asyncio.to_thread(wait_until, has_figures, "delivery reports its figures")
                 load = Load(server.port, server.write_key, connections=8)
                 load.start()
                 lags = []
@@ -72,6 +81,6 @@ def test_27_destinations_that_take_nothing_cost_neither_memory_nor_the_good_one(
                 resident_mib = most_mib(server.children()["pf-delivery"])
                 assert set(load.acked) <= {each["event"] for each in found}
                 assert resident_mib <= MAX_MEMORY_MIB
-                assert max(lags) <= MAX_AGE_S + 2.0, lags  # 27 others share this core
+                assert max(lags) <= MAX_LAG_S, lags
 
     asyncio.run(main())
