@@ -17,7 +17,6 @@ import click
 from pixelfast.commands.options import with_settings
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Log
-from pixelfast.deliver.store import read_low_water
 from pixelfast.operate.logging import set_up_logging
 from pixelfast.printable import printable_json
 from pixelfast.spool import DataDir, Frame, LogEnd, Position, SlotReader, number_at
@@ -224,6 +223,8 @@ def _state_files(data: DataDir) -> list[Path]:
 
 def _cursors(path: Path) -> dict[int, Position] | None:
     """Up to where a destination has all events; None where that can't be read now."""
+    from pixelfast.deliver.store import read_low_water  # only `ls` waits for all of delivery
+
     try:
         return read_low_water(path)
     except (sqlite3.Error, ValueError):
