@@ -6,7 +6,6 @@ import functools
 import http.server
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.program import run_pixelfast
 from tests.servers import serving
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -59,25 +59,13 @@ def open_page(url: str, profile: Path) -> str:
 def test_an_img_of_a_page_becomes_an_event(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     with serving(tmp_path / "data") as server, site(tmp_path / "site") as port:
-        command = [sys.executable, "-m", "pixelfast", "url", "track", "--img"]
-        tag = subprocess.run(
-            [
-                *command,
-                *("--event", "Email Opened", "--anonymous-id", "me & you"),
-                *(
-                    "-p",
-                    "campaign=may",
-                    "-p",
-                    "revenue=29.99",
-                    "--data-dir",
-                    str(tmp_path / "data"),
-                ),
-                *("--base", f"http://127.0.0.1:{server.port}"),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        done = run_pixelfast(
+            *("url", "track", "--img", "--event", "Email Opened", "--anonymous-id", "me & you"),
+            *("-p", "campaign=may", "-p", "revenue=29.99", "--data-dir", str(tmp_path / "data")),
+            *("--base", f"http://127.0.0.1:{server.port}"),
+        )
+        assert 0 == done.returncode, done.stderr
+        tag = done.stdout
         bad = f'<img src="http://127.0.0.1:{server.port}/pixel/v1/track?writeKey=wrong">'
         script = (
             "<script>onload = () => document.title = "

@@ -7,9 +7,9 @@ that comes after; so the calls of a table, each at its first few times, cut betw
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator
 
+from tests.program import PIXELFAST
 from tests.reliability.rig import Rig, is_gone
 from tests.reliability.tracing import inject, run_until_killed
 from tests.waiting import wait_until
@@ -35,9 +35,7 @@ def die_starting(rig: Rig, command: str, call: str, nth: int) -> bool:
     rig.write_settings()
     listen = ["--listen", "127.0.0.1:0"] if command == "collect" else []
     return run_until_killed(
-        [
-            *[sys.executable, "-m", "pixelfast", command, "-c", str(rig.settings_path), *listen],
-        ],
+        [*PIXELFAST, command, "-c", str(rig.settings_path), *listen],
         rig.folder / f"strace-start-{next(_log_numbers)}.log",
         call,
         nth,
