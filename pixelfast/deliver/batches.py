@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +13,17 @@ import msgspec
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Frame, Position, SlotReader
 
-__all__ = ["Batch", "Cut", "Limits", "Pieces", "Range", "Run", "after_events", "read_ranges"]
+__all__ = [
+    "Batch",
+    "Cut",
+    "Limits",
+    "Pieces",
+    "Range",
+    "Run",
+    "after_events",
+    "read_ranges",
+    "some_events",
+]
 
 _LINE_FEED = re.compile(b"\n")
 
@@ -161,6 +171,18 @@ class Cut:
         """The events, in the order of `ranges`: the one that a plan comes back in."""
         body, runs = Pieces.joined(self.pieces[slot] for slot in sorted(self.pieces))
         return Batch(body=body, events=self.events, runs=runs)
+
+
+def some_events(lines: list[bytes], sources: list[str], places: Sequence[int]) -> Batch:
+    """Some of the events of a batch, by their places in it.
+
+    >>> some_events([b"{}", b"[]"], ["web", "mail"], [1]).runs
+    (Run(source='mail', events=1),)
+    """
+    body = b"".join([lines[place] + b"\n" for place in places])
+    by_source = groupby(sources[place] for place in places)
+    runs = tuple(Run(source, sum(1 for _ in events)) for source, events in by_source)
+    return Batch(body=body, events=len(places), runs=runs)
 
 
 def read_ranges(data: DataDir, ranges: list[Range], selection: Selection) -> Batch:

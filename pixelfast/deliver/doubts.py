@@ -15,10 +15,11 @@ from pixelfast.deliver.probe import (
     send_all,
     send_some,
 )
-from pixelfast.deliver.queue import Queue, Task
+from pixelfast.deliver.queue import Queue
 from pixelfast.deliver.refusals import Refusals
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Position
 

@@ -7,82 +7,17 @@ import random
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
 
-from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.outcomes import BUSY_STATUSES, Retry
-from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Timings
 
-__all__ = ["MOST_CULPRITS", "Queue", "Task"]
+__all__ = ["MOST_CULPRITS", "Queue"]
 
-_PATIENCE = 2  # failures of a batch of its own before it is suspected
-_PATIENCE_IF_BUSY = 10
 # How many culprits may wait before those die that failed so often: none of them is in memory.
 MOST_CULPRITS = ((256, 5), (2560, 1))
 _MOST_BUSY_CULPRITS = 25_600
 _PAUSE_SHARE = 9.0  # culprits take a tenth of the time
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """A plan on its way; its batch once it is in memory.
-
-    Attributes:
-        tried_s: when it was sent last; 0 before that.
-        failures: how often its destination failed at it, having accepted others since the previous
-            failure.
-        failed_s: when it failed last; of a part, at first when the whole batch failed.
-        is_part: of a batch that its destination failed at while it took others.
-        is_culprit: its destination fails at this one event.
-        outcome: how it failed last.
-        refused_s: when it was rejected before it was known whether it is to blame; 0: never.
-    """
-
-    plan: Plan
-    batch: Batch | None
-    not_before_s: float = 0.0
-    tried_s: float = 0.0
-    failures: int = 0
-    failed_s: float = 0.0
-    is_part: bool = False
-    is_culprit: bool = False
-    outcome: Retry | None = None
-    refused_s: float = 0.0
-
-    def is_at_fault(
-        self,
-        outcome: Retry,
-        accepted_s: float,
-        now_s: float,
-        *,
-        recent_s: float,
-    ) -> bool:
-        """Note a failure; whether the events are to blame.
-
-        A destination that crashes on an event, or never answers it, accepts other batches. So the
-        events are to blame only if something was accepted (`accepted_s`) since the previous failure
-        of the same events; while the destination is down, nothing is accepted. If the destination
-        is known to fail at some events, an acceptance at most `recent_s` before the first failure
-        is enough, and the batch is divided once; `recent_s` is 0 otherwise.
-        """
-        before_s, self.failed_s, self.outcome = self.failed_s, now_s, outcome
-        since_s = before_s or (now_s if self.is_busy else now_s - recent_s)
-        if accepted_s <= since_s:
-            self.failures = max(self.failures, 0 if before_s else 1)
-            return False
-        self.failures += 1
-        if self.is_busy:
-            return self.failures >= _PATIENCE_IF_BUSY
-        return self.failures >= (1 if self.is_part or not before_s else _PATIENCE)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether its destination said last that it is busy, which may be true."""
-        return self.outcome is not None and bool(
-            self.outcome.status in BUSY_STATUSES or self.outcome.after_s
-        )
 
 
 class Queue:
@@ -239,8 +174,8 @@ class Queue:
         task.tried_s = self._under_way_s = now_s
         return task
 
-    def answered(self, task: Task, now_s: float) -> None:
-        """A task that was taken has got its answer."""
+    def replied(self, task: Task, now_s: float) -> None:
+        """Note that a task that was taken has got its reply."""
         if task.is_culprit and self._under_way_s is not None:
             self._culprits_at_s = now_s + _PAUSE_SHARE * (now_s - self._under_way_s)
             self._under_way_s = None

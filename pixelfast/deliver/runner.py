@@ -19,12 +19,13 @@ from pixelfast.deliver.health import Health
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome
-from pixelfast.deliver.queue import MOST_CULPRITS, Queue, Task
+from pixelfast.deliver.queue import MOST_CULPRITS, Queue
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settler import Settler
 from pixelfast.deliver.state_writer import StateWriter
+from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.errors import SpoolLocked
@@ -87,9 +88,9 @@ class Runner:
         self._give_up_s = 0.0
         self._has_given_up = False
         self._wake: asyncio.Future[None] | None = None
-        self._queue = Queue(timings, most_culprits)  # planned on the disk
+        self.queue = Queue(timings, most_culprits)  # planned on the disk
         self._doubts = Doubts(
-            sender, data, selection, self.health, self._queue, self._rouse, timings, clock
+            sender, data, selection, self.health, self.queue, self._rouse, timings, clock
         )
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
         self._intake: Intake | None = None
@@ -125,7 +126,7 @@ class Runner:
     def lag_s(self) -> float:
         """How old the oldest event is that is read and not delivered; 0 where there is none."""
         times = [self._intake.cutter.oldest_ms] if self._intake else []
-        times += [task.plan.oldest_ms for task in self._queue]
+        times += [task.plan.oldest_ms for task in self.queue]
         times += self._doubts.oldest_times_ms
         times += [task.plan.oldest_ms for task, _ in self._under_way.values()]
         oldest_ms = min((each for each in times if each), default=0)
@@ -163,7 +164,7 @@ class Runner:
             return
         cutter, expired = intake.cutter, 0
         self._doubts.take_back()
-        for task in self._queue.take_where(
+        for task in self.queue.take_where(
             lambda task: any(
                 each.start < until.get(each.slot, each.start) for each in task.plan.ranges
             )
@@ -211,8 +212,8 @@ class Runner:
                 self._clock,
             )
             stack.push_async_callback(state.close)
-            for plan in await state.open():
-                self._queue.add(Task(plan, None))
+            for task in await state.open():
+                self.queue.add(task)
             cutter = Cutter(
                 self._data,
                 dict(state.cursors),
@@ -255,13 +256,13 @@ class Runner:
         self._under_way.clear()
         self._memory.sending_bytes = 0
         await self._doubts.cancel()
-        self._queue.clear()
+        self.queue.clear()
 
     async def _work(self, intake: Intake, state: StateWriter) -> None:
         loop = asyncio.get_running_loop()
         settler = Settler(
             self.health,
-            self._queue,
+            self.queue,
             self._doubts,
             state,
             self._retry_for_s,
@@ -273,7 +274,8 @@ class Runner:
             now_s = self._clock.monotonic_s()
             is_stopping = self._stopping.is_set()  # a stop in this turn has a turn of its own
             self._wake = loop.create_future()
-            self._take_planned(state)
+            for task in state.take_planned():
+                self.queue.add(task)
             if self._is_time_to_cut(intake, state, now_s, is_stopping=is_stopping):
                 async with self._turn:
                     intake.cut(
@@ -292,7 +294,7 @@ class Runner:
             state.check()
             for each in [each for each in self._under_way if each.done()]:
                 self._settle(settler, each)
-            is_idle = not (self._queue.plans or self._under_way or state.has_fresh)
+            is_idle = not (self.queue.plans or self._under_way or state.has_fresh)
             settler.settle_doubts(is_idle=is_idle)
 
     def _is_finished(self, cutter: Cutter, state: StateWriter, now_s: float) -> bool:
@@ -307,13 +309,13 @@ class Runner:
         if not self._allows(now_s):
             return True  # what is not planned yet is as safe in the spool
         is_read = not cutter.has_moved() and not cutter.has_more
-        return is_read and not self._queue.is_ready
+        return is_read and not self.queue.is_ready
 
     async def _wait(self, wake: asyncio.Future[None], intake: Intake, state: StateWriter) -> None:
         now_s = self._clock.monotonic_s()
         times = [now_s + self._timings.check_s, state.due_s]
-        if self._queue.next_s() > now_s:
-            times.append(self._queue.next_s())
+        if self.queue.next_s() > now_s:
+            times.append(self.queue.next_s())
         if self._has_room(state):
             times.append(intake.next_look_s)
         handle = asyncio.get_running_loop().call_later(max(0.0, min(times) - now_s), self._rouse)
@@ -340,11 +342,11 @@ class Runner:
 
     def _has_room(self, state: StateWriter) -> bool:
         """Whether to cut ahead: not for a destination that takes nothing."""
-        waiting = self._queue.batches + len(self._under_way) + state.fresh_batches
+        waiting = self.queue.batches + len(self._under_way) + state.fresh_batches
         if not self.health.breaker.is_closed or self._has_given_up:
             return waiting == 0 and not self._has_given_up
         is_full = not self._memory.allows_reading(state.waiting_bytes)
-        if is_full or self._queue.plans >= _WAITING_PLANS:
+        if is_full or self.queue.plans >= _WAITING_PLANS:
             return waiting == 0 and not self._doubts
         ahead = _WAITING_BATCHES if self.sender.concurrency > 1 else 4
         return waiting < self.health.concurrency.limit + ahead
@@ -354,14 +356,6 @@ class Runner:
             self._replayed_s = now_s
             may_replay = self.health.breaker.is_closed and self._has_room(state)
             state.tend_dead_letters(limits if may_replay else None, now_s)
-
-    def _take_planned(self, state: StateWriter) -> None:
-        for each in state.take_planned():
-            task = Task(each.plan, each.batch, each.not_before_s)
-            task.refused_s = each.refused_s
-            if each.failed_s:
-                task.is_part, task.failed_s = True, each.failed_s
-            self._queue.add(task)
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -380,7 +374,7 @@ class Runner:
                 return
             if in_order and self._under_way:
                 return
-            task = self._queue.next(now_s, in_order=in_order, is_probe=is_probe)
+            task = self.queue.next(now_s, in_order=in_order, is_probe=is_probe)
             if task is None:
                 return
             self._memory.sending_bytes += task.plan.size_bytes
@@ -404,7 +398,7 @@ class Runner:
         task, began_s = self._under_way.pop(done)
         self._memory.sending_bytes -= task.plan.size_bytes
         outcome = done.result()
-        self._queue.answered(task, self._clock.monotonic_s())
+        self.queue.replied(task, self._clock.monotonic_s())
         if task.batch is None:
             return
         if self._stopping.is_set() and not isinstance(outcome, Accepted):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.tasks import Task
 
-__all__ = ["DeadLetter", "Settlement", "Situation", "settle"]
+__all__ = ["DeadLetter", "Settlement", "Situation", "dead_letters", "settle"]
 
 
 class DeadLetter(NamedTuple):
@@ -51,23 +51,59 @@ class Situation(NamedTuple):
 
 @dataclass(slots=True)
 class Settlement:
-    """What is to be done. A plan that neither ended nor is held is sent again after a while."""
+    """What is to be done about a task; one that neither ended nor is held is sent again later.
+
+    Attributes:
+        groups: the places of events that are planned anew, those of each part.
+        dead: the places of events that become dead letters, and how each failed.
+        replayed: ids of dead letters that have arrived.
+        refused_again: ids of those that have not.
+        memory: what the destination asked to remember.
+        counted: what is added to the totals.
+        hold: why the destination is to be held; "" if it is not.
+        is_unproven: it was rejected, and whether the events are to blame will turn out.
+    """
 
     has_ended: bool = False
-    parts: list[tuple[Plan, Batch]] = field(default_factory=list)  # planned instead of it
-    letters: list[DeadLetter] = field(default_factory=list)
-    replayed: list[int] = field(default_factory=list)  # ids of letters that have arrived
-    refused_again: dict[int, Refused | Retry] = field(default_factory=dict)  # those that have not
+    groups: list[Sequence[int]] = field(default_factory=list)
+    dead: dict[int, Refused | Retry] = field(default_factory=dict)
+    replayed: list[int] = field(default_factory=list)
+    refused_again: dict[int, Refused | Retry] = field(default_factory=dict)
     memory: dict[str, object] | None = None
     counted: dict[str, int] = field(default_factory=dict)
-    hold: str = ""  # why the destination is to be held
-    is_unproven: bool = False  # rejected; whether the events are to blame will turn out
+    hold: str = ""
+    is_unproven: bool = False
 
 
-def settle(
-    plan: Plan, batch: Batch, outcome: Outcome, refusals: Refusals, situation: Situation
-) -> Settlement:
-    """What follows from an answer; what was accepted and rejected is counted in `refusals`."""
+def dead_letters(task: Task, dead: Mapping[int, Refused | Retry]) -> list[DeadLetter]:
+    """Make dead letters of events of a task, by their places.
+
+    Takes some milliseconds for 10,000 events.
+    """
+    assert task.batch is not None
+    lines, sources = task.batch.lines(), task.batch.sources()
+    root, attempts, numbers = task.plan.root, task.plan.attempts, task.plan.numbers
+    return [
+        DeadLetter(
+            root,
+            numbers[n] if numbers else n,
+            lines[n],
+            each.status,
+            each.reason,
+            each.answer,
+            attempts,
+            sources[n],
+        )
+        for n, each in dead.items()
+    ]
+
+
+def settle(task: Task, outcome: Outcome, refusals: Refusals, situation: Situation) -> Settlement:
+    """Return what follows from a reply; `refusals` counts what was accepted and rejected.
+
+    Only looks at the outcome: what has to be done to the events themselves is left to others.
+    """
+    plan = task.plan
     settlement = Settlement()
     if isinstance(outcome, Accepted):
         refusals.accept(plan.root, plan.events, situation.now_s)
@@ -75,41 +111,40 @@ def settle(
         _deliver(settlement, plan, ())
     elif isinstance(outcome, Retry):
         if situation.is_at_fault and plan.events > 1:
-            _split(settlement, plan, batch, refusals.part_events(plan.events))
+            _split(settlement, plan, refusals.part_events(plan.events))
         elif situation.is_too_old:
             all_failed = dict.fromkeys(range(plan.events), outcome)
-            _end(settlement, plan, batch, all_failed, set(), situation)
+            _end(settlement, task, all_failed, set(), situation)
     elif isinstance(outcome, Refused):
         if plan.events > 1:
             half = (plan.events + 1) // 2
             size = half if outcome.is_too_large else refusals.part_events(plan.events)
-            _split(settlement, plan, batch, size)
+            _split(settlement, plan, size)
         elif _are_bad(settlement, plan, 1, refusals, situation):
-            _end(settlement, plan, batch, {0: outcome}, set(), situation)
+            _end(settlement, task, {0: outcome}, set(), situation)
     elif isinstance(outcome, Partial):
-        _divide(settlement, plan, batch, outcome, refusals, situation)
+        _divide(settlement, task, outcome, refusals, situation)
     elif isinstance(outcome, Held):
         settlement.hold = outcome.reason
     return settlement
 
 
-def _split(settlement: Settlement, plan: Plan, batch: Batch, size: int) -> None:
+def _split(settlement: Settlement, plan: Plan, size: int) -> None:
     """Look in smaller parts for the events that are to blame."""
     places = range(plan.events)
-    groups = [places[start : start + size] for start in range(0, plan.events, size)]
-    settlement.parts = plan.parts(batch, groups)
+    settlement.groups = [places[start : start + size] for start in range(0, plan.events, size)]
     settlement.has_ended = True
 
 
 def _divide(
     settlement: Settlement,
-    plan: Plan,
-    batch: Batch,
+    task: Task,
     outcome: Partial,
     refusals: Refusals,
     situation: Situation,
 ) -> None:
     """Some events are there, some are rejected, some are to be sent again."""
+    plan = task.plan
     refused = {n: each for n, each in outcome.failed.items() if isinstance(each, Refused)}
     later = {n: each for n, each in outcome.failed.items() if isinstance(each, Retry)}
     arrived = plan.events - len(outcome.failed)
@@ -119,29 +154,28 @@ def _divide(
     again = set() if situation.is_too_old else set(later)
     if refused and not arrived and again:
         # Apart, so that it turns out of each what is wrong with it: neither waits for the other.
-        settlement.parts = plan.parts(batch, [sorted(refused), sorted(again)])
+        settlement.groups = [sorted(refused), sorted(again)]
         settlement.has_ended = True
         return
     if refused and not _are_bad(settlement, plan, len(refused), refusals, situation):
         return
-    _end(settlement, plan, batch, buried, again, situation)
+    _end(settlement, task, buried, again, situation)
 
 
 def _end(
     settlement: Settlement,
-    plan: Plan,
-    batch: Batch,
+    task: Task,
     buried: Mapping[int, Refused | Retry],
     again: set[int],
     situation: Situation,
 ) -> None:
     """Bury some events, send some again; all others have arrived."""
-    again = again | _bury(settlement, plan, batch, buried, situation)
-    if len(again) == plan.events:
+    again = again | _bury(settlement, task, buried, situation)
+    if len(again) == task.plan.events:
         return
     if again:
-        settlement.parts = plan.parts(batch, [sorted(again)])
-    _deliver(settlement, plan, again | set(buried))
+        settlement.groups = [sorted(again)]
+    _deliver(settlement, task.plan, again | set(buried))
 
 
 def _are_bad(
@@ -163,48 +197,45 @@ def _are_bad(
 
 
 def _deliver(settlement: Settlement, plan: Plan, but: Collection[int]) -> None:
-    arrived = [n for n in range(plan.events) if n not in but]
+    arrived = plan.events - len(but)
     if plan.letters is not None:
-        settlement.replayed = [plan.letters[n] for n in arrived]
-        _count(settlement, "dead", -len(arrived))
-    _count(settlement, "delivered", len(arrived))
+        settlement.replayed = [each for n, each in enumerate(plan.letters) if n not in but]
+        _count(settlement, "dead", -arrived)
+    _count(settlement, "delivered", arrived)
     settlement.has_ended = True
 
 
 def _bury(
     settlement: Settlement,
-    plan: Plan,
-    batch: Batch,
+    task: Task,
     failed: Mapping[int, Refused | Retry],
     situation: Situation,
 ) -> set[int]:
-    """Make events dead letters; returns those that there is no room for."""
-    if plan.letters is not None:
-        settlement.refused_again |= {plan.letters[n]: each for n, each in failed.items()}
+    """Make events dead letters; return those that there is no room for."""
+    letters = task.plan.letters
+    if letters is not None:
+        settlement.refused_again |= {letters[n]: each for n, each in failed.items()}
         return set()
-    lines, sources = batch.lines(), batch.sources()
-    numbers = plan.numbers or range(plan.events)
-    room_bytes = situation.room_bytes
-    without = set()
-    for n, each in failed.items():
+    without = _without_room(task, failed, situation.room_bytes)
+    if without:
+        settlement.hold = "no room for more dead letters"
+        failed = {n: each for n, each in failed.items() if n not in without}
+    settlement.dead |= failed
+    _count(settlement, "dead", len(failed))
+    return without
+
+
+def _without_room(task: Task, places: Iterable[int], room_bytes: float) -> set[int]:
+    without: set[int] = set()
+    if room_bytes == float("inf"):
+        return without
+    assert task.batch is not None
+    lines = task.batch.lines()
+    for n in places:
         if len(lines[n]) > room_bytes:
-            settlement.hold = "no room for more dead letters"
             without.add(n)
-            continue
-        room_bytes -= len(lines[n])
-        settlement.letters.append(
-            DeadLetter(
-                plan.root,
-                numbers[n],
-                lines[n],
-                each.status,
-                each.reason,
-                each.answer,
-                plan.attempts,
-                sources[n],
-            )
-        )
-    _count(settlement, "dead", len(failed) - len(without))
+        else:
+            room_bytes -= len(lines[n])
     return without
 
 

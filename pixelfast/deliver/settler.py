@@ -7,9 +7,10 @@ from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Held, Outcome, Partial, Retry
 from pixelfast.deliver.probe import accepts
-from pixelfast.deliver.queue import Queue, Task
+from pixelfast.deliver.queue import Queue
 from pixelfast.deliver.settlement import Settlement, Situation, settle
 from pixelfast.deliver.state_writer import StateWriter
+from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Clock, Timings
 
 __all__ = ["Settler"]
@@ -83,20 +84,21 @@ class Settler:
         situation = situation._replace(
             is_too_old=situation.is_too_old or is_too_old, room_bytes=room_bytes
         )
-        assert task.batch is not None
-        settlement = settle(task.plan, task.batch, outcome, self._doubts.refusals, situation)
+        settlement = settle(task, outcome, self._doubts.refusals, situation)
         if settlement.hold:
             kind = Hold.SETTINGS if isinstance(outcome, Held) else Hold.DEAD_LETTERS
             self._health.hold(kind, settlement.hold, outcome)
         self._state.count("failures", self._health.failures)
         self._health.failures = 0
         if settlement.has_ended:
-            failed_s = task.failed_s if situation.is_at_fault else 0.0
+            # For its parts.
             if isinstance(outcome, Partial) and accepts(outcome, task.plan.events):
-                failed_s = situation.began_s  # what is left of it failed, or is to be buried
-            refused_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
-            self._state.settle(task.plan, settlement, task.not_before_s, failed_s, refused_s)
-            if settlement.letters and not settlement.hold:
+                task.failed_s = situation.began_s  # what is left of it failed, or is to be buried
+            elif not situation.is_at_fault:
+                task.failed_s = 0.0
+            task.refused_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
+            self._state.settle(task, settlement)
+            if settlement.dead and not settlement.hold:
                 self._health.found_room()
         elif settlement.is_unproven:
             task.refused_s = situation.refused_s or situation.now_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,39 +20,47 @@ from pixelfast.deliver.dead_keeper import DeadKeeper, Told
 from pixelfast.deliver.outcomes import Refused, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
-from pixelfast.deliver.settlement import DeadLetter, Settlement
+from pixelfast.deliver.settlement import Settlement, dead_letters
 from pixelfast.deliver.store import Changes, Store
+from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Position
 
-__all__ = ["Planned", "StateWriter"]
+__all__ = ["StateWriter"]
 
 _MOST_ENDS = 64
 _PLAN_BYTES = 1024  # of a plan whose events are not in memory
 
 
 @dataclass(slots=True)
-class Planned:
-    """A plan that is on the disk, or about to be."""
-
-    plan: Plan
-    batch: Batch
-    not_before_s: float = 0.0
-    failed_s: float = 0.0  # of a part: when its destination failed at the whole first
-    refused_s: float = 0.0  # of a part: when all of it was rejected
-
-
-@dataclass(slots=True)
 class Transaction:
-    """What one transaction writes."""
+    """What is written together.
+
+    Batches are divided, and dead letters made, in the thread that writes: with 10,000 events that
+    takes too long for the loop.
+
+    Attributes:
+        planned: tasks whose plans are new.
+        roots: the ids of the batches that these, and what is divided, are of.
+        divided: settled tasks, and the places of the events of each part that takes their place.
+        divided_bytes: what they take in memory until then.
+        buried: settled tasks, and the places of the events of them that become dead letters.
+    """
 
     changes: Changes = field(default_factory=Changes)
-    planned: list[Planned] = field(default_factory=list)
-    batches: set[str] = field(default_factory=set)  # that these are of, by the id of the whole
-    letters: list[DeadLetter] = field(default_factory=list)
+    planned: list[Task] = field(default_factory=list)
+    roots: set[str] = field(default_factory=set)
+    divided: list[tuple[Task, list[Sequence[int]]]] = field(default_factory=list)
+    divided_bytes: int = 0
+    buried: list[tuple[Task, dict[int, Refused | Retry]]] = field(default_factory=list)
     replayed: list[int] = field(default_factory=list)
     refused_again: dict[int, Refused | Retry] = field(default_factory=dict)
+
+    @property
+    def has_plans(self) -> bool:
+        """Whether something in it can be sent once it is written."""
+        return bool(self.planned or self.divided)
 
 
 class StateWriter:
@@ -100,7 +108,7 @@ class StateWriter:
         self._sequence = 0
         self._next = Transaction()
         self._writing = Transaction()  # what is being written
-        self._written: list[Planned] = []
+        self._written: list[Task] = []
         self._pins: dict[str, Plan] = {}  # plans on the disk
         self._write: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -111,11 +119,11 @@ class StateWriter:
         self._whole: tuple[str, tuple[list[bytes], list[str]]] = "", ([], [])
         self._remade: set[str] = set()  # batches that were planned anew
 
-    async def open(self) -> list[Plan]:
-        """Read the state; returns the plans that the last run left, in their order."""
+    async def open(self) -> list[Task]:
+        """Read the state; return the tasks that the last run left, in their order."""
         return await self._thread.run(self._open)
 
-    def _open(self) -> list[Plan]:
+    def _open(self) -> list[Task]:
         self._store = Store(self._folder / "state.db")
         self.cursors = self._store.cursors()
         self.numbers = self._store.numbers()
@@ -130,7 +138,7 @@ class StateWriter:
         self._sequence = max((plan.sequence for plan in plans), default=0) + 1
         if self.dead.has_any:
             self.dead.letters.give_back(each for plan in plans for each in plan.letters or ())
-        return plans
+        return [Task(plan) for plan in plans]
 
     async def close(self) -> None:
         for task in (self._write, self._looking):
@@ -149,11 +157,11 @@ class StateWriter:
     @property
     def fresh_batches(self) -> int:
         """Batches of which something is planned that is not on the disk yet."""
-        return len(self._next.batches)
+        return len(self._next.roots)
 
     @property
     def has_fresh(self) -> bool:
-        return bool(self._next.planned or self._written or self._write or self._looking)
+        return bool(self._next.has_plans or self._written or self._write or self._looking)
 
     @property
     def due_s(self) -> float:
@@ -161,7 +169,7 @@ class StateWriter:
         changes = self._next.changes
         if self._write is not None or not changes:
             return float("inf")
-        if changes.planned or len(changes.ended) >= _MOST_ENDS:
+        if self._next.has_plans or len(changes.ended) >= _MOST_ENDS:
             return self._written_s + self._timings.write_s
         return max(
             self._changed_s + self._timings.settled_s, self._written_s + self._timings.write_s
@@ -178,31 +186,29 @@ class StateWriter:
             self._slots.add(slot)
             changes.count("before", cut.first_numbers[slot])
         if cut.events:
-            self._add(*Plan.of_cut(cut, self._sequence, selection))
+            self._add(Task.of_cut(cut, self._sequence, selection))
             self._sequence += 1
 
-    def settle(
-        self,
-        plan: Plan,
-        settlement: Settlement,
-        not_before_s: float = 0.0,
-        failed_s: float = 0.0,
-        refused_s: float = 0.0,
-    ) -> None:
-        """A plan has come to its end, and what takes its place begins."""
-        changes = self._changing()
+    def settle(self, task: Task, settlement: Settlement) -> None:
+        """End a task; what takes its place begins."""
+        plan, changes = task.plan, self._changing()
         self._end(plan)
-        for part, batch in settlement.parts:
-            self._add(part, batch, not_before_s, failed_s, refused_s)
-        if events := self._refused_told.add(len(settlement.letters)):
-            first = settlement.letters[0]
+        if settlement.groups:
+            self._next.divided.append((task, settlement.groups))
+            self._next.roots.add(plan.root)
+            self._next.divided_bytes += plan.size_bytes
+            self.planned_events += sum(map(len, settlement.groups))
+            self.waiting_bytes += plan.size_bytes
+        if settlement.dead:
+            self._next.buried.append((task, settlement.dead))
+        if events := self._refused_told.add(len(settlement.dead)):
+            first = next(iter(settlement.dead.values()))
             self._log.warning(
                 "events_refused",
                 events=events,
                 reason=first.reason,
                 answer=first.answer[:200].decode("utf-8", "replace"),
             )
-        self._next.letters += settlement.letters
         self._next.replayed += settlement.replayed
         self._next.refused_again |= settlement.refused_again
         if settlement.memory is not None:
@@ -232,18 +238,14 @@ class StateWriter:
             self._changed_s = self._clock.monotonic_s()
         return self._next.changes
 
-    def _add(
-        self,
-        plan: Plan,
-        batch: Batch,
-        not_before_s: float = 0.0,
-        failed_s: float = 0.0,
-        refused_s: float = 0.0,
-    ) -> None:
-        self._next.changes.planned.append(plan)
-        self._next.planned.append(Planned(plan, batch, not_before_s, failed_s, refused_s))
-        self._next.batches.add(plan.root)
-        self.planned_events += plan.events
+    def _add(self, task: Task) -> None:
+        self._next.planned.append(task)
+        self._next.changes.planned.append(task.plan)
+        self._next.roots.add(task.plan.root)
+        self.planned_events += task.plan.events
+        self._keep(task.plan)
+
+    def _keep(self, plan: Plan) -> None:
         self._kept_bytes[plan.id] = plan.size_bytes
         self.waiting_bytes += plan.size_bytes
 
@@ -268,10 +270,14 @@ class StateWriter:
             self._write.add_done_callback(lambda _: self._rouse())
 
     async def _write_all(self, writing: Transaction) -> None:
-        await self._thread.run(self._commit, writing)
+        parts = await self._thread.run(self._commit, writing)
         changes = writing.changes
+        self.waiting_bytes -= writing.divided_bytes
+        for part in parts:
+            self._keep(part.plan)
         self._written_s = self._clock.monotonic_s()
         self._written += writing.planned
+        self._written += parts
         self._pins |= {plan.id: plan for plan in changes.planned}
         for identity in changes.ended:
             self._pins.pop(identity, None)
@@ -279,10 +285,15 @@ class StateWriter:
         self.counted = self.counted | _added(self.counted, changes)
         self._writing = Transaction()
 
-    def _commit(self, writing: Transaction) -> None:
+    def _commit(self, writing: Transaction) -> list[Task]:
+        """Write a transaction; return the parts of the batches that were divided."""
         assert self._store is not None
-        self.dead.write(writing.letters, writing.replayed, writing.refused_again)
+        letters = [each for task, dead in writing.buried for each in dead_letters(task, dead)]
+        self.dead.write(letters, writing.replayed, writing.refused_again)
+        parts = [each for task, groups in writing.divided for each in task.divided(groups)]
+        writing.changes.planned += [part.plan for part in parts]
         self._store.commit(writing.changes)
+        return parts
 
     def check(self) -> None:
         """Pass on what went wrong in a write or a look for letters."""
@@ -293,8 +304,8 @@ class StateWriter:
             task, self._looking = self._looking, None
             task.result()
 
-    def take_planned(self) -> list[Planned]:
-        """The plans that have been written since, and may be sent."""
+    def take_planned(self) -> list[Task]:
+        """Take the tasks whose plans have been written since: they may be sent."""
         written, self._written = self._written, []
         return written
 
@@ -324,7 +335,7 @@ class StateWriter:
         if letters:
             self._log.info("dead_letters_sent_again", events=len(letters))
             self._changing()
-            self._add(*Plan.of_letters(letters, self._sequence))
+            self._add(Task.of_letters(letters, self._sequence))
             self._sequence += 1
 
     async def read_back(self, plan: Plan) -> Batch | None:
@@ -338,12 +349,12 @@ class StateWriter:
         remade = None
         if plan.letters is None and plan.root not in self._remade:
             self._remade.add(plan.root)  # the whole: its other parts are in it
-            remade = await self._thread.run(plan.remake, self._data)
+            remade = await self._thread.run(Task.of_rest, plan, self._data)
         self._end(plan)
         left = 0
         if remade is not None:
-            left = remade[0].events
-            self._add(*remade)
+            left = remade.plan.events
+            self._add(remade)
         if plan.letters is not None:
             # They had arrived: else they were here.
             self._changing().count("delivered", plan.events)

@@ -14,9 +14,10 @@ from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.plans import Plan
-from pixelfast.deliver.queue import Queue, Task
+from pixelfast.deliver.queue import Queue
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, plans_on_disk, running
@@ -58,7 +59,7 @@ def test_only_the_events_that_a_destination_fails_at_wait(
         good = set(range(101)) - set(culprits)
         runner = runner_of(data, sender)
         async with running(runner):
-            await until(lambda: len(runner.state._pins if runner.state else {}) > 0)
+            await until(lambda: sender.tries)
             feed.write(event(100))
             await until(lambda: good <= set(sender.numbers))
             await until(lambda: len(plans_on_disk(data, "hook")) == len(culprits))
@@ -190,7 +191,7 @@ def test_an_event_that_keeps_a_destination_busy_for_ever_is_found_in_the_end(
         runner = runner_of(data, sender, most_culprits=((0, 1),))
         number = 20
         async with running(runner):
-            while not any(each.is_culprit for each in runner._queue):
+            while not any(each.is_culprit for each in runner.queue):
                 feed.write(event(number))
                 number += 1
                 await runner.pause(0.01)
@@ -242,7 +243,7 @@ def test_too_many_events_to_blame_do_not_fill_the_memory(data: DataDir, feed: Fe
                 feed.write(event(number))
                 number += 1
                 await runner.pause(0.01)
-            waiting = [each for each in runner._queue if each.is_culprit]
+            waiting = [each for each in runner.queue if each.is_culprit]
             assert all(each.batch is None for each in waiting)
             check_sum(runner.stats({0: number}))
         assert set(range(number)) - set(bad) >= set(sender.numbers)
@@ -293,7 +294,7 @@ def test_a_destination_that_goes_down_blames_no_event(
         async with running(runner):
             await until(lambda: set(range(200)) - poison <= set(sender.numbers))
             if has_poison:
-                await until(lambda: any(each.is_culprit for each in runner._queue))
+                await until(lambda: any(each.is_culprit for each in runner.queue))
             sender.gate.clear()
             fill(feed, 200, 400)
             await until(lambda: sender.under_way >= 3)
@@ -304,8 +305,8 @@ def test_a_destination_that_goes_down_blames_no_event(
             await until(lambda: not runner.health.breaker.is_closed)
             tries = 4 if isinstance(outcome, Held) else 60  # probes of a hold are seldom
             await until(lambda: len(sender.tries) > before + tries)
-            assert len([each for each in runner._queue if each.is_culprit]) <= len(poison)
-            assert len(runner._queue) < 30, "batches are not divided without end"
+            assert len([each for each in runner.queue if each.is_culprit]) <= len(poison)
+            assert len(runner.queue) < 30, "batches are not divided without end"
             assert "dead" not in runner.counted
             check_sum(runner.stats({0: 400}))
             sender.judge = lambda _: Accepted()
@@ -353,12 +354,14 @@ def test_a_culprit_is_tried_again_after_its_runner_has_failed(data: DataDir, fee
         runner = runner_of(data, sender)
         number = 20
         task = asyncio.ensure_future(runner.run())
-        while not any(each.is_culprit for each in runner._queue):
+        while not any(each.is_culprit for each in runner.queue):
             feed.write(event(number))
             number += 1
             await runner.pause(0.01)
+        good = set(range(number)) - {7}
+        await until(lambda: good <= set(sender.numbers) and not sender.under_way)
         sender.gate.clear()
-        await until(lambda: runner._queue._under_way_s is not None)
+        await until(lambda: sender.under_way)
         task.cancel()
         await asyncio.wait({task})
         sender.gate.set()
@@ -378,7 +381,7 @@ def task(number: int, **options: float) -> Task:
         id=f"p{number}", root=f"p{number}", sequence=number, events=1, size_bytes=1, checksum=0,
         oldest_ms=0,
     )  # fmt: skip
-    made = Task(plan, None)
+    made = Task(plan)
     for name, value in options.items():
         setattr(made, name, value)
     return made
@@ -425,6 +428,6 @@ def test_culprits_take_a_tenth_of_the_time_and_one_at_a_time() -> None:
     first = queue.next(1.0, in_order=True, is_probe=False)
     assert first is not None
     assert -1 == take(queue, 2.0)
-    queue.answered(first, 2.0)  # it took a second
+    queue.replied(first, 2.0)  # it took a second
     assert -1 == take(queue, 10.9)
     assert 1 == take(queue, 11.0)

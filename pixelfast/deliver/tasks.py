@@ -1,0 +1,178 @@
+"""A batch on its way: its plan, its events while they are in memory, and how it has failed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import msgspec
+
+from pixelfast.deliver.batches import Batch, Cut, read_ranges, some_events
+from pixelfast.deliver.outcomes import BUSY_STATUSES, Retry
+from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.selection import Selection
+from pixelfast.spool import DataDir
+
+__all__ = ["Task"]
+
+_PATIENCE = 2  # failures of a batch of its own before it is suspected
+_PATIENCE_IF_BUSY = 10
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One batch from the moment it is planned until it is settled.
+
+    Attributes:
+        plan: what of it is on the disk.
+        batch: its events; None while they are not in memory.
+        not_before_s: when it may be sent; 0: at once.
+        tried_s: when it was sent last; 0 before that.
+        failures: how often its destination failed at it, having accepted others since the previous
+            failure.
+        failed_s: when it failed last; of a part, at first when the whole batch failed.
+        is_part: of a batch that its destination failed at while it took others.
+        is_culprit: its destination fails at this one event.
+        outcome: how it failed last.
+        refused_s: when it was rejected before it was known whether it is to blame; 0: never.
+    """
+
+    plan: Plan
+    batch: Batch | None = None
+    not_before_s: float = 0.0
+    tried_s: float = 0.0
+    failures: int = 0
+    failed_s: float = 0.0
+    is_part: bool = False
+    is_culprit: bool = False
+    outcome: Retry | None = None
+    refused_s: float = 0.0
+
+    # --- making -----------------------------------------------------------------------------
+
+    @classmethod
+    def of_cut(cls, cut: Cut, sequence: int, selection: Selection) -> Task:
+        """Plan what was cut."""
+        identity = uuid.uuid4().hex
+        found = cut.batch()
+        plan = Plan(
+            id=identity,
+            root=identity,
+            sequence=sequence,
+            events=cut.events,
+            size_bytes=cut.size_bytes,
+            checksum=crc32(found.body),
+            oldest_ms=cut.oldest_ms,
+            ranges=cut.ranges,
+            selection=selection,
+        )
+        return cls(plan, plan.batch(found.body, found.runs))
+
+    @classmethod
+    def of_letters(cls, letters: dict[int, bytes], sequence: int) -> Task:
+        """Plan dead letters, their events by their ids, for another try."""
+        identity = uuid.uuid4().hex
+        body = b"".join(event + b"\n" for event in letters.values())
+        plan = Plan(
+            id=identity,
+            root=identity,
+            sequence=sequence,
+            events=len(letters),
+            size_bytes=len(body),
+            checksum=crc32(body),
+            oldest_ms=0,
+            letters=list(letters),
+        )
+        return cls(plan, plan.batch(body))
+
+    @classmethod
+    def of_rest(cls, plan: Plan, data: DataDir) -> Task | None:
+        """Plan what the spool still holds of a plan; None if that is nothing.
+
+        Blocks for the disk.
+        """
+        found = read_ranges(data, plan.ranges, plan.selection)
+        if not found.events:
+            return None
+        identity = uuid.uuid4().hex
+        rest = msgspec.structs.replace(
+            plan,
+            id=identity,
+            root=identity,
+            numbers=None,
+            whole=0,
+            events=found.events,
+            size_bytes=found.size_bytes,
+            checksum=crc32(found.body),
+        )
+        return cls(rest, rest.batch(found.body, found.runs))
+
+    def divided(self, groups: Iterable[Sequence[int]]) -> list[Task]:
+        """Plan some of its events in each part, by their places in the batch.
+
+        The parts may be sent when it may be, and have failed and been rejected when it was. Takes
+        some milliseconds for 10,000 events.
+        """
+        assert self.batch is not None
+        lines, sources = self.batch.lines(), self.batch.sources()
+        return [self._part(places, lines, sources) for places in groups]
+
+    def _part(self, places: Sequence[int], lines: list[bytes], sources: list[str]) -> Task:
+        plan = self.plan
+        some = some_events(lines, sources, places)
+        numbers = [plan.numbers[place] for place in places] if plan.numbers else list(places)
+        part = msgspec.structs.replace(
+            plan,
+            id=f"{plan.root}-{crc32(repr(numbers).encode()):08x}",
+            numbers=numbers,
+            whole=plan.whole or plan.events,
+            letters=None if plan.letters is None else [plan.letters[place] for place in places],
+            events=len(places),
+            size_bytes=some.size_bytes,
+            checksum=crc32(some.body),
+        )
+        return Task(
+            part,
+            part.batch(some.body, some.runs),
+            not_before_s=self.not_before_s,
+            failed_s=self.failed_s,
+            is_part=self.failed_s > 0,
+            refused_s=self.refused_s,
+        )
+
+    # --- how it fails -----------------------------------------------------------------------
+
+    def is_at_fault(
+        self,
+        outcome: Retry,
+        accepted_s: float,
+        now_s: float,
+        *,
+        recent_s: float,
+    ) -> bool:
+        """Note a failure; return whether the events are to blame.
+
+        A destination that crashes on an event, or never answers it, accepts other batches. So the
+        events are to blame only if something was accepted (`accepted_s`) since the previous failure
+        of the same events; while the destination is down, nothing is accepted. If the destination
+        is known to fail at some events, an acceptance at most `recent_s` before the first failure
+        is enough, and the batch is divided once; `recent_s` is 0 otherwise.
+        """
+        before_s, self.failed_s, self.outcome = self.failed_s, now_s, outcome
+        since_s = before_s or (now_s if self.is_busy else now_s - recent_s)
+        if accepted_s <= since_s:
+            self.failures = max(self.failures, 0 if before_s else 1)
+            return False
+        self.failures += 1
+        if self.is_busy:
+            return self.failures >= _PATIENCE_IF_BUSY
+        return self.failures >= (1 if self.is_part or not before_s else _PATIENCE)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its destination said last that it is busy, which may be true."""
+        return self.outcome is not None and bool(
+            self.outcome.status in BUSY_STATUSES or self.outcome.after_s
+        )

@@ -1,0 +1,117 @@
+"""Dividing a batch, and the settlement of a reply by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from zlib import crc32
+
+import pytest
+
+from pixelfast.deliver.batches import Batch, Run
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.settlement import Settlement, Situation, dead_letters, settle
+from pixelfast.deliver.tasks import Task
+from pixelfast.deliver.timing import Timings
+
+NO = Refused("status 400", 400, b"bad")
+LATER = Retry("status 503", status=503)
+SOURCES = ("web", "web", "mail", "web")
+LINES = tuple(b'{"n":%d}' % n for n in range(4))
+
+
+def task(letters: list[int] | None = None) -> Task:
+    body = b"".join(line + b"\n" for line in LINES)
+    plan = Plan(
+        id="whole", root="whole", sequence=7, events=4, size_bytes=len(body), checksum=crc32(body),
+        oldest_ms=5, letters=letters, attempts=2,
+    )  # fmt: skip
+    runs = (Run("web", 2), Run("mail", 1), Run("web", 1))
+    return Task(plan, plan.batch(body, runs))
+
+
+def batch_of(made: Task) -> Batch:
+    assert made.batch is not None
+    return made.batch
+
+
+def settled(made: Task, outcome: Outcome, room_bytes: float = float("inf")) -> Settlement:
+    """What follows if others were accepted before."""
+    refusals = Refusals(Timings())
+    refusals.accept("other", 1, now_s=2.0)
+    situation = Situation(began_s=1.0, now_s=2.0, room_bytes=room_bytes)
+    return settle(made, outcome, refusals, situation)
+
+
+def test_a_part_has_the_events_and_sources_of_its_places() -> None:
+    (part,) = task().divided([[1, 2]])
+    assert list(LINES[1:3]) == batch_of(part).lines()
+    assert ["web", "mail"] == batch_of(part).sources()
+    assert (2, [1, 2], 4) == (part.plan.events, part.plan.numbers, part.plan.whole)
+    assert (crc32(b'{"n":1}\n{"n":2}\n'), 16) == (part.plan.checksum, part.plan.size_bytes)
+    assert ("whole", 7, 5, 2) == (
+        part.plan.root,
+        part.plan.sequence,
+        part.plan.oldest_ms,
+        part.plan.attempts,
+    )
+    assert (part.plan.id, "whole") == (batch_of(part).id, batch_of(part).root)
+
+
+def test_a_part_of_a_part_counts_in_the_whole_and_has_the_same_id_whatever_the_way() -> None:
+    (half,) = task().divided([[1, 2, 3]])
+    (twice,) = half.divided([[1, 2]])
+    (once,) = task().divided([[2, 3]])
+    assert once.plan == twice.plan
+    assert ["whole-2", "whole-3"] == batch_of(twice).event_ids()
+
+
+def test_parts_of_dead_letters_keep_their_ids() -> None:
+    parts = task(letters=[10, 11, 12, 13]).divided([[0, 3], [2]])
+    assert [[10, 13], [12]] == [part.plan.letters for part in parts]
+
+
+@pytest.mark.parametrize("failed_s", [0.0, 3.0])
+def test_a_part_waits_and_has_failed_as_the_whole_did(failed_s: float) -> None:
+    made = replace(task(), not_before_s=9.0, failed_s=failed_s, refused_s=4.0, failures=5)
+    (part,) = made.divided([[0]])
+    assert (9.0, failed_s, 4.0) == (part.not_before_s, part.failed_s, part.refused_s)
+    assert (failed_s > 0, 0, False) == (part.is_part, part.failures, part.is_culprit)
+
+
+def test_an_accepted_batch_has_ended() -> None:
+    settlement = settled(task(), Accepted({"file": "a"}))
+    assert Settlement(True, memory={"file": "a"}, counted={"delivered": 4}) == settlement
+
+
+def test_a_rejected_batch_is_divided() -> None:
+    settlement = settled(task(), NO)
+    assert [range(2), range(2, 4)] == settlement.groups
+    assert ({}, {}, True) == (settlement.dead, settlement.counted, settlement.has_ended)
+
+
+def test_of_a_batch_that_is_partly_accepted_the_rest_dies_or_is_sent_again() -> None:
+    settlement = settled(task(), Partial({1: NO, 3: LATER}))
+    assert ([[3]], {1: NO}) == (settlement.groups, settlement.dead)
+    assert {"delivered": 2, "dead": 1} == settlement.counted
+
+
+def test_dead_letters_say_where_their_events_stood() -> None:
+    (half,) = task().divided([[2, 3]])
+    (letter,) = dead_letters(half, {0: NO})
+    assert ("whole", 2, LINES[2], 400, "status 400", b"bad", 2, "mail") == letter
+
+
+def test_events_without_room_for_their_dead_letters_hold_the_destination() -> None:
+    settlement = settled(task(), Partial({0: NO, 1: NO, 2: NO}), room_bytes=15.0)
+    assert ({0: NO, 1: NO}, [[2]]) == (settlement.dead, settlement.groups)
+    assert "no room for more dead letters" == settlement.hold
+    assert {"delivered": 1, "dead": 2} == settlement.counted
+
+
+def test_dead_letters_that_arrive_go_and_those_that_do_not_stay() -> None:
+    settlement = settled(task(letters=[10, 11, 12, 13]), Partial({1: NO}))
+    assert [10, 12, 13] == settlement.replayed
+    assert {11: NO} == settlement.refused_again
+    assert {"delivered": 3, "dead": -3} == settlement.counted
