@@ -72,7 +72,9 @@ class Health:
                 self._answered()
             if retries:
                 self.failures += 1
-                return now_s + max(1.0, *(each.after_s for each in retries))
+                return now_s + max(
+                    self._timings.partial_pause_s, *(each.after_s for each in retries)
+                )
         elif isinstance(outcome, Refused):
             if outcome.is_too_large:
                 self._on_too_large(size_bytes)

@@ -31,7 +31,7 @@ class Queue:
     def __init__(
         self, timings: Timings, most_culprits: Sequence[tuple[int, int]] = MOST_CULPRITS
     ) -> None:
-        self._max_pause_s = timings.max_culprit_pause_s
+        self._timings = timings
         self._most_culprits = most_culprits
         self._ready: list[Task] = []  # in order
         self._later: list[tuple[float, int, Task]] = []  # a heap, by time
@@ -145,7 +145,8 @@ class Queue:
         """
         task.is_culprit = True
         task.batch = None
-        bound_s = min(self._max_pause_s, 0.5 * 2 ** min(task.failures, 20))
+        pause_s = self._timings.culprit_pause_s * 2 ** min(task.failures, 20)
+        bound_s = min(self._timings.max_culprit_pause_s, pause_s)
         task.not_before_s = now_s + bound_s * (0.5 + random.random() / 2)  # noqa: S311
         self.add(task)
 

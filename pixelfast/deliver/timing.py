@@ -63,7 +63,9 @@ class Timings:
     max_held_s: longest such pause.
     log_again_s: time in which a repeated message is logged once.
     recent_s: how long before the first failure of a batch an acceptance counts against the batch.
-    max_culprit_pause_s: longest pause of an event that its destination fails at.
+    partial_pause_s: shortest pause of events that failed while others of their batch did not.
+    culprit_pause_s: first pause of an event that its destination fails at; it doubles.
+    max_culprit_pause_s: longest such pause.
     in_order_s: time that an ordered destination is down before newer events go ahead as probes.
     selective_s: time for which an accepted probe means that the destination fails at some events.
 
@@ -100,6 +102,8 @@ class Timings:
     max_held_s: float = 60.0
     log_again_s: float = 60.0
     recent_s: float = 10.0
+    partial_pause_s: float = 1.0
+    culprit_pause_s: float = 0.5
     max_culprit_pause_s: float = 60.0
     in_order_s: float = 60.0
     selective_s: float = 60.0

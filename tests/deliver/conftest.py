@@ -3,15 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 import uvloop
 
 from pixelfast.spool import DataDir
 from tests.leaks import nothing_left_open
 from tests.spools import Feed, open_data
+
+
+class _Unsynced(sqlite3.Connection):
+    def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
+        if statement == "PRAGMA synchronous = FULL":
+            statement = "PRAGMA synchronous = OFF"
+        return super().execute(statement, *parameters)
+
+
+@pytest.fixture(autouse=True)
+def unsynced_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases of a test need not survive a power cut; syncs take most of the time here.
+
+    `tests/reliability` cuts the power.
+    """
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=_Unsynced))
+
+
+@pytest.fixture(autouse=True)
+def plain_tracebacks() -> Iterator[None]:
+    """Rich ones, with all variables, take most of the time of a test whose runners fail."""
+    before = structlog.get_config()
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*before["processors"][:-1], renderer])
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture

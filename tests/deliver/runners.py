@@ -32,6 +32,7 @@ QUICK = Timings(
     max_look_pause_s=0.002,
     list_slots_s=0.005,
     lock_retry_s=0.005,
+    check_s=0.005,
     min_restart_s=0.01,
     max_restart_s=0.02,
     write_s=0.001,
@@ -40,6 +41,7 @@ QUICK = Timings(
     all_rejected_s=0.05,
     quiet_s=0.1,
     held_s=0.02,
+    partial_pause_s=0.01,
     retention_s=0.005,
 )
 

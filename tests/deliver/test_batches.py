@@ -10,9 +10,13 @@ import pytest
 from pixelfast.deliver.batches import Cut, Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.timing import Clock
 from pixelfast.spool import DataDir, Position
+from tests.deliver.clocks import HandClock
 from tests.deliver.spools import NO_LIMITS, as_json, batch_of, cut_all, event, lines_of
 from tests.spools import Feed
+
+STILL = Clock(monotonic_s=lambda: 0.0)  # no look at the slots ends before it has seen all
 
 
 def by_events(count: int) -> Limits:
@@ -24,7 +28,7 @@ def by_bytes(count: int) -> Limits:
 
 
 def test_nothing_is_cut_from_an_empty_data_directory(data: DataDir) -> None:
-    cutter = Cutter(data, {}, NO_LIMITS)
+    cutter = Cutter(data, {}, NO_LIMITS, clock=STILL)
     assert (False, False, 0) == (cutter.cut(), cutter.has_moved(), cutter.oldest_ms)
     assert Cut() == cutter.close_batch()
 
@@ -45,7 +49,7 @@ def test_jumps_in_the_numbers_are_counted_with_the_batch_that_gets_past_them(
         feed.write(event(2), event(3))
         feed.skip_numbers(-2)
         feed.write(event(4))
-    with closing(Cutter(data, {}, by_events(1))) as cutter:
+    with closing(Cutter(data, {}, by_events(1), clock=STILL)) as cutter:
         found = []
         while cutter.cut():
             unread = cutter.unread_events({0: 8})
@@ -61,7 +65,9 @@ def test_what_became_of_events_is_told_from_the_number_that_the_last_run_reached
         feed.write(*map(event, range(4)))
     for known, missing, repeated in ((4, 0, 3), (0, 1, 0), (1, 0, 0)):
         start = Position(1, 64, 1)
-        with closing(Cutter(data, {0: start}, NO_LIMITS, numbers={0: known})) as cutter:
+        with closing(
+            Cutter(data, {0: start}, NO_LIMITS, numbers={0: known}, clock=STILL)
+        ) as cutter:
             cutter.cut()
             cut = cutter.close_batch()
         assert (3, missing, repeated) == (cut.events, cut.missing, cut.repeated)
@@ -122,7 +128,7 @@ def test_no_slot_waits_for_another_with_more_to_give(data: DataDir) -> None:
 
 
 def test_a_full_batch_is_told_from_one_that_may_grow(data: DataDir) -> None:
-    with Feed(data) as feed, closing(Cutter(data, {}, by_events(2))) as cutter:
+    with Feed(data) as feed, closing(Cutter(data, {}, by_events(2), clock=STILL)) as cutter:
         feed.write(event(1))
         assert (False, True) == (cutter.cut(), cutter.has_moved())
         feed.write(event(2))
@@ -136,7 +142,7 @@ def test_a_full_batch_is_told_from_one_that_may_grow(data: DataDir) -> None:
 def test_a_batch_that_the_next_event_does_not_fit_into_is_full(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(event(1), event(2, padding=100))
-        with closing(Cutter(data, {}, by_bytes(50))) as cutter:
+        with closing(Cutter(data, {}, by_bytes(50), clock=STILL)) as cutter:
             assert cutter.cut()
             assert [event(1)] == lines_of([cutter.close_batch()])
 
@@ -144,7 +150,7 @@ def test_a_batch_that_the_next_event_does_not_fit_into_is_full(data: DataDir) ->
 def test_an_exactly_full_batch_is_full_without_an_event_behind_it(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(event(1))
-        with closing(Cutter(data, {}, by_bytes(len(event(1)) + 1))) as cutter:
+        with closing(Cutter(data, {}, by_bytes(len(event(1)) + 1), clock=STILL)) as cutter:
             assert cutter.cut()
 
 
@@ -204,7 +210,10 @@ def test_a_skip_counts_only_for_the_frame_that_it_names(data: DataDir) -> None:
 
 
 def test_slots_that_come_later_are_found(data: DataDir) -> None:
-    with closing(Cutter(data, {2: Position(1, 64, 1)}, NO_LIMITS)) as cutter, Feed(data, 2) as feed:
+    with (
+        closing(Cutter(data, {2: Position(1, 64, 1)}, NO_LIMITS, clock=STILL)) as cutter,
+        Feed(data, 2) as feed,
+    ):
         feed.write(event(1), event(2))
         assert (False, False) == (cutter.cut(), cutter.has_moved())
         cutter.find_slots()
@@ -218,7 +227,7 @@ def test_a_batch_is_as_old_as_the_oldest_event_of_any_slot(data: DataDir) -> Non
     with Feed(data, 0) as late, Feed(data, 1) as early:
         late.write(event(1), received_ms=2000)
         early.write(event(2), received_ms=1000)
-        with closing(Cutter(data, {}, NO_LIMITS)) as cutter:
+        with closing(Cutter(data, {}, NO_LIMITS, clock=STILL)) as cutter:
             cutter.cut()
             assert 1000 == cutter.oldest_ms
 
@@ -253,7 +262,15 @@ def test_one_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -
     with Feed(data, segment_bytes=8 * 2**20) as feed:
         for _ in range(40):
             feed.write(*body)
-    with closing(Cutter(data, {}, Limits(500, 2**20, 1.0), Selection(without=("web",)))) as cutter:
+    with closing(
+        Cutter(
+            data,
+            {},
+            Limits(500, 2**20, 1.0),
+            Selection(without=("web",)),
+            clock=HandClock(a_look_s=0.0001).clock,
+        )
+    ) as cutter:
         cutter.cut()
         assert cutter.close_batch().filtered < 40 * 900
 

@@ -41,7 +41,7 @@ def fill(feed: Feed, start: int, stop: int) -> None:
         feed.write(*map(event, range(first, min(first + 20, stop))))
 
 
-SOON = replace(QUICK, max_culprit_pause_s=0.02, in_order_s=0.05)
+SOON = replace(QUICK, max_culprit_pause_s=0.02, in_order_s=0.005)
 
 
 def runner_of(data: DataDir, sender: Sender, **options: Any) -> Runner:

@@ -29,6 +29,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
+def unsynced_databases() -> None:
+    """None: here it counts what databases do."""
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "dest" / "archive" / "state.db"
 
