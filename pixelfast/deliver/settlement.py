@@ -227,9 +227,9 @@ def _bury(
 
 def _without_room(task: Task, places: Iterable[int], room_bytes: float) -> set[int]:
     without: set[int] = set()
-    if room_bytes == float("inf"):
-        return without
     assert task.batch is not None
+    if task.batch.size_bytes <= room_bytes:
+        return without
     lines = task.batch.lines()
     for n in places:
         if len(lines[n]) > room_bytes:

@@ -45,6 +45,15 @@ def plain_tracebacks() -> Iterator[None]:
 
 
 @pytest.fixture
+def small_heap() -> Iterator[None]:
+    """What other tests have left in memory: a collection of garbage is not to look through it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
 def data(tmp_path: Path) -> DataDir:
     return open_data(tmp_path)
 

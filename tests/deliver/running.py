@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -21,3 +22,12 @@ def run(main: Coroutine[Any, Any, T], bound_s: float = 3 * WAIT_S) -> T:
             return await main
 
     return uvloop.run(bounded())
+
+
+async def watch(turns_s: list[float]) -> None:
+    """Note the CPU time of each turn of the loop."""
+    while True:
+        began_s = time.thread_time()
+        await asyncio.sleep(0)
+        turns_s.append(time.thread_time() - began_s)
+        await asyncio.sleep(0.0005)

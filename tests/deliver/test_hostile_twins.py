@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import http.client
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
@@ -37,7 +35,7 @@ from tests.deliver.products.events import tracked
 from tests.deliver.products.posthog import Posthog
 from tests.deliver.products.segment import BatchApi
 from tests.deliver.runners import make_engine, running
-from tests.deliver.running import run
+from tests.deliver.running import run, watch
 from tests.fake_destination import FakeDestination
 from tests.spools import Feed, open_data
 from tests.waiting import until
@@ -139,15 +137,6 @@ class Doubles:
         return found
 
 
-async def watch(turns_s: list[float]) -> None:
-    """Note the CPU time of each turn of the loop."""
-    while True:
-        began_s = time.thread_time()
-        await asyncio.sleep(0)
-        turns_s.append(time.thread_time() - began_s)
-        await asyncio.sleep(0.0005)
-
-
 def figures_of(engine: Engine) -> list[dict[str, Any]]:
     """What the engine counts of the good ones."""
     found: Any = engine.stats()["destinations"]
@@ -159,15 +148,6 @@ def served_by(url: str, behaviour: str) -> int:
     with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=5.0)) as connection:
         connection.request("GET", f"/served/{behaviour}")
         return int(connection.getresponse().read())
-
-
-@pytest.fixture
-def small_heap() -> Iterator[None]:
-    """What other tests have left in memory: a collection of garbage is not to look through it."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("small_heap")

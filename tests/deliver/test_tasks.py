@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from zlib import crc32
 
 import pytest
 
-from pixelfast.deliver.batches import Batch, Run
+from pixelfast.deliver.batches import Batch, Limits, Run
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settlement import Settlement, Situation, dead_letters, settle
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Timings
+from pixelfast.spool import DataDir
+from tests.deliver.runners import make_runner, running
+from tests.deliver.running import run, until, watch
+from tests.deliver.spools import Feed, event
 
 NO = Refused("status 400", 400, b"bad")
 LATER = Retry("status 503", status=503)
@@ -115,3 +121,58 @@ def test_dead_letters_that_arrive_go_and_those_that_do_not_stay() -> None:
     assert [10, 12, 13] == settlement.replayed
     assert {11: NO} == settlement.refused_again
     assert {"delivered": 3, "dead": -3} == settlement.counted
+
+
+# --- the loop meanwhile ----------------------------------------------------------------------
+
+MANY = 10_000
+MOST_TURN_S = 0.010  # of CPU time
+ENDS = ("delivered", "dead")
+
+
+class Large(Sender):
+    """Takes 10,000 events at once; the first batch gets a reply of its own."""
+
+    limits = Limits(MANY, 2**24, 60.0)
+
+    def __init__(self, first: Outcome) -> None:
+        self.first = first
+
+    async def open(self, memory: dict[str, object]) -> None: ...
+
+    async def send(self, batch: Batch) -> Outcome:
+        return self.first if batch.events == MANY else Accepted()
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.usefixtures("small_heap")
+@pytest.mark.parametrize("segment_bytes", [2**22])
+@pytest.mark.parametrize(
+    ("first", "dead"),
+    [
+        (NO, 0),
+        (Partial(dict.fromkeys(range(0, MANY, 2), NO)), MANY // 2),
+        (Partial(dict.fromkeys(range(0, MANY, 2), Retry("status 503"))), 0),
+        (Partial({n: NO if n % 3 else Retry("status 503") for n in range(1, MANY)}), 6666),
+    ],
+    ids=["rejected", "dead", "again", "both"],
+)
+def test_no_reply_to_a_large_batch_holds_the_loop(
+    data: DataDir, feed: Feed, first: Outcome, dead: int
+) -> None:
+    turns_s: list[float] = []
+
+    async def main() -> None:
+        for start in range(0, MANY, 500):
+            feed.write(*(event(n, padding=40) for n in range(start, start + 500)))
+        runner = make_runner(data, Large(first))
+        async with running(runner):
+            await until(lambda: runner.is_open)
+            watcher = asyncio.create_task(watch(turns_s))
+            await until(lambda: sum(runner.counted.get(each, 0) for each in ENDS) == MANY)
+            watcher.cancel()
+        assert (MANY - dead, dead) == tuple(runner.counted.get(each, 0) for each in ENDS)
+
+    run(main())
+    assert max(turns_s) < MOST_TURN_S
