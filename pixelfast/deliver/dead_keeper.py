@@ -81,7 +81,7 @@ class DeadKeeper:
         if removed:
             self.letters.remove(removed)
         for each, outcome in refused_again.items():
-            self.letters.refuse_again(each, outcome.status, outcome.reason, outcome.answer)
+            self.letters.refuse_again(each, outcome.status, outcome.reason, outcome.reply)
         if added or removed or refused_again:
             self._measure()
 

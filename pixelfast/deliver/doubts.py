@@ -142,7 +142,7 @@ class Doubts:
         return now_s - self._probe_accepted_s < self._timings.selective_s
 
     def settle_probe(self) -> None:
-        """Take notice of the answer to a probe, once it is there."""
+        """Take notice of the reply to a probe, once it is there."""
         if self._probe is None or not self._probe.done():
             return
         probe, self._probe = self._probe, None

@@ -1,4 +1,4 @@
-"""What a destination's answers say about it: may it be sent to, how much, how large."""
+"""What a destination's replies say about it: may it be sent to, how much, how large."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Health", "Hold"]
 class Hold(Enum):
     """Why a destination is held, which says what ends it."""
 
-    SETTINGS = "settings"  # any answer that is about events
+    SETTINGS = "settings"  # any reply that is about events
     REFUSALS = "refusals"  # an event that is accepted
     DEAD_LETTERS = "dead letters"  # room for one more
 
@@ -55,7 +55,7 @@ class Health:
     def note(
         self, outcome: Outcome, size_bytes: int, events: int, began_s: float, under_way: int
     ) -> float:
-        """Take notice of an answer; returns until when its batch is not sent again."""
+        """Take notice of a reply; returns until when its batch is not sent again."""
         now_s = self._clock.monotonic_s()
         if isinstance(outcome, Accepted):
             self.concurrency.succeeded(began_s, now_s, under_way)
@@ -69,7 +69,7 @@ class Health:
             if len(outcome.failed) < events and self.hold_kind is not Hold.DEAD_LETTERS:
                 self._succeeded()
             else:
-                self._answered()
+                self._replied()
             if retries:
                 self.failures += 1
                 return now_s + max(
@@ -78,7 +78,7 @@ class Health:
         elif isinstance(outcome, Refused):
             if outcome.is_too_large:
                 self._on_too_large(size_bytes)
-            self._answered()
+            self._replied()
         return 0.0
 
     def hold(self, kind: Hold, reason: str, outcome: Outcome) -> None:
@@ -103,7 +103,7 @@ class Health:
             self._log.error(
                 "destination_disabled" if is_final else "destination_held",
                 reason=reason,
-                answer=getattr(outcome, "answer", b"")[:200].decode("utf-8", "replace"),
+                answer=getattr(outcome, "reply", b"")[:200].decode("utf-8", "replace"),
                 next_try_s=None if is_final else round(held_s, 1),
             )
         self.breaker.hold(reason, now_s, held_s, is_final=is_final)
@@ -114,8 +114,8 @@ class Health:
         if self.hold_kind is Hold.DEAD_LETTERS:
             self._succeeded()
 
-    def _answered(self) -> None:
-        """It answers; it is these events that it does not want."""
+    def _replied(self) -> None:
+        """It replies; it is these events that it does not want."""
         if self.hold_kind in {None, Hold.SETTINGS}:
             self._succeeded()
 

@@ -14,7 +14,7 @@ from pixelfast.deliver.timing import Clock
 
 __all__ = ["masked"]
 
-_TURN_S = 0.002  # then others get theirs; an answer of 1 KiB full of secrets takes 0.6 ms
+_TURN_S = 0.002  # then others get theirs; a reply of 1 KiB full of secrets takes 0.6 ms
 # One outcome a turn of the loop: 64 that come together would hold it 64 times as long.
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -24,7 +24,7 @@ async def masked(
     redactor: Redactor,
     clock: Clock = Clock(),  # noqa: B008 - frozen
 ) -> Outcome:
-    """The outcome with the secrets of the settings masked in its reasons and answers.
+    """The outcome with the secrets of the settings masked in its reasons and replies.
 
     A destination may repeat our headers, and errors may quote a URL. Both are logged, and kept with
     dead letters.
@@ -53,12 +53,12 @@ async def _every_event_masked(outcome: Partial, redactor: Redactor, clock: Clock
         async with _turn():
             until = clock.monotonic_s() + _TURN_S
             for index, each in events:
-                said = each.reason, each.answer
+                said = each.reason, each.reply
                 if said not in done:
-                    done[said] = redactor.text(each.reason), redactor.data(each.answer)
-                reason, answer = done[said]
-                if said != (reason, answer):
-                    each = dataclasses.replace(each, reason=reason, answer=answer)
+                    done[said] = redactor.text(each.reason), redactor.data(each.reply)
+                reason, reply = done[said]
+                if said != (reason, reply):
+                    each = dataclasses.replace(each, reason=reason, reply=reply)
                 failed[index] = each
                 if clock.monotonic_s() >= until:
                     break
@@ -66,5 +66,5 @@ async def _every_event_masked(outcome: Partial, redactor: Redactor, clock: Clock
 
 
 def _masked(outcome: Retry | Refused | Held, redactor: Redactor) -> Retry | Refused | Held:
-    reason, answer = redactor.text(outcome.reason), redactor.data(outcome.answer)
-    return dataclasses.replace(outcome, reason=reason, answer=answer)
+    reason, reply = redactor.text(outcome.reason), redactor.data(outcome.reply)
+    return dataclasses.replace(outcome, reason=reason, reply=reply)

@@ -27,7 +27,7 @@ class Retry:
     reason: str
     after_s: float = 0.0  # at least this long from now
     status: int = 0  # of HTTP; 0: none came
-    answer: bytes = b""  # the beginning of its body
+    reply: bytes = b""  # the beginning of its body
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Refused:
 
     reason: str
     status: int = 0
-    answer: bytes = b""
+    reply: bytes = b""
     is_too_large: bool = False  # 413: batches get smaller, too
 
 
@@ -53,7 +53,7 @@ class Held:
 
     reason: str
     status: int = 0
-    answer: bytes = b""
+    reply: bytes = b""
     is_final: bool = False
 
 

@@ -65,8 +65,8 @@ def _unread(frame: Frame, cursor: Position) -> list[bytes]:
 class Probed(NamedTuple):
     """What became of a probe."""
 
-    outcome: Outcome  # the answer that tells most
-    events: int  # that this is the answer to
+    outcome: Outcome  # the reply that tells most
+    events: int  # that this is the reply to
     accepted: int = 0  # of those that were sent one by one
     failed: int = 0
 
@@ -74,7 +74,7 @@ class Probed(NamedTuple):
 async def send_some(sender: Sender, events: list[bytes]) -> Probed:
     """Send copies of at most 16 events one by one, to a destination that fails.
 
-    Goes on as long as the destination answers: it may be up and fail at most events only.
+    Goes on as long as the destination replies: it may be up and fail at most events only.
     """
     accepted = failed = 0
     told: Outcome | None = None
@@ -84,7 +84,7 @@ async def send_some(sender: Sender, events: list[bytes]) -> Probed:
         accepted, failed = accepted + is_accepted, failed + (not is_accepted)
         if is_accepted or told is None:
             told = outcome
-        if not (is_accepted or _is_answer(outcome)):
+        if not (is_accepted or _is_reply(outcome)):
             break
     assert told is not None, "there are events"
     return Probed(told, 1, accepted, failed)
@@ -105,8 +105,8 @@ async def send_all(sender: Sender, events: list[bytes]) -> Probed:
             return Probed(outcome, len(lines))
 
 
-def _is_answer(outcome: Outcome) -> bool:
-    """Whether a destination failed by an answer, and did not ask to be left alone for a while."""
+def _is_reply(outcome: Outcome) -> bool:
+    """Whether a destination failed by a reply, and did not ask to be left alone for a while."""
     if not isinstance(outcome, Retry | Held) or outcome.status in BUSY_STATUSES:
         return False
     return outcome.status > 0 and not (isinstance(outcome, Retry) and outcome.after_s)

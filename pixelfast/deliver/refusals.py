@@ -91,7 +91,7 @@ class Refusals:
         """How large the parts of a rejected batch are to be, to find its bad events soon.
 
         Halves while few events are bad; else groups that have a bad event every second time, so
-        that each answer tells as much as it can.
+        that each reply tells as much as it can.
         """
         half = (events + 1) // 2
         share = self._bad / (self._good + self._bad) if self._bad else 0.0

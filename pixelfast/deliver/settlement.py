@@ -1,4 +1,4 @@
-"""What follows from a destination's answer: sent, sent again, divided, or a dead letter."""
+"""What follows from a destination's reply: sent, sent again, divided, or a dead letter."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class DeadLetter(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What decides, beside the answer, about a batch.
+    """What decides, beside the reply, about a batch.
 
     Attributes:
         began_s: when the request began.
-        now_s: when the answer came.
+        now_s: when the reply came.
         is_too_old: events that are not delivered now become dead letters.
         is_at_fault: the batch fails while others are accepted.
         refused_s: when the same events were rejected before; 0: they were not.
@@ -90,7 +90,7 @@ def dead_letters(task: Task, dead: Mapping[int, Refused | Retry]) -> list[DeadLe
             lines[n],
             each.status,
             each.reason,
-            each.answer,
+            each.reply,
             attempts,
             sources[n],
         )

@@ -1,4 +1,4 @@
-"""Doing what a destination's answers call for: plans end, wait, are divided, or hold it."""
+"""Doing what a destination's replies call for: plans end, wait, are divided, or hold it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Settler:
         self._dead_bounds = dead_bounds
 
     def settle(self, task: Task, outcome: Outcome, began_s: float, under_way: int) -> None:
-        """Settle a task by the answer to a request that `began_s`, one of so many under way."""
+        """Settle a task by the reply to a request that `began_s`, one of so many under way."""
         now_s = self._clock.monotonic_s()
         accepted_s = self._doubts.refusals.accepted_s
         failure = _failure(outcome, task.plan.events)
@@ -120,7 +120,7 @@ def _failure(outcome: Outcome, events: int) -> Retry | None:
     What looks like a wrong setting may be a firewall that does not like the text of an event.
     """
     if isinstance(outcome, Held) and not outcome.is_final:
-        return Retry(outcome.reason, 0.0, outcome.status, outcome.answer)
+        return Retry(outcome.reason, 0.0, outcome.status, outcome.reply)
     if isinstance(outcome, Partial) and len(outcome.failed) == events:
         first = next(iter(outcome.failed.values()))
         is_all = all(isinstance(each, Retry) for each in outcome.failed.values())

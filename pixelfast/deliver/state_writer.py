@@ -207,7 +207,7 @@ class StateWriter:
                 "events_refused",
                 events=events,
                 reason=first.reason,
-                answer=first.answer[:200].decode("utf-8", "replace"),
+                answer=first.reply[:200].decode("utf-8", "replace"),
             )
         self._next.replayed += settlement.replayed
         self._next.refused_again |= settlement.refused_again

@@ -154,11 +154,11 @@ class Task:
     ) -> bool:
         """Note a failure; return whether the events are to blame.
 
-        A destination that crashes on an event, or never answers it, accepts other batches. So the
-        events are to blame only if something was accepted (`accepted_s`) since the previous failure
-        of the same events; while the destination is down, nothing is accepted. If the destination
-        is known to fail at some events, an acceptance at most `recent_s` before the first failure
-        is enough, and the batch is divided once; `recent_s` is 0 otherwise.
+        A destination that crashes on an event, or never replies to it, accepts other batches. So
+        the events are to blame only if something was accepted (`accepted_s`) since the previous
+        failure of the same events; while the destination is down, nothing is accepted. If the
+        destination is known to fail at some events, an acceptance at most `recent_s` before the
+        first failure is enough, and the batch is divided once; `recent_s` is 0 otherwise.
         """
         before_s, self.failed_s, self.outcome = self.failed_s, now_s, outcome
         since_s = before_s or (now_s if self.is_busy else now_s - recent_s)

@@ -56,7 +56,7 @@ FLOODS: dict[str, tuple[bytes, bytes, Outcome]] = {
 
 def without_reason(outcome: Outcome) -> Outcome:
     if isinstance(outcome, Retry | Refused) and outcome.status:
-        return type(outcome)("", status=outcome.status, answer=outcome.answer)
+        return type(outcome)("", status=outcome.status, reply=outcome.reply)
     return outcome
 
 
@@ -88,7 +88,7 @@ def test_a_flood_is_dropped_and_the_next_request_gets_its_own_answer(
             assert sum(parsed) <= 81_921, "no more than the limit was parsed"
             assert max(parsed) <= 4096, "and never much without a look at the limits"
             assert destination.sent_bytes < SOCKET_BUFFERS
-            assert Retry("status 503", status=503, answer=b"ok") == await send(sender, 2)
+            assert Retry("status 503", status=503, reply=b"ok") == await send(sender, 2)
             assert 2 == destination.connections
 
     run(main())

@@ -66,7 +66,7 @@ def test_no_other_status_is_accepted(status: int, outcome: type) -> None:
         async with destination_and_sender([Answer(status, body=body)]) as (_, sender):
             got = await send(sender, 1)
             assert outcome is type(got)
-            assert (f"status {status}", status, body) == (got.reason, got.status, got.answer)  # type: ignore[union-attr]
+            assert (f"status {status}", status, body) == (got.reason, got.status, got.reply)  # type: ignore[union-attr]
             assert Accepted() == await send(sender, 1)
 
     run(main())
@@ -87,7 +87,7 @@ def test_the_first_kilobyte_of_an_answer_is_kept() -> None:
         async with destination_and_sender(script) as (_, sender):
             outcome = await send(sender, 1)
             assert isinstance(outcome, Refused)
-            assert b"x" * 1000 + b"y" * 24 == outcome.answer
+            assert b"x" * 1000 + b"y" * 24 == outcome.reply
 
     run(main())
 

@@ -45,7 +45,7 @@ def test_what_failed_is_told_by_its_index_and_nothing_is_kept_for_the_next_try()
     async def main() -> None:
         sent = batch(map(event, range(10)))
         async with destination_and_sender(refusing(3, 7), "single") as (destination, sender):
-            retry = Retry("status 503", status=503, answer=b"ok")
+            retry = Retry("status 503", status=503, reply=b"ok")
             assert Partial({3: retry, 7: retry}) == await sender.send(sent)
             assert list(range(10)) == take(destination)
             destination.answer([])

@@ -27,8 +27,8 @@ def outcome_of(outcome: Outcome) -> Outcome:
 
 @pytest.mark.parametrize("kind", [Retry, Refused, Held])
 def test_reason_and_answer_of_every_outcome_are_masked(kind: type[Retry | Refused | Held]) -> None:
-    found = outcome_of(kind(REASON, status=500, answer=ANSWER))
-    assert kind("no …", status=500, answer="no: Bearer …".encode()) == found
+    found = outcome_of(kind(REASON, status=500, reply=ANSWER))
+    assert kind("no …", status=500, reply="no: Bearer …".encode()) == found
 
 
 def test_what_an_outcome_says_beside_them_stays() -> None:
@@ -40,14 +40,14 @@ def test_what_an_outcome_says_beside_them_stays() -> None:
 
 def test_every_event_of_a_partial_outcome_is_masked() -> None:
     failed: dict[int, Refused | Retry] = {
-        n: (Refused if n % 2 else Retry)(REASON, status=400, answer=ANSWER + b" %d" % (n // 3))
+        n: (Refused if n % 2 else Retry)(REASON, status=400, reply=ANSWER + b" %d" % (n // 3))
         for n in range(20)
     }
     found = outcome_of(Partial(failed))
     assert isinstance(found, Partial)
     assert list(range(20)) == list(found.failed)
     for n, each in found.failed.items():
-        assert type(failed[n])("no …", status=400, answer=f"no: Bearer … {n // 3}".encode()) == each
+        assert type(failed[n])("no …", status=400, reply=f"no: Bearer … {n // 3}".encode()) == each
 
 
 class Costly(Redactor):
@@ -115,7 +115,7 @@ def test_an_outcome_of_few_answers_does_not_wait_for_one_of_many() -> None:
 
     redactor = Ordered(0.003)
     many = Partial({n: Refused("", 400, b"%d" % n) for n in range(100)})
-    redactor.mask(many, Retry("", status=500, answer=b"few"))
+    redactor.mask(many, Retry("", status=500, reply=b"few"))
     assert 1 == order.index(b"few")
 
 

@@ -30,4 +30,4 @@ def test_every_status_has_its_meaning() -> None:
 @pytest.mark.parametrize("status", [400, 404, 503])
 def test_an_answer_is_kept_up_to_a_kilobyte(status: int) -> None:
     outcome = classify(Reply(status, None, b"a" * 1024 + b"b"))
-    assert b"a" * 1024 == outcome.answer  # type: ignore[union-attr]
+    assert b"a" * 1024 == outcome.reply  # type: ignore[union-attr]

@@ -112,8 +112,8 @@ _OPTIONAL = (
     "async_insert",
 )
 
-# Answers quote what strangers wrote, line feeds and all where it is an element of an enum. The
-# server's own are: the first code; a row with what stands behind it up to the answer's end, and the
+# Replies quote what strangers wrote, line feeds and all where it is an element of an enum. The
+# server's own are: the first code; a row with what stands behind it up to the reply's end, and the
 # key before that; and of a constraint the row before anything is quoted. Errors of expressions
 # have no row.
 _CODE = re.compile(rb"Code: (\d{1,5})(?:\.|, e\.displayText\(\) =) DB::\w{0,20}Exception")
@@ -136,7 +136,7 @@ _SEARCHES = 8  # requests of one batch under way at once: each finds one row, an
 class _RefusedRow(Refused):
     """`row` is to blame, counted from 1; none before it fails in the same way.
 
-    It could not be read, as the value of `key` if the answer names it; or it violates a constraint.
+    It could not be read, as the value of `key` if the reply names it; or it violates a constraint.
     """
 
     row: int = 0
@@ -157,11 +157,11 @@ class ClickhouseSender(HttpSender):
     Source: ClickHouse's documentation, "HTTP Interface" and "Deduplicating Inserts on Retries":
     an insert whose insert_deduplication_token the table has seen is dropped and answered with 200.
     Tables of the ReplicatedMergeTree family remember tokens by themselves, others once they have
-    `non_replicated_deduplication_window`. The answer comes when the rows are written (no
+    `non_replicated_deduplication_window`. The reply comes when the rows are written (no
     async_insert).
 
     An insert is stored as a whole or not at all. Rows that cannot be read or violate a constraint
-    are found by the number in the answer, and the others are inserted without them. An answer may
+    are found by the number in the reply, and the others are inserted without them. A reply may
     quote one row's text against another: so none is refused because it could not be read before
     a request without the others has failed as well. What has no number of the server's is halved.
     """
@@ -213,7 +213,7 @@ class ClickhouseSender(HttpSender):
         """Find all rows that are to blame, and insert the others in one insert.
 
         Halving would make an insert, and so a part of the table, of a few rows each. Here rows are
-        sent with a bad row behind them: nothing is stored, and the answer tells how far they are
+        sent with a bad row behind them: nothing is stored, and the reply tells how far they are
         good. First that is a row that cannot be read; constraints are checked after all rows are
         read, so then it is the row that violated one.
         """
@@ -322,37 +322,37 @@ class ClickhouseSender(HttpSender):
         )
         return await super()._send(part)
 
-    def judge(self, answer: Reply, batch: Batch) -> Outcome:
-        """By the code in the answer's text, if it is a known one; else by the status."""
-        outcome = classify(answer)
-        match = _CODE.search(answer.body)
+    def judge(self, reply: Reply, batch: Batch) -> Outcome:
+        """By the code in the reply's text, if it is a known one; else by the status."""
+        outcome = classify(reply)
+        match = _CODE.search(reply.body)
         if match is None:
             return outcome
-        code, kept = int(match[1]), answer.body[:1024]
-        reason = f"status {answer.status}, code {code}"
+        code, kept = int(match[1]), reply.body[:1024]
+        reason = f"status {reply.status}, code {code}"
         if code in _OF_A_SETTING:
             for name in _OPTIONAL:
-                if name.encode() in answer.body:
-                    return _HeldBySetting(reason, answer.status, kept, setting=name)
-        if code == _TOO_MANY_PARTS and b"Too many partitions" in answer.body and batch.events > 1:
+                if name.encode() in reply.body:
+                    return _HeldBySetting(reason, reply.status, kept, setting=name)
+        if code == _TOO_MANY_PARTS and b"Too many partitions" in reply.body and batch.events > 1:
             # Of one insert: two of half as many rows have fewer each.
-            return Refused(reason, answer.status, kept)
+            return Refused(reason, reply.status, kept)
         if code not in _OF_LOAD and code != _TOO_MANY_PARTS:
             if code == _VIOLATED_CONSTRAINT:
-                if violated := self._violated.match(answer.body):
+                if violated := self._violated.match(reply.body):
                     row = int(violated[1])
-                    return _RefusedRow(reason, answer.status, kept, row=row, is_violation=True)
-            elif len(answer.body) < self.most_reply_bytes and (at := _ROW.search(answer.body)):
+                    return _RefusedRow(reason, reply.status, kept, row=row, is_violation=True)
+            elif len(reply.body) < self.most_reply_bytes and (at := _ROW.search(reply.body)):
                 key = (at[1] or b"").decode(errors="replace")
-                return _RefusedRow(reason, answer.status, kept, row=int(at[2]), key=key)
-            if code in _OF_ROWS or _SAYS_ROW.search(answer.body):
-                return Refused(reason, answer.status, kept)
+                return _RefusedRow(reason, reply.status, kept, row=int(at[2]), key=key)
+            if code in _OF_ROWS or _SAYS_ROW.search(reply.body):
+                return Refused(reason, reply.status, kept)
         if code in _OF_SETTINGS:
-            return Held(reason, answer.status, kept)
+            return Held(reason, reply.status, kept)
         if isinstance(outcome, Retry):
-            return Retry(reason, outcome.after_s, answer.status, kept)
+            return Retry(reason, outcome.after_s, reply.status, kept)
         if isinstance(outcome, Accepted):  # "HTTP response codes caveats": it began well
-            return Retry(reason, 0.0, answer.status, kept)
+            return Retry(reason, 0.0, reply.status, kept)
         return outcome
 
 
@@ -366,7 +366,7 @@ def _blames(outcome: Outcome, rows: int, *, is_violation: bool = False) -> TypeG
 
 
 def _not_accepted(outcome: Outcome, first: Refused) -> Outcome:
-    """What is said of a batch after an answer that was not expected: it is not stored."""
+    """What is said of a batch after a reply that was not expected: it is not stored."""
     return first if isinstance(outcome, Accepted) else outcome
 
 

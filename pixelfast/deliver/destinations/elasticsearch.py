@@ -18,7 +18,7 @@ from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused
 __all__ = ["ElasticsearchSender"]
 
 _MOST_ID_BYTES = 512
-# Without this an answer to 1,000 events has 200 KB.
+# Without this a reply to 1,000 events has 200 KB.
 _WANTED = ",".join(
     (
         "error",
@@ -32,13 +32,13 @@ _WANTED = ",".join(
         "items.*.error.caused_by.caused_by.reason",
     )
 )
-_MOST_ITEM_BYTES = 1024  # of an answer; reasons may quote values of any length
+_MOST_ITEM_BYTES = 1024  # of a reply; reasons may quote values of any length
 _MOST_REASON_BYTES = 280  # three of them, one the cause of another, fit into 1 KiB
 _MOST_CAUSES = 2
 _KEPT_BYTES = 1024
 _QUOTES_REQUEST = b"at [Source: "
 _EXISTS = 409
-_UNAVAILABLE = 503  # a cluster without a master answers cluster_block_exception with it
+_UNAVAILABLE = 503  # a cluster without a master replies cluster_block_exception with it
 
 # Errors that the index or the cluster is to blame for, whatever their status.
 _OF_SETTINGS = frozenset(
@@ -70,7 +70,7 @@ _NO_TIMESTAMP = (
 class ElasticsearchSender(HttpSender):
     """POST {url}/{index}/_bulk with `create` and the messageId as `_id`.
 
-    Source: Elasticsearch's documentation, "Bulk index or delete documents": the answer is 200 with
+    Source: Elasticsearch's documentation, "Bulk index or delete documents": the reply is 200 with
     a status for each item, in their order. A 409 says that the document exists, so what comes again
     is not stored twice. An `_id` may have 512 bytes; a longer messageId is replaced by its SHA-256.
     """
@@ -103,14 +103,14 @@ class ElasticsearchSender(HttpSender):
             parts.append(b'{"create":{"_id":%b}}\n%b\n' % (message_id, line))
         return b"".join(parts)
 
-    def judge(self, answer: Reply, batch: Batch) -> Outcome:
-        if 200 <= answer.status < 300:
-            return self._judge_items(answer, batch)
-        return _judge_error(answer, _error_of(answer.body))
+    def judge(self, reply: Reply, batch: Batch) -> Outcome:
+        if 200 <= reply.status < 300:
+            return self._judge_items(reply, batch)
+        return _judge_error(reply, _error_of(reply.body))
 
-    def _judge_items(self, answer: Reply, batch: Batch) -> Outcome:
+    def _judge_items(self, reply: Reply, batch: Batch) -> Outcome:
         try:
-            parsed = orjson.loads(answer.body)
+            parsed = orjson.loads(reply.body)
             if parsed["errors"] is False:
                 return Accepted()
             items = [item["create"] for item in parsed["items"]]
@@ -118,7 +118,7 @@ class ElasticsearchSender(HttpSender):
         except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
             statuses = items = []
         if len(statuses) != batch.events:
-            return self._judge_unreadable(answer, batch)
+            return self._judge_unreadable(reply, batch)
         failed: dict[int, Refused | Retry] = {}
         lines: list[bytes] = []
         for index, (status, item) in enumerate(zip(statuses, items, strict=True)):
@@ -130,23 +130,23 @@ class ElasticsearchSender(HttpSender):
                 lines = lines or batch.lines()
                 # An event that has the field, in a form that is rejected, is to blame itself.
                 if b'"@timestamp"' not in lines[index]:
-                    return Held(outcome.reason, status, outcome.answer)
+                    return Held(outcome.reason, status, outcome.reply)
             if isinstance(outcome, Held):
                 return outcome
             if isinstance(outcome, Refused | Retry):
                 failed[index] = outcome
         return Partial(failed) if failed else Accepted()
 
-    def _judge_unreadable(self, answer: Reply, batch: Batch) -> Outcome:
+    def _judge_unreadable(self, reply: Reply, batch: Batch) -> Outcome:
         """Send it again; what was stored is answered with 409 then, so nothing is stored twice.
 
-        Reasons that quote long values can make an answer longer than what is read of it. Half of
-        the batch has half of the answer.
+        Reasons that quote long values can make a reply longer than what is read of it. Half of
+        the batch has half of the reply.
         """
-        is_cut = len(answer.body) >= self.most_reply_bytes
-        if is_cut and batch.events > 1 and answer.body.startswith(b'{"errors":true,"items":['):
-            return Refused("the answer is too long", answer.status)
-        return Retry("the answer is not one of _bulk", 0.0, answer.status, _beginning(answer.body))
+        is_cut = len(reply.body) >= self.most_reply_bytes
+        if is_cut and batch.events > 1 and reply.body.startswith(b'{"errors":true,"items":['):
+            return Refused("the answer is too long", reply.status)
+        return Retry("the answer is not one of _bulk", 0.0, reply.status, _beginning(reply.body))
 
 
 def _document_id(event: dict[str, Any]) -> str:
@@ -157,19 +157,19 @@ def _document_id(event: dict[str, Any]) -> str:
     return message_id if len(encoded) <= _MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
-def _judge_error(answer: Reply, error: dict[str, Any]) -> Outcome:
+def _judge_error(reply: Reply, error: dict[str, Any]) -> Outcome:
     """What the error of an item, or of the whole request, means."""
-    kept = _kept(error) if error else _beginning(answer.body)
+    kept = _kept(error) if error else _beginning(reply.body)
     kind, reason = error.get("type"), error.get("reason")
-    if not isinstance(kind, str) or 200 <= answer.status < 300:
-        return classify(Reply(answer.status, answer.retry_after, kept))
-    says = f"status {answer.status}, {kind[:100]}"
+    if not isinstance(kind, str) or 200 <= reply.status < 300:
+        return classify(Reply(reply.status, reply.retry_after, kept))
+    says = f"status {reply.status}, {kind[:100]}"
     is_of_settings = kind in _OF_SETTINGS or (
         isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
     )
-    if is_of_settings and answer.status != _UNAVAILABLE:
-        return Held(says, answer.status, kept[:_KEPT_BYTES])
-    return classify(Reply(answer.status, answer.retry_after, kept), says)
+    if is_of_settings and reply.status != _UNAVAILABLE:
+        return Held(says, reply.status, kept[:_KEPT_BYTES])
+    return classify(Reply(reply.status, reply.retry_after, kept), says)
 
 
 def _lacks_timestamp(error: Any) -> bool:
@@ -180,7 +180,7 @@ def _lacks_timestamp(error: Any) -> bool:
 
 
 def _error_of(body: bytes) -> dict[str, Any]:
-    """The error of an answer to the whole request; empty if it tells of none."""
+    """The error of a reply to the whole request; empty if it tells of none."""
     try:
         error = orjson.loads(body)["error"]
     except (orjson.JSONDecodeError, LookupError, TypeError):

@@ -44,7 +44,7 @@ _MOST_COMPARED_BYTES = 64 * 2**20
 class FileSender(Sender):
     """Appends to one file at a time; files get the permissions `mode`, whatever the umask."""
 
-    # Small, so that an event stands in its file well within a second of its answer.
+    # Small, so that an event stands in its file well within a second of its reply.
     limits = Limits(max_events=1_000_000, max_bytes=4 * 2**20, max_age_s=0.2)
     may_send_ahead = False  # it fails for its disk, never for an event
 

@@ -51,7 +51,7 @@ class PosthogSender(HttpSender):
     """Sends `{"api_key":…,"batch":[…]}` to `{url}/batch/`.
 
     Source: PostHog's documentation, "Capture and batch API endpoints": a body may have 20 MB; its
-    capture service answers 400 to what it can't read, 401 or 403 to a wrong key, 413, 429, and 503
+    capture service replies 400 to what it can't read, 401 or 403 to a wrong key, 413, 429, and 503
     while its queue is away; a batch is taken as a whole or not at all. A project over its quota is
     answered with 200 and `quota_limited`, and its events are thrown away: that holds this one.
     """
@@ -72,10 +72,10 @@ class PosthogSender(HttpSender):
         events = (orjson.dumps(posthog_event(orjson.loads(line))) for line in batch.lines())
         return before + b",".join(events) + behind
 
-    def judge(self, answer: Reply, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
-        outcome = classify(answer)
-        if isinstance(outcome, Accepted) and _is_over_quota(answer.body):
-            return Held("the project is over its quota", answer.status, answer.body[:1024])
+    def judge(self, reply: Reply, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
+        outcome = classify(reply)
+        if isinstance(outcome, Accepted) and _is_over_quota(reply.body):
+            return Held("the project is over its quota", reply.status, reply.body[:1024])
         return outcome
 
 

@@ -12,7 +12,7 @@ def segment_sender(settings: SegmentDestination) -> HttpSender:
     """Sends `{"batch":[…]}` to `{url}/v1/batch`; the write key is the user of basic auth.
 
     Source: Twilio Segment's documentation, "HTTP API Source": a batch may have 500 KB and each of
-    its events 32 KB, larger ones are answered with 400; every other answer is 200, whether an event
+    its events 32 KB, larger ones are answered with 400; every other reply is 200, whether an event
     is valid or not. Segment drops repeated values of `messageId`.
     """
     return HttpSender(

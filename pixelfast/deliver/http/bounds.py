@@ -1,8 +1,8 @@
-"""What a destination's answers may cost us: bytes, interim answers, and time of the loop.
+"""What a destination's replies may cost us: bytes, interim replies, and time of the loop.
 
-aiohttp reads as fast as the peer sends: interim answers (1xx) without end, an answer in chunks of
-one byte, answers that nobody asked for on an idle connection. All destinations share one loop, so
-one of them could take it from the others. Here each answer is read in slices, and each destination
+aiohttp reads as fast as the peer sends: interim replies (1xx) without end, a reply in chunks of
+one byte, replies that nobody asked for on an idle connection. All destinations share one loop, so
+one of them could take it from the others. Here each reply is read in slices, and each destination
 has a share of the loop's time for it.
 """
 
@@ -20,11 +20,11 @@ from aiohttp.client_proto import ResponseHandler
 
 from pixelfast.deliver.timing import Clock
 
-__all__ = ["AnswerTooCostly", "LoopShare", "bound_replies"]
+__all__ = ["LoopShare", "ReplyTooCostly", "bound_replies"]
 
 _MOST_INTERIM = 8
-_MOST_HEAD_BYTES = 16384  # with interim answers and what chunks add to a body
-_FIRST_BYTES = 512  # of an answer, which wait for nothing: most have no more
+_MOST_HEAD_BYTES = 16384  # with interim replies and what chunks add to a body
+_FIRST_BYTES = 512  # of a reply, which wait for nothing: most have no more
 _SLICE_BYTES = 4096  # parsed before anything is checked again: 1.7 ms of the costliest kind
 _SHARE = 0.2
 _BURST_S = 0.005
@@ -36,12 +36,12 @@ _PADDED = "too many TLS records without content"
 _TCP_INFO_RECEIVED, _TCP_INFO_BYTES = 128, 136
 
 
-class AnswerTooCostly(aiohttp.ClientError):
-    """An answer is over a limit; its connection has been dropped."""
+class ReplyTooCostly(aiohttp.ClientError):
+    """A reply is over a limit; its connection has been dropped."""
 
 
 class LoopShare:
-    """How much of the loop's time one destination may use for reading answers.
+    """How much of the loop's time one destination may use for reading replies.
 
     Time that is not used is saved up to `burst_s`.
 
@@ -83,10 +83,10 @@ class LoopShare:
 
 
 class _BoundedHandler(ResponseHandler):
-    """Reads one answer to each request, within bounds, and nothing without a request.
+    """Reads one reply to each request, within bounds, and nothing without a request.
 
     What arrives while the destination is out of its share is held, and reading pauses. `_room` is
-    how many bytes the answer may still have, counted when they arrive, so it bounds what is held.
+    how many bytes the reply may still have, counted when they arrive, so it bounds what is held.
     """
 
     def __init__(self, most_bytes: int, share: LoopShare, loop: asyncio.AbstractEventLoop) -> None:
@@ -101,8 +101,8 @@ class _BoundedHandler(ResponseHandler):
         self._is_asked = False
         self._is_tls = False
         self._watching: asyncio.TimerHandle | None = None
-        self._answers = self._received = 0  # of the whole connection
-        self._body: Any = None  # of the final answer, once its head is there
+        self._replies = self._received = 0  # of the whole connection
+        self._body: Any = None  # of the final reply, once its head is there
 
     def is_connected(self) -> bool:
         return not self._is_dropped and super().is_connected()
@@ -112,18 +112,18 @@ class _BoundedHandler(ResponseHandler):
         self._is_tls = transport.get_extra_info("sslcontext") is not None
 
     def set_response_params(self, **options: Any) -> None:
-        """Expect an answer: a request is about to be sent."""
+        """Expect a reply: a request is about to be sent."""
         self._is_asked = True
         self._room = self._most_bytes
         self._fed = self._interim = 0
         self._body = None
-        self._answers += 1
+        self._replies += 1
         if self._is_tls and self._watching is None:
             self._watching = self._loop.call_later(_WATCH_S, self._watch)
         super().set_response_params(**options)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """Take the head of an answer from the parser."""
+        """Take the head of a reply from the parser."""
         if self._interim > _MOST_INTERIM:
             return  # whatever comes behind them, and however it is cut
         message, body = data
@@ -143,7 +143,7 @@ class _BoundedHandler(ResponseHandler):
             return
         size = len(data)
         self._received += size
-        if not self._fed and size <= _FIRST_BYTES:  # almost every answer
+        if not self._fed and size <= _FIRST_BYTES:  # almost every reply
             self._fed = size
             self._room -= size
             super().data_received(data)
@@ -200,7 +200,7 @@ class _BoundedHandler(ResponseHandler):
         self._held, self._parsed = b"", 0
 
     def _is_over(self) -> bool:
-        """Whether nothing more is to be parsed of this answer."""
+        """Whether nothing more is to be parsed of this reply."""
         if self._interim > _MOST_INTERIM:
             self._fail(f"more than {_MOST_INTERIM} interim answers (1xx)")
         elif self._body is not None and self._body.is_eof():
@@ -215,7 +215,7 @@ class _BoundedHandler(ResponseHandler):
 
     def _fail(self, reason: str) -> None:
         if self._body is None:
-            self.set_exception(AnswerTooCostly(reason))
+            self.set_exception(ReplyTooCostly(reason))
         else:
             # The status is known, and what there is of the body can still be read.
             self._body.feed_eof()
@@ -235,7 +235,7 @@ class _BoundedHandler(ResponseHandler):
             self._loop.call_soon(self.transport.abort)
 
     def _is_padded(self) -> bool:
-        """Whether TLS has sent much more than the answers: tiny records, session tickets.
+        """Whether TLS has sent much more than the replies: tiny records, session tickets.
 
         Of these no protocol hears, but they cost as much to decrypt as large ones.
         """
@@ -244,7 +244,7 @@ class _BoundedHandler(ResponseHandler):
             socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES
         )
         received = int.from_bytes(info[_TCP_INFO_RECEIVED:_TCP_INFO_BYTES], sys.byteorder)
-        return received - self._received > self._answers * self._most_bytes
+        return received - self._received > self._replies * self._most_bytes
 
     def _watch(self) -> None:
         self._watching = None
@@ -274,9 +274,9 @@ class _BoundedHandler(ResponseHandler):
 
 
 def bound_replies(connector: aiohttp.BaseConnector, most_bytes: int) -> None:
-    """Let all connections of a connector read answers of at most `most_bytes`, and their heads.
+    """Let all connections of a connector read replies of at most `most_bytes`, and their heads.
 
-    aiohttp has no setting for the class that reads answers; tests/deliver/test_http_floods.py
+    aiohttp has no setting for the class that reads replies; tests/deliver/test_http_floods.py
     fails if a version of it goes another way.
     """
     share = LoopShare(_SHARE, _BURST_S)

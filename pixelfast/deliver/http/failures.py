@@ -1,4 +1,4 @@
-"""What it means when no answer came: mostly to try again, at times a mistake in the settings."""
+"""What it means when no reply came: mostly to try again, at times a mistake in the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ssl
 
 import aiohttp
 
-from pixelfast.deliver.http.bounds import AnswerTooCostly
+from pixelfast.deliver.http.bounds import ReplyTooCostly
 from pixelfast.deliver.http.guard import AddressRefused
 from pixelfast.deliver.http.tls import describe_tls, is_about_certificates
 from pixelfast.deliver.outcomes import Held, Retry
@@ -34,7 +34,7 @@ def outcome_of_failure(error: Exception, total_s: float, connect_s: float) -> Re
         if isinstance(each, ssl.SSLError):
             reason = where + describe_tls(each)
             return Held(reason) if is_about_certificates(each) else Retry(reason)
-    if isinstance(error, AnswerTooCostly):
+    if isinstance(error, ReplyTooCostly):
         return Retry(str(error))
     if isinstance(error, aiohttp.InvalidURL):
         return Held("the URL's host is no name and no address")

@@ -1,4 +1,4 @@
-"""What an HTTP answer means for a batch."""
+"""What an HTTP reply means for a batch."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ class Reply:
     body: bytes = b""
 
 
-def classify(answer: Reply, reason: str = "") -> Accepted | Retry | Refused | Held:
-    """Tell from an answer what became of a request, by RFC 9110 section 15.
+def classify(reply: Reply, reason: str = "") -> Accepted | Retry | Refused | Held:
+    """Tell from a reply what became of a request, by RFC 9110 section 15.
 
     >>> classify(Reply(204))
     Accepted(memory=None)
     >>> classify(Reply(503, "7"))
-    Retry(reason='status 503', after_s=7.0, status=503, answer=b'')
+    Retry(reason='status 503', after_s=7.0, status=503, reply=b'')
 
     Refused is what sending the same once more would not mend. Held is what no event is to blame
     for: a wrong URL or credentials, a redirect (they are not followed), a method or version that is
-    not spoken there. An answer is kept up to 1 KiB. The default `reason` is the status.
+    not spoken there. A reply is kept up to 1 KiB. The default `reason` is the status.
     """
-    status, kept = answer.status, answer.body[:_KEPT_BYTES]
+    status, kept = reply.status, reply.body[:_KEPT_BYTES]
     reason = reason or f"status {status}"
     if 200 <= status < 300:
         return Accepted()
     if status in _PASSING or (500 <= status < 600 and status not in _LASTING_5XX):
-        return Retry(reason, parse_retry_after(answer.retry_after), status, kept)
+        return Retry(reason, parse_retry_after(reply.retry_after), status, kept)
     if status in _REFUSING:
         return Refused(reason, status, kept, is_too_large=status == 413)
     return Held(reason, status, kept, is_final=status == 410)
 
 
-async def read_reply(answer: aiohttp.ClientResponse, most_bytes: int) -> Reply:
-    """Read an answer to its end, so that its connection can be used again; but not without end.
+async def read_reply(response: aiohttp.ClientResponse, most_bytes: int) -> Reply:
+    """Read a reply to its end, so that its connection can be used again; but not without end.
 
     A body longer than `most_bytes` costs the connection. What the status says stays said when the
     body breaks off.
@@ -58,12 +58,14 @@ async def read_reply(answer: aiohttp.ClientResponse, most_bytes: int) -> Reply:
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in answer.content.iter_any():
+        async for chunk in response.content.iter_any():
             chunks.append(chunk)
             size += len(chunk)
             if size > most_bytes:
-                answer.close()
+                response.close()
                 break
     except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
-        answer.close()
-    return Reply(answer.status, answer.headers.get("Retry-After"), b"".join(chunks)[:most_bytes])
+        response.close()
+    return Reply(
+        response.status, response.headers.get("Retry-After"), b"".join(chunks)[:most_bytes]
+    )

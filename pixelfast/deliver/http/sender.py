@@ -40,7 +40,7 @@ _CONTENT_TYPES = {
 _SINGLE_CONCURRENCY = 16  # of one batch
 _GZIP_LEVEL = 5
 _OF_EVENTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-_JUDGED_AT_ONCE_BYTES = 16384  # of an answer; a longer one would hold up the loop for 1 ms or more
+_JUDGED_AT_ONCE_BYTES = 16384  # of a reply; a longer one would hold up the loop for 1 ms or more
 _SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
 
 
@@ -65,10 +65,10 @@ class HttpSender(Sender):
 
     `wrap` is what stands before and behind the events of a `json_array`, for APIs that want them
     inside an object. `webhook` adds the headers of Standard Webhooks. Products with an API of their
-    own are subclasses that say what the body is, where it goes and what an answer means.
+    own are subclasses that say what the body is, where it goes and what a reply means.
     """
 
-    most_reply_bytes = 65536  # an answer is read so far; what is longer costs the connection
+    most_reply_bytes = 65536  # a reply is read so far; what is longer costs the connection
     is_body_costly = False  # made in the destination's thread, as everything is that is packed
 
     def __init__(
@@ -155,13 +155,13 @@ class HttpSender(Sender):
             if batch.events == 1:  # halving has found it
                 _log.exception("event_not_encoded", batch=batch.id)
             return Refused(f"cannot be encoded: {type(error).__name__}")
-        answer = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
-        if not isinstance(answer, Reply):
-            return answer
-        if len(answer.body) > _JUDGED_AT_ONCE_BYTES:
-            outcome: Outcome = await self.in_thread(self.judge, answer, batch)
+        reply = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
+        if not isinstance(reply, Reply):
+            return reply
+        if len(reply.body) > _JUDGED_AT_ONCE_BYTES:
+            outcome: Outcome = await self.in_thread(self.judge, reply, batch)
             return outcome
-        return self.judge(answer, batch)
+        return self.judge(reply, batch)
 
     async def _send_rest(self, batch: Batch, refused: Mapping[int, Refused]) -> Outcome:
         """Send the events that can be taken; the others are refused once those have arrived."""
@@ -190,9 +190,9 @@ class HttpSender(Sender):
         """Where it is sent to."""
         return self.url
 
-    def judge(self, answer: Reply, batch: Batch) -> Outcome:  # noqa: ARG002 - as above
-        """What the answer means."""
-        return classify(answer)
+    def judge(self, reply: Reply, batch: Batch) -> Outcome:  # noqa: ARG002 - as above
+        """What the reply means."""
+        return classify(reply)
 
     # --- one request -------------------------------------------------------------------------
 
@@ -220,8 +220,8 @@ class HttpSender(Sender):
                     data=body if len(body) <= _SENT_AT_ONCE_BYTES else io.BytesIO(body),
                     headers=headers,
                     allow_redirects=False,
-                ) as answer:
-                    return await read_reply(answer, self.most_reply_bytes)
+                ) as reply:
+                    return await read_reply(reply, self.most_reply_bytes)
             except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
                 timeouts = self._timeouts
                 outcome = outcome_of_failure(error, timeouts.total_s, timeouts.connect_s)
@@ -244,8 +244,8 @@ class HttpSender(Sender):
                 body = lines[index]
                 if self._gzip:
                     body = await self.in_thread(_compress, body)
-                answer = await self._post(self.url, body, ids[index], batch.attempt)
-                outcome = classify(answer) if isinstance(answer, Reply) else answer
+                reply = await self._post(self.url, body, ids[index], batch.attempt)
+                outcome = classify(reply) if isinstance(reply, Reply) else reply
                 if isinstance(outcome, Held):
                     held.append(outcome)
                 elif isinstance(outcome, Retry):

@@ -82,7 +82,7 @@ def test_an_event_over_its_limit_refuses_the_batch(kind: str) -> None:
     (outcome,) = outcomes(kind, api, batch([tracked(1), large]))
     assert isinstance(outcome, Refused)
     assert (400, False) == (outcome.status, outcome.is_too_large)
-    assert b"32 KB" in outcome.answer
+    assert b"32 KB" in outcome.reply
     assert {} == api.events
     assert Accepted() == outcomes(kind, api, batch([tracked(1)]))[0]
 

@@ -67,7 +67,7 @@ def test_a_row_that_does_not_fit_is_rejected_alone_whatever_the_status(number: o
     events = [tracked(1), tracked(2, number=number), tracked(3)]
     first, second = outcomes(server, batch(events[1:2]), batch(events))
     assert isinstance(first, Refused)
-    assert b"at row 1" in first.answer
+    assert b"at row 1" in first.reply
     assert isinstance(second, Partial)
     assert [1] == list(second.failed)
     assert [message_id(1), message_id(3)] == [row["messageId"] for row in server.rows]
@@ -422,7 +422,7 @@ def test_a_row_is_known_by_all_that_stands_behind_its_number(end: bytes) -> None
     found = sender.judge(Reply(400, None, body), sent)
     assert ("k", 7) == (getattr(found, "key", None), getattr(found, "row", None))
     quoted = sender.judge(Reply(400, None, body.rstrip(b"\n") + b"' as UInt32: no"), sent)
-    assert Refused("status 400, code 6", 400, quoted.answer) == quoted
+    assert Refused("status 400, code 6", 400, quoted.reply) == quoted
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_only_what_failed_is_told_and_what_kind_of_failure() -> None:
     kinds = {index: type(each) for index, each in outcome.failed.items()}
     assert {2: Retry, 3: Refused, 4: Retry} == kinds
     assert (429, 400) == (outcome.failed[2].status, outcome.failed[3].status)
-    assert b"document_parsing_exception" in outcome.failed[3].answer
+    assert b"document_parsing_exception" in outcome.failed[3].reply
     assert {message_id(n) for n in (0, 1, 5)} == set(server.documents)
     server.busy = lambda _: False
     assert [Accepted()] == outcomes(server, batch([events[2], events[4]], "b2"))
@@ -81,7 +81,7 @@ def test_an_index_that_is_not_there_or_takes_nothing_holds_it() -> None:
     server.is_read_only = True
     (outcome,) = outcomes(server, batch([tracked(1)]))
     assert isinstance(outcome, Held)
-    assert b"cluster_block_exception" in outcome.answer
+    assert b"cluster_block_exception" in outcome.reply
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_an_error_of_the_settings_holds_whether_of_an_item_or_of_all(
     for outcome in outcomes(script, batch([tracked(1)]), batch([tracked(1)])):
         assert isinstance(outcome, Held)
         assert (status, f"status {status}, {kind}") == (outcome.status, outcome.reason)
-        assert reason in outcome.answer.decode()
+        assert reason in outcome.reply.decode()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_the_cause_is_kept_without_what_it_quotes_of_the_request() -> None:
     )
     (outcome,) = outcomes([answer], batch([tracked(1)]))
     assert isinstance(outcome, Partial)
-    kept = outcome.failed[0].answer.decode()
+    kept = outcome.failed[0].reply.decode()
     assert len(kept.encode()) <= 1024
     assert '"reason":"not numeric"' in kept
     assert "the end of it" in kept
@@ -264,7 +264,7 @@ def test_credentials_that_an_answer_quotes_are_not_kept(status: int, kind: type)
     body = b'oops\n at [Source: (byte[])"POST / HTTP/1.1\r\nAuthorization: Basic dTpw'
     (outcome,) = outcomes([Answer(status, body=body)], batch([tracked(1)]))
     assert kind is type(outcome)
-    assert b"oops" == outcome.answer
+    assert b"oops" == outcome.reply
 
 
 @pytest.mark.parametrize(("events", "is_in_thread"), [(1, False), (200, True)])
