@@ -12,7 +12,8 @@ import pytest
 import pixelfast
 
 ROOT = Path(pixelfast.__file__).parent
-CHECKED = ("cli", "commands", "config", "errors", "operate", "printable")
+# aiohttp has no setting for the class that reads replies.
+EXCEPTIONS = {"deliver/http/bounds.py": ["connector._factory"]}
 # Public in spite of their names: a named tuple's methods, and os._exit.
 PUBLIC = {"_asdict", "_exit", "_fields", "_make", "_replace"}
 
@@ -75,17 +76,10 @@ def _uses_of_cython(path: Path, text: str) -> Iterator[str]:
             yield f"{owner}.{name}"
 
 
-@pytest.mark.parametrize("part", CHECKED)
-def test_no_module_uses_a_private_name_of_another(part: str) -> None:
-    paths = [ROOT / f"{part}.py", *(ROOT / part).rglob("*.p*")]
-    uses = {
-        str(path.relative_to(ROOT)): found
-        for path in paths
-        if path.suffix in {".py", ".pyx", ".pxd"}
-        and path.exists()
-        and (found := private_uses(path))
-    }
-    assert {} == uses
+def test_no_module_uses_a_private_name_of_another() -> None:
+    paths = [path for path in ROOT.rglob("*.p*") if path.suffix in {".py", ".pyx", ".pxd"}]
+    uses = {str(path.relative_to(ROOT)): private_uses(path) for path in paths}
+    assert EXCEPTIONS == {path: found for path, found in uses.items() if found}
 
 
 PYTHON = """

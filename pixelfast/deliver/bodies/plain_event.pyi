@@ -1,3 +1,5 @@
+__all__ = ["plain_message_id"]
+
 def plain_message_id(line: bytes) -> bytes | None:
     """Return the messageId of an event that is a document as it is, or None for a closer look.
 
