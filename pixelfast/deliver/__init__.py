@@ -2,19 +2,23 @@
 
 `selection`     which events a destination takes
 `batches`       batches of events, and how to cut the same bytes again
-`cutter`        cuts them from the spool's NDJSON
-`plans`         what is going to be sent, and how to make exactly its bytes again
-`store`         a destination's cursors, plans and totals in SQLite
-`dead`          events that a destination refused
+`cutter`        cuts batches from the spool's NDJSON
 `intake`        when to look at the spool, and when a batch is due
-`state_writer`  writes a destination's state behind its back: many changes in one transaction
-`destinations`  one module for each kind of destination
+`plans`         what is on the disk of a batch, and how to make exactly its bytes again
+`tasks`         a batch from the moment it is planned until it is settled
+`queue`         tasks that wait to be sent, and which one is next
+`sender`        what every kind of destination does; `destinations` has a module for each kind
 `outcomes`      what may become of a send
-`settlement`    what follows from it: sent, sent again, halved, or a dead letter
-`health`        what it says about the destination: `breaker`, `concurrency`, `retry`
+`settlement`    what follows from it: accepted, sent again, divided, or a dead letter
+`settler`       does it; `doubts`, `refusals` and `probe` tell bad events from a bad destination
+`health`        what replies say about the destination: `breaker`, `concurrency`, `retry`
+`state_writer`  collects changes of a destination's state and writes them in one transaction
+`store`         a destination's cursors, plans and totals in SQLite
+`dead`          events that a destination rejected; `dead_keeper` keeps their bounds
 `runner`        one destination: cut, plan, send, settle
-`reclaimer`     removes segments that everybody has read, and expires the oldest if space is short
+`reclaimer`     removes segments that have been read, and expires the oldest if space is short
 `engine`        all destinations
+`timing`        the clock and the intervals of all of these
 """
 
 from __future__ import annotations
