@@ -18,6 +18,13 @@ cp -ru "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$root/README.md" "
 (cd "$root" && find pixelfast -type f ! -name '*.so' ! -name '*.c' ! -path '*__pycache__*' -print0) |
     (cd "$root" && xargs -0 cp -u --parents -t "$work")
 cd "$work"
+# Modules that are gone by now would be compiled, and loaded, all the same.
+find pixelfast -type f ! -name '*.so' | while read -r file; do
+    [ -e "$root/$file" ] || rm "$file"
+done
+find pixelfast -name '*.so' | while read -r file; do
+    [ -e "${file%%.*}.pyx" ] || rm "$file"
+done
 echo "compiling with -fsanitize=address,undefined"
 PIXELFAST_SANITIZE=1 "$python" setup.py --quiet build_ext --inplace
 

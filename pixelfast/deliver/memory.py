@@ -7,7 +7,8 @@ from pixelfast.deliver.batches import Limits
 __all__ = ["MemoryShare", "share_of"]
 
 _PROCESS_BYTES = 64 * 2**20  # interpreter and libraries, without any destination
-_DESTINATION_BYTES = 2 * 2**20  # a thread, databases and connections, without any event
+# A thread, connections, and databases with their caches, without any event.
+_DESTINATION_BYTES = 4 * 2**20
 _LEAST_SHARE_BYTES = 2**18
 _MOST_WAITING_BYTES = 64 * 2**20  # reading further ahead gains nothing
 _LEAST_BATCH_BYTES = 2**16  # one event, and room for what is around it
@@ -20,7 +21,7 @@ def share_of(max_memory_bytes: int, destinations: int) -> int:
     A quarter of what is left for events is for the allocator, which does not fill its pages.
 
     >>> share_of(256 * 2**20, 2) // 2**20
-    70
+    69
     """
     count = max(1, destinations)
     for_events = (max_memory_bytes - _PROCESS_BYTES - count * _DESTINATION_BYTES) * 3 // 4
