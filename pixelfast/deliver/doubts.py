@@ -151,13 +151,13 @@ class Doubts:
             self._probe_accepted_s = self._clock.monotonic_s()
             self.refusals.accept("", accepted, self._clock.monotonic_s())
             self.refusals.blame(failed)
-            self._health.note(Accepted(), 0, events, began_s, 1)
+            self._health.note(Accepted(), events, began_s, 1)
         elif isinstance(outcome, Held):
             self._health.hold(Hold.SETTINGS, outcome.reason, outcome)
         elif self._health.hold_kind is Hold.REFUSALS and not isinstance(outcome, Retry):
             self._hold(outcome)
         elif events:
-            self._health.note(outcome, 0, events, began_s, 1)
+            self._health.note(outcome, events, began_s, 1)
 
     async def cancel(self) -> None:
         """Forget what is kept, and a probe that is under way."""

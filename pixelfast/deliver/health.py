@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 
 import structlog
@@ -25,17 +24,13 @@ class Hold(Enum):
 
 
 class Health:
-    """Keeps the breaker and the concurrency of one destination, and tells the log of changes.
-
-    `on_too_large` is called with the bytes of a batch that was refused for its size.
-    """
+    """Keeps the breaker and the concurrency of one destination, and tells the log of changes."""
 
     def __init__(
         self,
         name: str,
         backoff: Backoff,
         concurrency: int,
-        on_too_large: Callable[[int], None],
         timings: Timings,
         clock: Clock,
     ) -> None:
@@ -46,15 +41,12 @@ class Health:
         self.failures = 0  # not counted yet
         self.hold_kind: Hold | None = None
         self._held_s = self._timings.held_s  # how long settings were given the last time
-        self._on_too_large = on_too_large
         self._told_s: dict[str, float] = {}  # when each reason was told last
         self._hold_told_s: dict[str, float] = {}  # of those that it was held for
         self._is_told = False  # that something is wrong
         self._log = structlog.get_logger("deliver").bind(destination=name)
 
-    def note(
-        self, outcome: Outcome, size_bytes: int, events: int, began_s: float, under_way: int
-    ) -> float:
+    def note(self, outcome: Outcome, events: int, began_s: float, under_way: int) -> float:
         """Take notice of a reply; returns until when its batch is not sent again."""
         now_s = self._clock.monotonic_s()
         if isinstance(outcome, Accepted):
@@ -76,8 +68,6 @@ class Health:
                     self._timings.partial_pause_s, *(each.after_s for each in retries)
                 )
         elif isinstance(outcome, Refused):
-            if outcome.is_too_large:
-                self._on_too_large(size_bytes)
             self._replied()
         return 0.0
 

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import structlog
 
+from pixelfast.deliver.batch_size import BatchSize
 from pixelfast.deliver.batches import Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.dead import DeadBounds
+from pixelfast.deliver.dead_keeper import Told
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare
-from pixelfast.deliver.outcomes import Accepted, Outcome
+from pixelfast.deliver.outcomes import Accepted, Outcome, Refused
 from pixelfast.deliver.queue import MOST_CULPRITS, Queue
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
@@ -36,7 +38,6 @@ __all__ = ["Runner"]
 
 _WAITING_BATCHES = 64  # cut ahead, so that one transaction plans many
 _WAITING_PLANS = 4096  # a batch with bad events is divided into many
-_LEAST_LIMIT_BYTES = 1024
 
 
 class Runner:
@@ -77,13 +78,14 @@ class Runner:
         backoff = backoff or Backoff(sender.retry_first_s, sender.retry_most_s)
         self._timings = timings
         self._clock = clock
-        self.health = Health(name, backoff, sender.concurrency, self._make_smaller, timings, clock)
+        self.health = Health(name, backoff, sender.concurrency, timings, clock)
         self.state: StateWriter | None = None
         self._data = data
         self._selection = selection
         self._retry_for_s = retry_for_s
         self._dead_bounds = dead_bounds
         self._log = structlog.get_logger("deliver").bind(destination=name)
+        self._size = BatchSize(self._memory.bound(sender.limits).max_bytes, self._log)
         self._stopping = asyncio.Event()
         self._give_up_s = 0.0
         self._has_given_up = False
@@ -235,11 +237,13 @@ class Runner:
 
     async def _lock(self, path: Path) -> int | None:
         """One process at a time delivers to a destination; another one may be stopping still."""
+        told = Told(self._timings, self._clock)
         while True:
             try:
                 return lock_file(path)
             except SpoolLocked as error:
-                self._log.warning("waiting_for_lock", error=str(error))
+                if told.add(1):
+                    self._log.warning("waiting_for_lock", error=str(error))
             if await self.pause(self._timings.lock_retry_s):
                 return None
 
@@ -277,6 +281,7 @@ class Runner:
             for task in state.take_planned():
                 self.queue.add(task)
             if self._is_time_to_cut(intake, state, now_s, is_stopping=is_stopping):
+                self._bound_batches(intake.cutter)
                 async with self._turn:
                     intake.cut(
                         lambda cut: state.plan(cut, self._selection),
@@ -357,6 +362,11 @@ class Runner:
             may_replay = self.health.breaker.is_closed and self._has_room(state)
             state.tend_dead_letters(limits if may_replay else None, now_s)
 
+    def _bound_batches(self, cutter: Cutter) -> None:
+        if cutter.limits.max_bytes != self._size.max_bytes:
+            limits = cutter.limits
+            cutter.limits = Limits(limits.max_events, self._size.max_bytes, limits.max_age_s)
+
     # --- sending -----------------------------------------------------------------------------
 
     def _allows(self, now_s: float) -> bool:
@@ -403,16 +413,8 @@ class Runner:
             return
         if self._stopping.is_set() and not isinstance(outcome, Accepted):
             self._has_given_up = True
+        if isinstance(outcome, Refused) and outcome.is_too_large:
+            self._size.rejected(task.plan.size_bytes, events=task.plan.events)
+        elif isinstance(outcome, Accepted):
+            self._size.accepted()
         settler.settle(task, outcome, began_s, len(self._under_way) + 1)
-
-    def _make_smaller(self, refused_bytes: int) -> None:
-        """Status 413: what is cut from now on is at most half as large."""
-        assert self._intake is not None
-        cutter = self._intake.cutter
-        limits = cutter.limits
-        smaller = max(_LEAST_LIMIT_BYTES, refused_bytes // 2)
-        if smaller < limits.max_bytes:
-            self._log.warning(
-                "batches_made_smaller", max_bytes=smaller, refused_bytes=refused_bytes
-            )
-            cutter.limits = Limits(limits.max_events, smaller, limits.max_age_s)

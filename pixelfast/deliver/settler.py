@@ -59,9 +59,7 @@ class Settler:
             outcome = failure
             self._health.failures += 1  # of the batch, not of its destination
         else:
-            task.not_before_s = self._health.note(
-                outcome, task.plan.size_bytes, task.plan.events, began_s, under_way
-            )
+            task.not_before_s = self._health.note(outcome, task.plan.events, began_s, under_way)
         situation = Situation(began_s, now_s, is_too_old, is_at_fault, task.refused_s)
         has_ended = self._follow(task, outcome, situation).has_ended
         if task.is_culprit and has_ended and accepts(outcome, task.plan.events):

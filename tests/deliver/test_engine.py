@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 
 from structlog.testing import capture_logs
@@ -11,6 +12,7 @@ from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
 from tests.deliver.runners import (
+    QUICK,
     FakeSender,
     counters_on_disk,
     cursors_on_disk,
@@ -178,6 +180,8 @@ def test_the_second_engine_on_a_data_directory_waits_for_the_first(
                     assert not waiting.stats()["is_ready"]
                     feed.write(*map(event, range(5, 10)))
                     await first.has(10)
+                    await asyncio.sleep(20 * QUICK.lock_retry_s)  # it tries the lock meanwhile
+            assert 1 == len([x for x in logs if x["event"] == "waiting_for_lock"])
             assert [] == second.tries, "it was stopped while it waited"
             waiting = make_engine(data, {"hook": second})
             async with running(waiting):

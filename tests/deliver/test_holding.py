@@ -204,12 +204,12 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
 
 def test_a_hold_that_comes_and_goes_is_told_once_a_minute() -> None:
     hand = HandClock(100.0)
-    health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None, Timings(), hand.clock)
+    health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), hand.clock)
     with capture_logs() as logs:
         for _ in range(61):
             health.hold(Hold.REFUSALS, "every event is rejected", NO)
             assert "held" == health.breaker.state
-            health.note(Accepted(), 100, 1, hand.now_s, 1)
+            health.note(Accepted(), 1, hand.now_s, 1)
             assert "closed" == health.breaker.state
             hand.advance(1.0)
     told = ["destination_held", "destination_is_back"]
@@ -220,13 +220,13 @@ def test_only_a_kept_letter_or_a_good_batch_ends_a_hold_for_want_of_room() -> No
     """Another batch was under way when it began: that some of its events arrived says nothing."""
     ends: list[Callable[[Health], object]] = [
         lambda health: health.found_room(),
-        lambda health: health.note(Accepted(), 100, 2, 0.0, 1),
+        lambda health: health.note(Accepted(), 2, 0.0, 1),
     ]
     for end in ends:
-        health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None, Timings(), Clock())
+        health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), Clock())
         with capture_logs() as logs:
             health.hold(Hold.DEAD_LETTERS, "no room for more dead letters", NO)
-            health.note(Partial({0: NO}), 100, 2, 0.0, 1)
+            health.note(Partial({0: NO}), 2, 0.0, 1)
             assert ["destination_held"] == [each["event"] for each in logs]
             assert "held" == health.breaker.state
             end(health)
@@ -307,7 +307,7 @@ def test_parts_are_the_smaller_the_more_events_are_bad(
 
 def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less() -> None:
     hand = HandClock(100.0)
-    health = Health("hook", Backoff(1.0, 2.0), 64, lambda _: None, Timings(), hand.clock)
+    health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), hand.clock)
     waits = []
     for _ in range(6):
         for _ in range(64):  # under way together
@@ -315,7 +315,7 @@ def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less() -> No
         waits.append(health.breaker.wait_s(hand.now_s))
         hand.advance(waits[-1])
     assert [5.0, 10.0, 20.0, 40.0, 60.0, 60.0] == waits
-    health.note(Refused("status 400"), 100, 1, hand.now_s, 1)
+    health.note(Refused("status 400"), 1, hand.now_s, 1)
     assert "closed" == health.breaker.state
     health.hold(Hold.SETTINGS, "status 401", Held("status 401", 401))
     assert 5.0 == health.breaker.wait_s(hand.now_s)

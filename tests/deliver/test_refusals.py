@@ -179,6 +179,31 @@ def test_too_large_a_batch_makes_the_next_ones_smaller(data: DataDir, feed: Feed
     run(main())
 
 
+def test_events_that_are_too_large_do_not_make_batches_smaller(data: DataDir, feed: Feed) -> None:
+    """Anybody may send one: it must not slow down the others."""
+
+    def judge(batch: Batch) -> Outcome:
+        is_too_large = any(len(line) > 2000 for line in batch.lines())
+        return Refused("status 413", 413, is_too_large=True) if is_too_large else Accepted()
+
+    async def main() -> None:
+        sender = FakeSender(judge=judge, limits=Limits(10_000, 10_000, 0.1))
+        runner = make_runner(data, sender)
+        async with running(runner):
+            for start in range(0, 300, 100):
+                feed.write(*(event(n, padding=80) for n in range(start, start + 60)))
+                feed.write(event(start + 60, padding=5000))
+                feed.write(*(event(n, padding=80) for n in range(start + 61, start + 100)))
+                await until(lambda: is_settled(runner, feed))
+            before = len(sender.tries)
+            feed.write(*(event(n, padding=80) for n in range(300, 500)))
+            await until(lambda: is_settled(runner, feed))
+        assert max(sum(map(len, lines)) for lines in sender.tries[before:]) > 9000
+        assert 3 == runner.counted["dead"]
+
+    run(main())
+
+
 def test_one_event_that_is_too_large_alone_dies(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = refusing(1, outcome=Refused("status 413", 413, is_too_large=True))
