@@ -18,8 +18,10 @@ from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
 from tests.deliver.runners import make_runner, running
-from tests.deliver.running import run, until, watch
-from tests.deliver.spools import Feed, event
+from tests.deliver.running import run, watch
+from tests.deliver.spools import event
+from tests.spools import Feed
+from tests.waiting import until
 
 NO = Refused("status 400", 400, b"bad")
 LATER = Retry("status 503", status=503)
