@@ -20,7 +20,6 @@ from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compress
 
 __all__ = ["Worker"]
 
-_LOCK_WAIT_S = 15.0  # for the previous collector to finish
 _LOCK_RETRY_S = 0.1
 # Segments, pipes and what the interpreter has open, beside the connections within the limit and the
 # listening sockets.
@@ -33,9 +32,21 @@ _KERNEL_BUFFER_BYTES = 32 * 2**10
 
 
 class Worker:
-    """Collect pixels from sockets into one slot of the spool."""
+    """Collect pixels from sockets into one slot of the spool.
 
-    def __init__(self, config: Config, data: DataDir, slot: int, workers: int = 1) -> None:
+    `lock_wait_s`: how long to wait for the previous collector of the slot to finish.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: DataDir,
+        slot: int,
+        workers: int = 1,
+        *,
+        lock_wait_s: float = 15.0,
+    ) -> None:
+        self._lock_wait_s = lock_wait_s
         self.slot = slot
         self._config = config
         self._workers = workers
@@ -136,7 +147,7 @@ class Worker:
         }
 
     async def _open_slot(self) -> SlotFiles:
-        deadline = time.monotonic() + _LOCK_WAIT_S
+        deadline = time.monotonic() + self._lock_wait_s
         while True:
             try:
                 return SlotFiles(self._data, self.slot, self._config.spool.segment_bytes)

@@ -203,14 +203,21 @@ def _header_at(fd: int, offset: int) -> FrameHeader | None:
     return parse_header(memoryview(data), 0) if len(data) == FRAME_HEADER_BYTES else None
 
 
-def last_frame(fd: int, segment: SegmentId, start: int = SEGMENT_HEADER_BYTES) -> Place | None:
-    """The last valid frame of a segment at or behind `start`, a multiple of 8.
+def last_frame(
+    fd: int,
+    segment: SegmentId,
+    start: int = SEGMENT_HEADER_BYTES,
+    *,
+    window_bytes: int = _WINDOW_BYTES,
+) -> Place | None:
+    """Return the last valid frame of a segment at or behind `start`, a multiple of 8.
 
     `segment` is what its checksums start from, the number of the place it is named by.
+    `window_bytes`: how much is read at once.
     """
     for begin, stop in reversed(list(data_ranges(fd, start))):
         while stop > begin:
-            window = max(begin, stop - _WINDOW_BYTES)
+            window = max(begin, stop - window_bytes)
             data = os.pread(fd, stop - window + MAX_FRAME_BYTES, window)
             view = memoryview(data)
             found = data.rfind(FRAME_MAGIC, 0, stop - window + len(FRAME_MAGIC) - 1)

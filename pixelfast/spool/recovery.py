@@ -41,16 +41,18 @@ def is_search_due(fd: int, offset: int, looks: int) -> bool:
     return looks % LOOKS_UNTIL_SEARCH == 0
 
 
-def next_frame_offset(fd: int, segment: SegmentId, start: int, stop: int) -> int | None:
-    """The offset of the first valid frame at or after `start` and before `stop`.
+def next_frame_offset(
+    fd: int, segment: SegmentId, start: int, stop: int, *, window_bytes: int = _WINDOW_BYTES
+) -> int | None:
+    """Return the offset of the first valid frame at or after `start` and before `stop`.
 
     Looks at every offset that is a multiple of 8, as frames stand only there, and only into what
-    was written: what is only preallocated reads as zeros.
+    was written: what is only preallocated reads as zeros. `window_bytes`: how much is read at once.
     """
     for begin, end in data_ranges(fd, max(start, SEGMENT_HEADER_BYTES)):
         offset, last = begin, min(end, stop)
         while offset < last:
-            window = min(_WINDOW_BYTES, last - offset)
+            window = min(window_bytes, last - offset)
             data = os.pread(fd, window + MAX_FRAME_BYTES, offset)
             view = memoryview(data)
             found = data.find(FRAME_MAGIC)

@@ -106,15 +106,11 @@ def test_a_request_under_way_is_answered_before_the_stop(run: Run, tmp_path: Pat
     assert 2 == len(stored(tmp_path))
 
 
-def test_a_slot_has_one_worker_at_a_time(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pixelfast.collect.worker._LOCK_WAIT_S", 0.0)
-    monkeypatch.setattr("pixelfast.collect.worker._LOCK_RETRY_S", 0.0)
-
+def test_a_slot_has_one_worker_at_a_time(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (_, address):
-            second = Worker(make_config(tmp_path), DataDir.open(tmp_path), slot=0)
+            data = DataDir.open(tmp_path)
+            second = Worker(make_config(tmp_path), data, slot=0, lock_wait_s=0.0)
             with pytest.raises(SpoolLocked, match="slot 0"):
                 await second.start([])
             assert [200] == statuses(await ask(address, http(headers=CLOSE)))

@@ -128,13 +128,10 @@ def test_the_last_frame_is_the_last_whatever_stands_around_it(data: DataDir, slo
 
 
 @pytest.mark.parametrize("window_bytes", [8, 64, 4096])
-def test_the_last_frame_is_found_across_windows(
-    slot: Slot, monkeypatch: pytest.MonkeyPatch, window_bytes: int
-) -> None:
-    monkeypatch.setattr(end, "_WINDOW_BYTES", window_bytes)
+def test_the_last_frame_is_found_across_windows(slot: Slot, window_bytes: int) -> None:
     for number in range(9):
         offset = slot.write(b"x" * number * 11).offset
-        place = last_frame(slot.segment.fd, slot.segment.id)
+        place = last_frame(slot.segment.fd, slot.segment.id, window_bytes=window_bytes)
         assert place is not None
         assert offset == place.offset
 

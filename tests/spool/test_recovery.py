@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pixelfast.spool import DataDir, Position, SlotReader, recovery
+from pixelfast.spool import DataDir, Position, SlotReader
 from pixelfast.spool.recovery import next_frame_offset, quarantine
 from tests.spool.tools import drain, events_of, read_events
 from tests.spools import Slot, seal
@@ -300,14 +300,14 @@ def test_the_next_frame_is_looked_for_before_the_stop_only(data: DataDir, slot: 
 
 @pytest.mark.parametrize("window_bytes", [8, 16, 24, 40, 64, 136])
 def test_the_next_frame_is_found_across_windows(
-    data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch, window_bytes: int
+    data: DataDir, slot: Slot, window_bytes: int
 ) -> None:
     del data
-    monkeypatch.setattr(recovery, "_WINDOW_BYTES", window_bytes)
     ranges, image = write_small(slot)
     for start in range(64, len(image)):
         expected = next((a for a, _ in ranges if a >= start), None)
-        found = next_frame_offset(slot.segment.fd, slot.segment.id, start, 4096)
+        place = slot.segment.fd, slot.segment.id, start, 4096
+        found = next_frame_offset(*place, window_bytes=window_bytes)
         assert expected == found, f"from {start}"
 
 
