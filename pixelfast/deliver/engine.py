@@ -134,7 +134,8 @@ class Engine:
             for name, reason in self.unusable.items()
         }
         return {
-            "is_ready": all(runner.is_open for runner in self.runners) and not self.unusable,
+            "is_ready": not self.unusable
+            and all(runner.is_open and not runner.has_failed for runner in self.runners),
             "removed_segments": self.reclaimer.removed_segments,
             "destinations": {
                 **{
@@ -152,7 +153,7 @@ class Engine:
                 await runner.run()
             except Exception as error:  # noqa: BLE001 - a task's edge: no destination stops another
                 self._log.exception("runner_failed", destination=runner.name)
-                runner.last_error = self._reason(error)
+                runner.fail(self._reason(error))
             else:
                 return
             if self._clock.monotonic_s() - started_s > self._timings.steady_s:

@@ -21,6 +21,7 @@ from pixelfast.deliver.health import Health
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome, Refused
+from pixelfast.deliver.progress import COUNTED, figures_on_disk, with_pending
 from pixelfast.deliver.queue import MOST_CULPRITS, Queue
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
@@ -37,6 +38,7 @@ from pixelfast.spool.datadir import lock_file
 __all__ = ["Runner"]
 
 _WAITING_BATCHES = 64  # cut ahead, so that one transaction plans many
+_NEVER_LESS = frozenset(COUNTED) - {"dead"}  # dead letters may be delivered after all
 _WAITING_PLANS = 4096  # a batch with bad events is divided into many
 
 
@@ -74,7 +76,9 @@ class Runner:
         self.sender = sender
         self._memory = MemoryShare(share_bytes)
         self._turn = turn or asyncio.Lock()
-        self.is_open = False
+        self.is_open = False  # it has said where it is
+        self.has_failed = False  # its last run, and it has not come so far again since
+        self._told: dict[str, float] = {}  # the totals that were told last
         backoff = backoff or Backoff(sender.retry_first_s, sender.retry_most_s)
         self._timings = timings
         self._clock = clock
@@ -120,8 +124,9 @@ class Runner:
     def last_error(self) -> str:
         return self.health.breaker.reason
 
-    @last_error.setter
-    def last_error(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        """Take notice that a run has failed."""
+        self.has_failed = True
         self.health.breaker.reason = reason
 
     @property
@@ -136,22 +141,29 @@ class Runner:
 
     def stats(self, end_numbers: Mapping[int, int]) -> dict[str, object]:
         """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
-        figures: dict[str, object] = {}
+        figures: dict[str, float]
         if self.state and self._intake:
             cutter = self._intake.cutter
             # Reading may be ahead of where the end was seen last.
             ends = cutter.ends_from(end_numbers)
             unread = cutter.unread_events(ends)
             totals = Counter(self.state.totals()) + Counter(cutter.open_counts)
-            figures = dict(totals)
-            figures["stored"] = sum(ends.values()) - totals["before"]
+            figures = dict(with_pending(totals, ends))
             figures["pending"] = self.state.planned_events + cutter.open_events + unread
+            figures["lag_s"] = round(self.lag_s, 3)
+        else:
+            figures = figures_on_disk(self._data, self.name, end_numbers, self._clock.wall_s())
+        for name in _NEVER_LESS & figures.keys():
+            # What a transaction that failed would have counted is counted again with the next.
+            figures[name] = self._told[name] = max(figures[name], self._told.get(name, 0))
+        state = self.health.breaker.state
+        if self.has_failed or not self.is_open:
+            state = "failing" if self.has_failed else "starting"
         return {
             **figures,
-            "state": self.health.breaker.state,
+            "state": state,
             "under_way": len(self._under_way),
             "concurrency": self.health.concurrency.limit,
-            "lag_s": round(self.lag_s, 3),
             "last_error": self.last_error,
             "dead_letters": {
                 source: each._asdict()
@@ -231,7 +243,7 @@ class Runner:
             self.state = state
             stack.push_async_callback(self.sender.close)
             await self.sender.open(state.memory)
-            self.is_open = True
+            self.is_open, self.has_failed = True, False
             stack.push_async_callback(self._cancel)
             await self._work(self._intake, state)
 

@@ -8,6 +8,7 @@ import sqlite3
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -17,7 +18,7 @@ from pixelfast.deliver.plans import Plan
 from pixelfast.spool import Position
 from pixelfast.spool.datadir import make_directory, sync_directory
 
-__all__ = ["Changes", "Store", "read_low_water", "register"]
+__all__ = ["Changes", "Progress", "Store", "read_low_water", "read_progress", "register"]
 
 _log = structlog.get_logger("deliver")
 _SCHEMA_VERSION = 2
@@ -160,21 +161,34 @@ def register(path: Path, cursors: dict[int, Position], numbers: dict[int, int]) 
             temporary.rmdir()
 
 
-def read_low_water(path: Path) -> dict[int, Position]:
-    """What a destination still needs, slot by slot, of a state that another process may use.
+class Progress(NamedTuple):
+    """How far a destination has got, as it stands on the disk."""
+
+    cursors: dict[int, Position]
+    plans: list[Plan]
+    counted: dict[str, int]
+
+
+def read_progress(path: Path) -> Progress:
+    """Read the state of a destination that another process may use, and change nothing.
 
     Raises:
         sqlite3.Error, msgspec.DecodeError: it can't be read now, or is damaged.
     """
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)
-    try:
-        low = _cursors(db)
-        for plan in _plans(db):
-            for each in plan.ranges:
-                low[each.slot] = min(each.start, low.get(each.slot, each.start))
-        return low
-    finally:
-        db.close()
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.2)) as db:
+        counted = dict(db.execute("SELECT name, value FROM counter"))
+        return Progress(_cursors(db), _plans(db), counted)
+
+
+def read_low_water(path: Path) -> dict[int, Position]:
+    """Return what a destination still needs, slot by slot; raises as `read_progress`."""
+    progress = read_progress(path)
+    low = progress.cursors
+    for plan in progress.plans:
+        for each in plan.ranges:
+            low[each.slot] = min(each.start, low.get(each.slot, each.start))
+    return low
 
 
 def _cursors(db: sqlite3.Connection) -> dict[int, Position]:

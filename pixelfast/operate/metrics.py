@@ -52,7 +52,8 @@ class _FromFigures(Collector):
                 reported.add_metric([child.name], child.reported_at_s)
         yield from (starts, reported)
         yield from _of_collectors([child.figures for child in processes.collectors])
-        yield from _of_delivery(processes.delivery.figures)
+        delivery = processes.delivery
+        yield from _of_delivery(delivery.figures, is_silent=delivery.is_silent)
 
 
 _BY_SLOT = (
@@ -133,20 +134,23 @@ _OF_DEAD_LETTERS = (
     ("letters", "pixelfast_dead_letters", "Dead letters kept, by source."),
     ("size_bytes", "pixelfast_dead_letter_bytes", "Bytes of the dead letters kept."),
 )
-_STATES = ("closed", "open", "held", "disabled", "unusable")
+_STATES = ("starting", "closed", "open", "held", "disabled", "failing", "unusable")
 
 
-def _of_delivery(figures: dict[str, Any]) -> Iterator[Metric]:
+def _of_delivery(figures: dict[str, Any], *, is_silent: bool) -> Iterator[Metric]:
+    """Of a process that is silent only what never becomes less: it is still true."""
     destinations = figures.get("destinations", {})
     for field, name, text in _BY_DESTINATION:
         counter = CounterMetricFamily(name, text, labels=["destination"])
         for destination, own in destinations.items():
-            counter.add_metric([destination], own.get(field, 0))
+            if field in own:  # what is not known is absent, and not 0
+                counter.add_metric([destination], own[field])
         yield counter
     for field, name, text in _GAUGES_BY_DESTINATION:
         gauge = GaugeMetricFamily(name, text, labels=["destination"])
         for destination, own in destinations.items():
-            gauge.add_metric([destination], own.get(field, 0))
+            if field in own and not is_silent:
+                gauge.add_metric([destination], own[field])
         yield gauge
     states = GaugeMetricFamily(
         "pixelfast_destination_state",

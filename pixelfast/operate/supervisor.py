@@ -60,7 +60,12 @@ class Child:
 
     @property
     def is_ready(self) -> bool:
-        return bool(self.figures.get("is_ready")) and self.silent_s <= _SILENT_S
+        return bool(self.figures.get("is_ready")) and not self.is_silent
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its last report is too old to say how things stand."""
+        return self.silent_s > _SILENT_S
 
     @property
     def silent_s(self) -> float:

@@ -261,6 +261,7 @@ def test_figures_are_those_of_each_destination(data: DataDir, feed: Feed) -> Non
             "last_error": "",
             "dead_letters": {},
             "batches": 2,
+            **dict.fromkeys(("dead", "filtered", "expired", "missing", "repeated", "failures"), 0),
         }
         assert {
             "one": {**figures, "delivered": 8},

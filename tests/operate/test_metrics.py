@@ -9,9 +9,13 @@ from pixelfast.operate import metrics as metrics_module
 from pixelfast.operate.metrics import exposition
 
 
-def exposed(destinations: dict[str, Any]) -> list[str]:
+def exposed(destinations: dict[str, Any], *, is_silent: bool = False) -> list[str]:
     delivery = SimpleNamespace(
-        name="delivery", starts=1, reported_at_s=999.0, figures={"destinations": destinations}
+        name="delivery",
+        starts=1,
+        reported_at_s=999.0,
+        figures={"destinations": destinations},
+        is_silent=is_silent,
     )
     processes = SimpleNamespace(
         collectors=[], delivery=delivery, children=[delivery], started_s=0.0
@@ -29,7 +33,6 @@ def test_dead_letters_are_told_by_destination_and_source(monkeypatch: Any) -> No
     found = {line for line in lines if "dead" in line and not line.startswith("#")}
     assert {
         'pixelfast_dead_events{destination="hook"} 24.0',
-        'pixelfast_dead_events{destination="other"} 0.0',
         'pixelfast_dead_letters{destination="hook",source="web"} 3.0',
         'pixelfast_dead_letters{destination="hook",source="shop"} 0.0',
         'pixelfast_dead_letter_bytes{destination="hook",source="web"} 700.0',
@@ -39,3 +42,26 @@ def test_dead_letters_are_told_by_destination_and_source(monkeypatch: Any) -> No
         'pixelfast_dropped_dead_letters_total{destination="hook",source="web"} 20.0',
         'pixelfast_dropped_dead_letters_total{destination="hook",source="shop"} 1.0',
     } == found
+
+
+def test_what_is_not_known_is_absent() -> None:
+    figures = {"delivered": 7, "pending": 3, "state": "failing"}
+    lines = exposed({"known": figures, "unknown": {"state": "unusable"}})
+    found = {line for line in lines if line.startswith("pixelfast_") and "nown" in line}
+    told = {line for line in found if "destination_state" not in line}
+    assert {
+        'pixelfast_delivered_events_total{destination="known"} 7.0',
+        'pixelfast_pending_events{destination="known"} 3.0',
+    } == told
+    assert 'pixelfast_destination_state{destination="known",state="failing"} 1.0' in found
+    assert 'pixelfast_destination_state{destination="unknown",state="unusable"} 1.0' in found
+
+
+def test_a_silent_process_tells_only_what_never_becomes_less() -> None:
+    lines = exposed({"hook": {"delivered": 7, "pending": 3, "lag_s": 0.2}}, is_silent=True)
+    assert 'pixelfast_delivered_events_total{destination="hook"} 7.0' in lines
+    assert not [
+        line
+        for line in lines
+        if line.startswith(("pixelfast_pending", "pixelfast_deliv")) and "total" not in line
+    ]

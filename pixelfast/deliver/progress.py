@@ -1,0 +1,61 @@
+"""How far a destination has got, by its state on the disk: for one whose runner has failed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+
+import msgspec
+
+from pixelfast.deliver.store import Progress, read_progress
+from pixelfast.spool import DataDir, Position, SlotReader
+
+__all__ = ["COUNTED", "figures_on_disk", "with_pending"]
+
+# Of every event that was stored since a destination was registered it is known what became of it:
+# stored + repeated - missing = delivered + dead + filtered + expired + pending.
+COUNTED = ("delivered", "dead", "filtered", "expired", "missing", "repeated", "batches", "failures")
+_HEAD_BYTES = 2**16  # of a slot, to find the oldest event in
+
+
+def with_pending(totals: Mapping[str, int], end_numbers: Mapping[int, int]) -> dict[str, int]:
+    """Return a destination's totals with `stored` and `pending`, which follow from them.
+
+    `end_numbers`: by slot, the number of the next event.
+
+    >>> with_pending({"before": 10, "delivered": 4, "dead": 1}, {0: 20})["pending"]
+    5
+    """
+    figures = dict.fromkeys(COUNTED, 0) | dict(totals)
+    stored = sum(end_numbers.values()) - figures.get("before", 0)
+    settled = sum(figures[name] for name in ("delivered", "dead", "filtered", "expired"))
+    pending = stored + figures["repeated"] - figures["missing"] - settled
+    return figures | {"stored": stored, "pending": max(0, pending)}
+
+
+def figures_on_disk(
+    data: DataDir, name: str, end_numbers: Mapping[int, int], now_s: float
+) -> dict[str, float]:
+    """Return what is known of a destination without its runner: totals, `pending` and `lag_s`.
+
+    Empty if its state cannot be read: what is not known is not 0. Blocks for the disk.
+    """
+    try:
+        progress = read_progress(data.destination_dir(name) / "state.db")
+        figures: dict[str, float] = dict(with_pending(progress.counted, end_numbers))
+        oldest_ms = _oldest_ms(data, progress)
+    except (OSError, sqlite3.Error, msgspec.DecodeError):
+        return {}
+    figures["lag_s"] = max(0.0, round(now_s - oldest_ms / 1000, 3)) if oldest_ms else 0.0
+    return figures
+
+
+def _oldest_ms(data: DataDir, progress: Progress) -> int:
+    """When the oldest event that is not delivered was received; 0 if there is none."""
+    times = [each.oldest_ms for each in progress.plans]
+    for slot in data.slots():
+        start = progress.cursors.get(slot, Position())
+        with closing(SlotReader(data, slot, start)) as reader:
+            times += [frame.received_ms for frame in reader.read(_HEAD_BYTES)[:1]]
+    return min((each for each in times if each), default=0)

@@ -1,0 +1,86 @@
+"""What is told of a destination whose runner fails: its totals never go back, and are never 0."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from pixelfast.deliver.batches import Batch
+from pixelfast.deliver.outcomes import Accepted, Outcome
+from pixelfast.spool import DataDir
+from tests.deliver.runners import FakeSender, check_sum, make_engine, running
+from tests.deliver.running import run
+from tests.deliver.spools import event
+from tests.spools import Feed
+from tests.waiting import until
+
+
+def broken(data: DataDir, change: str) -> sqlite3.Connection:
+    """Make one kind of change to the state of a destination fail until `mend`."""
+    path = data.destination_dir("hook") / "state.db"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute(f"CREATE TRIGGER broken BEFORE {change} ON plan BEGIN SELECT RAISE(FAIL, 'no'); END")
+    return db
+
+
+def mend(db: sqlite3.Connection) -> None:
+    db.execute("DROP TRIGGER broken")
+    db.close()
+
+
+def test_a_destination_whose_state_cannot_be_written_is_failing_and_told_truly(
+    data: DataDir, feed: Feed
+) -> None:
+    """Its state becomes read-only, as on a disk that was remounted, and then usable again."""
+
+    async def main() -> None:
+        sender = FakeSender()
+        engine = make_engine(data, {"hook": sender})
+        runner = engine.runners[0]
+
+        def told() -> dict[str, object]:
+            return dict(engine.stats()["destinations"]["hook"])
+
+        async with running(engine):
+            feed.write(*map(event, range(5)))
+            await until(lambda: runner.counted.get("delivered") == 5)  # on the disk
+            db = broken(data, "INSERT")
+            feed.write(*map(event, range(5, 12)))
+            await until(lambda: told()["state"] == "failing" and told().get("pending") == 7)
+            assert (5, "no") == (told()["delivered"], told()["last_error"])
+            assert not engine.stats()["is_ready"]
+            await until(lambda: float(str(told()["lag_s"])) > 0)
+            mend(db)
+            await until(lambda: told()["state"] == "closed" and told().get("pending") == 0)
+            assert 12 == told()["delivered"]
+            check_sum(told())
+        assert not runner.has_failed
+
+    run(main())
+
+
+def test_totals_do_not_go_back_when_a_transaction_fails(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        db = None
+
+        def judge(_: Batch) -> Outcome:
+            nonlocal db
+            db = db or broken(data, "DELETE")  # what is delivered now cannot be recorded
+            return Accepted()
+
+        engine = make_engine(data, {"hook": FakeSender(judge=judge)})
+        seen: list[int] = []
+
+        def is_delivered(count: int, state: str) -> bool:
+            told = engine.stats()["destinations"]["hook"]
+            seen.append(told.get("delivered", 0))
+            return told.get("delivered") == count and told["state"] == state
+
+        async with running(engine):
+            feed.write(*map(event, range(5)))
+            await until(lambda: is_delivered(5, "failing"))
+            assert db is not None
+            mend(db)
+            await until(lambda: is_delivered(5, "closed"))
+        assert sorted(seen) == seen
+
+    run(main())
