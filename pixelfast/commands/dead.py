@@ -13,15 +13,16 @@ import orjson
 from pixelfast.commands.options import with_settings
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Redactor
-from pixelfast.deliver.dead import DeadLetters, Letter
+from pixelfast.deliver.dead import DeadLetters, Letter, LetterGroup
 from pixelfast.errors import PixelfastError
-from pixelfast.printable import json_text
+from pixelfast.printable import json_text, printable
 from pixelfast.spool import DataDir
 
 __all__ = ["dead"]
 
 T = TypeVar("T")
-_MOST_LISTED = 1000
+_HEADERS = ("destination", "id", "died", "source", "status", "tries", "event", "reason")
+_GROUP_HEADERS = ("destination", "letters", "oldest", "newest", "source", "status", "reason")
 
 
 @click.group()
@@ -38,25 +39,45 @@ def dead() -> None:
 
 @dead.command("ls")
 @click.argument("destination", required=False)
+@click.option("--summary", "is_summary", is_flag=True, help="Count them by source and reason.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="The most to list of each destination; 0: all of them.",
+)
 @with_settings
-def list_letters(destination: str | None, settings: Config) -> None:
+def list_letters(destination: str | None, is_summary: bool, limit: int, settings: Config) -> None:
     """List dead letters of a DESTINATION, or of all, the oldest first.
 
     \b
-    Example:
+    Examples:
       pixelfast dead ls rudder --data-dir /var/lib/pixelfast
+      pixelfast dead ls --summary -c pixelfast.toml
     """
     redactor, data = Redactor(settings), DataDir.find(settings.data_dir)
     names = [destination] if destination else _destinations(data)
     rows: list[tuple[object, ...]] = []
+    more: list[str] = []
     for name in names:
-        found = _with_letters(data, name, lambda dead: dead.letters(limit=_MOST_LISTED))
+        if is_summary:
+            groups = _with_letters(data, name, DeadLetters.groups)
+            rows += [(name, *_group(group, redactor)) for group in groups]
+            continue
+        count, found = _with_letters(
+            data, name, lambda dead: (dead.count(), dead.letters(limit=limit or 2**62))
+        )
         rows += [(name, *_summary(letter, redactor)) for letter in found]
+        if count > len(found):
+            more.append(f"{name}: {len(found):,} of {count:,} listed; --limit 0 lists all")
     if not rows:
         click.echo("no dead letters", err=True)
         return
-    headers = ("destination", "id", "died", "source", "status", "tries", "event", "reason")
-    print_table(headers, rows, has_note=True)
+    print_table(_GROUP_HEADERS if is_summary else _HEADERS, rows, has_note=True)
+    for line in more:
+        click.echo(printable(line), err=True)
 
 
 @dead.command()
@@ -156,6 +177,17 @@ def _summary(letter: Letter, redactor: Redactor) -> tuple[object, ...]:
         letter.attempts,
         str(name) or "-",
         " ".join(reason.split()),
+    )
+
+
+def _group(group: LetterGroup, redactor: Redactor) -> tuple[object, ...]:
+    return (
+        group.letters,
+        _time(group.oldest_ms),
+        _time(group.newest_ms),
+        group.source,
+        group.status or "-",
+        " ".join(redactor.text(group.reason).split()),
     )
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 from pixelfast.deliver.database import open_database
 from pixelfast.deliver.timing import Clock
 
-__all__ = ["DeadBounds", "DeadLetters", "Letter", "SourceLetters"]
+__all__ = ["DeadBounds", "DeadLetters", "Letter", "LetterGroup", "SourceLetters"]
 
 _SCHEMA_VERSION = 2
 _SIZE = (
@@ -97,6 +97,17 @@ class SourceLetters(NamedTuple):
     size_bytes: int
     dropped: int
     oldest_ms: int  # when the oldest died; 0 if there is none
+
+
+class LetterGroup(NamedTuple):
+    """Dead letters of one source with the same status and reason."""
+
+    source: str
+    status: int
+    reason: str
+    letters: int
+    oldest_ms: int
+    newest_ms: int
 
 
 class Letter(NamedTuple):
@@ -242,6 +253,14 @@ class DeadLetters:
 
     def count(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM letter").fetchone()[0])
+
+    def groups(self) -> list[LetterGroup]:
+        """Return the dead letters by source, status and reason, the largest group first."""
+        rows = self._db.execute(
+            "SELECT source, status, reason, count(*) AS letters, min(died_ms), max(died_ms)"
+            " FROM letter GROUP BY source, status, reason ORDER BY letters DESC, source, reason"
+        )
+        return [LetterGroup(*row) for row in rows]
 
     def letters(self, ids: Iterable[int] | None = None, *, limit: int = 2**62) -> list[Letter]:
         """Those with these ids, or all, oldest first."""

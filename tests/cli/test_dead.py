@@ -52,6 +52,28 @@ def test_ls_lists_them_with_what_was_said(data: DataDir) -> None:
     assert all(line[3:6] == ["web", "400", "3"] and line[7] == "status 400" for line in lines[1:])
 
 
+def test_ls_lists_so_many_and_says_how_many_there_are(data: DataDir) -> None:
+    result = run(data, "ls", "--limit", "2")
+    assert 3 == len(result.stdout.splitlines())
+    assert "hook: 2 of 3 listed; --limit 0 lists all\n" == result.stderr
+    assert (4, "") == (
+        len((full := run(data, "ls", "--limit", "0")).stdout.splitlines()),
+        full.stderr,
+    )
+
+
+def test_ls_counts_them_by_source_and_reason(data: DataDir) -> None:
+    dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+    dead.add([DeadLetter("other", 0, b"{}", 0, "no answer within 5 s", b"", 1, "mail")])
+    dead.close()
+    lines = [re.split("  +", line) for line in run(data, "ls", "--summary").output.splitlines()]
+    assert ["destination", "letters", "oldest", "newest", "source", "status", "reason"] == lines[0]
+    assert [
+        ("hook", "3", "web", "400", "status 400"),
+        ("hook", "1", "mail", "-", "no answer within 5 s"),
+    ] == [(line[0], line[1], *line[4:]) for line in lines[1:]]
+
+
 def test_show_is_json_with_the_event_and_the_answer(data: DataDir) -> None:
     found = [json.loads(line) for line in run(data, "show", "hook", "2", "3").output.splitlines()]
     assert [2, 3] == [each["id"] for each in found]
