@@ -36,7 +36,7 @@ class Cutter:
         *,
         chunk_bytes: int = _CHUNK_BYTES,
         timings: Timings = Timings(),  # noqa: B008 - frozen
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self.limits = limits
         self._chunk_bytes = min(chunk_bytes, _CHUNK_BYTES)

@@ -135,7 +135,7 @@ class DeadLetters:
     def __init__(
         self,
         path: Path,
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self.path = path
         self._clock = clock
@@ -158,7 +158,7 @@ class DeadLetters:
                     self._db.execute(_INSERT % ", ".join([_ROW] * len(rows)), values)
                 last = self._count_since(last)
                 if bounds is not None:
-                    self._keep_within(bounds, now_ms)
+                    self._keep_within(bounds)
 
     def _count_since(self, last: int) -> int:
         """Count the letters behind an id for their sources; returns the newest id."""
@@ -179,9 +179,9 @@ class DeadLetters:
         """Drop letters that are too old or no longer fit."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._keep_within(bounds, self._now_ms())
+            self._keep_within(bounds)
 
-    def _keep_within(self, bounds: DeadBounds, now_ms: int) -> None:
+    def _keep_within(self, bounds: DeadBounds) -> None:
         """The oldest letters of the source that takes most go first.
 
         Anybody can send events that a destination rejects, with the public write key of one
@@ -189,7 +189,7 @@ class DeadLetters:
         again belongs to a plan and stays.
         """
         if bounds.max_age_s != float("inf"):
-            until_ms = now_ms - int(bounds.max_age_s * 1000)
+            until_ms = self._clock.surely_before_ms(bounds.max_age_s)
             old = "SELECT id, source FROM letter WHERE died_ms < ? AND replay < 2"
             self._drop(self._db.execute(old, [until_ms]).fetchall())
         if bounds.on_full != "drop_oldest":

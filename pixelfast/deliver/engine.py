@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from pixelfast.config import Config, Destination, FileDestination, Redactor
+from pixelfast.deliver.clock_record import read_clock_record, this_boot, write_clock_record
 from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.memory import share_of
@@ -64,11 +65,11 @@ class Engine:
         workers: int = 1,
         *,
         timings: Timings = Timings(),  # noqa: B008 - frozen
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock | None = None,
         make_sender: Callable[[Destination, DataDir, Clock], Sender] = make_sender,
     ) -> None:
         self._timings = timings
-        self._clock = clock
+        self._clock = clock = clock or Clock()
         self._make_sender = make_sender
         self._log = structlog.get_logger("deliver")
         self._config = config
@@ -114,13 +115,17 @@ class Engine:
 
     async def run(self) -> None:
         """Deliver until `stop`. A runner that fails is logged and restarted."""
-        retention = asyncio.create_task(self._keep_room())
+        await asyncio.to_thread(self._expect_clock)
+        tending = [
+            asyncio.create_task(each) for each in (self._keep_room(), self._watch_the_clock())
+        ]
         try:
             await asyncio.gather(*(self._supervise(runner) for runner in self.runners))
             if self.unusable:  # there is nothing to run, and it is not the end
                 await self._stopping.wait()
         finally:
-            retention.cancel()
+            for each in tending:
+                each.cancel()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -168,3 +173,23 @@ class Engine:
                 await self.reclaimer.keep()
             except OSError as error:
                 self._log.error("retention_failed", error=str(error))
+
+    async def _watch_the_clock(self) -> None:
+        while True:
+            await asyncio.sleep(self._timings.clock_s)
+            if jump_s := self._clock.look():
+                await asyncio.to_thread(self._note_jump, jump_s)
+
+    def _expect_clock(self) -> None:
+        """Notice a jump of the wall clock between the last run and this one."""
+        record = read_clock_record(self._data)
+        self._clock.jumps = [*record.jumps, *self._clock.jumps]
+        boot = this_boot()
+        if not boot or record.boot != boot:
+            write_clock_record(self._data, self._clock)
+        elif jump_s := self._clock.expect(record.offset_s):
+            self._note_jump(jump_s)
+
+    def _note_jump(self, jump_s: float) -> None:
+        self._log.warning("clock_jumped", seconds=round(jump_s, 1))
+        write_clock_record(self._data, self._clock)

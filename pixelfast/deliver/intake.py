@@ -22,7 +22,7 @@ class Intake:
         self,
         cutter: Cutter,
         timings: Timings = Timings(),  # noqa: B008 - frozen
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self.cutter = cutter
         self.next_look_s = 0.0  # when the ends of the slots are to be looked at again
@@ -76,4 +76,4 @@ class Intake:
 
     def _age_s(self) -> float:
         oldest_ms = self.cutter.oldest_ms
-        return max(0.0, self._clock.wall_s() - oldest_ms / 1000) if oldest_ms else 0.0
+        return self._clock.age_s(oldest_ms) if oldest_ms else 0.0

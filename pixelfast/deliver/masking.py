@@ -22,7 +22,7 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 async def masked(
     outcome: Outcome,
     redactor: Redactor,
-    clock: Clock = Clock(),  # noqa: B008 - frozen
+    clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
 ) -> Outcome:
     """The outcome with the secrets of the settings masked in its reasons and replies.
 

@@ -9,6 +9,7 @@ from contextlib import closing
 import msgspec
 
 from pixelfast.deliver.store import Progress, read_progress
+from pixelfast.deliver.timing import Clock
 from pixelfast.spool import DataDir, Position, SlotReader
 
 __all__ = ["COUNTED", "figures_on_disk", "with_pending"]
@@ -35,7 +36,7 @@ def with_pending(totals: Mapping[str, int], end_numbers: Mapping[int, int]) -> d
 
 
 def figures_on_disk(
-    data: DataDir, name: str, end_numbers: Mapping[int, int], now_s: float
+    data: DataDir, name: str, end_numbers: Mapping[int, int], clock: Clock
 ) -> dict[str, float]:
     """Return what is known of a destination without its runner: totals, `pending` and `lag_s`.
 
@@ -47,7 +48,7 @@ def figures_on_disk(
         oldest_ms = _oldest_ms(data, progress)
     except (OSError, sqlite3.Error, msgspec.DecodeError):
         return {}
-    figures["lag_s"] = max(0.0, round(now_s - oldest_ms / 1000, 3)) if oldest_ms else 0.0
+    figures["lag_s"] = round(clock.age_s(oldest_ms), 3) if oldest_ms else 0.0
     return figures
 
 

@@ -61,7 +61,7 @@ class Runner:
         share_bytes: int = 192 * 2**20,
         turn: asyncio.Lock | None = None,
         timings: Timings = Timings(),  # noqa: B008 - frozen
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
         most_culprits: Sequence[tuple[int, int]] = MOST_CULPRITS,
         backoff: Backoff | None = None,
     ) -> None:
@@ -137,7 +137,7 @@ class Runner:
         times += self._doubts.oldest_times_ms
         times += [task.plan.oldest_ms for task, _ in self._under_way.values()]
         oldest_ms = min((each for each in times if each), default=0)
-        return max(0.0, self._clock.wall_s() - oldest_ms / 1000) if oldest_ms else 0.0
+        return self._clock.age_s(oldest_ms) if oldest_ms else 0.0
 
     def stats(self, end_numbers: Mapping[int, int]) -> dict[str, object]:
         """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
@@ -152,7 +152,7 @@ class Runner:
             figures["pending"] = self.state.planned_events + cutter.open_events + unread
             figures["lag_s"] = round(self.lag_s, 3)
         else:
-            figures = figures_on_disk(self._data, self.name, end_numbers, self._clock.wall_s())
+            figures = figures_on_disk(self._data, self.name, end_numbers, self._clock)
         for name in _NEVER_LESS & figures.keys():
             # What a transaction that failed would have counted is counted again with the next.
             figures[name] = self._told[name] = max(figures[name], self._told.get(name, 0))

@@ -74,8 +74,8 @@ class Settler:
             self._follow(task, outcome, situation)
 
     def _follow(self, task: Task, outcome: Outcome, situation: Situation) -> Settlement:
-        age_s = self._clock.wall_s() - task.plan.oldest_ms / 1000
-        is_too_old = task.plan.oldest_ms > 0 and age_s > self._retry_for_s
+        oldest_ms = task.plan.oldest_ms
+        is_too_old = oldest_ms > 0 and self._clock.age_s(oldest_ms) > self._retry_for_s
         room_bytes = float("inf")
         if self._dead_bounds.on_full == "hold":
             room_bytes = self._dead_bounds.max_bytes - self._state.dead.size_bytes

@@ -5,23 +5,84 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["Clock", "Timings"]
+__all__ = ["Clock", "Jump", "Timings"]
 
 
-@dataclass(frozen=True, slots=True)
+_MOST_JUMPS = 16
+_JUMP_S = 5.0  # a smaller difference is the slewing of a time service
+
+
+def _since_boot_s() -> float:
+    """Seconds since the machine started, those in which it was suspended with them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Jump(NamedTuple):
+    """A jump of the wall clock: what it said just before, and by how many seconds it jumped."""
+
+    before_s: float
+    seconds: float
+
+
 class Clock:
-    """Tell the time.
+    """Tell the time, and ages that do not depend on jumps of the wall clock.
 
     `monotonic_s` counts seconds from an arbitrary start and never goes back. `wall_s` counts
-    seconds since 1970 and may jump.
+    seconds since 1970 and may jump; `steady_s` tells by how much.
+
+    Attributes:
+        offset_s: how far the wall clock was ahead of the steady one when it was looked at last.
+        jumps: those that are known, the latest 16 of them.
 
     >>> Clock(monotonic_s=lambda: 7.0).monotonic_s()
     7.0
     """
 
-    monotonic_s: Callable[[], float] = time.monotonic
-    wall_s: Callable[[], float] = time.time
+    __slots__ = ("jumps", "monotonic_s", "offset_s", "steady_s", "wall_s")
+
+    def __init__(
+        self,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        wall_s: Callable[[], float] = time.time,
+        steady_s: Callable[[], float] = _since_boot_s,
+    ) -> None:
+        self.monotonic_s = monotonic_s
+        self.wall_s = wall_s
+        self.steady_s = steady_s
+        self.offset_s = wall_s() - steady_s()
+        self.jumps: list[Jump] = []
+
+    def look(self) -> float:
+        """Take notice of a jump of the wall clock since the last look; return its seconds or 0."""
+        return self.expect(self.offset_s)
+
+    def expect(self, offset_s: float) -> float:
+        """As `look`, if the wall clock was so far ahead before, for example in an earlier run."""
+        now_s = self.steady_s()
+        self.offset_s = self.wall_s() - now_s
+        jump_s = self.offset_s - offset_s
+        if abs(jump_s) < _JUMP_S:
+            return 0.0
+        self.jumps = [*self.jumps, Jump(offset_s + now_s, jump_s)][-_MOST_JUMPS:]
+        return jump_s
+
+    def age_s(self, at_ms: float) -> float:
+        """Return how long ago a wall time was, in seconds; at least 0.
+
+        If the clock jumped, it is not known on which side of the jump a time was taken that both
+        sides had. Then the event counts as the younger one, so that a jump makes nothing too old.
+        """
+        at_s = at_ms / 1000
+        age_s = self.wall_s() - at_s
+        steady_age_s = age_s - sum(jump_s for before_s, jump_s in self.jumps if at_s <= before_s)
+        return max(0.0, steady_age_s if age_s < 0 else min(age_s, steady_age_s))
+
+    def surely_before_ms(self, age_s: float) -> int:
+        """Return the wall time before which everything is older than `age_s`, whatever jumped."""
+        ahead_s = sum(max(0.0, jump_s) for _, jump_s in self.jumps)
+        return int((self.wall_s() - ahead_s - age_s) * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +132,7 @@ class Timings:
 
     The spool's space:
 
+    clock_s: time between two looks for a jump of the wall clock.
     retention_s: time between two searches for segments that can be removed.
     use_noted_s: time between two notes that a destination is in use.
     forgotten_s: time that a destination removed from the settings still holds its events.
@@ -108,6 +170,7 @@ class Timings:
     in_order_s: float = 60.0
     selective_s: float = 60.0
 
+    clock_s: float = 1.0
     retention_s: float = 1.0
     use_noted_s: float = 600.0
     forgotten_s: float = 86_400.0

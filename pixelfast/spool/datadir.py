@@ -37,7 +37,10 @@ __all__ = [
 ]
 
 # What stands in a data directory; `demo-write-key` is of a first try without settings.
-_OWN_NAMES = ("META", "LOCK", "shards", "dest", "dead", "quarantine", "events", "demo-write-key")
+_OWN_NAMES = (
+    *("META", "LOCK", "clock", "shards", "dest", "dead", "quarantine", "events"),
+    "demo-write-key",
+)
 
 
 class _Meta(msgspec.Struct):

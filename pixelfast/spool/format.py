@@ -5,6 +5,7 @@ Segments' headers are read and written here, frames in `frames`, where their lim
 All numbers are little-endian. A data directory holds::
 
     META                          JSON: {"format": 1, "node": 32 hex digits}
+    clock                         JSON: jumps of the wall clock that delivery has noticed
     LOCK                          held (flock) by the process that owns the directory
     shards/<slot>/writer.lock     held by the collector that writes into this slot
     shards/<slot>/%016x.seg       segments, numbered upwards from 1; no number is ever used twice

@@ -12,14 +12,16 @@ __all__ = ["HandClock"]
 class HandClock:
     """Moved by a test, and by `a_look_s` each time that somebody looks at it.
 
-    `on_look` is called at each look. `clock` is what is passed on to delivery.
+    `on_look` is called at each look. `clock` is what is passed on to delivery. The wall clock is
+    ahead of the others by `ahead_s`.
     """
 
     def __init__(self, now_s: float = 1_000_000.0, a_look_s: float = 0.0) -> None:
         self.now_s = now_s
         self.on_look: Callable[[], object] = lambda: None
-        self.clock = Clock(monotonic_s=self._look, wall_s=self._look)
+        self.ahead_s = 0.0
         self._a_look_s = a_look_s
+        self.clock = Clock(self._look, lambda: self._look() + self.ahead_s, self._look)
 
     def advance(self, seconds: float) -> None:
         self.now_s += seconds

@@ -32,6 +32,7 @@ QUICK = Timings(
     max_look_pause_s=0.002,
     list_slots_s=0.005,
     lock_retry_s=0.005,
+    clock_s=0.005,
     check_s=0.005,
     min_restart_s=0.01,
     max_restart_s=0.02,
@@ -127,7 +128,7 @@ def make_engine(
     senders: Mapping[str, Sender] | None = None,
     sources: tuple[Source, ...] = (),
     config: Config | None = None,
-    clock: Clock = Clock(),  # noqa: B008 - frozen
+    clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
 ) -> Engine:
     """An engine with short intervals; its destinations are these senders, or those of `config`."""
     config = config or settings(*(senders or ()), sources=sources)

@@ -15,7 +15,7 @@ from pixelfast.config import HttpDestination
 from pixelfast.deliver.destinations.http import http_sender
 from pixelfast.deliver.http.signatures import Webhook
 from pixelfast.deliver.outcomes import Accepted
-from pixelfast.deliver.timing import Clock
+from tests.deliver.clocks import HandClock
 from tests.deliver.running import run
 from tests.deliver.senders import batch, using
 from tests.deliver.spools import event
@@ -102,9 +102,11 @@ def test_without_a_secret_nothing_is_signed() -> None:
 
 
 def test_a_retry_is_stamped_with_its_own_time() -> None:
-    times = iter([1_700_000_000.9, 1_700_000_060.0])
-    webhook = Webhook((OLD,), Clock(wall_s=lambda: next(times)))
-    first, second = webhook.headers("b1", b"{}"), webhook.headers("b1", b"{}")
+    hand = HandClock(1_700_000_000.9)
+    webhook = Webhook((OLD,), hand.clock)
+    first = webhook.headers("b1", b"{}")
+    hand.advance(59.2)
+    second = webhook.headers("b1", b"{}")
     stamps = [each["webhook-timestamp"] for each in (first, second)]
     assert ["1700000000", "1700000060"] == stamps
     assert first["webhook-signature"] != second["webhook-signature"]

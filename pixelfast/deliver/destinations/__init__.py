@@ -20,7 +20,7 @@ __all__ = ["make_sender"]
 def make_sender(
     destination: settings.Destination,
     data: DataDir,
-    clock: Clock = Clock(),  # noqa: B008 - frozen
+    clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
 ) -> Sender:
     """Return the sender of a configured destination."""
     match destination:

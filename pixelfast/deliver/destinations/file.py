@@ -55,7 +55,7 @@ class FileSender(Sender):
         rotate_s: float,
         *,
         mode: int = PRIVATE_FILE,
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self._clock = clock
         self.folder = Path(folder)

@@ -14,7 +14,7 @@ __all__ = ["http_sender"]
 
 def http_sender(
     settings: HttpDestination,
-    clock: Clock = Clock(),  # noqa: B008 - frozen
+    clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
 ) -> HttpSender:
     """Return the sender of a `type = "http"` destination."""
     headers = CIMultiDict(settings.headers)

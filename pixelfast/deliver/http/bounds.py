@@ -56,7 +56,7 @@ class LoopShare:
         self,
         share: float,
         burst_s: float,
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self._share = share
         self._burst_s = burst_s

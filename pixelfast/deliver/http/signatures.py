@@ -23,7 +23,7 @@ class Webhook:
     def __init__(
         self,
         secrets: Iterable[str] = (),
-        clock: Clock = Clock(),  # noqa: B008 - frozen
+        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self._keys = [base64.b64decode(each.removeprefix("whsec_")) for each in secrets]
         self._clock = clock
