@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.oracle_texts import (
-    is_date_time,
+    date_time,
     is_never_number,
+    is_placeholder,
     to_number,
     trim,
     without_quotes,
@@ -30,6 +31,7 @@ MAX_SEGMENTS = 32  # §2
 INDEXES = frozenset(str(number) for number in range(64))  # §3.1
 
 ROUTES = {"/pixel/v1/track": "track", "/pixel/v1/page": "page"}  # §1
+UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")  # RFC 3986 section 2.3
 
 SERVER_OWNED = frozenset({"type", "integrations", "rudderId", "request_ip", "receivedAt"})  # §3, 5
 
@@ -56,6 +58,7 @@ class Rules:
     strings: frozenset[str] = frozenset()
     force_numbers: frozenset[str] = frozenset()
     ignore: frozenset[str] = frozenset({"_", "z", "cb", "rand"})
+    keeps_placeholders: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,10 @@ class Expected:
 
 def expect(target: str, rules: Rules = Rules(), known: Callable[[str], bool] = bool) -> Expected:
     """The answer to a GET of `target`; `known` says whether a write key is known (§2)."""
-    if len(target) > MAX_TARGET:
+    if len(target.encode("utf-8", "surrogateescape")) > MAX_TARGET:
         return rejected(414)
     path, query = split_target(target)
+    path = plain_path(path)
     if path not in ROUTES:
         return rejected(404)
     pieces = [piece for piece in query.split("&") if piece]  # §3, 1: empty pieces are skipped
@@ -86,7 +90,7 @@ def expect(target: str, rules: Rules = Rules(), known: Callable[[str], bool] = b
         return rejected(401)
     if any(len(each.segments) > MAX_SEGMENTS for each in parameters):
         return rejected(400)
-    return finish(ROUTES[path], read(parameters, rules))
+    return finish(ROUTES[path], read(parameters, rules), rules)
 
 
 def rejected(status: int) -> Expected:
@@ -104,6 +108,18 @@ def split_target(target: str) -> tuple[str, str]:
     return (absolute[1] if absolute else path), query
 
 
+def plain_path(path: str) -> str:
+    """§1: a path as it is compared: unreserved decoded, slashes collapsed, its end cut."""
+
+    def decoded(match: re.Match[str]) -> str:
+        char = chr(int(match[1], 16))
+        return char if UNRESERVED.fullmatch(char) else match[0]
+
+    path = re.sub("%([0-9A-Fa-f]{2})", decoded, path)
+    path = re.sub("/+", "/", path)
+    return path.removesuffix(".gif") if path.endswith(".gif") else path.removesuffix("/")
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One pair of the query."""
@@ -111,17 +127,23 @@ class Parameter:
     key: str  # as it was sent
     segments: list[Segment]
     text: str
+    sent: str  # the value as it was sent
+    is_escaped: bool  # its `&` was HTML-escaped twice
 
 
 def read_parameter(piece: str) -> Parameter:
-    """§3, 1: the first `=` splits; without `=` the value is empty."""
+    """§3, 1: the first `=` splits; without `=` the value is empty. §3, 3: `amp;` is removed."""
     key, _, value = piece.partition("=")
-    return Parameter(key, split_key(decode(key)), decode(value))
+    name = trim(decode(key))
+    is_escaped = name[:4].lower() == "amp;"
+    while name[:4].lower() == "amp;":
+        name = trim(name[4:])
+    return Parameter(key, split_key(name), decode(value), value, is_escaped)
 
 
 def decode(text: str) -> str:
     """§3, 2: `+`, then `%XX`, then UTF-8; U+0000 is removed last."""
-    raw = text.replace("+", " ").encode("ascii")
+    raw = text.replace("+", " ").encode("utf-8", "surrogateescape")
     raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes.fromhex(match[1].decode()), raw)
     return raw.decode("utf-8", errors="replace").replace("\0", "")
 
@@ -171,10 +193,10 @@ def split_key(key: str) -> list[Segment]:
 
 
 def find_write_key(parameters: list[Parameter]) -> str:
-    """§3, 3: the first one counts, even when it is empty; "" when there is none."""
+    """§3, 3: the first that is not blank, trimmed; "" when there is none."""
     for parameter in parameters:
-        if is_single(parameter.segments, {"writeKey"}):
-            return parameter.text
+        if is_single(parameter.segments, {"writeKey"}) and trim(parameter.text):
+            return trim(parameter.text)
     return ""
 
 
@@ -192,6 +214,8 @@ class Place:
 
     values: list[Value] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)  # beside the values, as they were sent
+    # Keys of the values after the first of a name such as `a[]`: who sends it expects an array.
+    repeats: list[str] = field(default_factory=list)
     container: dict[str, Place] | list[Place] | None = None
 
 
@@ -200,7 +224,8 @@ class Reading:
     """What was read so far."""
 
     root: Place = field(default_factory=lambda: Place(container={}))
-    fixed: dict[str, str] = field(default_factory=dict)  # the fixed fields, first value of each
+    # The fixed fields: all values of each, decoded and as they were sent, with the key as sent.
+    fixed: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
     # Keys of what is left out, without the values that lose their place: `find_lost` has those.
     warnings: list[str] = field(default_factory=list)
 
@@ -209,6 +234,8 @@ def read(parameters: list[Parameter], rules: Rules) -> Reading:
     """Put every parameter into its place; one that is left out with a reason is a warning."""
     reading = Reading()
     for parameter in parameters:
+        if parameter.is_escaped:
+            reading.warnings.append(parameter.key)
         if is_single(parameter.segments, {"writeKey"} | rules.ignore):
             continue  # §3, 3 and 4: silently
         if not store(reading, parameter, rules):
@@ -229,12 +256,15 @@ def store(reading: Reading, parameter: Parameter, rules: Rules) -> bool:
     if first in FIXED_FIELDS:
         if len(segments) > 1:
             return False  # §3.1: a string given further segments
-        reading.fixed.setdefault(first, parameter.text)  # the first value stays
+        value = (parameter.text, parameter.sent, parameter.key)
+        reading.fixed.setdefault(first, []).append(value)
         return True
     found = find_place(reading.root, segments)
     if found is None:
         return False
     place, names = found
+    if place.values and segments[-1].name.endswith("[]"):
+        place.repeats.append(parameter.key)
     place.values.append(coerce(parameter.text, segments, names, rules))
     place.keys.append(parameter.key)
     return True
@@ -294,43 +324,80 @@ def coerce(text: str, segments: list[Segment], names: list[str], rules: Rules) -
 # --- §3.1, §3.3, §4: from the places to the event -------------------------------------------------
 
 
-def finish(type_: str, reading: Reading) -> Expected:
+def finish(type_: str, reading: Reading, rules: Rules) -> Expected:
     """Check what is required (§3.3) and put the event together (§4)."""
     warnings = reading.warnings + find_lost(reading.root)
     fixed = reading.fixed
     given: dict[str, str] = {}
     for name in TIMES:
-        if name in fixed:
-            if is_date_time(fixed[name]):
-                given[name] = fixed[name]
-            else:
-                warnings.append(name)
-    if message_id := trim(fixed.get("messageId", "")):
+        time, wrong = find_time(fixed.get(name, []))
+        warnings += wrong
+        if time is not None:
+            given[name] = time
+    if message_id := first_trimmed(fixed, "messageId"):
         given["messageId"] = message_id
-    if "channel" in fixed:
-        given["channel"] = fixed["channel"]
+    for text, _, _ in fixed.get("channel", []):
+        if trim(text):
+            given.setdefault("channel", text)
 
     fields: dict[str, Any] = {"type": type_}
-    user_id = trim(fixed.get("userId", ""))
-    anonymous_id = trim(without_quotes(trim(fixed.get("anonymousId", ""))))
-    if not user_id and not anonymous_id:
+    for name in ("anonymousId", "userId"):
+        identity, placeholders = find_identity(name, fixed.get(name, []), rules)
+        warnings += placeholders
+        if identity:
+            fields[name] = identity
+    if "userId" not in fields and "anonymousId" not in fields:
         return rejected(400)
-    if user_id:
-        fields["userId"] = user_id
-    if anonymous_id:
-        fields["anonymousId"] = anonymous_id
-    if type_ == "track" and not trim(fixed.get("event", "")):
+    event_name = first_trimmed(fixed, "event")
+    if type_ == "track" and not event_name:
         return rejected(400)
     if "event" in fixed:
-        fields["event"] = fixed["event"]
+        fields["event"] = event_name
     if "name" in fixed:
-        unknown = type_ == "page" and fixed["name"] == ""
-        fields["name"] = "Unknown Page" if unknown else fixed["name"]
+        fields["name"] = first_trimmed(fixed, "name")
+        if type_ == "page" and not fields["name"]:
+            fields["name"] = "Unknown Page"
     fields.update(to_json(reading.root))
 
     event = {name: fields[name] for name in LEADING_FIELDS if name in fields}
     event.update(fields)  # a name that is there keeps its position
     return Expected(200, event, given, warnings)
+
+
+def first_trimmed(fixed: dict[str, list[tuple[str, str, str]]], name: str) -> str:
+    """§3.1, §3.3: the first value that is not blank, trimmed; "" if there is none."""
+    return next((trim(text) for text, _, _ in fixed.get(name, []) if trim(text)), "")
+
+
+def find_identity(
+    name: str, values: list[tuple[str, str, str]], rules: Rules
+) -> tuple[str, list[str]]:
+    """§3.3: the first usable value of an id, and the keys of the placeholders passed over."""
+    placeholders = []
+    for text, sent, key in values:
+        identity = trim(text)
+        if name == "anonymousId":
+            identity = trim(without_quotes(identity))
+        if not identity:
+            continue
+        if rules.keeps_placeholders or not is_placeholder(identity, sent):
+            return identity, placeholders
+        placeholders.append(key)
+    return "", placeholders
+
+
+def find_time(values: list[tuple[str, str, str]]) -> tuple[str | None, list[str]]:
+    """§4: the first value that is a time, and the keys of those passed over that are not.
+
+    An empty one is passed over silently, unless there is no other (§3.1).
+    """
+    wrong = [key for text, _, key in values[:1] if all(not trim(each) for each, _, _ in values)]
+    for text, _, key in values:
+        if (time := date_time(text)) is not None:
+            return time, wrong
+        if trim(text):
+            wrong.append(key)
+    return None, wrong
 
 
 def to_json(place: Place) -> Any:
@@ -343,8 +410,12 @@ def to_json(place: Place) -> Any:
 
 
 def find_lost(place: Place) -> list[str]:
-    """§3.1: every value given to a place where an object or array stands is one warning."""
+    """§3.1: every value given to a place where an object or array stands is one warning.
+
+    So is every value but the first of a name that ends in `[]`: the one case where §3.1 is not
+    silent about the values that it leaves out.
+    """
     if place.container is None:
-        return []
+        return place.repeats
     inner = place.container.values() if isinstance(place.container, dict) else place.container
     return place.keys + [key for member in inner for key in find_lost(member)]

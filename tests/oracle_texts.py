@@ -1,9 +1,10 @@
-"""What single texts are, for the oracle: numbers, names, times, and what is trimmed."""
+"""What single strings are, for the oracle: numbers, names, times, placeholders, and trimming."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from datetime import UTC, datetime, timedelta
 
 MAX_INTEGER = 2**53 - 1  # §3.2
 MAX_DECIMAL_DIGITS = 15  # §3.2
@@ -11,9 +12,27 @@ MAX_DECIMAL_DIGITS = 15  # §3.2
 # §3.2: names that never hold a number; the list is compared with case ignored, the endings exactly.
 NEVER_NUMBERS = (
     "id version name title path url referrer search locale timezone ip useragent sku zip zipcode "
-    "postalcode postal_code phone email token coupon"
+    "postalcode postal_code phone email token coupon build"
 )
-NEVER_NUMBERS_ENDINGS = ("Id", "ID", "_id", "_ID")
+NEVER_NUMBERS_ENDINGS = (
+    *("Id", "ID", "_id", "_ID"),
+    *("_version", "-version", "Version", "appversion", "osversion"),
+)
+
+# §3.3: values that a template would have replaced. The first are compared as a whole.
+PLACEHOLDERS = frozenset(
+    {"undefined", "null", "NULL", "none", "None", "NaN", "(null)", "[object Object]"}
+)
+MERGE_TAGS = (
+    r"\{\{.*\}\}",
+    r"\{%.*%\}",
+    r"<%.*%>",
+    r"\$\{.*\}",
+    r"\*\|.*\|\*",
+    r"\[\[.*\]\]",
+)
+PERCENT_TAG = r"%%=?[A-Za-z_][^%]*%%"  # looked for in what was sent, too
+AMP_VARIABLE = r"(CLIENT_ID|QUERY_PARAM)\(.*\)|PAGE_VIEW_ID(_64)?|SESSION_ID"
 
 
 def is_never_number(name: str) -> bool:
@@ -54,24 +73,68 @@ def without_quotes(text: str) -> str:
     return text
 
 
-def is_date_time(text: str) -> bool:
-    """§4: an RFC 3339 date-time (its section 5.6)."""
+def is_placeholder(text: str, sent: str) -> bool:
+    """§3.3: whether an id, trimmed, is one; `sent` is its value before percent-decoding."""
+    if text in PLACEHOLDERS or re.fullmatch(AMP_VARIABLE, text, re.DOTALL):
+        return True
+    if any(re.search(pattern, text, re.DOTALL) for pattern in MERGE_TAGS):
+        return True
+    return any(re.search(PERCENT_TAG, each) for each in (text, sent))
+
+
+def date_time(text: str) -> str | None:
+    """§4: a time as it is written into the event; None if it is not a time.
+
+    It stays as sent in the form that every destination takes; every other form is written as
+    `receivedAt` is, in UTC with milliseconds.
+    """
+    text = trim(text)
+    if re.fullmatch(r"[0-9]{10}", text):
+        return milliseconds(int(text) * 1000)
+    if re.fullmatch(r"[0-9]{13}", text):
+        return milliseconds(int(text))
     match = re.fullmatch(
         r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-        r"[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
-        r"(?:[Zz]|[+-]([0-9]{2}):([0-9]{2}))",
+        r"([Tt ])([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:([.,])([0-9]+))?)?"
+        r"(?:([Zz])|([+ -])([0-9]{2})(:?)([0-9]{2}))?",
         text,
     )
     if match is None:
-        return False
-    year, month, day, hour, minute, second, *offset = (int(part or "0") for part in match.groups())
-    is_date = 1 <= month <= 12 and 1 <= day <= days_of(year, month)
-    is_time = hour <= 23 and minute <= 59 and second <= 60
-    return is_date and is_time and offset[0] <= 23 and offset[1] <= 59
+        return None
+    year, month, day = (int(match[n]) for n in (1, 2, 3))
+    hour, minute, second = int(match[5]), int(match[6]), int(match[7] or 0)
+    point, fraction, zulu, sign, colon = match[8], match[9] or "", match[10], match[11], match[13]
+    offset_hour, offset_minute = int(match[12] or 0), int(match[14] or 0)
+    if not (1 <= month <= 12 and 1 <= day <= days_of(year, month)):
+        return None
+    if hour > 23 or minute > 59 or second > 60 or offset_hour > 23 or offset_minute > 59:
+        return None
+    is_common = match[4] == "T" and match[7] and point != "," and len(fraction) <= 9
+    has_offset = zulu == "Z" or (sign in ("+", "-") and colon)
+    if is_common and has_offset and second < 60:
+        return text
+    if second == 60:
+        second, fraction = 59, "999"
+    # `datetime` begins with the year 1: 400 years later is the same day of the week.
+    moment = (
+        datetime(year + 400, month, day, hour, minute, second, tzinfo=UTC) if year < 9600 else None
+    )
+    shifted = 400 if moment else -400
+    moment = moment or datetime(year - 400, month, day, hour, minute, second, tzinfo=UTC)
+    offset = timedelta(hours=offset_hour, minutes=offset_minute)
+    moment += offset if sign == "-" else -offset
+    year = moment.year - shifted
+    if not 0 <= year <= 9999:
+        return None
+    return f"{year:04}-{moment:%m-%dT%H:%M:%S}.{(fraction + '000')[:3]}Z"
+
+
+def milliseconds(since_1970: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=since_1970)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{since_1970 % 1000:03}Z"
 
 
 def days_of(year: int, month: int) -> int:
     if month == 2:
-        is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-        return 29 if is_leap else 28
+        return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
     return 30 if month in (4, 6, 9, 11) else 31

@@ -95,6 +95,7 @@ cdef class Source:
             force_numbers=settings.force_numbers,
             ignore=settings.ignore,
             fill=settings.fill,
+            keeps_placeholders=settings.placeholders == "keep",
         )
         self.is_enabled = settings.enabled
         # Each collector accepts its share; the kernel spreads connections evenly.

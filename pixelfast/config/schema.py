@@ -195,8 +195,18 @@ class Source(Struct, frozen=True, kw_only=True):
     ] = ("_", "z", "cb", "rand")
     fill: Annotated[
         tuple[Literal["ip", "referer", "locale"], ...],
-        Meta(description="context.ip, context.page.url, context.locale from the request"),
+        Meta(
+            description="`ip`, `referer`, `locale`: fill in context.ip, context.page.url, "
+            "context.locale from the request where they are absent or blank"
+        ),
     ] = ()
+    placeholders: Annotated[
+        Literal["drop", "keep"],
+        Meta(
+            description="a userId or anonymousId that no template has replaced, such as "
+            "`{{user.id}}` or `undefined`: leave it out with a warning, or keep it as an id"
+        ),
+    ] = "drop"
     rate_limit: Annotated[
         float, Meta(ge=0, description="events a second, all collectors together; 0: no limit")
     ] = 0.0

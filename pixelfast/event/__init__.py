@@ -5,20 +5,22 @@ are read. Pure: no input or output, the clock is an argument, and every cache be
 
 Compiled modules:
 
-`writer`    the entry; shapes and what is kept of them, the server's additions, the JSON
+`writer`    the entry; the server's additions, the JSON
 `template`  the JSON of a shape that comes again and again, with slots for the values
-`decoder`   one parameter's key, and the nested event with numbers as numbers
+`decoder`   the nested event: numbers as numbers, identities, times, what is left out
+`keys`      the places that keys name, and the shapes of queries that come again
 
 Leaves, compiled into those that use them:
 
-`slices`       bytes in a buffer of somebody else
-`limits`       every size limit of a pixel
-`target`       which route a request target names, and its query
-`query`        where the parameters of a query stand
-`numbers`      which strings are numbers
-`strings`      percent-encoded strings, as a str or as JSON; trimming
-`times`        RFC 3339 times
-`message_ids`  UUIDs that sort by time
+`slices`        bytes in a buffer of somebody else
+`limits`        every size limit of a pixel
+`target`        which route a request target names, and its query
+`query`         where the parameters of a query stand
+`numbers`       which strings are numbers
+`strings`       percent-encoded strings, as a str or as JSON; trimming
+`placeholders`  ids that a template should have replaced
+`times`         times in all forms that people send
+`message_ids`   UUIDs that sort by time
 """
 
 from __future__ import annotations

@@ -1,28 +1,8 @@
-from pixelfast.event.limits cimport MAX_SEGMENTS, MAX_TARGET_BYTES
+from libc.stdint cimport int64_t
+
+from pixelfast.event.keys cimport KeyPath, RootField
+from pixelfast.event.limits cimport MAX_TARGET_BYTES
 from pixelfast.event.query cimport Query
-from pixelfast.event.slices cimport Slice
-
-cdef enum KeyKind:
-    PLACE = 0           # names a place in the event
-    WRITE_KEY = 1       # names the source
-    WARNED = 2          # left out, `warning` says why
-    TOO_DEEP = 3        # more than MAX_SEGMENTS segments
-
-cdef enum RootField:
-    ANONYMOUS_ID = 0
-    USER_ID = 1
-    EVENT = 2
-    NAME = 3
-    PROPERTIES = 4
-    CONTEXT = 5
-    MESSAGE_ID = 6
-    CHANNEL = 7
-    ORIGINAL_TIMESTAMP = 8
-    SENT_AT = 9
-    TIMESTAMP = 10
-    FIELD_COUNT = 11
-    TRAITS = 12         # an object that stands among the others
-    OTHER = 13          # any other name at the root
 
 cdef class Rules:
     cdef readonly bint numbers
@@ -31,38 +11,19 @@ cdef class Rules:
     cdef readonly frozenset force_numbers
     cdef readonly frozenset ignore
     cdef readonly frozenset fill
+    cdef readonly bint keeps_placeholders
     cdef bint has_overrides
     cdef bint fills, fills_ip, fills_referer, fills_locale
     cdef Py_hash_t _hash
-
-cdef class KeyPath:
-    # The place in an event that a parameter's key names.
-    cdef bytes raw                          # as it stands in the query
-    cdef tuple names                        # the segments; empty if they are too many
-    cdef str dotted                         # the names joined with dots
-    cdef str warning                        # why the parameter is left out, or None
-    cdef KeyKind kind
-    cdef int root                           # a RootField
-    cdef int depth                          # how many segments
-    cdef signed char index[MAX_SEGMENTS]    # of an array, or NAME_SEGMENT or APPEND_SEGMENT
-    cdef bint is_string[MAX_SEGMENTS]       # a place of this name never holds a number
-
-    cdef int _parse(self) except -1
-    cdef int _classify(self, str first) except -1
-    cdef int _warn(self, str reason) except -1
-
-cdef class KeyCache:
-    # Keys are few and come again and again, so decoded keys are kept: a request pays for a look-up,
-    # not for decoding (10x in time for the documented URL).
-    cdef dict _paths                        # {raw key: KeyPath}
-
-    cdef KeyPath find(self, Slice raw)
 
 cdef class Event:
     # A decoded event, before the server's additions.
     cdef list fields                        # by RootField, None where absent
     cdef dict rest                          # the root names beside them, in order of appearance
     cdef list warnings                      # [(reason, raw key)]
+    cdef int64_t times_us[3]                # of the fields from ORIGINAL_TIMESTAMP that are not None
+    cdef bint has_placeholder               # in place of an id
+    cdef bint has_repeated_field            # only of an event with slots
 
 cdef class Decoder:
     # Builds the nested event from the parameters of a query.
@@ -73,6 +34,9 @@ cdef class Decoder:
     cdef dict _owners           # (container's id, name): [KeyPath] of the plain values; None: not kept
     cdef bint _has_losers       # a plain value gave way, and who owned it was not kept
     cdef int _slots_left
+    cdef list _blank_times      # [KeyPath]
+    cdef int _tried_times       # a bit for each of the three that had a value that is not blank
+    cdef list _repeats          # [(container, name, KeyPath)] of values after the first of `a[]`
     cdef char _scratch[MAX_TARGET_BYTES]
 
     cdef Event decode(self, Query* query, list paths, Rules rules, bint is_track)
@@ -80,7 +44,10 @@ cdef class Decoder:
     cdef str string_of_parameter(self, Query* query, int i)
     cdef Event _build_all(self, Query* query, list paths, Rules rules, bint is_track)
     cdef Event _build(self, list paths, bint is_track, dict owners)
-    cdef object _field(self, int i, int root, bint is_track)
+    cdef str _usable(self, int i, KeyPath path)
+    cdef str _usable_time(self, str trimmed, KeyPath path)
+    cdef int _warn_of_blank_times(self) except -1
+    cdef int _warn_of_repeats(self) except -1
     cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_string)
     cdef int _place(self, int i, KeyPath path, dict root, int start) except -1
     cdef int _put_in_object(

@@ -15,7 +15,9 @@ class Rules:
         force_numbers: places that may become numbers whatever their name.
         ignore: names at the top level that are left out silently.
         fill: which of `ip`, `referer` and `locale` the server fills in from the request:
-            `context.ip`, `context.page.url`, `context.locale`, each if it is absent.
+            `context.ip`, `context.page.url`, `context.locale`, each if it is absent or blank.
+        keeps_placeholders: take ids that a template should have replaced, such as `{{user.id}}` and
+            `undefined`, for ids.
 
     >>> Rules(strings=["properties.campaign"]) == Rules(strings=("properties.campaign",))
     True
@@ -27,6 +29,7 @@ class Rules:
     force_numbers: frozenset[str]
     ignore: frozenset[str]
     fill: frozenset[str]
+    keeps_placeholders: bool
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Rules:
         force_numbers: Iterable[str] = (),
         ignore: Iterable[str] = ("_", "z", "cb", "rand"),
         fill: Iterable[str] = (),
+        keeps_placeholders: bool = False,
     ) -> None: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...

@@ -1,56 +1,23 @@
-"""From a query's parameters to the nested event: dot notation, numbers, identities.
+"""From a query's parameters to the nested event: places, numbers, identities, times.
 
-`KeyPath` is one parameter's key, decoded: the place in the event that it names. `Decoder` puts the
-values into their places by the `Rules` of the source.
+`Decoder` puts the values into the places that their keys name, by the `Rules` of the source.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
 
-from pixelfast.event.limits cimport MAX_ARRAY_SLOTS, MAX_INDEX, MAX_SEGMENTS
+from pixelfast.event.keys cimport APPEND_SEGMENT, NAME_SEGMENT, KeyKind, KeyPath, RootField
+from pixelfast.event.limits cimport MAX_ARRAY_SLOTS, MAX_SEGMENTS
 from pixelfast.event.numbers cimport number_of
+from pixelfast.event.placeholders cimport is_placeholder
 from pixelfast.event.query cimport Query
-from pixelfast.event.slices cimport Slice
 from pixelfast.event.strings cimport decode_string, trim
 from pixelfast.event.template cimport SlotKind, new_slot
+from pixelfast.event.times cimport read_time
 
 from pixelfast.errors import RequestError
 
 __all__ = ["Rules"]
-
-cdef enum:
-    NAME_SEGMENT = -2       # a segment that is not an index
-    APPEND_SEGMENT = -1
-    CACHED_KEYS = 4096      # ~1.5 MB when full; a site sends a few dozen
-    CACHED_KEY_BYTES = 128  # longer ones are decoded each time
-
-cdef dict _FIELDS = {
-    "anonymousId": RootField.ANONYMOUS_ID,
-    "userId": RootField.USER_ID,
-    "event": RootField.EVENT,
-    "name": RootField.NAME,
-    "messageId": RootField.MESSAGE_ID,
-    "channel": RootField.CHANNEL,
-    "originalTimestamp": RootField.ORIGINAL_TIMESTAMP,
-    "sentAt": RootField.SENT_AT,
-    "timestamp": RootField.TIMESTAMP,
-}
-cdef dict _OBJECTS = {
-    "properties": RootField.PROPERTIES,
-    "context": RootField.CONTEXT,
-    "traits": RootField.TRAITS,
-}
-cdef frozenset _SERVER_OWNED = frozenset(
-    ("type", "integrations", "rudderId", "request_ip", "receivedAt")
-)
-# Places of these names hold strings whatever they look like, so that a warehouse column keeps one
-# type: a version 1.10 is not 1.1, and a postal code 01067 stands beside 10115.
-cdef frozenset _STRING_NAMES = frozenset(
-    "id version name title path url referrer search locale timezone ip useragent sku zip zipcode "
-    "postalcode postal_code phone email token coupon".split()
-)
-cdef tuple _STRING_ENDINGS = ("Id", "ID", "_id", "_ID")
 
 
 cdef class Rules:
@@ -64,6 +31,7 @@ cdef class Rules:
         force_numbers=(),
         ignore=("_", "z", "cb", "rand"),
         fill=(),
+        keeps_placeholders=False,
     ):
         self.numbers = numbers
         self.booleans = booleans
@@ -71,6 +39,7 @@ cdef class Rules:
         self.force_numbers = frozenset(force_numbers)
         self.ignore = frozenset(ignore)
         self.fill = frozenset(fill)
+        self.keeps_placeholders = keeps_placeholders
         self.has_overrides = bool(self.strings or self.force_numbers)
         self.fills = bool(self.fill)
         self.fills_ip = "ip" in self.fill
@@ -95,122 +64,8 @@ cdef tuple _values(Rules rules):
         rules.force_numbers,
         rules.ignore,
         rules.fill,
+        rules.keeps_placeholders,
     )
-
-
-cdef class KeyCache:
-
-    def __cinit__(self):
-        self._paths = {}
-
-    cdef KeyPath find(self, Slice raw):
-        cdef:
-            bytes key = PyBytes_FromStringAndSize(raw.at, raw.length)
-            PyObject* cached = PyDict_GetItem(self._paths, key)
-            KeyPath path
-        if cached != NULL:
-            return <KeyPath>cached
-        path = KeyPath.__new__(KeyPath)
-        path.raw = key
-        path._parse()
-        if raw.length <= CACHED_KEY_BYTES:
-            if len(self._paths) >= CACHED_KEYS:
-                self._paths.clear()  # somebody sends random keys; the real ones are back at once
-            self._paths[key] = path
-        return path
-
-
-cdef class KeyPath:
-
-    cdef int _parse(self) except -1:
-        cdef Slice raw = Slice(self.raw, PyBytes_GET_SIZE(self.raw))
-        cdef bytearray scratch = bytearray(raw.length + 1)
-        cdef list segments = _split(decode_string(raw, scratch))
-        cdef int place
-        cdef str name
-        cdef bint is_plain
-        self.kind = KeyKind.PLACE
-        self.root = RootField.OTHER
-        self.names = ()
-        self.dotted = ""
-        self.depth = len(segments)
-        if self.depth > MAX_SEGMENTS:
-            self.kind = KeyKind.TOO_DEEP
-            return 0
-        for place, (name, is_plain) in enumerate(segments):
-            self.index[place] = NAME_SEGMENT if is_plain else _index(name)
-            self.is_string[place] = _is_string(name)
-        self.names = tuple([name for name, _ in segments])
-        self.dotted = ".".join(self.names)
-        if "" in self.names:
-            return self._warn("empty-segment")
-        return self._classify(self.names[0])
-
-    cdef int _classify(self, str first) except -1:
-        if first == "writeKey":
-            if self.depth > 1:
-                return self._warn("not-an-object")
-            self.kind = KeyKind.WRITE_KEY
-        elif first in _SERVER_OWNED:
-            return self._warn("server-owned-name")
-        elif first in _FIELDS:
-            self.root = _FIELDS[first]
-            if self.depth > 1:
-                return self._warn("not-an-object")
-        elif first in _OBJECTS:
-            self.root = _OBJECTS[first]
-            if self.depth == 1:
-                return self._warn("not-a-value")
-        return 0
-
-    cdef int _warn(self, str reason) except -1:
-        self.kind = KeyKind.WARNED
-        self.warning = reason
-        return 0
-
-
-cdef list _split(str key):
-    # Split at dots; (name, is a plain name whatever it looks like) for each segment. Of a key that is
-    # too deep only the first segments: 32 KB of dots made a megabyte of them.
-    cdef:
-        list segments = []
-        list name = []
-        bint is_plain = False, after_backslash = False, at_start = True
-        str char
-    for char in key:
-        if after_backslash:
-            name.append(char)
-            after_backslash = False
-        elif char == "\\":
-            is_plain = after_backslash = True
-        elif char == ":" and at_start:
-            is_plain = True
-        elif char == ".":
-            segments.append(("".join(name), is_plain))
-            if len(segments) > MAX_SEGMENTS:
-                return segments
-            name = []
-            is_plain = False
-        else:
-            name.append(char)
-        at_start = char == "." and not name and not is_plain
-    if after_backslash:
-        name.append("\\")
-    segments.append(("".join(name), is_plain))
-    return segments
-
-
-cdef int _index(str name):
-    if name == "-1":
-        return APPEND_SEGMENT
-    if 1 <= len(name) <= 2 and name.isascii() and name.isdigit():
-        if (name == "0" or name[0] != "0") and int(name) <= MAX_INDEX:
-            return int(name)
-    return NAME_SEGMENT
-
-
-cdef bint _is_string(str name):
-    return name.lower() in _STRING_NAMES or name.endswith(_STRING_ENDINGS)
 
 
 cdef class Event:
@@ -223,7 +78,7 @@ cdef class Decoder:
         cdef Event event
         self._makes_slots = False
         event = self._build_all(query, paths, rules, is_track)
-        _check_identity(event, is_track)
+        _check_required(event, is_track)
         return event
 
     cdef Event decode_slots(self, Query* query, list paths, Rules rules, bint is_track):
@@ -259,11 +114,16 @@ cdef class Decoder:
         event.rest = {}
         event.warnings = []
         self._event = event
+        self._blank_times = []
+        self._repeats = []
+        self._tried_times = 0
         self._owners = owners
         self._has_losers = False
         self._slots_left = MAX_ARRAY_SLOTS
         for i in range(len(paths)):
             path = <KeyPath>paths[i]
+            if path.is_escaped:
+                self._warn("html-escaped", path)
             if path.kind == KeyKind.WARNED:
                 self._warn(path.warning, path)
             elif path.kind == KeyKind.WRITE_KEY:
@@ -273,27 +133,77 @@ cdef class Decoder:
                     fields[path.root] = {}
                 self._place(i, path, <dict>fields[path.root], 1)
             elif path.root < RootField.FIELD_COUNT:
-                if fields[path.root] is None:
-                    fields[path.root] = self._field(i, path.root, is_track)
+                if self._makes_slots:
+                    event.has_repeated_field |= fields[path.root] is not None
+                    fields[path.root] = new_slot(_slot_kind(path.root, is_track), i)
+                elif not fields[path.root]:
+                    fields[path.root] = self._usable(i, path)
             elif path.root == RootField.TRAITS:
                 if "traits" not in event.rest:
                     event.rest["traits"] = {}
                 self._place(i, path, <dict>event.rest["traits"], 1)
             elif path.depth > 1 or path.names[0] not in self._rules.ignore:
                 self._place(i, path, event.rest, 0)
+        if self._blank_times:
+            self._warn_of_blank_times()
+        if self._repeats:
+            self._warn_of_repeats()
         self._event = None
         return event
 
-    cdef object _field(self, int i, int root, bint is_track):
-        if not self._makes_slots:
-            return self.string_of_parameter(self._query, i)
+    cdef str _usable(self, int i, KeyPath path):
+        # The value of a field that is a string at the root, as it stands in the event. What is empty
+        # gives way to a later value: forms and templates send an empty field before the real one.
+        cdef str string = self.string_of_parameter(self._query, i)
+        cdef str trimmed = trim(string)
+        cdef int root = path.root
+        if root == RootField.EVENT or root == RootField.NAME:
+            return trimmed
+        if root >= RootField.ORIGINAL_TIMESTAMP:
+            return self._usable_time(trimmed, path)
+        if root == RootField.CHANNEL:
+            return string if trimmed else None
+        if root == RootField.ANONYMOUS_ID:
+            trimmed = trim(_unquoted(trimmed))
+        if not trimmed:
+            return None
         if root == RootField.ANONYMOUS_ID or root == RootField.USER_ID:
-            return new_slot(SlotKind.IDENTITY_SLOT, i)
-        if root == RootField.EVENT and is_track:
-            return new_slot(SlotKind.EVENT_NAME_SLOT, i)
-        if root == RootField.NAME and not is_track:
-            return new_slot(SlotKind.PAGE_NAME_SLOT, i)
-        return new_slot(SlotKind.STRING_SLOT, i)
+            if not self._rules.keeps_placeholders:
+                if is_placeholder(trimmed, self._query.values[i]):
+                    self._event.has_placeholder = True
+                    self._warn("placeholder", path)
+                    return None
+        return trimmed
+
+    cdef str _usable_time(self, str trimmed, KeyPath path):
+        cdef int place = path.root - RootField.ORIGINAL_TIMESTAMP
+        cdef str time
+        if not trimmed:
+            self._blank_times.append(path)
+            return None
+        self._tried_times |= 1 << place
+        time = read_time(trimmed, &self._event.times_us[place])
+        if time is None:
+            self._warn("not-a-date-time", path)
+        return time
+
+    cdef int _warn_of_blank_times(self) except -1:
+        # The first of each field that has no other value.
+        cdef KeyPath path
+        cdef int place
+        for path in self._blank_times:
+            place = path.root - RootField.ORIGINAL_TIMESTAMP
+            if not self._tried_times & (1 << place):
+                self._tried_times |= 1 << place
+                self._warn("not-a-date-time", path)
+        return 0
+
+    cdef int _warn_of_repeats(self) except -1:
+        # Unless an object or array took the place: then each of its values has a warning already.
+        for container, name, path in self._repeats:
+            if type(container[name]) is not dict and type(container[name]) is not list:
+                self._warn("repeated-brackets", <KeyPath>path)
+        return 0
 
     cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_string):
         cdef Rules rules = self._rules
@@ -406,6 +316,8 @@ cdef class Decoder:
     cdef int _keep_first(self, KeyPath path, object container, object name, object there) except -1:
         if type(there) is dict or type(there) is list:
             return self._warn("object-or-array-wins", path)
+        if path.has_brackets:
+            self._repeats.append((container, name, path))
         # Silent; but should a container take the place, each of these was left out too.
         return 0 if self._owners is None else self._own(path, container, name)
 
@@ -437,22 +349,32 @@ cdef str _place_of(KeyPath path, unsigned int in_arrays):
     )
 
 
-cdef int _check_identity(Event event, bint is_track) except -1:
+cdef int _check_required(Event event, bint is_track) except -1:
     cdef list fields = event.fields
-    if fields[RootField.USER_ID] is not None:
-        fields[RootField.USER_ID] = trim(<str>fields[RootField.USER_ID]) or None
-    if fields[RootField.ANONYMOUS_ID] is not None:
-        fields[RootField.ANONYMOUS_ID] = (
-            trim(_unquoted(trim(<str>fields[RootField.ANONYMOUS_ID]))) or None
-        )
     if fields[RootField.USER_ID] is None and fields[RootField.ANONYMOUS_ID] is None:
+        if event.has_placeholder:
+            raise RequestError(
+                400,
+                "placeholder-identity",
+                "userId and anonymousId are absent or placeholders that no template has replaced",
+            )
         raise RequestError(400, "no-identity", "neither userId nor anonymousId")
     if is_track:
-        if fields[RootField.EVENT] is None or not trim(<str>fields[RootField.EVENT]):
+        if not fields[RootField.EVENT]:
             raise RequestError(400, "no-event", "a track call without event")
     elif fields[RootField.NAME] is not None and not <str>fields[RootField.NAME]:
         fields[RootField.NAME] = "Unknown Page"
     return 0
+
+
+cdef SlotKind _slot_kind(int root, bint is_track):
+    if root == RootField.ANONYMOUS_ID or root == RootField.USER_ID:
+        return SlotKind.IDENTITY_SLOT
+    if root == RootField.EVENT and not is_track:
+        return SlotKind.TRIMMED_SLOT
+    if root == RootField.NAME and is_track:
+        return SlotKind.TRIMMED_SLOT
+    return SlotKind.NAME_SLOT
 
 
 cdef str _unquoted(str name):

@@ -158,14 +158,32 @@ cdef inline Py_ssize_t write_json_string(char* out, Slice string, bint is_query)
 cdef inline str trim(str string):
     # Without white space and invisible characters at both ends.
     cdef Py_ssize_t length = len(string), start = 0, end = length
-    while start < end and _is_invisible(string[start]):
+    while start < end and is_invisible(string[start]):
         start += 1
-    while end > start and _is_invisible(string[end - 1]):
+    while end > start and is_invisible(string[end - 1]):
         end -= 1
     return string if end - start == length else string[start:end]
 
 
-cdef inline bint _is_invisible(Py_UCS4 c) noexcept:
+cdef inline bint is_trimmed_json(const char* json, Py_ssize_t length) noexcept nogil:
+    # Whether `trim` would leave the string as it is that was written as this JSON. False in doubt:
+    # an escape at its ends may be that of a control character.
+    cdef const char* last = json + length - 1
+    if length == 0:
+        return True
+    if json[0] == c'\\' or (length >= 2 and json[length - 2] == c'\\'):
+        return False
+    if length >= 6 and json[length - 6] == c'\\':
+        return False
+    if is_invisible(_code_point(json)):
+        return False
+    while (last[0] & 0xC0) == 0x80:
+        last -= 1
+    return not is_invisible(_code_point(last))
+
+
+cdef inline bint is_invisible(Py_UCS4 c) noexcept nogil:
+    # White space, control and format characters: what `trim` removes.
     cdef int i
     if 0x20 < c < 0x7F:
         return False  # nearly always
@@ -173,6 +191,24 @@ cdef inline bint _is_invisible(Py_UCS4 c) noexcept:
         if c <= INVISIBLE[i][1]:
             return c >= INVISIBLE[i][0]
     return False
+
+
+cdef inline Py_UCS4 _code_point(const char* at) noexcept nogil:
+    # The character that begins at `at`, in UTF-8 that is known to be valid.
+    cdef const unsigned char* utf8 = <const unsigned char*>at
+    cdef uint32_t c = utf8[0]
+    if c < 0x80:
+        return c
+    if c < 0xE0:
+        return (c & 0x1F) << 6 | (utf8[1] & 0x3F)
+    if c < 0xF0:
+        return (c & 0x0F) << 12 | (utf8[1] & 0x3F) << 6 | (utf8[2] & 0x3F)
+    return (
+        (c & 0x07) << 18
+        | (utf8[1] & 0x3F) << 12
+        | (utf8[2] & 0x3F) << 6
+        | (utf8[3] & 0x3F)
+    )
 
 
 cdef inline unsigned char _next_byte(const char** raw, const char* end) noexcept nogil:

@@ -3,11 +3,10 @@ from pixelfast.event.query cimport Query
 from pixelfast.event.slices cimport Slice
 
 cdef enum SlotKind:
-    STRING_SLOT         # a string, whatever it looks like
     VALUE_SLOT          # a string, a number, or a boolean
-    IDENTITY_SLOT       # left out if it is empty
-    EVENT_NAME_SLOT     # must not be blank
-    PAGE_NAME_SLOT      # must not be empty
+    TRIMMED_SLOT        # a string without white space around it
+    NAME_SLOT           # such a string that is not empty
+    IDENTITY_SLOT       # such a string that is not a placeholder; left out if it is empty
     USER_AGENT_SLOT     # of the header
     MESSAGE_ID_SLOT
     RECEIVED_SLOT
@@ -20,6 +19,7 @@ cdef class TemplateSlot:
     cdef int parameter          # whose value it takes
     cdef bint numbers
     cdef bint booleans
+    cdef bint is_filled         # of a VALUE_SLOT: if it is blank, something else takes its place
 
 cdef TemplateSlot new_slot(SlotKind kind, int parameter=*, bint numbers=*, bint booleans=*)
 
@@ -37,6 +37,7 @@ cdef struct Piece:
     int parameter
     bint numbers
     bint booleans
+    bint is_filled
 
 cdef class Template:
     # The JSON of all events of one shape, with slots for what differs.

@@ -12,9 +12,10 @@ from libc.string cimport memchr, memcmp, memcpy
 from pixelfast.event.limits cimport MAX_EVENT_BYTES
 from pixelfast.event.message_ids cimport MESSAGE_ID_BYTES
 from pixelfast.event.numbers cimport MAX_NUMBER_BYTES, write_number
+from pixelfast.event.placeholders cimport may_be_placeholder
 from pixelfast.event.query cimport Query
 from pixelfast.event.slices cimport Slice
-from pixelfast.event.strings cimport decode_start, write_json_string
+from pixelfast.event.strings cimport decode_start, is_trimmed_json, write_json_string
 from pixelfast.event.times cimport TIME_BYTES
 
 import orjson
@@ -105,6 +106,7 @@ cdef class Template:
             piece.parameter = slot.parameter
             piece.numbers = slot.numbers
             piece.booleans = slot.booleans
+            piece.is_filled = slot.is_filled
         else:
             piece.kind = SlotKind.NO_SLOT
         json.clear()
@@ -147,7 +149,7 @@ cdef class Template:
             if piece.kind == SlotKind.VALUE_SLOT:
                 out += piece.literal_bytes
                 written = _write_value(out, value, piece.numbers, piece.booleans)
-                if written < 0:
+                if written < 0 or (piece.is_filled and not _is_filled(out, written)):
                     return -1
                 out += written
             elif value.length == 0 and _is_optional(piece.kind):
@@ -160,7 +162,7 @@ cdef class Template:
                     written = value.length
                 else:
                     written = write_json_string(
-                        out + 1, value, piece.kind <= SlotKind.PAGE_NAME_SLOT
+                        out + 1, value, piece.kind <= SlotKind.IDENTITY_SLOT
                     )
                     if written < 0 or not _is_accepted(piece.kind, out + 1, written):
                         return -1
@@ -175,22 +177,25 @@ cdef inline bint _is_optional(SlotKind kind) noexcept nogil:
     return kind == SlotKind.IDENTITY_SLOT or kind == SlotKind.ADDRESS_SLOT
 
 
-cdef inline bint _is_visible(char c) noexcept nogil:
-    return c'!' <= c <= c'~' and c != c'\\'
+cdef inline bint _is_filled(const char* json, Py_ssize_t length) noexcept nogil:
+    # Whether it is not a blank string; False in doubt.
+    return json[0] != c'"' or (length > 2 and is_trimmed_json(json + 1, length - 2))
 
 
 cdef inline bint _is_accepted(SlotKind kind, const char* string, Py_ssize_t length) noexcept nogil:
     # Whether the string may stand as it is; what is trimmed or rejected is left to the decoder.
+    if kind > SlotKind.IDENTITY_SLOT:
+        return True
+    if not is_trimmed_json(string, length):
+        return False
     if kind == SlotKind.IDENTITY_SLOT:
+        # A backslash may stand before a quote that is taken off.
         return (
             length > 0
-            and _is_visible(string[0])
-            and _is_visible(string[length - 1])
             and memchr(string, c'\\', length) == NULL
+            and not may_be_placeholder(string, length)
         )
-    if kind == SlotKind.EVENT_NAME_SLOT:
-        return length > 0 and _is_visible(string[0])
-    return length > 0 or kind != SlotKind.PAGE_NAME_SLOT
+    return length > 0 or kind == SlotKind.TRIMMED_SLOT
 
 
 cdef inline Py_ssize_t _write_value(

@@ -1,7 +1,7 @@
 # Times as RFC 3339 strings, in C because each event has four of them: `datetime` took 5 us an event.
 # Days are counted with the proleptic Gregorian calendar from 0000-01-01 to 9999-12-31.
 
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
@@ -10,8 +10,13 @@ cdef extern from *:
     CYTHON_UNUSED static const int pixelfast_days_of_month[12] = {
         31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31
     };
+    /* 0000-01-01T00:00:00Z and 9999-12-31T23:59:59.999Z */
+    #define PIXELFAST_FIRST_MS (-62167219200000LL)
+    #define PIXELFAST_LAST_MS 253402300799999LL
     """
     const int DAYS_OF_MONTH "pixelfast_days_of_month" [12]
+    const int64_t FIRST_MS "PIXELFAST_FIRST_MS"
+    const int64_t LAST_MS "PIXELFAST_LAST_MS"
 
 cdef enum:
     TIME_BYTES = 24     # 2026-11-23T10:15:30.123Z
@@ -33,11 +38,9 @@ cdef inline const char* time_string(TimeString* last, int64_t ms) noexcept nogil
 cdef inline void write_time(char* out, int64_t ms) noexcept nogil:
     # TIME_BYTES bytes. `ms` since 1970; out of range, the nearest time of the years 0 to 9999.
     cdef:
-        int64_t first_ms = -62167219200000  # 0000-01-01T00:00:00Z
-        int64_t last_ms = 253402300799999   # 9999-12-31T23:59:59.999Z
         int64_t days, rest
         int year = 0, month = 0, day = 0
-    ms = min(max(ms, first_ms), last_ms)
+    ms = min(max(ms, FIRST_MS), LAST_MS)
     days = ms // 86400000 if ms >= 0 else (ms - 86399999) // 86400000
     rest = ms - days * 86400000
     _civil_from_days(days, &year, &month, &day)
@@ -51,54 +54,111 @@ cdef inline void write_time(char* out, int64_t ms) noexcept nogil:
     _put(out + 20, <int>(rest % 1000), 3)
 
 
-cdef inline int parse_date_time(str string, int64_t* us) except -1:
-    # Read an RFC 3339 date-time (section 5.6) as microseconds since 1970; 0: it is not one. Digits
-    # of a second after the sixth are cut off.
+cdef inline str read_time(str string, int64_t* us):
+    # A time as it stands in an event, and in microseconds since 1970; None: it is not a time. It
+    # stays as it is in the form that every destination takes (RFC 3339 section 5.6 with `T`, `Z` and
+    # at most 9 digits of a second, without leap seconds); of all other forms, UTC is written.
     cdef:
         Py_ssize_t length
         const char* at = PyUnicode_AsUTF8AndSize(string, &length)
-        int year, month, day, hour, minute, second, fraction = 0, digits = 0
-        int offset_hour, offset_minute, sign, days_of_month
-        Py_ssize_t i
-    if length < 20 or at[4] != c'-' or at[7] != c'-' or at[13] != c':' or at[16] != c':':
-        return 0
-    if at[10] != c'T' and at[10] != c't':
-        return 0
+        bint is_common = False
+        int64_t ms
+        char written[TIME_BYTES]
+    if length == 10 or length == 13:
+        us[0] = _digits(at, length) * (1000000 if length == 10 else 1000)
+        if us[0] < 0:
+            return None
+    elif not _parse_date_time(at, length, us, &is_common):
+        return None
+    if is_common:
+        return string
+    ms = us[0] // 1000 if us[0] >= 0 else (us[0] - 999) // 1000
+    if not FIRST_MS <= ms <= LAST_MS:
+        return None
+    us[0] = ms * 1000
+    write_time(written, ms)
+    return PyUnicode_DecodeASCII(written, TIME_BYTES, NULL)
+
+
+cdef inline bint _parse_date_time(
+    const char* at, Py_ssize_t length, int64_t* us, bint* is_common
+) noexcept nogil:
+    # Digits of a second after the sixth are cut off. `at` ends with a NUL.
+    cdef:
+        int year, month, day, hour, minute, second = 0, fraction = 0
+        int offset_hour, offset_minute, days_of_month
+        Py_ssize_t digits = 0, i = 16
+        char sign
+    if length < 16 or at[4] != c'-' or at[7] != c'-' or at[13] != c':':
+        return False
+    if at[10] != c'T' and at[10] != c't' and at[10] != c' ':
+        return False
+    is_common[0] = at[10] == c'T' and at[16] == c':'
     year, month, day = _number(at, 4), _number(at + 5, 2), _number(at + 8, 2)
-    hour, minute, second = _number(at + 11, 2), _number(at + 14, 2), _number(at + 17, 2)
+    hour, minute = _number(at + 11, 2), _number(at + 14, 2)
     if year < 0 or not 1 <= month <= 12:
-        return 0
+        return False
     days_of_month = DAYS_OF_MONTH[month - 1] + (1 if month == 2 and _is_leap(year) else 0)
     if not (1 <= day <= days_of_month and 0 <= hour <= 23 and 0 <= minute <= 59):
-        return 0
-    if not 0 <= second <= 60:  # 60: a leap second
-        return 0
-    i = 19
-    if at[i] == c'.':
-        i += 1
-        while i < length and c'0' <= at[i] <= c'9':
-            if digits < 6:
-                fraction = fraction * 10 + (at[i] - c'0')
-                digits += 1
+        return False
+    if at[i] == c':':
+        second = _number(at + 17, 2)
+        if not 0 <= second <= 60:
+            return False
+        i = 19
+        if at[i] == c'.' or at[i] == c',':
+            is_common[0] = is_common[0] and at[i] == c'.'
             i += 1
-        if digits == 0:
-            return 0
-        while digits < 6:
-            fraction *= 10
-            digits += 1
+            while c'0' <= at[i] <= c'9':
+                if digits < 6:
+                    fraction = fraction * 10 + (at[i] - c'0')
+                digits += 1
+                i += 1
+            if digits == 0:
+                return False
+            is_common[0] = is_common[0] and digits <= 9
+            while digits < 6:
+                fraction *= 10
+                digits += 1
+    if second == 60:  # a leap second
+        is_common[0] = False
+        second, fraction = 59, 999000
     us[0] = (
         _days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
     ) * 1000000 + fraction
-    if i < length and (at[i] == c'Z' or at[i] == c'z'):
-        return i + 1 == length
-    if i + 6 != length or at[i + 3] != c':' or (at[i] != c'+' and at[i] != c'-'):
-        return 0
-    sign = 1 if at[i] == c'+' else -1
-    offset_hour, offset_minute = _number(at + i + 1, 2), _number(at + i + 4, 2)
-    if not (0 <= offset_hour <= 23 and 0 <= offset_minute <= 59):
-        return 0
-    us[0] -= sign * (offset_hour * 3600 + offset_minute * 60) * <int64_t>1000000
-    return 1
+    sign = at[i]
+    if i == length:
+        is_common[0] = False
+        return True
+    i += 1
+    if sign == c'Z' or sign == c'z':
+        is_common[0] = is_common[0] and sign == c'Z'
+        return i == length
+    if sign != c'+' and sign != c'-' and sign != c' ':
+        return False  # the space was a `+`, which a query must encode
+    offset_hour = _number(at + i, 2)
+    if not 0 <= offset_hour <= 23:
+        return False
+    i += 2
+    is_common[0] = is_common[0] and sign != c' ' and at[i] == c':'
+    if at[i] == c':':
+        i += 1
+    offset_minute = _number(at + i, 2)
+    if not (0 <= offset_minute <= 59 and i + 2 == length):
+        return False
+    us[0] += (1 if sign == c'-' else -1) * (offset_hour * 3600 + offset_minute * 60) * <int64_t>1000000
+    return True
+
+
+cdef inline int64_t _digits(const char* at, Py_ssize_t width) noexcept nogil:
+    # -1: not all of them are digits.
+    cdef int64_t value = 0
+    cdef Py_ssize_t place
+    for place in range(width):
+        if not c'0' <= at[place] <= c'9':
+            return -1
+        value = value * 10 + (at[place] - c'0')
+    return value
 
 
 cdef inline bint _is_leap(int year) noexcept nogil:

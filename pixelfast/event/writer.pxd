@@ -1,6 +1,7 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t
 
-from pixelfast.event.decoder cimport Decoder, Event, KeyCache, Rules
+from pixelfast.event.decoder cimport Decoder, Event, Rules
+from pixelfast.event.keys cimport Shape, ShapeCache
 from pixelfast.event.message_ids cimport MessageIds
 from pixelfast.event.query cimport Query
 from pixelfast.event.slices cimport Slice
@@ -19,39 +20,6 @@ cdef struct Additions:
     Slice address               # canonical, ASCII; empty: unknown
     Slice user_agent            # as sent, empty: absent
     Slice referer, languages    # as sent, NULL: absent; for rules that fill in from them
-
-cdef enum:
-    SEEN_SHAPES = 4096
-
-cdef struct Sighting:
-    uint32_t tag
-    uint32_t count
-
-cdef class Shape:
-    # The keys of a query in their order, and all that follows from them alone.
-    cdef list paths             # [KeyPath]
-    cdef int write_key          # which parameter it is; -1: none
-    cdef tuple templates        # by variant: {Rules: Template, or None}; None: the shape is not kept
-    cdef uint64_t _hash
-    cdef list _keys             # [raw key]
-    cdef Py_ssize_t _key_bytes
-
-    cdef bint _fits(self, Query* query) noexcept
-
-cdef class ShapeCache:
-    # The shapes that come again and again, and their templates, within a bound of memory.
-    cdef uint64_t seed
-    cdef KeyCache _keys
-    cdef dict _kept             # {hash: Shape}
-    cdef Shape _last            # found last
-    cdef Py_ssize_t _kept_bytes
-    cdef Sighting _seen[SEEN_SHAPES]
-
-    cdef Shape find(self, Query* query)
-    cdef int keep_template(self, Shape shape, int variant, Rules rules, Template template) except -1
-    cdef Shape _describe(self, Query* query)
-    cdef bint _comes_again(self, Query* query) noexcept
-    cdef bint _makes_room(self, Py_ssize_t size)
 
 cdef class EventWriter:
     cdef readonly int64_t from_templates

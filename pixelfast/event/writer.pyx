@@ -2,27 +2,18 @@
 
 An event is written by a template of its shape, that is of its keys in their order, once the shape
 has come often enough; else it is decoded and encoded by orjson. Both write the same bytes. The
-pixels of one page have the same shape, so this is the usual way. Anybody may send any keys, so what
-is kept is counted: when it gets too large, all of it goes, and what is in use is back after a few
-pixels.
+pixels of one page have the same shape, so this is the usual way.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 
-from pixelfast.event.decoder cimport (
-    Decoder,
-    Event,
-    KeyCache,
-    KeyKind,
-    KeyPath,
-    RootField,
-    Rules,
-)
+from pixelfast.event.decoder cimport Decoder, Event, Rules
+from pixelfast.event.keys cimport KeyKind, KeyPath, RootField, Shape, ShapeCache
 from pixelfast.event.limits cimport MAX_EVENT_BYTES, MAX_PARAMETERS, MAX_TARGET_BYTES
 from pixelfast.event.message_ids cimport (
     MESSAGE_ID_BYTES,
@@ -33,27 +24,22 @@ from pixelfast.event.message_ids cimport (
 from pixelfast.event.query cimport Query, split_query
 from pixelfast.event.slices cimport Slice, string_of, stripped
 from pixelfast.event.strings cimport trim
-from pixelfast.event.target cimport Route, is_visible_ascii, split_target
-from pixelfast.event.template cimport ServerValues, SlotKind, Template, new_slot, template_of
-from pixelfast.event.times cimport TIME_BYTES, parse_date_time, time_string, write_time
-
-import os
+from pixelfast.event.target cimport Route, is_well_formed, split_target
+from pixelfast.event.template cimport (
+    ServerValues,
+    SlotKind,
+    Template,
+    TemplateSlot,
+    new_slot,
+    template_of,
+)
+from pixelfast.event.times cimport TIME_BYTES, time_string, write_time
 
 import orjson
 
 from pixelfast.errors import RequestError
 
 __all__ = ["EventWriter", "Sink"]
-
-cdef enum:
-    KEPT_BYTES = 16777216       # about 900 shapes like that of the documented call, with templates
-    KEPT_PARAMETERS = 64        # of a shape that is kept
-    KEPT_KEY_BYTES = 2048
-    PARAMETER_BYTES = 800       # of its key and its path
-    SHAPE_BYTES = 1000          # beside that
-    NO_TEMPLATE_BYTES = 300     # of the note that there is none
-    # A shape is kept when it comes for the fourth time: who sends random keys gains nothing.
-    SIGHTINGS = 4
 
 cdef object _dumps = orjson.dumps
 cdef dict _INTEGRATIONS = {"All": True}
@@ -91,96 +77,6 @@ cdef class _BytesSink(Sink):
         return 0
 
 
-cdef class Shape:
-
-    cdef bint _fits(self, Query* query) noexcept:
-        # Key by key: a hash alone could be that of another query.
-        cdef bytes key
-        cdef int i
-        if self._hash != query.hash or len(self._keys) != query.count:
-            return False
-        for i in range(query.count):
-            key = <bytes>self._keys[i]
-            if PyBytes_GET_SIZE(key) != query.keys[i].length:
-                return False
-            if memcmp(PyBytes_AS_STRING(key), query.keys[i].at, query.keys[i].length) != 0:
-                return False
-        return True
-
-
-cdef class ShapeCache:
-
-    def __cinit__(self):
-        self.seed = int.from_bytes(os.urandom(8), "little")
-        self._keys = KeyCache()
-        self._kept = {}
-
-    cdef Shape find(self, Query* query):
-        # The shape that is kept, or a new one.
-        cdef Shape shape = self._last
-        cdef PyObject* found
-        if shape is not None and shape._fits(query):
-            return shape
-        found = PyDict_GetItem(self._kept, query.hash)
-        if found != NULL and (<Shape>found)._fits(query):
-            self._last = <Shape>found
-            return self._last
-        shape = self._describe(query)
-        if (
-            query.count <= KEPT_PARAMETERS
-            and shape._key_bytes <= KEPT_KEY_BYTES
-            and self._comes_again(query)
-        ):
-            self._makes_room(SHAPE_BYTES + query.count * PARAMETER_BYTES + 2 * shape._key_bytes)
-            self._kept[query.hash] = shape
-            shape.templates = ({}, {}, {}, {})
-        return shape
-
-    cdef int keep_template(self, Shape shape, int variant, Rules rules, Template template) except -1:
-        # None is kept too: there is none for these rules.
-        if self._makes_room(NO_TEMPLATE_BYTES if template is None else template.kept_bytes()):
-            shape.templates = None  # the shape went with all others
-        else:
-            (<dict>shape.templates[variant])[rules] = template
-        return 0
-
-    cdef Shape _describe(self, Query* query):
-        cdef Shape shape = Shape.__new__(Shape)
-        cdef KeyPath path
-        cdef int i
-        shape.paths = []
-        shape.write_key = -1
-        shape._hash = query.hash
-        shape._keys = []
-        for i in range(query.count):
-            path = self._keys.find(query.keys[i])
-            shape.paths.append(path)
-            shape._keys.append(path.raw)
-            shape._key_bytes += query.keys[i].length
-            if path.kind == KeyKind.WRITE_KEY and shape.write_key < 0:
-                shape.write_key = i
-        return shape
-
-    cdef bint _comes_again(self, Query* query) noexcept:
-        cdef Sighting* seen = &self._seen[query.hash % SEEN_SHAPES]
-        cdef uint32_t tag = <uint32_t>(query.hash >> 32)
-        if seen.tag != tag:
-            seen.tag = tag
-            seen.count = 0
-        seen.count += 1
-        return seen.count >= SIGHTINGS
-
-    cdef bint _makes_room(self, Py_ssize_t size):
-        # For something of about this size that is kept; true if all else had to go.
-        self._kept_bytes += size
-        if self._kept_bytes <= KEPT_BYTES:
-            return False
-        self._kept_bytes = size
-        self._kept.clear()
-        self._last = None
-        return True
-
-
 cdef class EventWriter:
 
     def __cinit__(self):
@@ -205,8 +101,10 @@ cdef class EventWriter:
         self._route = Route.NOT_FOUND
         if whole.length > MAX_TARGET_BYTES:
             raise _too_long("request target", whole.length)
-        if not is_checked and not is_visible_ascii(whole):
-            raise RequestError(400, "malformed-request", "a target is visible ASCII: use %XX")
+        if not is_checked and not is_well_formed(whole):
+            raise RequestError(
+                400, "malformed-request", "a target has no spaces and control characters: use %XX"
+            )
         route = split_target(whole, &query)
         self._target = target  # the query points into it
         self.open_query(route, query)
@@ -225,9 +123,16 @@ cdef class EventWriter:
         return 0
 
     cpdef str write_key(self):
+        cdef str key
+        cdef int i
         if self._route == Route.NOT_FOUND or self._shape.write_key < 0:
             return None
-        return self._decoder.string_of_parameter(&self._query, self._shape.write_key)
+        for i in range(self._shape.write_key, self._query.count):
+            if (<KeyPath>self._shape.paths[i]).kind == KeyKind.WRITE_KEY:
+                key = trim(self._decoder.string_of_parameter(&self._query, i))
+                if key:
+                    return key
+        return ""
 
     def write(
         self,
@@ -298,6 +203,8 @@ cdef class EventWriter:
             event = self._decoder.decode_slots(&self._query, self._shape.paths, rules, is_track)
         except RequestError:
             return None  # for this reason or another one, such queries are rejected
+        if event.has_repeated_field:
+            return None
         fields = event.fields
         for given in _READ_FROM_VALUES:
             if fields[given] is not None:
@@ -307,7 +214,7 @@ cdef class EventWriter:
         if is_track and fields[RootField.EVENT] is None:
             return None
         if has_user_agent:
-            _add_user_agent(event, new_slot(SlotKind.USER_AGENT_SLOT))
+            _add_user_agent_slot(event)
         received = new_slot(SlotKind.RECEIVED_SLOT)
         return template_of(
             _assemble(
@@ -345,22 +252,17 @@ cdef class EventWriter:
             list fields = event.fields
             Slice agent = stripped(additions.user_agent)
             int64_t received_us = additions.received_ms * 1000
-            int64_t original_us = received_us, sent_us = received_us, timestamp_us = received_us
+            int64_t original_us = received_us, sent_us = received_us, timestamp_us
             str received = _string_of_time(time_string(&self._time, additions.received_ms))
-            str message_id = ""
             str original, sent, timestamp
             char computed[TIME_BYTES]
         if agent.length:
             _add_user_agent(event, string_of(agent))
         if rules.fills:
             _fill_in(event, rules, additions)
-        if fields[RootField.MESSAGE_ID] is not None:
-            message_id = trim(<str>fields[RootField.MESSAGE_ID])
-        original = _given(
-            event, RootField.ORIGINAL_TIMESTAMP, "originalTimestamp", received, &original_us
-        )
-        sent = _given(event, RootField.SENT_AT, "sentAt", received, &sent_us)
-        timestamp = _given(event, RootField.TIMESTAMP, "timestamp", None, &timestamp_us)
+        original = _given(event, RootField.ORIGINAL_TIMESTAMP, received, &original_us)
+        sent = _given(event, RootField.SENT_AT, received, &sent_us)
+        timestamp = <str>fields[RootField.TIMESTAMP]
         if timestamp is None:
             timestamp = received
             if sent_us != original_us:
@@ -372,7 +274,7 @@ cdef class EventWriter:
         return _assemble(
             event,
             self._route == Route.TRACK,
-            message_id or self._new_message_id(additions.received_ms),
+            fields[RootField.MESSAGE_ID] or self._new_message_id(additions.received_ms),
             received,
             original,
             sent,
@@ -402,25 +304,39 @@ cdef str _string_of_time(const char* time):
     return PyUnicode_DecodeASCII(time, TIME_BYTES, NULL)
 
 
-cdef str _given(Event event, int field, str name, str otherwise, int64_t* us):
-    # The parameter, kept as sent, if it is a date-time.
+cdef str _given(Event event, int field, str otherwise, int64_t* us):
+    # The time of a parameter, in `us` too.
     cdef str given = <str>event.fields[field]
-    cdef int64_t parsed_us = 0
     if given is None:
         return otherwise
-    if parse_date_time(given, &parsed_us):
-        us[0] = parsed_us
-        return given
-    event.warnings.append(("not-a-date-time", name.encode()))
-    return otherwise
+    us[0] = event.times_us[field - RootField.ORIGINAL_TIMESTAMP]
+    return given
 
 
-cdef int _add_user_agent(Event event, object user_agent) except -1:
+cdef bint _is_absent(dict members, str name):
+    # An empty parameter does not stand in the way of what the server knows.
+    given = members.get(name, "")
+    return type(given) is str and not trim(<str>given)
+
+
+cdef int _add_user_agent(Event event, str user_agent) except -1:
     cdef dict context = event.fields[RootField.CONTEXT]
     if context is None:
         event.fields[RootField.CONTEXT] = {"userAgent": user_agent}
-    elif "userAgent" not in context:
+    elif _is_absent(context, "userAgent"):
         context["userAgent"] = user_agent
+    return 0
+
+
+cdef int _add_user_agent_slot(Event event) except -1:
+    cdef dict context = event.fields[RootField.CONTEXT]
+    if context is None:
+        context = event.fields[RootField.CONTEXT] = {}
+    given = context.get("userAgent")
+    if given is None:
+        context["userAgent"] = new_slot(SlotKind.USER_AGENT_SLOT)
+    elif type(given) is TemplateSlot:
+        (<TemplateSlot>given).is_filled = True
     return 0
 
 
@@ -429,16 +345,18 @@ cdef int _fill_in(Event event, Rules rules, Additions* additions) except -1:
     cdef dict context = fields[RootField.CONTEXT]
     if context is None:
         context = {}
-    if rules.fills_ip and additions.address.length and "ip" not in context:
+    if rules.fills_ip and additions.address.length and _is_absent(context, "ip"):
         context["ip"] = string_of(additions.address)
-    if rules.fills_locale and additions.languages.length and "locale" not in context:
+    if rules.fills_locale and additions.languages.length and _is_absent(context, "locale"):
         languages = additions.languages.at[: additions.languages.length]
         locale = languages.split(b",", 1)[0].split(b";", 1)[0].strip()
         if locale:
             context["locale"] = locale.decode("utf-8", "replace")
     if rules.fills_referer and additions.referer.length:
-        page = context.setdefault("page", {})
-        if type(page) is dict and "url" not in page:
+        if _is_absent(context, "page"):
+            context["page"] = {}
+        page = context["page"]
+        if type(page) is dict and _is_absent(<dict>page, "url"):
             page["url"] = string_of(additions.referer)
     if context:
         fields[RootField.CONTEXT] = context

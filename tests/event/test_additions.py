@@ -93,7 +93,7 @@ def test_a_given_timestamp_stays_as_sent() -> None:
 
 
 @pytest.mark.parametrize("name", ["originalTimestamp", "sentAt", "timestamp"])
-@pytest.mark.parametrize("value", ["", "yesterday", "2026-11-23", "2026-11-23T10:15:30 01:00"])
+@pytest.mark.parametrize("value", ["", "yesterday", "2026-11-23", "2026-11-23T10:15:30 1:00"])
 def test_what_is_no_time_is_left_out_with_a_warning(name: str, value: str) -> None:
     event, warnings = completed(f"{name}={value}")
     assert event[name] == NOW
@@ -114,8 +114,41 @@ def test_absurd_times_give_a_timestamp_within_four_digits_of_year(query: str) ->
 def test_the_users_agent_in_the_query_goes_before_the_header() -> None:
     event, _ = completed("context.userAgent=mine", user_agent=b"header")
     assert event["context"] == {"userAgent": "mine"}
-    event, _ = completed("context.userAgent=", user_agent=b"header")
+    event, _ = completed("context.userAgent=", user_agent=b"")
     assert event["context"] == {"userAgent": ""}
+
+
+@pytest.mark.parametrize("blank", ["", "+", "%E2%80%8B"])
+def test_a_blank_parameter_does_not_stand_in_the_way_of_what_the_server_has(blank: str) -> None:
+    writer, plain = EventWriter(), Rules()
+    for _ in range(9):
+        query = f"userId=u&context.userAgent={blank}&channel={blank}".encode()
+        event = json.loads(write(writer, query, plain, user_agent=b"header")[0])
+        assert (event["context"], event["channel"]) == ({"userAgent": "header"}, "web")
+    event, warnings = completed(
+        f"context.ip={blank}&context.locale={blank}&context.page={blank}",
+        rules=Rules(fill=("ip", "locale", "referer")),
+        address="192.0.2.1",
+        languages=b"de",
+        referer=b"https://example.com/",
+    )
+    page = {"url": "https://example.com/"}
+    assert event["context"] == {"ip": "192.0.2.1", "locale": "de", "page": page}
+    assert warnings == []
+    event, _ = completed(
+        f"context.page.url={blank}", rules=Rules(fill=("referer",)), referer=b"https://example.com/"
+    )
+    assert event["context"] == {"page": page}
+
+
+def test_a_number_in_place_of_the_user_agent_stays() -> None:
+    own = Rules(force_numbers=("context.userAgent",))
+    writer = EventWriter()
+    for _ in range(9):
+        query = b"userId=u&context.userAgent=7"
+        event = json.loads(write(writer, query, own, user_agent=b"header")[0])
+        assert event["context"] == {"userAgent": 7}
+    assert writer.from_templates > 0
 
 
 def test_without_an_address_there_is_no_request_ip() -> None:

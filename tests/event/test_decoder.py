@@ -6,6 +6,7 @@ Without templates, which tests/event/test_template.py compares with this.
 from __future__ import annotations
 
 import json
+import re
 import string
 import tracemalloc
 from random import Random
@@ -27,7 +28,7 @@ SPECIAL = [
         "63 64 99999999 00 :0 : :a \\0 a\\.b \\ \\\\ properties context traits userId anonymousId "
         "event name type integrations rudderId request_ip receivedAt sku ZIP orderId x_id phone _ "
         "z cb rand writeKey sentAt timestamp originalTimestamp messageId channel é 你 __proto__ "
-        "a[b]"
+        "a[b] a[] build appVersion app_version api-version conversion amp;a AMP;userId"
     ).split(" "),
     *["", "\0", "a\0", "+", " ", "%", "%zz"],
 ]
@@ -41,6 +42,18 @@ VALUES = [
     ).split(" "),
     *["", " ", " 1", '"quoted"', '"', "\u200b", "\ufeffx\u00a0", "\0", "a\0b"],
 ]
+# What stands where an identity should, and what only looks like that.
+IDENTITIES = [
+    *(
+        "undefined null NULL none None NaN (null) nan Nil Undefined nulls {{user.id}} {{id {id}} "
+        "}}{{ {{}} {%id%} {%} <%=id%> <%> ${id} ${id $id} *|UNIQID|* *|* *|ID [[id]] [[id] a[[b]]c "
+        "%%DEVICE_ID%% %%=v(@id)=%% %%_%% %%1%% %%a% x%%ab%%y %%%a%% CLIENT_ID(rl) CLIENT_ID( "
+        "QUERY_PARAM() xCLIENT_ID(a) PAGE_VIEW_ID PAGE_VIEW_ID_64 PAGE_VIEW_ID_6 SESSION_ID "
+        '"undefined" "{{id}}" 42 каша—1 "é"'
+    ).split(" "),
+    *["[object Object]", "[object object]", "", " ", " 42\n", "\u200b", ' "a" ', '" "', "{{a\nb}}"],
+    *["a\u00a0", "\u00e9", "é\u3000", '"', "\\", "a\\n", "\x7f", "a\t"],
+]
 ALPHABETS = [
     string.printable,
     "0123456789-.",
@@ -50,6 +63,8 @@ ALPHABETS = [
     "你好\u0800\uffff\ufffd\ue000",
     "a\U00010000\U0001f600\U0010ffff",
 ]
+# Bytes that are not UTF-8, as `surrogateescape` has them, and parts of characters.
+RAW_BYTES = "é你\U0001f600\udcff\udc80\udce4\udcbd"
 RAW = "ab.=&%+0123456789\\:;-_"
 
 
@@ -94,13 +109,68 @@ def value(choose: Random) -> str:
     return text(choose, 8)
 
 
+def time(choose: Random) -> str:
+    """A time in one of all its forms, or nearly."""
+    if choose.random() < 0.2:
+        return str(choose.randrange(10 ** choose.randint(9, 14)))
+    date = choose.choice(["2026-11-23", "2024-02-29", "2026-02-29", "0000-01-01", "9999-12-31"])
+    clock = choose.choice(["10:15:30", "00:00:00", "23:59:60", "23:59", "10:15:61", "1:2:3"])
+    fraction = choose.choice(["", "", "", ".", ",", "."])
+    if fraction:
+        fraction += "".join(choose.choices("0123456789", k=choose.choice([0, 1, 3, 6, 9, 10, 13])))
+    offset = choose.choice(
+        ["", "Z", "Z", "z", "+02:00", "-0330", " 02:00", "+2:00", "-23:59", "+1"]
+    )
+    string = date + choose.choice("TTTt x") + clock + fraction + offset
+    return choose.choice(["", "", "", " ", "\n"]) + string + choose.choice(["", "", "", " "])
+
+
+def field(choose: Random) -> tuple[str, str]:
+    """A field whose value must be usable, with a value that may be."""
+    kind = choose.randrange(8)
+    if kind < 2:
+        return choose.choice(["timestamp", "sentAt", "originalTimestamp"]), (
+            choose.choice(["", " ", "x"]) if choose.random() < 0.3 else time(choose)
+        )
+    return choose.choice(
+        ["userId", "anonymousId", "userId", "anonymousId", "event", "name", "channel", "messageId"]
+    ), choose.choice(IDENTITIES)
+
+
+def dressed(choose: Random, name: str) -> str:
+    """A name as templates and mail programs send it."""
+    if choose.random() < 0.1:
+        name = choose.choice(["amp;", "AMP;", "amp;amp;", " amp; aMp; ", "amp"]) + name
+    if choose.random() < 0.1:
+        name = choose.choice(["", " ", "\n", "\ufeff"]) + name + choose.choice(["", " ", "\t\n"])
+    return name
+
+
+def sent(choose: Random, string: str) -> str:
+    """The string in a query: percent-encoded, or raw as far as a request can be."""
+    kind = choose.randrange(2 if "%%" in string else 8)
+    if kind == 0:
+        return re.sub(r"[\x00-\x20\x7f#&=]", lambda match: quote(match[0], safe=""), string)
+    if kind == 1:
+        return quote(string, safe=f"/?:@!$'()*,;{RAW_BYTES}")
+    if kind == 2:
+        return "".join(
+            choose.choice([char, quote(char)]) if char > "\x7f" else quote(char, safe="")
+            for char in string
+        )
+    return quote(string, safe="")
+
+
 def parameter(seed: int) -> str:
     """One parameter, nearly always `key=value`; the same for the same number."""
     choose = Random(seed)
-    if choose.random() < 0.25:
-        return "".join(choose.choices(RAW, k=choose.randint(0, 30)))
-    name = quote(key(choose), safe=choose.choice(["", ".:\\", "/?"]))
-    return name if choose.randrange(20) == 0 else f"{name}={quote(value(choose), safe='')}"
+    if choose.random() < 0.2:
+        return "".join(choose.choices(RAW + RAW_BYTES, k=choose.randint(0, 30)))
+    if choose.random() < 0.12:
+        name, string = field(choose)
+        return f"{sent(choose, dressed(choose, name))}={sent(choose, string)}"
+    name = quote(dressed(choose, key(choose)), safe=choose.choice(["", ".:\\", "/?", ";"]))
+    return name if choose.randrange(20) == 0 else f"{name}={sent(choose, value(choose))}"
 
 
 # Hypothesis takes a tenth of a millisecond to choose anything. So it chooses one number for each
@@ -112,6 +182,11 @@ def target_of(seeds: list[int], seed: int) -> str:
     choose = Random(seed)
     parameters = [parameter(each) for each in seeds]
     needed = ["writeKey=k", "anonymousId=a", "event=E"]
+    if choose.randrange(3) == 0:
+        needed[1] = f"anonymousId={sent(choose, choose.choice(IDENTITIES))}"
+        needed[2] = f"event={sent(choose, choose.choice(IDENTITIES))}"
+    if choose.randrange(10) == 0:
+        needed.insert(0, f"writeKey={choose.choice(['', '+', '%0A', '+k+'])}")
     if choose.randrange(10) == 0:
         needed.pop(choose.randrange(3))
     for each in needed:
@@ -131,6 +206,7 @@ def rules_of(seed: int) -> dict[str, object]:
         "strings": frozenset(choose.sample(places, choose.randint(0, 4))),
         "force_numbers": frozenset(choose.sample(places, choose.randint(0, 4))),
         "ignore": choose.choice([frozenset(), frozenset({"_", "z", "cb", "rand"})]),
+        "keeps_placeholders": choose.random() < 0.2,
     }
 
 
@@ -148,14 +224,15 @@ WRITER = EventWriter(uses_templates=False)
 def decode(target: str, kept: dict[str, object]) -> tuple[int, str, list[str], dict[str, object]]:
     """The status, the event without the server's additions, what was left out, the whole event."""
     try:
-        WRITER.open(target.encode())
+        WRITER.open(target.encode("utf-8", "surrogateescape"))
         if not WRITER.write_key():
             raise RequestError(400, "no-write-key")
         encoded, warnings = WRITER.write(Rules(**kept), NOW_MS)  # type: ignore[arg-type]
     except RequestError as error:
         return error.status, "null", [], {}
     full = json.loads(encoded)
-    return 200, json.dumps(without_additions(full)), [key.decode() for _, key in warnings], full
+    keys = [key.decode("utf-8", "surrogateescape") for _, key in warnings]
+    return 200, json.dumps(without_additions(full)), keys, full
 
 
 @settings(max_examples=3000)
@@ -164,6 +241,10 @@ def decode(target: str, kept: dict[str, object]) -> tuple[int, str, list[str], d
 @example("/pixel/v1/page?writeKey=k&userId=1&a.b=3&a=1&a=2", {})
 @example("/pixel/v1/page?writeKey=k&userId=1&properties.a.0=1&properties.a.b=1", {})
 @example("/pixel/v1/page?writeKey=k&userId=1&properties.orderId.x=1&properties.orderId.0=5", {})
+@example("/pixel/v1/page?writeKey=k&anonymousId=a&userId=%%DEVICE_ID%%", {})
+@example("/pixel/v1/page?writeKey=k&userId=1&a[]=1&a[]=2&a[].b=3&b%5B%5D=1&b[]=2&b[]=3", {})
+@example("/pixel/v1/page?writeKey=k&userId=1&a[].b=3&a[]=1&a[]=2&c.[]=1&c.[]=2", {})
+@example("/pixel/v1/page?writeKey=k&userId=1&sentAt=&sentAt=x&sentAt=+&timestamp=&timestamp=+", {})
 def test_the_decoder_agrees_with_the_oracle(target: str, kept: dict[str, object]) -> None:
     expected = oracle.expect(target, oracle.Rules(**kept))  # type: ignore[arg-type]
     status, event, warnings, full = decode(target, kept)

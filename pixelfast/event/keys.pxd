@@ -1,0 +1,90 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from pixelfast.event.limits cimport MAX_SEGMENTS
+from pixelfast.event.query cimport Query
+from pixelfast.event.slices cimport Slice
+from pixelfast.event.template cimport Template
+
+cdef enum KeyKind:
+    PLACE = 0           # names a place in the event
+    WRITE_KEY = 1       # names the source
+    WARNED = 2          # left out, `warning` says why
+    TOO_DEEP = 3        # more than MAX_SEGMENTS segments
+
+cdef enum RootField:
+    ANONYMOUS_ID = 0
+    USER_ID = 1
+    EVENT = 2
+    NAME = 3
+    PROPERTIES = 4
+    CONTEXT = 5
+    MESSAGE_ID = 6
+    CHANNEL = 7
+    ORIGINAL_TIMESTAMP = 8
+    SENT_AT = 9
+    TIMESTAMP = 10
+    FIELD_COUNT = 11
+    TRAITS = 12         # an object that stands among the others
+    OTHER = 13          # any other name at the root
+
+cdef enum:
+    NAME_SEGMENT = -2   # a segment that is not an index
+    APPEND_SEGMENT = -1
+
+cdef class KeyPath:
+    # The place in an event that a parameter's key names.
+    cdef bytes raw                          # as it stands in the query
+    cdef tuple names                        # the segments; empty if they are too many
+    cdef str dotted                         # the names joined with dots
+    cdef str warning                        # why the parameter is left out, or None
+    cdef KeyKind kind
+    cdef bint is_escaped                    # `amp;` stood before the name
+    cdef bint has_brackets                  # the last name ends in `[]`, an array's in other dialects
+    cdef int root                           # a RootField
+    cdef int depth                          # how many segments
+    cdef signed char index[MAX_SEGMENTS]    # of an array, or NAME_SEGMENT or APPEND_SEGMENT
+    cdef bint is_string[MAX_SEGMENTS]       # a place of this name never holds a number
+
+    cdef int _parse(self) except -1
+    cdef int _classify(self, str first) except -1
+    cdef int _warn(self, str reason) except -1
+
+cdef class KeyCache:
+    # Keys are few and come again and again, so decoded keys are kept: a request pays for a look-up,
+    # not for decoding (10x in time for the documented URL).
+    cdef dict _paths                        # {raw key: KeyPath}
+
+    cdef KeyPath find(self, Slice raw)
+
+cdef enum:
+    SEEN_SHAPES = 4096
+
+cdef struct Sighting:
+    uint32_t tag
+    uint32_t count
+
+cdef class Shape:
+    # The keys of a query in their order, and all that follows from them alone.
+    cdef list paths             # [KeyPath]
+    cdef int write_key          # which parameter it is; -1: none
+    cdef tuple templates        # by variant: {Rules: Template, or None}; None: the shape is not kept
+    cdef uint64_t _hash
+    cdef list _keys             # [raw key]
+    cdef Py_ssize_t _key_bytes
+
+    cdef bint _fits(self, Query* query) noexcept
+
+cdef class ShapeCache:
+    # The shapes that come again and again, and their templates, within a bound of memory.
+    cdef uint64_t seed
+    cdef KeyCache _keys
+    cdef dict _kept             # {hash: Shape}
+    cdef Shape _last            # found last
+    cdef Py_ssize_t _kept_bytes
+    cdef Sighting _seen[SEEN_SHAPES]
+
+    cdef Shape find(self, Query* query)
+    cdef int keep_template(self, Shape shape, int variant, object rules, Template template) except -1
+    cdef Shape _describe(self, Query* query)
+    cdef bint _comes_again(self, Query* query) noexcept
+    cdef bint _makes_room(self, Py_ssize_t size)

@@ -1,0 +1,94 @@
+# Placeholders: ids that a template should have replaced. Kept as an id, one of them would merge all
+# visitors of a page into one.
+
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.string cimport memcmp
+
+from pixelfast.event.slices cimport Slice
+
+
+cdef inline bint is_placeholder(str string, Slice sent) except -1:
+    # `string` is trimmed and unquoted, `sent` is the value as it stands in the query: `%%DEVICE_ID%%`
+    # holds a valid escape, so its name is lost when it is decoded.
+    cdef Py_ssize_t length
+    cdef const char* at = PyUnicode_AsUTF8AndSize(string, &length)
+    if at == NULL:
+        return False
+    if not may_be_placeholder(at, length):
+        return False
+    return (
+        _is_unset(at, length)
+        or (string.endswith(")") and string.startswith(("CLIENT_ID(", "QUERY_PARAM(")))
+        or string == "[object Object]"
+        or string == "(null)"
+        or _holds(string, "{{", "}}")
+        or _holds(string, "{%", "%}")
+        or _holds(string, "<%", "%>")
+        or _holds(string, "${", "}")
+        or _holds(string, "*|", "|*")
+        or _holds(string, "[[", "]]")
+        or _holds_percent_tag(at, length)
+        or _holds_percent_tag(sent.at, sent.length)
+    )
+
+
+cdef inline bint may_be_placeholder(const char* string, Py_ssize_t length) noexcept nogil:
+    # A cheap look that says no of nearly all ids, at a string or the JSON of one. Without a branch,
+    # so that the compiler checks many bytes at a time. A `%%` in the query leaves a `%` in the string.
+    cdef unsigned char found = 0
+    cdef Py_ssize_t i
+    for i in range(length):
+        found |= (
+            (string[i] == c'{')
+            | (string[i] == c'[')
+            | (string[i] == c'%')
+            | (string[i] == c'|')
+            | (string[i] == c'(')
+        )
+    return found != 0 or _is_unset(string, length)
+
+
+cdef inline bint _is_unset(const char* at, Py_ssize_t length) noexcept nogil:
+    # What JavaScript, Python and others write for a variable without a value; AMP's own names.
+    if length == 4:
+        return (
+            memcmp(at, b"null", 4) == 0
+            or memcmp(at, b"NULL", 4) == 0
+            or memcmp(at, b"none", 4) == 0
+            or memcmp(at, b"None", 4) == 0
+        )
+    if length == 9:
+        return memcmp(at, b"undefined", 9) == 0
+    if length == 3:
+        return memcmp(at, b"NaN", 3) == 0
+    if length == 12:
+        return memcmp(at, b"PAGE_VIEW_ID", 12) == 0
+    if length == 15:
+        return memcmp(at, b"PAGE_VIEW_ID_64", 15) == 0
+    if length == 10:
+        return memcmp(at, b"SESSION_ID", 10) == 0
+    return False
+
+
+cdef inline bint _holds(str string, str before, str after) except -1:
+    # By `find`, which takes a time in proportion to the string's length whatever stands there.
+    cdef Py_ssize_t start = string.find(before)
+    return start >= 0 and string.find(after, start + len(before)) >= 0
+
+
+cdef inline bint _holds_percent_tag(const char* at, Py_ssize_t length) noexcept nogil:
+    # `%%NAME%%`, or AMPscript's `%%=NAME%%`.
+    cdef Py_ssize_t start, i
+    for start in range(length - 4):
+        if at[start] != c'%' or at[start + 1] != c'%':
+            continue
+        i = start + 2
+        if at[i] == c'=':
+            i += 1
+        if i == length or not (c'a' <= (at[i] | 0x20) <= c'z' or at[i] == c'_'):
+            continue
+        while i < length and at[i] != c'%':
+            i += 1
+        if i + 1 < length and at[i + 1] == c'%':
+            return True
+    return False
