@@ -168,18 +168,26 @@ cdef inline str trim(str string):
 cdef inline bint is_trimmed_json(const char* json, Py_ssize_t length) noexcept nogil:
     # Whether `trim` would leave the string as it is that was written as this JSON. False in doubt:
     # an escape at its ends may be that of a control character.
-    cdef const char* last = json + length - 1
+    cdef char first, last
     if length == 0:
         return True
-    if json[0] == c'\\' or (length >= 2 and json[length - 2] == c'\\'):
+    first, last = json[0], json[length - 1]
+    if (
+        first == c'\\'
+        or (length >= 2 and json[length - 2] == c'\\')
+        or (length >= 6 and json[length - 6] == c'\\')
+    ):
         return False
-    if length >= 6 and json[length - 6] == c'\\':
-        return False
-    if is_invisible(_code_point(json)):
-        return False
+    if c'!' <= first <= c'~' and c'!' <= last <= c'~':
+        return True  # nearly always
+    return _has_visible_ends(json, length)
+
+
+cdef inline bint _has_visible_ends(const char* string, Py_ssize_t length) noexcept nogil:
+    cdef const char* last = string + length - 1
     while (last[0] & 0xC0) == 0x80:
         last -= 1
-    return not is_invisible(_code_point(last))
+    return not is_invisible(_code_point(string)) and not is_invisible(_code_point(last))
 
 
 cdef inline bint is_invisible(Py_UCS4 c) noexcept nogil:

@@ -7,7 +7,7 @@ template can't write exactly as orjson would, byte for byte, it leaves to orjson
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memcmp, memcpy
 
 from pixelfast.event.limits cimport MAX_EVENT_BYTES
 from pixelfast.event.message_ids cimport MESSAGE_ID_BYTES
@@ -190,11 +190,7 @@ cdef inline bint _is_accepted(SlotKind kind, const char* string, Py_ssize_t leng
         return False
     if kind == SlotKind.IDENTITY_SLOT:
         # A backslash may stand before a quote that is taken off.
-        return (
-            length > 0
-            and memchr(string, c'\\', length) == NULL
-            and not may_be_placeholder(string, length)
-        )
+        return length > 0 and not may_be_placeholder(string, length)
     return length > 0 or kind == SlotKind.TRIMMED_SLOT
 
 
