@@ -96,7 +96,9 @@ def _of_collectors(all_figures: list[dict[str, Any]]) -> Iterator[Metric]:
     )
     reasons = ["slot", "source", "reason"]
     refused = CounterMetricFamily("pixelfast_refused_requests", "Requests refused.", labels=reasons)
-    warned = CounterMetricFamily("pixelfast_warnings", "Parameters left out.", labels=reasons)
+    warned = CounterMetricFamily(
+        "pixelfast_warnings", "Parameters left out or mended.", labels=reasons
+    )
     for figures in known:
         slot = str(figures["slot"])
         for status, count in figures["answered"].items():

@@ -46,7 +46,7 @@ def test_without_a_user_agent_there_is_no_context(lines: list[bytes]) -> None:
     ("parameter", "context"),
     [
         (b"context.userAgent=Own", {"userAgent": "Own"}),
-        (b"context.userAgent=", {"userAgent": ""}),
+        (b"context.userAgent=", {"userAgent": "Browser/1.0"}),
         (b"context.userAgent.x=1", {"userAgent": {"x": 1}}),
         (b"context.locale=fr", {"locale": "fr", "userAgent": "Browser/1.0"}),
         (b"context=x", {"userAgent": "Browser/1.0"}),
@@ -104,12 +104,14 @@ def test_only_what_the_source_chose_is_filled_in(name: str, context: dict[str, o
 
 
 def test_parameters_win_over_what_would_be_filled_in() -> None:
-    target = TRACK + b"&context.ip=1.2.3.4&context.locale=&context.page.url=u&context.page.title=t"
+    target = (
+        TRACK + b"&context.ip=1.2.3.4&context.locale=de&context.page.url=u&context.page.title=t"
+    )
     event = event_of(filling("ip", "referer", "locale"), http(target, headers=HEADERS))
     assert {
         "userAgent": "Browser/1.0",
         "ip": "1.2.3.4",
-        "locale": "",
+        "locale": "de",
         "page": {"url": "u", "title": "t"},
     } == event["context"]
 

@@ -29,15 +29,16 @@ BAD_QUERIES = [
     (b"track", b"writeKey=&userId=u&event=E", 400, "no-write-key"),
     (b"track", b"writeKey&userId=u&event=E", 400, "no-write-key"),
     (b"track", b"writekey=wk-demo&userId=u&event=E", 400, "no-write-key"),
-    (b"track", b"writeKey=&writeKey=wk-demo&userId=u&event=E", 400, "no-write-key"),
+    (b"track", b"writeKey=&writeKey=%0A&userId=u&event=E", 400, "no-write-key"),
     (b"track", b"writeKey=WK-DEMO&userId=u&event=E", 401, "unknown-write-key"),
-    (b"track", b"writeKey=wk-demo%20&userId=u&event=E", 401, "unknown-write-key"),
+    (b"track", b"writeKey=wk%20-demo&userId=u&event=E", 401, "unknown-write-key"),
     (b"track", b"writeKey=%FF&userId=u&event=E", 401, "unknown-write-key"),
     (b"track", b"writeKey=wk-no&writeKey=wk-demo&userId=u&event=E", 401, "unknown-write-key"),
     (b"track", b"writeKey=wk-demo&event=E", 400, "no-identity"),
     (b"page", b"writeKey=wk-demo", 400, "no-identity"),
     (b"page", b"writeKey=wk-demo&userId=%20&anonymousId=%22%22", 400, "no-identity"),
     (b"page", b"writeKey=wk-demo&userId.x=u", 400, "no-identity"),
+    (b"page", b"writeKey=wk-demo&userId={{user.id}}", 400, "placeholder-identity"),
     (b"track", b"writeKey=wk-demo&userId=u", 400, "no-event"),
     (b"track", b"writeKey=wk-demo&userId=u&event=", 400, "no-event"),
     (b"track", b"writeKey=wk-demo&userId=u&event=%E2%80%8B+", 400, "no-event"),
@@ -67,8 +68,9 @@ def test_a_bad_query_is_refused(route: bytes, query: bytes, status: int, reason:
         b"writeKey=wk-demo&userId=u&event=E&" + b"a." * 31 + b"a=1",
         b"writeKey=wk-demo&userId=u&event=E&writeKey=wk-no",
         b"%77riteKey=wk-demo&userId=u&event=E",
+        b"writeKey=&+writeKey%0A=%20wk-demo%0A&userId=u&event=E",
     ],
-    ids=["256-parameters", "empty-pieces", "32-segments", "second-key", "escaped"],
+    ids=["256-parameters", "empty-pieces", "32-segments", "second-key", "escaped", "blank-key"],
 )
 def test_what_is_just_within_the_rules_is_taken(query: bytes) -> None:
     assert 200 == ask(FakeCollector(), http(b"/pixel/v1/track?" + query)).status
@@ -212,7 +214,13 @@ def test_refusals_are_counted_by_source_and_reason() -> None:
     for route, query, *_ in BAD_QUERIES:
         fake.exchange(http(b"/pixel/v1/%b?%b" % (route, query)))
     (demo,), nobody = fake.collector.sources.all, fake.collector.sources.nobody
-    assert {"no-identity": 4, "no-event": 3, "too-deep": 1, "event-too-large": 1} == demo.refused
+    assert {
+        "no-identity": 4,
+        "placeholder-identity": 1,
+        "no-event": 3,
+        "too-deep": 1,
+        "event-too-large": 1,
+    } == demo.refused
     assert {
         "no-write-key": 6,
         "unknown-write-key": 4,
@@ -228,6 +236,15 @@ def test_accepted_events_and_warnings_are_counted() -> None:
     (demo,) = fake.collector.sources.all
     assert (3, {}) == (demo.accepted, demo.refused)
     assert 4 == sum(demo.warned.values())
+    fake.exchange(http(PAGE + b"&amp;a=1&userId=null&b[]=1&b[]=2&timestamp=0"))
+    assert {
+        "server-owned-name": 1,
+        "empty-segment": 2,
+        "not-a-date-time": 2,
+        "html-escaped": 1,
+        "placeholder": 1,
+        "repeated-brackets": 1,
+    } == demo.warned
 
 
 def test_nothing_of_a_refused_request_is_logged() -> None:

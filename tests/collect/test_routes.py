@@ -103,17 +103,17 @@ def test_only_405_and_options_speak_of_allowed_methods() -> None:
         b"/pixel",
         b"/pixel/v1",
         b"/pixel/v1/",
-        b"/pixel/v1/track/",
+        b"/pixel/v1/track/x",
         b"/pixel/v1/tracks",
         b"/pixel/v1/trac",
         b"/pixel/v1/pages?writeKey=wk-demo&userId=u",
         b"/pixel/v1/Track?writeKey=wk-demo&userId=u&event=E",
-        b"//pixel/v1/page?writeKey=wk-demo&userId=u",
+        b"/pixel//page?writeKey=wk-demo&userId=u",
         b"/pixel/v1/page;x?writeKey=wk-demo&userId=u",
-        b"/pixel/v1/%70age?writeKey=wk-demo&userId=u",
+        b"/pixel/v1%2Fpage?writeKey=wk-demo&userId=u",
         b"/x?/pixel/v1/page?writeKey=wk-demo&userId=u",
         b"*",
-        b"/robots.txt/",
+        b"/robots.txt/x",
     ],
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS", b"HEAD"])
@@ -177,3 +177,12 @@ def test_a_fragment_is_no_part_of_the_query() -> None:
     assert 200 == ask(fake, http(TRACK + b"#&userId=other?x")).status
     (event,) = events(fake)
     assert "Opened" == event["event"]
+
+
+@pytest.mark.parametrize(
+    "path", [b"//pixel/v1/page", b"/pixel/v1/page/", b"/pixel/v1/page.gif", b"/pixel/v1/%70age"]
+)
+def test_a_path_is_taken_as_people_write_it(path: bytes) -> None:
+    fake = FakeCollector()
+    assert 200 == ask(fake, http(path + b"?writeKey=wk-demo&userId=u")).status
+    assert ["u"] == [event["userId"] for event in events(fake)]

@@ -1,0 +1,22 @@
+"""docs/pixel.md lists every warning and every error of this package."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCES = "".join(path.read_text("utf-8") for path in (ROOT / "pixelfast/event").glob("*.p[yx]*"))
+DOCUMENT = (ROOT / "docs/pixel.md").read_text("utf-8")
+
+
+def test_every_warning_is_documented_and_no_other() -> None:
+    table = DOCUMENT.partition("### Warnings")[2].partition("###")[0]
+    documented = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
+    assert set(re.findall(r'_warn\(\s*"([a-z-]+)"', SOURCES)) == set(documented)
+
+
+def test_every_error_is_documented() -> None:
+    found = set(re.findall(r'(?:RequestError\(\s*|_error\(\s*)4\d\d,\s*"([a-z-]+)"', SOURCES))
+    assert "placeholder-identity" in found
+    assert {reason for reason in found if f"`{reason}`" not in DOCUMENT} == set()
