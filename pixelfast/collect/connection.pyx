@@ -43,6 +43,7 @@ from pixelfast.collect.flow_control cimport (
     resume_reading,
     write,
 )
+from pixelfast.collect.proxies cimport plain_address
 from pixelfast.collect.reader cimport Method, Reader, Reading, Request, excuse
 from pixelfast.collect.response cimport (
     Kind,
@@ -209,7 +210,7 @@ cdef class Connection:
         transport.set_write_buffer_limits(0)
         self._since_s = connections._clock.monotonic_s()
         if isinstance(peer, tuple) and peer:
-            self._peer = peer[0]
+            self._peer = plain_address(peer[0])
             self._is_proxied = self._collector.proxies.trusts(peer[0])
         else:
             # A Unix socket: who may open it is trusted. None: a TCP peer that has reset already.

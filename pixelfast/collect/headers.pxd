@@ -5,9 +5,9 @@
 #     Accept-Language     kept                            kept, the first
 #     Referer             kept                            kept, the first
 #     Origin              kept                            kept, the last
-#     X-Real-IP           kept, of a trusted proxy        kept, the last, of a trusted proxy
+#     X-Real-IP           kept, of a trusted proxy        kept, the last that is not empty, of one
 #     X-Forwarded-For     kept, of a trusted proxy        kept, all joined, of a trusted proxy
-#     Host                must be there once              must be there once in HTTP/1.1
+#     Host                must be there once, a host      must be a host; once in HTTP/1.1
 #     Connection          the reader's                    `keep-alive` is answered
 #     Expect              the reader's                    `100-continue` is answered
 #     Content-Length      the reader's                    bounds the body

@@ -13,3 +13,14 @@ cdef class TrustedProxies:
     cpdef bint trusts(self, str address)
     cdef str client_of(self, str peer, Slice forwarded_for, Slice real_ip)
     cdef bint _trusts(self, uint64_t high, uint64_t low) noexcept
+
+cdef str plain_address(str address)
+
+
+cdef inline bint is_empty_list(Slice value) noexcept nogil:
+    # Without an element that is not empty (RFC 9110 section 5.6.1.2).
+    cdef Py_ssize_t i
+    for i in range(value.length):
+        if value.at[i] != c',' and value.at[i] != c' ' and value.at[i] != c'\t':
+            return False
+    return True

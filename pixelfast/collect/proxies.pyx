@@ -62,14 +62,40 @@ cdef bint _parse(
     return inet_ntop(AF_INET6, raw, canonical, INET6_ADDRSTRLEN) != NULL
 
 
-cdef bint _parse_item(
-    const char* item, const char* end, uint64_t* high, uint64_t* low, char* canonical
-) noexcept:
-    while item < end and (item[0] == c' ' or item[0] == c'\t'):
-        item += 1
-    while end > item and ((end - 1)[0] == c' ' or (end - 1)[0] == c'\t'):
+cdef Slice _trimmed(const char* start, const char* end) noexcept:
+    # Without the white space and the empty elements around it.
+    while start < end and _is_padding(start[0]):
+        start += 1
+    while end > start and _is_padding((end - 1)[0]):
         end -= 1
-    return _parse(item, end - item, high, low, canonical)
+    return Slice(start, end - start)
+
+
+cdef Slice _last_item(const char* start, const char* end) noexcept:
+    # The last element that is not empty; empty: there is none.
+    cdef const char* at
+    while end > start and _is_padding((end - 1)[0]):
+        end -= 1
+    at = end
+    while at > start and (at - 1)[0] != c',':
+        at -= 1
+    return _trimmed(at, end)
+
+
+cdef inline bint _is_padding(char c) noexcept:
+    return c == c' ' or c == c'\t' or c == c','
+
+
+cdef str plain_address(str address):
+    # The address of a peer; an IPv4 peer of a socket that takes both families has it mapped to IPv6.
+    cdef:
+        uint64_t high, low
+        char canonical[46]
+        Py_ssize_t length
+        const char* text = PyUnicode_AsUTF8AndSize(address, &length)
+    if not _parse(text, length, &high, &low, canonical):
+        return address
+    return PyUnicode_DecodeASCII(canonical, strlen(canonical), NULL)
 
 
 cdef class TrustedProxies:
@@ -120,31 +146,32 @@ cdef class TrustedProxies:
         return self.client_of(peer, first, second)
 
     cdef str client_of(self, str peer, Slice forwarded_for, Slice real_ip):
-        # For a trusted peer. An item that is not an address ends the search: the last address counts.
+        # For a trusted peer. Empty elements and empty headers are skipped (RFC 9110 section 5.6.1.2);
+        # another item that is not an address ends the search: the last address counts.
         cdef:
             const char* start
             const char* end
-            const char* item
+            Slice item
             uint64_t high, low
             char canonical[46]
             char nearest[46]
         nearest[0] = 0
-        if forwarded_for.at != NULL:
+        if not is_empty_list(forwarded_for):
             start = forwarded_for.at
             end = start + forwarded_for.length
             while end > start:
-                item = end
-                while item > start and (item - 1)[0] != c',':
-                    item -= 1
-                if not _parse_item(item, end, &high, &low, canonical):
+                item = _last_item(start, end)
+                if item.length == 0:
+                    break
+                if not _parse(item.at, item.length, &high, &low, canonical):
                     break
                 memcpy(nearest, canonical, 46)
                 if not self._trusts(high, low):
                     break
-                end = item - 1
+                end = item.at
         elif real_ip.at != NULL:
-            start = real_ip.at
-            if _parse_item(start, start + real_ip.length, &high, &low, canonical):
+            item = _trimmed(real_ip.at, real_ip.at + real_ip.length)
+            if _parse(item.at, item.length, &high, &low, canonical):
                 memcpy(nearest, canonical, 46)
         if nearest[0] == 0:
             return peer

@@ -85,4 +85,5 @@ cdef class Reader:
     cdef bint _is_1_1(self) except -1
 
 cdef bytes copy_of(Slice text)
+cdef Slice slice_of(bytes value) noexcept
 cdef object excuse(object error, object log)

@@ -7,8 +7,10 @@ The rules, each with its test:
     parser reports spans as they come, so with a head in pieces its errors and ours would be met in
     an order that depends on the pieces.
 2.  A head is checked in a fixed order. First `_head_error`, on what is there of it: a method that is
-    not a token (400), an unknown method (405), a target that is too long (414), a head that is too
-    large (431); more bytes never change the result once there is one. Then the parser.
+    not a token (400), an unknown method (405), a target that is too long (414), a request line that is
+    not `METHOD target HTTP/1.0` or `HTTP/1.1` (400), a head that is too large (431); more bytes never
+    change the result once there is one. Then the parser, which sees bytes from 0x80 on in the target
+    as others: it rejects them.
 3.  httptools has no limits: headers and a body are counted here. It never sees the data of a body in
     chunks.
 4.  An exception in a callback comes back as HttpParserCallbackError, a subclass of the class that
@@ -20,12 +22,14 @@ from libc.string cimport memchr, memcmp
 
 from pixelfast.collect.chunks cimport ChunkState, no_chunks, skip_chunks
 from pixelfast.collect.headers cimport IS_TOKEN, Header, header_of
+from pixelfast.collect.host cimport is_host
 from pixelfast.collect.limits cimport (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
 )
+from pixelfast.collect.proxies cimport is_empty_list
 from pixelfast.collect.scan cimport scan_plain_get
 from pixelfast.event.limits cimport MAX_TARGET_BYTES
 from pixelfast.event.slices cimport Slice
@@ -46,6 +50,13 @@ cdef struct RequestLine:
     # What the first bytes of a head say before all of it has arrived.
     Slice method                # up to its space; empty before the space has arrived
     Slice target                # as much of it as has arrived
+    bint is_malformed           # behind the method
+
+cdef enum:
+    MAX_METHOD_BYTES = 32       # longer than every method that the parser knows
+
+# What the parser is shown of a target: it rejects bytes from 0x80 on.
+cdef bytes _ASCII_ONLY = bytes(range(128)) + b"_" * 128
 
 
 cdef class Request:
@@ -96,12 +107,18 @@ cdef class Request:
                 if self._forwarded is not None:
                     value = self._forwarded + b"," + value
                 self._forwarded = value
-                place[0] = Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
-            elif place.at == NULL or header == Header.ORIGIN or header == Header.X_REAL_IP:
+                place[0] = slice_of(value)
+            elif (
+                place.at == NULL
+                or header == Header.ORIGIN
+                or (header == Header.X_REAL_IP and not is_empty_list(slice_of(value)))
+            ):
                 place[0] = self._keep(value)
         elif header == Header.HOST:
             if self.has_host:
                 raise RequestError(400, "malformed-request", "more than one Host header")
+            if not is_host(slice_of(value)):
+                raise RequestError(400, "malformed-request", "the Host header is not a host")
             self.has_host = True
         elif header == Header.CONNECTION:
             self.says_keep_alive = value.lower() == b"keep-alive"
@@ -115,7 +132,7 @@ cdef class Request:
 
     cdef Slice _keep(self, bytes value):
         self._kept.append(value)
-        return Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+        return slice_of(value)
 
     cdef Py_ssize_t held_bytes(self) noexcept:
         # The head, and the headers that are kept beside it.
@@ -221,9 +238,9 @@ cdef class Reader:
         self.method = _method_of(line.method)
         self.reading = Reading.IN_BODY
         self._chunks = no_chunks()
-        self._parse(head)
+        self._parse(_shown(head, line.target))
         if self.reading == Reading.IN_BODY and self.request.is_in_head:
-            # PRI, of HTTP/2: the parser sees no end of the head there.
+            # PRI, the preface of HTTP/2: the parser sees no end of the head there.
             self.fail(RequestError(400, "malformed-request"), head)
         return 0
 
@@ -285,6 +302,10 @@ cdef class Reader:
         return self._parser.get_http_version() == "1.1"
 
 
+cdef Slice slice_of(bytes value) noexcept:
+    return Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+
+
 cdef bytes copy_of(Slice text):
     return None if text.at == NULL else PyBytes_FromStringAndSize(text.at, text.length)
 
@@ -303,29 +324,57 @@ cdef RequestLine _request_line(const char* start, Py_ssize_t length) noexcept:
     cdef const char* at = start
     cdef const char* end = start + length
     line.method = line.target = Slice(NULL, 0)
+    line.is_malformed = False
     while at < end and IS_TOKEN[<unsigned char>at[0]]:
         at += 1
     if at == end or at == start or at[0] != c' ':
         return line
     line.method = Slice(start, at - start)
-    while at < end and at[0] == c' ':  # the parser accepts several
-        at += 1
+    at += 1
     length = end - at
     length = _before(c' ', at, _before(c'\r', at, _before(c'\n', at, length)))
     line.target = Slice(at, length)
+    at += length
+    line.is_malformed = at < end and (length == 0 or not _may_be_version(at, end - at))
     return line
+
+
+cdef bint _may_be_version(const char* at, Py_ssize_t length) noexcept:
+    # What follows a target, as far as it has arrived (RFC 9112 section 3; the parser takes more).
+    cdef const char* form = b" HTTP/1.1\r\n"
+    cdef Py_ssize_t i
+    for i in range(min(length, 11)):
+        if at[i] != form[i] and not (i == 8 and at[i] == c'0'):
+            return False
+    return True
+
+
+cdef bytes _shown(bytes head, Slice target):
+    # The head as the parser is shown it.
+    cdef Py_ssize_t start = target.at - PyBytes_AS_STRING(head), i
+    for i in range(target.length):
+        if <unsigned char>target.at[i] >= 0x80:
+            target_shown = copy_of(target).translate(_ASCII_ONLY)
+            return head[:start] + target_shown + head[start + target.length :]
+    return head
 
 
 cdef object _head_error(RequestLine line, const char* start, Py_ssize_t length):
     # The RequestError of a head, or of its first bytes; None if nothing is wrong so far.
     if line.method.length == 0:
-        if not _may_be_method(start, length):
+        if not _may_be_method(start, min(length, MAX_METHOD_BYTES)):
             return RequestError(400, "malformed-request", "the method is not a token")
+        if length > MAX_METHOD_BYTES:
+            return RequestError(405, "method")
     elif not _is_known_method(line.method):
         return RequestError(405, "method")
     if line.target.length > MAX_TARGET_BYTES:
         return RequestError(
             414, "target-too-long", f"request target is over {MAX_TARGET_BYTES:,} bytes"
+        )
+    if line.is_malformed:
+        return RequestError(
+            400, "malformed-request", "the request line is not METHOD target HTTP/1.0 or HTTP/1.1"
         )
     if length > MAX_HEAD_BYTES:
         return RequestError(431, "headers-too-large", f"head is over {MAX_HEAD_BYTES:,} bytes")

@@ -9,6 +9,7 @@
 from libc.string cimport memchr, memcmp
 
 from pixelfast.collect.headers cimport IS_TOKEN, Header, header_of
+from pixelfast.collect.host cimport is_host
 from pixelfast.collect.limits cimport (
     MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
@@ -30,12 +31,13 @@ cdef inline bint is_clean(const char* text, Py_ssize_t length) noexcept nogil:
 
 
 cdef inline bint is_target(const char* text, Py_ssize_t length) noexcept nogil:
-    # Visible ASCII only, and no fragment.
+    # No spaces, no control characters and no fragment. Bytes from 0x80 on may stand there, as in nginx:
+    # mail clients, old browsers and templates do not encode them.
     cdef const unsigned char* at = <const unsigned char*>text
     cdef unsigned char bad = 0
     cdef Py_ssize_t i
     for i in range(length):
-        bad |= (at[i] <= 0x20) | (at[i] >= 0x7F) | (at[i] == c'#')
+        bad |= (at[i] <= 0x20) | (at[i] == 0x7F) | (at[i] == c'#')
     return bad == 0
 
 
@@ -55,7 +57,7 @@ cdef inline bint take_header(
         place.length = value_length
         return True
     if header == Header.HOST:
-        if request.has_host:
+        if request.has_host or not is_host(Slice(value, value_length)):
             return False
         request.has_host = True
     return header <= Header.HOST

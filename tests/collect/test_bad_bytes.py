@@ -47,7 +47,28 @@ MALFORMED = {
     "no Host": http().replace(b"Host", b"Hosts"),
     "two Hosts": http(headers=[b"HOST: pixel.example"]),
     "bare LF": http().replace(b"\r\n", b"\n"),
+    "HTTP/0.9": b"GET " + TRACK + b"\r\n\r\n",
+    "HTTP/0.9, LF": b"GET " + TRACK + b"\n" + END,
+    "HTTP/0.9 in words": http(version=b"HTTP/0.9"),
+    "HTTP/1.2": http(version=b"HTTP/1.2"),
+    "HTTP/2.0": http(version=b"HTTP/2.0"),
     "HTTP/3.0": b"GET / HTTP/3.0" + END,
+    "HTTP/1.10": http(version=b"HTTP/1.10"),
+    "HTTP/01.1": http(version=b"HTTP/01.1"),
+    "HTTP/1": http(version=b"HTTP/1"),
+    "HTTPS/1.1": http(version=b"HTTPS/1.1"),
+    "ICE": b"SOURCE /x ICE/1.0" + END,
+    "RTSP": b"DESCRIBE /x RTSP/1.0" + END,
+    "GET with ICE": http(version=b"ICE/1.0"),
+    "two spaces before the target": b"GET  " + TRACK + b" HTTP/1.1" + END,
+    "two spaces behind the target": b"GET " + TRACK + b"  HTTP/1.1" + END,
+    "a space behind the version": http(version=b"HTTP/1.1 "),
+    "a tab before the version": b"GET " + TRACK + b"\tHTTP/1.1" + END,
+    "DEL in the target": http(TRACK + b"\x7f"),
+    "CR behind the version": b"GET " + TRACK + b" HTTP/1.1\r" + END,
+    "LF behind the version": b"GET " + TRACK + b" HTTP/1.1\nHost: x\r\n\r\n",
+    "raw bytes first": http("é".encode()),
+    "raw bytes in a method": b"G\xc3\x89T " + TRACK + b" HTTP/1.1" + END,
     "HTTP/11": b"GET / HTTP/11" + END,
     "http/1.1": b"GET / http/1.1" + END,
     "no version, more lines": b"GET /\r\nHost: x y\r\n: \r\n\r\n",
@@ -132,7 +153,6 @@ def test_an_unknown_method_behind_another_request_is_answered_405(first: bytes) 
 
 # A connection's bytes; what it is answered; whether it goes on.
 ODD = {
-    "HTTP/0.9": (b"GET " + TRACK + b"\r\n\r\n", [200], False),
     "HTTP/1.0": (http(version=b"HTTP/1.0"), [200], False),
     "HTTP/1.0 kept": (
         http(version=b"HTTP/1.0", headers=[b"Connection: keep-alive"]) * 2,
@@ -145,7 +165,6 @@ ODD = {
         True,
     ),
     "HTTP/1.0 twice": (http(version=b"HTTP/1.0") * 2, [200], False),
-    "HTTP/2.0 in words": (http(version=b"HTTP/2.0"), [200], False),
     "kept and closed": (
         http(headers=[b"Connection: keep-alive", b"Connection: close"]) * 2,
         [200],
@@ -184,8 +203,6 @@ ODD = {
     "CONNECT to a pixel": (b"CONNECT " + TRACK + b" HTTP/1.1" + END, [405], False),
     "quotes in the target": (http(TRACK + b'&properties.a="<>{}|^`\\'), [200], True),
     "absolute, another host": (http(b"http://other.example" + PAGE) * 2, [200, 200], True),
-    "ICE": (b"SOURCE /x ICE/1.0" + END, [404], False),
-    "RTSP": (b"DESCRIBE /x RTSP/1.0" + END, [404], False),
 }
 
 

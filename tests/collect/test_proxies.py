@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pixelfast.collect.proxies import TrustedProxies
+from pixelfast.config import Source, WriteKey
 from tests.collect.wire import TRACK, event_of, feed, http
 from tests.fakes import FakeCollector
 
@@ -69,14 +70,20 @@ FORWARDED = [
     ("::ffff:203.0.113.7", "203.0.113.7"),
     ("203.0.113.7, ::ffff:10.1.2.3", "203.0.113.7"),
     ("203.0.113.7, fd00::5", "203.0.113.7"),
+    # Empty elements are skipped (RFC 9110 section 5.6.1.2).
+    ("203.0.113.7,,10.1.2.3", "203.0.113.7"),
+    ("203.0.113.7,", "203.0.113.7"),
+    ("203.0.113.7, \t ,, , ", "203.0.113.7"),
+    (" , ,203.0.113.7, ,10.1.2.3,", "203.0.113.7"),
+    (",10.1.2.3,, 10.1.2.4 ,", "10.1.2.3"),
+    (",unknown,,10.1.2.3", "10.1.2.3"),
+    ("," * 30_000 + "203.0.113.7" + " ," * 30_000, "203.0.113.7"),
     # What is no address ends the walk: what stands left of it may be anybody's word.
     ("203.0.113.7, unknown", "10.0.0.1"),
     ("203.0.113.7, unknown, 10.1.2.3", "10.1.2.3"),
-    ("203.0.113.7,,10.1.2.3", "10.1.2.3"),
     ("_hidden", "10.0.0.1"),
     ("", "10.0.0.1"),
     (",", "10.0.0.1"),
-    ("203.0.113.7,", "10.0.0.1"),
     (",203.0.113.7", "203.0.113.7"),
     ("203.0.113.007", "10.0.0.1"),
     ("203.0.113", "10.0.0.1"),
@@ -110,6 +117,20 @@ def test_x_real_ip_counts_where_nothing_was_forwarded() -> None:
     assert "10.0.0.1" == proxies.client_address("10.0.0.1", None, None)
 
 
+@pytest.mark.parametrize("empty", [b"", b" ", b",", b" ,\t,"])
+def test_an_empty_header_counts_as_none(empty: bytes) -> None:
+    proxies = TrustedProxies(PROXIES)
+    assert "203.0.113.7" == proxies.client_address("10.0.0.1", empty, b"203.0.113.7")
+    assert "203.0.113.7" == proxies.client_address("10.0.0.1", b"203.0.113.7", empty)
+    assert "10.0.0.1" == proxies.client_address("10.0.0.1", empty, empty)
+
+
+def test_empty_elements_of_x_real_ip_are_skipped() -> None:
+    proxies = TrustedProxies(PROXIES)
+    assert "203.0.113.7" == proxies.client_address("10.0.0.1", None, b" ,203.0.113.7, ")
+    assert "10.0.0.1" == proxies.client_address("10.0.0.1", None, b"203.0.113.7,203.0.113.8")
+
+
 def test_a_thousand_forwarded_addresses_are_walked() -> None:
     proxies = TrustedProxies(PROXIES)
     forwarded = b"203.0.113.7" + b", 10.1.2.3" * 1000
@@ -139,6 +160,18 @@ def test_the_word_of_a_peer_that_is_not_trusted_does_not_count(
         ([b"X-Real-IP: 203.0.113.8", b"X-Forwarded-For: 203.0.113.7"], "203.0.113.7"),
         ([b"X-Forwarded-For: 203.0.113.7", b"X-Real-IP: 203.0.113.8"], "203.0.113.7"),
         ([b"X-Forwarded-For:"], "10.0.0.1"),
+        ([b"X-Forwarded-For: 203.0.113.7,"], "203.0.113.7"),
+        (
+            [b"X-Forwarded-For:", b"X-Forwarded-For: 203.0.113.7", b"X-Forwarded-For:"],
+            "203.0.113.7",
+        ),
+        ([b"X-Forwarded-For:", b"X-Real-IP: 203.0.113.7"], "203.0.113.7"),
+        ([b"X-Forwarded-For: ,", b"X-Real-IP: 203.0.113.7"], "203.0.113.7"),
+        ([b"X-Real-IP: 203.0.113.7", b"X-Real-IP:"], "203.0.113.7"),
+        ([b"X-Real-IP:", b"X-Real-IP: 203.0.113.7", b"X-Real-IP: , "], "203.0.113.7"),
+        ([b"X-Forwarded-For: ::ffff:203.0.113.7, ::FFFF:a01:203"], "203.0.113.7"),
+        ([b"X-Forwarded-For: [::ffff:203.0.113.7]:443"], "203.0.113.7"),
+        ([b"X-Real-IP: ::ffff:cb00:7107"], "203.0.113.7"),
         ([b"X-Forwarded-For: \xff\xfe"], "10.0.0.1"),
         ([b"Forwarded: for=203.0.113.7"], "10.0.0.1"),
         ([b"X-Forwarded-Fox: 203.0.113.7"], "10.0.0.1"),
@@ -148,6 +181,25 @@ def test_the_word_of_a_peer_that_is_not_trusted_does_not_count(
 def test_request_ip_is_what_a_trusted_peer_says(headers: list[bytes], client: str) -> None:
     fake = FakeCollector(trusted_proxies=PROXIES)
     assert client == event_of(fake, http(headers=headers), peer=PROXY)["request_ip"]
+
+
+@pytest.mark.parametrize("more", [[], [b"Connection: keep-alive"]], ids=["scan", "reader"])
+def test_an_ipv4_peer_of_an_ipv6_socket_is_written_as_ipv4(more: list[bytes]) -> None:
+    source = Source(name="demo", write_keys=(WriteKey(key="wk-demo"),), fill=("ip",))
+    fake = FakeCollector((source,), trusted_proxies=PROXIES)
+    event = event_of(fake, http(headers=more), peer=("::ffff:203.0.113.9", 40000, 0, 0))
+    assert ("203.0.113.9", "203.0.113.9") == (event["request_ip"], event["context"]["ip"])
+    proxied = [b"X-Forwarded-For: 198.51.100.4", *more]
+    event = event_of(fake, http(headers=proxied), peer=("::ffff:10.0.0.1", 40000, 0, 0))
+    assert ("198.51.100.4", "198.51.100.4") == (event["request_ip"], event["context"]["ip"])
+    event = event_of(fake, http(headers=more), peer=("::ffff:10.0.0.1", 40000, 0, 0))
+    assert ("10.0.0.1", "10.0.0.1") == (event["request_ip"], event["context"]["ip"])
+
+
+@pytest.mark.parametrize("address", ["2001:db8::1", "::203.0.113.9", "fe80::1%eth0"])
+def test_another_ipv6_peer_stays_as_it_is(address: str) -> None:
+    event = event_of(FakeCollector(), http(), peer=(address, 40000, 0, 0))
+    assert address == event["request_ip"]
 
 
 def test_an_ipv6_peer_is_trusted_too() -> None:
