@@ -132,7 +132,7 @@ cdef inline bint is_visible(unsigned char c) noexcept:
     return c == c'\t' or (c >= 0x20 and c != 0x7F)
 
 
-cdef inline int hex_digit(unsigned char c) noexcept:
+cdef inline int hex_digit(unsigned char c) noexcept nogil:
     if c'0' <= c <= c'9':
         return c - c'0'
     c |= 0x20

@@ -54,7 +54,9 @@ cdef class Collector:
     cdef readonly Clock clock
     cdef readonly TrustedProxies proxies
     cdef readonly bint always_200
+    cdef public bint is_leaving         # pixels are accepted, but the health check fails
     cdef public SpoolWriter writer
+    cdef bytes _health_path             # empty: there is none
     cdef EventWriter _events
     cdef Sink _sink                     # into the spool
     cdef bytes _gif                     # the response to most requests
@@ -68,6 +70,9 @@ cdef class Collector:
     ) except -1
     cdef int reject_unstored(self, Response* response) except -1
     cdef bytes render(self, Response* response)
+    cdef int _respond_elsewhere(
+        self, Request request, Method method, Response* response
+    ) except -1
     cdef Receipt _store(
         self, Request request, Source source, str address, int64_t now_ms, object waiter
     ) except *

@@ -110,9 +110,12 @@ class Collector:
         clock: wall time for events, monotonic time for rate limits.
         trusted_proxies: networks whose X-Forwarded-For and X-Real-IP are believed.
         always_200: send 200 for every GET and POST of a pixel, also if it is rejected.
+        health_path: the path of the health check; empty: there is none.
     """
 
     writer: SpoolWriter
+    is_leaving: bool
+    """Whether the health check fails although events can be stored."""
 
     def __init__(
         self,
@@ -122,6 +125,7 @@ class Collector:
         *,
         trusted_proxies: Iterable[str] = (),
         always_200: bool = False,
+        health_path: str = "",
     ) -> None: ...
     @property
     def sources(self) -> Sources: ...

@@ -13,8 +13,9 @@ cdef extern from "<time.h>":
     enum: CLOCK_MONOTONIC_COARSE
 
 from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
+from pixelfast.collect.paths cimport is_below, is_path
 from pixelfast.collect.proxies cimport TrustedProxies
-from pixelfast.collect.reader cimport Method, Request, copy_of, excuse
+from pixelfast.collect.reader cimport Method, Request, copy_of, excuse, slice_of
 from pixelfast.collect.response cimport Kind, Response, owned
 from pixelfast.event.decoder cimport Rules
 from pixelfast.event.slices cimport Slice
@@ -37,7 +38,10 @@ cdef enum:
 cdef int KEEP = _responses.KEEP
 cdef int CLOSE = _responses.CLOSE
 cdef bytes CONTINUE = _responses.CONTINUE
+cdef bytes PIXEL_FOLDER = b"/pixel/"
+cdef str NOT_FOUND = "not-found"
 cdef str NOT_STORED = "not-stored"
+cdef str SHUTTING_DOWN = "shutting-down"
 # Errors raised before a pixel is fully read. Other requests are not a GET or POST of a pixel.
 cdef frozenset _OF_A_PIXEL = frozenset((413, 414, 431, 500))
 cdef dict _REJECTIONS = {code: RequestError(503, reason) for code, reason in REJECTIONS.items()}
@@ -198,12 +202,14 @@ cdef class Collector:
         *,
         trusted_proxies=(),
         always_200=False,
+        str health_path not None="",
     ):
         self.sources = sources
         self.responses = responses
         self.clock = clock
         self.proxies = TrustedProxies(trusted_proxies)
         self.always_200 = always_200
+        self._health_path = health_path.encode("ascii")
         self._events = EventWriter()
         self._sink = _SpoolSink()
         self._gif = responses.pixel()
@@ -240,8 +246,34 @@ cdef class Collector:
             response.kind = Kind.ROBOTS
             response.status = 200
         else:
-            response.kind = Kind.NOT_FOUND
-            response.status = 404
+            self._respond_elsewhere(request, method, response)
+        return 0
+
+    cdef int _respond_elsewhere(
+        self, Request request, Method method, Response* response
+    ) except -1:
+        # The response on a path that `split_target` does not know.
+        if (
+            self._health_path
+            and (method == Method.HEAD or method == Method.GET)
+            and is_path(request.target, slice_of(self._health_path))
+        ):
+            response.kind = Kind.HEALTH
+            response.status = 200
+            if self.is_leaving or not self.writer.is_ready:
+                response.status = 503
+                response.reason = owned(
+                    SHUTTING_DOWN if self.is_leaving else self.writer.rejection
+                )
+                response.retry_after_s = RETRY_AFTER_S
+            return 0
+        response.kind = Kind.NOT_FOUND
+        response.status = 404
+        if is_below(request.target, slice_of(PIXEL_FOLDER)):
+            # Somebody's image has a wrong address: nothing is to be seen of it.
+            response.kind = Kind.PIXEL
+            response.reason = owned(NOT_FOUND)
+            response.origin = _echoed(request.origin)
         return 0
 
     cdef int _collect(
@@ -383,6 +415,14 @@ cdef class Collector:
             return self.responses.preflight(response.connection, origin)
         if response.kind == Kind.ROBOTS:
             return self.responses.robots(response.connection, is_head=response.is_head)
+        if response.kind == Kind.HEALTH:
+            return self.responses.health(
+                response.status,
+                response.connection,
+                reason="" if response.reason == NULL else <str>response.reason,
+                retry_after_s=response.retry_after_s,
+                is_head=response.is_head,
+            )
         if response.kind == Kind.NOT_FOUND:
             return self.responses.not_found(response.connection, is_head=response.is_head)
         return CONTINUE

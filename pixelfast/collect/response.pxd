@@ -11,7 +11,7 @@ cdef enum:
     # The most that a response takes when it is written, whatever it says by then.
     MOST_PIXEL_BYTES = 424      # without an origin
     MOST_PREFLIGHT_BYTES = 288
-    MOST_TEXT_BYTES = 272
+    MOST_TEXT_BYTES = 320
     MOST_CORS_BYTES = 88        # beside the origin itself
     FIRST_ROOM = 2              # most connections have one request under way
     MOST_KEPT_ROOM = 16         # of an empty queue
@@ -21,6 +21,7 @@ cdef enum Kind:
     PREFLIGHT
     ROBOTS
     NOT_FOUND
+    HEALTH
     CONTINUE
 
 cdef struct Response:

@@ -129,10 +129,29 @@ class Responses:
         return self._text(200, connection, _ROBOTS, is_head)
 
     def not_found(self, connection: int, *, is_head: bool) -> bytes:
-        """Return the 404 of a path that is not a route."""
-        return self._text(404, connection, _NOT_FOUND, is_head)
+        """Return the 404 of a path that is neither a route nor below /pixel/."""
+        return self._text(404, connection, _NOT_FOUND, is_head, reason="not-found")
 
-    def _text(self, status: int, connection: int, body: bytes, is_head: bool) -> bytes:
+    def health(
+        self, status: int, connection: int, *, reason: str, retry_after_s: int, is_head: bool
+    ) -> bytes:
+        """Return what load balancers ask for: 200, or 503 with its reason."""
+        body = b"ok" if status == 200 else b"unavailable"
+        more = b"Cache-Control: no-store\r\n"
+        if retry_after_s:
+            more += b"Retry-After: %d\r\n" % retry_after_s
+        return self._text(status, connection, body, is_head, reason=reason, more=more)
+
+    def _text(
+        self,
+        status: int,
+        connection: int,
+        body: bytes,
+        is_head: bool,
+        *,
+        reason: str = "",
+        more: bytes = b"",
+    ) -> bytes:
         return b"".join(
             [
                 _status_line(status),
@@ -140,8 +159,9 @@ class Responses:
                 b"Content-Type: text/plain; charset=utf-8\r\n",
                 b"Content-Length: %d\r\n" % len(body),
                 b"X-Content-Type-Options: nosniff\r\n",
+                more,
                 _CONNECTION[connection],
-                b"X-Pixelfast-Error: not-found\r\n" if status == 404 else b"",
+                b"X-Pixelfast-Error: %b\r\n" % reason.encode("ascii") if reason else b"",
                 b"\r\n",
                 b"" if is_head else body,
             ]

@@ -59,6 +59,7 @@ class Worker:
             Clock(),
             trusted_proxies=server.trusted_proxies,
             always_200=server.always_200,
+            health_path=server.health_path,
         )
         self.connections = Connections(
             self.collector,
@@ -108,8 +109,13 @@ class Worker:
         gc.collect()
         gc.freeze()
 
+    def leave(self) -> None:
+        """Fail health checks from now on, and still accept pixels."""
+        self.collector.is_leaving = True
+
     async def stop(self) -> None:
         """Accept no more connections, finish open requests, store their events, close the slot."""
+        self.leave()
         for server in self._servers:
             server.close()
         self.connections.drain()

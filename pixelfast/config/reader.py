@@ -3,7 +3,7 @@
 The structs of `schema` are the only description of what is allowed: this module walks them beside
 the file's tables. Texts may hold ``${NAME}``, a value from the environment (``$${`` is a plain
 ``${``); where a text is wanted, ``{ file = "/path" }`` takes it from a file, without its last
-newline.
+newline. The file may begin with a byte order mark, as Windows' editors write it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_config(path: str | Path | None, overrides: Mapping[str, object] | None 
 
 def _read_table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         what = f"can't be read: {error.strerror or error}"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

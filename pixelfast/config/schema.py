@@ -48,6 +48,14 @@ class Server(Struct, frozen=True, kw_only=True):
     always_200: Annotated[
         bool, Meta(description="answer 200 to every GET and POST of a pixel, refused or not")
     ] = False
+    health_path: Annotated[
+        str,
+        Meta(
+            description="path of the health check for load balancers, at the addresses of `listen`:"
+            ' 200 `ok` while this collector can store events, else 503; "" for none',
+            extra={"kind": "health path?"},
+        ),
+    ] = "/health"
     max_connections: Annotated[
         int,
         Meta(ge=1, le=2**20, description="open connections of one collector; over it 503"),

@@ -19,6 +19,7 @@ __all__ = ["TEXTS", "TextKind", "is_base_url"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
+_HEALTH_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
 
 
 class TextKind(NamedTuple):
@@ -69,6 +70,12 @@ def _is_place(text: str) -> bool:
     return all(text.split("."))
 
 
+def _is_health_path(text: str) -> bool:
+    """Whether it is a path as paths are compared, and not one that has another meaning."""
+    is_taken = text == "/robots.txt" or text.startswith("/pixel/")
+    return _HEALTH_PATH.fullmatch(text) is not None and not is_taken
+
+
 def _is_signing_secret(text: str) -> bool:
     """Whether it is one of the Standard Webhooks specification, "Signature scheme"."""
     try:
@@ -81,6 +88,11 @@ def _is_signing_secret(text: str) -> bool:
 TEXTS = {
     "address": TextKind(_is_address, ADDRESS_ALLOWED),
     "address?": TextKind(lambda text: not text or _is_address(text), f'{ADDRESS_ALLOWED}, or ""'),
+    "health path?": TextKind(
+        lambda text: not text or _is_health_path(text),
+        'a path such as "/health", of letters, digits and -._~ between slashes, but not '
+        '/robots.txt and not below /pixel/; or ""',
+    ),
     "network": TextKind(_is_network, 'a network such as "10.0.0.0/8" or "::1/128", or an address'),
     "base url": TextKind(is_base_url, 'a URL without query: "https://HOST"'),
     "url": TextKind(_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),

@@ -1,14 +1,16 @@
 """The line between the supervisor and one of its processes: a socket pair, a JSON object a line.
 
-Downwards goes one object, the process's orders (`Orders`); upwards its figures, once a second. The
-line is also how each knows of the other's end: when the supervisor is gone, however it went, its
-processes read the end of the file and stop in good order.
+Downwards goes one object, the process's orders (`Orders`), and an empty line once a stop begins,
+while pixels are still accepted; upwards the process's figures, once a second. The line is also how
+each knows of the other's end: when the supervisor is gone, however it went, its processes read the
+end of the file and stop in good order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -39,10 +41,11 @@ def receive_orders(line: socket.socket) -> Orders:
     """
     received = b""
     while not received.endswith(b"\n"):
-        chunk = line.recv(65536)
+        chunk = line.recv(65536, socket.MSG_PEEK)
         if not chunk or len(received) > _MOST_ORDERS_BYTES:
             raise EOFError("the supervisor is gone")
-        received += chunk
+        # What stands behind the orders is the reporter's.
+        received += line.recv(chunk.find(b"\n") + 1 or len(chunk))
     return msgspec.json.decode(received, type=Orders)
 
 
@@ -63,7 +66,7 @@ class Reporter:
         if self._writer.transport.get_write_buffer_size() == 0:
             self._writer.write(msgspec.json.encode(figures) + b"\n")
 
-    async def supervisor_gone(self) -> None:
-        """Return when the supervisor has closed its end."""
+    async def supervisor_gone(self, on_leave: Callable[[], None]) -> None:
+        """Return when the supervisor has closed its end; call `on_leave` once a stop begins."""
         while await self._reader.read(65536):
-            pass
+            on_leave()

@@ -28,6 +28,8 @@ _REPORT_S = 1.0
 class _Service(Protocol):
     async def start(self) -> None: ...
 
+    def leave(self) -> None: ...
+
     async def stop(self) -> None: ...
 
     def stats(self) -> dict[str, Any]: ...
@@ -69,6 +71,9 @@ class _Collector:
             sockets.append(socket.socket(fileno=fd))
         await self._worker.start(sockets)
 
+    def leave(self) -> None:
+        self._worker.leave()
+
     async def stop(self) -> None:
         await self._worker.stop()
 
@@ -87,6 +92,9 @@ class _Delivery:
 
     async def start(self) -> None:
         self._running = asyncio.create_task(self._engine.run())
+
+    def leave(self) -> None:
+        """Go on: what the collectors still store is to be delivered."""
 
     async def stop(self) -> None:
         assert self._running is not None
@@ -111,7 +119,7 @@ async def _run(service: _Service, line: socket.socket) -> None:
     reporter = await Reporter.open(line)
     started = asyncio.Event()
     reporting = asyncio.create_task(_report(reporter, service, started))
-    gone = asyncio.create_task(reporter.supervisor_gone())
+    gone = asyncio.create_task(reporter.supervisor_gone(service.leave))
     stopping = asyncio.create_task(stop.wait())
     try:
         await service.start()

@@ -54,6 +54,7 @@ class Child:
         self._heard_s: float | None = None  # of a running process: its start, or its last report
         self._has_been_ready = False  # since it was started
         self._is_told = False  # that it is silent
+        self._is_leaving = False
         self._line: asyncio.StreamWriter | None = None
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("supervisor")
@@ -136,6 +137,8 @@ class Child:
         self._line = writer
         try:
             writer.write(msgspec.json.encode(self.orders) + b"\n")
+            if self._is_leaving:  # it was restarted meanwhile
+                self.leave()
             if self._stopping.is_set():
                 writer.write_eof()
             while line := await reader.readline():
@@ -152,6 +155,13 @@ class Child:
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
+
+    def leave(self) -> None:
+        """Tell the process that a stop has begun: its health checks fail from now on."""
+        self._is_leaving = True
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.write(b"\n")
 
     async def stop(self, task: asyncio.Task[None], timeout_s: float) -> None:
         """Ask the process to end, and make it end after `timeout_s`."""
@@ -232,6 +242,8 @@ class Supervisor:
         readiness.cancel()
         self.is_stopping = True
         self._notifier.stopping()
+        for child in self.collectors:
+            child.leave()
         lame_duck_s = self.config.server.lame_duck_s
         self._log.info("stopping", lame_duck_s=lame_duck_s)
         await asyncio.sleep(lame_duck_s)

@@ -114,6 +114,8 @@ def test_only_405_and_options_speak_of_allowed_methods() -> None:
         b"/x?/pixel/v1/page?writeKey=wk-demo&userId=u",
         b"*",
         b"/robots.txt/x",
+        b"/pixel/v1/%2570age?writeKey=wk-demo&userId=u",
+        b"/health",
     ],
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS", b"HEAD"])
@@ -123,6 +125,54 @@ def test_any_other_path_is_not_found(target: bytes, method: bytes) -> None:
     assert 404 == answer.status
     assert (method == b"HEAD") == (answer.body == b"")
     assert [] == events(fake)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"OPTIONS"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/pixel/",
+        b"/pixel/v1/",
+        b"/pixel/v2/track?writeKey=wk-demo&userId=u",
+        b"/pixel/v1/tracks",
+        b"//pixel///v1/trac",
+        b"/%70i%78el/x",
+        "/pixel/é".encode(),
+        b"http://pixel.example/pixel/x?y",
+    ],
+)
+def test_a_wrong_path_below_pixel_gets_the_gif_and_404(target: bytes, method: bytes) -> None:
+    """So a page whose image has a wrong address shows no broken picture."""
+    fake = FakeCollector()
+    answer = ask(fake, http(target, method, [b"Origin: https://a.example"]))
+    assert (404, "not-found") == (answer.status, answer.reason)
+    assert (b"" if method == b"HEAD" else GIF) == answer.body
+    assert PIXEL_HEADERS.items() <= answer.headers.items()
+    assert "https://a.example" == answer.headers["Access-Control-Allow-Origin"]
+    assert [] == events(fake)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/",
+        b"/favicon.ico",
+        b"/pixel",
+        b"/pixels/x",
+        b"/x/pixel/v1/track",
+        b"/pixel%2Fv1/track",
+        b"/?/pixel/",
+        b"/#/pixel/",
+        b"*",
+        b"http://pixel.example",
+        b"http://pixel.example?/pixel/",
+    ],
+)
+def test_a_path_elsewhere_gets_404_in_words(target: bytes) -> None:
+    answer = ask(FakeCollector(), http(target))
+    assert (404, "not-found") == (answer.status, answer.reason)
+    assert "text/plain; charset=utf-8" == answer.headers["Content-Type"]
+    assert answer.body.startswith(b"Not found. Pixels are at ")
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])

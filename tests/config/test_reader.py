@@ -90,6 +90,39 @@ def test_a_whole_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert hook.headers == {"X-Team": "blue-pixels"}
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    path = tmp_path / "pixelfast.toml"
+    path.write_bytes(b"\xef\xbb\xbf[server]\r\nworkers = 3\r\n")
+    assert 3 == read_config(path).server.workers
+
+
+@pytest.mark.parametrize("path", ["", "/", "/health", "/a/b-c._~", "/pixel"])
+def test_a_health_path_is_taken(path: str) -> None:
+    table = {"server": {"health_path": path}}
+    assert path == config_from_table(table).server.health_path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "health",
+        "/a/",
+        "//a",
+        "/a?b",
+        "/a#b",
+        "/%61",
+        "/é",
+        "/a b",
+        "/robots.txt",
+        "/pixel/v1/track",
+    ],
+)
+def test_what_is_no_health_path_is_rejected(path: str) -> None:
+    (problem,) = problems_in({"server": {"health_path": path}})
+    assert problem.startswith(f'server.health_path = "{path}": expected a path such as "/health"')
+
+
 def test_without_a_file_the_defaults_run() -> None:
     assert read_config(None) == Config()
 

@@ -69,12 +69,31 @@ def test_lame_duck_fails_health_checks_while_pixels_are_accepted(tmp_path: Path)
     settings = settings_with("lame_duck_s = 2.0")
     with serving(tmp_path / "data", settings=settings) as server:
         server.write_key = "wk"
-        assert 200 == ready_status(server)
+        assert (200, 200) == (ready_status(server), server.get("/health").status)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: ready_status(server) == 503, "not ready")
+        wait_until(lambda: server.get("/health").status == 503, "so say the collectors")
         assert 200 == server.track("Late")
         assert 0 == server.wait()
     assert ["Late"] == [each["event"] for each in server.events()]
+
+
+def test_an_ipv4_client_of_an_ipv6_socket_has_an_ipv4_address(tmp_path: Path) -> None:
+    settings = (
+        settings_with('listen = ["[::]:0"]')
+        + """
+[[sources]]
+name = "filling"
+write_keys = ["fill"]
+fill = ["ip"]
+"""
+    )
+    options = ("--workers", "1", "--listen", "[::]:0")
+    with serving(tmp_path / "data", *options, settings=settings) as server:
+        server.write_key = "fill"
+        assert 200 == server.track("E")
+        (event,) = server.wait_for_events(1)
+        assert ("127.0.0.1", "127.0.0.1") == (event["request_ip"], event["context"]["ip"])
 
 
 def test_a_hung_collector_is_replaced(tmp_path: Path) -> None:

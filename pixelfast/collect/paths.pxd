@@ -1,0 +1,99 @@
+# The path of a target that is no route of a pixel, compared as people write it: percent-encoded
+# unreserved characters are decoded (RFC 3986 section 6.2.2.2), and repeated slashes count as one.
+
+from libc.string cimport memchr
+
+from pixelfast.collect.chunks cimport hex_digit
+from pixelfast.event.slices cimport Slice
+
+cdef struct Path:
+    # The rest of a path, and what was read before it.
+    const char* at
+    const char* end
+    bint is_behind_slash
+
+
+cdef inline bint is_path(Slice target, Slice path) noexcept nogil:
+    # Whether the path of `target` is `path`; one slash or `.gif` at its end is ignored.
+    cdef Path rest = path_of(target)
+    cdef const char* ending = b".gif"
+    cdef int c
+    if not skip_start(&rest, path):
+        return False
+    c = next_character(&rest)
+    if c == c'/':
+        return next_character(&rest) < 0
+    while c >= 0 and c == ending[0]:
+        ending += 1
+        c = next_character(&rest)
+    return c < 0 and (ending[0] == c'.' or ending[0] == 0)
+
+
+cdef inline bint is_below(Slice target, Slice folder) noexcept nogil:
+    # Whether the path of `target` begins with `folder`, which ends with a slash.
+    cdef Path rest = path_of(target)
+    return skip_start(&rest, folder)
+
+
+cdef inline Path path_of(Slice target) noexcept nogil:
+    # In absolute form (RFC 9112 section 3.2.2) it follows the authority. Empty if there is none.
+    cdef:
+        const char* at = target.at
+        const char* end = at + target.length
+        const char* stop
+    stop = <const char*>memchr(at, c'#', end - at)
+    if stop != NULL:
+        end = stop
+    stop = <const char*>memchr(at, c'?', end - at)
+    if stop != NULL:
+        end = stop
+    if at < end and at[0] != c'/':
+        stop = <const char*>memchr(at, c':', end - at)
+        if stop == NULL or end - stop < 3 or stop[1] != c'/' or stop[2] != c'/':
+            return Path(end, end, False)
+        stop = <const char*>memchr(stop + 3, c'/', end - stop - 3)
+        at = end if stop == NULL else stop
+    return Path(at, end, False)
+
+
+cdef inline bint skip_start(Path* rest, Slice start) noexcept nogil:
+    # Whether it begins with `start`, which is then skipped.
+    cdef Py_ssize_t i
+    for i in range(start.length):
+        if next_character(rest) != <unsigned char>start.at[i]:
+            return False
+    return True
+
+
+cdef inline int next_character(Path* rest) noexcept nogil:
+    # -1 at the end.
+    cdef int c, high, low
+    while rest.at < rest.end:
+        c = <unsigned char>rest.at[0]
+        rest.at += 1
+        if c == c'/':
+            if rest.is_behind_slash:
+                continue
+            rest.is_behind_slash = True
+            return c
+        rest.is_behind_slash = False
+        if c == c'%' and rest.end - rest.at >= 2:
+            high = hex_digit(<unsigned char>rest.at[0])
+            low = hex_digit(<unsigned char>rest.at[1])
+            if high >= 0 and low >= 0 and is_unreserved(high << 4 | low):
+                rest.at += 2
+                return high << 4 | low
+        return c
+    return -1
+
+
+cdef inline bint is_unreserved(int c) noexcept nogil:
+    # RFC 3986 section 2.3
+    return (
+        c'a' <= (c | 0x20) <= c'z'
+        or c'0' <= c <= c'9'
+        or c == c'-'
+        or c == c'.'
+        or c == c'_'
+        or c == c'~'
+    )
