@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,28 @@ from pixelfast.errors import ConfigError, RequestError
 from pixelfast.event import EventWriter, Rules
 
 __all__ = ["img_tag", "pixel_url", "url"]
+
+# What mailers, templates and AMP pages replace before the pixel is sent; encoded, they never would.
+# None contains a control character or bytes that are not UTF-8.
+_INNER = r"[^\x00-\x1f\x7f\ud800-\udfff]+?"
+_MERGE_TAG = re.compile(
+    "|".join(
+        [
+            rf"\{{\{{{_INNER}\}}\}}\}}?",  # {{…}} and {{{…}}}: Liquid, Handlebars, Jinja
+            rf"\{{%{_INNER}%\}}",
+            rf"<%{_INNER}%>",
+            rf"\$\{{{_INNER}\}}",
+            rf"\*\|{_INNER}\|\*",  # Mailchimp
+            rf"\[\[{_INNER}\]\]+",
+            r"%%[A-Za-z_][\w .-]*%%",  # Salesforce Marketing Cloud; "100%% of 50%%" is not one
+            rf"%%={_INNER}=%%",
+            r"[A-Z][A-Z0-9_]+\([\w.,:$~/-]*\)",  # AMP: CLIENT_ID(name)
+            r"\b(?:PAGE_VIEW_ID(?:_64)?|SESSION_ID)\b",
+        ]
+    )
+)
+_TIMES = frozenset({"originalTimestamp", "sentAt", "timestamp"})
+_SOME_TIME = "2026-01-01T00:00:00Z"
 
 
 @click.command()
@@ -49,6 +72,10 @@ def url(img: bool, settings: Config, **parts: Any) -> None:
     \b
     Example:
       pixelfast url track --event "Email Opened" --user-id 42 -p campaign=may --img
+      pixelfast url track --event "Email Opened" --user-id '{{user.id}}'
+
+    Merge tags of mailers and templates in values are not encoded, so that they can be replaced:
+    {{…}}, {%…%}, <%…%>, ${…}, *|…|*, [[…]], %%…%% and AMP variables such as CLIENT_ID(…).
     """
     if not (parts["user_id"] or parts["anonymous_id"]):
         click.echo("neither --user-id nor --anonymous-id: one is made up", err=True)
@@ -81,6 +108,12 @@ def pixel_url(
     ...           properties=["campaign=may"], write_key="wk_1", base="https://example.com")
     'https://example.com/pixel/v1/track?writeKey=wk_1&userId=42&event=Email%20Opened&properties.campaign=may'
 
+    Merge tags in values stay as they are, and what is around them is encoded:
+
+    >>> pixel_url(Config(), call="page", user_id="{{ user.id }}", name="Hi *|FNAME|*!",
+    ...           write_key="wk_1", base="https://example.com")
+    'https://example.com/pixel/v1/page?writeKey=wk_1&userId={{ user.id }}&name=Hi%20*|FNAME|*%21'
+
     Raises:
         ConfigError: something is missing, a pair has no "=", or the pixel would be refused or lose
             something on its way.
@@ -101,10 +134,9 @@ def pixel_url(
     pairs += [(f"properties.{key}", value) for key, value in _pairs("-p", properties)]
     pairs += _pairs("--set", fields)
     _check_names(pairs)
-    query = "&".join(f"{_quoted(key)}={_quoted(value)}" for key, value in pairs)
-    target = f"/pixel/v1/{call}?{query}"
-    _check_target(target.encode("ascii"))
-    return (base or _base(config)).rstrip("/") + target
+    target = f"/pixel/v1/{call}?"
+    _check_target((target + _query(_filled_in(pairs))).encode("ascii"))
+    return (base or _base(config)).rstrip("/") + target + _query(pairs)
 
 
 def img_tag(url: str) -> str:
@@ -112,8 +144,36 @@ def img_tag(url: str) -> str:
 
     >>> img_tag("https://px.test/pixel/v1/page?userId=1&name=x")
     '<img src="https://px.test/pixel/v1/page?userId=1&amp;name=x" width="1" height="1" alt="">'
+
+    Merge tags stay as they are here too: they are replaced in the HTML as it is written.
+
+    >>> img_tag("https://px.test/pixel/v1/page?userId=<%= id %>&n=x")
+    '<img src="https://px.test/pixel/v1/page?userId=<%= id %>&amp;n=x" width="1" height="1" alt="">'
     """
-    return f'<img src="{html.escape(url)}" width="1" height="1" alt="">'
+    return f'<img src="{_outside_tags(url, html.escape)}" width="1" height="1" alt="">'
+
+
+def _query(pairs: list[tuple[str, str]]) -> str:
+    return "&".join(f"{_quoted(key)}={_outside_tags(value, _quoted)}" for key, value in pairs)
+
+
+def _outside_tags(text: str, escape: Callable[[str], str]) -> str:
+    """`text` with all but its merge tags escaped."""
+    parts = []
+    start = 0
+    for tag in _MERGE_TAG.finditer(text):
+        parts += [escape(text[start : tag.start()]), tag[0]]
+        start = tag.end()
+    return "".join([*parts, escape(text[start:])])
+
+
+def _filled_in(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs with something in the place of each merge tag, so that they can be checked."""
+    return [
+        (name, _SOME_TIME if name in _TIMES and _MERGE_TAG.search(value) else filled)
+        for name, value in pairs
+        for filled in [_MERGE_TAG.sub("x", value)]
+    ]
 
 
 def _quoted(text: str) -> str:

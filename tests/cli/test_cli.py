@@ -9,7 +9,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import click
 import pytest
@@ -209,6 +209,73 @@ def test_url_img_is_a_tag_that_html_reads() -> None:
     query = dict(parse_qsl(urlsplit(parser.attributes["src"] or "").query))
     assert query == {"writeKey": "k", "userId": '"<&>'}
     assert ("1", "1", "") == tuple(parser.attributes[n] for n in ("width", "height", "alt"))
+
+
+MERGE_TAGS = [
+    "{{user.id}}",
+    '{{ user.id | default: "none" }}',
+    "{{{user_id}}}",
+    "{{пользователь}}",
+    "{% if a & b %}",
+    "<%= user.id %>",
+    "${user.id}",
+    "${clientId(pixel)}",
+    "*|UNIQID|*",
+    "[[email]]",
+    "%%EMAIL%%",
+    "%%DEVICE_ID%%",
+    "%%First Name%%",
+    "%%=v(@id)=%%",
+    "CLIENT_ID(pixel)",
+    "QUERY_PARAM(utm_source,none)",
+    "PAGE_VIEW_ID_64",
+]
+
+
+@pytest.mark.parametrize("tag", MERGE_TAGS)
+@pytest.mark.parametrize("option", ["--user-id", "--anonymous-id", "--event", "--name"])
+def test_url_leaves_merge_tags_for_those_who_replace_them(tag: str, option: str) -> None:
+    base = ["url", "track", "--write-key", "k", "--event", "E", "--user-id", "1", "--base"]
+    result = run(*base, "https://p.example", option, f"é&{tag} <{tag}%%")
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert f"=%C3%A9%26{tag}%20%3C{tag}%25%25" in result.stdout
+
+
+@pytest.mark.parametrize("tag", MERGE_TAGS)
+def test_url_img_escapes_what_is_around_merge_tags_once(tag: str) -> None:
+    """They stand in the HTML as the mailer looks for them."""
+    base = ["url", "page", "--write-key", "k", "--base", "https://p.example", "--img"]
+    built = run(*base, "--user-id", tag, "-p", f"a='{tag}'").stdout
+    query = f"writeKey=k&amp;userId={tag}&amp;properties.a=%27{tag}%27"
+    src = f"https://p.example/pixel/v1/page?{query}"
+    assert f'<img src="{src}" width="1" height="1" alt="">\n' == built
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{}}", "{x}", "[x]", "{{x}", "%%", "100%% of 50%%", "%%%%", "**", "*||*", "a(b)", "$x"],
+)
+def test_url_encodes_what_only_resembles_a_merge_tag(text: str) -> None:
+    base = ["url", "page", "--write-key", "k", "--base", "https://p.example"]
+    built = run(*base, "--user-id", "1", "-p", f"a={text}").stdout
+    assert built.endswith(f"&properties.a={quote(text, safe='')}\n")
+
+
+def test_url_takes_merge_tags_for_every_field() -> None:
+    fields = ["context.ip={{ip}}", "originalTimestamp={{date}}T{{time}}", "channel=*|CHANNEL|*"]
+    base = ["url", "page", "--write-key", "{{key}}", "--base", "https://p.example"]
+    result = run(*base, "--user-id", "1", *(x for field in fields for x in ("--set", field)))
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert result.stdout.endswith(
+        "?writeKey={{key}}&userId=1&context.ip={{ip}}&originalTimestamp={{date}}T{{time}}"
+        "&channel=*|CHANNEL|*\n"
+    )
+
+
+def test_url_checks_what_is_around_merge_tags() -> None:
+    base = ["url", "page", "--write-key", "k", "--user-id", "1"]
+    assert "refused with 414" in run(*base, "-p", "a={{a}}" + "x" * 40_000).stderr
+    assert "properties.a..b: would be left out" in run(*base, "-p", "a..b={{a}}").stderr
 
 
 def test_url_makes_up_an_anonymous_id_and_says_so() -> None:
