@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -46,9 +47,12 @@ def takes_connections(port: int, process: subprocess.Popen[bytes], folder: Path)
 
 
 @contextmanager
-def nginx(folder: Path, pixelfast_port: int) -> Iterator[int]:
+def nginx(folder: Path, pixelfast_port: int, old: str = "", new: str = "") -> Iterator[int]:
+    """Run nginx with the configuration that we ship, `old` in it replaced by `new`."""
     port = free_port()
     shipped = SHIPPED.read_text()
+    assert not old or old in shipped
+    shipped = shipped.replace(old, new)
     changed = shipped.replace("127.0.0.1:8080", f"127.0.0.1:{pixelfast_port}")
     changed = changed.replace("listen 80;", f"listen 127.0.0.1:{port};")
     changed = changed.replace("/var/log/nginx/pixelfast.error.log", f"{folder}/pixelfast.error.log")
@@ -93,6 +97,90 @@ def test_pixels_pass_through_nginx_with_the_clients_address(tmp_path: Path) -> N
         # address that it claims is a proxy's word on a proxy.
         assert {"127.0.0.1", "203.0.113.7"} == {event["request_ip"] for event in events}
         assert (folder / "error.log").read_text() == ""
+
+
+# Sent with these targets and headers, the event has these properties and this client's address.
+SENT_BY_PEOPLE = {
+    "raw UTF-8": ("/pixel/v1/track?{query}&properties.q=каша", [], {"q": "каша"}, "127.0.0.1"),
+    "raw bytes": (
+        "/pixel/v1/track?{query}&properties.q=caf\udce9",
+        [],
+        {"q": "caf\ufffd"},
+        "127.0.0.1",
+    ),
+    "raw UTF-8 in a name": (
+        "/pixel/v1/track?{query}&properties.ключ=a—b",
+        [],
+        {"ключ": "a—b"},
+        "127.0.0.1",
+    ),
+    "an empty element": (
+        "/pixel/v1/track?{query}",
+        ["X-Forwarded-For: 203.0.113.9,"],
+        None,
+        "203.0.113.9",
+    ),
+    "empty elements": (
+        "/pixel/v1/track?{query}",
+        ["X-Forwarded-For: , 203.0.113.9, ,,"],
+        None,
+        "203.0.113.9",
+    ),
+    "an empty header": ("/pixel/v1/track?{query}", ["X-Forwarded-For:"], None, "127.0.0.1"),
+    "two headers, one empty": (
+        "/pixel/v1/track?{query}",
+        ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: "],
+        None,
+        "203.0.113.9",
+    ),
+    "mapped": (
+        "/pixel/v1/track?{query}",
+        ["X-Forwarded-For: ::ffff:203.0.113.9"],
+        None,
+        "203.0.113.9",
+    ),
+}
+UPSTREAMS = {
+    "HTTP/1.1": ("", ""),
+    "HTTP/1.0": ('proxy_http_version 1.1;\n        proxy_set_header Connection "";', ""),
+    "HTTP/1.0 without Host": (
+        'proxy_http_version 1.1;\n        proxy_set_header Connection "";\n'
+        "        proxy_set_header Host $host;",
+        'proxy_http_version 1.0; proxy_set_header Host "";',
+    ),
+}
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS)
+def test_what_people_send_passes_through_nginx(upstream: str, tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "data", "--workers", "1") as server,
+        nginx(tmp_path, server.port, *UPSTREAMS[upstream]) as port,
+    ):
+        for name, (target, headers, _, _) in SENT_BY_PEOPLE.items():
+            query = f"writeKey={server.write_key}&anonymousId=a&event={quote(name)}"
+            lines = [f"GET {target.format(query=query)} HTTP/1.1", "Host: h", *headers]
+            request = "\r\n".join([*lines, "Connection: close", "", ""])
+            assert 200 == ask(port, request.encode(errors="surrogateescape"))[0], name
+        found = {
+            event["event"]: (event.get("properties"), event["request_ip"])
+            for event in server.wait_for_events(len(SENT_BY_PEOPLE))
+        }
+    assert {name: case[2:] for name, case in SENT_BY_PEOPLE.items()} == found
+
+
+def test_nginx_passes_on_wrong_paths_below_pixel_and_the_health_check(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "data", "--workers", "1") as server,
+        nginx(tmp_path, server.port) as port,
+    ):
+        for target in ("/pixel/v2/track?a=b", "/pixel/x", "//pixel//x"):
+            request = f"GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+            status, picture = ask(port, request.encode())
+            assert (404, b"GIF89a", 43) == (status, picture[:6], len(picture))
+        assert 200 == status_of(port, "/health")
+    with nginx(tmp_path, free_port()) as port:
+        assert 502 == status_of(port, "/health")
 
 
 def ask(port: int, request: bytes) -> tuple[int, bytes]:
