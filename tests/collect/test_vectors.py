@@ -1,0 +1,50 @@
+"""The published cases of the dialect over HTTP: whole and cut in two, by the scan and by the reader."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.collect.test_cuts import Fate, cut_at, fate
+from tests.collect.wire import http, statuses
+
+# What the server adds; the cases leave it out where it is made up.
+ADDED = {
+    "messageId",
+    "receivedAt",
+    "originalTimestamp",
+    "sentAt",
+    "timestamp",
+    "channel",
+    "integrations",
+    "request_ip",
+}
+TO_READER = b"Connection: keep-alive"
+
+
+def event_of(seen: Fate, expected: dict[str, Any]) -> str:
+    (event,) = seen.events
+    return canonical({n: value for n, value in event.items() if n not in ADDED or n in expected})
+
+
+def canonical(event: dict[str, Any]) -> str:
+    """JSON text, so that 1, 1.0 and true differ."""
+    return json.dumps(event, sort_keys=True)
+
+
+@pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
+def test_a_vector_is_stored_as_published_whole_and_cut_in_two(
+    vector: dict[str, Any], more: list[bytes]
+) -> None:
+    request = http(vector["target"].encode(), headers=more)
+    whole = fate([request])
+    assert [vector["status"]] == statuses(whole.sent)
+    if vector["status"] == 200:
+        expected = {n: value for n, value in vector["event"].items() if n != "messageId"}
+        assert canonical(expected) == event_of(whole, expected)
+    else:
+        assert [] == whole.events
+    for place in range(1, len(request), max(1, len(request) // 40)):
+        assert whole == fate(cut_at(request, [place])), place
