@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ __all__ = ["INVALID", "Table", "clashes"]
 INVALID: Any = object()  # stands where a value had a mistake that is in the list already
 
 # What the sender makes itself, and what belongs to the connection: RFC 9110 section 7.6.1.
+# What is trimmed from both ends of a write key: the categories of docs/pixel.md.
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 _SENDERS_OWN = {
     *("host", "content-length", "content-encoding", "transfer-encoding", "connection"),
     *("keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect"),
@@ -214,6 +217,13 @@ def _keys(tables: list[Table]) -> Iterator[ConfigError]:
     owners: dict[str, str] = {}
     for table in tables:
         key = table.get("key")
+        if key and not {unicodedata.category(each) for each in (key[0], key[-1])}.isdisjoint(
+            _INVISIBLE
+        ):
+            what = (
+                "begins or ends with a blank; those of pixels are trimmed, so it would match none"
+            )
+            yield ConfigError(table.path, None, what)
         if key in owners:
             what = f'source "{owners[key]}" has this key already'
             yield ConfigError(table.path, None, what)

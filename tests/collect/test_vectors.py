@@ -1,4 +1,4 @@
-"""The published cases of the dialect over HTTP, whole and cut in two, by the scan and the reader."""
+"""The published cases of the dialect over HTTP: whole and cut, by the scan and the reader."""
 
 from __future__ import annotations
 
