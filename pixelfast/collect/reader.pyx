@@ -352,11 +352,12 @@ cdef bint _may_be_version(const char* at, Py_ssize_t length) noexcept:
 cdef bytes _shown(bytes head, Slice target):
     # The head as the parser is shown it.
     cdef Py_ssize_t start = target.at - PyBytes_AS_STRING(head), i
-    for i in range(target.length):
-        if <unsigned char>target.at[i] >= 0x80:
-            target_shown = copy_of(target).translate(_ASCII_ONLY)
-            return head[:start] + target_shown + head[start + target.length :]
-    return head
+    cdef unsigned char bits = 0
+    for i in range(target.length):  # without a branch: many bytes at a time
+        bits |= <unsigned char>target.at[i]
+    if bits < 0x80:
+        return head
+    return head[:start] + copy_of(target).translate(_ASCII_ONLY) + head[start + target.length :]
 
 
 cdef object _head_error(RequestLine line, const char* start, Py_ssize_t length):
