@@ -52,7 +52,9 @@ def test_without_a_user_agent_there_is_no_context(lines: list[bytes]) -> None:
         (b"context=x", {"userAgent": "Browser/1.0"}),
     ],
 )
-def test_the_parameter_wins_over_the_header(parameter: bytes, context: dict[str, object]) -> None:
+def test_a_parameter_that_is_not_empty_wins_over_the_header(
+    parameter: bytes, context: dict[str, object]
+) -> None:
     event = event_of(FakeCollector(), http(TRACK + b"&" + parameter, headers=HEADERS))
     assert context == event["context"]
 
@@ -114,6 +116,18 @@ def test_parameters_win_over_what_would_be_filled_in() -> None:
         "locale": "de",
         "page": {"url": "u", "title": "t"},
     } == event["context"]
+
+
+def test_empty_parameters_stand_in_the_way_of_nothing() -> None:
+    target = TRACK + b"&context.ip=&context.locale=&context.page.url=&channel="
+    event = event_of(filling("ip", "referer", "locale"), http(target, headers=HEADERS))
+    assert {
+        "userAgent": "Browser/1.0",
+        "ip": "192.0.2.1",
+        "locale": "de-CH",
+        "page": {"url": "https://shop.example/cart?x=1"},
+    } == event["context"]
+    assert "web" == event["channel"]
 
 
 def test_a_page_that_is_there_gets_the_url_it_lacks() -> None:

@@ -32,12 +32,15 @@ BAD_QUERIES = [
     (b"track", b"writeKey=&writeKey=%0A&userId=u&event=E", 400, "no-write-key"),
     (b"track", b"writeKey=WK-DEMO&userId=u&event=E", 401, "unknown-write-key"),
     (b"track", b"writeKey=wk%20-demo&userId=u&event=E", 401, "unknown-write-key"),
+    (b"track", b"writeKey=&writeKey=%20&userId=u&event=E", 400, "no-write-key"),
+    (b"track", b"writeKey=wk-demo%20x&userId=u&event=E", 401, "unknown-write-key"),
     (b"track", b"writeKey=%FF&userId=u&event=E", 401, "unknown-write-key"),
     (b"track", b"writeKey=wk-no&writeKey=wk-demo&userId=u&event=E", 401, "unknown-write-key"),
     (b"track", b"writeKey=wk-demo&event=E", 400, "no-identity"),
     (b"page", b"writeKey=wk-demo", 400, "no-identity"),
     (b"page", b"writeKey=wk-demo&userId=%20&anonymousId=%22%22", 400, "no-identity"),
     (b"page", b"writeKey=wk-demo&userId.x=u", 400, "no-identity"),
+    (b"page", b"writeKey=wk-demo&userId=undefined", 400, "placeholder-identity"),
     (b"page", b"writeKey=wk-demo&userId={{user.id}}", 400, "placeholder-identity"),
     (b"track", b"writeKey=wk-demo&userId=u", 400, "no-event"),
     (b"track", b"writeKey=wk-demo&userId=u&event=", 400, "no-event"),
@@ -69,8 +72,19 @@ def test_a_bad_query_is_refused(route: bytes, query: bytes, status: int, reason:
         b"writeKey=wk-demo&userId=u&event=E&writeKey=wk-no",
         b"%77riteKey=wk-demo&userId=u&event=E",
         b"writeKey=&+writeKey%0A=%20wk-demo%0A&userId=u&event=E",
+        b"writeKey=&writeKey=wk-demo&userId=u&event=E",
+        b"%20writeKey%0A=%09wk-demo%20%0D%0A&amp;userId=u&AMP;event=E",
     ],
-    ids=["256-parameters", "empty-pieces", "32-segments", "second-key", "escaped", "blank-key"],
+    ids=[
+        "256-parameters",
+        "empty-pieces",
+        "32-segments",
+        "second",
+        "escaped",
+        "blank",
+        "first",
+        "blanks",
+    ],
 )
 def test_what_is_just_within_the_rules_is_taken(query: bytes) -> None:
     assert 200 == ask(FakeCollector(), http(b"/pixel/v1/track?" + query)).status
@@ -216,7 +230,7 @@ def test_refusals_are_counted_by_source_and_reason() -> None:
     (demo,), nobody = fake.collector.sources.all, fake.collector.sources.nobody
     assert {
         "no-identity": 4,
-        "placeholder-identity": 1,
+        "placeholder-identity": 2,
         "no-event": 3,
         "too-deep": 1,
         "event-too-large": 1,

@@ -17,6 +17,27 @@ def test_a_pixel_becomes_one_event(target: bytes, kind: str, method: bytes) -> N
     assert [kind] == [event["type"] for event in events(fake)]
 
 
+@pytest.mark.parametrize("more", [[], [b"Connection: keep-alive"]], ids=["scan", "reader"])
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (b"/pixel/v1/track/", "track"),
+        (b"//pixel/v1/track", "track"),
+        (b"/pixel//v1///page", "page"),
+        (b"/pixel/v1/track.gif", "track"),
+        (b"/pixel/v1/%74rack", "track"),
+        (b"/%70ixel/v1/pag%65.gi%66", "page"),
+        (b"http://pixel.example//pixel/v1/page/", "page"),
+    ],
+)
+def test_a_path_is_compared_as_people_write_it(path: bytes, kind: str, more: list[bytes]) -> None:
+    fake = FakeCollector()
+    query = b"?writeKey=wk-demo&userId=u&event=E"
+    answer = ask(fake, http(path + query, headers=more))
+    assert (200, GIF, None) == (answer.status, answer.body, answer.reason)
+    assert [kind] == [event["type"] for event in events(fake)]
+
+
 @pytest.mark.parametrize("target", [TRACK, PAGE])
 def test_head_has_the_headers_of_the_gif_without_its_body_and_makes_no_event(target: bytes) -> None:
     fake = FakeCollector()

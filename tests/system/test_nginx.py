@@ -114,6 +114,11 @@ SENT_BY_PEOPLE = {
         {"ключ": "a—b"},
         "127.0.0.1",
     ),
+    "a slash at the end": ("/pixel/v1/track/?{query}", [], None, "127.0.0.1"),
+    "double slashes": ("//pixel//v1/track?{query}", [], None, "127.0.0.1"),
+    ".gif": ("/pixel/v1/track.gif?{query}", [], None, "127.0.0.1"),
+    "an escaped letter": ("/pixel/v1/%74rack?{query}", [], None, "127.0.0.1"),
+    "an escaped folder": ("/%70ixel/v1/track?{query}", [], None, "127.0.0.1"),
     "an empty element": (
         "/pixel/v1/track?{query}",
         ["X-Forwarded-For: 203.0.113.9,"],
