@@ -53,8 +53,7 @@ def list_letters(destination: str | None, is_summary: bool, limit: int, settings
     """List dead letters of a DESTINATION, or of all, the oldest first.
 
     \b
-    Examples:
-      pixelfast dead ls rudder --data-dir /var/lib/pixelfast
+    Example:
       pixelfast dead ls --summary -c pixelfast.toml
     """
     redactor, data = Redactor(settings), DataDir.find(settings.data_dir)

@@ -236,8 +236,8 @@ def test_refusals_are_counted_by_source_and_reason() -> None:
         "event-too-large": 1,
     } == demo.refused
     assert {
-        "no-write-key": 6,
-        "unknown-write-key": 4,
+        "no-write-key": 7,
+        "unknown-write-key": 5,
         "too-many-parameters": 1,
         "target-too-long": 1,
     } == nobody.refused
