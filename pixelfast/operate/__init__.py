@@ -4,6 +4,7 @@
 `control`     the line between the supervisor and each of its processes
 `process`     what a collector process and the delivery process run
 `supervisor`  starts, watches, restarts and stops them
+`systemd`     notifications to systemd, its watchdog, and the sockets it passes
 `admin`       health and metrics over HTTP
 `metrics`     the processes' figures as Prometheus metrics
 `logging`     the log on standard error

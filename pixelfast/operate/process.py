@@ -54,7 +54,7 @@ def main() -> None:
         sys.exit(1)
 
 
-class _Collector:
+class _CollectorService:
     """A collector as a service."""
 
     def __init__(self, orders: Orders) -> None:
@@ -81,7 +81,7 @@ class _Collector:
         return self._worker.stats()
 
 
-class _Delivery:
+class _DeliveryService:
     """Delivery as a service."""
 
     def __init__(self, orders: Orders) -> None:
@@ -105,7 +105,10 @@ class _Delivery:
         return self._engine.stats()
 
 
-_ROLES: dict[str, Callable[[Orders], _Service]] = {"collector": _Collector, "delivery": _Delivery}
+_ROLES: dict[str, Callable[[Orders], _Service]] = {
+    "collector": _CollectorService,
+    "delivery": _DeliveryService,
+}
 
 
 async def _start(orders: Orders, line: socket.socket) -> None:

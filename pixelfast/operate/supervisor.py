@@ -98,7 +98,7 @@ class Child:
         """Keep the process running until `stop`."""
         backoff = Backoff(_RESTART_FIRST_S, _RESTART_MOST_S)
         while not self._stopping.is_set():
-            started_s = time.monotonic()
+            started_s = self._clock()
             try:
                 code: int | None = await self._run_once(on_report)
             except OSError as error:  # no descriptors or no memory for it now
@@ -108,7 +108,7 @@ class Child:
             on_report.set()
             if self._stopping.is_set():
                 return
-            if time.monotonic() - started_s > _STEADY_S:
+            if self._clock() - started_s > _STEADY_S:
                 backoff.reset()
             wait_s = backoff.next_s()
             self._log.error(
