@@ -1,4 +1,4 @@
-"""How far a destination has got, by its state on the disk: for one whose runner has failed."""
+"""The metrics of a destination: those that follow from its totals, and those of its state file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock and the intervals of delivery: everything that depends on time takes them from here."""
+"""The clock of delivery, and the intervals at which it works."""
 
 from __future__ import annotations
 
