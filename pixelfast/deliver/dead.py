@@ -281,26 +281,27 @@ class DeadLetters:
         """Give them up for good; not those that are being sent again. Returns how many."""
         return self._each("DELETE FROM letter WHERE replay = 0", ids)
 
-    def take_for_replay(self, most_events: int, most_bytes: int) -> dict[int, bytes]:
-        """The oldest that are to be sent again, and from now on are being sent: event by id.
+    def take_for_replay(self, most_events: int, most_bytes: int) -> list[Letter]:
+        """Return the oldest that are to be sent again; from now on they are being sent.
 
         One at least, if any; no more of them than make so many events and bytes.
         """
-        taken: dict[int, bytes] = {}
+        taken: list[Letter] = []
         left_bytes = most_bytes
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             rows = self._db.execute(
-                "SELECT id, event FROM letter WHERE replay = 1 ORDER BY id LIMIT ?", [most_events]
+                _LETTERS + " WHERE replay = 1 ORDER BY id LIMIT ?", [most_events]
             )
-            for identity, event in rows:
-                left_bytes -= len(event) + 1
+            for row in rows:
+                letter = Letter(*row)
+                left_bytes -= len(letter.event) + 1
                 if taken and left_bytes < 0:
                     break
-                taken[identity] = event
+                taken.append(letter)
             rows.close()
             self._db.executemany(
-                "UPDATE letter SET replay = 2 WHERE id = ?", [(each,) for each in taken]
+                "UPDATE letter SET replay = 2 WHERE id = ?", [(each.id,) for each in taken]
             )
         return taken
 

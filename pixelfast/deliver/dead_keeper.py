@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelfast.deliver.batches import Limits
-from pixelfast.deliver.dead import DeadBounds, DeadLetters, SourceLetters
+from pixelfast.deliver.dead import DeadBounds, DeadLetters, Letter, SourceLetters
 from pixelfast.deliver.outcomes import Refused, Retry
 from pixelfast.deliver.settlement import DeadLetter
 from pixelfast.deliver.timing import Clock, Timings
@@ -85,7 +85,7 @@ class DeadKeeper:
         if added or removed or refused_again:
             self._measure()
 
-    def tend(self, limits: Limits | None, *, is_due: bool) -> dict[int, bytes]:
+    def tend(self, limits: Limits | None, *, is_due: bool) -> list[Letter]:
         """Look after them; returns one batch of those that somebody wants to be sent again.
 
         `is_due`: drop those that are too old or too many by now.
@@ -94,7 +94,7 @@ class DeadKeeper:
             self.letters.keep_within(self._bounds)
         dead = self.letters
         self._measure()  # the commands change them, too
-        return dead.take_for_replay(limits.max_events, limits.max_bytes) if limits else {}
+        return dead.take_for_replay(limits.max_events, limits.max_bytes) if limits else []
 
     def close(self) -> None:
         if self._dead is not None:

@@ -22,7 +22,7 @@ from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.settlement import Settlement, dead_letters
 from pixelfast.deliver.store import Changes, Store
-from pixelfast.deliver.tasks import Task
+from pixelfast.deliver.tasks import Task, events_of_letters
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, Position
@@ -375,7 +375,8 @@ class StateWriter:
         letters = self.dead.letters.letters(plan.letters)
         if len(letters) != len(plan.letters):
             return None
-        return plan.batch(b"".join(each.event + b"\n" for each in letters))
+        found = events_of_letters(letters)
+        return plan.batch(found.body, found.runs)
 
     # --- figures -----------------------------------------------------------------------------
 

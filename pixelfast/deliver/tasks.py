@@ -10,12 +10,13 @@ from zlib import crc32
 import msgspec
 
 from pixelfast.deliver.batches import Batch, Cut, read_ranges, some_events
+from pixelfast.deliver.dead import Letter
 from pixelfast.deliver.outcomes import BUSY_STATUSES, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir
 
-__all__ = ["Task"]
+__all__ = ["Task", "events_of_letters"]
 
 _PATIENCE = 2  # failures of a batch of its own before it is suspected
 _PATIENCE_IF_BUSY = 10
@@ -71,21 +72,21 @@ class Task:
         return cls(plan, plan.batch(found.body, found.runs))
 
     @classmethod
-    def of_letters(cls, letters: dict[int, bytes], sequence: int) -> Task:
-        """Plan dead letters, their events by their ids, for another try."""
+    def of_letters(cls, letters: Sequence[Letter], sequence: int) -> Task:
+        """Plan dead letters for another try."""
         identity = uuid.uuid4().hex
-        body = b"".join(event + b"\n" for event in letters.values())
+        found = events_of_letters(letters)
         plan = Plan(
             id=identity,
             root=identity,
             sequence=sequence,
-            events=len(letters),
-            size_bytes=len(body),
-            checksum=crc32(body),
+            events=found.events,
+            size_bytes=found.size_bytes,
+            checksum=crc32(found.body),
             oldest_ms=0,
-            letters=list(letters),
+            letters=[each.id for each in letters],
         )
-        return cls(plan, plan.batch(body))
+        return cls(plan, plan.batch(found.body, found.runs))
 
     @classmethod
     def of_rest(cls, plan: Plan, data: DataDir) -> Task | None:
@@ -176,3 +177,9 @@ class Task:
         return self.outcome is not None and bool(
             self.outcome.status in BUSY_STATUSES or self.outcome.after_s
         )
+
+
+def events_of_letters(letters: Sequence[Letter]) -> Batch:
+    """Return the events of dead letters, with their sources."""
+    events, sources = [each.event for each in letters], [each.source for each in letters]
+    return some_events(events, sources, range(len(events)))

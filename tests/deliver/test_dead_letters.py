@@ -125,7 +125,7 @@ def test_a_letter_that_is_being_sent_again_is_not_dropped(
 ) -> None:
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
     dead.ask_for_replay([1, 2])
-    assert [1] == list(dead.take_for_replay(1, 2**20))  # its plan knows it by its id
+    assert [1] == [each.id for each in dead.take_for_replay(1, 2**20)]  # its plan knows its id
     dead.keep_within(bounds)
     assert [0] == kept(dead, "web")
     dead.remove([1])
@@ -355,3 +355,31 @@ def test_each_letter_has_the_source_of_its_event(data: DataDir, feed: Feed) -> N
 def event_number(line: bytes) -> int:
     (number,) = numbers(Batch(body=line + b"\n", events=1))
     return number
+
+
+def test_letters_that_are_sent_again_have_the_sources_of_their_events(
+    data: DataDir, feed: Feed
+) -> None:
+    """At once, and after a crash, when their batch is made of the letters once more."""
+    sources = ["shop", "shop", "mail", "shop"]
+    dead = DeadLetters(data.dead_dir("hook") / "dead.db")
+    dead.add([letter(n, source) for n, source in enumerate(sources)])
+    dead.ask_for_replay()
+    dead.close()
+    feed.write(event(0))
+    sent: list[list[str]] = []
+
+    def keep(batch: Batch) -> None:
+        if batch.events == len(sources):
+            sent.append(batch.sources())
+
+    async def main() -> None:
+        crashing = FakeSender(limits=MANY, on_send=keep)
+        crashing.judge = lambda _: ZeroDivisionError() if sent else Accepted()  # type: ignore[return-value]
+        with pytest.raises(ZeroDivisionError):
+            await make_runner(data, crashing).run()
+        async with running(make_runner(data, FakeSender(limits=MANY, on_send=keep))):
+            await until(lambda: len(sent) == 2)
+
+    run(main())
+    assert [sources] * 2 == sent

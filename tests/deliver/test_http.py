@@ -13,10 +13,10 @@ import pytest
 
 from pixelfast import __version__
 from pixelfast.config import HttpDestination
-from pixelfast.deliver.batches import Limits
+from pixelfast.deliver.batches import Batch, Limits, some_events
 from pixelfast.deliver.destinations.http import http_sender
-from pixelfast.deliver.http.sender import HttpSender
-from pixelfast.deliver.outcomes import Accepted
+from pixelfast.deliver.http.sender import EventsRefused, HttpSender
+from pixelfast.deliver.outcomes import Accepted, Partial, Refused
 from tests.deliver.running import run
 from tests.deliver.senders import batch, destination_and_sender, send, using
 from tests.deliver.spools import event
@@ -251,3 +251,26 @@ def test_closing_the_sender_closes_its_connections_and_it_can_be_opened_again() 
 
 def test_closing_a_sender_that_was_never_opened_is_no_mistake() -> None:
     run(HttpSender("http://127.0.0.1:1/", "ndjson", Limits(1, 1, 1.0)).close())
+
+
+def test_the_rest_of_a_batch_has_the_sources_of_its_events() -> None:
+    sources = ["web", "mail", "web", "shop"]
+    refused = {1: Refused("unwanted")}
+    sent: list[list[str]] = []
+
+    class Choosy(HttpSender):
+        def body_of(self, batch: Batch) -> bytes:
+            sent.append(batch.sources())
+            if batch.events == len(sources):
+                raise EventsRefused(refused)
+            return super().body_of(batch)
+
+    async def main() -> None:
+        whole = some_events([event(n) for n in range(4)], sources, range(4))
+        async with FakeDestination() as destination:
+            async with using(Choosy(destination.url, "json_array", Limits(9, 9999, 1.0))) as sender:
+                assert Partial(refused) == await sender.send(whole)
+            assert [0, 2, 3] == [each["n"] for each in json.loads(destination.requests[0].body)]
+
+    run(main())
+    assert [sources, ["web", "web", "shop"]] == sent

@@ -17,7 +17,7 @@ from yarl import URL
 
 from pixelfast import __version__
 from pixelfast.config.destinations import Batching
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Batch, Limits, some_events
 from pixelfast.deliver.bodies.lines import escape_line_ends
 from pixelfast.deliver.http.bounds import bound_replies
 from pixelfast.deliver.http.failures import outcome_of_failure
@@ -165,10 +165,10 @@ class HttpSender(Sender):
 
     async def _send_rest(self, batch: Batch, refused: Mapping[int, Refused]) -> Outcome:
         """Send the events that can be taken; the others are refused once those have arrived."""
-        rest = [line for n, line in enumerate(batch.lines()) if n not in refused]
-        if rest:
-            body = b"".join(line + b"\n" for line in rest)
-            part = replace(batch, body=body, events=len(rest), runs=())
+        places = [n for n in range(batch.events) if n not in refused]
+        if places:
+            rest = some_events(batch.lines(), batch.sources(), places)
+            part = replace(batch, body=rest.body, events=rest.events, runs=rest.runs)
             outcome = await self._send(part)
             if not isinstance(outcome, Accepted):
                 return outcome
