@@ -1,4 +1,7 @@
-__all__ = ["plain_message_id"]
+__all__ = ["MOST_ID_BYTES", "plain_message_id"]
+
+MOST_ID_BYTES: int
+"""Longest `_id` of a document."""
 
 def plain_message_id(line: bytes) -> bytes | None:
     """Return the messageId of an event that is a document as it is, or None for a closer look.

@@ -3,11 +3,13 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
-__all__ = ["plain_message_id"]
+__all__ = ["MOST_ID_BYTES", "plain_message_id"]
 
 cdef enum:
-    MOST_DEPTH = 19  # objects and arrays together; documents may have 20 levels of names
-    MOST_ID_BYTES = 512
+    MOST_DEPTH = 19         # objects and arrays together; documents may have 20 levels of names
+
+cpdef enum:
+    MOST_ID_BYTES = 512     # of a document
 
 
 def plain_message_id(bytes line not None):

@@ -10,14 +10,13 @@ import orjson
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.bodies.documents import mend
-from pixelfast.deliver.bodies.plain_event import plain_message_id
-from pixelfast.deliver.http.replies import Reply, classify
+from pixelfast.deliver.bodies.plain_event import MOST_ID_BYTES, plain_message_id
+from pixelfast.deliver.http.replies import KEPT_BYTES, Reply, classify
 from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 
 __all__ = ["ElasticsearchSender"]
 
-_MOST_ID_BYTES = 512
 # Without this a reply to 1,000 events has 200 KB.
 _WANTED = ",".join(
     (
@@ -35,7 +34,6 @@ _WANTED = ",".join(
 _MOST_ITEM_BYTES = 1024  # of a reply; reasons may quote values of any length
 _MOST_REASON_BYTES = 280  # three of them, one the cause of another, fit into 1 KiB
 _MOST_CAUSES = 2
-_KEPT_BYTES = 1024
 _QUOTES_REQUEST = b"at [Source: "
 _EXISTS = 409
 _UNAVAILABLE = 503  # a cluster without a master replies cluster_block_exception with it
@@ -154,7 +152,7 @@ def _document_id(event: dict[str, Any]) -> str:
     if not isinstance(message_id, str):
         return ""
     encoded = message_id.encode()
-    return message_id if len(encoded) <= _MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
+    return message_id if len(encoded) <= MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
 def _judge_error(reply: Reply, error: dict[str, Any]) -> Outcome:
@@ -168,7 +166,7 @@ def _judge_error(reply: Reply, error: dict[str, Any]) -> Outcome:
         isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
     )
     if is_of_settings and reply.status != _UNAVAILABLE:
-        return Held(says, reply.status, kept[:_KEPT_BYTES])
+        return Held(says, reply.status, kept[:KEPT_BYTES])
     return classify(Reply(reply.status, reply.retry_after, kept), says)
 
 
@@ -191,7 +189,7 @@ def _error_of(body: bytes) -> dict[str, Any]:
 def _kept(error: dict[str, Any]) -> bytes:
     """What is kept of an error: all of it, as most are short, or its start without the request."""
     whole = orjson.dumps(error)
-    if len(whole) <= _KEPT_BYTES and _QUOTES_REQUEST not in whole:
+    if len(whole) <= KEPT_BYTES and _QUOTES_REQUEST not in whole:
         return whole
     return orjson.dumps(_told(error, _MOST_CAUSES))
 
@@ -210,7 +208,7 @@ def _told(error: dict[str, Any], causes: int) -> dict[str, Any]:
 
 
 def _beginning(body: bytes) -> bytes:
-    return _without_request(body[:_KEPT_BYTES].decode(errors="replace")).encode()
+    return _without_request(body[:KEPT_BYTES].decode(errors="replace")).encode()
 
 
 def _without_request(reason: str) -> str:

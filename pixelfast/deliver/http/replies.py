@@ -9,9 +9,9 @@ import aiohttp
 from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
 from pixelfast.deliver.retry import parse_retry_after
 
-__all__ = ["Reply", "classify", "read_reply"]
+__all__ = ["KEPT_BYTES", "Reply", "classify", "read_reply"]
 
-_KEPT_BYTES = 1024
+KEPT_BYTES = 1024  # of a reply, for people
 _PASSING = frozenset({408, 425, 429})
 _REFUSING = frozenset({400, 413, 422})
 _LASTING_5XX = frozenset({501, 505})
@@ -38,7 +38,7 @@ def classify(reply: Reply, reason: str = "") -> Accepted | Retry | Refused | Hel
     for: a wrong URL or credentials, a redirect (they are not followed), a method or version that is
     not spoken there. A reply is kept up to 1 KiB. The default `reason` is the status.
     """
-    status, kept = reply.status, reply.body[:_KEPT_BYTES]
+    status, kept = reply.status, reply.body[:KEPT_BYTES]
     reason = reason or f"status {status}"
     if 200 <= status < 300:
         return Accepted()
