@@ -1,4 +1,4 @@
-"""Events for delivery, and what a cutter makes of them."""
+"""Events for delivery, written into a slot, and what a cutter makes of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pixelfast.deliver.batches import Batch, Cut, Limits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Position
+from tests.spools import Feed
 
 NO_LIMITS = Limits(max_events=10**9, max_bytes=10**12, max_age_s=0.0)
 
@@ -18,6 +19,12 @@ NO_LIMITS = Limits(max_events=10**9, max_bytes=10**12, max_age_s=0.0)
 def event(number: int, padding: int = 0) -> bytes:
     """One event's JSON; different for each number."""
     return json.dumps({"n": number, "p": "x" * padding}, separators=(",", ":")).encode()
+
+
+def fill(feed: Feed, start: int, stop: int, source: str = "web") -> None:
+    """Write events, 20 a frame."""
+    for first in range(start, stop, 20):
+        feed.write(*map(event, range(first, min(first + 20, stop))), source=source)
 
 
 def ndjson(events: Iterable[bytes]) -> bytes:

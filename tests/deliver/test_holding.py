@@ -30,7 +30,7 @@ from tests.deliver.runners import (
     running,
 )
 from tests.deliver.running import run
-from tests.deliver.spools import event
+from tests.deliver.spools import event, fill
 from tests.deliver.test_refusals import NO, is_settled, letters_of, numbers
 from tests.spools import Feed
 from tests.waiting import until
@@ -53,11 +53,6 @@ def one_by_one(is_bad: Callable[[int], bool]) -> Callable[[Batch], Outcome]:
 
 
 JUDGES = pytest.mark.parametrize("judging", [all_or_nothing, one_by_one])
-
-
-def fill(feed: Feed, start: int, stop: int, source: str = "web") -> None:
-    for first in range(start, stop, 20):
-        feed.write(*map(event, range(first, min(first + 20, stop))), source=source)
 
 
 async def settled_while_good_ones_come(runner: Runner, feed: Feed, number: int) -> int:

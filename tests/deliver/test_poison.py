@@ -22,7 +22,7 @@ from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, plans_on_disk, running
 from tests.deliver.running import run
-from tests.deliver.spools import event
+from tests.deliver.spools import event, fill
 from tests.deliver.test_refusals import letters_of, numbers
 from tests.fake_destination import OK, Answer, FakeDestination, Request
 from tests.spools import Feed
@@ -34,11 +34,6 @@ DOWN = Retry("status 500", status=500)
 
 def failing_at(*culprits: int) -> Callable[[Batch], Outcome]:
     return lambda batch: DOWN if set(culprits) & set(numbers(batch)) else Accepted()
-
-
-def fill(feed: Feed, start: int, stop: int) -> None:
-    for first in range(start, stop, 20):
-        feed.write(*map(event, range(first, min(first + 20, stop))))
 
 
 SOON = replace(QUICK, max_culprit_pause_s=0.02, in_order_s=0.005)
