@@ -17,7 +17,7 @@ cdef class Clock:
     cdef int64_t wall_ms(self) noexcept
     cdef double monotonic_s(self) noexcept
 
-cdef class Source:
+cdef class ActiveSource:
     cdef readonly str name
     cdef readonly int number            # its place in the spool writer's names
     cdef readonly Rules rules
@@ -35,18 +35,18 @@ cdef class Source:
     cdef count_refused(self, str reason)
     cdef count_warnings(self, list warnings)
 
-cdef class WriteKey:
-    cdef Source source
+cdef class ActiveKey:
+    cdef ActiveSource source
     cdef int64_t expires_ms             # 0: never
 
     cdef int check(self, int64_t now_ms) except -1
 
 cdef class Sources:
-    cdef dict _keys                     # string: WriteKey
+    cdef dict _keys                     # string: ActiveKey
     cdef readonly list all
-    cdef readonly Source nobody         # counts requests without a known write key
+    cdef readonly ActiveSource nobody         # counts requests without a known write key
 
-    cdef WriteKey find(self, str write_key)
+    cdef ActiveKey find(self, str write_key)
 
 cdef class Collector:
     cdef readonly Sources sources
@@ -74,7 +74,7 @@ cdef class Collector:
         self, Request request, Method method, Response* response
     ) except -1
     cdef Receipt _store(
-        self, Request request, Source source, str address, int64_t now_ms, object waiter
+        self, Request request, ActiveSource source, str address, int64_t now_ms, object waiter
     ) except *
     cdef int _collect(
         self,
@@ -85,7 +85,7 @@ cdef class Collector:
         Response* response,
     ) except -1
     cdef int _reject(
-        self, Source source, object error, bint is_hidden, Response* response
+        self, ActiveSource source, object error, bint is_hidden, Response* response
     ) except -1
     cdef bytes _render(self, Response* response)
     cdef bytes _render_failed(self, object error, Response* response)

@@ -7,7 +7,7 @@ from pixelfast.errors import RequestError
 from pixelfast.event import Rules
 from pixelfast.spool import SpoolWriter
 
-__all__ = ["Clock", "Collector", "RateLimited", "Source", "Sources"]
+__all__ = ["ActiveSource", "Clock", "Collector", "RateLimited", "Sources"]
 
 class Clock:
     """Wall time in milliseconds since 1970, and a monotonic clock in seconds.
@@ -35,7 +35,7 @@ class RateLimited(RequestError):
 
     def __init__(self, retry_after_s: int) -> None: ...
 
-class Source:
+class ActiveSource:
     """One source: its rules, its rate limit, and its counts.
 
     Args:
@@ -68,7 +68,7 @@ class Source:
     @property
     def warned(self) -> dict[str, int]: ...
 
-class WriteKey:
+class ActiveKey:
     """One write key of a source, and when it expires; for compiled code."""
 
 class Sources:
@@ -85,10 +85,10 @@ class Sources:
 
     def __init__(self, settings: Iterable[config.Source], workers: int = 1) -> None: ...
     @property
-    def all(self) -> list[Source]: ...
+    def all(self) -> list[ActiveSource]: ...
     @property
-    def nobody(self) -> Source: ...
-    def check(self, write_key: str, now_ms: int) -> Source:
+    def nobody(self) -> ActiveSource: ...
+    def check(self, write_key: str, now_ms: int) -> ActiveSource:
         """Return the source that accepts pixels with a write key now, whatever its rate.
 
         Args:

@@ -13,11 +13,11 @@ cdef extern from "<time.h>":
     enum: CLOCK_MONOTONIC_COARSE
 
 from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
-from pixelfast.collect.paths cimport is_below, is_path
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request, copy_of, excuse, slice_of
 from pixelfast.collect.response cimport Kind, Response, owned
 from pixelfast.event.decoder cimport Rules
+from pixelfast.event.paths cimport is_below, is_path
 from pixelfast.event.slices cimport Slice
 from pixelfast.event.target cimport Route, split_target
 from pixelfast.event.writer cimport Additions, EventWriter, Sink
@@ -29,7 +29,7 @@ from pixelfast.collect import responses as _responses
 from pixelfast.errors import RequestError
 from pixelfast.spool import REJECTIONS
 
-__all__ = ["Clock", "Collector", "RateLimited", "Source", "Sources"]
+__all__ = ["ActiveSource", "Clock", "Collector", "RateLimited", "Sources"]
 
 cdef enum:
     RETRY_AFTER_S = 1
@@ -83,7 +83,7 @@ cdef class Clock:
         return now.tv_sec + now.tv_nsec * 1e-9
 
 
-cdef class Source:
+cdef class ActiveSource:
 
     def __init__(self, str name, int number, settings=None, int workers=1):
         self.name = name
@@ -129,7 +129,7 @@ cdef class Source:
             self.warned[reason] = self.warned.get(reason, 0) + 1
 
 
-cdef class WriteKey:
+cdef class ActiveKey:
 
     cdef int check(self, int64_t now_ms) except -1:
         # Raises RequestError if pixels with this key are rejected now.
@@ -150,25 +150,25 @@ class RateLimited(RequestError):
 cdef class Sources:
 
     def __init__(self, settings, int workers=1):
-        cdef WriteKey key
+        cdef ActiveKey key
         self._keys = {}
         self.all = []
-        self.nobody = Source("", -1)
+        self.nobody = ActiveSource("", -1)
         for number, settings_of_one in enumerate(settings):
-            source = Source(settings_of_one.name, number, settings_of_one, workers)
+            source = ActiveSource(settings_of_one.name, number, settings_of_one, workers)
             self.all.append(source)
             for write_key in settings_of_one.write_keys:
-                key = WriteKey.__new__(WriteKey)
+                key = ActiveKey.__new__(ActiveKey)
                 key.source = source
                 if write_key.expires is not None:
                     key.expires_ms = int(write_key.expires.timestamp() * 1000)
                 self._keys[write_key.key] = key
 
-    cdef WriteKey find(self, str write_key):
-        return <WriteKey>self._keys.get(write_key)
+    cdef ActiveKey find(self, str write_key):
+        return <ActiveKey>self._keys.get(write_key)
 
     def check(self, str write_key not None, now_ms):
-        cdef WriteKey key = self.find(write_key)
+        cdef ActiveKey key = self.find(write_key)
         if key is None:
             raise RequestError(401, "unknown-write-key", "no source has this write key")
         key.check(now_ms)
@@ -285,8 +285,8 @@ cdef class Collector:
         Response* response,
     ) except -1:
         cdef:
-            Source source = self.sources.nobody
-            WriteKey key
+            ActiveSource source = self.sources.nobody
+            ActiveKey key
             int64_t now_ms = self.clock.wall_ms()
             Receipt receipt
             str text
@@ -316,7 +316,7 @@ cdef class Collector:
         return 0
 
     cdef Receipt _store(
-        self, Request request, Source source, str address, int64_t now_ms, object waiter
+        self, Request request, ActiveSource source, str address, int64_t now_ms, object waiter
     ) except *:
         cdef:
             _SpoolSink sink = <_SpoolSink>self._sink
@@ -370,7 +370,7 @@ cdef class Collector:
         return 0
 
     cdef int _reject(
-        self, Source source, object error, bint is_hidden, Response* response
+        self, ActiveSource source, object error, bint is_hidden, Response* response
     ) except -1:
         response.ticket = 0
         response.status = 200 if is_hidden else error.status

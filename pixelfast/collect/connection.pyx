@@ -6,7 +6,7 @@ A connection is in one of these states; `_enter` raises AssertionError for any o
     IDLE         HEAD         a part of a request's head arrived
                  BODY         a whole head arrived, but not all of the body
                  LAST         the last request was read, or rejected; or the drain began
-                 HALF_CLOSED  the peer sent FIN and waits for responses; or no descriptor is left
+                 HALF_CLOSED  nothing more is read: the peer sent FIN, or no descriptor is left
     HEAD         IDLE         the request was read
                  BODY         the head is whole
                  LAST         the last request was read, or rejected

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise, product
 
 import pytest
 
-from pixelfast.collect import Connection
+from pixelfast.collect import Connection, connection
 from pixelfast.collect.connection import State, check_transition
 from tests.collect.wire import TRACK, http, statuses
 from tests.fakes import FakeCollector, FakeTransport
@@ -186,3 +187,21 @@ def test_a_connection_without_a_peer_is_closed_when_it_says_its_end() -> None:
     connection.connection_made(transport)  # type: ignore[arg-type]
     connection.data_received(http(b"/", headers=[b"Connection: close"]))
     assert (CLOSED, True) == (connection.state, transport.is_aborted)
+
+
+def test_the_table_in_the_docstring_is_that_of_the_code() -> None:
+    assert connection.__doc__ is not None
+    told: dict[str, set[str]] = {}
+    old = ""
+    for first, new in re.findall(
+        r"^ {4}([A-Za-z_]+|\s+) +([A-Z_]+) {2,}\w", connection.__doc__, re.MULTILINE
+    ):
+        old = first.strip() or old
+        told.setdefault(old, set()).add(new)
+    after_any = told.pop("any")
+    assert {"CLOSED"} == after_any
+    assert {
+        state.name: {each.name for each in after if each != CLOSED}
+        for state, after in TRANSITIONS.items()
+        if after - {CLOSED}
+    } == told

@@ -1,10 +1,11 @@
-# The path of a target that is no route of a pixel, compared as people write it: percent-encoded
-# unreserved characters are decoded (RFC 3986 section 6.2.2.2), and repeated slashes count as one.
+# The path of a target, compared as people write it: percent-encoded unreserved characters are
+# decoded (RFC 3986 section 6.2.2.2), and repeated slashes count as one.
 
 from libc.string cimport memchr
+from posix.strings cimport strncasecmp
 
-from pixelfast.collect.chunks cimport hex_digit
 from pixelfast.event.slices cimport Slice
+from pixelfast.event.strings cimport HEX
 
 cdef struct Path:
     # The rest of a path, and what was read before it.
@@ -36,7 +37,7 @@ cdef inline bint is_below(Slice target, Slice folder) noexcept nogil:
 
 
 cdef inline Path path_of(Slice target) noexcept nogil:
-    # In absolute form (RFC 9112 section 3.2.2) it follows the authority. Empty if there is none.
+    # Up to a `?` or `#`. In absolute form it follows the authority.
     cdef:
         const char* at = target.at
         const char* end = at + target.length
@@ -44,16 +45,30 @@ cdef inline Path path_of(Slice target) noexcept nogil:
     stop = <const char*>memchr(at, c'#', end - at)
     if stop != NULL:
         end = stop
+    if at < end and at[0] != c'/':
+        at = after_authority(at, end)
     stop = <const char*>memchr(at, c'?', end - at)
     if stop != NULL:
         end = stop
-    if at < end and at[0] != c'/':
-        stop = <const char*>memchr(at, c':', end - at)
-        if stop == NULL or end - stop < 3 or stop[1] != c'/' or stop[2] != c'/':
-            return Path(end, end, False)
-        stop = <const char*>memchr(stop + 3, c'/', end - stop - 3)
-        at = end if stop == NULL else stop
     return Path(at, end, False)
+
+
+cdef inline const char* after_authority(const char* start, const char* end) noexcept nogil:
+    # RFC 9112 section 3.2.2, absolute form: http://host/path?query
+    cdef const char* slash
+    cdef const char* mark
+    cdef Py_ssize_t scheme = 0
+    if end - start > 7 and strncasecmp(start, b"http://", 7) == 0:
+        scheme = 7
+    elif end - start > 8 and strncasecmp(start, b"https://", 8) == 0:
+        scheme = 8
+    if scheme == 0 or start[scheme] == c'/':
+        return start
+    mark = <const char*>memchr(start, c'?', end - start)
+    if mark != NULL:
+        end = mark
+    slash = <const char*>memchr(start + scheme, c'/', end - start - scheme)
+    return start if slash == NULL else slash
 
 
 cdef inline bint skip_start(Path* rest, Slice start) noexcept nogil:
@@ -78,8 +93,8 @@ cdef inline int next_character(Path* rest) noexcept nogil:
             return c
         rest.is_behind_slash = False
         if c == c'%' and rest.end - rest.at >= 2:
-            high = hex_digit(<unsigned char>rest.at[0])
-            low = hex_digit(<unsigned char>rest.at[1])
+            high = <int>HEX[<unsigned char>rest.at[0]] - 1
+            low = <int>HEX[<unsigned char>rest.at[1]] - 1
             if high >= 0 and low >= 0 and is_unreserved(high << 4 | low):
                 rest.at += 2
                 return high << 4 | low
