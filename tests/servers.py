@@ -103,6 +103,7 @@ class Server:
 
     def get(self, target: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection._encode_request = str.encode  # type: ignore[attr-defined] # raw UTF-8 as it stands
         connection.putrequest(method, target, skip_accept_encoding=True)
         for name, value in headers.items():
             connection.putheader(name.replace("_", "-"), value)
@@ -136,8 +137,14 @@ class Server:
         """Of every event it is known what became of it; the figures of each destination."""
         found: dict[str, dict[str, float]] = {}
         sample = re.compile(r'pixelfast_(\w+?)(?:_total)?\{destination="([^"]+)"\} (\S+)')
-        for name, destination, value in sample.findall(self.admin("/metrics")):
-            found.setdefault(destination, {})[name] = float(value)
+
+        def are_known() -> bool:  # not in the first moments
+            found.clear()
+            for name, destination, value in sample.findall(self.admin("/metrics")):
+                found.setdefault(destination, {})[name] = float(value)
+            return all("destination_stored_events" in own for own in found.values())
+
+        wait_until(are_known, "the figures of all destinations")
         parts = ("delivered", "dead", "filtered", "expired", "pending", "missing")
         for destination, own in found.items():
             there = own["destination_stored_events"] + own["repeated_events"]

@@ -9,6 +9,7 @@ from pixelfast.commands.demo import with_demo_source
 from pixelfast.config import Config, Redactor
 from pixelfast.deliver import register_destinations
 from pixelfast.operate.logging import set_up_logging
+from pixelfast.operate.signals import ignore_other_signals
 from pixelfast.spool import DataDir
 
 __all__ = ["prepare", "stop_on_signals"]
@@ -39,7 +40,8 @@ def prepare(
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set from now on."""
+    """Return an event that SIGTERM and SIGINT set from now on; SIGHUP and the like are ignored."""
+    ignore_other_signals("process")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

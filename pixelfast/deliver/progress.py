@@ -20,15 +20,19 @@ COUNTED = ("delivered", "dead", "filtered", "expired", "missing", "repeated", "b
 _HEAD_BYTES = 2**16  # of a slot, to find the oldest event in
 
 
-def with_pending(totals: Mapping[str, int], end_numbers: Mapping[int, int]) -> dict[str, int]:
+def with_pending(
+    totals: Mapping[str, int], end_numbers: Mapping[int, int] | None
+) -> dict[str, int]:
     """Return a destination's totals with `stored` and `pending`, which follow from them.
 
-    `end_numbers`: by slot, the number of the next event.
+    `end_numbers`: by slot, the number of the next event; None: not known yet, and so are these two.
 
     >>> with_pending({"before": 10, "delivered": 4, "dead": 1}, {0: 20})["pending"]
     5
     """
     figures = dict.fromkeys(COUNTED, 0) | dict(totals)
+    if end_numbers is None:
+        return figures
     stored = sum(end_numbers.values()) - figures.get("before", 0)
     settled = sum(figures[name] for name in ("delivered", "dead", "filtered", "expired"))
     pending = stored + figures["repeated"] - figures["missing"] - settled
@@ -36,7 +40,7 @@ def with_pending(totals: Mapping[str, int], end_numbers: Mapping[int, int]) -> d
 
 
 def figures_on_disk(
-    data: DataDir, name: str, end_numbers: Mapping[int, int], clock: Clock
+    data: DataDir, name: str, end_numbers: Mapping[int, int] | None, clock: Clock
 ) -> dict[str, float]:
     """Return what is known of a destination without its runner: totals, `pending` and `lag_s`.
 

@@ -54,7 +54,8 @@ class Reclaimer:
         self._slot_bytes = int(config.spool.max_bytes // workers * _FULL_SHARE)
         self._used_s = float("-inf")
         self.removed_segments = 0
-        self.end_numbers: dict[int, int] = {}  # by slot: the number of the next event
+        # By slot the number of the next event; None until they were looked for.
+        self.end_numbers: dict[int, int] | None = None
         self._config = config
         self._settings = {each.name: each for each in config.destinations}
         self._data = data

@@ -79,6 +79,8 @@ class Runner:
         self.is_open = False  # it has said where it is
         self.has_failed = False  # its last run, and it has not come so far again since
         self._told: dict[str, float] = {}  # the totals that were told last
+        self._on_disk: dict[str, float] = {}  # figures, as they were read last
+        self._read_s = float("-inf")
         backoff = backoff or Backoff(sender.retry_first_s, sender.retry_most_s)
         self._timings = timings
         self._clock = clock
@@ -139,20 +141,13 @@ class Runner:
         oldest_ms = min((each for each in times if each), default=0)
         return self._clock.age_s(oldest_ms) if oldest_ms else 0.0
 
-    def stats(self, end_numbers: Mapping[int, int]) -> dict[str, object]:
+    def stats(self, end_numbers: Mapping[int, int] | None) -> dict[str, object]:
         """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
-        figures: dict[str, float]
+        figures: dict[str, float] = {}
         if self.state and self._intake:
-            cutter = self._intake.cutter
-            # Reading may be ahead of where the end was seen last.
-            ends = cutter.ends_from(end_numbers)
-            unread = cutter.unread_events(ends)
-            totals = Counter(self.state.totals()) + Counter(cutter.open_counts)
-            figures = dict(with_pending(totals, ends))
-            figures["pending"] = self.state.planned_events + cutter.open_events + unread
-            figures["lag_s"] = round(self.lag_s, 3)
-        else:
-            figures = figures_on_disk(self._data, self.name, end_numbers, self._clock)
+            figures = self._figures(self.state, self._intake.cutter, end_numbers)
+        elif self.has_failed:
+            figures = self._figures_on_disk(end_numbers)
         for name in _NEVER_LESS & figures.keys():
             # What a transaction that failed would have counted is counted again with the next.
             figures[name] = self._told[name] = max(figures[name], self._told.get(name, 0))
@@ -170,6 +165,27 @@ class Runner:
                 for source, each in (self.state.dead.by_source if self.state else {}).items()
             },
         }
+
+    def _figures(
+        self, state: StateWriter, cutter: Cutter, end_numbers: Mapping[int, int] | None
+    ) -> dict[str, float]:
+        totals = Counter(state.totals()) + Counter(cutter.open_counts)
+        figures: dict[str, float] = {"lag_s": round(self.lag_s, 3)}
+        if end_numbers is None:
+            return figures | with_pending(totals, None)
+        ends = cutter.ends_from(end_numbers)  # reading may be ahead of where they were seen last
+        figures |= with_pending(totals, ends)
+        unread = cutter.unread_events(ends)
+        figures["pending"] = state.planned_events + cutter.open_events + unread
+        return figures
+
+    def _figures_on_disk(self, end_numbers: Mapping[int, int] | None) -> dict[str, float]:
+        """Read them now and then: it blocks for the disk."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._read_s >= self._timings.figures_s:
+            self._read_s = now_s
+            self._on_disk = figures_on_disk(self._data, self.name, end_numbers, self._clock)
+        return dict(self._on_disk)
 
     def expire(self, until: Mapping[int, Position]) -> None:
         """Give up all events before these positions, slot by slot, but for those under way."""

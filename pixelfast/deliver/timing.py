@@ -132,6 +132,7 @@ class Timings:
 
     The spool's space:
 
+    figures_s: time between two reads of the figures of a destination whose runner has failed.
     clock_s: time between two looks for a jump of the wall clock.
     retention_s: time between two searches for segments that can be removed.
     use_noted_s: time between two notes that a destination is in use.
@@ -170,6 +171,7 @@ class Timings:
     in_order_s: float = 60.0
     selective_s: float = 60.0
 
+    figures_s: float = 5.0
     clock_s: float = 1.0
     retention_s: float = 1.0
     use_noted_s: float = 600.0

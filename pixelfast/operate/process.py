@@ -18,6 +18,7 @@ import uvloop
 from pixelfast.config import Redactor
 from pixelfast.operate.control import Orders, Reporter, receive_orders
 from pixelfast.operate.logging import set_up_logging
+from pixelfast.operate.signals import OTHER_SIGNALS
 from pixelfast.spool import DataDir
 
 __all__ = ["main"]
@@ -37,7 +38,8 @@ class _Service(Protocol):
 
 def main() -> None:
     """Run one process of the supervisor's; the descriptor of its line is the only argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    for number in (signal.SIGINT, *OTHER_SIGNALS):  # the supervisor handles them
+        signal.signal(number, signal.SIG_IGN)
     line = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(line.fileno(), False)
     try:

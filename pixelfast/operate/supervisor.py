@@ -23,6 +23,7 @@ import structlog
 from pixelfast.config import Config
 from pixelfast.deliver.retry import Backoff
 from pixelfast.operate.control import Orders
+from pixelfast.operate.signals import ignore_other_signals
 from pixelfast.operate.systemd import Notifier
 
 __all__ = ["Child", "Supervisor"]
@@ -230,8 +231,7 @@ class Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, stop)
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            loop.add_signal_handler(number, self._on_other_signal, number)
+        ignore_other_signals("supervisor")
         tasks = {
             child.name: asyncio.create_task(child.run(self.reported))
             for child in [self.delivery, *self.collectors]
@@ -279,6 +279,3 @@ class Supervisor:
                 child.signal(signal.SIGKILL)
             os._exit(1)
         stop.set()
-
-    def _on_other_signal(self, number: signal.Signals) -> None:
-        self._log.warning("signal_ignored", signal=number.name)

@@ -33,6 +33,7 @@ QUICK = Timings(
     list_slots_s=0.005,
     lock_retry_s=0.005,
     clock_s=0.005,
+    figures_s=0.005,
     check_s=0.005,
     min_restart_s=0.01,
     max_restart_s=0.02,

@@ -126,6 +126,17 @@ def test_signals_of_other_programs_do_not_stop_the_server(tmp_path: Path) -> Non
         assert 200 == server.track("After")
 
 
+def test_such_signals_end_no_process_of_the_server(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--workers", "1") as server:
+        before = server.children()
+        for pid in before.values():
+            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(pid, number)
+        assert 200 == server.track("After")
+        server.wait_for_events(1)
+        assert before == server.children()
+
+
 def test_systemd_is_told_of_the_start_and_the_stop(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
