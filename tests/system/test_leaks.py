@@ -43,9 +43,9 @@ SECRETS = {
     "WRITEKEY": "wk_live_wr1te-s3cret",
 }
 ACCEPTED = "Accepted by all"
-NASTY = (
-    "\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\u202e\u2066\u200e\u200b\u061c\u2028\ufeff[red]x[/red]\r\n"
-    "forged\trow"
+NASTY = (  # its ends are visible: names and events are trimmed
+    "nasty\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\u202e\u2066\u200e\u200b\u061c\u2028\ufeff[red]x[/red]"
+    "\r\nforged\trow"
 )
 SETTINGS = """
 [[sources]]
