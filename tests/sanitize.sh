@@ -14,7 +14,7 @@ fi
 
 rm -rf "$work/tests"  # none that is gone by now
 mkdir -p "$work"
-cp -ru "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$root/README.md" "$root/LICENSE" "$work"
+cp -ru "$root/tests" "$root/docs" "$root/setup.py" "$root/pyproject.toml" "$root/README.md" "$root/LICENSE" "$work"
 (cd "$root" && find pixelfast -type f ! -name '*.so' ! -name '*.c' ! -path '*__pycache__*' -print0) |
     (cd "$root" && xargs -0 cp -u --parents -t "$work")
 cd "$work"
