@@ -263,7 +263,7 @@ def store(reading: Reading, parameter: Parameter, rules: Rules) -> bool:
     if found is None:
         return False
     place, names = found
-    if place.values and segments[-1].name.endswith("[]"):
+    if place.values and any("[]" in each.name for each in segments):
         place.repeats.append(parameter.key)
     place.values.append(coerce(parameter.text, segments, names, rules))
     place.keys.append(parameter.key)

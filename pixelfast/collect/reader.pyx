@@ -109,7 +109,7 @@ cdef class Request:
                 self._forwarded = value
                 place[0] = slice_of(value)
             elif (
-                place.at == NULL
+                is_empty_list(place[0])  # a blank one does not hide another
                 or header == Header.ORIGIN
                 or (header == Header.X_REAL_IP and not is_empty_list(slice_of(value)))
             ):

@@ -39,7 +39,7 @@ cdef class KeyPath:
     cdef str warning                        # why the parameter is left out, or None
     cdef KeyKind kind
     cdef bint is_escaped                    # `amp;` stood before the name
-    cdef bint has_brackets                  # the last name ends in `[]`, an array's in other dialects
+    cdef bint has_brackets                  # a name holds `[]`: an array in other dialects
     cdef int root                           # a RootField
     cdef int depth                          # how many segments
     cdef signed char index[MAX_SEGMENTS]    # of an array, or NAME_SEGMENT or APPEND_SEGMENT

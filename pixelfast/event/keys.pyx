@@ -118,7 +118,7 @@ cdef class KeyPath:
             self.index[place] = NAME_SEGMENT if is_plain else _index(name)
             self.is_string[place] = _is_string(name)
         self.names = tuple([name for name, _ in segments])
-        self.has_brackets = (<str>self.names[self.depth - 1]).endswith("[]")
+        self.has_brackets = any(["[]" in name for name in self.names])
         self.dotted = ".".join(self.names)
         if "" in self.names:
             return self._warn("empty-segment")

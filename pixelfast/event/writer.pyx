@@ -348,10 +348,11 @@ cdef int _fill_in(Event event, Rules rules, Additions* additions) except -1:
     if rules.fills_ip and additions.address.length and _is_absent(context, "ip"):
         context["ip"] = string_of(additions.address)
     if rules.fills_locale and additions.languages.length and _is_absent(context, "locale"):
-        languages = additions.languages.at[: additions.languages.length]
-        locale = languages.split(b",", 1)[0].split(b";", 1)[0].strip()
-        if locale:
-            context["locale"] = locale.decode("utf-8", "replace")
+        for each in additions.languages.at[: additions.languages.length].split(b","):
+            locale = each.split(b";", 1)[0].strip()
+            if locale and locale != b"*":  # RFC 9110 sections 5.6.1.2 and 12.5.4
+                context["locale"] = locale.decode("utf-8", "replace")
+                break
     if rules.fills_referer and additions.referer.length:
         if _is_absent(context, "page"):
             context["page"] = {}

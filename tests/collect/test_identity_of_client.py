@@ -146,6 +146,8 @@ def test_a_page_that_is_no_object_stays(parameter: bytes) -> None:
     ("line", "locale"),
     [
         (b"Accept-Language: en", "en"),
+        (b"Accept-Language: , *;q=0.1,, de", "de"),
+        (b"Accept-Language:\r\nAccept-Language: fr", "fr"),
         (b"Accept-Language:   en-GB ;q=0.5", "en-GB"),
         (b"accept-language: fr-FR,en;q=0.1", "fr-FR"),
     ],

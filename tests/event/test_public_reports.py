@@ -278,6 +278,14 @@ def test_a_second_value_in_brackets_is_lost_with_a_warning() -> None:
     assert warnings == [("repeated-brackets", "a%5B%5D"), ("repeated-brackets", "properties.b[]")]
 
 
+@pytest.mark.parametrize(
+    "query", ["a[][x]=1&a[][x]=2", "properties.items[].sku=1&properties.items[].sku=2"]
+)
+def test_brackets_anywhere_in_a_name_warn(query: str) -> None:
+    _, warnings = warned(f"{BASE}&{query}")
+    assert ["repeated-brackets"] == [reason for reason, _ in warnings]
+
+
 def test_a_value_in_brackets_that_an_object_replaces_has_one_warning() -> None:
     for query in ("a[]=1&a[]=2&a[].b=3", "a[].b=3&a[]=1&a[]=2", "a[]=1&a[].b=3&a[]=2"):
         _, warnings = warned(f"{BASE}&{query}")

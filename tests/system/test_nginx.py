@@ -225,6 +225,47 @@ def test_what_nginx_refuses_by_itself_is_a_picture_and_in_no_log(name: str, tmp_
             assert SECRET.encode() not in path.read_bytes(), path
 
 
+NO_HTTP = {
+    "no version": b"GET /pixel/v1/track?writeKey=k&userId=u&event=Open\nHost: h\r\n\r\n",
+    "a target that is cut": b"GET /pixel/v1/track?writeKey=k&userId=u&event=Op\r\nen HTTP/1.1\r\n"
+    b"Host: h\r\n\r\n",
+    "HTTP/1.2": b"GET /pixel/v1/track?writeKey=k&userId=u&event=Open HTTP/1.2\r\nHost: h\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", NO_HTTP)
+def test_a_request_line_that_http_does_not_have_is_no_event(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    with serving(tmp_path / "data", "--workers", "1") as server, nginx(folder, server.port) as port:
+        request = NO_HTTP[name].replace(b"=k&", b"=%b&" % server.write_key.encode())
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            answer = b""
+            while data := client.recv(65536):
+                answer += data
+        assert b"GIF89a" in answer
+        assert b" 200 " not in answer.partition(b"\r\n")[0]
+        assert 200 == server.track("after")
+        assert ["after"] == [each["event"] for each in server.wait_for_events(1)]
+
+
+@pytest.mark.parametrize(
+    ("status", "request_line", "headers"),
+    [
+        (405, "TRACE", ""),
+        (501, "POST", "Transfer-Encoding: gzip\r\n"),
+    ],
+)
+def test_methods_and_encodings_that_nginx_does_not_have_are_a_picture(
+    status: int, request_line: str, headers: str, tmp_path: Path
+) -> None:
+    request = f"{request_line} {START} HTTP/1.1\r\nHost: h\r\n{headers}Connection: close\r\n\r\n"
+    with nginx(tmp_path, free_port()) as port:
+        assert (status, b"GIF89a") == ((found := ask(port, request.encode()))[0], found[1][:6])
+
+
 def status_of(port: int, target: str) -> int:
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     client.request("GET", target)
