@@ -43,7 +43,7 @@ class Request:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def value(self, name: str) -> str | None:
-        """The value of a header; fails where it is there twice."""
+        """The value of a header; fails if it is duplicated."""
         values = self.values(name)
         assert len(values) <= 1, f"{name} came {len(values)} times: {values}"
         return values[0] if values else None

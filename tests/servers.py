@@ -77,7 +77,7 @@ class Server:
                 pass_fds=() if passed is None else (passed.fileno(),),
             )
         self.welcome = self._read_welcome()
-        match = re.search(r"at (?:127\S+?|\[::\]):(\d+)", self.welcome)
+        match = re.search(r"on (?:127\S+?|\[::\]):(\d+)", self.welcome)
         self.port = int(match[1]) if match else 0
         admin = re.search(r"health\s+http://127\.0\.0\.1:(\d+)/", self.welcome)
         self.admin_port = int(admin[1]) if admin else 0

@@ -15,7 +15,7 @@
 #     Upgrade             the reader's                    the parser's
 #     Proxy-Connection    the reader's                    the parser's
 #
-# The scan leaves a request to the reader if a header that it keeps is there twice.
+# The scan leaves a request to the reader if a header that it keeps is duplicated.
 
 from posix.strings cimport strncasecmp
 
@@ -51,7 +51,7 @@ cdef extern from *:
 
 
 cdef inline Header header_of(const char* name, Py_ssize_t length) noexcept nogil:
-    # By length first: most headers are none of these.
+    # By length first: most headers match no name here.
     if length == 10:
         if strncasecmp(name, b"user-agent", 10) == 0:
             return Header.USER_AGENT

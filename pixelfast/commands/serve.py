@@ -118,7 +118,7 @@ def _welcome(
     over_unix = "" if tcp else f"--unix-socket {addresses[0].removeprefix('unix:')} "
     pixel = f"{base}/pixel/v1/track?writeKey={key}&anonymousId=you&event=Hello"
     lines = [
-        f"pixelfast {__version__} takes pixels at " + ", ".join(addresses),
+        f"pixelfast {__version__} listening on " + ", ".join(addresses),
         "",
         f"  pixel    {pixel}",
         f"  try it   curl -i {over_unix}'{pixel}'",

@@ -87,7 +87,7 @@ def _aligned(cells: list[list[str]], numbers: list[bool]) -> list[str]:
 
 
 def _wrapped(text: str, width: int, first: str = _INDENT) -> list[str]:
-    """Break a text between words only, so that a name or a URL can still be copied."""
+    """Break a string between words only, so that a name or a URL can still be copied."""
     return textwrap.wrap(
         text,
         width,

@@ -115,7 +115,7 @@ def pixel_url(
     'https://example.com/pixel/v1/page?writeKey=wk_1&userId={{ user.id }}&name=Hi%20*|FNAME|*%21'
 
     Raises:
-        ConfigError: something is missing, a pair has no "=", or the pixel would be refused or lose
+        ConfigError: something is missing, a pair has no "=", or the pixel would be rejected or lose
             something on its way.
     """
     if call == "track" and not (event or "").strip():
@@ -190,7 +190,9 @@ def _check_names(pairs: list[tuple[str, str]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen and "-1" not in name.split("."):
-            raise ConfigError(_readable(name), None, "is there twice: the second would be lost")
+            raise ConfigError(
+                _readable(name), None, "is duplicated: the second value would be lost"
+            )
         seen.add(name)
 
 
@@ -201,18 +203,18 @@ def _check_target(target: bytes) -> None:
         events.open(target)
         _, warnings = events.write(Rules(), 0)
     except RequestError as error:
-        what = f"the pixel would be refused with {error.status}, {error.reason}: {error}"
+        what = f"the pixel would be rejected with {error.status}, {error.reason}: {error}"
         raise ConfigError("url", None, what) from None
     for reason, key in warnings:
         raise ConfigError(key.decode("ascii"), None, f"would be left out of the event: {reason}")
 
 
-def _pairs(option: str, texts: Iterable[str]) -> list[tuple[str, str]]:
+def _pairs(option: str, strings: Iterable[str]) -> list[tuple[str, str]]:
     pairs = []
-    for text in texts:
-        key, equals, value = text.partition("=")
+    for each in strings:
+        key, equals, value = each.partition("=")
         if not equals or not key:
-            raise ConfigError(option, f'"{_readable(text)}"', "NAME=VALUE")
+            raise ConfigError(option, f'"{_readable(each)}"', "NAME=VALUE")
         pairs.append((key, value))
     return pairs
 

@@ -158,7 +158,7 @@ def _headers(hook: Table) -> Iterator[ConfigError]:
         if name.lower() in _SENDERS_OWN:
             yield ConfigError(path, None, "is for pixelfast to set")
         elif name.lower() in seen:
-            yield ConfigError(path, None, "is there twice")
+            yield ConfigError(path, None, "is duplicated")
         elif name.lower() == "authorization" and has_own:
             what = "clashes with username and bearer_token: choose one"
             yield ConfigError(path, None, what)

@@ -218,7 +218,7 @@ class Supervisor:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every collector takes pixels, and goes on to do so."""
+        """Whether every collector accepts pixels and no stop has begun."""
         return not self.is_stopping and all(child.is_ready for child in self.collectors)
 
     @property

@@ -274,7 +274,7 @@ def test_url_takes_merge_tags_for_every_field() -> None:
 
 def test_url_checks_what_is_around_merge_tags() -> None:
     base = ["url", "page", "--write-key", "k", "--user-id", "1"]
-    assert "refused with 414" in run(*base, "-p", "a={{a}}" + "x" * 40_000).stderr
+    assert "rejected with 414" in run(*base, "-p", "a={{a}}" + "x" * 40_000).stderr
     assert "properties.a..b: would be left out" in run(*base, "-p", "a..b={{a}}").stderr
 
 
@@ -355,20 +355,20 @@ def test_bytes_that_are_no_utf_8_are_taken_as_they_are() -> None:
             '-p = "novalue": expected NAME=VALUE',
         ),
         (["url", "page", "--data-dir", "/nowhere"], "--write-key: is missing"),
-        (["url", "page", "--write-key", "k", "--user-id", " "], "refused with 400, no-identity"),
+        (["url", "page", "--write-key", "k", "--user-id", " "], "rejected with 400, no-identity"),
         (
             ["url", "page", "--write-key", "k", "--user-id", "1", "--set", "userId=2"],
-            "userId: is there twice: the second would be lost",
+            "userId: is duplicated: the second value would be lost",
         ),
         (
             ["url", "page", "--write-key", "k", "-p", "a=1", "--set", "properties.a=2"],
-            "properties.a: is there twice",
+            "properties.a: is duplicated",
         ),
-        (["url", "page", "--write-key", "k", "--set", "writeKey=x"], "writeKey: is there twice"),
+        (["url", "page", "--write-key", "k", "--set", "writeKey=x"], "writeKey: is duplicated"),
         (["url", "page", "--write-key", "k", "--set", "type=x"], "type: would be left out"),
         (["url", "page", "--write-key", "k", "-p", "a..b=x"], "properties.a..b: would be left out"),
-        (["url", "page", "--write-key", "k", "-p", "a=" + "x" * 40_000], "refused with 414"),
-        (["url", "page", "--write-key", "k", "-p", "a=" + "é" * 6_000], "refused with 414"),
+        (["url", "page", "--write-key", "k", "-p", "a=" + "x" * 40_000], "rejected with 414"),
+        (["url", "page", "--write-key", "k", "-p", "a=" + "é" * 6_000], "rejected with 414"),
         (["url", "page", "--write-key", "k", "--base", "foo bar"], '--base = "foo bar": expected'),
         (["url", "page", "--write-key", "k", "--base", "http://a b"], "--base = "),
         (["url", "page", "--write-key", "k", "--base", "px.example"], "--base = "),

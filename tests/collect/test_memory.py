@@ -64,7 +64,7 @@ def receive_anew(connection: Connection, data: bytes) -> None:
 
 
 def more_of(name: str, way: str) -> bytes:
-    """What comes next of a pattern: of requests in a pipeline as much as one read may bring."""
+    """Return the next piece of a pattern; of pipelined requests, as much as one read may hold."""
     first, more = PATTERNS[name]
     most = LARGEST_READS[way]
     return (first * (most // len(first) + 1))[:most] if name.startswith("pipelines") else more

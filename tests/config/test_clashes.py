@@ -90,7 +90,7 @@ def test_headers_that_the_sender_makes_are_refused(name: str) -> None:
 
 
 def test_a_header_is_given_once() -> None:
-    assert ["destinations[h].headers.x-a: is there twice"] == problems_in(
+    assert ["destinations[h].headers.x-a: is duplicated"] == problems_in(
         hook(headers={"X-A": "1", "x-a": "2"})
     )
     (problem,) = problems_in(hook(headers={"authorization": "x"}, bearer_token="t"))

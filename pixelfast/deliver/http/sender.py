@@ -206,7 +206,7 @@ class HttpSender(Sender):
         """Send a body, packed already where it is to be."""
         assert self._session is not None, "open() comes first"
         if self._tls_problem:
-            self._read_tls()  # seldom: held destinations are tried slowly
+            self._read_tls()  # rarely: held destinations are tried slowly
             if self._tls_problem:
                 return Held(self._tls_problem)
         headers = self._headers.copy()
