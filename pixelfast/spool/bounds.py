@@ -10,6 +10,10 @@ __all__ = ["SlotBounds"]
 class SlotBounds:
     """The bounds of one slot's writer, in bytes.
 
+    Attributes:
+        is_disk_full: whether what was full at the last look was the disk and not the slot. If both
+            are, the slot counts: delivery makes room in it.
+
     Where the oldest events may expire instead (`drop_oldest`), delivery sees to the bounds; the
     writer keeps to them only from 10 % beyond `max_bytes` and under half of `min_free`, where
     delivery does not keep up.
@@ -20,23 +24,27 @@ class SlotBounds:
     False
     """
 
-    __slots__ = ("_is_full", "_log", "_max_bytes", "_min_free")
+    __slots__ = ("_log", "_max_bytes", "_min_free", "_told", "is_disk_full")
 
     def __init__(self, max_bytes: int, min_free: int, on_full: str, slot: int = 0) -> None:
-        self._is_full = False
+        self._told = ""  # the event that was logged last
+        self.is_disk_full = False
         self._log = structlog.get_logger("spool").bind(slot=slot)
         drops = on_full == "drop_oldest"
         self._max_bytes = max_bytes + max_bytes // 10 if drops else max_bytes
         self._min_free = min_free // 2 if drops else min_free
 
     def is_full(self, used_bytes: int, free_bytes: int) -> bool:
-        """Return whether events must be rejected; log it when that changes."""
-        is_full = used_bytes >= self._max_bytes or free_bytes < self._min_free
-        if is_full is not self._is_full:
-            self._is_full = is_full
+        """Return whether events must be rejected; log it when that changes, or why."""
+        is_slot_full = used_bytes >= self._max_bytes
+        self.is_disk_full = free_bytes < self._min_free and not is_slot_full
+        is_full = is_slot_full or self.is_disk_full
+        event = "disk_full" if self.is_disk_full else "spool_full" if is_slot_full else ""
+        if event != self._told:
+            self._told = event
             if is_full:
                 self._log.error(
-                    "spool_full",
+                    event,
                     used_bytes=used_bytes,
                     max_bytes=self._max_bytes,
                     free_bytes=free_bytes,

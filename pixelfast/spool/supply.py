@@ -36,6 +36,7 @@ class SegmentSupply:
         self._ahead: SegmentFile | None = None
         self._making: asyncio.Future[SegmentFile] | None = None
         self._ended: asyncio.Future[None] | None = None  # the making that `close` waits for
+        self._failure = ""  # of the last making; it is logged once, however often it is repeated
         self._is_closed = False
 
     @property
@@ -76,10 +77,16 @@ class SegmentSupply:
             return
         error = future.exception()
         if error is None:
+            if self._failure:
+                self._failure = ""
+                self._log.info("segment_created")
             self._ahead = future.result()
             self._on_made(0)
         else:
-            self._log.error("segment_create_failed", error=str(error))
+            failure = getattr(error, "strerror", None) or str(error)
+            if failure != self._failure:
+                self._failure = failure
+                self._log.error("segment_create_failed", error=failure)
             self._on_made(getattr(error, "errno", None) or EIO)
 
     def _retire(self, segment: SegmentFile, is_sound: bool) -> None:

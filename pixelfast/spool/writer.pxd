@@ -16,6 +16,7 @@ cdef enum Rejection:
     OVERLOADED = 2
     DISK_ERROR = 3
     SHUTTING_DOWN = 4
+    DISK_FULL = 5
 
 cdef struct Receipt:
     # What became of an event that was offered.

@@ -33,9 +33,9 @@ The rules it keeps:
 4.  After a failed write or sync a segment is never written or synced again: the kernel counts its
     dirty pages as clean by then. The batch goes once more, whole, into a new segment. If that fails
     too, all waiters are told so, events are rejected, and a new segment is tried every second.
-5.  With more than `max_bytes` of segments, or less than `min_free` on the disk, events are rejected
-    until delivery has made room. With `drop_oldest` delivery lets the oldest expire instead; then
-    they are rejected only if it does not keep up: 10 % beyond, or under half of `min_free`.
+5.  With more than `max_bytes` of segments (spool-full), or less than `min_free` on the disk
+    (disk-full), events are rejected until there is room. With `drop_oldest` delivery lets the
+    oldest expire; then they are rejected only 10 % beyond, or under half of `min_free`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -68,6 +68,7 @@ TRANSITIONS = MappingProxyType({
 
 REJECTIONS = MappingProxyType({
     Rejection.SPOOL_FULL: "spool-full",
+    Rejection.DISK_FULL: "disk-full",
     Rejection.OVERLOADED: "spool-overloaded",
     Rejection.DISK_ERROR: "disk-error",
     Rejection.SHUTTING_DOWN: "shutting-down",
@@ -244,15 +245,13 @@ cdef class SpoolWriter:
     # --- committing --------------------------------------------------------------------------
 
     def _start_commit(self):
-        cdef CommitBatch batch
-        cdef double now_s
         if self._commit == CommitState.UNDER_WAY or self._states.state == WriterState.CLOSED:
             return
         self._commit = CommitState.IDLE
         if self._segment is None:
             return  # `_on_segment_made` goes on
-        now_s = self._loop.time()
-        batch = self._queue[0] if self._queue else self._open
+        cdef double now_s = self._loop.time()
+        cdef CommitBatch batch = self._queue[0] if self._queue else self._open
         if batch.count == 0:
             if self._syncs.has_unsynced and self._syncs.is_due(now_s):
                 self._submit(None, True)
@@ -408,14 +407,17 @@ cdef class SpoolWriter:
     # --- states ------------------------------------------------------------------------------
 
     cdef int _enter(self, WriterState state, int error=0) except -1:
-        # `error`: the errno that leads to FAILING.
-        self._states.change(state)
+        # `error`: the errno that leads to FAILING. What a full slot lacks may have changed.
+        if state != self._states.state:
+            self._states.change(state)
         if state == WriterState.OPEN:
             self._rejection = 0
         elif state == WriterState.LATE:
             self._rejection = Rejection.OVERLOADED
-        elif state == WriterState.FULL or error == ENOSPC or error == EDQUOT:
+        elif state == WriterState.FULL and not self._bounds.is_disk_full:
             self._rejection = Rejection.SPOOL_FULL
+        elif state == WriterState.FULL or error == ENOSPC or error == EDQUOT:
+            self._rejection = Rejection.DISK_FULL
         elif state == WriterState.FAILING:
             self._rejection = Rejection.DISK_ERROR
         else:
@@ -428,7 +430,7 @@ cdef class SpoolWriter:
         cdef WriterState due = WriterState.LATE if is_late else WriterState.OPEN
         if self._is_full():  # asked in every state: the log is told
             due = WriterState.FULL
-        if state != due and state in (WriterState.OPEN, WriterState.LATE, WriterState.FULL):
+        if state in (WriterState.OPEN, WriterState.LATE, WriterState.FULL):
             self._enter(due)
         return 0
 
@@ -436,12 +438,10 @@ cdef class SpoolWriter:
         return self._bounds.is_full(self.used_bytes + self.waiting_bytes, self._free_bytes)
 
     def _check(self):
-        cdef double now_s
-        cdef bint is_late
         if self._states.state == WriterState.CLOSED:
             return
-        now_s = self._loop.time()
-        is_late = self._give_up_overdue(now_s - self._max_wait_s)
+        cdef double now_s = self._loop.time()
+        cdef bint is_late = self._give_up_overdue(now_s - self._max_wait_s)
         if now_s - self._measured_s >= MEASURE_INTERVAL_S:
             self._measured_s = now_s
             measuring = self._loop.run_in_executor(None, self._files.measure, self._segment)

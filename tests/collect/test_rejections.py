@@ -97,7 +97,7 @@ def test_a_refusal_does_not_end_the_connection() -> None:
     assert [*expected, 200] == statuses(fake.exchange(b"".join(bad) + http()))
 
 
-def fill_the_disk(fake: FakeCollector) -> None:
+def fill_the_spool(fake: FakeCollector) -> None:
     fake.disk.other_bytes = 2**40
     fake.loop.advance(1.5)
 
@@ -118,7 +118,8 @@ def overload(fake: FakeCollector) -> None:
 
 
 NOT_NOW = {
-    "spool-full": fill_the_disk,
+    "spool-full": fill_the_spool,
+    "disk-full": break_the_disk(errno.ENOSPC),
     "disk-error": break_the_disk(errno.EIO),
     "spool-overloaded": overload,
 }
@@ -142,7 +143,7 @@ def test_what_can_not_be_stored_now_is_answered_503_at_once(reason: str, origin:
 def test_a_disk_without_room_counts_as_full() -> None:
     fake = FakeCollector()
     break_the_disk(errno.ENOSPC)(fake)
-    assert (503, "spool-full") == ((answer := ask(fake, http())).status, answer.reason)
+    assert (503, "disk-full") == ((answer := ask(fake, http())).status, answer.reason)
 
 
 def test_a_disk_that_is_back_takes_events_again() -> None:

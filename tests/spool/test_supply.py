@@ -117,3 +117,17 @@ def test_a_segment_that_can_not_be_left_is_logged(
     own.settle()
     found = [(entry["event"], entry["segment"]) for entry in logs]
     assert [("segment_close_failed", "0000000000000001.seg")] == found
+
+
+def test_a_disk_that_stays_full_is_logged_once_and_so_is_its_end(logs: list[Any]) -> None:
+    own = Supply()
+    own.disk.create_errors = [OSError(ENOSPC, "no room")] * 3 + [OSError(EIO, "broken")]
+    for _ in range(6):
+        own.supply.make()
+        own.settle()
+    assert [0] == own.heard[-1:]
+    assert [
+        ("segment_create_failed", "no room"),
+        ("segment_create_failed", "broken"),
+        ("segment_created", None),
+    ] == [(entry["event"], entry.get("error")) for entry in logs]

@@ -194,7 +194,7 @@ def test_a_disk_with_too_little_room_left_rejects_until_there_is_more(
     on_full: str, least: int
 ) -> None:
     spool = Spool(min_free=1000, on_full=on_full)
-    for free, expected in [(least, ""), (least - 1, "spool-full"), (least, "")]:
+    for free, expected in [(least, ""), (least - 1, "disk-full"), (least, "")]:
         spool.disk.free_bytes = free
         spool.loop.advance(1.3)
         assert expected == spool.writer.rejection
@@ -215,3 +215,24 @@ def test_no_bound_on_free_room_means_none() -> None:
     spool.disk.free_bytes = 0
     spool.loop.advance(1.3)
     assert spool.writer.rejection == ""
+
+
+def test_it_is_said_whether_the_slot_or_the_disk_is_full_while_that_changes(
+    logs: list[dict[str, object]],
+) -> None:
+    spool = Spool(max_bytes=10_000, min_free=1000)
+    seen = []
+    for other_bytes, free_bytes in [
+        (0, 999),
+        (20_000, 1000),
+        (20_000, 999),  # both: delivery makes room in the slot
+        (0, 999),
+        (0, 1000),
+    ]:
+        spool.disk.other_bytes, spool.disk.free_bytes = other_bytes, free_bytes
+        spool.loop.advance(1.3)
+        seen.append((spool.writer.state, spool.writer.rejection))
+    expected = ["disk-full", "spool-full", "spool-full", "disk-full"]
+    assert [*(("full", each) for each in expected), ("open", "")] == seen
+    told = [entry["event"] for entry in logs]
+    assert ["disk_full", "spool_full", "disk_full", "spool_has_room"] == told

@@ -89,7 +89,7 @@ def test_after_the_second_failure_all_that_waits_hears_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "spool-full"), (EDQUOT, "spool-full")]
+    ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "disk-full"), (EDQUOT, "disk-full")]
 )
 def test_the_rejection_says_whether_the_disk_is_full_or_broken(error: int, expected: str) -> None:
     spool = Spool()
@@ -140,7 +140,7 @@ def test_a_success_between_two_failures_makes_the_second_a_first_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "spool-full"), (EDQUOT, "spool-full")]
+    ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "disk-full"), (EDQUOT, "disk-full")]
 )
 def test_no_segment_at_the_start_is_rejected_until_there_is_one(error: int, expected: str) -> None:
     spool = Spool(is_slow=True)
@@ -195,8 +195,8 @@ def test_no_room_for_the_next_segment_is_said_when_it_is_needed() -> None:
     events = spool.add_many(1, size=500)
     spool.settle()
     assert events == spool.ears.not_stored
-    assert spool.writer.rejection == "spool-full"
-    assert spool.rejection_of(b"more") == "spool-full"
+    assert spool.writer.rejection == "disk-full"
+    assert spool.rejection_of(b"more") == "disk-full"
     for _ in range(6):
         spool.loop.advance(0.5)
         spool.settle()
@@ -218,7 +218,7 @@ def test_a_failed_commit_without_a_new_segment_is_given_up() -> None:
     spool.add(b"2")
     spool.settle()
     assert [b"1", b"2"] == spool.ears.not_stored
-    assert spool.writer.rejection == "spool-full"
+    assert spool.writer.rejection == "disk-full"
 
 
 def test_a_failed_commit_waits_for_the_segment_that_is_being_made() -> None:

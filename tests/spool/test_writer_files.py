@@ -190,7 +190,7 @@ def test_a_device_that_stays_full_is_told(run: Callable[..., None], data: DataDi
     async def body(writer: SpoolWriter) -> None:
         await until_ready(writer)
         assert not await add(writer, b"1")
-        assert writer.rejection == "spool-full"
+        assert writer.rejection == "disk-full"
 
     run(body, files)
     assert read_events(data) == []

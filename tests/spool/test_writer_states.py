@@ -197,4 +197,4 @@ def test_a_writer_that_fails_stays_so_whatever_is_measured() -> None:
         spool.disk.other_bytes = other_bytes
         spool.loop.advance(1.3)
         spool.settle()
-        assert ("failing", "spool-full") == (spool.writer.state, spool.writer.rejection)
+        assert ("failing", "disk-full") == (spool.writer.state, spool.writer.rejection)
