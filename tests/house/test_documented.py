@@ -1,4 +1,4 @@
-"""docs/pixel.md lists every warning and every error of this package."""
+"""docs/pixel.md lists every warning and every error of the package event."""
 
 from __future__ import annotations
 
