@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pixelfast import __version__
-from pixelfast.errors import ConfigError, PixelfastError
+from pixelfast.errors import ConfigError, operator_error
 from pixelfast.printable import printable, printable_lines
 
 __all__ = ["main"]
@@ -33,7 +33,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Imports a command when it is used, and reports every error that is raised on purpose."""
+    """Imports a command when it is used, and reports what the operator can mend in one line."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run a command and exit: 2 for a mistake in its arguments or settings, 1 for other errors.
@@ -53,8 +53,10 @@ class _Commands(click.Group):
         except ConfigError as error:
             click.echo(str(error), err=True)  # printable, and may have several lines
             sys.exit(2)
-        except PixelfastError as error:
-            click.echo(printable(f"pixelfast: {error}"), err=True)
+        except Exception as error:
+            if not (line := operator_error(error)):
+                raise  # a mistake of ours: the traceback says where
+            click.echo(printable(f"pixelfast: {line}"), err=True)
             sys.exit(1)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:

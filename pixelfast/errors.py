@@ -18,6 +18,8 @@ A message says what is wrong, the value and the limit:
 
 from __future__ import annotations
 
+import errno
+
 from pixelfast.printable import printable
 
 __all__ = [
@@ -31,10 +33,16 @@ __all__ = [
     "SpoolError",
     "SpoolFull",
     "SpoolLocked",
+    "operator_error",
 ]
 
 
 NOT_COMPILED = "{} is not compiled: run `make build` in the checkout, or install the package"
+
+
+# An OSError with one of these is a mistake of the program: it used what is not its own.
+_OF_THE_PROGRAM = frozenset({errno.EBADF, errno.EFAULT, errno.ENOTSOCK})
+_SQLITE_ERROR = 1  # the primary result code of bad SQL, which is a mistake of the program as well
 
 
 class PixelfastError(Exception):
@@ -120,3 +128,37 @@ class SpoolLocked(SpoolError):
 
 class DestinationError(PixelfastError):
     """A destination's own state or place can't be used."""
+
+
+def operator_error(error: BaseException) -> str:
+    """Return one line about an error that the operator can mend; "" for a mistake of the program.
+
+    The first kind needs no traceback: the machine, the disk or a setting is to blame. Errors that
+    pixelfast raises on purpose are of this kind, too.
+
+    >>> operator_error(OSError(28, "No space left on device", "/data/a.seg"))
+    '/data/a.seg: No space left on device'
+    >>> operator_error(ValueError("oops"))
+    ''
+    """
+    if isinstance(error, PixelfastError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "cannot start a thread: a limit of memory or of processes (`ulimit -u`, TasksMax=)"
+    # By their modules: importing ssl and sqlite3 takes longer than `pixelfast --help`.
+    module = type(error).__module__
+    if module == "sqlite3":
+        code = getattr(error, "sqlite_errorcode", None) or _SQLITE_ERROR
+        return "" if code & 0xFF == _SQLITE_ERROR else f"SQLite: {error}"
+    if not isinstance(error, OSError) or not error.errno:
+        return ""
+    if module != "ssl" and error.errno in _OF_THE_PROGRAM:  # errno of ssl is another number
+        return ""
+    reason = error.strerror or str(error)
+    return reason if error.filename is None else f"{_path(error.filename)}: {reason}"
+
+
+def _path(name: object) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)

@@ -7,14 +7,18 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Sequence
 
 PIXELFAST = (sys.executable, "-m", "pixelfast")
 
 
-def run_pixelfast(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself; return its exit code and what it prints into pipes."""
+def run_pixelfast(*arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself; return its exit code and what it prints into pipes.
+
+    `before`: a program with its arguments that runs pixelfast, such as `prlimit`.
+    """
     return subprocess.run(
-        [*PIXELFAST, *arguments],
+        [*before, *PIXELFAST, *arguments],
         capture_output=True,
         encoding="utf-8",
         timeout=60,

@@ -38,8 +38,8 @@ class Server:
     `settings`: the text of its settings file; without, it has the demo source. `root`: the folder
     whose `pixelfast` runs, in the place of the checkout's. `log_path`: where its standard error
     goes, in the place of a file beside the data. `open_files`: how many descriptors each of its
-    processes may have. `passed`: a listening socket that it gets as systemd passes
-    one.
+    processes may have. `limit`: an option of prlimit. `passed`: a listening socket that it gets as
+    systemd passes one.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Server:
         root: Path | None = None,
         log_path: Path | None = None,
         open_files: int = 0,
+        limit: str = "",
         passed: socket.socket | None = None,
     ) -> None:
         self.data_dir = data_dir
@@ -61,7 +62,9 @@ class Server:
             settings_path.write_text(settings)
             command += ["-c", str(settings_path)]
         if open_files:
-            command = ["prlimit", f"--nofile={open_files}", *command]
+            limit = f"--nofile={open_files}"
+        if limit:
+            command = ["prlimit", limit, *command]
         if passed is not None:
             command = [sys.executable, "-c", _PASS_SOCKET, str(passed.fileno()), *command]
         for option in ("--listen", "--admin"):

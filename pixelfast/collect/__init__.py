@@ -11,6 +11,7 @@
 `collector`     from a request to its response: routes, sources, the event into the spool
 `responses`     the bytes of every response
 `proxies`       the client's address behind trusted proxies
+`open_files`    how many connections the limit of open files allows
 `worker`        one collector process
 """
 
@@ -23,6 +24,14 @@ try:
     from pixelfast.collect.connection import Connection, Connections
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
+from pixelfast.collect.open_files import connections_within, files_of_connections
 from pixelfast.collect.worker import Worker
 
-__all__ = ["Collector", "Connection", "Connections", "Worker"]
+__all__ = [
+    "Collector",
+    "Connection",
+    "Connections",
+    "Worker",
+    "connections_within",
+    "files_of_connections",
+]

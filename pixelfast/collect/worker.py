@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 
 from pixelfast.collect.collector import Clock, Collector, Sources
-from pixelfast.collect.connection import MAX_OVER_LIMIT, Connections
+from pixelfast.collect.connection import Connections
+from pixelfast.collect.open_files import connections_within
 from pixelfast.collect.responses import Responses
 from pixelfast.config import Config
 from pixelfast.errors import SpoolLocked
@@ -21,10 +22,6 @@ from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compress
 __all__ = ["Worker"]
 
 _LOCK_RETRY_S = 0.1
-# Segments, pipes and what the interpreter has open, beside the connections within the limit and the
-# listening sockets.
-_OWN_FILES = 48
-_MUCH_LOWER = 0.9  # part of the configured value; a smaller loss is not worth a warning
 _BACKLOG = 4096
 # For each connection, in the kernel (which doubles it): it bounds one read, and what a client that
 # never reads can hold there. A request within the limits fits.
@@ -63,7 +60,9 @@ class Worker:
         )
         self.connections = Connections(
             self.collector,
-            max_connections=self._connections_within_limits(server.max_connections),
+            max_connections=connections_within(
+                server, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            ),
             max_memory=server.max_memory,
             header_timeout_s=server.header_timeout_s,
             idle_timeout_s=server.idle_timeout_s,
@@ -161,25 +160,6 @@ class Worker:
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(_LOCK_RETRY_S)
-
-    def _connections_within_limits(self, wanted: int) -> int:
-        """Return how many connections there can be descriptors for; raise the limit of the process.
-
-        The limit of connections must be met before that of descriptors: a connection over it still
-        gets its 503.
-        """
-        beside = _OWN_FILES + MAX_OVER_LIMIT + len(self._config.server.listen)
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < wanted + beside:
-            soft = min(wanted + beside, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        allowed = max(1, min(wanted, soft - beside))
-        if allowed < wanted:
-            is_much = allowed < _MUCH_LOWER * wanted
-            (self._log.warning if is_much else self._log.debug)(
-                "max_connections_lowered", configured=wanted, used=allowed, open_files_limit=hard
-            )
-        return allowed
 
     def _tick(self) -> None:
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)

@@ -11,6 +11,7 @@ from pixelfast.collect import Worker
 from pixelfast.commands.options import with_listen, with_settings
 from pixelfast.commands.startup import prepare, stop_on_signals
 from pixelfast.config import Config
+from pixelfast.operate.limits import apply_limits
 from pixelfast.operate.sockets import listen
 from pixelfast.printable import printable
 
@@ -29,6 +30,7 @@ def collect(settings: Config, slot: int) -> None:
       pixelfast collect -c pixelfast.toml --slot 0
     """
     config, data = prepare(settings, f"collector-{slot}")
+    apply_limits(config, 1)
     sockets, addresses = listen(config.server.listen, 1)
     uvloop.run(_run(Worker(config, data, slot), sockets[0], addresses))
 

@@ -16,7 +16,8 @@ from pixelfast.commands.startup import prepare
 from pixelfast.config import Config, FileDestination, parse_address, without_secrets
 from pixelfast.errors import ConfigError
 from pixelfast.operate.admin import Admin
-from pixelfast.operate.sockets import listen, share_out
+from pixelfast.operate.limits import Limits, apply_limits
+from pixelfast.operate.sockets import describe_failure, listen, share_out
 from pixelfast.operate.supervisor import Supervisor
 from pixelfast.operate.systemd import Notifier, passed_sockets
 from pixelfast.printable import printable
@@ -47,6 +48,7 @@ def serve(settings: Config) -> None:
     """
     config, data = prepare(settings, is_exclusive=True)
     workers = config.server.workers or len(os.sched_getaffinity(0))
+    limits = apply_limits(config, workers)
     passed = passed_sockets(os.environ)
     if passed:
         sockets, addresses = share_out(passed, workers)
@@ -56,7 +58,7 @@ def serve(settings: Config) -> None:
     given = click.get_current_context().params
     admin_is_chosen = given["server__admin"] is not None or given["config"] is not None
     is_demo = config is not settings
-    uvloop.run(_run(config, data, sockets, addresses, admin_is_chosen, is_demo=is_demo))
+    uvloop.run(_run(config, data, sockets, addresses, admin_is_chosen, limits, is_demo=is_demo))
 
 
 def _warn_of_hidden_sockets(config: Config, data: DataDir) -> None:
@@ -73,14 +75,31 @@ async def _run(
     sockets: list[list[socket.socket]],
     addresses: list[str],
     admin_is_chosen: bool,
+    limits: Limits,
     *,
     is_demo: bool,
 ) -> None:
     supervisor = Supervisor(config, str(data.path), sockets, Notifier(os.environ))
     admin = Admin(supervisor)
     admin_address = await _start_admin(admin, config.server.admin, admin_is_chosen)
+    log = structlog.get_logger("supervisor")
+    log.info(
+        "started",
+        version=__version__,
+        listen=addresses,
+        admin=admin_address,
+        data_dir=str(data.path),
+        workers=len(sockets),
+        max_connections=limits.connections,
+        open_files=limits.open_files,
+        ack=config.spool.ack,
+        spool_max_bytes=config.spool.max_bytes,
+        spool_min_free=config.spool.min_free,
+        destinations=[destination.name for destination in config.destinations],
+    )
 
     def say_welcome() -> None:
+        log.info("ready")
         click.echo(_welcome(config, data, addresses, admin_address, is_demo=is_demo))
 
     try:
@@ -97,9 +116,9 @@ async def _start_admin(admin: Admin, address: str, is_chosen: bool) -> str:
         return await admin.start(address)
     except OSError as error:
         if is_chosen:
-            raise ConfigError(
-                "server.admin", f'"{address}"', f"an address that is free: {error.strerror}"
-            ) from None
+            why = describe_failure(parse_address(address), error)
+            what = f'cannot listen at "{address}": {why}'
+            raise ConfigError("server.admin", None, what) from None
         structlog.get_logger("supervisor").warning("admin_address_taken", address=address)
         return ""
 

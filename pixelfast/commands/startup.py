@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 
 from pixelfast.commands.demo import with_demo_source
 from pixelfast.config import Config, Redactor
 from pixelfast.deliver import register_destinations
+from pixelfast.errors import SpoolError
 from pixelfast.operate.logging import set_up_logging
 from pixelfast.operate.signals import ignore_other_signals
-from pixelfast.spool import DataDir
+from pixelfast.spool import DataDir, describe_trouble
 
 __all__ = ["prepare", "stop_on_signals"]
 
@@ -34,8 +36,13 @@ def prepare(
     data.make_private()  # before the lock: strangers can't open its file from now on
     if is_exclusive:
         data.lock()
-    config = with_demo_source(settings, data.path)
-    register_destinations(config, data)
+    try:
+        config = with_demo_source(settings, data.path)
+        register_destinations(config, data)
+    except OSError as error:
+        raise SpoolError(f"data directory {describe_trouble(data.path, error)}") from error
+    except sqlite3.Error as error:
+        raise SpoolError(f"data directory {data.path}: SQLite: {error}") from error
     return config, data
 
 

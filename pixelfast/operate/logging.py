@@ -1,5 +1,8 @@
 """What pixelfast says, on standard error: one event name a line, for people or for machines.
 
+What the machine or a setting caused is one line, and repeated once a minute at most; a mistake of
+the program has its traceback.
+
 Never a write key, a query or a secret: nothing that logs is ever given one, and should an error or
 an answer hold one of the settings' secrets after all, it is masked here. What strangers wrote is
 made printable, whichever format it has.
@@ -10,12 +13,15 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 from types import TracebackType
 from typing import Any
 
 import structlog
 
 from pixelfast.config import Log, Redactor
+from pixelfast.errors import operator_error
+from pixelfast.operate.sampling import Sampler
 from pixelfast.printable import printable, printable_json, printable_lines
 
 __all__ = ["set_up_logging"]
@@ -56,7 +62,7 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
             )
         )
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[_shorten, Sampler(), *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -64,12 +70,29 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_shorten, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     sys.excepthook = _log_uncaught
+    threading.excepthook = lambda caught: _log_uncaught(
+        caught.exc_type, caught.exc_value or caught.exc_type(), caught.exc_traceback
+    )
+
+
+def _shorten(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Replace the traceback of what an operator can mend by one line."""
+    given = event.get("exc_info")
+    if isinstance(given, tuple):
+        given = given[1]
+    error = given if isinstance(given, BaseException) or not given else sys.exc_info()[1]
+    line = operator_error(error) if error else ""
+    if not line:
+        return event
+    return {"error": line, **{name: value for name, value in event.items() if name != "exc_info"}}
 
 
 class _Safe:

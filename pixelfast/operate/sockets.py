@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import stat
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 from pixelfast.config import Address, parse_address
 from pixelfast.errors import ConfigError
 
-__all__ = ["listen", "share_out"]
+__all__ = ["describe_failure", "listen", "share_out"]
 
 _BACKLOG = 4096
+_MAX_UNIX_PATH_BYTES = 107  # unix(7): 108 with the NUL at its end
 
 
 def listen(addresses: tuple[str, ...], workers: int) -> tuple[list[list[socket.socket]], list[str]]:
@@ -45,15 +47,37 @@ def listen(addresses: tuple[str, ...], workers: int) -> tuple[list[list[socket.s
                     sockets.append(_bind(Address(address.host, port), first.family))
                 names.append(str(Address(address.host, port)))
         except OSError as error:
-            why = {
-                errno.EADDRINUSE: "another program listens there",
-                errno.EACCES: "this user may not listen there",
-                errno.EADDRNOTAVAIL: "this machine does not have the address",
-            }.get(error.errno or 0, error.strerror or str(error))
-            raise ConfigError(
-                "server.listen", f'"{text}"', f"an address that is free: {why}"
-            ) from None
+            what = f'cannot listen at "{text}": {describe_failure(address, error)}'
+            raise ConfigError("server.listen", None, what) from None
     return by_worker, names
+
+
+def describe_failure(address: Address, error: OSError) -> str:
+    """Return why an address cannot be listened at, in words that lead to the remedy."""
+    size = len(os.fsencode(address.path))
+    if size > _MAX_UNIX_PATH_BYTES:
+        return f"its path has {size} bytes, limit {_MAX_UNIX_PATH_BYTES}"
+    if error.errno == errno.EADDRINUSE:
+        return "address already in use"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have the address"
+    if error.errno == errno.EACCES and address.path:
+        return f"this user may not create files in {Path(address.path).parent}"
+    if error.errno == errno.EACCES:
+        return (
+            f"ports below {_least_free_port():,} require the capability CAP_NET_BIND_SERVICE"
+            " (AmbientCapabilities= in the systemd unit)"
+        )
+    if error.errno == errno.ENOENT and address.path:
+        return f"the directory {Path(address.path).parent} does not exist"
+    return error.strerror or str(error)
+
+
+def _least_free_port() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024
 
 
 def share_out(

@@ -22,6 +22,7 @@ import structlog
 
 from pixelfast.config import Config
 from pixelfast.deliver.retry import Backoff
+from pixelfast.errors import operator_error
 from pixelfast.operate.control import Orders
 from pixelfast.operate.signals import ignore_other_signals
 from pixelfast.operate.systemd import Notifier
@@ -103,7 +104,11 @@ class Child:
             try:
                 code: int | None = await self._run_once(on_report)
             except OSError as error:  # no descriptors or no memory for it now
-                self._log.error("process_not_started", name=self.name, error=str(error))
+                self._log.error(
+                    "process_not_started",
+                    name=self.name,
+                    error=operator_error(error) or repr(error),
+                )
                 code = None
             self.figures, self._heard_s, self._has_been_ready = {}, None, False
             on_report.set()

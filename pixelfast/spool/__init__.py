@@ -6,6 +6,7 @@ It knows neither what an event is nor where it goes: it takes a source's bytes a
 `frames`     the layout of frames, written and parsed; the events of one commit
 `compression`  bodies that are compressed, optional
 `datadir`    the data directory, its lock and its layout
+`trouble`    what is wrong with a path, and what to do about it
 `modes`      who may read what is kept: nobody but its user
 `segments`   one slot's files as their writer sees them
 `committer`  the thread that writes and syncs without the GIL
@@ -38,6 +39,7 @@ from pixelfast.spool.retention import (
     remove_read_segments,
 )
 from pixelfast.spool.segments import SlotFiles
+from pixelfast.spool.trouble import describe_trouble
 
 __all__ = [
     "REJECTIONS",
@@ -50,6 +52,7 @@ __all__ = [
     "SlotReader",
     "SpoolWriter",
     "compressor",
+    "describe_trouble",
     "newest_frames",
     "number_at",
     "remove_drained_slot",

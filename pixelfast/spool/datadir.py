@@ -26,6 +26,7 @@ from pixelfast.spool.format import (
 )
 from pixelfast.spool.frames import FRAME_HEADER_BYTES
 from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes
+from pixelfast.spool.trouble import describe_trouble
 
 __all__ = [
     "DataDir",
@@ -172,7 +173,7 @@ class DataDir:
             with contextlib.suppress(FileExistsError):
                 _create_meta(root, root / "META")
         except OSError as error:
-            raise SpoolError(f"data directory {root}: {error.strerror}") from error
+            raise SpoolError(f"data directory {describe_trouble(root, error)}") from error
         return cls.find(root)
 
     @classmethod
@@ -187,8 +188,11 @@ class DataDir:
         try:
             meta = msgspec.json.decode(meta_path.read_bytes(), type=_Meta)
             node = bytes.fromhex(meta.node)
+        except FileNotFoundError as error:
+            what = "has no META, so it is none of pixelfast" if root.exists() else "does not exist"
+            raise SpoolError(f"data directory {root}: {what}") from error
         except OSError as error:
-            raise SpoolError(f"data directory {root}: {error.strerror}") from error
+            raise SpoolError(f"data directory {describe_trouble(root, error)}") from error
         except (msgspec.DecodeError, ValueError) as error:
             raise SpoolError(f"{meta_path} is damaged: {error}") from error
         if meta.format != FORMAT_VERSION:
@@ -220,7 +224,7 @@ class DataDir:
                 f" holds its lock: {error}"
             ) from None
         except OSError as error:
-            raise SpoolError(f"{self.path / 'LOCK'}: {error.strerror}") from error
+            raise SpoolError(describe_trouble(self.path / "LOCK", error)) from error
 
     def slot_dir(self, slot: int) -> Path:
         if slot not in self._slot_dirs:

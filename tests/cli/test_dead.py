@@ -142,7 +142,7 @@ def test_a_data_directory_that_does_not_exist_is_reported_and_not_created(
     result = run(missing, *arguments)
     assert 1 == result.exit_code
     assert "" == result.stdout
-    expected = f"pixelfast: data directory {missing.path}: No such file or directory\n"
+    expected = f"pixelfast: data directory {missing.path}: does not exist\n"
     assert expected == result.stderr
     assert not missing.path.exists()
 

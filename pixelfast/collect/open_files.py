@@ -1,0 +1,25 @@
+"""How many connections a collector can have under a limit of open files."""
+
+from __future__ import annotations
+
+from pixelfast.collect.connection import MAX_OVER_LIMIT
+from pixelfast.config import Server
+
+__all__ = ["connections_within", "files_of_connections"]
+
+# Segments, pipes and what the interpreter has open, beside connections and listening sockets.
+_OWN_FILES = 48
+
+
+def files_of_connections(server: Server, connections: int) -> int:
+    """Return how many descriptors a collector needs that accepts so many connections.
+
+    The limit of connections must be met before that of descriptors: a connection over it still
+    gets its 503.
+    """
+    return _OWN_FILES + MAX_OVER_LIMIT + len(server.listen) + connections
+
+
+def connections_within(server: Server, open_files: int) -> int:
+    """Return how many connections a collector accepts under a limit of open files; at least 1."""
+    return max(1, min(server.max_connections, open_files - files_of_connections(server, 0)))

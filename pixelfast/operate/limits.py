@@ -1,0 +1,184 @@
+"""What the system allows this server, compared with what its settings need, before anything starts.
+
+The soft limit of open files is raised to the hard one, once for all processes, which inherit it. A
+configuration that cannot work is rejected; one that works below its settings gets one warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from pixelfast.collect import connections_within, files_of_connections
+from pixelfast.config import Config, FileDestination, format_bytes
+from pixelfast.errors import PixelfastError
+
+__all__ = ["Limits", "apply_limits", "memory_limit"]
+
+_LEAST_CONNECTIONS = 64  # of a collector: with fewer it rejects what one browser page opens
+_MUCH_LOWER = 0.9  # part of the configured value; a smaller loss is not worth a warning
+_OPEN_FILES_REMEDY = "raise it with LimitNOFILE= in the systemd unit, or with `ulimit -n`"
+# Of the supervisor: what the interpreter has open and the connections of the admin address; for
+# each process its line, its pipes and a watch on its end.
+_SUPERVISOR_FILES = 48 + 64
+_FILES_A_PROCESS = 4
+# Of delivery: what the interpreter has open; for each destination its state, its dead letters,
+# their journals, a lock, a segment and a connection.
+_DELIVERY_FILES = 48
+_FILES_A_DESTINATION = 8
+# What a process takes beside the memory that its settings bound.
+_PROCESS_BYTES = 64 * 2**20
+_ADDRESS_SPACE_BYTES = 256 * 2**20  # the same, with what is mapped and never touched
+
+
+class Limits(NamedTuple):
+    """What is in force after `apply_limits`."""
+
+    open_files: int
+    connections: int  # that one collector accepts
+
+
+def apply_limits(config: Config, workers: int, *, cgroup_root: str = "/sys/fs/cgroup") -> Limits:
+    """Raise the limit of open files as far as it goes; check all limits against the settings.
+
+    What is lower than the settings ask for, and still works, is logged.
+
+    Raises:
+        PixelfastError: the server cannot work within the limits; the message has the remedy.
+    """
+    log = structlog.get_logger("supervisor")
+    open_files = _raise_open_files()
+    _check_open_files(config, workers, open_files)
+    _check_file_size(config)
+    _check_address_space()
+    connections = connections_within(config.server, open_files)
+    wanted = config.server.max_connections
+    if connections < _MUCH_LOWER * wanted:
+        log.warning(
+            "max_connections_lowered",
+            configured=wanted,
+            used=connections,
+            open_files_limit=open_files,
+            needed=files_of_connections(config.server, wanted),
+            remedy=_OPEN_FILES_REMEDY,
+        )
+    for shortage in _memory_shortages(config, workers, cgroup_root):
+        log.warning("memory_limit_is_low", **shortage)
+    cores = len(os.sched_getaffinity(0))
+    if workers > cores:
+        log.warning(
+            "more_workers_than_cores",
+            workers=workers,
+            cores=cores,
+            remedy="set server.workers to 0 or to the number of cores",
+        )
+    return Limits(open_files, connections)
+
+
+def _raise_open_files() -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return hard
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # above fs.nr_open, which was lowered since
+        return soft
+    return hard
+
+
+def _check_open_files(config: Config, workers: int, open_files: int) -> None:
+    listening = len(config.server.listen) * workers
+    least = min(config.server.max_connections, _LEAST_CONNECTIONS)
+    needs = {
+        "a collector": files_of_connections(config.server, least),
+        "the supervisor": _SUPERVISOR_FILES + listening + _FILES_A_PROCESS * (workers + 1),
+        "delivery": _DELIVERY_FILES + _FILES_A_DESTINATION * len(config.destinations),
+    }
+    process, needed = max(needs.items(), key=lambda need: need[1])
+    if open_files < needed:
+        raise PixelfastError(
+            f"the limit of open files is {open_files:,}; {process} needs at least {needed:,}, and "
+            f"{files_of_connections(config.server, config.server.max_connections):,} for "
+            f"server.max_connections = {config.server.max_connections:,}; {_OPEN_FILES_REMEDY}"
+        )
+
+
+def _check_file_size(config: Config) -> None:
+    """A file that would exceed the limit cannot be written: the pixel is answered 503."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return
+    for setting, size in _file_sizes(config):
+        if size > limit:
+            raise PixelfastError(
+                f"the limit of file sizes is {format_bytes(limit)}; {setting} is"
+                f" {format_bytes(size)}; raise it with LimitFSIZE= in the systemd unit, or with"
+                " `ulimit -f`"
+            )
+
+
+def _check_address_space() -> None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _ADDRESS_SPACE_BYTES:
+        raise PixelfastError(
+            f"the limit of address space is {format_bytes(limit)}; a process needs at least"
+            f" {format_bytes(_ADDRESS_SPACE_BYTES)}; raise it with LimitAS= in the systemd unit, or"
+            " with `ulimit -v`"
+        )
+
+
+def _file_sizes(config: Config) -> Iterator[tuple[str, int]]:
+    yield "spool.segment_bytes", config.spool.segment_bytes
+    for each in config.destinations:
+        if isinstance(each, FileDestination):
+            yield f"destinations[{each.name}].rotate_bytes", each.rotate_bytes
+
+
+def _memory_shortages(config: Config, workers: int, cgroup_root: str) -> Iterator[dict[str, Any]]:
+    collector = config.server.max_memory + config.spool.max_waiting_bytes
+    delivery = config.deliver.max_memory  # with what the process itself takes
+    needs = {
+        "address space of a process (`ulimit -v`, LimitAS=)": (
+            resource.getrlimit(resource.RLIMIT_AS)[0],
+            _ADDRESS_SPACE_BYTES + max(collector, delivery),
+        ),
+        "memory of all processes (cgroup, MemoryMax=)": (
+            memory_limit(cgroup_root),
+            workers * (_PROCESS_BYTES + collector) + delivery + _PROCESS_BYTES,
+        ),
+    }
+    for what, (limit, needed) in needs.items():
+        if limit not in (None, resource.RLIM_INFINITY) and limit < needed:
+            yield {
+                "limited": what,
+                "limit": format_bytes(limit),
+                "needed": format_bytes(needed),
+                "remedy": "raise the limit, or lower server.max_memory, spool.max_waiting_bytes and"
+                " deliver.max_memory",
+            }
+
+
+def memory_limit(cgroup_root: str = "/sys/fs/cgroup") -> int | None:
+    """Return the memory limit of this process's control group (version 2), in bytes, if it has one.
+
+    Source: the kernel's documentation, admin-guide/cgroup-v2, memory.max.
+    """
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    folder = Path(cgroup_root, own.lstrip("/"))
+    limits = []
+    for each in (folder, *folder.parents):
+        with contextlib.suppress(OSError, ValueError):  # "max": none is set here
+            limits.append(int((each / "memory.max").read_text()))
+        if each == Path(cgroup_root):
+            break
+    return min(limits, default=None)

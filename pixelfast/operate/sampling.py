@@ -1,0 +1,60 @@
+"""Errors that come again and again, such as those of a full disk, logged once in a while."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import structlog
+
+__all__ = ["Sampler"]
+
+_INTERVAL_S = 60.0
+_MAX_KINDS = 1000
+# What tells two lines of one event apart; everything else is a figure of the moment.
+_NAMES = ("destination", "name", "process", "slot", "source")
+_CHANGING = re.compile(r"/\S+|\d+")  # of an error: paths, and numbers of segments and bytes
+
+
+class Sampler:
+    """A processor of structlog that drops a line with an `error` which was logged a moment ago.
+
+    The next line of the kind that is logged says how many were left out: `suppressed`.
+
+    >>> sampler = Sampler(lambda: 0.0)
+    >>> sampler(None, "error", {"event": "commit_failed", "error": "disk full"})
+    {'event': 'commit_failed', 'error': 'disk full'}
+    >>> sampler(None, "error", {"event": "commit_failed", "error": "disk full"})
+    Traceback (most recent call last):
+    structlog.exceptions.DropEvent
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kinds: dict[tuple[object, ...], list[float]] = {}  # when logged, how many left out
+
+    def __call__(
+        self, _logger: object, _method: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        suppressed = self.suppressed(event)
+        if suppressed < 0:
+            raise structlog.DropEvent
+        return {**event, "suppressed": suppressed} if suppressed else event
+
+    def suppressed(self, event: structlog.types.EventDict) -> int:
+        """Return how many lines of this kind were left out before this one; -1: so is this one."""
+        error = event.get("error")
+        if not isinstance(error, str):
+            return 0
+        names = (str(event.get(name)) for name in _NAMES)
+        kind = (event.get("event"), _CHANGING.sub("", error), *names)
+        now_s = self._clock()
+        known = self._kinds.get(kind)
+        if known is not None and now_s - known[0] < _INTERVAL_S:
+            known[1] += 1
+            return -1
+        if len(self._kinds) >= _MAX_KINDS:
+            self._kinds.clear()
+        self._kinds[kind] = [now_s, 0]
+        return 0 if known is None else int(known[1])
