@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.collector import Clock, Collector, Sources
 from pixelfast.collect.connection import Connection, Connections
 from pixelfast.collect.responses import Responses
@@ -373,7 +374,7 @@ class FakeCollector:
         self,
         sources: Iterable[Source] = (DEMO,),
         *,
-        workers: int = 1,
+        budgets: RateBudgets | None = None,
         writer: dict[str, Any] | None = None,
         connections: dict[str, Any] | None = None,
         has_sockets: bool = False,
@@ -384,7 +385,7 @@ class FakeCollector:
         self.loop = FakeLoop()
         self.disk = FakeDisk(self.loop)
         self.clock = Clock.fixed()
-        self.collector = Collector(Sources(sources, workers), Responses(), self.clock, **options)
+        self.collector = Collector(Sources(sources, budgets), Responses(), self.clock, **options)
         self.connections = Connections(self.collector, **(connections or {}))
         self.collector.writer = make_writer(
             self.loop,

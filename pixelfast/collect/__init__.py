@@ -9,6 +9,7 @@
 `headers`       the headers that matter, and what becomes of each
 `limits`        every limit of a request and of a connection
 `collector`     from a request to its response: routes, sources, the event into the spool
+`budgets`       rate limits, in memory that all collectors share
 `responses`     the bytes of every response
 `proxies`       the client's address behind trusted proxies
 `open_files`    how many connections the limit of open files allows

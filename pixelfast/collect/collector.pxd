@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t
 
+from pixelfast.collect.budgets cimport RateBudget
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request
 from pixelfast.collect.response cimport Response
@@ -22,16 +23,12 @@ cdef class ActiveSource:
     cdef readonly int number            # its place in the spool writer's names
     cdef readonly Rules rules
     cdef readonly bint is_enabled
-    cdef double _rate                   # events a second; 0: no limit
-    cdef double _burst
-    cdef double _tokens
-    cdef double _refilled_s
+    cdef RateBudget budget              # None: no limit
     cdef public int64_t accepted
     cdef readonly dict refused          # reason: count
     cdef readonly dict warned           # reason: count
 
-    cdef int check_rate(self, double now_s) except -1
-    cdef void take(self) noexcept
+    cdef int take_budget(self, double now_s) except -1
     cdef count_refused(self, str reason)
     cdef count_warnings(self, list warnings)
 

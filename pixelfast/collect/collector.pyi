@@ -1,6 +1,7 @@
 from collections.abc import Iterable
 
 from pixelfast import config
+from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.proxies import TrustedProxies
 from pixelfast.collect.responses import Responses
 from pixelfast.errors import RequestError
@@ -42,7 +43,7 @@ class ActiveSource:
         name: its name in the settings.
         number: its place among the names of the spool writer.
         settings: its settings; None: the source of requests without a known write key.
-        workers: collectors that share its rate limit.
+        budgets: has room for its rate limit; needed only with one.
 
     Attributes:
         accepted: events accepted.
@@ -53,7 +54,11 @@ class ActiveSource:
     accepted: int
 
     def __init__(
-        self, name: str, number: int, settings: config.Source | None = None, workers: int = 1
+        self,
+        name: str,
+        number: int,
+        settings: config.Source | None = None,
+        budgets: RateBudgets | None = None,
     ) -> None: ...
     @property
     def name(self) -> str: ...
@@ -76,14 +81,16 @@ class Sources:
 
     Args:
         settings: the sources, in the order of their numbers.
-        workers: collectors that share each rate limit evenly.
+        budgets: the rate limits that other collectors share; None: this process is the only one.
 
     Attributes:
         all: the sources.
         nobody: counts requests without a known write key.
     """
 
-    def __init__(self, settings: Iterable[config.Source], workers: int = 1) -> None: ...
+    def __init__(
+        self, settings: Iterable[config.Source], budgets: RateBudgets | None = None
+    ) -> None: ...
     @property
     def all(self) -> list[ActiveSource]: ...
     @property

@@ -12,6 +12,7 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 cdef extern from "<time.h>":
     enum: CLOCK_MONOTONIC_COARSE
 
+from pixelfast.collect.budgets cimport RateBudget, RateBudgets
 from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request, copy_of, excuse, slice_of
@@ -85,7 +86,7 @@ cdef class Clock:
 
 cdef class ActiveSource:
 
-    def __init__(self, str name, int number, settings=None, int workers=1):
+    def __init__(self, str name, int number, settings=None, RateBudgets budgets=None):
         self.name = name
         self.number = number
         self.refused = {}
@@ -102,24 +103,15 @@ cdef class ActiveSource:
             keeps_placeholders=settings.placeholders == "keep",
         )
         self.is_enabled = settings.enabled
-        # Each collector accepts its share; the kernel spreads connections evenly.
-        self._rate = settings.rate_limit / workers
-        self._burst = max(1.0, self._rate)
-        self._tokens = self._burst
+        if settings.rate_limit:
+            self.budget = budgets.budget(name, settings.rate_limit)
 
-    cdef int check_rate(self, double now_s) except -1:
-        # Before the work of decoding; `take` comes after it, so that a rejected pixel costs nothing.
-        if self._rate == 0.0:
-            return 0
-        self._tokens = min(self._burst, self._tokens + (now_s - self._refilled_s) * self._rate)
-        self._refilled_s = now_s
-        if self._tokens < 1.0:
-            raise RateLimited(ceil((1.0 - self._tokens) / self._rate))
+    cdef int take_budget(self, double now_s) except -1:
+        # Before the work of decoding. An event that is not stored gives it back.
+        cdef double wait_s = self.budget.take_at(now_s)
+        if wait_s > 0.0:
+            raise RateLimited(ceil(wait_s))
         return 0
-
-    cdef void take(self) noexcept:
-        if self._rate != 0.0:
-            self._tokens -= 1.0
 
     cdef count_refused(self, str reason):
         self.refused[reason] = self.refused.get(reason, 0) + 1
@@ -149,13 +141,16 @@ class RateLimited(RequestError):
 
 cdef class Sources:
 
-    def __init__(self, settings, int workers=1):
+    def __init__(self, settings, RateBudgets budgets=None):
         cdef ActiveKey key
+        settings = tuple(settings)
+        if budgets is None:
+            budgets = RateBudgets.private(each.name for each in settings)
         self._keys = {}
         self.all = []
         self.nobody = ActiveSource("", -1)
         for number, settings_of_one in enumerate(settings):
-            source = ActiveSource(settings_of_one.name, number, settings_of_one, workers)
+            source = ActiveSource(settings_of_one.name, number, settings_of_one, budgets)
             self.all.append(source)
             for write_key in settings_of_one.write_keys:
                 key = ActiveKey.__new__(ActiveKey)
@@ -291,6 +286,7 @@ cdef class Collector:
             Receipt receipt
             str text
             str address = request.peer
+            bint is_charged = False
         try:
             self._events.open_query(route, query)
             text = self._events.write_key()
@@ -301,17 +297,24 @@ cdef class Collector:
                 raise RequestError(401, "unknown-write-key", "no source has this write key")
             source = key.source
             key.check(now_ms)
-            source.check_rate(self.clock.monotonic_s())
+            if source.budget is not None:
+                source.take_budget(self.clock.monotonic_s())
+                is_charged = True
             if request.is_proxied:
                 address = self.proxies.client_of(address, request.forwarded_for, request.real_ip)
             receipt = self._store(request, source, address, now_ms, waiter)
-        except RequestError as error:
-            return self._reject(source, error, self.always_200, response)
+        except Exception as error:
+            if is_charged:
+                source.budget.give_back()
+            if isinstance(error, RequestError):
+                return self._reject(source, error, self.always_200, response)
+            raise
         if receipt.rejection:
+            if is_charged:
+                source.budget.give_back()
             error = _REJECTIONS[receipt.rejection]
             return self._reject(source, error, self.always_200, response)
         source.accepted += 1
-        source.take()
         response.ticket = 0 if self.writer.acks_at_once else receipt.ticket
         return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.collector import Clock, Collector, Sources
 from pixelfast.collect.connection import Connections
 from pixelfast.collect.open_files import connections_within
@@ -31,7 +32,13 @@ _KERNEL_BUFFER_BYTES = 32 * 2**10
 class Worker:
     """Collect pixels from sockets into one slot of the spool.
 
-    `lock_wait_s`: how long to wait for the previous collector of the slot to finish.
+    Args:
+        config: the settings.
+        data: where the slot is.
+        slot: the number of the slot.
+        workers: collectors that share `spool.max_bytes`.
+        budgets: the rate limits, if other collectors share them.
+        lock_wait_s: how long to wait for the previous collector of the slot to finish.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class Worker:
         slot: int,
         workers: int = 1,
         *,
+        budgets: RateBudgets | None = None,
         lock_wait_s: float = 15.0,
     ) -> None:
         self._lock_wait_s = lock_wait_s
@@ -51,7 +59,7 @@ class Worker:
         self._log = structlog.get_logger("collect").bind(slot=slot)
         server = config.server
         self.collector = Collector(
-            Sources(config.sources, workers),
+            Sources(config.sources, budgets),
             Responses(),
             Clock(),
             trusted_proxies=server.trusted_proxies,

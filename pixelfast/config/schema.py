@@ -216,7 +216,12 @@ class Source(Struct, frozen=True, kw_only=True):
         ),
     ] = "drop"
     rate_limit: Annotated[
-        float, Meta(ge=0, description="events a second, all collectors together; 0: no limit")
+        float,
+        Meta(
+            ge=0,
+            description="largest number of events a second, counted over all collectors; at most "
+            "a second's worth, and at least one, at once; 0: no limit",
+        ),
     ] = 0.0
 
 

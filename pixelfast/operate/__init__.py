@@ -2,6 +2,7 @@
 
 `sockets`     listening sockets, made once and handed to the collectors
 `control`     the line between the supervisor and each of its processes
+`rates`       the shared memory behind rate limits
 `process`     what a collector process and the delivery process run
 `supervisor`  starts, watches, restarts and stops them
 `systemd`     notifications to systemd, its watchdog, and the sockets it passes

@@ -31,6 +31,13 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     slot: int = 0
     workers: int = 1
     listen_fds: list[int] = []
+    rates_fd: int = -1  # the shared memory of rate limits
+    rate_places: dict[str, int] = {}  # where in it the word of each source begins
+
+    @property
+    def inherited_fds(self) -> list[int]:
+        """The descriptors that the process gets with these orders."""
+        return [*self.listen_fds, *([] if self.rates_fd < 0 else [self.rates_fd])]
 
 
 def receive_orders(line: socket.socket) -> Orders:

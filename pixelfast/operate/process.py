@@ -61,9 +61,12 @@ class _CollectorService:
 
     def __init__(self, orders: Orders) -> None:
         from pixelfast.collect import Worker
+        from pixelfast.collect.budgets import RateBudgets
 
         data = DataDir.open(orders.data_dir)
-        self._worker = Worker(orders.config, data, orders.slot, orders.workers)
+        os.set_inheritable(orders.rates_fd, False)
+        budgets = RateBudgets.open(orders.rates_fd, orders.rate_places)
+        self._worker = Worker(orders.config, data, orders.slot, orders.workers, budgets=budgets)
         self._listen_fds = orders.listen_fds
 
     async def start(self) -> None:

@@ -24,6 +24,7 @@ from pixelfast.config import Config
 from pixelfast.deliver.retry import Backoff
 from pixelfast.errors import operator_error
 from pixelfast.operate.control import Orders
+from pixelfast.operate.rates import RateTable
 from pixelfast.operate.signals import ignore_other_signals
 from pixelfast.operate.systemd import Notifier
 
@@ -133,7 +134,7 @@ class Child:
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 env={**os.environ, **_ENVIRONMENT.get(self.orders.role, {})},
-                pass_fds=(theirs.fileno(), *self.orders.listen_fds),
+                pass_fds=(theirs.fileno(), *self.orders.inherited_fds),
                 start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
             )
         self.starts += 1
@@ -200,6 +201,7 @@ class Supervisor:
         self.is_stopping = False
         self._sockets = sockets
         workers = len(sockets)
+        self._rates = RateTable(each.name for each in config.sources if each.rate_limit)
         self.collectors = [
             Child(
                 f"collector-{slot}",
@@ -210,6 +212,8 @@ class Supervisor:
                     slot=slot,
                     workers=workers,
                     listen_fds=[each.fileno() for each in own],
+                    rates_fd=self._rates.fd,
+                    rate_places=self._rates.places,
                 ),
             )
             for slot, own in enumerate(sockets)

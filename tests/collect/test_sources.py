@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.collector import Sources
 from pixelfast.config import Source, WriteKey
 from pixelfast.errors import RequestError
@@ -131,10 +132,12 @@ def test_the_rate_over_a_minute_is_the_rate_that_was_set() -> None:
     assert 5 * 60 <= fake.collector.sources.all[0].accepted <= 5 * 61
 
 
-def test_workers_share_a_rate() -> None:
-    fake = FakeCollector((limited(8.0),), workers=4)
-    answers = read_answers(fake.exchange(with_key(b"wk-slow") * 10))
-    assert [200] * 2 + [429] * 8 == [answer.status for answer in answers]
+def test_collectors_share_a_rate() -> None:
+    budgets = RateBudgets.private(["slow"])
+    one, other = (FakeCollector((limited(8.0),), budgets=budgets) for _ in range(2))
+    answers = read_answers(one.exchange(with_key(b"wk-slow") * 6))
+    answers += read_answers(other.exchange(with_key(b"wk-slow") * 6))
+    assert [200] * 8 + [429] * 4 == [answer.status for answer in answers]
 
 
 def test_a_refused_pixel_does_not_use_up_the_rate() -> None:
@@ -153,6 +156,18 @@ def test_a_pixel_that_can_not_be_stored_does_not_use_up_the_rate() -> None:
     assert 503 == ask(fake, with_key(b"wk-slow")).status
     fake.disk.other_bytes = 0
     fake.loop.advance(1.5)
+    assert [200, 429] == [ask(fake, with_key(b"wk-slow")).status for _ in range(2)]
+
+
+def test_a_pixel_that_our_own_fault_rejects_does_not_use_up_the_rate() -> None:
+    fake = FakeCollector((limited(1.0),))
+
+    def fail() -> float:
+        raise RuntimeError("a mistake of ours")
+
+    fake.loop.time = fail  # type: ignore[method-assign] # the spool writer asks it
+    assert 500 == ask(fake, with_key(b"wk-slow")).status
+    del fake.loop.time
     assert [200, 429] == [ask(fake, with_key(b"wk-slow")).status for _ in range(2)]
 
 
