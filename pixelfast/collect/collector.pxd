@@ -50,6 +50,7 @@ cdef class Collector:
     cdef readonly object responses
     cdef readonly Clock clock
     cdef readonly TrustedProxies proxies
+    cdef readonly bytes message_id_header   # empty: there is none
     cdef readonly bint always_200
     cdef public bint is_leaving         # pixels are accepted, but the health check fails
     cdef public SpoolWriter writer

@@ -115,7 +115,10 @@ class Collector:
         sources: the write keys, and how their pixels are read.
         responses: renders responses.
         clock: wall time for events, monotonic time for rate limits.
-        trusted_proxies: networks whose X-Forwarded-For and X-Real-IP are believed.
+        trusted_proxies: networks whose X-Forwarded-For, X-Real-IP and `message_id_header` are
+            believed; "unix:" for the peers of Unix sockets.
+        message_id_header: the header whose value becomes the messageId of an event that has none;
+            empty: there is none.
         always_200: send 200 for every GET and POST of a pixel, also if it is rejected.
         health_path: the path of the health check; empty: there is none.
     """
@@ -131,6 +134,7 @@ class Collector:
         clock: Clock,
         *,
         trusted_proxies: Iterable[str] = (),
+        message_id_header: str = "",
         always_200: bool = False,
         health_path: str = "",
     ) -> None: ...
@@ -142,6 +146,8 @@ class Collector:
     def clock(self) -> Clock: ...
     @property
     def proxies(self) -> TrustedProxies: ...
+    @property
+    def message_id_header(self) -> bytes: ...
     @property
     def always_200(self) -> bool: ...
     def tick(self, now_s: float) -> None:

@@ -18,8 +18,9 @@ from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request, copy_of, excuse, slice_of
 from pixelfast.collect.response cimport Kind, Response, owned
 from pixelfast.event.decoder cimport Rules
+from pixelfast.event.message_ids cimport is_message_id
 from pixelfast.event.paths cimport is_below, is_path
-from pixelfast.event.slices cimport Slice
+from pixelfast.event.slices cimport Slice, stripped
 from pixelfast.event.target cimport Route, split_target
 from pixelfast.event.writer cimport Additions, EventWriter, Sink
 from pixelfast.spool.writer cimport Receipt, SpoolWriter
@@ -40,6 +41,7 @@ cdef int KEEP = _responses.KEEP
 cdef int CLOSE = _responses.CLOSE
 cdef bytes CONTINUE = _responses.CONTINUE
 cdef bytes PIXEL_FOLDER = b"/pixel/"
+cdef list _INVALID_MESSAGE_ID = [("invalid-message-id", None)]
 cdef str NOT_FOUND = "not-found"
 cdef str NOT_STORED = "not-stored"
 cdef str SHUTTING_DOWN = "shutting-down"
@@ -196,6 +198,7 @@ cdef class Collector:
         Clock clock not None,
         *,
         trusted_proxies=(),
+        str message_id_header not None="",
         always_200=False,
         str health_path not None="",
     ):
@@ -203,6 +206,7 @@ cdef class Collector:
         self.responses = responses
         self.clock = clock
         self.proxies = TrustedProxies(trusted_proxies)
+        self.message_id_header = message_id_header.encode("ascii")
         self.always_200 = always_200
         self._health_path = health_path.encode("ascii")
         self._events = EventWriter()
@@ -325,11 +329,16 @@ cdef class Collector:
             _SpoolSink sink = <_SpoolSink>self._sink
             Additions additions
             list warnings
+            bint has_invalid_id = False  # of a proxy
         additions.received_ms = now_ms
         additions.address.at = PyUnicode_AsUTF8AndSize(address, &additions.address.length)
         additions.user_agent = request.user_agent
         additions.referer = request.referer
         additions.languages = request.languages
+        additions.message_id = stripped(request.message_id)
+        if additions.message_id.length and not is_message_id(additions.message_id):
+            additions.message_id.length = 0
+            has_invalid_id = True
         sink.writer = self.writer
         sink.source = source.number
         sink.received_ms = now_ms
@@ -338,8 +347,11 @@ cdef class Collector:
             warnings = self._events.write_into(sink, source.rules, &additions)
         finally:
             sink.waiter = None
-        if warnings and not sink.receipt.rejection:
-            source.count_warnings(warnings)
+        if not sink.receipt.rejection:
+            if warnings:
+                source.count_warnings(warnings)
+            if has_invalid_id:
+                source.count_warnings(_INVALID_MESSAGE_ID)
         return sink.receipt
 
     # --- rejections --------------------------------------------------------------------------

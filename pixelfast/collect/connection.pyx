@@ -43,7 +43,7 @@ from pixelfast.collect.flow_control cimport (
     resume_reading,
     write,
 )
-from pixelfast.collect.proxies cimport plain_address
+from pixelfast.collect.proxies cimport address_of
 from pixelfast.collect.reader cimport Method, Reader, Reading, Request, excuse
 from pixelfast.collect.response cimport (
     Kind,
@@ -109,7 +109,7 @@ cdef class Connections:
         self.open = set()
         self.answered = {}
         self._clock = collector.clock
-        self._plain = Request()
+        self._plain = Request("", False, collector.message_id_header)
         self._max_connections = max_connections
         self._max_memory = max_memory
         self._header_timeout_s = header_timeout_s
@@ -209,13 +209,8 @@ cdef class Connection:
         # What the transport has to buffer, the peer does not read: `pause_writing` says so at once.
         transport.set_write_buffer_limits(0)
         self._since_s = connections._clock.monotonic_s()
-        if isinstance(peer, tuple) and peer:
-            self._peer = plain_address(peer[0])
-            self._is_proxied = self._collector.proxies.trusts(peer[0])
-        else:
-            # A Unix socket: who may open it is trusted. None: a TCP peer that has reset already.
-            self._peer = ""
-            self._is_proxied = peer is not None
+        self._peer = address_of(peer)
+        self._is_proxied = self._collector.proxies.trusts_peer(peer)
         connections.open.add(self)
         if len(connections.open) > connections._max_connections:
             if len(connections.open) > connections._max_connections + MAX_OVER_LIMIT:
@@ -321,7 +316,9 @@ cdef class Connection:
 
     cdef Reader _need_reader(self):
         if self._reader is None:  # many connections never do: 1.5 KB each
-            self._reader = Reader(self._peer, self._is_proxied, self._all._log)
+            self._reader = Reader(
+                self._peer, self._is_proxied, self._collector.message_id_header, self._all._log
+            )
         return self._reader
 
     cdef int _respond_to_read(self) except -1:

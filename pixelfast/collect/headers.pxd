@@ -7,6 +7,7 @@
 #     Origin              kept                            kept, the last
 #     X-Real-IP           kept, of a trusted proxy        kept, the last that is not empty, of one
 #     X-Forwarded-For     kept, of a trusted proxy        kept, all joined, of a trusted proxy
+#     the message id's    kept, of a trusted proxy        kept, the last that is not empty, of one
 #     Host                must be there once, a host      must be a host; once in HTTP/1.1
 #     Connection          the reader's                    `keep-alive` is answered
 #     Expect              the reader's                    `100-continue` is answered
@@ -15,7 +16,8 @@
 #     Upgrade             the reader's                    the parser's
 #     Proxy-Connection    the reader's                    the parser's
 #
-# The scan leaves a request to the reader if a header that it keeps is duplicated.
+# The scan leaves a request to the reader if a header that it keeps is duplicated. The message id's
+# header has its name from the settings (`server.message_id_header`): `header_in` knows it.
 
 from posix.strings cimport strncasecmp
 
@@ -28,6 +30,7 @@ cdef enum Header:
     ORIGIN
     X_REAL_IP
     X_FORWARDED_FOR
+    MESSAGE_ID
     # counted by both
     HOST
     # about the connection or the body: the scan takes no request with one of them

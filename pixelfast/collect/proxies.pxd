@@ -9,12 +9,14 @@ cdef struct Network:
 cdef class TrustedProxies:
     cdef Network* _networks
     cdef Py_ssize_t _count
+    cdef readonly bint trusts_unix      # the peers of Unix sockets
 
     cpdef bint trusts(self, str address)
+    cdef bint trusts_peer(self, object peername) except -1
     cdef str client_of(self, str peer, Slice forwarded_for, Slice real_ip)
     cdef bint _trusts(self, uint64_t high, uint64_t low) noexcept
 
-cdef str plain_address(str address)
+cdef str address_of(object peername)
 
 
 cdef inline bint is_empty_list(Slice value) noexcept nogil:

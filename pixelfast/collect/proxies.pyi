@@ -4,7 +4,7 @@ from typing import Self
 __all__ = ["TrustedProxies"]
 
 class TrustedProxies:
-    """The networks whose X-Forwarded-For and X-Real-IP are believed.
+    """The networks whose proxy headers are believed; "unix:": the peers of Unix sockets.
 
     >>> proxies = TrustedProxies(["127.0.0.1/32", "10.0.0.0/8"])
     >>> proxies.trusts("10.1.2.3"), proxies.trusts("192.0.2.1")
@@ -14,6 +14,8 @@ class TrustedProxies:
     """
 
     def __new__(cls, networks: Iterable[str] = ()) -> Self: ...
+    @property
+    def trusts_unix(self) -> bool: ...
     def trusts(self, address: str) -> bool:
         """Return whether a peer is a trusted proxy; its address may have a port."""
 

@@ -21,6 +21,7 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 __all__ = ["TrustedProxies"]
 
+cdef str UNIX = "unix:"  # among the networks: the peers of Unix sockets
 cdef uint64_t MAPPED = 0xFFFF00000000  # ::ffff:0:0/96, where IPv4 lies within IPv6
 
 
@@ -86,13 +87,25 @@ cdef inline bint _is_padding(char c) noexcept:
     return c == c' ' or c == c'\t' or c == c','
 
 
-cdef str plain_address(str address):
+cdef bint _is_tcp(object peername) noexcept:
+    # Of a transport: the peer of a Unix socket has a string, and None stands for a TCP peer that had
+    # reset before it was accepted.
+    return isinstance(peername, tuple) and len(<tuple>peername) > 0
+
+
+cdef str address_of(object peername):
     # The address of a peer; an IPv4 peer of a socket that takes both families has it mapped to IPv6.
+    # Empty if it has none.
     cdef:
         uint64_t high, low
         char canonical[46]
         Py_ssize_t length
-        const char* text = PyUnicode_AsUTF8AndSize(address, &length)
+        str address
+        const char* text
+    if not _is_tcp(peername):
+        return ""
+    address = (<tuple>peername)[0]
+    text = PyUnicode_AsUTF8AndSize(address, &length)
     if not _parse(text, length, &high, &low, canonical):
         return address
     return PyUnicode_DecodeASCII(canonical, strlen(canonical), NULL)
@@ -102,7 +115,11 @@ cdef class TrustedProxies:
 
     def __cinit__(self, networks=()):
         cdef Py_ssize_t place
-        parsed = [ipaddress.ip_network(text, strict=False) for text in networks]
+        networks = list(networks)
+        self.trusts_unix = UNIX in networks
+        parsed = [
+            ipaddress.ip_network(text, strict=False) for text in networks if text != UNIX
+        ]
         self._networks = <Network*>PyMem_Calloc(len(parsed) + 1, sizeof(Network))
         if self._networks == NULL:
             raise MemoryError()
@@ -136,6 +153,11 @@ cdef class TrustedProxies:
             Py_ssize_t length
             const char* text = PyUnicode_AsUTF8AndSize(address, &length)
         return _parse(text, length, &high, &low, canonical) and self._trusts(high, low)
+
+    cdef bint trusts_peer(self, object peername) except -1:
+        if _is_tcp(peername):
+            return self.trusts((<tuple>peername)[0])
+        return self.trusts_unix and peername is not None
 
     def client_address(self, str peer not None, bytes forwarded_for, bytes real_ip):
         cdef Slice first = Slice(NULL, 0), second = Slice(NULL, 0)

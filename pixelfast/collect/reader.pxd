@@ -1,5 +1,7 @@
 from pixelfast.collect.chunks cimport Chunks
-from pixelfast.collect.headers cimport Header
+from posix.strings cimport strncasecmp
+
+from pixelfast.collect.headers cimport Header, header_of
 from pixelfast.event.slices cimport Slice
 
 cdef enum Method:
@@ -13,9 +15,11 @@ cdef class Request:
     # of the connection
     cdef str peer                       # "" for a Unix socket
     cdef bint is_proxied                # the peer is a trusted proxy
+    cdef Slice message_id_name          # of the header with the message id; empty: there is none
+    cdef bytes _message_id_header       # that `message_id_name` points into
     # of one request: NULL if it was not sent
     cdef Slice target
-    cdef Slice user_agent, origin, forwarded_for, real_ip, referer, languages
+    cdef Slice user_agent, origin, forwarded_for, real_ip, message_id, referer, languages
     cdef bytes head                     # that the target points into
     cdef bytes _forwarded               # that `forwarded_for` points into
     cdef list _kept                     # bytes that the headers point into
@@ -34,6 +38,17 @@ cdef class Request:
     cdef Py_ssize_t held_bytes(self) noexcept
     cdef int add_body(self, bytes piece) except -1
 
+cdef inline Header header_in(Request request, const char* name, Py_ssize_t length) noexcept:
+    # The header that a name stands for in this request.
+    cdef Header header = header_of(name, length)
+    if (
+        header == Header.OTHER_HEADER
+        and length == request.message_id_name.length
+        and strncasecmp(name, request.message_id_name.at, length) == 0
+    ):
+        return Header.MESSAGE_ID
+    return header
+
 cdef inline Slice* place_of(Request request, Header header) noexcept:
     # Where the value of a header is kept; NULL if it is not. A proxy's are if it is trusted.
     if header == Header.USER_AGENT:
@@ -48,6 +63,8 @@ cdef inline Slice* place_of(Request request, Header header) noexcept:
         return &request.forwarded_for
     if header == Header.X_REAL_IP and request.is_proxied:
         return &request.real_ip
+    if header == Header.MESSAGE_ID and request.is_proxied:
+        return &request.message_id
     return NULL
 
 cdef enum Reading:

@@ -21,7 +21,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memchr, memcmp
 
 from pixelfast.collect.chunks cimport ChunkState, no_chunks, skip_chunks
-from pixelfast.collect.headers cimport IS_TOKEN, Header, header_of
+from pixelfast.collect.headers cimport IS_TOKEN, Header
 from pixelfast.collect.host cimport is_host
 from pixelfast.collect.limits cimport (
     MAX_BODY_BYTES,
@@ -63,9 +63,13 @@ cdef class Request:
     # What the collector needs of one request, within its limits: the parser has none of its own (it
     # accepts a target of 200,000 bytes).
 
-    def __cinit__(self, str peer="", bint is_proxied=False):
+    def __cinit__(
+        self, str peer="", bint is_proxied=False, bytes message_id_header not None=b""
+    ):
         self.peer = peer
         self.is_proxied = is_proxied
+        self._message_id_header = message_id_header
+        self.message_id_name = slice_of(message_id_header)
         self._kept = []
         self.reset()
 
@@ -73,7 +77,7 @@ cdef class Request:
         cdef Slice nothing = Slice(NULL, 0)
         self.target = nothing
         self.user_agent = self.origin = self.referer = self.languages = nothing
-        self.forwarded_for = self.real_ip = nothing
+        self.forwarded_for = self.real_ip = self.message_id = nothing
         if self.head is not None:
             self.head = self._forwarded = None
             self._kept.clear()
@@ -99,7 +103,7 @@ cdef class Request:
             raise RequestError(
                 431, "headers-too-large", f"headers are over {MAX_HEADER_BYTES:,} bytes"
             )
-        header = header_of(PyBytes_AS_STRING(name), length)
+        header = header_in(self, PyBytes_AS_STRING(name), length)
         place = place_of(self, header)
         if place != NULL:
             if header == Header.X_FORWARDED_FOR:
@@ -111,7 +115,10 @@ cdef class Request:
             elif (
                 is_empty_list(place[0])  # a blank one does not hide another
                 or header == Header.ORIGIN
-                or (header == Header.X_REAL_IP and not is_empty_list(slice_of(value)))
+                or (
+                    (header == Header.X_REAL_IP or header == Header.MESSAGE_ID)
+                    and not is_empty_list(slice_of(value))
+                )
             ):
                 place[0] = self._keep(value)
         elif header == Header.HOST:
@@ -152,8 +159,8 @@ cdef class Request:
 
 cdef class Reader:
 
-    def __cinit__(self, str peer, bint is_proxied, log):
-        self.request = Request(peer, is_proxied)
+    def __cinit__(self, str peer, bint is_proxied, bytes message_id_header, log):
+        self.request = Request(peer, is_proxied, message_id_header)
         self._log = log
 
     # --- what a connection calls -------------------------------------------------------------
@@ -439,8 +446,8 @@ cdef Py_ssize_t _length_of(bytes value) except -2:
     return min(int(digits[:20]), MAX_BODY_BYTES + 1) if digits.isdigit() else -1
 
 
-def scan(bytes data not None):
-    cdef Request request = Request("", True)
+def scan(bytes data not None, bytes message_id_header not None=b""):
+    cdef Request request = Request("", True, message_id_header)
     cdef Py_ssize_t length = scan_plain_get(
         PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), request
     )
@@ -454,5 +461,6 @@ def scan(bytes data not None):
         "accept-language": copy_of(request.languages),
         "x-forwarded-for": copy_of(request.forwarded_for),
         "x-real-ip": copy_of(request.real_ip),
+        "message-id": copy_of(request.message_id),
     }
     return length, {name: value for name, value in kept.items() if value is not None}

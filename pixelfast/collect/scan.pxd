@@ -8,14 +8,14 @@
 
 from libc.string cimport memchr, memcmp
 
-from pixelfast.collect.headers cimport IS_TOKEN, Header, header_of
+from pixelfast.collect.headers cimport IS_TOKEN, Header
 from pixelfast.collect.host cimport is_host
 from pixelfast.collect.limits cimport (
     MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
 )
-from pixelfast.collect.reader cimport Request, place_of
+from pixelfast.collect.reader cimport Request, header_in, place_of
 from pixelfast.event.limits cimport MAX_TARGET_BYTES
 from pixelfast.event.slices cimport Slice
 
@@ -45,7 +45,7 @@ cdef inline bint take_header(
     Request request, const char* name, Py_ssize_t length, const char* value, Py_ssize_t value_length
 ) noexcept:
     # False if the request is the reader's.
-    cdef Header header = header_of(name, length)
+    cdef Header header = header_in(request, name, length)
     cdef Slice* place
     if header == Header.OTHER_HEADER:
         return True

@@ -63,6 +63,7 @@ class Worker:
             Responses(),
             Clock(),
             trusted_proxies=server.trusted_proxies,
+            message_id_header=server.message_id_header,
             always_200=server.always_200,
             health_path=server.health_path,
         )

@@ -31,7 +31,7 @@ def collect(settings: Config, slot: int) -> None:
     """
     config, data = prepare(settings, f"collector-{slot}")
     apply_limits(config, 1)
-    sockets, addresses = listen(config.server.listen, 1)
+    sockets, addresses = listen(config.server.listen, 1, int(config.server.unix_mode, 8))
     uvloop.run(_run(Worker(config, data, slot), sockets[0], addresses))
 
 

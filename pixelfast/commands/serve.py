@@ -53,20 +53,26 @@ def serve(settings: Config) -> None:
     if passed:
         sockets, addresses = share_out(passed, workers)
     else:
-        sockets, addresses = listen(config.server.listen, workers)
-    _warn_of_hidden_sockets(config, data)
+        sockets, addresses = listen(config.server.listen, workers, int(config.server.unix_mode, 8))
+    _warn_of_unix_sockets(config, data, addresses)
     given = click.get_current_context().params
     admin_is_chosen = given["server__admin"] is not None or given["config"] is not None
     is_demo = config is not settings
     uvloop.run(_run(config, data, sockets, addresses, admin_is_chosen, limits, is_demo=is_demo))
 
 
-def _warn_of_hidden_sockets(config: Config, data: DataDir) -> None:
-    """A socket in the data directory can be connected to by its user alone."""
-    for text in config.server.listen:
+def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -> None:
+    """Warn of a socket that only our user reaches, and of one whose events have no address."""
+    log = structlog.get_logger("supervisor")
+    for text in addresses:
         path = parse_address(text).path
-        if path and data.path.resolve() in Path(path).resolve().parents:
-            structlog.get_logger("supervisor").warning("socket_is_in_data_dir", path=path)
+        if not path:
+            continue
+        if data.path.resolve() in Path(path).resolve().parents:
+            log.warning("socket_is_in_data_dir", path=path)
+        if "unix:" not in config.server.trusted_proxies:
+            hint = 'add "unix:" to server.trusted_proxies, or events have no request_ip'
+            log.warning("unix_peers_not_trusted", path=path, hint=hint)
 
 
 async def _run(

@@ -41,10 +41,24 @@ class Server(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
-            description="networks whose X-Forwarded-For and X-Real-IP are believed",
-            extra={"kind": "network"},
+            description="networks whose X-Forwarded-For, X-Real-IP and `message_id_header` are "
+            'believed; `"unix:"` for whoever may open the Unix sockets of `listen`',
+            extra={"kind": "trusted"},
         ),
     ] = ("127.0.0.1/32", "::1/128")
+    message_id_header: Annotated[
+        str,
+        Meta(
+            description='header, such as `"X-Request-ID"`, whose value becomes the `messageId` of '
+            "an event that has none, from trusted proxies only: a request that a proxy sends again "
+            'to another server stays one event. At most 128 visible ASCII characters; `""`: none',
+            extra={"kind": "header name?"},
+        ),
+    ] = ""
+    unix_mode: Annotated[
+        Literal["0600", "0660", "0666"],
+        Meta(description="permissions of the Unix sockets of `listen`, in octal"),
+    ] = "0666"
     always_200: Annotated[
         bool, Meta(description="answer 200 to every GET and POST of a pixel, refused or not")
     ] = False

@@ -19,6 +19,13 @@ __all__ = ["TEXTS", "TextKind", "is_base_url"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+# What collectors read for another purpose, or what belongs to the connection.
+_READ_HEADERS = {
+    *("user-agent", "accept-language", "referer", "origin", "x-real-ip", "x-forwarded-for"),
+    *("host", "connection", "expect", "content-length", "transfer-encoding", "upgrade"),
+    "proxy-connection",
+}
 _HEALTH_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
 
 
@@ -76,6 +83,10 @@ def _is_health_path(text: str) -> bool:
     return _HEALTH_PATH.fullmatch(text) is not None and not is_taken
 
 
+def _is_free_header(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None and text.lower() not in _READ_HEADERS
+
+
 def _is_signing_secret(text: str) -> bool:
     """Whether it is one of the Standard Webhooks specification, "Signature scheme"."""
     try:
@@ -93,7 +104,14 @@ TEXTS = {
         'a path such as "/health", of letters, digits and -._~ between slashes, but not '
         '/robots.txt and not below /pixel/; or ""',
     ),
-    "network": TextKind(_is_network, 'a network such as "10.0.0.0/8" or "::1/128", or an address'),
+    "trusted": TextKind(
+        lambda text: text == "unix:" or _is_network(text),
+        'a network such as "10.0.0.0/8" or "::1/128", an address, or "unix:"',
+    ),
+    "header name?": TextKind(
+        lambda text: not text or _is_free_header(text),
+        'a header name such as "X-Request-ID" that has no other meaning; or ""',
+    ),
     "base url": TextKind(is_base_url, 'a URL without query: "https://HOST"'),
     "url": TextKind(_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),
     "signing secret": TextKind(_is_signing_secret, "whsec_ and base64 of 24 to 64 bytes"),

@@ -1,4 +1,5 @@
-# Message ids: UUIDs of version 7 (RFC 9562 section 5.7), so they sort by time.
+# Message ids: which strings of a proxy can be one, and those that are made here: UUIDs of version 7
+# (RFC 9562 section 5.7), so they sort by time.
 #
 # Random bytes are taken from the kernel a block at a time. The block stands in a page that the
 # kernel empties in a forked process, so two processes never share ids. Where the kernel can't do
@@ -18,6 +19,8 @@ from posix.mman cimport (
     munmap,
 )
 
+from pixelfast.event.slices cimport Slice
+
 cdef extern from "<sys/mman.h>" nogil:
     enum: MADV_WIPEONFORK
     int madvise(void* address, size_t length, int advice)
@@ -27,6 +30,7 @@ cdef extern from "<sys/random.h>" nogil:
 
 cdef enum:
     MESSAGE_ID_BYTES = 36
+    MAX_MESSAGE_ID_BYTES = 128  # of a proxy's
     RANDOM_BYTES = 10       # of one id
     IDS_OF_A_BLOCK = 400
 
@@ -37,6 +41,17 @@ cdef struct RandomBlock:
 cdef struct MessageIds:
     RandomBlock* block
     int ids_of_a_block      # 1: a forked process would have the same block
+
+
+cdef inline bint is_message_id(Slice given) noexcept nogil:
+    # Whether a proxy's string can be one: visible ASCII that JSON holds as it is.
+    cdef Py_ssize_t i
+    if not 0 < given.length <= MAX_MESSAGE_ID_BYTES:
+        return False
+    for i in range(given.length):
+        if not c'!' <= given.at[i] <= c'~' or given.at[i] == c'"' or given.at[i] == c'\\':
+            return False
+    return True
 
 
 cdef inline int open_message_ids(MessageIds* ids) except -1:

@@ -1,4 +1,3 @@
-from pixelfast.event.message_ids cimport MESSAGE_ID_BYTES
 from pixelfast.event.query cimport Query
 from pixelfast.event.slices cimport Slice
 
@@ -28,7 +27,7 @@ cdef struct ServerValues:
     const char* received        # TIME_BYTES
     Slice address
     Slice user_agent            # without white space around it
-    char message_id[MESSAGE_ID_BYTES]
+    Slice message_id            # JSON holds it as it is
 
 cdef struct Piece:
     const char* literal         # what stands before the slot; of one that is left out, its name

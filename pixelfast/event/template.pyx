@@ -10,7 +10,6 @@ from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.string cimport memcmp, memcpy
 
 from pixelfast.event.limits cimport MAX_EVENT_BYTES
-from pixelfast.event.message_ids cimport MESSAGE_ID_BYTES
 from pixelfast.event.numbers cimport MAX_NUMBER_BYTES, write_number
 from pixelfast.event.placeholders cimport may_be_placeholder
 from pixelfast.event.query cimport Query
@@ -119,7 +118,7 @@ cdef class Template:
     cdef Py_ssize_t most_bytes(self, Py_ssize_t query_bytes, ServerValues* server) noexcept:
         # The longest event there can be: strings grow to twice their length, and get quotes.
         cdef Py_ssize_t strings = query_bytes + server.address.length + server.user_agent.length
-        return self._literal_bytes + 2 * strings + 64 * self._count
+        return self._literal_bytes + 2 * strings + server.message_id.length + 64 * self._count
 
     cdef Py_ssize_t fill(self, char* out, Query* query, ServerValues* server) noexcept nogil:
         # The event's length in bytes; -1 where the event must be built and encoded.
@@ -137,7 +136,7 @@ cdef class Template:
                 piece += 1
                 continue
             if piece.kind == SlotKind.MESSAGE_ID_SLOT:
-                value = Slice(&server.message_id[0], MESSAGE_ID_BYTES)
+                value = server.message_id
             elif piece.kind == SlotKind.RECEIVED_SLOT:
                 value = Slice(server.received, TIME_BYTES)
             elif piece.kind == SlotKind.ADDRESS_SLOT:

@@ -20,6 +20,7 @@ cdef struct Additions:
     Slice address               # canonical, ASCII; empty: unknown
     Slice user_agent            # as sent, empty: absent
     Slice referer, languages    # as sent, NULL: absent; for rules that fill in from them
+    Slice message_id            # `is_message_id`; empty: one is made where the query has none
 
 cdef class EventWriter:
     cdef readonly int64_t from_templates
@@ -45,4 +46,4 @@ cdef class EventWriter:
     cdef Template _make_template(self, Rules rules, bint has_user_agent)
     cdef list _write_encoded(self, Sink sink, Rules rules, Additions* additions)
     cdef dict _complete(self, Event event, Rules rules, Additions* additions)
-    cdef str _new_message_id(self, int64_t ms)
+    cdef str _message_id(self, Additions* additions)

@@ -72,6 +72,7 @@ class EventWriter:
         user_agent: bytes = b"",
         referer: bytes | None = None,
         languages: bytes | None = None,
+        message_id: bytes = b"",
     ) -> tuple[bytes, list[tuple[str, bytes]]]:
         """Return the event of the open target as JSON, and its warnings.
 
@@ -85,12 +86,14 @@ class EventWriter:
             user_agent: the User-Agent header, for `context.userAgent` if that is absent.
             referer: the Referer header, used if the rules fill in from it.
             languages: the Accept-Language header, used if the rules fill in from it.
+            message_id: the messageId if the query has none: at most 128 bytes of visible ASCII
+                without `"` and a backslash. Empty: a UUIDv7 is made.
 
         Raises:
             RequestError: 400, a key has more than 32 segments, there is neither userId nor
                 anonymousId, or a track call has no event; 413, the event is longer than 32,768
                 bytes, or its arrays are so large that it would be.
-            ValueError: no target with an event is open.
+            ValueError: no target with an event is open, or `message_id` is not one.
 
         >>> from pixelfast.event import Rules
         >>> writer = EventWriter()

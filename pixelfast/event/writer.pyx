@@ -18,6 +18,7 @@ from pixelfast.event.limits cimport MAX_EVENT_BYTES, MAX_PARAMETERS, MAX_TARGET_
 from pixelfast.event.message_ids cimport (
     MESSAGE_ID_BYTES,
     close_message_ids,
+    is_message_id,
     open_message_ids,
     write_message_id,
 )
@@ -143,6 +144,7 @@ cdef class EventWriter:
         bytes user_agent not None=b"",
         bytes referer=None,
         bytes languages=None,
+        bytes message_id not None=b"",
     ):
         cdef:
             Additions additions
@@ -153,6 +155,9 @@ cdef class EventWriter:
         additions.user_agent = _slice_of(user_agent)
         additions.referer = _slice_of(referer)
         additions.languages = _slice_of(languages)
+        additions.message_id = _slice_of(message_id)
+        if message_id and not is_message_id(additions.message_id):
+            raise ValueError(f"not a message id: {message_id!r}")
         warnings = self.write_into(sink, rules, &additions)
         event, sink.event = sink.event, None
         return event, list(warnings)
@@ -161,6 +166,7 @@ cdef class EventWriter:
         cdef:
             Template template
             ServerValues server
+            char made[MESSAGE_ID_BYTES]
             Py_ssize_t length
         if self._route == Route.NOT_FOUND:
             raise ValueError("no pixel is open")
@@ -170,7 +176,10 @@ cdef class EventWriter:
             return self._write_encoded(sink, rules, additions)
         server.address = additions.address
         server.received = time_string(&self._time, additions.received_ms)
-        write_message_id(&self._message_ids, server.message_id, additions.received_ms)
+        server.message_id = additions.message_id
+        if server.message_id.length == 0:
+            write_message_id(&self._message_ids, made, additions.received_ms)
+            server.message_id = Slice(&made[0], MESSAGE_ID_BYTES)
         length = template.fill(
             sink.reserve(template.most_bytes(self._query.length, &server)), &self._query, &server
         )
@@ -274,7 +283,7 @@ cdef class EventWriter:
         return _assemble(
             event,
             self._route == Route.TRACK,
-            fields[RootField.MESSAGE_ID] or self._new_message_id(additions.received_ms),
+            fields[RootField.MESSAGE_ID] or self._message_id(additions),
             received,
             original,
             sent,
@@ -282,10 +291,12 @@ cdef class EventWriter:
             string_of(additions.address) if additions.address.length else None,
         )
 
-    cdef str _new_message_id(self, int64_t ms):
-        cdef char message_id[MESSAGE_ID_BYTES]
-        write_message_id(&self._message_ids, message_id, ms)
-        return PyUnicode_DecodeASCII(message_id, MESSAGE_ID_BYTES, NULL)
+    cdef str _message_id(self, Additions* additions):
+        cdef char made[MESSAGE_ID_BYTES]
+        if additions.message_id.length:
+            return string_of(additions.message_id)
+        write_message_id(&self._message_ids, made, additions.received_ms)
+        return PyUnicode_DecodeASCII(made, MESSAGE_ID_BYTES, NULL)
 
 
 cdef object _too_long(str what, Py_ssize_t length):

@@ -19,12 +19,14 @@ _BACKLOG = 4096
 _MAX_UNIX_PATH_BYTES = 107  # unix(7): 108 with the NUL at its end
 
 
-def listen(addresses: tuple[str, ...], workers: int) -> tuple[list[list[socket.socket]], list[str]]:
+def listen(
+    addresses: tuple[str, ...], workers: int, unix_mode: int = 0o666
+) -> tuple[list[list[socket.socket]], list[str]]:
     """Listen at every address, for every worker.
 
     A TCP address gets one socket a worker (SO_REUSEPORT: the kernel spreads connections over them);
-    a Unix socket is shared. Returns the sockets of each worker, and the addresses as they are: port
-    0 has become a real one.
+    a Unix socket is shared, with the permissions `unix_mode`. Returns the sockets of each worker,
+    and the addresses as they are: port 0 has become a real one.
 
     Raises:
         ConfigError: an address can't be listened at.
@@ -35,7 +37,7 @@ def listen(addresses: tuple[str, ...], workers: int) -> tuple[list[list[socket.s
         address = parse_address(text)
         try:
             if address.path:
-                shared = _listen_unix(address.path)
+                shared = _listen_unix(address.path, unix_mode)
                 for sockets in by_worker:
                     sockets.append(shared)
                 names.append(str(address))
@@ -131,12 +133,12 @@ def _bind(address: Address, family: int) -> socket.socket:
     return listening
 
 
-def _listen_unix(path: str) -> socket.socket:
+def _listen_unix(path: str, mode: int) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
         listening.bind(path)
-        Path(path).chmod(0o666)
+        Path(path).chmod(mode)  # nobody can connect before `listen`
         listening.listen(_BACKLOG)
     except BaseException:
         listening.close()

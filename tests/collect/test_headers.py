@@ -20,6 +20,7 @@ HEADERS = {
     "Origin": b"Origin: https://shop.example",
     "X-Real-IP": b"x-real-ip: 198.51.100.7",
     "X-Forwarded-For": b"X-FORWARDED-FOR: 203.0.113.9, 192.0.2.7",
+    "X-Request-ID": b"x-request-ID: 5f0c2a",
 }
 SETTINGS = Source(
     name="demo", write_keys=(WriteKey(key="wk-demo"),), fill=("ip", "referer", "locale")
@@ -27,12 +28,14 @@ SETTINGS = Source(
 
 
 def outcome(headers: list[bytes], *, is_proxied: bool = True) -> tuple[dict[str, Any], str | None]:
-    """The event of a request, without what is made for it, and the origin that is echoed."""
+    """The event of a request, with what a message id that is made begins with, and the origin that
+    is echoed."""
     trusted = ["192.0.2.0/24"] if is_proxied else []
-    fake = FakeCollector([SETTINGS], trusted_proxies=trusted)
+    fake = FakeCollector([SETTINGS], trusted_proxies=trusted, message_id_header="X-Request-ID")
     (answer,) = read_answers(fake.exchange(http(TRACK, headers=headers)))
     (event,) = events(fake)
-    event.pop("messageId")
+    if len(event["messageId"]) == 36:
+        event["messageId"] = event["messageId"][:13]  # of a UUIDv7: the time
     return event, answer.headers.get("Access-Control-Allow-Origin")
 
 
@@ -49,6 +52,8 @@ def test_each_header_is_in_the_event() -> None:
     """Else the test above would mean nothing."""
     event, origin = outcome(list(HEADERS.values()))
     assert ("203.0.113.9", "https://shop.example") == (event["request_ip"], origin)
+    assert "5f0c2a" == event["messageId"]
+    assert "5f0c2a" != outcome(list(HEADERS.values()), is_proxied=False)[0]["messageId"]
     context = event["context"]
     assert ("Agent/1.0", "203.0.113.9") == (context["userAgent"], context["ip"])
     assert ("https://example.com/page", "de-AT") == (context["page"]["url"], context["locale"])
@@ -62,13 +67,19 @@ def test_each_header_is_in_the_event() -> None:
         (b"Referer: https://a.example", b"Referer: b", [b"Referer: https://a.example"]),
         (b"Origin: https://a.example", b"Origin: b", [b"Origin: b"]),
         (b"X-Real-IP: 198.51.100.1", b"X-Real-IP: 198.51.100.2", [b"X-Real-IP: 198.51.100.2"]),
+        (b"X-Request-ID: a", b"X-Request-ID: b", [b"X-Request-ID: b"]),
+        (b"X-Request-ID: a", b"X-Request-ID:", [b"X-Request-ID: a"]),
+        (b"X-Request-ID: \t", b"X-Request-ID: b", [b"X-Request-ID: b"]),
         (
             b"X-Forwarded-For: 203.0.113.9",
             b"X-Forwarded-For: 192.0.2.7",
             [b"X-Forwarded-For: 203.0.113.9,192.0.2.7"],
         ),
     ],
-    ids=["user-agent", "accept-language", "referer", "origin", "x-real-ip", "x-forwarded-for"],
+    ids=[
+        *("user-agent", "accept-language", "referer", "origin", "x-real-ip"),
+        *("x-request-id", "x-request-id-and-blank", "blank-and-x-request-id", "x-forwarded-for"),
+    ],
 )
 @pytest.mark.parametrize("more", [[], [TO_READER]], ids=["GET", "keep-alive"])
 def test_a_header_that_is_there_twice_counts_as_the_table_says(

@@ -209,8 +209,13 @@ def test_an_ipv6_peer_is_trusted_too() -> None:
     assert "203.0.113.7" == event_of(fake, request, peer=peer)["request_ip"]
 
 
-def test_who_may_open_a_unix_socket_is_trusted() -> None:
-    fake = FakeCollector()
+def test_the_peers_of_a_unix_socket_are_trusted_only_if_the_settings_say_so() -> None:
+    request = http(headers=[b"X-Forwarded-For: 203.0.113.7", b"X-Real-IP: 203.0.113.8"])
+    for networks in ((), PROXIES, ["0.0.0.0/0", "::/0"]):
+        fake = FakeCollector(trusted_proxies=networks)
+        assert "request_ip" not in event_of(fake, request, peer="")
+    fake = FakeCollector(trusted_proxies=["unix:"])
+    assert "192.0.2.1" == event_of(fake, request)["request_ip"]  # a TCP peer
     request = http(headers=[b"X-Forwarded-For: 203.0.113.7"])
     assert "203.0.113.7" == event_of(fake, request, peer="")["request_ip"]
     assert "request_ip" not in event_of(fake, http(), peer="")  # no address is known
@@ -219,7 +224,7 @@ def test_who_may_open_a_unix_socket_is_trusted() -> None:
 def test_a_peer_without_an_address_is_not_trusted() -> None:
     """So a TCP connection looks that was reset before it was accepted; its bytes are still read.
     Only the peer of a Unix socket is a text."""
-    fake = FakeCollector(trusted_proxies=PROXIES)
+    fake = FakeCollector(trusted_proxies=[*PROXIES, "unix:"])
     request = http(headers=[b"X-Forwarded-For: 6.6.6.6"])
     event = event_of(fake, request, peer=None)
     assert "6.6.6.6" != event.get("request_ip")

@@ -21,6 +21,7 @@ KEPT = {
     b"x-forwarded-for",
     b"x-real-ip",
 }
+MESSAGE_ID = b"X-Request-ID"
 BROWSER = [
     b"Host: pixel.example.com",
     b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
@@ -95,7 +96,7 @@ class Seen:
 
 def assert_same(data: bytes) -> bool:
     """Compare; whether the scan took it."""
-    found = scan(data)
+    found = scan(data, MESSAGE_ID)
     if found is None:
         return False
     length, kept = found
@@ -106,7 +107,11 @@ def assert_same(data: bytes) -> bool:
     assert seen.keeps_alive
     assert not seen.upgrades
     assert 0 == Seen(data[: length - 1]).completed, "it ends here, not before"
-    headers = [each for each in seen.headers if each[0] in KEPT]
+    headers = [
+        (b"message-id" if name == MESSAGE_ID.lower() else name, value)
+        for name, value in seen.headers
+        if name in KEPT or name == MESSAGE_ID.lower()
+    ]
     assert len(headers) == len(dict(headers)), "each once"
     kept["target"] = shown(kept["target"] + b"\r")[:-1]
     assert kept == {"target": seen.target} | {n.decode(): value for n, value in headers}
@@ -136,6 +141,7 @@ NOT_PLAIN = {
     "no host's name": [b"Host: a/b"],
     "two agents": [b"Host: a", b"User-Agent: a", b"User-Agent: b"],
     "two proxies": [b"Host: a", b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-For: 192.0.2.2"],
+    "two message ids": [b"Host: a", b"X-Request-ID: a", b"x-request-id: b"],
     "folded": [b"Host: a", b"X: a", b" b"],
     "empty": [b"Host: a", b"X:"],
     "space before the colon": [b"Host: a", b"Content-Length : 3"],
@@ -153,7 +159,20 @@ NOT_PLAIN = {
 
 @pytest.mark.parametrize("name", NOT_PLAIN)
 def test_what_is_the_parsers(name: str) -> None:
-    assert scan(request(lines=NOT_PLAIN[name])) is None
+    assert scan(request(lines=NOT_PLAIN[name]), MESSAGE_ID) is None
+
+
+def test_the_header_of_the_message_id_is_kept_under_the_name_that_is_set() -> None:
+    data = request(lines=[b"Host: a", b"x-REQUEST-id: 17", b"X-Request-ID2: 18", b"X-Trace: 19"])
+    for name, expected in (
+        (b"X-Request-ID", b"17"),
+        (b"X-Trace", b"19"),
+        (b"X", None),
+        (b"", None),
+    ):
+        found = scan(data, name)
+        assert found is not None
+        assert expected == found[1].get("message-id")
 
 
 @pytest.mark.parametrize(
@@ -193,6 +212,7 @@ TOKENS = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1, max_size=20).map(str.encod
 NAMES = st.one_of(
     st.sampled_from(
         "Host host User-Agent Referer Origin Accept-Language X-Forwarded-For X-Real-IP Connection "
+        "X-Request-ID x-request-id X-Request-IP "
         "Content-Length Transfer-Encoding Upgrade Expect TE Trailer Keep-Alive HTTP2-Settings "
         "Proxy-Connection Cookie".split()
     ).map(str.encode),

@@ -121,16 +121,21 @@ def test_a_client_that_resets_at_once_is_no_trusted_proxy(run: Run, tmp_path: Pa
     assert "6.6.6.6" not in found
 
 
-def test_who_may_open_the_unix_socket_is_a_trusted_proxy(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trusted", "expected"), [(("unix:",), "203.0.113.7"), ((), None)], ids=["unix:", "nobody"]
+)
+def test_who_may_open_the_unix_socket_is_a_trusted_proxy_if_the_settings_say_so(
+    run: Run, tmp_path: Path, trusted: tuple[str, ...], expected: str | None
+) -> None:
     async def main() -> None:
         path = tmp_path / "s"
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(os.fspath(path))
         listening.listen()
-        async with working(tmp_path, listening) as (_, address):
+        async with working(tmp_path, listening, trusted_proxies=trusted) as (_, address):
             lines = [*CLOSE, b"X-Forwarded-For: 203.0.113.7"]
             assert [200] == statuses(await ask(address, http(headers=lines)))
 
     run(main())
     ((_, event),) = stored(tmp_path)
-    assert "203.0.113.7" == event["request_ip"]
+    assert expected == event.get("request_ip")

@@ -27,7 +27,7 @@ def make_config(folder: Path, **server: Any) -> Config:
     return Config(
         data_dir=str(folder),
         sources=(DEMO, Source(name="web", write_keys=(WriteKey(key="wk-web"),))),
-        server=Server(trusted_proxies=(), **server),
+        server=Server(**{"trusted_proxies": (), **server}),
         spool=Spool(segment_bytes=2**17),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,40 @@ def test_a_health_path_is_taken(path: str) -> None:
 def test_what_is_no_health_path_is_rejected(path: str) -> None:
     (problem,) = problems_in({"server": {"health_path": path}})
     assert problem.startswith(f'server.health_path = "{path}": expected a path such as "/health"')
+
+
+@pytest.mark.parametrize("name", ["", "X-Request-ID", "traceparent", "CF-Ray", "x_y"])
+def test_a_header_for_the_message_id_is_taken(name: str) -> None:
+    table = {"server": {"message_id_header": name}}
+    assert name == config_from_table(table).server.message_id_header
+
+
+def names_in_table() -> list[str]:
+    """The headers that collectors know, from their table."""
+    source = (Path(__file__).parents[2] / "pixelfast/collect/headers.pxd").read_text()
+    return sorted(set(re.findall(r'strncasecmp\(name, b"([a-z-]+)"', source)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X Request", "X-Id:", "", "é", "a\r\nb", "(a)", "Host", "X-Forwarded-For", *names_in_table()],
+)
+def test_another_header_for_the_message_id_is_rejected(name: str) -> None:
+    (problem,) = problems_in({"server": {"message_id_header": name or " "}})
+    assert problem.startswith("server.message_id_header = ")
+    assert problem.endswith(
+        'expected a header name such as "X-Request-ID" that has no other meaning; or ""'
+    )
+
+
+def test_the_peers_of_unix_sockets_can_be_trusted() -> None:
+    table = {"server": {"trusted_proxies": ["unix:", "192.0.2.1"]}}
+    assert ("unix:", "192.0.2.1") == config_from_table(table).server.trusted_proxies
+    (problem,) = problems_in({"server": {"trusted_proxies": ["unix:/run/x"]}})
+    assert problem == (
+        'server.trusted_proxies[0] = "unix:/run/x": expected a network such as "10.0.0.0/8" or '
+        '"::1/128", an address, or "unix:"'
+    )
 
 
 def test_without_a_file_the_defaults_run() -> None:

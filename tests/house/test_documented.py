@@ -6,14 +6,19 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = "".join(path.read_text("utf-8") for path in (ROOT / "pixelfast/event").glob("*.p[yx]*"))
+SOURCES = "".join(
+    path.read_text("utf-8")
+    for folder in ("event", "collect")
+    for path in (ROOT / "pixelfast" / folder).glob("*.p[yx]*")
+)
 DOCUMENT = (ROOT / "docs/pixel.md").read_text("utf-8")
 
 
 def test_every_warning_is_documented_and_no_other() -> None:
     table = DOCUMENT.partition("### Warnings")[2].partition("###")[0]
     documented = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
-    assert set(re.findall(r'_warn\(\s*"([a-z-]+)"', SOURCES)) == set(documented)
+    found = re.findall(r'(?:_warn\(\s*|_INVALID_MESSAGE_ID = \[\()"([a-z-]+)"', SOURCES)
+    assert set(found) == set(documented)
 
 
 def test_every_error_is_documented() -> None:

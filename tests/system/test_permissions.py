@@ -218,10 +218,21 @@ def test_a_lock_that_was_held_before_its_mode_was_corrected_says_by_whom(folder:
     assert "0600" == mode(data / "LOCK")
 
 
-def test_unix_sockets_stay_open_to_everybody(folder: Path) -> None:
+@pytest.mark.parametrize("wanted", ["", "0600", "0660", "0666"])
+def test_unix_sockets_have_the_mode_that_is_set(folder: Path, wanted: str) -> None:
     path = folder / "px.sock"
-    with umask(0o077), serving(folder / "data", "--listen", f"unix:{path}"):
-        assert "0666" == mode(path)
+    settings = f'[server]\nunix_mode = "{wanted}"\n' if wanted else ""
+    with umask(0o037), serving(folder / "data", "--listen", f"unix:{path}", settings=settings):
+        assert (wanted or "0666") == mode(path)
+
+
+def test_a_unix_socket_whose_peers_are_not_trusted_is_warned_of(folder: Path) -> None:
+    path = folder / "px.sock"
+    for trusted in ("", '[server]\ntrusted_proxies = ["unix:"]\n'):
+        with serving(folder / "data", "--listen", f"unix:{path}", settings=trusted) as server:
+            pass
+        assert (not trusted) == ("unix_peers_not_trusted" in server.log_events())
+        server.log_path.unlink()
 
 
 def test_a_socket_that_others_cannot_get_to_is_warned_of(folder: Path) -> None:
