@@ -17,12 +17,14 @@ from typing import Any
 
 from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.collector import Clock, Collector, Sources
-from pixelfast.collect.connection import Connection, Connections
+from pixelfast.collect.connection import Connection, Connections, State
 from pixelfast.collect.responses import Responses
+from pixelfast.collect.tls import TlsConnections, TlsTransport
 from pixelfast.config import Source, WriteKey
 from pixelfast.spool import SpoolWriter
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, SegmentId
 from pixelfast.spool.frames import CommitBatch, parse_frame
+from tests.tls import TlsPeer, server_context
 
 NODE = bytes(range(16))
 
@@ -277,6 +279,57 @@ class FakeTransport:
         self.is_aborted = True
 
 
+class TlsFakeTransport(FakeTransport):
+    """Has TLS between it and the connection; what was sent reads as the client decrypts it."""
+
+    def __init__(self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)) -> None:
+        super().__init__(peer)
+        self.client = TlsPeer()
+
+    @property
+    def writes(self) -> list[bytes]:
+        # The first may have come with the end of the handshake.
+        opened = [self.client.open(each) for each in [b"", *self._writes]]
+        self._writes.clear()
+        self._opened += [each for each in opened if each]
+        return self._opened
+
+    def attach(self, connection: TlsTransport) -> TlsFakeConnection:
+        self._opened: list[bytes] = []
+        connection.connection_made(self)  # type: ignore[arg-type]
+        connection.data_received(self.client.shake_hands())
+        while self._writes:
+            received = b"".join(self._writes)
+            self._writes.clear()
+            if reply := self.client.shake_hands(received):
+                connection.data_received(reply)
+            else:
+                break
+        return TlsFakeConnection(connection, self.client)
+
+
+class TlsFakeConnection:
+    """What a test calls in the place of a connection: it sends what the client encrypts."""
+
+    def __init__(self, transport: TlsTransport, client: TlsPeer) -> None:
+        self._transport = transport
+        self._client = client
+        inner = transport.get_protocol()
+        assert isinstance(inner, Connection)
+        self._connection = inner
+        self.eof_received = transport.eof_received
+        self.pause_writing = transport.pause_writing
+        self.resume_writing = transport.resume_writing
+        self.connection_lost = transport.connection_lost
+
+    @property
+    def state(self) -> State:
+        return self._connection.state
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.data_received(self._client.seal(data))
+
+
 class SocketTransport(FakeTransport):
     """One end of a real socket pair: a connection sends by itself, and leaves the rest to `write`.
 
@@ -378,6 +431,7 @@ class FakeCollector:
         writer: dict[str, Any] | None = None,
         connections: dict[str, Any] | None = None,
         has_sockets: bool = False,
+        has_tls: bool = False,
         **options: Any,
     ) -> None:
         sources = tuple(sources)
@@ -387,6 +441,9 @@ class FakeCollector:
         self.clock = Clock.fixed()
         self.collector = Collector(Sources(sources, budgets), Responses(), self.clock, **options)
         self.connections = Connections(self.collector, **(connections or {}))
+        self.tls: TlsConnections | None = None
+        if has_tls:
+            self.tls = TlsConnections(self.connections, server_context(), clock=self.loop.time)
         self.collector.writer = make_writer(
             self.loop,
             self.disk,
@@ -398,6 +455,9 @@ class FakeCollector:
     def connect(
         self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)
     ) -> tuple[Connection, FakeTransport]:
+        if self.tls is not None:
+            over_tls = TlsFakeTransport(peer)
+            return over_tls.attach(self.tls.connect()), over_tls  # type: ignore[return-value]
         connection = self.connections.connect()
         if self._sockets is None:
             transport = FakeTransport(peer)

@@ -18,9 +18,23 @@ cpdef enum State:
     LINGERING
     CLOSED
 
+cdef inline unsigned int states_after(State state) noexcept:
+    # The table in `connection.pyx`: the states that may follow, as bits. CLOSED may follow any other.
+    if state == State.IDLE:
+        return 1 << State.HEAD | 1 << State.BODY | 1 << State.LAST | 1 << State.HALF_CLOSED
+    if state == State.HEAD:
+        return 1 << State.IDLE | 1 << State.BODY | 1 << State.LAST | 1 << State.HALF_CLOSED
+    if state == State.BODY:
+        return 1 << State.IDLE | 1 << State.LAST | 1 << State.HALF_CLOSED
+    if state == State.LAST:
+        return 1 << State.HALF_CLOSED | 1 << State.LINGERING
+    return 1 << State.LINGERING if state == State.HALF_CLOSED else 0
+
+
 cdef class Connections:
     cdef readonly Collector collector
     cdef readonly set open
+    cdef public int handshakes          # of TLS connections that are not in `open` yet
     cdef readonly bint is_draining
     cdef readonly int64_t requests
     cdef readonly dict answered         # status: count

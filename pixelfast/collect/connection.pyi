@@ -41,6 +41,7 @@ class Connections:
         idle_timeout_s: longest time a connection may wait for a request or for its peer to read.
 
     Attributes:
+        handshakes: TLS connections that are not in `open` yet; they count for `max_connections`.
         requests: requests read, rejected ones included.
         answered: responses by status.
         dropped_responses: responses to clients that had gone.
@@ -57,6 +58,7 @@ class Connections:
         header_timeout_s: float = 10.0,
         idle_timeout_s: float = 75.0,
     ) -> None: ...
+    handshakes: int
     @property
     def collector(self) -> Collector: ...
     @property
@@ -91,3 +93,5 @@ class Connection(asyncio.Protocol):
     def __init__(self, connections: Connections) -> None: ...
     @property
     def state(self) -> State: ...
+    def hold(self, sealed_bytes: int) -> None:
+        """Count the bytes of an incomplete TLS record, which `max_memory` bounds, too."""

@@ -76,21 +76,8 @@ cdef int CLOSE = _responses.CLOSE
 cdef double LINGER_S = 2.0
 
 
-cdef inline unsigned int _after(State state) noexcept:
-    # The table above: the states that may follow, as bits. CLOSED may follow any other.
-    if state == State.IDLE:
-        return 1 << State.HEAD | 1 << State.BODY | 1 << State.LAST | 1 << State.HALF_CLOSED
-    if state == State.HEAD:
-        return 1 << State.IDLE | 1 << State.BODY | 1 << State.LAST | 1 << State.HALF_CLOSED
-    if state == State.BODY:
-        return 1 << State.IDLE | 1 << State.LAST | 1 << State.HALF_CLOSED
-    if state == State.LAST:
-        return 1 << State.HALF_CLOSED | 1 << State.LINGERING
-    return 1 << State.LINGERING if state == State.HALF_CLOSED else 0
-
-
 cpdef check_transition(State old, State new):
-    if not (_after(old) >> new & 1 or new == State.CLOSED != old):
+    if not (states_after(old) >> new & 1 or new == State.CLOSED != old):
         raise AssertionError(f"no transition from {State(old).name} to {State(new).name}")
 
 
@@ -107,6 +94,7 @@ cdef class Connections:
     ):
         self.collector = collector
         self.open = set()
+        self.handshakes = 0
         self.answered = {}
         self._clock = collector.clock
         self._plain = Request("", False, collector.message_id_header)
@@ -202,6 +190,7 @@ cdef class Connection:
 
     def connection_made(self, transport):
         cdef Connections connections = self._all
+        cdef Py_ssize_t surplus
         peer = transport.get_extra_info("peername")
         plain = transport.get_extra_info("socket")
         self._transport = transport
@@ -212,8 +201,9 @@ cdef class Connection:
         self._peer = address_of(peer)
         self._is_proxied = self._collector.proxies.trusts_peer(peer)
         connections.open.add(self)
-        if len(connections.open) > connections._max_connections:
-            if len(connections.open) > connections._max_connections + MAX_OVER_LIMIT:
+        surplus = len(connections.open) + connections.handshakes - connections._max_connections
+        if surplus > 0:
+            if surplus > MAX_OVER_LIMIT:
                 # No descriptor to spare: it closes at once. Its first input is read, so that the
                 # kernel does not reset it before the peer has the response.
                 discard_input(self._flow.fd)
@@ -249,6 +239,10 @@ cdef class Connection:
         self._flow.unsent_bytes = 0
         self._since_s = self._all._clock.monotonic_s()
         self._flush()
+
+    def hold(self, Py_ssize_t sealed_bytes):
+        self._flow.sealed_bytes = sealed_bytes
+        self._account()
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -421,6 +415,7 @@ cdef class Connection:
     cdef int _account(self) except -1:
         # Count anew what this connection holds.
         cdef Py_ssize_t held = self._responses.size_bytes + self._flow.unsent_bytes
+        held += self._flow.sealed_bytes
         if self._unparsed is not None:
             held += PyBytes_GET_SIZE(self._unparsed)
         if self._reader is not None:

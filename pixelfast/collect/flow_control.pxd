@@ -15,6 +15,7 @@ cdef struct FlowControl:
     bint has_backlog            # input that was read waits for room
     int fd                      # the transport's; -1 if it has none or is closed
     Py_ssize_t unsent_bytes     # that the transport holds
+    Py_ssize_t sealed_bytes     # of a TLS record that is not whole yet
     Py_ssize_t held_bytes       # all that the connection holds, as last counted
 
 

@@ -17,7 +17,7 @@ def files_of_connections(server: Server, connections: int) -> int:
     The limit of connections must be met before that of descriptors: a connection over it still
     gets its 503.
     """
-    return _OWN_FILES + MAX_OVER_LIMIT + len(server.listen) + connections
+    return _OWN_FILES + MAX_OVER_LIMIT + len(server.addresses) + connections
 
 
 def connections_within(server: Server, open_files: int) -> int:

@@ -7,17 +7,20 @@ import gc
 import resource
 import socket
 import time
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
 
 from pixelfast.collect.budgets import RateBudgets
+from pixelfast.collect.certificates import Certificate, load_certificate
 from pixelfast.collect.collector import Clock, Collector, Sources
 from pixelfast.collect.connection import Connections
 from pixelfast.collect.open_files import connections_within
 from pixelfast.collect.responses import Responses
+from pixelfast.collect.tls import TlsConnections
 from pixelfast.config import Config
-from pixelfast.errors import SpoolLocked
+from pixelfast.errors import ConfigError, SpoolLocked
 from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compressor
 
 __all__ = ["Worker"]
@@ -67,20 +70,28 @@ class Worker:
             always_200=server.always_200,
             health_path=server.health_path,
         )
+        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        max_connections = connections_within(server, open_files)
         self.connections = Connections(
             self.collector,
-            max_connections=connections_within(
-                server, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            ),
+            max_connections=max_connections,
             max_memory=server.max_memory,
             header_timeout_s=server.header_timeout_s,
             idle_timeout_s=server.idle_timeout_s,
         )
+        self._tls = TlsConnections(
+            self.connections,
+            max_connections=max_connections,
+            handshake_timeout_s=server.header_timeout_s,
+        )
+        self._certificate: Certificate | None = None
         self._servers: list[asyncio.Server] = []
         self._ticking: asyncio.TimerHandle | None = None
 
-    async def start(self, sockets: list[socket.socket]) -> None:
-        """Open the slot and accept connections.
+    async def start(
+        self, sockets: list[socket.socket], tls_sockets: Collection[socket.socket] = ()
+    ) -> None:
+        """Open the slot and accept connections; those of `tls_sockets` speak TLS.
 
         Raises:
             SpoolLocked: another collector owns the slot.
@@ -102,20 +113,30 @@ class Worker:
             compress=compressor(spool.compression),
         )
         for each in sockets:
-            if each.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(
-                    self.connections.connect, sock=each, backlog=_BACKLOG
-                )
-            else:
-                for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                    each.setsockopt(socket.SOL_SOCKET, buffer, _KERNEL_BUFFER_BYTES)
-                server = await loop.create_server(
-                    self.connections.connect, sock=each, backlog=_BACKLOG
-                )
-            self._servers.append(server)
+            await self._accept(each, self.connections.connect)
+        if tls_sockets:
+            self.read_certificate()
+        for each in tls_sockets:
+            await self._accept(each, self._tls.connect)
         self._tick()
         gc.collect()
         gc.freeze()
+
+    def read_certificate(self) -> None:
+        """Take the certificate for new TLS connections from its files, which may be new; blocks.
+
+        If they cannot be used, the last one stays; without one, TLS connections are closed and all
+        others go on.
+        """
+        tls = self._config.server.tls
+        if tls is None:
+            return
+        try:
+            self._certificate = load_certificate(tls)
+        except ConfigError as error:
+            self._log.error("tls_certificate_unusable", error=str(error))
+        else:
+            self._tls.context = self._certificate.context
 
     def leave(self) -> None:
         """Fail health checks from now on, and still accept pixels."""
@@ -129,11 +150,16 @@ class Worker:
         self.connections.drain()
         deadline = time.monotonic() + self._config.server.drain_timeout_s
         # No Event: a connection ends on the hot path.
-        while self.connections.open and time.monotonic() < deadline:  # noqa: ASYNC110
+        while self.open_connections and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         await self.collector.writer.close()
         if self._ticking is not None:
             self._ticking.cancel()
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that are open now, TLS handshakes under way included."""
+        return len(self.connections.open) + self.connections.handshakes
 
     def stats(self) -> dict[str, Any]:
         """Return the counts of this process since it started."""
@@ -142,7 +168,9 @@ class Worker:
         return {
             "slot": self.slot,
             "is_ready": writer.is_ready,
-            "connections": len(connections.open),
+            "connections": self.open_connections,
+            "tls_handshake_failures": self._tls.failures,
+            "tls_certificate_expires_s": self._certificate and self._certificate.expires_s,
             "answered": connections.answered,
             "dropped_answers": connections.dropped_responses,
             "held_bytes": connections.held_bytes,
@@ -160,6 +188,18 @@ class Worker:
             "spool_bytes": writer.used_bytes,
         }
 
+    async def _accept(
+        self, listening: socket.socket, connect: Callable[[], asyncio.Protocol]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        if listening.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(connect, sock=listening, backlog=_BACKLOG)
+        else:
+            for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                listening.setsockopt(socket.SOL_SOCKET, buffer, _KERNEL_BUFFER_BYTES)
+            server = await loop.create_server(connect, sock=listening, backlog=_BACKLOG)
+        self._servers.append(server)
+
     async def _open_slot(self) -> SlotFiles:
         deadline = time.monotonic() + self._lock_wait_s
         while True:
@@ -174,3 +214,4 @@ class Worker:
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
         self.collector.tick(time.time())
         self.connections.sweep()
+        self._tls.sweep()

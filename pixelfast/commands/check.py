@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
+from pixelfast.collect.certificates import load_certificate, warnings_about
 from pixelfast.config import describe, read_config
 
 __all__ = ["check"]
@@ -20,4 +23,9 @@ def check(file: str) -> None:
     Example:
       pixelfast check pixelfast.toml
     """
-    click.echo(describe(read_config(file)), nl=False)
+    config = read_config(file)
+    click.echo(describe(config), nl=False)
+    tls = config.server.tls
+    if tls is not None:
+        for warning in warnings_about(tls, load_certificate(tls), time.time()):
+            click.echo(f"warning: {warning}", err=True)

@@ -9,7 +9,7 @@ import uvloop
 
 from pixelfast.collect import Worker
 from pixelfast.commands.options import with_listen, with_settings
-from pixelfast.commands.startup import prepare, stop_on_signals
+from pixelfast.commands.startup import check_certificate, prepare, stop_on_signals
 from pixelfast.config import Config
 from pixelfast.operate.limits import apply_limits
 from pixelfast.operate.sockets import listen
@@ -31,13 +31,26 @@ def collect(settings: Config, slot: int) -> None:
     """
     config, data = prepare(settings, f"collector-{slot}")
     apply_limits(config, 1)
-    sockets, addresses = listen(config.server.listen, 1, int(config.server.unix_mode, 8))
-    uvloop.run(_run(Worker(config, data, slot), sockets[0], addresses))
+    check_certificate(config)
+    unix_mode = int(config.server.unix_mode, 8)
+    sockets, addresses = listen(config.server.listen, 1, unix_mode)
+    tls_sockets: list[list[socket.socket]] = [[]]
+    if config.server.tls is not None:
+        tls_sockets, tls_addresses = listen(
+            config.server.tls.listen, 1, unix_mode, setting="server.tls.listen"
+        )
+        addresses += [f"{address} (TLS)" for address in tls_addresses]
+    uvloop.run(_run(Worker(config, data, slot), sockets[0], tls_sockets[0], addresses))
 
 
-async def _run(worker: Worker, sockets: list[socket.socket], addresses: list[str]) -> None:
+async def _run(
+    worker: Worker,
+    sockets: list[socket.socket],
+    tls_sockets: list[socket.socket],
+    addresses: list[str],
+) -> None:
     stop = stop_on_signals()
-    await worker.start(sockets)
+    await worker.start(sockets, tls_sockets)
     click.echo(printable("collecting at " + ", ".join(addresses)))
     await stop.wait()
     await worker.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import structlog
@@ -12,7 +13,7 @@ import uvloop
 
 from pixelfast import __version__
 from pixelfast.commands.options import with_listen, with_settings
-from pixelfast.commands.startup import prepare
+from pixelfast.commands.startup import check_certificate, prepare
 from pixelfast.config import Config, FileDestination, parse_address, without_secrets
 from pixelfast.errors import ConfigError
 from pixelfast.operate.admin import Admin
@@ -49,16 +50,50 @@ def serve(settings: Config) -> None:
     config, data = prepare(settings, is_exclusive=True)
     workers = config.server.workers or len(os.sched_getaffinity(0))
     limits = apply_limits(config, workers)
-    passed = passed_sockets(os.environ)
-    if passed:
-        sockets, addresses = share_out(passed, workers)
-    else:
-        sockets, addresses = listen(config.server.listen, workers, int(config.server.unix_mode, 8))
-    _warn_of_unix_sockets(config, data, addresses)
+    check_certificate(config)
+    listening = _listen(config, workers)
+    _warn_of_unix_sockets(config, data, [*listening.addresses, *listening.tls_addresses])
     given = click.get_current_context().params
     admin_is_chosen = given["server__admin"] is not None or given["config"] is not None
     is_demo = config is not settings
-    uvloop.run(_run(config, data, sockets, addresses, admin_is_chosen, limits, is_demo=is_demo))
+    uvloop.run(_run(config, data, listening, admin_is_chosen, limits, is_demo=is_demo))
+
+
+class _Listening(NamedTuple):
+    """The listening sockets of each worker, those among them that speak TLS, and the addresses."""
+
+    by_worker: list[list[socket.socket]]
+    tls: list[socket.socket]
+    addresses: list[str]
+    tls_addresses: list[str]
+
+
+def _listen(config: Config, workers: int) -> _Listening:
+    """Take the sockets that systemd passed; open the others."""
+    passed, passed_tls = passed_sockets(os.environ)
+    unix_mode = int(config.server.unix_mode, 8)
+    if passed:
+        by_worker, addresses = share_out(passed, workers)
+    else:
+        by_worker, addresses = listen(config.server.listen, workers, unix_mode)
+    tls = config.server.tls
+    if tls is None:
+        if passed_tls:
+            what = 'is missing: there are sockets with the name "tls" from the service manager'
+            raise ConfigError("server.tls", None, what)
+        return _Listening(by_worker, [], addresses, [])
+    if passed_tls:
+        tls_by_worker, tls_addresses = share_out(passed_tls, workers)
+    else:
+        tls_by_worker, tls_addresses = listen(
+            tls.listen, workers, unix_mode, setting="server.tls.listen"
+        )
+    return _Listening(
+        [own + own_tls for own, own_tls in zip(by_worker, tls_by_worker, strict=True)],
+        [each for own in tls_by_worker for each in own],
+        addresses,
+        tls_addresses,
+    )
 
 
 def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -> None:
@@ -78,24 +113,30 @@ def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -
 async def _run(
     config: Config,
     data: DataDir,
-    sockets: list[list[socket.socket]],
-    addresses: list[str],
+    listening: _Listening,
     admin_is_chosen: bool,
     limits: Limits,
     *,
     is_demo: bool,
 ) -> None:
-    supervisor = Supervisor(config, str(data.path), sockets, Notifier(os.environ))
+    supervisor = Supervisor(
+        config,
+        str(data.path),
+        listening.by_worker,
+        Notifier(os.environ),
+        tls_sockets=listening.tls,
+    )
     admin = Admin(supervisor)
     admin_address = await _start_admin(admin, config.server.admin, admin_is_chosen)
     log = structlog.get_logger("supervisor")
     log.info(
         "started",
         version=__version__,
-        listen=addresses,
+        listen=listening.addresses,
+        tls_listen=listening.tls_addresses,
         admin=admin_address,
         data_dir=str(data.path),
-        workers=len(sockets),
+        workers=len(listening.by_worker),
         max_connections=limits.connections,
         open_files=limits.open_files,
         ack=config.spool.ack,
@@ -106,7 +147,7 @@ async def _run(
 
     def say_welcome() -> None:
         log.info("ready")
-        click.echo(_welcome(config, data, addresses, admin_address, is_demo=is_demo))
+        click.echo(_welcome(config, data, listening, admin_address, is_demo=is_demo))
 
     try:
         await supervisor.run(say_welcome)
@@ -130,7 +171,7 @@ async def _start_admin(admin: Admin, address: str, is_chosen: bool) -> str:
 
 
 def _welcome(
-    config: Config, data: DataDir, addresses: list[str], admin_address: str, *, is_demo: bool
+    config: Config, data: DataDir, listening: _Listening, admin_address: str, *, is_demo: bool
 ) -> str:
     """Return where pixels go in, where events come out, and a line to try it.
 
@@ -138,12 +179,14 @@ def _welcome(
     """
     source = config.sources[0]
     key = source.write_keys[0].key if is_demo else f"<write key of {source.name}>"
+    addresses = listening.addresses
     tcp = [address for address in addresses if not address.startswith("unix:")]
     base = f"http://{tcp[0]}" if tcp else "http://localhost"
     over_unix = "" if tcp else f"--unix-socket {addresses[0].removeprefix('unix:')} "
     pixel = f"{base}/pixel/v1/track?writeKey={key}&anonymousId=you&event=Hello"
     lines = [
-        f"pixelfast {__version__} listening on " + ", ".join(addresses),
+        f"pixelfast {__version__} listening on "
+        + ", ".join([*addresses, *(f"{address} (TLS)" for address in listening.tls_addresses)]),
         "",
         f"  pixel    {pixel}",
         f"  try it   curl -i {over_unix}'{pixel}'",

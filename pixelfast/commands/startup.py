@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
+import time
 
+import structlog
+
+from pixelfast.collect.certificates import load_certificate, warnings_about
 from pixelfast.commands.demo import with_demo_source
 from pixelfast.config import Config, Redactor
 from pixelfast.deliver import register_destinations
@@ -14,7 +18,7 @@ from pixelfast.operate.logging import set_up_logging
 from pixelfast.operate.signals import ignore_other_signals
 from pixelfast.spool import DataDir, describe_trouble
 
-__all__ = ["prepare", "stop_on_signals"]
+__all__ = ["check_certificate", "prepare", "stop_on_signals"]
 
 
 def prepare(
@@ -44,6 +48,18 @@ def prepare(
     except sqlite3.Error as error:
         raise SpoolError(f"data directory {data.path}: SQLite: {error}") from error
     return config, data
+
+
+def check_certificate(config: Config) -> None:
+    """Fail if the files of `server.tls` cannot be used; log what an operator should change.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    if config.server.tls is not None:
+        certificate = load_certificate(config.server.tls)
+        for warning in warnings_about(config.server.tls, certificate, time.time()):
+            structlog.get_logger("supervisor").warning("tls_certificate", problem=warning)
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -22,7 +22,7 @@ from pixelfast.config.destinations import (
 from pixelfast.config.reader import read_config
 from pixelfast.config.redactor import Redactor
 from pixelfast.config.report import describe, mask
-from pixelfast.config.schema import Config, Deliver, Log, Server, Source, Spool, WriteKey
+from pixelfast.config.schema import Config, Deliver, Log, Server, ServerTls, Source, Spool, WriteKey
 from pixelfast.config.texts import is_base_url
 from pixelfast.config.units import Address, format_bytes, parse_address, parse_bytes
 from pixelfast.config.words import without_secrets
@@ -42,6 +42,7 @@ __all__ = [
     "RudderstackDestination",
     "SegmentDestination",
     "Server",
+    "ServerTls",
     "Source",
     "Spool",
     "WriteKey",

@@ -84,21 +84,29 @@ def clashes(tables: list[Table], *, has_file: bool) -> Iterator[ConfigError]:
 
 def _listen(server: Table) -> Iterator[ConfigError]:
     addresses: list[Address] = []
-    for place, text in enumerate(server.get("listen") or ()):
-        address = _address(text)
-        if address in addresses:
-            yield ConfigError(f"{server.path}.listen[{place}]", shown(text), "another address")
-        elif any(address[1:]):  # port 0 is a free one each time
-            addresses.append(address)
+    for name, listen in _listens(server).items():
+        for place, text in enumerate(listen):
+            address = _address(text)
+            if address in addresses:
+                yield ConfigError(f"{server.path}.{name}[{place}]", shown(text), "another address")
+            elif any(address[1:]):  # port 0 is a free one each time
+                addresses.append(address)
 
 
 def _admin(server: Table) -> Iterator[ConfigError]:
-    admin, listen = server.get("admin"), server.get("listen")
-    if not admin or not listen or not any(_address(admin)[1:]):  # port 0 is always a free one
+    admin = server.get("admin")
+    if not admin or not any(_address(admin)[1:]):  # port 0 is always a free one
         return
-    if _address(admin) in [_address(text) for text in listen]:
-        what = "an address that server.listen does not have"
-        yield ConfigError(f"{server.path}.admin", shown(admin), what)
+    for name, listen in _listens(server).items():
+        if _address(admin) in [_address(text) for text in listen]:
+            what = f"an address that server.{name} does not have"
+            yield ConfigError(f"{server.path}.admin", shown(admin), what)
+
+
+def _listens(server: Table) -> dict[str, tuple[str, ...]]:
+    """Return the addresses of pixels, by setting, as far as they could be read."""
+    tls = server.get("tls")
+    return {"listen": server.get("listen") or (), "tls.listen": tls.listen if tls else ()}
 
 
 def _address(text: str) -> Address:

@@ -14,6 +14,7 @@ from pixelfast.config.schema import (
     Deliver,
     Log,
     Server,
+    ServerTls,
     Source,
     Spool,
     WriteKey,
@@ -95,6 +96,7 @@ def reference() -> str:
     parts = [_section("(top level)", Config)]
     for title, cls in (
         ("[server]", Server),
+        ("[server.tls]", ServerTls),
         ("[spool]", Spool),
         ("[deliver]", Deliver),
         ("[log]", Log),

@@ -19,11 +19,42 @@ __all__ = [
     "Deliver",
     "Log",
     "Server",
+    "ServerTls",
     "Source",
     "Spool",
     "WriteKey",
     "unwrap",
 ]
+
+
+class ServerTls(Struct, frozen=True, kw_only=True):
+    """`[server.tls]`: TLS by pixelfast itself, for servers without nginx."""
+
+    listen: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="addresses to accept pixels over TLS at, beside those of `server.listen`",
+            extra={"kind": "address"},
+        ),
+    ]
+    cert: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="PEM file with the certificate, followed by its chain; read again at a"
+            " reload",
+            extra={"kind": "path"},
+        ),
+    ]
+    key: Annotated[
+        str,
+        Meta(
+            description='PEM file with the private key, without a passphrase; "": in the file of'
+            " `cert`",
+            extra={"kind": "path"},
+        ),
+    ] = ""
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -33,6 +64,7 @@ class Server(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(min_length=1, description="addresses to take pixels at", extra={"kind": "address"}),
     ] = ("127.0.0.1:8080",)
+    tls: ServerTls | None = None
     admin: Annotated[
         str,
         Meta(description='address of health and metrics; "" for none', extra={"kind": "address?"}),
@@ -109,6 +141,11 @@ class Server(Struct, frozen=True, kw_only=True):
             "after 5 s it is not ready",
         ),
     ] = 10.0
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All addresses of pixels, those that speak TLS last."""
+        return self.listen + (self.tls.listen if self.tls else ())
 
 
 class Spool(Struct, frozen=True, kw_only=True):

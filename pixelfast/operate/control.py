@@ -31,6 +31,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     slot: int = 0
     workers: int = 1
     listen_fds: list[int] = []
+    tls_fds: list[int] = []  # those of `listen_fds` that speak TLS
     rates_fd: int = -1  # the shared memory of rate limits
     rate_places: dict[str, int] = {}  # where in it the word of each source begins
 

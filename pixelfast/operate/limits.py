@@ -93,7 +93,7 @@ def _raise_open_files() -> int:
 
 
 def _check_open_files(config: Config, workers: int, open_files: int) -> None:
-    listening = len(config.server.listen) * workers
+    listening = len(config.server.addresses) * workers
     least = min(config.server.max_connections, _LEAST_CONNECTIONS)
     needs = {
         "a collector": files_of_connections(config.server, least),

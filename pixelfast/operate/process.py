@@ -68,13 +68,15 @@ class _CollectorService:
         budgets = RateBudgets.open(orders.rates_fd, orders.rate_places)
         self._worker = Worker(orders.config, data, orders.slot, orders.workers, budgets=budgets)
         self._listen_fds = orders.listen_fds
+        self._tls_fds = orders.tls_fds
 
     async def start(self) -> None:
-        sockets = []
+        plain: list[socket.socket] = []
+        tls: list[socket.socket] = []
         for fd in self._listen_fds:
             os.set_inheritable(fd, False)
-            sockets.append(socket.socket(fileno=fd))
-        await self._worker.start(sockets)
+            (tls if fd in self._tls_fds else plain).append(socket.socket(fileno=fd))
+        await self._worker.start(plain, tls)
 
     def leave(self) -> None:
         self._worker.leave()

@@ -20,13 +20,18 @@ _MAX_UNIX_PATH_BYTES = 107  # unix(7): 108 with the NUL at its end
 
 
 def listen(
-    addresses: tuple[str, ...], workers: int, unix_mode: int = 0o666
+    addresses: tuple[str, ...],
+    workers: int,
+    unix_mode: int = 0o666,
+    *,
+    setting: str = "server.listen",
 ) -> tuple[list[list[socket.socket]], list[str]]:
     """Listen at every address, for every worker.
 
     A TCP address gets one socket a worker (SO_REUSEPORT: the kernel spreads connections over them);
     a Unix socket is shared, with the permissions `unix_mode`. Returns the sockets of each worker,
-    and the addresses as they are: port 0 has become a real one.
+    and the addresses as they are: port 0 has become a real one. `setting` is where the addresses
+    come from.
 
     Raises:
         ConfigError: an address can't be listened at.
@@ -50,7 +55,7 @@ def listen(
                 names.append(str(Address(address.host, port)))
         except OSError as error:
             what = f'cannot listen at "{text}": {describe_failure(address, error)}'
-            raise ConfigError("server.listen", None, what) from None
+            raise ConfigError(setting, None, what) from None
     return by_worker, names
 
 

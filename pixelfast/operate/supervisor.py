@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -186,7 +186,10 @@ class Child:
 
 
 class Supervisor:
-    """All processes of one pixelfast. It owns the listening sockets, one list for each worker."""
+    """All processes of one pixelfast. It owns the listening sockets, one list for each worker.
+
+    `tls_sockets`: those of `sockets` that speak TLS.
+    """
 
     def __init__(
         self,
@@ -194,6 +197,8 @@ class Supervisor:
         data_dir: str,
         sockets: list[list[socket.socket]],
         notifier: Notifier,
+        *,
+        tls_sockets: Collection[socket.socket] = (),
     ) -> None:
         self.config = config
         self._notifier = notifier
@@ -214,6 +219,7 @@ class Supervisor:
                     listen_fds=[each.fileno() for each in own],
                     rates_fd=self._rates.fd,
                     rate_places=self._rates.places,
+                    tls_fds=[each.fileno() for each in own if each in tls_sockets],
                 ),
             )
             for slot, own in enumerate(sockets)

@@ -13,6 +13,7 @@ from collections.abc import MutableMapping
 __all__ = ["Notifier", "passed_sockets"]
 
 _FIRST_PASSED_FD = 3
+_TLS_NAME = "tls"
 
 
 class Notifier:
@@ -59,18 +60,24 @@ class Notifier:
                 pass  # the manager is gone; the service goes on
 
 
-def passed_sockets(environment: MutableMapping[str, str]) -> list[socket.socket]:
+def passed_sockets(
+    environment: MutableMapping[str, str],
+) -> tuple[list[socket.socket], list[socket.socket]]:
     """Take the listening sockets that systemd passed (socket activation), in their order.
 
-    The variables are removed, so that child processes do not take the sockets for theirs.
+    The second list are those for TLS: the ones of units with `FileDescriptorName=tls`. The
+    variables are removed, so that child processes do not take the sockets for theirs.
     """
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
-    environment.pop("LISTEN_FDNAMES", None)
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    plain: list[socket.socket] = []
+    tls: list[socket.socket] = []
     if pid != str(os.getpid()) or not count.isdigit():
-        return []
-    sockets = []
-    for fd in range(_FIRST_PASSED_FD, _FIRST_PASSED_FD + int(count)):
+        return plain, tls
+    for place in range(int(count)):
+        fd = _FIRST_PASSED_FD + place
         os.set_inheritable(fd, False)
-        sockets.append(socket.socket(fileno=fd))
-    return sockets
+        is_tls = names[place : place + 1] == [_TLS_NAME]
+        (tls if is_tls else plain).append(socket.socket(fileno=fd))
+    return plain, tls

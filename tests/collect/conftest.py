@@ -16,10 +16,10 @@ from tests.fakes import FakeCollector
 from tests.leaks import nothing_left_open
 
 
-@pytest.fixture(params=[False, True], ids=["transport", "socket"])
+@pytest.fixture(params=["transport", "socket", "tls"])
 def fake(request: pytest.FixtureRequest) -> Iterator[FakeCollector]:
-    """A collector whose connections write to their transport, or to a socket."""
-    fake = FakeCollector(has_sockets=request.param)
+    """A collector whose connections write to their transport, to a socket, or over TLS."""
+    fake = FakeCollector(has_sockets=request.param == "socket", has_tls=request.param == "tls")
     yield fake
     fake.close()
 

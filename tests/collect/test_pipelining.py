@@ -55,12 +55,13 @@ def test_acknowledgements_may_come_in_any_order(
     fake: FakeCollector, order: tuple[int, ...]
 ) -> None:
     connection, transport = fake.connect()
+    (waiter,) = fake.connections.open
     origins = [b"https://%d.example" % number for number in range(4)]
     for origin in origins:
         connection.data_received(http(headers=[b"Origin: " + origin]) + NOT_FOUND)
     acked: set[int] = set()
     for place in order:
-        fake.connections.on_stored([connection], place + 1, True)
+        fake.connections.on_stored([waiter], place + 1, True)
         acked.add(place)
         ready = next((n for n in range(4) if n not in acked), 4)
         assert [200, 404] * ready == statuses(transport.sent)

@@ -76,29 +76,32 @@ import os, socket, sys
 os.dup2(int(sys.argv[1]), 3)
 from pixelfast.operate.systemd import passed_sockets
 os.environ["LISTEN_PID"] = str(os.getpid())
-taken = passed_sockets(os.environ)
-print([s.getsockname()[1] for s in taken], [s.get_inheritable() for s in taken])
+for taken in passed_sockets(os.environ):
+    print([s.getsockname()[1] for s in taken], [s.get_inheritable() for s in taken])
 print("LISTEN_FDS" in os.environ, passed_sockets(os.environ))
 """
 
 
-def test_passed_sockets_are_taken_once() -> None:
+@pytest.mark.parametrize("name", ["", "tls"])
+def test_passed_sockets_are_taken_once_and_those_named_tls_apart(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         result = subprocess.run(
             [sys.executable, "-c", TAKES, str(listening.fileno())],
-            env={**os.environ, "LISTEN_FDS": "1"},
+            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": name},
             pass_fds=(listening.fileno(),),
             capture_output=True,
             text=True,
             timeout=30,
             check=True,
         )
-        assert f"[{listening.getsockname()[1]}] [False]\nFalse []\n" == result.stdout
+        taken = f"[{listening.getsockname()[1]}] [False]\n"
+        expected = taken + "[] []\n" if not name else "[] []\n" + taken
+        assert f"{expected}False ([], [])\n" == result.stdout
 
 
 @pytest.mark.parametrize("pid", ["1", ""])
 def test_sockets_of_another_process_are_left_alone(pid: str) -> None:
-    assert [] == passed_sockets({"LISTEN_PID": pid, "LISTEN_FDS": "1"})
+    assert ([], []) == passed_sockets({"LISTEN_PID": pid, "LISTEN_FDS": "1"})
 
 
 def _reuse_port(port: int) -> socket.socket:
