@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import time
 
 
@@ -22,9 +23,11 @@ class Load:
         name: str = "e",
         connections: int = 8,
         pause_s: float = 0.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.port = port
         self.pause_s = pause_s
+        self.tls = tls
         self.write_key = write_key
         self.acked: list[str] = []
         self.sent: set[str] = set()
@@ -71,7 +74,7 @@ class Load:
                 await asyncio.sleep(0.02)
 
     async def _on_one_connection(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
         try:
             while not self._stopping:
                 one, target = self.next_target()

@@ -52,6 +52,7 @@ class _FromFigures(Collector):
                 reported.add_metric([child.name], child.reported_at_s)
         yield from (starts, reported)
         yield from _of_collectors([child.figures for child in processes.collectors])
+        yield from _of_certificate([child.figures for child in processes.collectors])
         delivery = processes.delivery
         yield from _of_delivery(delivery.figures, is_silent=delivery.is_silent)
 
@@ -65,6 +66,11 @@ _BY_SLOT = (
     ("commit_seconds", "pixelfast_commit_seconds", "Time that group commits took."),
     ("dropped_answers", "pixelfast_dropped_answers", "Answers to clients that had gone."),
     ("evicted", "pixelfast_evicted_connections", "Connections closed for server.max_memory."),
+    (
+        "tls_handshake_failures",
+        "pixelfast_tls_handshake_failures",
+        "TLS handshakes that failed or took longer than server.header_timeout_s.",
+    ),
 )
 _GAUGES_BY_SLOT = (
     ("connections", "pixelfast_open_connections", "Open connections."),
@@ -110,6 +116,17 @@ def _of_collectors(all_figures: list[dict[str, Any]]) -> Iterator[Metric]:
                 for reason, count in by_reason.items():
                     family.add_metric([slot, source, reason], count)
     yield from (answers, accepted, refused, warned)
+
+
+def _of_certificate(all_figures: list[dict[str, Any]]) -> Iterator[Metric]:
+    expires_s = [each for own in all_figures if (each := own.get("tls_certificate_expires_s"))]
+    gauge = GaugeMetricFamily(
+        "pixelfast_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate of server.tls expires; absent without one.",
+    )
+    if expires_s:
+        gauge.add_metric([], min(expires_s))
+    yield gauge
 
 
 # Of each destination, since it was registered, and always:
