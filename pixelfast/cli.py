@@ -24,7 +24,7 @@ _COMMANDS = {
     "dead": "Inspect, resend and drop dead letters.",
     "decode": "Show the event that each TARGET becomes.",
     "deliver": "Deliver only, in one process; `pixelfast collect` collects.",
-    "key": "Make write keys.",
+    "key": "Make write keys, and find the key of a fingerprint in the log.",
     "serve": "Collect and deliver, in the foreground.",
     "spool": "Inspect the stored events; nothing is changed.",
     "url": "Build a pixel URL, or an <img> tag with it.",

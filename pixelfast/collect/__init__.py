@@ -11,6 +11,7 @@
 `collector`     from a request to its response: routes, sources, the event into the spool
 `budgets`       rate limits, in memory that all collectors share
 `responses`     the bytes of every response
+`rejections`    lines in the log about rejected pixels
 `proxies`       the client's address behind trusted proxies
 `open_files`    how many connections the limit of open files allows
 `worker`        one collector process

@@ -52,6 +52,7 @@ cdef class Collector:
     cdef readonly TrustedProxies proxies
     cdef readonly bytes message_id_header   # empty: there is none
     cdef readonly bint always_200
+    cdef readonly object rejections     # a RejectionLog, or None
     cdef public bint is_leaving         # pixels are accepted, but the health check fails
     cdef public SpoolWriter writer
     cdef bytes _health_path             # empty: there is none
@@ -84,6 +85,9 @@ cdef class Collector:
     ) except -1
     cdef int _reject(
         self, ActiveSource source, object error, bint is_hidden, Response* response
+    ) except -1
+    cdef int _note(
+        self, ActiveSource source, str reason, int status, Request request, str write_key
     ) except -1
     cdef bytes _render(self, Response* response)
     cdef bytes _render_failed(self, object error, Response* response)

@@ -3,6 +3,7 @@ from collections.abc import Iterable
 from pixelfast import config
 from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.proxies import TrustedProxies
+from pixelfast.collect.rejections import RejectionLog
 from pixelfast.collect.responses import Responses
 from pixelfast.errors import RequestError
 from pixelfast.event import Rules
@@ -121,6 +122,7 @@ class Collector:
             empty: there is none.
         always_200: send 200 for every GET and POST of a pixel, also if it is rejected.
         health_path: the path of the health check; empty: there is none.
+        rejections: logs a sample of the rejected pixels; None: none is logged.
     """
 
     writer: SpoolWriter
@@ -137,6 +139,7 @@ class Collector:
         message_id_header: str = "",
         always_200: bool = False,
         health_path: str = "",
+        rejections: RejectionLog | None = None,
     ) -> None: ...
     @property
     def sources(self) -> Sources: ...
@@ -150,6 +153,8 @@ class Collector:
     def message_id_header(self) -> bytes: ...
     @property
     def always_200(self) -> bool: ...
+    @property
+    def rejections(self) -> RejectionLog | None: ...
     def tick(self, now_s: float) -> None:
         """Renew the Date header; to be called once a second.
 

@@ -201,6 +201,7 @@ cdef class Collector:
         str message_id_header not None="",
         always_200=False,
         str health_path not None="",
+        rejections=None,
     ):
         self.sources = sources
         self.responses = responses
@@ -208,6 +209,7 @@ cdef class Collector:
         self.proxies = TrustedProxies(trusted_proxies)
         self.message_id_header = message_id_header.encode("ascii")
         self.always_200 = always_200
+        self.rejections = rejections
         self._health_path = health_path.encode("ascii")
         self._events = EventWriter()
         self._sink = _SpoolSink()
@@ -218,6 +220,8 @@ cdef class Collector:
         # Once a second: the Date header changes.
         self.responses.tick(now_s)
         self._gif = self.responses.pixel()
+        if self.rejections is not None:
+            self.rejections.flush(self.clock.monotonic_s())
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -241,6 +245,7 @@ cdef class Collector:
                 response.status = 405
                 response.reason = owned("method")
                 self.sources.nobody.count_refused("method")
+                self._note(self.sources.nobody, "method", 405, request, None)
         elif route == Route.ROBOTS and (method == Method.HEAD or method == Method.GET):
             response.kind = Kind.ROBOTS
             response.status = 200
@@ -273,6 +278,7 @@ cdef class Collector:
             response.kind = Kind.PIXEL
             response.reason = owned(NOT_FOUND)
             response.origin = _echoed(request.origin)
+            self._note(self.sources.nobody, NOT_FOUND, 404, request, None)
         return 0
 
     cdef int _collect(
@@ -288,7 +294,7 @@ cdef class Collector:
             ActiveKey key
             int64_t now_ms = self.clock.wall_ms()
             Receipt receipt
-            str text
+            str text = None
             str address = request.peer
             bint is_charged = False
         try:
@@ -311,12 +317,14 @@ cdef class Collector:
             if is_charged:
                 source.budget.give_back()
             if isinstance(error, RequestError):
+                self._note(source, error.reason, error.status, request, text)
                 return self._reject(source, error, self.always_200, response)
             raise
         if receipt.rejection:
             if is_charged:
                 source.budget.give_back()
             error = _REJECTIONS[receipt.rejection]
+            self._note(source, error.reason, error.status, request, text)
             return self._reject(source, error, self.always_200, response)
         source.accepted += 1
         response.ticket = 0 if self.writer.acks_at_once else receipt.ticket
@@ -374,6 +382,7 @@ cdef class Collector:
             and (method == Method.GET or method == Method.POST)
             and (route == Route.TRACK or route == Route.PAGE)
         )
+        self._note(self.sources.nobody, error.reason, error.status, request, None)
         return self._reject(self.sources.nobody, error, is_hidden, response)
 
     cdef int reject_unstored(self, Response* response) except -1:
@@ -382,6 +391,7 @@ cdef class Collector:
         response.reason = owned(NOT_STORED)
         response.retry_after_s = RETRY_AFTER_S
         self.sources.nobody.count_refused(NOT_STORED)
+        self._note(self.sources.nobody, NOT_STORED, 503, None, None)
         return 0
 
     cdef int _reject(
@@ -395,6 +405,27 @@ cdef class Collector:
                 getattr(error, "retry_after_s", RETRY_AFTER_S), MAX_RETRY_AFTER_S
             )
         source.count_refused(error.reason)
+        return 0
+
+    cdef int _note(
+        self, ActiveSource source, str reason, int status, Request request, str write_key
+    ) except -1:
+        # Log a rejection if one is due; `request` and `write_key` may be None.
+        cdef str address = ""
+        cdef bytes referrer = None
+        if self.rejections is None or not self.rejections.is_due(
+            reason, self.clock.monotonic_s()
+        ):
+            return 0
+        if request is not None:
+            address = request.peer
+            referrer = copy_of(request.referer)
+            if request.is_proxied:
+                address = self.proxies.client_of(address, request.forwarded_for, request.real_ip)
+        self.rejections.write(
+            reason, status, source=source.name, address=address, referrer=referrer,
+            write_key=write_key,
+        )
         return 0
 
     # --- bytes -------------------------------------------------------------------------------

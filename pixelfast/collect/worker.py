@@ -17,6 +17,7 @@ from pixelfast.collect.certificates import Certificate, load_certificate
 from pixelfast.collect.collector import Clock, Collector, Sources
 from pixelfast.collect.connection import Connections
 from pixelfast.collect.open_files import connections_within
+from pixelfast.collect.rejections import RejectionLog
 from pixelfast.collect.responses import Responses
 from pixelfast.collect.tls import TlsConnections
 from pixelfast.config import Config
@@ -61,6 +62,7 @@ class Worker:
         self._data = data
         self._log = structlog.get_logger("collect").bind(slot=slot)
         server = config.server
+        self._rejections = RejectionLog(config.log)
         self.collector = Collector(
             Sources(config.sources, budgets),
             Responses(),
@@ -69,6 +71,7 @@ class Worker:
             message_id_header=server.message_id_header,
             always_200=server.always_200,
             health_path=server.health_path,
+            rejections=self._rejections,
         )
         open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         max_connections = connections_within(server, open_files)
@@ -153,6 +156,7 @@ class Worker:
         while self.open_connections and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         await self.collector.writer.close()
+        self._rejections.flush(time.monotonic(), is_end=True)
         if self._ticking is not None:
             self._ticking.cancel()
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import click
 import orjson
 
-from pixelfast.commands.options import with_settings
+from pixelfast.commands.options import with_stored_data
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Redactor
 from pixelfast.deliver.dead import DeadLetters, Letter, LetterGroup
@@ -48,7 +48,7 @@ def dead() -> None:
     metavar="N",
     help="The most to list of each destination; 0: all of them.",
 )
-@with_settings
+@with_stored_data
 def list_letters(destination: str | None, is_summary: bool, limit: int, settings: Config) -> None:
     """List dead letters of a DESTINATION, or of all, the oldest first.
 
@@ -82,7 +82,7 @@ def list_letters(destination: str | None, is_summary: bool, limit: int, settings
 @dead.command()
 @click.argument("destination")
 @click.argument("ids", nargs=-1, type=int, required=True)
-@with_settings
+@with_stored_data
 def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
     """Show dead letters of a DESTINATION in full, by their IDS: one JSON object per line.
 
@@ -99,7 +99,7 @@ def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
 
 def _of_chosen(command: Callable[..., None]) -> Callable[..., None]:
     """Add what names dead letters of one destination: DESTINATION, and IDS or --all."""
-    command = with_settings(command)
+    command = with_stored_data(command)
     command = click.option("--all", "is_all", is_flag=True, help="All of them.")(command)
     command = click.argument("ids", nargs=-1, type=int)(command)
     return click.argument("destination")(command)

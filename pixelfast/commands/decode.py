@@ -37,19 +37,24 @@ def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
     """Show the event that each TARGET becomes.
 
     Each is one line of JSON. "-" reads targets from stdin, one per line. Without settings every
-    write key is accepted.
+    write key is accepted. The exit code is 1 if a pixel would be rejected.
 
     \b
     Example:
       pixelfast decode '/pixel/v1/page?writeKey=k&anonymousId=a&context.screen.width=1920'
     """
-    explainer = Explainer(read_config(config) if config else None, full=full)
+    settings = read_config(config, may_lack=("destinations",)) if config else None
+    explainer = Explainer(settings, full=full)
     output = sys.stdout.buffer
+    has_rejected = False
     for target in targets:
         lines = sys.stdin.buffer if target == "-" else [os.fsencode(target)]
         for line in lines:
-            output.write(explainer.line(line.rstrip(b"\r\n")))
+            explained = explainer.explain(line.rstrip(b"\r\n"))
+            has_rejected = has_rejected or explained["status"] != 200
+            output.write(_line(explained))
             output.flush()
+    sys.exit(1 if has_rejected else 0)
 
 
 class Explainer:
@@ -69,7 +74,7 @@ class Explainer:
 
     def line(self, target: bytes) -> bytes:
         """`explain` as one line of JSON."""
-        return f"{json_text(self.explain(target))}\n".encode()
+        return _line(self.explain(target))
 
     def explain(self, target: bytes) -> dict[str, Any]:
         """`status` with `event` and `warnings`, or with `error` and `detail`."""
@@ -100,3 +105,7 @@ class Explainer:
         address = "127.0.0.1" if self._full else ""
         encoded, warnings = self._events.write(rules, now_ms, address=address)
         return orjson.loads(encoded), warnings
+
+
+def _line(explained: dict[str, Any]) -> bytes:
+    return f"{json_text(explained)}\n".encode()

@@ -10,7 +10,7 @@ import click
 
 from pixelfast.config import read_config
 
-__all__ = ["with_listen", "with_settings"]
+__all__ = ["with_listen", "with_settings", "with_sources", "with_stored_data"]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -18,7 +18,23 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     An option with a name such as `server__listen` sets `server.listen`; it is not passed on.
     """
+    return _with_settings(command, ())
 
+
+def with_sources(command: Callable[..., None]) -> Callable[..., None]:
+    """As `with_settings`, for a command that does not use destinations.
+
+    What `${NAME}` and `{ file = … }` stand for in them may be missing.
+    """
+    return _with_settings(command, ("destinations",))
+
+
+def with_stored_data(command: Callable[..., None]) -> Callable[..., None]:
+    """As `with_sources`, for a command that looks at the data directory and needs no write key."""
+    return _with_settings(command, ("destinations", "sources"))
+
+
+def _with_settings(command: Callable[..., None], may_lack: tuple[str, ...]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(config: str | None, data_dir: str | None, **arguments: Any) -> None:
         overrides: dict[str, Any] = {"data_dir": data_dir}
@@ -29,7 +45,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             for name, value in overrides.items()
             if value not in (None, ())
         }
-        command(settings=read_config(config, given), **arguments)
+        command(settings=read_config(config, given, may_lack=may_lack), **arguments)
 
     for option in (
         click.option("--data-dir", metavar="DIR", help="The data directory."),

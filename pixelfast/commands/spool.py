@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pixelfast.commands.options import with_settings
+from pixelfast.commands.options import with_stored_data
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Log
 from pixelfast.operate.logging import set_up_logging
@@ -59,7 +59,7 @@ def spool() -> None:
 
 
 @spool.command()
-@with_settings
+@with_stored_data
 def ls(settings: Config) -> None:
     """List the slots: their events, since when, and how far each destination is behind.
 
@@ -78,7 +78,7 @@ def ls(settings: Config) -> None:
 
 
 @spool.command()
-@with_settings
+@with_stored_data
 def check(settings: Config) -> None:
     """Read everything and verify every frame; the exit code is 1 if there is damage.
 
@@ -111,7 +111,7 @@ def check(settings: Config) -> None:
     "--since", type=_Moment(), metavar="TIME", help="RFC 3339, or how long ago: 90s 5m 2h 3d."
 )
 @click.option("--until", type=_Moment(), metavar="TIME", help="The same.")
-@with_settings
+@with_stored_data
 def dump(
     sources: tuple[str, ...],
     since: int | None,

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import click
 
 from pixelfast.commands.demo import demo_key_path
-from pixelfast.commands.options import with_settings
+from pixelfast.commands.options import with_sources
 from pixelfast.config import Config, is_base_url, parse_address
 from pixelfast.errors import ConfigError, RequestError
 from pixelfast.event import EventWriter, Rules
@@ -65,7 +65,7 @@ _SOME_TIME = "2026-01-01T00:00:00Z"
 )
 @click.option("--base", metavar="URL", help="Default: the first TCP address in the configuration.")
 @click.option("--img", is_flag=True, help="Print an <img> tag instead of the URL.")
-@with_settings
+@with_sources
 def url(img: bool, settings: Config, **parts: Any) -> None:
     """Build a pixel URL, or an <img> tag with it.
 

@@ -21,7 +21,7 @@ from pixelfast.config.destinations import (
 )
 from pixelfast.config.reader import read_config
 from pixelfast.config.redactor import Redactor
-from pixelfast.config.report import describe, mask
+from pixelfast.config.report import describe, fingerprint, mask
 from pixelfast.config.schema import Config, Deliver, Log, Server, ServerTls, Source, Spool, WriteKey
 from pixelfast.config.texts import is_base_url
 from pixelfast.config.units import Address, format_bytes, parse_address, parse_bytes
@@ -47,6 +47,7 @@ __all__ = [
     "Spool",
     "WriteKey",
     "describe",
+    "fingerprint",
     "format_bytes",
     "is_base_url",
     "mask",

@@ -151,7 +151,7 @@ def _authentication(hook: Table) -> Iterator[ConfigError]:
 
 
 def _tls(destination: Table) -> Iterator[ConfigError]:
-    if destination.get("tls_key") and not destination.get("tls_cert"):
+    if destination.get("tls_key") and destination.get("tls_cert") == "":
         yield ConfigError(f"{destination.path}.tls_key", None, "is the key of no tls_cert")
     for name in ("tls_ca", "tls_cert"):
         if destination.get(name) and str(destination.get("url")).startswith("http:"):

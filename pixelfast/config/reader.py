@@ -29,16 +29,24 @@ from pixelfast.errors import ConfigError, ConfigErrors
 __all__ = ["config_from_table", "read_config"]
 
 _NO_FILE = "command line"
+_LACKING: Any = object()  # stands for a string whose parts are not there, and may be missing
 _VARIABLE = re.compile(r"\$?\$\{([^}]*)\}")
 # Where a field says nothing less: what fits the integers of compiled code, and ~30 years.
 _MOST_WHOLE = 2**62
 _MOST_FRACTIONAL = 1e9
 
 
-def read_config(path: str | Path | None, overrides: Mapping[str, object] | None = None) -> Config:
+def read_config(
+    path: str | Path | None,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    may_lack: tuple[str, ...] = (),
+) -> Config:
     """Read a settings file; without one, the defaults.
 
-    `overrides` replace what the file says: {"server.listen": ["127.0.0.1:0"]}.
+    `overrides` replace what the file says: {"server.listen": ["127.0.0.1:0"]}. `may_lack`:
+    sections such as "destinations", whose `${NAME}` and `{ file = … }` may be missing here, for
+    commands that do not use them. A string that needs one has its default, or is empty.
 
     Raises:
         ConfigErrors: with every mistake of the file: key, value, what is allowed, nearest name.
@@ -51,7 +59,7 @@ def read_config(path: str | Path | None, overrides: Mapping[str, object] | None 
             place = place.setdefault(section, {})
         if isinstance(place, dict):  # if not, the reader says so
             place[name] = value
-    return config_from_table(table, _NO_FILE if path is None else str(path))
+    return config_from_table(table, _NO_FILE if path is None else str(path), may_lack=may_lack)
 
 
 def _read_table(path: Path) -> dict[str, Any]:
@@ -64,7 +72,9 @@ def _read_table(path: Path) -> dict[str, Any]:
     raise ConfigErrors(str(path), [ConfigError(str(path), None, what)])
 
 
-def config_from_table(table: dict[str, Any], path: str = "settings") -> Config:
+def config_from_table(
+    table: dict[str, Any], path: str = "settings", *, may_lack: tuple[str, ...] = ()
+) -> Config:
     """Turn the tables of a settings file into a `Config`.
 
     >>> config_from_table({"server": {"workers": 2}}).server.workers
@@ -73,7 +83,7 @@ def config_from_table(table: dict[str, Any], path: str = "settings") -> Config:
     Raises:
         ConfigErrors: with every mistake; `path` names the file in its message.
     """
-    reader = _Reader()
+    reader = _Reader(may_lack)
     config = reader.struct(Config, table, "")
     reader.problems += clashes(reader.tables, has_file=path != _NO_FILE)
     if reader.problems:
@@ -85,9 +95,10 @@ def config_from_table(table: dict[str, Any], path: str = "settings") -> Config:
 class _Reader:
     """Walks the structs of the schema beside the tables of the file and collects what is wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_lack: tuple[str, ...] = ()) -> None:
         self.problems: list[ConfigError] = []
         self.tables: list[Table] = []
+        self._may_lack = may_lack
 
     def refuse(
         self,
@@ -123,9 +134,15 @@ class _Reader:
         missing = [n for n, field in fields.items() if field.required and n not in table]
         for name in missing:
             self.complain(prefix + name, "is missing")
-        self.tables.append(Table(path, cls, values))
+        lacking = [name for name, value in values.items() if value is _LACKING]
+        self.tables.append(Table(path, cls, values | dict.fromkeys(lacking, INVALID)))
         if missing or any(value is INVALID for value in values.values()):
             return INVALID
+        for name in lacking:
+            if fields[name].required:
+                values[name] = ""
+            else:
+                del values[name]
         return cls(**values)
 
     def field(self, annotation: Any, value: object, path: str) -> Any:
@@ -197,7 +214,9 @@ class _Reader:
         items = [
             self.plain(inner, extra, item, f"{path}[{place}]") for place, item in enumerate(value)
         ]
-        return INVALID if INVALID in items else tuple(items)
+        return (
+            INVALID if INVALID in items else tuple(each for each in items if each is not _LACKING)
+        )
 
     def mapping(
         self, annotation: Any, extra: dict[str, Any], value: dict[str, object], path: str
@@ -210,7 +229,9 @@ class _Reader:
             )
             for name, text in value.items()
         }
-        return INVALID if INVALID in items or INVALID in items.values() else items
+        if INVALID in items or INVALID in items.values():
+            return INVALID
+        return {name: value for name, value in items.items() if value is not _LACKING}
 
     def plain(self, annotation: Any, outer_extra: dict[str, Any], value: object, path: str) -> Any:
         """Check one value without others inside: its type and bounds, then its kind of text."""
@@ -220,6 +241,8 @@ class _Reader:
         if isinstance(kind, inspect.StrType | inspect.LiteralType):
             value = self.resolve(value, path, secret=secret)
             if value is INVALID:
+                return value
+            if value is _LACKING:
                 return value
         size = value
         if extra.get("unit") == "B" and isinstance(value, str):
@@ -252,11 +275,15 @@ class _Reader:
             try:
                 return Path(value["file"]).read_text(encoding="utf-8").rstrip("\r\n")
             except (OSError, ValueError) as error:  # no UTF-8 in it, or NUL in its name
+                if path.startswith(self._may_lack):
+                    return _LACKING
                 return self.refuse(path, value["file"], f"a file that can be read ({error})")
         if not isinstance(value, str):
             return value
         for match in _VARIABLE.finditer(value):
             if not match[0].startswith("$$") and match[1] not in os.environ:
+                if path.startswith(self._may_lack):
+                    return _LACKING
                 what = f"the environment variable {match[1]} to be set"
                 return self.refuse(path, value, what, secret=secret)
         text = _VARIABLE.sub(

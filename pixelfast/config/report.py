@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, get_args
@@ -24,7 +25,9 @@ from pixelfast.config.units import format_bytes
 from pixelfast.config.words import without_secrets
 from pixelfast.printable import toml_text
 
-__all__ = ["describe", "mask", "reference"]
+__all__ = ["describe", "fingerprint", "mask", "reference"]
+
+_FINGERPRINT_DIGITS = 12
 
 
 def mask(secret: str) -> str:
@@ -34,6 +37,16 @@ def mask(secret: str) -> str:
     ('wk_live_…', '…')
     """
     return f"{secret[:8]}…" if len(secret) >= 16 else "…"
+
+
+def fingerprint(secret: str) -> str:
+    """Return a name for a secret that does not reveal it: the first digits of its SHA-256.
+
+    >>> fingerprint("wk_live_1234567890")
+    '7bb6b131a11b'
+    """
+    encoded = secret.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(encoded).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def describe(config: Config) -> str:

@@ -285,6 +285,20 @@ class Log(Struct, frozen=True, kw_only=True):
     format: Annotated[
         Literal["auto", "console", "json"], Meta(description="auto: console on a terminal")
     ] = "auto"
+    rejections: Annotated[
+        bool,
+        Meta(
+            description="log rejected pixels as `pixel_rejected`: at most one line a second for"
+            " each reason and collector"
+        ),
+    ] = True
+    addresses: Annotated[
+        Literal["masked", "full", "none"],
+        Meta(
+            description="client addresses in the log: masked to the network (/24 of IPv4, /48 of"
+            " IPv6), in full, or left out"
+        ),
+    ] = "masked"
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,113 @@
+"""Lines in the log about pixels that are rejected: at most one a second for each reason.
+
+A line says who sent the pixel, and where the image stands, as far as somebody who mends it has to
+know: never the write key or the query.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+import structlog
+
+from pixelfast.config import Log, fingerprint
+
+__all__ = ["RejectionLog"]
+
+_INTERVAL_S = 1.0
+_HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
+_PREFIXES = {4: 24, 6: 48}  # of masked addresses, by version
+
+
+class RejectionLog:
+    """Decides which rejections are logged, and writes their lines.
+
+    >>> RejectionLog(Log()).is_due("no-write-key", 100.0)
+    True
+    >>> RejectionLog(Log(rejections=False)).is_due("no-write-key", 100.0)
+    False
+    """
+
+    def __init__(self, settings: Log) -> None:
+        self._is_on = settings.rejections
+        self._addresses = settings.addresses
+        self._reasons: dict[str, list[float]] = {}  # when logged last, and how many since then
+        self._log = structlog.get_logger("collect")
+
+    def is_due(self, reason: str, now_s: float) -> bool:
+        """Count a rejection; return whether `write` is to be called for it.
+
+        This is all that a rejection which is not logged costs.
+        """
+        if not self._is_on:
+            return False
+        known = self._reasons.get(reason)
+        if known is None:
+            self._reasons[reason] = [now_s, 0]
+            return True
+        if now_s - known[0] < _INTERVAL_S:
+            known[1] += 1
+            return False
+        known[0] = now_s
+        return True
+
+    def write(
+        self,
+        reason: str,
+        status: int,
+        *,
+        source: str = "",
+        address: str = "",
+        referrer: bytes | None = None,
+        write_key: str | None = None,
+    ) -> None:
+        """Log a rejection that is due; empty values are left out."""
+        line = {
+            "reason": reason,
+            "status": status,
+            "source": source,
+            "address": self._shown(address),
+            "referrer": _host_of(referrer) if referrer else "",
+            "key_fingerprint": fingerprint(write_key) if write_key else "",
+            "suppressed": self._take_suppressed(reason),
+        }
+        self._log.warning(
+            "pixel_rejected", **{name: value for name, value in line.items() if value}
+        )
+
+    def flush(self, now_s: float, *, is_end: bool = False) -> None:
+        """Log the counts of reasons that have not come again; to be called once a second."""
+        for reason, (logged_s, count) in list(self._reasons.items()):
+            if count and (is_end or now_s - logged_s >= 2 * _INTERVAL_S):
+                self._reasons[reason][0] = now_s
+                suppressed = self._take_suppressed(reason)
+                self._log.warning("pixel_rejected", reason=reason, suppressed=suppressed)
+
+    def _take_suppressed(self, reason: str) -> int:
+        known = self._reasons[reason]
+        count, known[1] = int(known[1]), 0
+        return count
+
+    def _shown(self, address: str) -> str:
+        """The address as the settings allow it to be shown."""
+        if self._addresses == "none" or not address:
+            return ""
+        if self._addresses == "full":
+            return address
+        try:
+            parsed = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return ""
+        network = ipaddress.ip_network((parsed, _PREFIXES[parsed.version]), strict=False)
+        return str(network)
+
+
+def _host_of(referrer: bytes) -> str:
+    """The host of a referrer; "" if it is not one that a browser would send."""
+    try:
+        host = urlsplit(referrer.decode("ascii")).hostname or ""
+    except ValueError:
+        return ""
+    return host if _HOST.fullmatch(host) else ""

@@ -1,0 +1,151 @@
+"""Commands that only look need none of the secrets that destinations have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pixelfast.cli import cli
+from pixelfast.config import fingerprint, read_config
+from pixelfast.errors import ConfigErrors
+from pixelfast.spool import DataDir
+
+SETTINGS = """
+data_dir = "{folder}/data"
+[[sources]]
+name = "web"
+write_keys = ["wk_web_0123456789"{more_keys}]
+[[destinations]]
+name = "hook"
+type = "http"
+url = "https://${{PIXELFAST_TEST_HOST}}/in"
+username = "${{PIXELFAST_TEST_USER}}"
+password = {{ file = "{folder}/none" }}
+headers = {{ X-Token = "${{PIXELFAST_TEST_TOKEN}}", X-Plain = "1" }}
+signing_secrets = ["${{PIXELFAST_TEST_SECRET}}"]
+[[destinations]]
+name = "rudder"
+type = "rudderstack"
+url = "https://rudder.example.com"
+write_key = "${{PIXELFAST_TEST_KEY}}"
+tls_cert = "${{PIXELFAST_TEST_CERT}}"
+tls_key = "/key.pem"
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> str:
+    path = tmp_path / "pixelfast.toml"
+    path.write_text(SETTINGS.format(folder=tmp_path, more_keys=""))
+    DataDir.open(tmp_path / "data")
+    return str(path)
+
+
+def run(*arguments: str, text: str = "") -> Result:
+    return CliRunner().invoke(cli, arguments, input=text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "spool ls",
+        "spool check",
+        "spool dump",
+        "dead ls",
+        "key fingerprint",
+        "url page --user-id 1",
+        "decode /pixel/v1/page?writeKey=wk_web_0123456789&userId=1",
+    ],
+)
+def test_a_command_that_only_looks_runs_without_them(settings: str, command: str) -> None:
+    result = run(*command.split(), "-c", settings)
+    assert 0 == result.exit_code, result.output
+
+
+@pytest.mark.parametrize("command", ["serve", "collect", "deliver"])
+def test_what_uses_them_names_all_that_are_missing(settings: str, command: str) -> None:
+    result = run(command, "-c", settings)
+    assert 2 == result.exit_code
+    assert "7 mistakes" in result.stderr
+
+
+def test_check_needs_them_unless_it_is_told(settings: str) -> None:
+    result = run("check", settings)
+    assert (2, True) == (result.exit_code, "7 mistakes" in result.stderr)
+    result = run("check", settings, "--without-secrets")
+    assert (0, True) == (result.exit_code, 'name = "hook"' in result.stdout)
+
+
+def test_other_mistakes_are_found_all_the_same(settings: str) -> None:
+    path = Path(settings)
+    path.write_text(path.read_text() + 'gzipp = true\nurl2 = "${PIXELFAST_TEST_HOST}"\n')
+    result = run("spool", "ls", "-c", settings)
+    assert (2, True) == (result.exit_code, "2 mistakes" in result.stderr)
+
+
+def test_write_keys_are_needed_where_they_are_used(tmp_path: Path, settings: str) -> None:
+    text = SETTINGS.format(folder=tmp_path, more_keys=', "${PIXELFAST_TEST_WEB}"')
+    Path(settings).write_text(text)
+    for command in ("spool ls", "dead ls"):
+        assert 0 == run(*command.split(), "-c", settings).exit_code
+    for command in ("url page --user-id 1", "decode /pixel/v1/page"):
+        result = run(*command.split(), "-c", settings)
+        assert (2, True) == (result.exit_code, "PIXELFAST_TEST_WEB" in result.stderr)
+
+
+def test_what_is_missing_is_empty_or_the_default(settings: str) -> None:
+    with pytest.raises(ConfigErrors):
+        read_config(settings)
+    hook, rudder = read_config(settings, may_lack=("destinations",)).destinations
+    assert ("", None, {"X-Plain": "1"}, ()) == (
+        hook.username,  # type: ignore[union-attr]
+        hook.password,  # type: ignore[union-attr]
+        hook.headers,  # type: ignore[union-attr]
+        hook.signing_secrets,  # type: ignore[union-attr]
+    )
+    assert ("", "/key.pem") == (rudder.write_key, rudder.tls_key)  # type: ignore[union-attr]
+
+
+# --- fingerprints ---------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_is_the_start_of_the_sha256_of_the_key() -> None:
+    expected = hashlib.sha256(b"wk_web_0123456789").hexdigest()[:12]
+    assert expected == fingerprint("wk_web_0123456789")
+    assert f"{expected}\n" == run("key", "fingerprint", "wk_web_0123456789").stdout
+    assert f"{expected}\n" == run("key", "fingerprint", "-", text="wk_web_0123456789\n\n").stdout
+
+
+def test_the_fingerprints_of_all_keys_of_the_settings_are_listed(settings: str) -> None:
+    lines = run("key", "fingerprint", "-c", settings).stdout.splitlines()
+    assert ["fingerprint", "source", "key", "expires"] == lines[0].split()
+    assert [fingerprint("wk_web_0123456789"), "web", "wk_web_0…", "-"] == lines[1].split()
+
+
+def test_a_fingerprint_of_nothing_is_a_mistake() -> None:
+    assert 2 == run("key", "fingerprint").exit_code
+
+
+# --- the exit code of decode ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("targets", "code"), [(["good"], 0), (["bad"], 1), (["bad", "good"], 1), (["-"], 1)]
+)
+def test_decode_exits_1_if_a_pixel_is_rejected(targets: list[str], code: int) -> None:
+    known = {"good": "/pixel/v1/page?writeKey=k&userId=1", "bad": "/pixel/v1/page?userId=1"}
+    lines = "\n".join(known.values()) + "\n"
+    result = run("decode", *(known.get(each, each) for each in targets), text=lines)
+    assert code == result.exit_code
+    assert (2 if len(targets) == 2 or targets == ["-"] else 1) == len(result.stdout.splitlines())
+    assert all(json.loads(line)["status"] in (200, 400) for line in result.stdout.splitlines())
+
+
+def test_decode_says_so_in_its_help() -> None:
+    assert "The exit code is 1 if a pixel would be rejected." in " ".join(
+        run("decode", "--help").output.split()
+    )
