@@ -136,6 +136,14 @@ class Server:
                 sums[name] = sums.get(name, 0.0) + float(value)
         return sums
 
+    def metrics_of(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        lines = self.admin("/metrics").splitlines()
+        samples = [each for each in lines if each.startswith(f"{name}{{")]
+        found = [each for each in samples if all(label in each for label in wanted)]
+        return sum(float(each.rpartition(" ")[2]) for each in found)
+
     def check_sums(self) -> dict[str, dict[str, float]]:
         """Of every event it is known what became of it; the figures of each destination."""
         found: dict[str, dict[str, float]] = {}

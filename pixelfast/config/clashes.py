@@ -173,6 +173,17 @@ def _headers(hook: Table) -> Iterator[ConfigError]:
         seen.add(name.lower())
 
 
+def _archive(archive: Table) -> Iterator[ConfigError]:
+    keep, rotate = archive.get("keep_bytes"), archive.get("rotate_bytes")
+    if keep and rotate and keep < rotate:
+        name = "keep_bytes" if archive.gives("keep_bytes") else "rotate_bytes"
+        what = f"rotate_bytes, {format_bytes(rotate)}, to be at most keep_bytes"
+        yield ConfigError(f"{archive.path}.{name}", f'"{format_bytes(archive.get(name))}"', what)
+    if archive.gives("keep_bytes", "max_disk_share") and keep:
+        what = "is not used with keep_bytes"
+        yield ConfigError(f"{archive.path}.max_disk_share", None, what)
+
+
 _RULES: tuple[tuple[type[msgspec.Struct], Callable[[Table], Iterator[ConfigError]]], ...] = (
     (Server, _listen),
     (Spool, _sizes),
@@ -182,6 +193,7 @@ _RULES: tuple[tuple[type[msgspec.Struct], Callable[[Table], Iterator[ConfigError
     (HttpDestination, _authentication),
     (ElasticsearchDestination, _authentication),
     (HttpDestination, _headers),
+    (FileDestination, _archive),
 )
 
 

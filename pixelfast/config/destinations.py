@@ -121,6 +121,38 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
         ),
     ] = 64 * 2**20
     rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
+    compression: Annotated[
+        Literal["none", "gzip", "zstd"],
+        Meta(
+            description="of closed files, which get the suffix `.gz` or `.zst`; zstd needs the"
+            " extra `pixelfast[zstd]`",
+            extra={"kind": "compression"},
+        ),
+    ] = "none"
+    keep_for_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="closed files whose newest event is older are deleted; 0: none for its age",
+        ),
+    ] = 0.0
+    keep_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="above this size the oldest closed files are deleted; 0: none for its size",
+            extra={"unit": "B"},
+        ),
+    ] = 0
+    max_disk_share: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="without `keep_bytes`: largest share of their file system that the files"
+            " may take; above it events wait in the spool",
+        ),
+    ] = 0.5
     archive_mode: Annotated[
         Literal["0600", "0640", "0660", "0644", "0664"],
         Meta(

@@ -12,8 +12,9 @@ _OPENS_AT = 5  # failures in a row
 class Breaker:
     """Lets everything through while things go well; else one try at a time, on a clock.
 
-    States: `closed`, all is well; `open`, it has failed five times in a row; `held`, the settings
-    are wrong on one side; `disabled`, it has asked for nothing more. Times are monotonic seconds.
+    States: `closed`, all is well; `open`, it has failed five times in a row; `waiting`, it has no
+    room; `held`, the settings are wrong on one side; `disabled`, it has asked for nothing more.
+    Times are monotonic seconds.
     """
 
     def __init__(self, backoff: Backoff) -> None:
@@ -61,12 +62,22 @@ class Breaker:
         if began_s <= self._failed_s:
             return max(after_s, self.wait_s(now_s))
         self._failed_s = now_s
+        if self.state == "waiting":
+            self.state = "closed"  # it has room, and another trouble
         wait_s = self._backoff.next_s(after_s)
         if self.state == "closed" and self._backoff.failures >= _OPENS_AT:
             self.state, self.opened_s = "open", now_s
         if self.state != "closed":
             self._not_before_s = max(self._not_before_s, now_s + wait_s)
         return wait_s
+
+    def await_room(self, reason: str, now_s: float, pause_s: float) -> None:
+        """A try that goes well once there is room; the next one is allowed `pause_s` later."""
+        self.reason = reason
+        if self.is_closed:
+            self.opened_s = now_s
+        self.state = "waiting"
+        self._not_before_s = now_s + pause_s
 
     def hold(
         self, reason: str, now_s: float, held_s: float = 0.0, *, is_final: bool = False

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
 
 from pixelfast.config import Config, Destination, FileDestination, Redactor
+from pixelfast.deliver import destinations
+from pixelfast.deliver.archive.room import SpoolNeeds
 from pixelfast.deliver.clock_record import read_clock_record, this_boot, write_clock_record
 from pixelfast.deliver.dead import DeadBounds
-from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.reclaimer import Reclaimer, log_ends
 from pixelfast.deliver.retry import Backoff
@@ -20,6 +23,7 @@ from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.store import register
 from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.errors import PixelfastError
 from pixelfast.spool import DataDir, Position
 
 __all__ = ["Engine", "register_destinations", "select"]
@@ -66,11 +70,12 @@ class Engine:
         *,
         timings: Timings = Timings(),  # noqa: B008 - frozen
         clock: Clock | None = None,
-        make_sender: Callable[[Destination, DataDir, Clock], Sender] = make_sender,
+        make_sender: Callable[[Destination, DataDir, Clock], Sender] | None = None,
     ) -> None:
         self._timings = timings
         self._clock = clock = clock or Clock()
-        self._make_sender = make_sender
+        needs = SpoolNeeds.of(config.spool, workers)
+        self._make_sender = make_sender or partial(destinations.make_sender, needs=needs)
         self._log = structlog.get_logger("deliver")
         self._config = config
         self._data = data
@@ -152,13 +157,25 @@ class Engine:
 
     async def _supervise(self, runner: Runner) -> None:
         backoff = Backoff(self._timings.min_restart_s, self._timings.max_restart_s)
+        told, told_s = "", float("-inf")
         while True:
             started_s = self._clock.monotonic_s()
             try:
                 await runner.run()
             except Exception as error:  # noqa: BLE001 - a task's edge: no destination stops another
-                self._log.exception("runner_failed", destination=runner.name)
-                runner.fail(self._reason(error))
+                reason = self._reason(error)
+                runner.fail(reason)
+                now_s = self._clock.monotonic_s()
+                if reason != told or now_s - told_s >= self._timings.log_again_s:
+                    told, told_s = reason, now_s
+                    # A disk that is full or broken is no mistake of ours that a trace would show.
+                    is_known = isinstance(error, OSError | sqlite3.Error | PixelfastError)
+                    self._log.error(
+                        "runner_failed",
+                        destination=runner.name,
+                        error=reason,
+                        exc_info=None if is_known else error,
+                    )
             else:
                 return
             if self._clock.monotonic_s() - started_s > self._timings.steady_s:

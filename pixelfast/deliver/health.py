@@ -8,7 +8,7 @@ import structlog
 
 from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry, Waiting
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.timing import Clock, Timings
 
@@ -44,6 +44,8 @@ class Health:
         self._told_s: dict[str, float] = {}  # when each reason was told last
         self._hold_told_s: dict[str, float] = {}  # of those that it was held for
         self._is_told = False  # that something is wrong
+        self._told_wait = ""  # the reason that was told last, while it waits for room
+        self._wait_told_s: dict[str, float] = {}
         self._log = structlog.get_logger("deliver").bind(destination=name)
 
     def note(self, outcome: Outcome, events: int, began_s: float, under_way: int) -> float:
@@ -69,6 +71,8 @@ class Health:
                 )
         elif isinstance(outcome, Refused):
             self._replied()
+        elif isinstance(outcome, Waiting):
+            return self._wait(outcome, now_s)
         return 0.0
 
     def hold(self, kind: Hold, reason: str, outcome: Outcome) -> None:
@@ -129,7 +133,21 @@ class Health:
             )
         return wait_s
 
+    def _wait(self, outcome: Waiting, now_s: float) -> float:
+        """Say it once, and not at every try, nor each time if it comes and goes."""
+        told_s = self._wait_told_s.get(outcome.reason, float("-inf"))
+        is_old = now_s - told_s >= self._timings.log_again_s
+        if outcome.reason != self._told_wait and is_old:
+            self._wait_told_s = {outcome.reason: now_s, **self._recent(self._wait_told_s, now_s)}
+            self._told_wait = outcome.reason
+            self._log.warning("destination_waiting", reason=outcome.reason)
+        self.breaker.await_room(outcome.reason, now_s, self._timings.room_s)
+        return now_s + self._timings.room_s
+
     def _succeeded(self) -> None:
+        if self._told_wait:
+            self._told_wait = ""
+            self._log.info("destination_has_room")
         if not self.breaker.is_closed and self._is_told:
             self._told_s.clear()
             self._is_told = False

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from weakref import WeakKeyDictionary
 
 from pixelfast.config import Redactor
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry, Waiting
 from pixelfast.deliver.timing import Clock
 
 __all__ = ["masked"]
@@ -29,7 +29,7 @@ async def masked(
     A destination may repeat our headers, and errors may quote a URL. Both are logged, and kept with
     dead letters.
     """
-    if isinstance(outcome, Accepted):
+    if isinstance(outcome, Accepted | Waiting):  # a place on our own disk is no secret
         return outcome
     if isinstance(outcome, Partial):
         return await _every_event_masked(outcome, redactor, clock)

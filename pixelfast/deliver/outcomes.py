@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["BUSY_STATUSES", "Accepted", "Held", "Outcome", "Partial", "Refused", "Retry"]
+__all__ = ["BUSY_STATUSES", "Accepted", "Held", "Outcome", "Partial", "Refused", "Retry", "Waiting"]
 
 BUSY_STATUSES = frozenset({408, 425, 429, 503})  # of HTTP: the destination says that it is busy
 
@@ -64,4 +64,14 @@ class Partial:
     failed: Mapping[int, Refused | Retry] = field(default_factory=dict)
 
 
-Outcome = Accepted | Retry | Refused | Held | Partial
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """There is no room for the batch at the destination now: it is sent again until there is.
+
+    Nothing has failed, and no event dies of it. `reason` stays the same while the cause does.
+    """
+
+    reason: str
+
+
+Outcome = Accepted | Retry | Refused | Held | Partial | Waiting

@@ -156,6 +156,7 @@ class Runner:
             state = "failing" if self.has_failed else "starting"
         return {
             **figures,
+            **self.sender.figures(),
             "state": state,
             "under_way": len(self._under_way),
             "concurrency": self.health.concurrency.limit,

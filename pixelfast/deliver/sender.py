@@ -47,6 +47,10 @@ class Sender(ABC):
     async def send(self, batch: Batch) -> Outcome:
         """Send a batch once. Faults of the destination are an outcome, not an exception."""
 
+    def figures(self) -> dict[str, float]:
+        """What it tells of itself, for the metrics; does not block."""
+        return {}
+
     @abstractmethod
     async def close(self) -> None:
         """Let go of files and connections."""

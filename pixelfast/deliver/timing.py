@@ -120,6 +120,7 @@ class Timings:
 
     all_rejected_s: time without any acceptance after which a destination that rejects is held.
     quiet_s: time without another rejection after which rejected events are judged.
+    room_s: time between two tries of a destination that waits for room.
     held_s: first pause of a destination that is held for its settings; it doubles.
     max_held_s: longest such pause.
     log_again_s: time in which a repeated message is logged once.
@@ -161,6 +162,7 @@ class Timings:
 
     all_rejected_s: float = 2.0
     quiet_s: float = 5.0
+    room_s: float = 1.0
     held_s: float = 5.0
     max_held_s: float = 60.0
     log_again_s: float = 60.0

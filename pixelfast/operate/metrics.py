@@ -139,6 +139,9 @@ _BY_DESTINATION = (
     ("repeated", "pixelfast_repeated_events", "Events that the spool held twice."),
     ("batches", "pixelfast_settled_batches", "Batches that came to their end."),
     ("failures", "pixelfast_delivery_failures", "Tries that failed."),
+    # Of file destinations, since delivery started.
+    ("archive_deleted_files", "pixelfast_archive_deleted_files", "Files deleted to keep bounds."),
+    ("archive_deleted_bytes", "pixelfast_archive_deleted_bytes", "Bytes of the files deleted."),
 )
 _GAUGES_BY_DESTINATION = (
     ("stored", "pixelfast_destination_stored_events", "Events stored since it was registered."),
@@ -147,13 +150,20 @@ _GAUGES_BY_DESTINATION = (
     ("under_way", "pixelfast_requests_under_way", "Requests under way."),
     ("concurrency", "pixelfast_request_concurrency", "Requests that may be under way at once."),
     ("lag_s", "pixelfast_delivery_lag_seconds", "Age of the oldest event read, not delivered."),
+    ("archive_bytes", "pixelfast_archive_bytes", "Disk space that a file destination takes."),
+    ("archive_files", "pixelfast_archive_files", "Files of a file destination."),
+    (
+        "archive_limit_bytes",
+        "pixelfast_archive_limit_bytes",
+        "Disk space that it may take now; above it the oldest files are deleted, or events wait.",
+    ),
 )
 # What is kept of them now; `pixelfast_dead_events` counts those that were dropped, too.
 _OF_DEAD_LETTERS = (
     ("letters", "pixelfast_dead_letters", "Dead letters kept, by source."),
     ("size_bytes", "pixelfast_dead_letter_bytes", "Bytes of the dead letters kept."),
 )
-_STATES = ("starting", "closed", "open", "held", "disabled", "failing", "unusable")
+_STATES = ("starting", "closed", "open", "waiting", "held", "disabled", "failing", "unusable")
 
 
 def _of_delivery(figures: dict[str, Any], *, is_silent: bool) -> Iterator[Metric]:

@@ -35,6 +35,10 @@ def files(*paths: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+def archive(**fields: Any) -> dict[str, Any]:
+    return {"destinations": [{"name": "a", "type": "file", **fields}]}
+
+
 def source(**fields: Any) -> dict[str, Any]:
     return {"sources": [{"name": "a", "write_keys": ["k"], **fields}]}
 
@@ -214,6 +218,14 @@ def test_without_a_file_the_default_admin_address_gives_way() -> None:
         (
             {"spool": {"segment_bytes": "128MiB", "max_bytes": "100MiB"}},
             'spool.segment_bytes = "128MiB": expected segment_bytes, 128MiB, to be at most',
+        ),
+        (
+            archive(keep_bytes="1MiB"),
+            'destinations[a].keep_bytes = "1MiB": expected rotate_bytes, 64MiB, to be at most',
+        ),
+        (
+            archive(keep_bytes="1GiB", max_disk_share=0.4),
+            "destinations[a].max_disk_share: is not used with keep_bytes",
         ),
         ({"spool": {"max_bytes": "10MiB"}}, 'spool.max_bytes = "10MiB": expected segment_bytes, 6'),
         (hook(url="https://exa mple.com/"), 'destinations[h].url = "https://exa mple.com/"'),

@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from pixelfast.config import Config, Destination, HttpDestination, Source, WriteKey
+from pixelfast.config import Config, HttpDestination, Source, WriteKey
 from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
 from pixelfast.deliver.plans import Plan
@@ -42,6 +41,7 @@ QUICK = Timings(
     replay_s=0.005,
     all_rejected_s=0.05,
     quiet_s=0.1,
+    room_s=0.005,
     held_s=0.02,
     partial_pause_s=0.01,
     retention_s=0.005,
@@ -134,9 +134,7 @@ def make_engine(
     """An engine with short intervals; its destinations are these senders, or those of `config`."""
     config = config or settings(*(senders or ()), sources=sources)
 
-    def make(destination: Destination, data: DataDir, clock: Clock) -> Sender:
-        return senders[destination.name] if senders else make_sender(destination, data, clock)
-
+    make = None if senders is None else lambda destination, *_: senders[destination.name]
     return Engine(config, data, timings=QUICK, clock=clock, make_sender=make)
 
 

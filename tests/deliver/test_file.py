@@ -199,7 +199,7 @@ def test_a_full_file_is_not_gone_on_with_after_a_restart(tmp_path: Path) -> None
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     others = {
         "notes.txt": b"torn",
-        "20270115T080000Z-00000009.ndjson.gz": b"torn",
+        "20270115T080000Z-00000009.ndjson.bz2": b"torn",
         "x20270115T080000Z-00000009.ndjson": b"torn",
         "20270115T080000Z-9.ndjson": b"torn",
     }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pixelfast import config as settings
+from pixelfast.deliver.archive.keeper import ArchiveKeeper
+from pixelfast.deliver.archive.room import DiskRoom, SpoolNeeds
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
 from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
 from pixelfast.deliver.destinations.file import FileSender
@@ -21,17 +25,22 @@ def make_sender(
     destination: settings.Destination,
     data: DataDir,
     clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+    needs: SpoolNeeds = SpoolNeeds(0, 0),  # noqa: B008 - immutable
 ) -> Sender:
-    """Return the sender of a configured destination."""
+    """Return the sender of a configured destination; `needs`: what the spool's disk must keep."""
     match destination:
         case settings.FileDestination():
-            folder = destination.path or data.events_dir(destination.name)
+            folder = Path(destination.path or data.events_dir(destination.name))
+            # With `keep_bytes` the oldest files make room.
+            max_share = 0.0 if destination.keep_bytes else destination.max_disk_share
             return FileSender(
                 folder,
                 destination.rotate_bytes,
                 destination.rotate_s,
                 mode=int(destination.archive_mode, 8),
                 clock=clock,
+                keeper=ArchiveKeeper(folder, destination, clock),
+                room=DiskRoom(data, needs, max_share),
             )
         case settings.RudderstackDestination():
             return RudderstackSender(destination)

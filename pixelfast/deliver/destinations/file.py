@@ -2,7 +2,8 @@
 
 `<folder>/<UTC time>-<number>.ndjson`, whole lines only, synced before the cursor moves. The number
 counts up, so names sort in the order of writing; a file is closed once it has reached its size or
-its age, and the next batch opens the next one.
+its age, and the next batch opens the next one. Closed files are compressed and deleted beside that,
+in a thread of their own (`deliver/archive`); a batch that there is no room for waits.
 
 With every batch the name and size of its file are remembered together with the cursors. So after
 a crash it is known which bytes at the end are of a batch whose cursor did not move: the first batch
@@ -14,20 +15,23 @@ Only its owner can open that file; a lock on the folder could be held by everybo
 
 from __future__ import annotations
 
-import calendar
+import asyncio
 import contextlib
 import os
-import re
 import stat
-import time
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 import structlog
 
+from pixelfast.deliver.archive.keeper import ArchiveKeeper
+from pixelfast.deliver.archive.names import LOCK, archive_files, file_name, is_own
+from pixelfast.deliver.archive.room import DiskRoom
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.bodies.lines import escape_line_ends
-from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
+from pixelfast.deliver.outcomes import Accepted, Outcome, Retry, Waiting
 from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import Clock
 from pixelfast.errors import DestinationError, SpoolLocked
 from pixelfast.spool.datadir import lock_file, sync_directory
@@ -36,13 +40,17 @@ from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes
 __all__ = ["FileSender"]
 
 _log = structlog.get_logger("deliver")
-_NAME = re.compile(r"\d{8}T\d{6}Z-(\d{8,})\.ndjson")
-_LOCK = ".lock"
 _MOST_COMPARED_BYTES = 64 * 2**20
+_TEND_S = 10.0  # between two looks at the files, unless something calls for one
+_TEND_PAUSE_S = 0.1
+_LOOK_SHARE = 20  # a look at very many files takes at most a twentieth of a core
 
 
 class FileSender(Sender):
-    """Appends to one file at a time; files get the permissions `mode`, whatever the umask."""
+    """Appends to one file at a time; files get the permissions `mode`, whatever the umask.
+
+    `keeper` looks after the finished files, `room` says whether there is room for more.
+    """
 
     # Small, so that an event stands in its file well within a second of its reply.
     limits = Limits(max_events=1_000_000, max_bytes=4 * 2**20, max_age_s=0.2)
@@ -56,12 +64,19 @@ class FileSender(Sender):
         *,
         mode: int = PRIVATE_FILE,
         clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        keeper: ArchiveKeeper | None = None,
+        room: DiskRoom | None = None,
     ) -> None:
         self._clock = clock
         self.folder = Path(folder)
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
         self._mode = mode
+        self._keeper = keeper
+        self._room = room
+        self._limit_bytes = 0  # that `room` told last
+        self._tending: asyncio.Task[None] | None = None
+        self._tend_now = asyncio.Event()
         self._lock_fd = -1
         self._fd = -1
         self._name = ""
@@ -72,16 +87,59 @@ class FileSender(Sender):
 
     async def open(self, memory: dict[str, object]) -> None:
         await self.in_thread(self._restore, memory)
+        if self._keeper is not None:
+            self._keeper.must_stop = False
+            self._tending = asyncio.create_task(self._tend(self._keeper))
 
     async def send(self, batch: Batch) -> Outcome:
+        before = self._number
         try:
-            return Accepted(await self.in_thread(self._append, escape_line_ends(batch.ndjson())))
+            outcome: Outcome = await self.in_thread(self._append, escape_line_ends(batch.ndjson()))
         except OSError as error:
-            return Retry(f"{self.folder}: {error.strerror}")
+            reason = f"{self.folder}: {error.strerror}"
+            is_full = error.errno in (ENOSPC, EDQUOT)
+            outcome = Waiting(reason) if is_full else Retry(reason)
+        is_over = self._keeper is not None and self._keeper.is_over
+        if is_over or self._number != before or not isinstance(outcome, Accepted):
+            self._tend_now.set()
+        return outcome
 
     async def close(self) -> None:
+        if self._keeper is not None and self._tending is not None:
+            self._keeper.must_stop = True
+            self._tending.cancel()
+            await asyncio.wait({self._tending})
+            self._tending = None
         self._leave()
         self._leave_folder()
+
+    def figures(self) -> dict[str, float]:
+        if self._keeper is None:
+            return {}
+        figures: dict[str, float] = {
+            "archive_bytes": self._keeper.used_bytes,
+            "archive_files": self._keeper.files,
+            "archive_deleted_files": self._keeper.deleted_files,
+            "archive_deleted_bytes": self._keeper.deleted_bytes,
+        }
+        if self._limit_bytes:
+            figures["archive_limit_bytes"] = self._limit_bytes
+        return figures
+
+    async def _tend(self, keeper: ArchiveKeeper) -> None:
+        """Look after the finished files, in a thread that no batch waits for."""
+        thread = OwnThread("archive")
+        try:
+            while True:
+                self._tend_now.clear()
+                has_more = await thread.run(keeper.tend, self._number)
+                await thread.run(self._measure_room, keeper)
+                await asyncio.sleep(max(_TEND_PAUSE_S, _LOOK_SHARE * keeper.look_s))
+                if not has_more:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._tend_now.wait(), _TEND_S)
+        finally:
+            await thread.close()
 
     # --- in the thread -----------------------------------------------------------------------
 
@@ -91,15 +149,16 @@ class FileSender(Sender):
         self._written_ahead = b""
         self._number = 0
         self._own_folder()
-        numbered = {
-            int(match[1]): match[0]
-            for entry in self.folder.iterdir()
-            if (match := _NAME.fullmatch(entry.name))
-        }
-        if not numbered:
+        if self._keeper is not None:
+            self._keeper.clean_up()
+            self._keeper.measure()
+        newest = max(archive_files(self.folder), default=None)
+        if newest is None:
             return
-        self._number = max(numbered)
-        name = numbered[self._number]
+        self._number = newest.number
+        if newest.is_compressed:
+            return
+        name = newest.name
         is_recorded = memory.get("file") == name and isinstance(memory.get("size"), int)
         recorded = memory["size"] if is_recorded else 0
         assert isinstance(recorded, int)
@@ -119,8 +178,8 @@ class FileSender(Sender):
             os.close(fd)
             raise
         self._fd, self._name, self._size, self._written_ahead = fd, name, size, ahead
-        began = calendar.timegm(time.strptime(name[:16], "%Y%m%dT%H%M%SZ"))
-        self._opened_s = self._clock.monotonic_s() - max(0.0, self._clock.wall_s() - began)
+        age_s = max(0.0, self._clock.wall_s() - newest.began_s)
+        self._opened_s = self._clock.monotonic_s() - age_s
 
     def _own_folder(self) -> None:
         """Make the folder where it is missing, and keep every other writer out of it."""
@@ -131,29 +190,43 @@ class FileSender(Sender):
             made.chmod(_folder_mode(self._mode, PRIVATE_FOLDER))
             sync_directory(made.parent)
         try:
-            self._lock_fd = lock_file(self.folder / _LOCK)
+            self._lock_fd = lock_file(self.folder / LOCK)
         except SpoolLocked as error:
             message = f"another destination writes into {self.folder}: {error}"
             raise DestinationError(message) from None
         # Of a folder that holds other things, too, only our files are ours to change.
-        names = [entry.name for entry in self.folder.iterdir()]
-        is_ours = all(name == _LOCK or _NAME.fullmatch(name) for name in names)
+        with os.scandir(self.folder) as entries:
+            is_ours = all(is_own(entry.name) for entry in entries)
         before = stat.S_IMODE(self.folder.stat().st_mode)
         correct_modes(
             self.folder,
-            lambda name: _NAME.fullmatch(name) is not None,
+            lambda name: name != LOCK and is_own(name),
             file_mode=self._mode,
             root_mode=_folder_mode(self._mode, before) if is_ours else None,
         )
 
-    def _append(self, data: bytes) -> dict[str, object]:
+    def _measure_room(self, keeper: ArchiveKeeper) -> None:
+        if self._room is not None:
+            with contextlib.suppress(OSError):  # the folder is gone; the next batch makes it
+                limit = self._room.limit_bytes(self.folder, keeper.used_bytes)
+                self._limit_bytes = min(limit, keeper.keep_bytes or limit)
+
+    def _append(self, data: bytes) -> Outcome:
         self._find_what_was_done_to_the_file()
         if self._written_ahead:
             data = self._without_what_stands_there(data)
         if data:
+            if reason := self._shortage(len(data)):
+                return Waiting(reason)
             self._rotate_when_due()
             self._write(data)
-        return {"file": self._name, "size": self._size - len(self._written_ahead)}
+        size = self._size - len(self._written_ahead)
+        return Accepted({"file": self._name, "size": size})
+
+    def _shortage(self, more_bytes: int) -> str:
+        if self._room is None or self._keeper is None or not self.folder.exists():
+            return ""
+        return self._room.shortage(self.folder, self._keeper.used_bytes, more_bytes)
 
     def _write(self, data: bytes) -> None:
         done = 0
@@ -172,6 +245,8 @@ class FileSender(Sender):
             self._leave()
             raise
         self._size += len(data)
+        if self._keeper is not None:
+            self._keeper.grown_bytes += len(data)
 
     def _find_what_was_done_to_the_file(self) -> None:
         """People move, remove and empty files: go on in a new one, or at the new end."""
@@ -209,8 +284,7 @@ class FileSender(Sender):
         if not self.folder.exists():
             self._own_folder()
         self._number += 1
-        started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall_s()))
-        name = f"{started}-{self._number:08d}.ndjson"
+        name = file_name(self._clock.wall_s(), self._number)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(self.folder / name, flags, PRIVATE_FILE)
         try:

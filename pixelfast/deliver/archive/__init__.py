@@ -1,0 +1,1 @@
+"""What a `file` destination keeps on its disk: names, room, compression, and what is deleted."""

@@ -1,0 +1,88 @@
+"""The names of an archive's files; nothing else in its folder is touched."""
+
+from __future__ import annotations
+
+import calendar
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["LOCK", "SUFFIXES", "ArchiveFile", "archive_files", "file_name", "is_own", "part_name"]
+
+LOCK = ".lock"
+SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}  # by `compression`
+_NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d{8,})\.ndjson(\.gz|\.zst)?")
+_PART = re.compile(r"\.\d{8}T\d{6}Z-\d{8,}\.ndjson(\.gz|\.zst)\.part")
+
+
+class ArchiveFile(NamedTuple):
+    """A file of an archive; they sort in the order of writing."""
+
+    number: int
+    name: str
+    disk_bytes: int  # what it takes on the disk
+    modified_s: float  # when it was written last, in seconds since 1970
+
+    @property
+    def is_compressed(self) -> bool:
+        return not self.name.endswith(".ndjson")
+
+    @property
+    def plain_name(self) -> str:
+        """Its name before it was compressed."""
+        return f"{self.name.partition('.')[0]}.ndjson"
+
+    @property
+    def began_s(self) -> float:
+        """When it was begun, by its name.
+
+        >>> ArchiveFile(1, "20270115T080000Z-00000001.ndjson", 0, 0.0).began_s
+        1800000000.0
+        """
+        return float(calendar.timegm(time.strptime(self.name[:16], "%Y%m%dT%H%M%SZ")))
+
+
+def file_name(began_s: float, number: int) -> str:
+    """Return the name of a file that is begun now.
+
+    >>> file_name(1_800_000_000.0, 7)
+    '20270115T080000Z-00000007.ndjson'
+    """
+    began = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(began_s))
+    return f"{began}-{number:08d}.ndjson"
+
+
+def part_name(name: str) -> str:
+    """Return the name that a compressed file has until it is complete."""
+    return f".{name}.part"
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is one of a file destination's.
+
+    >>> is_own("20270115T080000Z-00000007.ndjson.gz"), is_own("notes.ndjson")
+    (True, False)
+    """
+    return name == LOCK or _NAME.fullmatch(name) is not None or _PART.fullmatch(name) is not None
+
+
+def archive_files(folder: Path) -> Iterator[ArchiveFile]:
+    """Find the files of an archive, in no order; a year's are half a million.
+
+    Links and whatever else is no regular file are left out. Blocks for the disk.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name)
+            if match is None:
+                continue
+            try:
+                there = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # somebody has moved it meanwhile
+                continue
+            if stat.S_ISREG(there.st_mode):
+                yield ArchiveFile(int(match[2]), entry.name, there.st_blocks * 512, there.st_mtime)

@@ -1,0 +1,383 @@
+"""Finished files of an archive: compressed, deleted by age and size, and never the newest one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pixelfast.config import FileDestination
+from pixelfast.deliver.archive import compression, names
+from pixelfast.deliver.destinations import make_sender
+from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.timing import Jump
+from pixelfast.spool import DataDir
+from tests.deliver.archives import Archive, numbers_in
+from tests.deliver.clocks import HandClock
+from tests.deliver.running import run
+from tests.deliver.spools import batch_of, event
+from tests.waiting import until
+
+KINDS = [("gzip", ".gz"), ("zstd", ".zst")]
+START_S = 1_800_000_000.0  # 2027-01-15T08:00:00Z
+
+
+def filled(archive: Archive, count: int, padding: int = 0) -> None:
+    """Deliver events 0, 1, 2, …, each into a file of its own."""
+
+    async def main() -> None:
+        await archive.open()
+        for number in range(count):
+            await archive.send(number, padding=padding)
+        await archive.sender.close()
+
+    run(main())
+
+
+# --- compression ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "suffix"), KINDS)
+def test_finished_files_are_compressed_and_the_newest_is_not(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    archive = Archive(tmp_path, compression=kind, archive_mode="0640")
+    filled(archive, 4, padding=10_000)
+    before = {path.name: path.stat() for path in tmp_path.glob("*.ndjson")}
+    assert not archive.tend()
+    assert [f"ndjson{suffix}"] * 3 + ["ndjson"] == archive.suffixes
+    assert [0, 1, 2, 3] == numbers_in(tmp_path)
+    for path in tmp_path.glob(f"*{suffix}"):
+        there, was = path.stat(), before[path.stem]
+        assert (was.st_mtime_ns, 0o640) == (there.st_mtime_ns, stat.S_IMODE(there.st_mode))
+        assert there.st_size < was.st_size / 20
+
+
+@pytest.mark.parametrize(("kind", "tool"), [("gzip", "zcat"), ("zstd", "zstdcat")])
+def test_the_usual_tools_read_a_compressed_file(tmp_path: Path, kind: str, tool: str) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"needs {tool}")
+    archive = Archive(tmp_path, compression=kind)
+    filled(archive, 2)
+    expected = min(tmp_path.glob("*.ndjson")).read_bytes()
+    archive.tend()
+    (path,) = (path for path in tmp_path.iterdir() if path.suffix in {".gz", ".zst"})
+    assert expected == subprocess.run([tool, path], capture_output=True, check=True).stdout
+
+
+def test_a_round_compresses_a_few_files_and_says_that_there_are_more(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, compression="gzip")
+    filled(archive, 12)
+    assert archive.tend()
+    assert ["ndjson.gz"] * 8 + ["ndjson"] * 4 == archive.suffixes
+    assert not archive.tend()
+    assert ["ndjson.gz"] * 11 + ["ndjson"] == archive.suffixes
+
+
+def test_numbers_go_on_after_compressed_files(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, compression="gzip")
+    filled(archive, 3)
+    archive.tend()
+    max(tmp_path.glob("*.ndjson")).unlink()
+    filled(archive, 1)
+    assert ["00000001", "00000002", "00000003"] == [name[17:25] for name in archive.names]
+    assert [0, 1, 0] == numbers_in(tmp_path)
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone."""
+
+
+def kill_at(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    targets = {
+        "the first write": (os, "write"),
+        "the sync of the copy": (os, "fsync"),
+        "the rename": (Path, "rename"),
+        "the sync of the folder": (compression, "sync_directory"),
+    }
+    monkeypatch.setattr(*targets[where], die)
+    # What would be cleaned up on the way out stays there.
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+@pytest.mark.parametrize(
+    "where", ["the first write", "the sync of the copy", "the rename", "the sync of the folder"]
+)
+@pytest.mark.parametrize("later", ["none", "gzip", "zstd"])
+def test_a_kill_while_a_file_is_compressed_leaves_each_event_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, later: str
+) -> None:
+    """Whatever `compression` is after the restart."""
+    archive = Archive(tmp_path, compression=kind)
+    filled(archive, 3, padding=10_000)
+    with monkeypatch.context() as patch:
+        kill_at(where, patch)
+        with pytest.raises(Killed):
+            archive.tend()
+    assert 4 == len(archive.names)  # the original, and something of its copy
+    again = Archive(tmp_path, compression=later)
+    again.memory, again.newest = archive.memory, archive.newest
+    filled(again, 1)
+    again.tend()
+    assert [0, 1, 2, 0] == numbers_in(tmp_path)
+    assert 4 == len(again.names), again.names
+    assert not [name for name in again.names if name.startswith(".")]
+
+
+@pytest.mark.parametrize("torn", [b"", b"torn", None])
+@pytest.mark.parametrize("kind", ["none", "gzip"])
+def test_an_original_beside_a_copy_that_is_not_its_own_stays(
+    tmp_path: Path, kind: str, torn: bytes | None
+) -> None:
+    """Somebody's own gzip was killed on the way: what it left is not a copy."""
+    archive = Archive(tmp_path, compression=kind)
+    filled(archive, 3)
+    first = min(tmp_path.glob("*.ndjson"))
+    copy = first.with_name(f"{first.name}.gz")
+    subprocess.run(["gzip", "-k", first], check=True)
+    copy.write_bytes(copy.read_bytes()[:-3] if torn is None else torn)
+    filled(archive, 1)
+    with capture_logs() as logs:
+        archive.tend()
+        archive.tend()
+    assert first.exists()
+    assert copy.exists()
+    told = [each["event"] for each in logs]
+    assert (["archive_not_compressed"] if kind == "gzip" else []) == told
+
+
+def test_a_full_disk_leaves_the_original_and_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(tmp_path, compression="gzip")
+    filled(archive, 3)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        archive.tend()
+        archive.tend()
+    assert ["ndjson"] * 3 == archive.suffixes
+    assert [("archive_not_compressed", "No space left on device")] == [
+        (each["event"], each["error"]) for each in logs
+    ]
+    archive.tend()
+    assert ["ndjson.gz", "ndjson.gz", "ndjson"] == archive.suffixes
+
+
+def test_a_stop_does_not_wait_for_a_large_file(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, compression="gzip")
+    filled(archive, 3)
+    archive.keeper.must_stop = True
+    archive.tend()
+    assert ["ndjson"] * 3 == archive.suffixes
+
+
+def test_a_file_that_is_taken_away_meanwhile_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, aside = tmp_path / "events", tmp_path / "aside"
+    archive = Archive(folder, compression="gzip")
+    filled(archive, 2)
+    write = os.write
+
+    def move(fd: int, data: memoryview) -> int:
+        if not aside.exists():
+            min(folder.glob("*.ndjson")).rename(aside)
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", move)
+    archive.tend()
+    assert [1] == numbers_in(folder)
+    assert ["ndjson"] == archive.suffixes
+
+
+# --- deleting ------------------------------------------------------------------------------------
+
+
+def test_over_keep_bytes_the_oldest_files_go(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, keep_bytes=40_000, rotate_bytes=1)
+    filled(archive, 12, padding=8000)  # 8 KiB on the disk, each
+    with capture_logs() as logs:
+        archive.tend()
+        archive.tend()
+    assert [8, 9, 10, 11] == numbers_in(tmp_path)
+    keeper = archive.keeper
+    assert (4, 8, 8 * 8192) == (keeper.files, keeper.deleted_files, keeper.deleted_bytes)
+    assert 4 * 8192 == keeper.used_bytes
+    assert [("archive_deleted", 8, 8 * 8192)] == [
+        (each["event"], each["files"], each["bytes"]) for each in logs
+    ]
+
+
+def test_what_fits_once_it_is_compressed_is_not_deleted(tmp_path: Path) -> None:
+    """Both were set for an archive that was there already."""
+    archive = Archive(tmp_path, keep_bytes=200_000, compression="gzip")
+    filled(archive, 40, padding=8000)
+    assert archive.tend()
+    while archive.tend():
+        pass
+    assert list(range(40)) == numbers_in(tmp_path)
+
+
+def test_files_are_deleted_for_their_size_where_none_can_be_compressed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(tmp_path, keep_bytes=200_000, compression="gzip")
+    filled(archive, 40, padding=8000)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fail)
+    archive.tend()
+    assert list(range(16, 40)) == numbers_in(tmp_path)
+
+
+def test_the_newest_file_stays_however_old_and_large_it_is(tmp_path: Path) -> None:
+    clock = HandClock(START_S)
+    archive = Archive(tmp_path, clock.clock, keep_bytes=4096, keep_for_s=1.0, rotate_bytes=10**9)
+    filled(archive, 3, padding=8000)
+    clock.advance(10**6)
+    archive.tend()
+    assert [0, 1, 2] == numbers_in(tmp_path)
+
+
+def test_files_older_than_keep_for_s_go_by_their_newest_event(tmp_path: Path) -> None:
+    clock = HandClock(START_S)
+    archive = Archive(tmp_path, clock.clock, keep_for_s=3600.0)
+    filled(archive, 4)
+    for n, path in enumerate(sorted(tmp_path.glob("*.ndjson"))):
+        os.utime(path, (START_S + 600 * n, START_S + 600 * n))
+    clock.advance(3600 + 601)
+    archive.tend()
+    assert [2, 3] == numbers_in(tmp_path)
+
+
+@pytest.mark.parametrize("jump_s", [-432_000.0, 432_000.0])
+def test_a_jump_of_the_wall_clock_deletes_nothing(tmp_path: Path, jump_s: float) -> None:
+    clock = HandClock(START_S)
+    archive = Archive(tmp_path, clock.clock, keep_for_s=3600.0)
+    filled(archive, 3)
+    for path in tmp_path.glob("*.ndjson"):
+        os.utime(path, (START_S, START_S))
+    clock.ahead_s = jump_s
+    assert jump_s == clock.clock.look()
+    archive.tend()
+    assert [0, 1, 2] == numbers_in(tmp_path)
+    assert [Jump(START_S, jump_s)] == clock.clock.jumps
+
+
+def test_nothing_is_deleted_that_the_destination_did_not_name(tmp_path: Path) -> None:
+    clock = HandClock(START_S)
+    others = [
+        "notes.txt",
+        "20270115T080000Z-9.ndjson",
+        "x20270115T080000Z-00000001.ndjson",
+        "20270115T080000Z-00000001.ndjson.bz2",
+        "20270115T080000Z-00000001.ndjson.gz.part",
+    ]
+    for name in others:
+        (tmp_path / name).write_bytes(b"x" * 8000)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"x" * 8000)
+    (tmp_path / "20200115T080000Z-00000001.ndjson").symlink_to(outside)
+    (tmp_path / "20200115T080000Z-00000002.ndjson").mkdir()
+    archive = Archive(tmp_path, clock.clock, keep_bytes=4096, keep_for_s=1.0, compression="gzip")
+    filled(archive, 3, padding=8000)
+    clock.advance(10**6)
+    archive.tend()
+    left = {*others, "outside", "20200115T080000Z-00000001.ndjson"}
+    left |= {"20200115T080000Z-00000002.ndjson", archive.memory["file"]}
+    assert left == set(archive.names)
+
+
+def test_a_file_that_cannot_be_deleted_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(tmp_path, keep_bytes=4096)
+    filled(archive, 4, padding=8000)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        archive.tend()
+        archive.tend()
+    assert ["archive_not_deleted"] == [each["event"] for each in logs]
+    assert (0, 4) == (archive.keeper.deleted_files, len(archive.names))
+
+
+def test_a_folder_that_is_gone_is_logged_and_not_raised(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "events", keep_bytes=4096)
+    with capture_logs() as logs:
+        assert not archive.tend()
+    assert ["archive_not_tended"] == [each["event"] for each in logs]
+
+
+def test_many_files_are_looked_at_with_bounded_memory(tmp_path: Path) -> None:
+    """The oldest thousand at once; the next round has the others."""
+    archive = Archive(tmp_path, keep_bytes=1)
+    for number in range(1, 3502):
+        name = names.file_name(START_S, number)
+        (tmp_path / name).write_bytes(b"{}\n")
+    archive.newest = 3501
+    rounds = 0
+    while archive.tend():
+        rounds += 1
+    assert 3 == rounds
+    assert [names.file_name(START_S, 3501)] == archive.names
+
+
+# --- beside a sender -----------------------------------------------------------------------------
+
+
+def test_what_is_appended_counts_at_once(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, rotate_bytes=10**9)
+    filled(archive, 1, padding=8000)
+    keeper = archive.keeper
+    keeper.measure()
+    keeper.grown_bytes += 5000
+    assert 8192 + 5000 == keeper.used_bytes
+    keeper.measure()
+    assert 8192 == keeper.used_bytes
+
+
+def test_a_sender_looks_after_its_files_by_itself(tmp_path: Path) -> None:
+    settings = FileDestination(
+        name="archive", compression="gzip", rotate_bytes=1024, keep_bytes=80_000
+    )
+    data = DataDir.open(tmp_path)
+    folder = data.events_dir("archive")
+
+    async def main() -> None:
+        sender = make_sender(settings, data)
+        await sender.open({})
+        for number in range(60):
+            await sender.send(batch_of([event(number, 8000)]))
+        await until(lambda: 59 == len(list(folder.glob("*.gz"))) + deleted_of(sender))
+        await until(lambda: sender.figures()["archive_bytes"] <= 80_000)
+        assert 80_000 == sender.figures()["archive_limit_bytes"]
+        await sender.close()
+
+    run(main())
+    found = numbers_in(folder)
+    assert list(range(60 - len(found), 60)) == found
+    assert 17 <= len(found) <= 18  # 4 KiB on the disk each, and 8 KiB the newest
+
+
+def deleted_of(sender: Sender) -> float:
+    return sender.figures()["archive_deleted_files"]
