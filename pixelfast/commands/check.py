@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
-from pixelfast.collect.certificates import load_certificate, warnings_about
 from pixelfast.config import describe, read_config
+from pixelfast.config.sizing import EVENT_BYTES, PIXELS_PER_S, size_warnings
+from pixelfast.printable import printable
 
 __all__ = ["check"]
 
@@ -15,23 +14,32 @@ __all__ = ["check"]
 @click.command()
 @click.argument("file")
 @click.option(
-    "--without-secrets",
-    is_flag=True,
-    help="Accept that environment variables and files of secrets are missing on this machine.",
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=PIXELS_PER_S,
+    show_default=True,
+    metavar="N",
+    help="Pixels per second to compute with how long the spool lasts.",
 )
-def check(file: str, without_secrets: bool) -> None:
+@click.option(
+    "--event-bytes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=EVENT_BYTES,
+    show_default=True,
+    metavar="N",
+    help="Bytes of an event in the spool, for the same purpose.",
+)
+def check(file: str, rate: float, event_bytes: float) -> None:
     """Check a settings FILE and print the effective settings, with secrets masked.
 
-    All mistakes are shown at once; the exit code is 2 if there is any.
+    All mistakes are shown at once; the exit code is 2 if there is any. Warnings go to standard
+    error and do not change the exit code.
 
     \b
     Example:
       pixelfast check pixelfast.toml
     """
-    may_lack = ("destinations", "sources") if without_secrets else ()
-    config = read_config(file, may_lack=may_lack)
+    config = read_config(file)
     click.echo(describe(config), nl=False)
-    tls = config.server.tls
-    if tls is not None and not without_secrets:
-        for warning in warnings_about(tls, load_certificate(tls), time.time()):
-            click.echo(f"warning: {warning}", err=True)
+    for warning in size_warnings(config, rate, event_bytes):
+        click.echo(f"warning: {printable(warning)}", err=True)

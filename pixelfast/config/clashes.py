@@ -179,9 +179,6 @@ def _archive(archive: Table) -> Iterator[ConfigError]:
         name = "keep_bytes" if archive.gives("keep_bytes") else "rotate_bytes"
         what = f"rotate_bytes, {format_bytes(rotate)}, to be at most keep_bytes"
         yield ConfigError(f"{archive.path}.{name}", f'"{format_bytes(archive.get(name))}"', what)
-    if archive.gives("keep_bytes", "max_disk_share") and keep:
-        what = "is not used with keep_bytes"
-        yield ConfigError(f"{archive.path}.max_disk_share", None, what)
 
 
 _RULES: tuple[tuple[type[msgspec.Struct], Callable[[Table], Iterator[ConfigError]]], ...] = (

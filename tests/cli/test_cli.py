@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,17 @@ def test_check_prints_the_effective_settings(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert 'ack = "written"' in result.output
     assert 'max_bytes = "20GiB"' in result.output
+
+
+def test_check_warns_on_standard_error_and_ends_with_0(tmp_path: Path) -> None:
+    settings = tmp_path / "p.toml"
+    settings.write_text('[[destinations]]\nname = "hook"\ntype = "http"\nurl = "http://h/"\n')
+    result = run("check", str(settings), "--rate", "1000", "--event-bytes", "700")
+    assert 0 == result.exit_code
+    assert 'warning: required destinations without max_lag_bytes: "hook". ' in result.stderr
+    assert "20GiB last 9 hours at 1,000 pixels/s of 700 bytes" in result.stderr
+    assert "hook" == tomllib.loads(result.stdout)["destinations"][0]["name"]
+    assert 2 == run("check", str(settings), "--rate", "0").exit_code
 
 
 def test_check_shows_all_mistakes_and_ends_with_2(tmp_path: Path) -> None:

@@ -223,10 +223,6 @@ def test_without_a_file_the_default_admin_address_gives_way() -> None:
             archive(keep_bytes="1MiB"),
             'destinations[a].keep_bytes = "1MiB": expected rotate_bytes, 64MiB, to be at most',
         ),
-        (
-            archive(keep_bytes="1GiB", max_disk_share=0.4),
-            "destinations[a].max_disk_share: is not used with keep_bytes",
-        ),
         ({"spool": {"max_bytes": "10MiB"}}, 'spool.max_bytes = "10MiB": expected segment_bytes, 6'),
         (hook(url="https://exa mple.com/"), 'destinations[h].url = "https://exa mple.com/"'),
         (files("/a\0b"), 'destinations[a].path = "/a\\u0000b": expected a path without control'),
