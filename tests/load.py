@@ -6,13 +6,15 @@ import asyncio
 import itertools
 import ssl
 import time
+from collections.abc import AsyncIterator
 
 
 class Load:
     """Sends track calls over several connections until told to stop.
 
     A connection that breaks is made again: the ids that were under way count as not answered.
-    `pause_s` is what a connection waits between an answer and its next pixel.
+    `pause_s` is what a connection waits between an answer and its next pixel. `fresh`: how many of
+    the connections are made anew for each pixel.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class Load:
         name: str = "e",
         connections: int = 8,
         pause_s: float = 0.0,
+        fresh: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.port = port
@@ -34,12 +37,16 @@ class Load:
         self.refused: dict[int, int] = {}
         self._ids = (f"{name}-{n}" for n in itertools.count())
         self._connections = connections
+        self._fresh = fresh
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         self._stopping = False
-        self._tasks = [asyncio.create_task(self._run()) for _ in range(self._connections)]
+        self._tasks = [
+            asyncio.create_task(self._run(is_fresh=place < self._fresh))
+            for place in range(self._connections)
+        ]
 
     async def stop(self) -> None:
         self._stopping = True
@@ -66,26 +73,34 @@ class Load:
         else:
             self.refused[status] = self.refused.get(status, 0) + 1
 
-    async def _run(self) -> None:
+    def on_failure(self, error: Exception, answers: int) -> None:
+        """Note a connection that broke after so many answers."""
+
+    async def _run(self, *, is_fresh: bool) -> None:
         while not self._stopping:
+            answers = 0
             try:
-                await self._on_one_connection()
-            except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                async for _ in self._on_one_connection(is_fresh=is_fresh):
+                    answers += 1
+            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+                self.on_failure(error, answers)
                 await asyncio.sleep(0.02)
 
-    async def _on_one_connection(self) -> None:
+    async def _on_one_connection(self, *, is_fresh: bool) -> AsyncIterator[None]:
+        began_s = time.perf_counter()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
         try:
             while not self._stopping:
                 one, target = self.next_target()
-                sent_s = time.perf_counter()
+                sent_s = began_s if is_fresh else time.perf_counter()
                 writer.write(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
                 await asyncio.wait_for(reader.readexactly(43), 20)
                 self.on_answer(one, int(head[9:12]), time.perf_counter() - sent_s)
-                if b"Connection: close" in head:
-                    return
+                yield
                 if self.pause_s:
                     await asyncio.sleep(self.pause_s)
+                if is_fresh or b"Connection: close" in head:
+                    return
         finally:
             writer.close()

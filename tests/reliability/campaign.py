@@ -26,10 +26,11 @@ from tests.reliability.faults import FAULTS, strike
 from tests.reliability.hunts import HUNTS, why_no_hunt
 from tests.reliability.kills import kill_over_and_over
 from tests.reliability.mutants import MUTANTS, ROOT, build
+from tests.reliability.operation import Rounds, drill
 from tests.reliability.power import loop_disk, why_no_loop_disk
 from tests.reliability.proxy import WEATHERS, FaultProxy
 from tests.reliability.rig import Rig
-from tests.reliability.tally import Tally, write_table
+from tests.reliability.tally import Tally, write_operation, write_table
 from tests.reliability.tracing import why_no_strace
 
 __all__ = ["main"]
@@ -188,9 +189,29 @@ class Campaign:
         self.tally.recovery = figures.recovery(self.fresh_folder(), size_bytes)
         self.tally.say(f"recovery: {self.tally.recovery}")
 
+    def operation(self) -> None:
+        """Restart, reload and upgrade a server under load, and have its processes hang."""
+        full = Rounds()
+        share = {name: math.ceil(self.share * getattr(full, name)) for name in full.__annotations__}
+        phases = drill(self.fresh_folder(), Rounds(**share), say=self.tally.say)
+        self.tally.operation += phases
+        self.tally.failures += [
+            f"operation, {each.name}: {each}"
+            for each in phases
+            # Clients of a process that hangs have to wait, and lose their connections in the end.
+            if each.lost or not (each.is_clean or "SIGSTOP" in each.name)
+        ]
+
 
 def main() -> int:
+    """Run the campaign; with the argument `operation` only that part."""
     minutes = float(os.environ.get("MINUTES") or FULL_MINUTES)
+    if sys.argv[1:] == ["operation"]:
+        with tempfile.TemporaryDirectory(prefix="pixelfast-torture-") as folder:
+            campaign = Campaign(Path(folder), minutes)
+            campaign.run("operation", campaign.operation)
+        write_operation(campaign.tally, minutes)
+        return _end(campaign.tally)
     with tempfile.TemporaryDirectory(prefix="pixelfast-torture-") as folder:
         campaign = Campaign(Path(folder), minutes)
         share, tally = campaign.share, campaign.tally
@@ -201,11 +222,17 @@ def main() -> int:
         campaign.run("power cuts", lambda: campaign.cuts(math.ceil(CUTS * share)), no_disk)
         campaign.run("network", lambda: campaign.network(max(10.0, 120 * share)))
         campaign.run("simulated disk", lambda: campaign.simulated(math.ceil(2000 * share)))
+        campaign.run("operation", campaign.operation)
         campaign.run("figures", campaign.figures)
         campaign.run("kill -9", lambda: campaign.kills(math.ceil(KILLS * share)))
         while time.monotonic() < campaign.end_s and not tally.failures:
             campaign.run("kill -9, more", lambda: campaign.kill_some(_LIVES_A_RIG // 2))
     write_table(tally, minutes)
+    write_operation(tally, minutes)
+    return _end(tally)
+
+
+def _end(tally: Tally) -> int:
     for failure in tally.failures:
         print(f"FAILED  {failure}", file=sys.stderr)
     tally.say("written: docs/reliability.md")

@@ -23,6 +23,7 @@ import threading
 import time
 import uuid
 from array import array
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,7 @@ class Pixels(Load):
         self.acks = bytearray()  # a byte an event: whether it was answered with 200
         self.acked_count = 0
         self.seconds = array("d")
+        self.failures: Counter[str] = Counter()
         self.is_listening = True
         self._oracle = oracle
 
@@ -145,6 +147,19 @@ class Pixels(Load):
         elif status != 200:
             self.refused[status] = self.refused.get(status, 0) + 1
 
+    def on_failure(self, error: Exception, answers: int) -> None:
+        if isinstance(error, ConnectionRefusedError):
+            kind = "refused"
+        elif isinstance(error, ConnectionError):
+            kind = "reset"
+        elif isinstance(error, asyncio.IncompleteReadError) and answers and not error.partial:
+            # Closed between two requests, as a server may at any time (RFC 9112 section 9.5): the
+            # client sends the request again, over a new connection.
+            kind = "closed between requests"
+        else:
+            kind = "failed"
+        self.failures[kind] += 1
+
 
 class Oracle:
     """Sender and receiver. `mood` is what the receiver does with a batch:
@@ -153,12 +168,14 @@ class Oracle:
     the batch, so that delivery can't know; "moody" does any of these.
     """
 
-    def __init__(self, *, connections: int = 8, pause_s: float = 0.002, seed: int = 1) -> None:
+    def __init__(
+        self, *, connections: int = 8, pause_s: float = 0.002, fresh: int = 0, seed: int = 1
+    ) -> None:
         self.run = uuid.uuid4().hex[:8]
         self.mood = "takes"
         self.ledger = Ledger(self.run)
         self.pending: set[int] = set()  # answered with 200, not received yet
-        self.pixels = Pixels(self, connections=connections, pause_s=pause_s)
+        self.pixels = Pixels(self, connections=connections, pause_s=pause_s, fresh=fresh)
         self._random = random.Random(seed)
         self._loop = asyncio.new_event_loop()
         self._destination: FakeDestination

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ _SETTINGS = """
 data_dir = "{data_dir}"
 [server]
 drain_timeout_s = 1
+{server}
 [spool]
 segment_bytes = "{segment_bytes}"
 min_free = 0
@@ -63,8 +65,8 @@ class Rig:
 
     `root` is the folder of another build of pixelfast; `url` is what delivery sends to, if not to
     the oracle itself; `start` is where its destinations begin; `archive_dir` is where the file
-    destination writes, if not below the data; `spool` and `receiver` are more settings of these
-    sections.
+    destination writes, if not below the data; `server`, `spool` and `receiver` are more settings of
+    these sections; `passed` is a listening socket, as systemd passes it.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class Rig:
         ack: str = "synced",
         segment_bytes: str = "128KiB",
         start: str = "earliest",
+        server: str = "",
         spool: str = "",
         receiver: str = "",
+        passed: socket.socket | None = None,
         **oracle: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,12 +96,14 @@ class Rig:
             "ack": ack,
             "segment_bytes": segment_bytes,
             "start": start,
+            "server": server,
             "spool": spool,
             "receiver": receiver,
         }
         self.server: Server
         self._root = root
         self._workers = workers
+        self._passed = passed
 
     def __enter__(self) -> Self:
         self.oracle.__enter__()
@@ -135,6 +141,7 @@ class Rig:
             str(self._workers),
             root=self._root,
             log_path=self.folder / "server.log",
+            passed=self._passed,
         )
         self.oracle.aim(self.server.port)
         return self.server

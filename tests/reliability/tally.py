@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.reliability.mutants import ROOT
+from tests.reliability.operation import COLUMNS, Phase
 from tests.reliability.oracle import Verdict
 
 __all__ = ["Tally", "write_table"]
 
 PAGE = ROOT / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- written by make torture -->", "<!-- end -->"
+_BEGIN_OPERATION = "<!-- written by make torture: operation -->"
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Tally:
     recovery: str = "not measured"
     caught: dict[str, str] = field(default_factory=dict)
     mutants: int = 0
+    operation: list[Phase] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -80,16 +83,36 @@ class Tally:
 
 def write_table(tally: Tally, minutes: float) -> None:
     """Put the table between the page's markers."""
-    cores = len(os.sched_getaffinity(0))
-    head = (
-        f"{time.strftime('%Y-%m-%d')}, `make torture MINUTES={minutes:g}`, {cores} cores, "
-        f"Linux {platform.release()}, Python {platform.python_version()}.\n"
-    )
-    lines = [_BEGIN, "", head, "| | |", "|---|---|"]
+    lines = [_head(f"make torture MINUTES={minutes:g}"), "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in tally.rows()]
     lines += [f"\n**Failed:** {failure.splitlines()[0]}" for failure in tally.failures]
+    _put(_BEGIN, lines)
+
+
+def write_operation(tally: Tally, minutes: float) -> None:
+    """Put the table of the part `operation` between its own markers."""
+    lines = [
+        _head(f"MINUTES={minutes:g} python -m tests.reliability operation"),
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" + "|---:" * (len(COLUMNS) - 1) + "|",
+        *(f"| {' | '.join(phase.cells())} |" for phase in tally.operation),
+    ]
+    _put(_BEGIN_OPERATION, lines)
+
+
+def _head(command: str) -> str:
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{time.strftime('%Y-%m-%d')}, `{command}`, {cores} cores, "
+        f"Linux {platform.release()}, Python {platform.python_version()}.\n"
+    )
+
+
+def _put(begin: str, lines: list[str]) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(_BEGIN)
+    before, _, rest = text.partition(begin)
     _, found, after = rest.partition(_END)
     assert found, f"{PAGE} has lost its markers"
-    Path(PAGE).write_text(before + "\n".join([*lines, "", _END]) + after, encoding="utf-8")
+    Path(PAGE).write_text(
+        before + "\n".join([begin, "", *lines, "", _END]) + after, encoding="utf-8"
+    )
