@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tests.reliability import failpoints, figures
 from tests.reliability.cuts import cut_over_and_over
+from tests.reliability.failover import fail_over_and_over, why_no_nginx
 from tests.reliability.faults import FAULTS, strike
 from tests.reliability.hunts import HUNTS, why_no_hunt
 from tests.reliability.kills import kill_over_and_over
@@ -151,6 +152,13 @@ class Campaign:
             self.tally.weathers.update(proxy.seen)
             self.judge("network", rig)
 
+    def nginx(self, seconds: float) -> None:
+        outcome = fail_over_and_over(self.fresh_folder(), seconds, self.rng)
+        self.tally.behind_nginx = outcome
+        self.tally.say(f"behind nginx: {outcome}")
+        if not outcome.is_clean:
+            self.tally.failures.append(f"behind nginx: {outcome}")
+
     def simulated(self, examples: int) -> None:
         seed = self.rng.randrange(2**20)
         done = subprocess.run(
@@ -215,12 +223,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pixelfast-torture-") as folder:
         campaign = Campaign(Path(folder), minutes)
         share, tally = campaign.share, campaign.tally
-        no_disk, no_strace = why_no_loop_disk(), why_no_strace()
+        no_disk, no_strace, no_nginx = why_no_loop_disk(), why_no_strace(), why_no_nginx()
         campaign.run("mutants", campaign.mutants)
         campaign.run("failing system calls", campaign.faults, no_strace)
         campaign.run("death between durable steps", campaign.failpoints, no_strace)
         campaign.run("power cuts", lambda: campaign.cuts(math.ceil(CUTS * share)), no_disk)
         campaign.run("network", lambda: campaign.network(max(10.0, 120 * share)))
+        campaign.run("behind nginx", lambda: campaign.nginx(max(25.0, 300 * share)), no_nginx)
         campaign.run("simulated disk", lambda: campaign.simulated(math.ceil(2000 * share)))
         campaign.run("operation", campaign.operation)
         campaign.run("figures", campaign.figures)

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.reliability.failover import Outcome
 from tests.reliability.mutants import ROOT
 from tests.reliability.operation import COLUMNS, Phase
 from tests.reliability.oracle import Verdict
@@ -32,6 +33,7 @@ class Tally:
     images: int = 0  # examples on the simulated disk
     faults: dict[str, list[str]] = field(default_factory=dict)
     weathers: Counter[str] = field(default_factory=Counter)
+    behind_nginx: Outcome = field(default_factory=Outcome)
     acks_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
     recovery: str = "not measured"
     caught: dict[str, str] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Tally:
         ]
         rows += [
             ("connections, by network", ", ".join(f"{k} {n}" for k, n in self.weathers.items())),
+            ("behind nginx", self.behind_nginx.described),
             ("events answered with 200", f"{verdict.acked:,}"),
             ("of these **lost**", str(verdict.missing)),
             ("**changed**", str(verdict.changed)),

@@ -1,80 +1,30 @@
-"""Behind a real nginx, with the configuration that we ship."""
+"""Behind a real nginx, with the files that we ship: what passes through, and what nginx rejects."""
 
 from __future__ import annotations
 
 import http.client
-import shutil
 import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from tests.nginx import NGINX, Nginx, free_port, running_nginx
 from tests.servers import serving
-from tests.waiting import wait_until
-
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "pixelfast.conf"
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
 
-MAIN = """
-daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
-worker_processes 1;
-events {{ }}
-http {{
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/pixelfast.conf;
-}}
-"""
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def takes_connections(port: int, process: subprocess.Popen[bytes], folder: Path) -> bool:
-    assert process.poll() is None, (folder / "error.log").read_text()
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def nginx(folder: Path, pixelfast_port: int, old: str = "", new: str = "") -> Iterator[int]:
-    """Run nginx with the configuration that we ship, `old` in it replaced by `new`."""
-    port = free_port()
-    shipped = SHIPPED.read_text()
-    assert not old or old in shipped
-    shipped = shipped.replace(old, new)
-    changed = shipped.replace("127.0.0.1:8080", f"127.0.0.1:{pixelfast_port}")
-    changed = changed.replace("listen 80;", f"listen 127.0.0.1:{port};")
-    changed = changed.replace("/var/log/nginx/pixelfast.error.log", f"{folder}/pixelfast.error.log")
-    assert changed.count(str(port)) >= 1
-    assert changed.count(str(folder)) == 1
-    (folder / "pixelfast.conf").write_text(changed)
-    (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
-    command = [str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: takes_connections(port, process, folder), "nginx listens")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
+def nginx(folder: Path, pixelfast_port: int, *changes: tuple[str, str]) -> Nginx:
+    return Nginx(folder / "nginx", [f"127.0.0.1:{pixelfast_port}"], changes=changes)
 
 
 def test_pixels_pass_through_nginx_with_the_clients_address(tmp_path: Path) -> None:
-    folder = tmp_path / "nginx"
-    folder.mkdir()
-    with serving(tmp_path / "data", "--workers", "1") as server, nginx(folder, server.port) as port:
-        client = http.client.HTTPConnection("127.0.0.1", port)
+    with (
+        serving(tmp_path / "data", "--workers", "1") as server,
+        running_nginx(nginx(tmp_path, server.port)) as front,
+    ):
+        client = http.client.HTTPConnection("127.0.0.1", front.port)
 
         def get(target: str, **headers: str) -> tuple[int, bytes]:
             client.request("GET", target, headers=headers)
@@ -96,7 +46,7 @@ def test_pixels_pass_through_nginx_with_the_clients_address(tmp_path: Path) -> N
         # nginx stands at 127.0.0.1 and is trusted; the client is at 127.0.0.1 as well, so the
         # address that it claims is a proxy's word on a proxy.
         assert {"127.0.0.1", "203.0.113.7"} == {event["request_ip"] for event in events}
-        assert (folder / "error.log").read_text() == ""
+        assert (tmp_path / "nginx" / "error.log").read_text() == ""
 
 
 # Sent with these targets and headers, the event has these properties and this client's address.
@@ -145,14 +95,11 @@ SENT_BY_PEOPLE = {
         "203.0.113.9",
     ),
 }
-UPSTREAMS = {
-    "HTTP/1.1": ("", ""),
-    "HTTP/1.0": ('proxy_http_version 1.1;\n        proxy_set_header Connection "";', ""),
-    "HTTP/1.0 without Host": (
-        'proxy_http_version 1.1;\n        proxy_set_header Connection "";\n'
-        "        proxy_set_header Host $host;",
-        'proxy_http_version 1.0; proxy_set_header Host "";',
-    ),
+VERSION, HOST = "proxy_http_version 1.1;", "proxy_set_header Host $host;"
+UPSTREAMS: dict[str, list[tuple[str, str]]] = {
+    "HTTP/1.1": [],
+    "HTTP/1.0": [(VERSION, "")],
+    "HTTP/1.0 without Host": [(VERSION, ""), (HOST, 'proxy_set_header Host "";')],
 }
 
 
@@ -160,13 +107,13 @@ UPSTREAMS = {
 def test_what_people_send_passes_through_nginx(upstream: str, tmp_path: Path) -> None:
     with (
         serving(tmp_path / "data", "--workers", "1") as server,
-        nginx(tmp_path, server.port, *UPSTREAMS[upstream]) as port,
+        running_nginx(nginx(tmp_path, server.port, *UPSTREAMS[upstream])) as front,
     ):
         for name, (target, headers, _, _) in SENT_BY_PEOPLE.items():
             query = f"writeKey={server.write_key}&anonymousId=a&event={quote(name)}"
             lines = [f"GET {target.format(query=query)} HTTP/1.1", "Host: h", *headers]
             request = "\r\n".join([*lines, "Connection: close", "", ""])
-            assert 200 == ask(port, request.encode(errors="surrogateescape"))[0], name
+            assert 200 == ask(front.port, request.encode(errors="surrogateescape"))[0], name
         found = {
             event["event"]: (event.get("properties"), event["request_ip"])
             for event in server.wait_for_events(len(SENT_BY_PEOPLE))
@@ -177,15 +124,15 @@ def test_what_people_send_passes_through_nginx(upstream: str, tmp_path: Path) ->
 def test_nginx_passes_on_wrong_paths_below_pixel_and_the_health_check(tmp_path: Path) -> None:
     with (
         serving(tmp_path / "data", "--workers", "1") as server,
-        nginx(tmp_path, server.port) as port,
+        running_nginx(nginx(tmp_path, server.port)) as front,
     ):
         for target in ("/pixel/v2/track?a=b", "/pixel/x", "//pixel//x"):
             request = f"GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
-            status, picture = ask(port, request.encode())
+            status, picture = ask(front.port, request.encode())
             assert (404, b"GIF89a", 43) == (status, picture[:6], len(picture))
-        assert 200 == status_of(port, "/health")
-    with nginx(tmp_path, free_port()) as port:
-        assert 502 == status_of(port, "/health")
+        assert 200 == status_of(front.port, "/health")
+        server.stop()
+        assert 502 == status_of(front.port, "/health")
 
 
 def ask(port: int, request: bytes) -> tuple[int, bytes]:
@@ -215,14 +162,12 @@ def test_what_nginx_refuses_by_itself_is_a_picture_and_in_no_log(name: str, tmp_
     status, target, headers, body = OWN_REFUSALS[name]
     method = "POST" if body else "GET"
     request = f"{method} {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n{body}"
-    with nginx(tmp_path, free_port()) as port:
-        answered, picture = ask(port, request.encode())
+    with running_nginx(nginx(tmp_path, free_port())) as front:
+        answered, picture = ask(front.port, request.encode())
         assert (status, b"GIF89a", 43) == (answered, picture[:6], len(picture))
-        assert 404 == status_of(port, "/pixelfast.gif")
-        assert 404 == status_of(port, f"/favicon.ico?{SECRET}")
-    for path in tmp_path.rglob("*"):
-        if path.is_file() and path.suffix != ".conf":
-            assert SECRET.encode() not in path.read_bytes(), path
+        assert 404 == status_of(front.port, "/pixelfast.gif")
+        assert 404 == status_of(front.port, f"/favicon.ico?{SECRET}")
+    assert [] == files_with(SECRET, tmp_path)
 
 
 NO_HTTP = {
@@ -235,11 +180,12 @@ NO_HTTP = {
 
 @pytest.mark.parametrize("name", NO_HTTP)
 def test_a_request_line_that_http_does_not_have_is_no_event(name: str, tmp_path: Path) -> None:
-    folder = tmp_path / "nginx"
-    folder.mkdir()
-    with serving(tmp_path / "data", "--workers", "1") as server, nginx(folder, server.port) as port:
+    with (
+        serving(tmp_path / "data", "--workers", "1") as server,
+        running_nginx(nginx(tmp_path, server.port)) as front,
+    ):
         request = NO_HTTP[name].replace(b"=k&", b"=%b&" % server.write_key.encode())
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", front.port), timeout=20) as client:
             client.sendall(request)
             client.shutdown(socket.SHUT_WR)
             answer = b""
@@ -262,8 +208,75 @@ def test_methods_and_encodings_that_nginx_does_not_have_are_a_picture(
     status: int, request_line: str, headers: str, tmp_path: Path
 ) -> None:
     request = f"{request_line} {START} HTTP/1.1\r\nHost: h\r\n{headers}Connection: close\r\n\r\n"
-    with nginx(tmp_path, free_port()) as port:
-        assert (status, b"GIF89a") == ((found := ask(port, request.encode()))[0], found[1][:6])
+    with running_nginx(nginx(tmp_path, free_port())) as front:
+        answered, picture = ask(front.port, request.encode())
+    assert (status, b"GIF89a") == (answered, picture[:6])
+
+
+def test_a_missing_socket_of_pixelfast_leaves_no_query_in_the_log(tmp_path: Path) -> None:
+    """nginx logs it at the level "crit", with the request."""
+    front = Nginx(tmp_path / "nginx", [f"unix:{tmp_path}/none.sock"], upstream="one-unix.conf")
+    with running_nginx(front):
+        assert 502 == ask(front.port, f"GET {START} HTTP/1.0\r\n\r\n".encode())[0]
+    assert [] == files_with(SECRET, tmp_path)
+
+
+def test_the_access_log_has_no_query_and_the_id_of_each_event(tmp_path: Path) -> None:
+    """A client that encodes the `?` puts its query into the path."""
+    log = tmp_path / "nginx" / "pixelfast.access.log"
+    changes = (
+        ("access_log off;", ""),
+        ("#access_log", "access_log"),
+        (" buffer=64k flush=5s", ""),
+    )
+    settings = f"""
+[server]
+message_id_header = "X-Request-ID"
+[[sources]]
+name = "web"
+write_keys = ["{SECRET}"]
+"""
+    with (
+        serving(tmp_path / "data", "--workers", "1", settings=settings) as server,
+        running_nginx(nginx(tmp_path, server.port, *changes)) as front,
+    ):
+        for target, status in (
+            (START, 200),
+            (START.replace("?", "%3F"), 404),
+            (START.replace("track", "page"), 200),
+            (f"/health?{SECRET}", 200),
+            (f"/{SECRET}", 404),
+            (f"{START}&x={'x' * 40_000}", 414),
+        ):
+            assert status == status_of(front.port, target)
+        events = server.wait_for_events(2)
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert ["track", "other", "page", "health", "other", "other"] == [line[2] for line in lines]
+    assert ["200", "404", "200", "200", "404", "414"] == [line[3] for line in lines]
+    ids = {line[2]: line[-1] for line in lines}
+    assert {"track": ids["track"], "page": ids["page"]} == {
+        event["type"]: event["messageId"] for event in events
+    }
+    (tmp_path / "data.toml").unlink()
+    assert [] == files_with(SECRET, tmp_path)
+
+
+def test_a_regular_expression_of_the_site_does_not_take_pixels(tmp_path: Path) -> None:
+    own = ("location / {", "location ~ \\.gif$ {\n return 410;\n}\nlocation / {")
+    with (
+        serving(tmp_path / "data", "--workers", "1") as server,
+        running_nginx(nginx(tmp_path, server.port, own)) as front,
+    ):
+        target = f"/pixel/v1/track.gif?writeKey={server.write_key}&userId=u&event=E"
+        assert [410, 200] == [status_of(front.port, each) for each in ("/a.gif", target)]
+
+
+def files_with(secret: str, folder: Path) -> list[Path]:
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".conf" and secret.encode() in path.read_bytes()
+    ]
 
 
 def status_of(port: int, target: str) -> int:
