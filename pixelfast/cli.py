@@ -27,6 +27,8 @@ _COMMANDS = {
     "key": "Make write keys, and find the key of a fingerprint in the log.",
     "serve": "Collect and deliver, in the foreground.",
     "spool": "Inspect the stored events; nothing is changed.",
+    "status": "Show the states of the processes and destinations, and what is pending.",
+    "tail": "Write new events to stdout as they are stored, one JSON object per line.",
     "url": "Build a pixel URL, or an <img> tag with it.",
     "version": "Print the versions of pixelfast and its dependencies.",
 }

@@ -9,7 +9,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from tests.logs import check_log
+
 PIXELFAST = (sys.executable, "-m", "pixelfast")
+SERVERS = (("serve",), ("collect",), ("deliver",))  # the commands that log
 
 
 def run_pixelfast(*arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
@@ -17,13 +20,16 @@ def run_pixelfast(*arguments: str, before: Sequence[str] = ()) -> subprocess.Com
 
     `before`: a program with its arguments that runs pixelfast, such as `prlimit`.
     """
-    return subprocess.run(
+    result = subprocess.run(
         [*before, *PIXELFAST, *arguments],
         capture_output=True,
         encoding="utf-8",
         timeout=60,
         check=False,
     )
+    if arguments[:1] in SERVERS:
+        check_log(result.stderr)
+    return result
 
 
 def on_terminal(*command: str, columns: int = 400) -> str:

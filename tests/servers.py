@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.logs import check_log
 from tests.program import PIXELFAST
 from tests.waiting import wait_until
 
@@ -55,6 +56,7 @@ class Server:
         passed: socket.socket | None = None,
     ) -> None:
         self.data_dir = data_dir
+        self._settings = settings
         self.log_path = log_path or data_dir.parent / f"{data_dir.name}.log"
         command = [*PIXELFAST, "serve", "--data-dir", str(data_dir)]
         if settings:
@@ -210,13 +212,15 @@ class Server:
     def wait(self) -> int:
         """The exit code of a server that was told to stop."""
         try:
-            return self.process.wait(STOP_S)
+            code = self.process.wait(STOP_S)
         finally:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
             if self.process.stdout is not None:
                 self.process.stdout.close()
+        check_log(self.log, self._settings, self.data_dir)
+        return code
 
 
 def _first_write_key(settings: str) -> str:

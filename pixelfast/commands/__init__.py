@@ -1,4 +1,4 @@
 """One module a command; `pixelfast.cli` assembles them.
 
-`options`, `tables`, `startup` and `demo` are what several commands share.
+`options`, `tables`, `lines`, `startup` and `demo` are what several commands share.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import sys
@@ -14,11 +13,11 @@ from typing import Any
 
 import click
 
+from pixelfast.commands.lines import stdout_may_close, write_lines
 from pixelfast.commands.options import with_stored_data
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Log
 from pixelfast.operate.logging import set_up_logging
-from pixelfast.printable import printable_json
 from pixelfast.spool import DataDir, Frame, LogEnd, Position, SlotReader, number_at
 from pixelfast.spool.end import first_frame, newest_frame
 from pixelfast.spool.retention import slot_bytes
@@ -129,7 +128,7 @@ def dump(
     """
     data = _find(settings)
     damage: list[str] = []
-    try:
+    with stdout_may_close():
         for slot in data.slots():
             for frame in _frames(data, _reader(data, slot, damage)):
                 if (
@@ -137,11 +136,7 @@ def dump(
                     and (since is None or frame.received_ms >= since)
                     and (until is None or frame.received_ms < until)
                 ):
-                    sys.stdout.buffer.write(_printable(frame.body))
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # The reader has closed the pipe. Python would try to flush once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    write_lines(frame.body)
     for line in damage:
         click.echo(f"damaged: {line}", err=True)
 
@@ -166,13 +161,6 @@ def _frames(data: DataDir, reader: SlotReader) -> Iterator[Frame]:
             break
         yield frame
     reader.close()
-
-
-def _printable(body: bytes | memoryview) -> bytes | memoryview:
-    """The same events, fit for a terminal: what strangers wrote may hold control characters."""
-    text = str(body, "utf-8", "replace")
-    safe = printable_json(text)
-    return body if safe is text else safe.encode()
 
 
 def _survey(

@@ -87,6 +87,8 @@ class Admin:
         state: dict[str, Any] = {
             "is_ready": supervisor.is_ready,
             "is_stopping": supervisor.is_stopping,
+            "version": __version__,
+            "data_dir": supervisor.delivery.orders.data_dir,
             "processes": {
                 child.name: {
                     "is_ready": child.is_ready,

@@ -53,6 +53,7 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
 def test_the_commands_of_the_design_are_there() -> None:
     wanted = {"serve", "collect", "deliver", "check", "url", "decode", "key new", "version"}
     wanted |= {"spool ls", "spool check", "spool dump"}
+    wanted |= {"status", "tail", "key fingerprint"}
     wanted |= {"dead ls", "dead show", "dead replay", "dead drop"}
     assert wanted <= set(commands())
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.logs import check_log
 from tests.program import PIXELFAST, run_pixelfast
 from tests.servers import Server, serving
 
@@ -179,9 +180,12 @@ def test_collect_and_deliver_run_apart(tmp_path: Path) -> None:
     import select
 
     data = str(tmp_path / "data")
+    log_path = tmp_path / "log"
+    log = log_path.open("ab")
     collect = subprocess.Popen(
         [*PIXELFAST, "collect", "--data-dir", data, "--listen", "127.0.0.1:0"],
         stdout=subprocess.PIPE,
+        stderr=log,
         text=True,
     )
     deliver = None
@@ -195,7 +199,7 @@ def test_collect_and_deliver_run_apart(tmp_path: Path) -> None:
         assert client.getresponse().status == 200
         client.close()
         deliver = subprocess.Popen(
-            [*PIXELFAST, "deliver", "--data-dir", data], stdout=subprocess.PIPE
+            [*PIXELFAST, "deliver", "--data-dir", data], stdout=subprocess.PIPE, stderr=log
         )
         deliver.stdout.readline()  # type: ignore[union-attr]
     finally:
@@ -204,6 +208,8 @@ def test_collect_and_deliver_run_apart(tmp_path: Path) -> None:
                 process.terminate()
                 assert process.wait(20) == 0
                 process.stdout.close()  # type: ignore[union-attr]
+        log.close()
+    check_log(log_path.read_text(), data_dir=tmp_path / "data")
     files = list((tmp_path / "data" / "events" / "archive").glob("*.ndjson"))
     assert [json.loads(path.read_text())["userId"] for path in files] == ["1"]
 

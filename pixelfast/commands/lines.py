@@ -1,0 +1,30 @@
+"""Events as lines on standard output, which may be a terminal or a pipe that is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from pixelfast.printable import printable_json
+
+__all__ = ["stdout_may_close", "write_lines"]
+
+
+def write_lines(body: bytes | memoryview) -> None:
+    """Write events, one JSON object a line, with control characters that strangers sent escaped."""
+    text = str(body, "utf-8", "replace")
+    safe = printable_json(text)
+    sys.stdout.buffer.write(body if safe is text else safe.encode())
+
+
+@contextlib.contextmanager
+def stdout_may_close() -> Iterator[None]:
+    """End the body quietly when the reader of standard output has gone, as after `| head`."""
+    try:
+        yield
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Python would try to flush once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

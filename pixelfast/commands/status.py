@@ -1,0 +1,169 @@
+"""`pixelfast status`: how the server and its destinations are, with or without a server."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+import click
+
+from pixelfast.commands.options import with_stored_data
+from pixelfast.commands.tables import print_table
+from pixelfast.config import Config, Log, Redactor, parse_address
+from pixelfast.errors import PixelfastError
+from pixelfast.operate.logging import set_up_logging
+from pixelfast.printable import json_text, printable
+from pixelfast.spool import DataDir
+
+__all__ = ["status"]
+
+_TIMEOUT_S = 5.0
+_PROCESS_HEADERS = ("process", "state", "starts", "last report")
+_HEADERS = ("destination", "state", "pending", "lag", "delivered", "dead", "last error")
+
+
+@click.command()
+@click.option(
+    "--admin", "server__admin", metavar="ADDRESS", help="The admin address of the server."
+)
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+@with_stored_data
+def status(is_json: bool, settings: Config) -> None:
+    """Show the states of the processes and destinations, and what is pending.
+
+    A running server is asked at its admin address. Without one, the figures are read from the data
+    directory. The exit code is 0 if the server is ready and 1 if it is not.
+
+    \b
+    Example:
+      pixelfast status -c pixelfast.toml
+    """
+    found = _of_server(settings) or _of_disk(settings)
+    if is_json:
+        click.echo(json_text(found))
+    else:
+        _print(found)
+    sys.exit(0 if found["is_ready"] else 1)
+
+
+def _of_server(settings: Config) -> dict[str, Any]:
+    """What a running server says; empty if none answers."""
+    admin = settings.server.admin
+    if not admin:
+        return {}
+    try:
+        found = _get_json(admin, "/health/ready")
+        processes, destinations = dict(found["processes"]), dict(found["destinations"])
+    except OSError:
+        return {}
+    except (http.client.HTTPException, ValueError, KeyError, TypeError):
+        raise PixelfastError(f"what answers at {admin} is not pixelfast's admin address") from None
+    data_dir = str(found.get("data_dir", ""))
+    if _is_data_dir_chosen() and data_dir and not _is_same(data_dir, settings.data_dir):
+        raise PixelfastError(
+            f"the server at {admin} has the data directory {data_dir}, not {settings.data_dir};"
+            " name its settings with --config, or its admin address with --admin"
+        )
+    return {
+        "is_running": True,
+        "is_ready": found.get("is_ready") is True,
+        "is_stopping": found.get("is_stopping") is True,
+        "admin": admin,
+        "data_dir": data_dir,
+        "processes": processes,
+        "destinations": destinations,
+    }
+
+
+def _is_data_dir_chosen() -> bool:
+    given = click.get_current_context().params
+    return given["config"] is not None or given["data_dir"] is not None
+
+
+def _is_same(path: str, other: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _get_json(admin: str, path: str) -> dict[str, Any]:
+    address = parse_address(admin)
+    connection = http.client.HTTPConnection(
+        address.host or "localhost", address.port or None, timeout=_TIMEOUT_S
+    )
+    with contextlib.closing(connection):
+        if address.path:
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.settimeout(_TIMEOUT_S)
+            connection.sock.connect(address.path)
+        connection.request("GET", path)
+        found = json.loads(connection.getresponse().read())
+    if not isinstance(found, dict):
+        raise ValueError(path)
+    return found
+
+
+def _of_disk(settings: Config) -> dict[str, Any]:
+    # A server that answers needs none of this.
+    from pixelfast.deliver.progress import figures_on_disk
+    from pixelfast.deliver.reclaimer import log_ends
+    from pixelfast.deliver.timing import Clock
+
+    set_up_logging(Log(level="error"), redactor=Redactor(settings))
+    data = DataDir.find(settings.data_dir)
+    ends = {slot: number for slot, (_, number) in log_ends(data).items()}
+    clock = Clock()
+    names = sorted(path.parent.name for path in (data.path / "dest").glob("*/state.db"))
+    return {
+        "is_running": False,
+        "is_ready": False,
+        "is_stopping": False,
+        "admin": settings.server.admin,
+        "data_dir": str(data.path),
+        "processes": {},
+        "destinations": {
+            name: {"state": "unknown", **figures_on_disk(data, name, ends, clock)} for name in names
+        },
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    admin = found["admin"]
+    if not found["is_running"]:
+        state = f"no server answers at {admin}" if admin else "no admin address to ask"
+        state += "; these are the figures on the disk"
+    elif found["is_stopping"]:
+        state = f"stopping, {admin}"
+    else:
+        state = f"{'ready' if found['is_ready'] else 'not ready'}, {admin}"
+    click.echo(printable(f"server          {state}"))
+    click.echo(printable(f"data directory  {found['data_dir']}"))
+    if found["processes"]:
+        click.echo()
+        rows = [_process(name, each) for name, each in found["processes"].items()]
+        print_table(_PROCESS_HEADERS, rows)
+    if found["destinations"]:
+        click.echo()
+        rows = [_destination(name, each) for name, each in found["destinations"].items()]
+        print_table(_HEADERS, rows, has_note=True)
+
+
+def _process(name: str, process: dict[str, Any]) -> tuple[object, ...]:
+    state = "ready" if process.get("is_ready") else "not ready"
+    return name, state, process.get("starts", "-"), f"{process.get('silent_s', 0):g} s ago"
+
+
+def _destination(name: str, figures: dict[str, Any]) -> tuple[object, ...]:
+    lag_s = figures.get("lag_s")
+    return (
+        name,
+        figures.get("state", "-"),
+        figures.get("pending", "-"),
+        "-" if lag_s is None else f"{lag_s:.1f} s",
+        figures.get("delivered", "-"),
+        figures.get("dead", "-"),
+        " ".join(str(figures.get("last_error") or "-").split()),
+    )

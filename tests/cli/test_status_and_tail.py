@@ -1,0 +1,171 @@
+"""`pixelfast status` and `pixelfast tail`, beside a real server and without one."""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.program import PIXELFAST, run_pixelfast
+from tests.servers import Server, serving
+from tests.waiting import wait_until
+
+WAIT_S = 30.0
+
+
+def status_of(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    admin = f"127.0.0.1:{server.admin_port}"
+    return run_pixelfast("status", "--data-dir", str(server.data_dir), "--admin", admin, *arguments)
+
+
+class Tail:
+    """A running `pixelfast tail`."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*PIXELFAST, "tail", "--data-dir", str(data_dir), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,  # what waits is in the pipe, where select(2) sees it
+        )
+        assert self.process.stdout is not None
+        self._lines = self.process.stdout
+
+    def event(self) -> str:
+        """The name of the next event."""
+        assert select.select([self._lines], [], [], WAIT_S)[0], "no line"
+        return str(json.loads(self._lines.readline())["event"])
+
+    def interrupt(self) -> tuple[int, bytes, bytes]:
+        """Ctrl-C; the exit code and what it printed until then."""
+        self.process.send_signal(signal.SIGINT)
+        output, error = self.process.communicate(timeout=WAIT_S)
+        return self.process.returncode, output, error
+
+
+@pytest.fixture
+def tails() -> Iterator[list[Tail]]:
+    started: list[Tail] = []
+    yield started
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+        each.process.communicate()
+
+
+def test_status_and_tail_of_a_running_server_and_after_it(
+    tmp_path: Path, tails: list[Tail]
+) -> None:
+    with serving(tmp_path / "data", "--workers", "1") as server:
+        for name in ("A", "B", "C"):
+            assert 200 == server.track(name)
+        server.wait_for_events(3)
+
+        tails.append(Tail(server.data_dir, "-n", "2"))
+        assert ["B", "C"] == [tails[0].event(), tails[0].event()]
+        assert 200 == server.track("D")
+        assert "D" == tails[0].event()
+        assert (0, b"", b"") == tails[0].interrupt()
+
+        wait_until(lambda: shown(server)["destinations"]["archive"]["delivered"] == 4, "delivery")
+        found = shown(server)
+        assert (True, True, str(server.data_dir)) == (
+            found["is_running"],
+            found["is_ready"],
+            found["data_dir"],
+        )
+        assert {"collector-0", "delivery"} == set(found["processes"])
+        text = status_of(server)
+        assert 0 == text.returncode
+        assert f"server          ready, 127.0.0.1:{server.admin_port}\n" in text.stdout
+        assert f"data directory  {server.data_dir}\n" in text.stdout
+
+        other = run_pixelfast(
+            *("status", "--data-dir", str(tmp_path)),
+            *("--admin", f"127.0.0.1:{server.admin_port}"),
+        )
+        assert 1 == other.returncode
+        assert f"has the data directory {server.data_dir}, not {tmp_path};" in other.stderr
+        other = run_pixelfast("status", "--admin", f"127.0.0.1:{server.port}")
+        assert (1, "") == (other.returncode, other.stdout)
+        assert "is not pixelfast's admin address" in other.stderr
+
+    result = status_of(server, "--json")
+    found = json.loads(result.stdout)
+    assert (1, False, False) == (result.returncode, found["is_running"], found["is_ready"])
+    archive = found["destinations"]["archive"]
+    assert (4, 0, 0.0) == (archive["delivered"], archive["pending"], archive["lag_s"])
+    text = status_of(server)
+    assert (1, "") == (text.returncode, text.stderr)
+    assert "no server answers at 127.0.0.1:" in text.stdout
+
+    tail = ("tail", "--data-dir", str(server.data_dir), "--no-follow")
+    lines = run_pixelfast(*tail, "-n", "3").stdout.splitlines()
+    assert ["B", "C", "D"] == [json.loads(line)["event"] for line in lines]
+    assert "" == run_pixelfast(*tail, "--source", "nobody").stdout
+
+
+def shown(server: Server) -> dict[str, Any]:
+    found = json.loads(status_of(server, "--json").stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_status_shows_a_destination_that_is_down_and_what_is_pending(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens there
+        port = free.getsockname()[1]
+        settings = f"""
+[[sources]]
+name = "web"
+write_keys = ["wk-web-status"]
+[[destinations]]
+name = "hook"
+type = "http"
+url = "http://127.0.0.1:{port}/in"
+"""
+        with serving(tmp_path / "data", "--workers", "1", settings=settings) as server:
+            assert 200 == server.track("A")
+            wait_until(lambda: shown(server)["destinations"]["hook"].get("last_error"), "a failure")
+            assert 1 == shown(server)["destinations"]["hook"]["pending"]
+            text = status_of(server).stdout
+            assert "Connect call failed" in text
+        hook = shown(server)["destinations"]["hook"]
+        assert (1, 0, True) == (hook["pending"], hook["delivered"], hook["lag_s"] > 0)
+
+
+@pytest.mark.parametrize("command", ["status", "tail"])
+def test_no_data_directory_is_one_line(tmp_path: Path, command: str) -> None:
+    arguments = ["--data-dir", f"{tmp_path}/none"]
+    if command == "status":
+        arguments += ["--admin", f"unix:{tmp_path}/none.sock"]
+    result = run_pixelfast(command, *arguments)
+    expected = f"pixelfast: data directory {tmp_path}/none: does not exist\n"
+    assert (1, expected) == (result.returncode, result.stderr)
+
+
+def test_tail_ends_quietly_when_its_reader_goes(tmp_path: Path, tails: list[Tail]) -> None:
+    with serving(tmp_path / "data", "--workers", "2") as server:
+        assert 200 == server.track("A")
+        tails.append(Tail(server.data_dir))
+        assert "A" == tails[0].event()
+        assert tails[0].process.stdout is not None
+        tails[0].process.stdout.close()
+
+        def has_ended() -> bool:
+            server.track("B")
+            return tails[0].process.poll() is not None
+
+        wait_until(has_ended, "the end of tail")
+        assert 0 == tails[0].process.returncode
+        assert tails[0].process.stderr is not None
+        assert b"" == tails[0].process.stderr.read()
+        tails[0].process.stderr.close()
+        tails.clear()

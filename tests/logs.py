@@ -1,0 +1,65 @@
+"""What no log may contain: write keys, queries, and addresses of clients where they are masked.
+
+`tests.servers` and `tests.program` check the log of every program that they start, as it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+# Every write key of the tests begins like this.
+_KEY = re.compile(r"\bwk[-_]\w[\w-]*")
+_QUERY = re.compile(
+    r"write_?key=|/pixel/v1/\w+\?|[?&](?:userId|anonymousId|messageId|event|name|properties|context)\b",
+    re.IGNORECASE,
+)
+# The networks of RFC 5737 and RFC 3849, from which all clients of tests come.
+_ADDRESS = re.compile(
+    r"\b(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d+\b(?!/24)"
+    r"|\b2001:db8:[0-9a-f:]*(?![0-9a-f:]|/48)",
+    re.IGNORECASE,
+)
+
+
+def check_log(text: str, settings: str = "", data_dir: Path | None = None) -> None:
+    """Fail if a log has what it must not have.
+
+    `settings`: the settings file of the program. `data_dir`: may hold the key of the demo source.
+    """
+    found = [
+        f"{what}: {line}"
+        for line in text.splitlines()
+        for what in _leaks(line, _keys(settings, data_dir), settings)
+    ]
+    assert not found, "the log has\n" + "\n".join(found)
+
+
+def _leaks(line: str, keys: list[str], settings: str) -> Iterator[str]:
+    if _KEY.search(line) or any(key in line for key in keys):
+        yield "a write key"
+    if _QUERY.search(line):
+        yield "a query"
+    if 'addresses = "full"' in settings:
+        return
+    match = _ADDRESS.search(line)
+    if match and match[0] not in settings:  # the address of a destination or a listener
+        yield "the address of a client"
+    if line.startswith("{") and "pixel_rejected" in line:
+        address = json.loads(line).get("address", "")
+        if address and not address.endswith(("/24", "/48")):
+            yield "an address that is not masked"
+
+
+def _keys(settings: str, data_dir: Path | None) -> list[str]:
+    """All write keys, but those so short that they are words of other things."""
+    keys = []
+    for source in tomllib.loads(settings).get("sources", []):
+        given = source.get("write_keys", [])
+        keys += [each.get("key") if isinstance(each, dict) else each for each in given]
+    if data_dir is not None and (data_dir / "demo-write-key").exists():
+        keys.append((data_dir / "demo-write-key").read_text().strip())
+    return [key for key in keys if isinstance(key, str) and len(key) >= 6]
