@@ -1,5 +1,8 @@
 """Lines in the log about pixels that are rejected: at most one a second for each reason.
 
+Of pixels that are rejected with 503 there is one a minute: the reason is ours, not the sender's, and
+a full disk is not to be filled with its own log.
+
 A line says who sent the pixel, and where the image stands, as far as somebody who mends it has to
 know: never the write key or the query.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,8 +21,17 @@ from pixelfast.config import Log, fingerprint
 __all__ = ["RejectionLog"]
 
 _INTERVAL_S = 1.0
+_UNAVAILABLE = 503
+_UNAVAILABLE_INTERVAL_S = 60.0
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
 _PREFIXES = {4: 24, 6: 48}  # of masked addresses, by version
+
+
+@dataclass(slots=True)
+class _Reason:
+    logged_s: float
+    suppressed: int = 0  # since then
+    interval_s: float = _INTERVAL_S
 
 
 class RejectionLog:
@@ -33,7 +46,7 @@ class RejectionLog:
     def __init__(self, settings: Log) -> None:
         self._is_on = settings.rejections
         self._addresses = settings.addresses
-        self._reasons: dict[str, list[float]] = {}  # when logged last, and how many since then
+        self._reasons: dict[str, _Reason] = {}
         self._log = structlog.get_logger("collect")
 
     def is_due(self, reason: str, now_s: float) -> bool:
@@ -45,12 +58,12 @@ class RejectionLog:
             return False
         known = self._reasons.get(reason)
         if known is None:
-            self._reasons[reason] = [now_s, 0]
+            self._reasons[reason] = _Reason(now_s)
             return True
-        if now_s - known[0] < _INTERVAL_S:
-            known[1] += 1
+        if now_s - known.logged_s < known.interval_s:
+            known.suppressed += 1
             return False
-        known[0] = now_s
+        known.logged_s = now_s
         return True
 
     def write(
@@ -64,6 +77,8 @@ class RejectionLog:
         write_key: str | None = None,
     ) -> None:
         """Log a rejection that is due; empty values are left out."""
+        if status == _UNAVAILABLE:
+            self._reasons[reason].interval_s = _UNAVAILABLE_INTERVAL_S
         line = {
             "reason": reason,
             "status": status,
@@ -79,15 +94,15 @@ class RejectionLog:
 
     def flush(self, now_s: float, *, is_end: bool = False) -> None:
         """Log the counts of reasons that have not come again; to be called once a second."""
-        for reason, (logged_s, count) in list(self._reasons.items()):
-            if count and (is_end or now_s - logged_s >= 2 * _INTERVAL_S):
-                self._reasons[reason][0] = now_s
+        for reason, known in self._reasons.items():
+            if known.suppressed and (is_end or now_s - known.logged_s >= 2 * known.interval_s):
+                known.logged_s = now_s
                 suppressed = self._take_suppressed(reason)
                 self._log.warning("pixel_rejected", reason=reason, suppressed=suppressed)
 
     def _take_suppressed(self, reason: str) -> int:
         known = self._reasons[reason]
-        count, known[1] = int(known[1]), 0
+        count, known.suppressed = known.suppressed, 0
         return count
 
     def _shown(self, address: str) -> str:

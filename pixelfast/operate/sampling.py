@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable
 
@@ -18,9 +19,10 @@ _CHANGING = re.compile(r"/\S+|\d+")  # of an error: paths, and numbers of segmen
 
 
 class Sampler:
-    """A processor of structlog that drops a line with an `error` which was logged a moment ago.
+    """A processor of structlog that drops an error which was logged a moment ago.
 
-    The next line of the kind that is logged says how many were left out: `suppressed`.
+    An error is a line with `error` or with a traceback (`exc_info`). The next line of the kind that
+    is logged says how many were left out: `suppressed`.
 
     >>> sampler = Sampler(lambda: 0.0)
     >>> sampler(None, "error", {"event": "commit_failed", "error": "disk full"})
@@ -45,10 +47,11 @@ class Sampler:
     def suppressed(self, event: structlog.types.EventDict) -> int:
         """Return how many lines of this kind were left out before this one; -1: so is this one."""
         error = event.get("error")
-        if not isinstance(error, str):
+        what = _CHANGING.sub("", error) if isinstance(error, str) else _origin(event)
+        if not what:
             return 0
         names = (str(event.get(name)) for name in _NAMES)
-        kind = (event.get("event"), _CHANGING.sub("", error), *names)
+        kind = (event.get("event"), what, *names)
         now_s = self._clock()
         known = self._kinds.get(kind)
         if known is not None and now_s - known[0] < _INTERVAL_S:
@@ -58,3 +61,17 @@ class Sampler:
             self._kinds.clear()
         self._kinds[kind] = [now_s, 0]
         return 0 if known is None else int(known[1])
+
+
+def _origin(event: structlog.types.EventDict) -> str:
+    """The type of a line's exception and where it was raised; "" if it has none."""
+    given = event.get("exc_info")
+    if isinstance(given, tuple):
+        given = given[1]
+    error = given if isinstance(given, BaseException) or not given else sys.exc_info()[1]
+    if error is None:
+        return ""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return f"{type(error).__name__}, line {place.tb_lineno if place else 0}"

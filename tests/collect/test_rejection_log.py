@@ -118,6 +118,17 @@ def test_what_was_left_out_last_is_told_although_nothing_follows(logged: Lines) 
     assert [{**rest, "suppressed": 2}] == logged[1:]
 
 
+def test_what_this_server_cannot_store_is_logged_once_a_minute(logged: Lines) -> None:
+    log = RejectionLog(Log())
+    for second in range(120):
+        if log.is_due("disk-full", float(second)):
+            log.write("disk-full", 503)
+        log.flush(float(second))
+    assert [None, 59] == [line.get("suppressed") for line in logged]
+    log.flush(180.0)
+    assert [None, 59, 59] == [line.get("suppressed") for line in logged]
+
+
 def test_the_end_tells_what_was_left_out(logged: Lines) -> None:
     log = RejectionLog(Log())
     assert log.is_due("method", 100.0)

@@ -64,6 +64,26 @@ def test_an_error_that_differs_in_a_path_or_a_number_is_the_same() -> None:
     )
 
 
+def raised(divisor: int) -> Exception:
+    try:
+        return KeyError(1 // divisor)
+    except ZeroDivisionError as error:
+        return error
+
+
+def test_a_traceback_is_logged_once_a_minute_too() -> None:
+    sampler = Sampler(FakeClock())
+    assert passed(sampler, event="request_failed", exc_info=raised(0))
+    assert passed(sampler, event="request_failed", exc_info=raised(0)) is None
+    assert passed(sampler, event="request_failed", exc_info=raised(1))
+    try:
+        raise ValueError
+    except ValueError as error:
+        assert passed(sampler, event="request_failed", exc_info=True)
+        told = (ValueError, error, error.__traceback__)
+        assert passed(sampler, event="request_failed", exc_info=told) is None
+
+
 def test_lines_without_an_error_are_all_logged() -> None:
     sampler = Sampler(FakeClock())
     for _ in range(3):
