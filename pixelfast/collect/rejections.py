@@ -1,7 +1,7 @@
 """Lines in the log about pixels that are rejected: at most one a second for each reason.
 
-Of pixels that are rejected with 503 there is one a minute: the reason is ours, not the sender's, and
-a full disk is not to be filled with its own log.
+Of pixels that are rejected with 503 there is one a minute: the reason is ours and not the sender's,
+and a full disk is not to be filled with its own log.
 
 A line says who sent the pixel, and where the image stands, as far as somebody who mends it has to
 know: never the write key or the query.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from pixelfast.config import describe, read_config
@@ -29,7 +31,12 @@ __all__ = ["check"]
     metavar="N",
     help="Bytes of an event in the spool, for the same purpose.",
 )
-def check(file: str, rate: float, event_bytes: float) -> None:
+@click.option(
+    "--without-secrets",
+    is_flag=True,
+    help="Accept that environment variables and files of secrets are missing on this machine.",
+)
+def check(file: str, rate: float, event_bytes: float, without_secrets: bool) -> None:
     """Check a settings FILE and print the effective settings, with secrets masked.
 
     All mistakes are shown at once; the exit code is 2 if there is any. Warnings go to standard
@@ -39,7 +46,15 @@ def check(file: str, rate: float, event_bytes: float) -> None:
     Example:
       pixelfast check pixelfast.toml
     """
-    config = read_config(file)
+    may_lack = ("destinations", "sources", "server.tls") if without_secrets else ()
+    config = read_config(file, may_lack=may_lack)
     click.echo(describe(config), nl=False)
-    for warning in size_warnings(config, rate, event_bytes):
+    warnings = list(size_warnings(config, rate, event_bytes))
+    if config.server.tls is not None and not without_secrets:
+        # Only here: `check --help` needs none of what this imports.
+        from pixelfast.collect.certificates import load_certificate, warnings_about
+
+        tls = config.server.tls
+        warnings += warnings_about(tls, load_certificate(tls), time.time())
+    for warning in warnings:
         click.echo(f"warning: {printable(warning)}", err=True)

@@ -120,7 +120,9 @@ def test_bad_settings_end_with_code_2_and_all_mistakes(tmp_path: Path) -> None:
 
 def test_pixels_come_in_over_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "pixel.sock"
-    with serving(tmp_path / "data", "--listen", f"unix:{path}", "--workers", "2") as server:
+    settings = '[server]\ntrusted_proxies = ["unix:"]\n'
+    options = ("--listen", f"unix:{path}", "--workers", "2")
+    with serving(tmp_path / "data", *options, settings=settings) as server:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             target = f"/pixel/v1/page?writeKey={server.write_key}&userId=1"
