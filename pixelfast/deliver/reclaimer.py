@@ -61,6 +61,7 @@ class Reclaimer:
         self._data = data
         self._runners = runners
         self._unusable = unusable
+        self._told_absent: set[str] = set()
         self._ends: dict[int, LogEnd] = {}
         self._end_positions: dict[int, Position] = {}
         self._log = structlog.get_logger("deliver")
@@ -72,38 +73,47 @@ class Reclaimer:
             return
         segments = await asyncio.to_thread(self._segments)
         for runner in self._runners:
-            if until := self._beyond_lag(runner, segments):
+            if until := self._beyond_lag(runner.name, runner.cursors, segments):
                 runner.expire(until)
-        if until := self._beyond_room(segments):
+        sure = [runner.cursors for runner in self._runners if self._is_sure(runner.name)]
+        if until := self._beyond_room([runner.cursors for runner in self._runners], sure, segments):
             for runner in self._runners:
-                if not self._is_sure(runner):
+                if not self._is_sure(runner.name):
                     runner.expire(until)
         lows = [runner.cursors for runner in self._runners]
-        self.removed_segments += await asyncio.to_thread(self._remove, lows)
+        self.removed_segments += await asyncio.to_thread(self._remove, lows, segments)
 
     # --- what expires ------------------------------------------------------------------------
 
-    def _is_sure(self, runner: Runner) -> bool:
-        """Whether a destination keeps its events even where the spool gets full."""
-        settings = self._settings[runner.name]
-        return settings.required and self._config.spool.on_full != "drop_oldest"
+    def _is_sure(self, name: str) -> bool:
+        """Whether a destination keeps its events even where the spool gets full.
 
-    def _beyond_lag(self, runner: Runner, segments: list[_Segment]) -> dict[int, Position]:
+        One that was taken out of the settings does not: nobody would know what fills the spool.
+        """
+        settings = self._settings.get(name)
+        is_required = settings is not None and settings.required
+        return is_required and self._config.spool.on_full != "drop_oldest"
+
+    def _beyond_lag(
+        self, name: str, low: dict[int, Position], segments: list[_Segment]
+    ) -> dict[int, Position]:
         """Where a destination has to go on that is too far behind."""
-        most_bytes = self._settings[runner.name].max_lag_bytes
+        most_bytes = self._settings[name].max_lag_bytes
         if not most_bytes:
             return {}
-        low = runner.cursors
         pinned = [each for each in segments if each.number >= low.get(each.slot, _FIRST).segment]
         return _oldest(pinned, sum(each.bytes for each in pinned) - most_bytes, segments)
 
-    def _beyond_room(self, segments: list[_Segment]) -> dict[int, Position]:
-        """Where destinations have to go on so that no slot gets full, nor the disk.
+    def _beyond_room(
+        self,
+        lows: list[dict[int, Position]],
+        sure: list[dict[int, Position]],
+        segments: list[_Segment],
+    ) -> dict[int, Position]:
+        """Where destinations at `lows` have to go on so that no slot gets full, nor the disk.
 
         What one pins that is sure of its events is not worth expiring for others: it stays.
         """
-        lows = [runner.cursors for runner in self._runners]
-        sure = [runner.cursors for runner in self._runners if self._is_sure(runner)]
         kept = [each for each in segments if _is_pinned(each, lows)]
         candidates = [each for each in kept if not _is_pinned(each, sure)]
         until = _oldest(candidates, self._missing_bytes(kept, segments), segments)
@@ -140,11 +150,22 @@ class Reclaimer:
 
     # --- what is removed ---------------------------------------------------------------------
 
-    def _remove(self, lows: list[dict[int, Position]]) -> int:
+    def _remove(self, lows: list[dict[int, Position]], segments: list[_Segment]) -> int:
         self._note_use()
-        if self._unusable:
-            return 0  # its events are kept for it
-        lows = lows + self._forgotten()
+        absent = self._forgotten()
+        for name in self._unusable:
+            try:
+                low = read_low_water(self._data.destination_dir(name) / "state.db")
+            except (OSError, sqlite3.Error, msgspec.DecodeError):
+                return 0  # its events are kept for it, and nobody knows which they are
+            self._move_on(name, low, self._beyond_lag(name, low, segments))
+            absent[name] = low
+        sure = lows + [low for name, low in absent.items() if self._is_sure(name)]
+        lows = lows + list(absent.values())
+        until = self._beyond_room(lows, sure, segments)
+        for name, low in absent.items():
+            if not self._is_sure(name):
+                self._move_on(name, low, until)
         removed = 0
         for slot in self._data.slots():
             earliest = [low.get(slot, Position()) for low in lows]
@@ -159,19 +180,27 @@ class Reclaimer:
             for runner in self._runners:
                 (self._data.destination_dir(runner.name) / "lock").touch()
 
-    def _forgotten(self) -> list[dict[int, Position]]:
+    def _move_on(self, name: str, low: dict[int, Position], until: dict[int, Position]) -> None:
+        """Have a destination that does not run no longer keep what is before these positions."""
+        passed = {slot for slot, position in until.items() if low.get(slot, _FIRST) < position}
+        low.update({slot: until[slot] for slot in passed})
+        if passed and name not in self._told_absent:
+            self._told_absent.add(name)
+            self._log.warning("events_of_absent_destination_removed", destination=name)
+
+    def _forgotten(self) -> dict[str, dict[int, Position]]:
         """The cursors of destinations that were taken out of the settings not long ago.
 
         They may come back, after a mistake in the settings; `lock` was touched when they last ran.
         """
         known = {each.name for each in self._config.destinations}
-        found = []
+        found = {}
         for folder in (self._data.path / "dest").iterdir():
             if folder.name in known or folder.name.startswith("."):
                 continue
             with contextlib.suppress(OSError, sqlite3.Error, msgspec.DecodeError):
                 if self._clock.wall_s() - _last_used(folder) < self._timings.forgotten_s:
-                    found.append(read_low_water(folder / "state.db"))
+                    found[folder.name] = read_low_water(folder / "state.db")
         return found
 
     def _find_ends(self) -> dict[int, int]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from pixelfast.config import Config, Spool
+from pixelfast.config import Config, Destination, Spool
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import Clock
 from pixelfast.spool import DataDir
-from tests.deliver.runners import FakeSender, check_sum, make_engine, running, settings
+from tests.deliver.runners import QUICK, FakeSender, check_sum, make_engine, running, settings
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
@@ -194,5 +197,70 @@ def test_a_destination_taken_out_of_the_settings_keeps_its_events_for_a_day(
             assert before == data.segments(0)
             later_s = 86_400.0
             await until(lambda: len(data.segments(0)) == 1)
+
+    run(main())
+
+
+def test_a_destination_taken_out_of_the_settings_does_not_fill_the_spool(
+    data: DataDir, feed: Feed
+) -> None:
+    """Nobody would know why all pixels are rejected."""
+
+    async def main() -> None:
+        senders = {"stays": FakeSender(), "goes": FakeSender(list(DOWN))}
+        engine = make_engine(data, senders, config=config(stays={}, goes={}))
+        async with running(engine):
+            write(feed, 300)
+            await senders["stays"].has(300)
+        before = data.segments(0)
+        spool = Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0)
+        stays = FakeSender()
+        with capture_logs() as logs:
+            async with running(make_engine(data, {"stays": stays}, config=config(spool, stays={}))):
+                await until(lambda: len(data.segments(0)) <= 10)
+                assert len(data.segments(0)) >= 8, "no more than is needed"
+                for first in range(300, 500, 20):
+                    for n in range(first, first + 20):
+                        feed.write(event(n, 300))
+                    await stays.has(first - 280)
+                    await until(lambda: len(data.segments(0)) <= 10)
+        assert len(before) > 10
+        told = [each["destination"] for each in logs if "absent" in each["event"]]
+        assert ["goes"] == told
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("options", "most", "least"),
+    [
+        ({}, 1000, 15),  # it is required: its events are kept
+        ({"required": False}, 9, 8),
+        ({"max_lag_bytes": 5 * SEGMENT_BYTES}, 6, 4),
+    ],
+)
+def test_a_destination_that_is_unusable_keeps_what_its_settings_say(
+    data: DataDir, feed: Feed, options: dict[str, Any], most: int, least: int
+) -> None:
+    async def main() -> None:
+        spool = Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0)
+        chosen = config(spool, bad=options, good={})
+        register_destinations(chosen, data)
+        good = FakeSender()
+
+        def make(destination: Destination, *_: object) -> Sender:
+            if destination.name == "bad":
+                raise ValueError("no such certificate")
+            return good
+
+        engine = Engine(chosen, data, timings=QUICK, make_sender=make)
+        async with running(engine):
+            write(feed, 300)
+            assert len(data.segments(0)) > 15
+            await good.has(300)
+            await until(lambda: len(data.segments(0)) <= most)
+            await engine.runners[0].pause(0.1)
+            assert len(data.segments(0)) >= least
+            assert {"bad": "no such certificate"} == engine.unusable
 
     run(main())
