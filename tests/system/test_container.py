@@ -22,6 +22,8 @@ from pathlib import Path
 import pytest
 
 from tests.collect.wire import GIF
+from tests.nginx import NGINX, Nginx
+from tests.servers import serving
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,35 @@ def test_the_image_runs_without_rights_and_can_be_stopped() -> None:
     assert "SIGTERM" == last("STOPSIGNAL")
     assert ["pixelfast"] == json.loads(last("ENTRYPOINT"))
     assert last("VOLUME") in json.loads(last("CMD"))
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+def test_the_settings_of_the_compose_file_work_together(tmp_path: Path) -> None:
+    """pixelfast and nginx as compose.yaml starts them, with the folders of this test."""
+    folder = CONTAINERFILE.parent
+    path = tmp_path / "pixel.sock"
+    settings = (folder / "pixelfast.toml").read_text()
+    settings = settings.replace("/run/pixelfast/pixel.sock", str(path))
+    settings = settings.replace("127.0.0.1:8080", "127.0.0.1:0")
+    settings = settings.replace("${PIXELFAST_WRITE_KEY}", "wk-compose")
+    nginx = Nginx(tmp_path / "nginx", [f"unix:{path}"], upstream="one-unix.conf")
+    nginx.install()
+    (nginx.folder / "conf.d" / nginx.site).write_text(
+        (folder / "nginx.conf").read_text().replace("listen 80;", f"listen {nginx.port};")
+    )
+    arguments = ("--listen", f"unix:{path}", "--listen", "127.0.0.1:0")
+    with serving(tmp_path / "data", *arguments, settings=settings) as server:
+        process = nginx.start()
+        try:
+            target = "/pixel/v1/track?writeKey=wk-compose&anonymousId=a&event=Composed"
+            url = f"http://127.0.0.1:{nginx.port}{target}"
+            with urllib.request.urlopen(url, timeout=20) as response:
+                assert (200, GIF) == (response.status, response.read())
+            (event,) = server.wait_for_events(1)
+            assert ("Composed", "127.0.0.1") == (event["event"], event["request_ip"])
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 @pytest.fixture(scope="module")
