@@ -9,4 +9,6 @@
 `admin`       health and metrics over HTTP
 `metrics`     the processes' figures as Prometheus metrics
 `logging`     the log on standard error
+`sampling`    errors that come again, logged once in a while
+`limits`      what the system allows, compared with what the settings need
 """

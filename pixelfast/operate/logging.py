@@ -59,6 +59,7 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
                 colors=sys.stderr.isatty(),
                 exception_formatter=structlog.dev.plain_traceback,  # it is text by now
                 timestamp_key="time",
+                sort_keys=False,  # what matters most is given first
             )
         )
     structlog.configure(

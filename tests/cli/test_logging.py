@@ -27,6 +27,12 @@ try:
 except ValueError:
     log.exception("failed")
     logging.getLogger("asyncio").exception("of a library: %s", bad)
+for _ in range(3):
+    log.error("again", error="disk full")
+    try:
+        open("/none/" + bad)
+    except OSError:
+        log.exception("not_opened")
 async def lost():
     raise ValueError(bad)
 async def main():
@@ -57,6 +63,15 @@ def test_neither_secrets_nor_control_characters_are_logged(log_format: str) -> N
     assert [] == [char for char in text if char != "\n" and not char.isprintable()]
     assert 4 == text.count("Traceback")  # two caught, one of a lost task, one that nobody catches
     assert "process_failed" in text
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_what_an_operator_can_mend_is_one_line_and_not_repeated(log_format: str) -> None:
+    lines = logged(log_format).splitlines()
+    assert 1 == len([line for line in lines if "again" in line])
+    (line,) = (line for line in lines if "not_opened" in line)
+    assert "…: No such file or directory" in line
+    assert "Traceback" not in line
 
 
 def test_for_machines_values_stay_what_they_are() -> None:

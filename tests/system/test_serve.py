@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pixelfast import __version__
 from tests.logs import check_log
 from tests.program import PIXELFAST, run_pixelfast
 from tests.servers import Server, serving
@@ -88,6 +89,29 @@ def test_the_first_try_needs_no_settings(tmp_path: Path) -> None:
         assert server.stop() == 0
     with serving(tmp_path / "data") as server:  # the key is the same at the next start
         assert first_key == server.write_key
+
+
+def test_the_start_says_in_one_line_what_is_in_force(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--workers", "1") as server:
+        assert ["started", "ready"] == server.log_events()[:2]
+        started = json.loads(server.log.splitlines()[0])
+        expected = {
+            "version": __version__,
+            "listen": [f"127.0.0.1:{server.port}"],
+            "admin": f"127.0.0.1:{server.admin_port}",
+            "data_dir": str(server.data_dir),
+            "workers": 1,
+            "ack": "synced",
+            "destinations": ["archive"],
+        }
+        assert expected == {name: started[name] for name in expected}
+        assert started["max_connections"] <= 20_000
+        assert started["open_files"] >= started["max_connections"]
+    settings = '[log]\nformat = "console"\n'
+    with serving(tmp_path / "other", "--workers", "1", settings=settings) as server:
+        first = server.log.splitlines()[0]
+        assert f"version={__version__}" in first
+        assert f"data_dir={server.data_dir}" in first
 
 
 def test_a_second_server_on_the_same_data_says_so(tmp_path: Path) -> None:
