@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from benchmarks.backlog import SOURCE, events, fill
 from benchmarks.corpus import DOCUMENTED, HEADERS, targets
 from pixelfast.collect import Collector, Connection, Connections
-from pixelfast.collect.collector import Clock, Sources
+from pixelfast.collect.clock import Clock
+from pixelfast.collect.collector import Sources
 from pixelfast.collect.responses import Responses
 from pixelfast.config import Config, Source, WriteKey
 from pixelfast.deliver.batches import Batch as Sent

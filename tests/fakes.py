@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pixelfast.collect.budgets import RateBudgets
-from pixelfast.collect.collector import Clock, Collector, Sources
+from pixelfast.collect.clock import Clock
+from pixelfast.collect.collector import Collector, Sources
 from pixelfast.collect.connection import Connection, Connections, State
 from pixelfast.collect.responses import Responses
 from pixelfast.collect.tls import TlsConnections, TlsTransport

@@ -8,6 +8,7 @@
 `chunks`        the end of a body in chunks
 `headers`       the headers that matter, and what becomes of each
 `limits`        every limit of a request and of a connection
+`clock`         wall time for events, monotonic time for limits and durations
 `collector`     from a request to its response: routes, sources, the event into the spool
 `budgets`       rate limits, in memory that all collectors share
 `responses`     the bytes of every response

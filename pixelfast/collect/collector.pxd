@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
 from pixelfast.collect.budgets cimport RateBudget
+from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request
 from pixelfast.collect.response cimport Response
@@ -9,14 +10,6 @@ from pixelfast.event.slices cimport Slice
 from pixelfast.event.target cimport Route
 from pixelfast.event.writer cimport EventWriter, Sink
 from pixelfast.spool.writer cimport Receipt, SpoolWriter
-
-cdef class Clock:
-    cdef bint _is_fixed
-    cdef int64_t _wall_ms
-    cdef double _monotonic_s
-
-    cdef int64_t wall_ms(self) noexcept
-    cdef double monotonic_s(self) noexcept
 
 cdef class ActiveSource:
     cdef readonly str name

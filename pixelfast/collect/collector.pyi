@@ -2,6 +2,7 @@ from collections.abc import Iterable
 
 from pixelfast import config
 from pixelfast.collect.budgets import RateBudgets
+from pixelfast.collect.clock import Clock
 from pixelfast.collect.proxies import TrustedProxies
 from pixelfast.collect.rejections import RejectionLog
 from pixelfast.collect.responses import Responses
@@ -9,26 +10,7 @@ from pixelfast.errors import RequestError
 from pixelfast.event import Rules
 from pixelfast.spool import SpoolWriter
 
-__all__ = ["ActiveSource", "Clock", "Collector", "RateLimited", "Sources"]
-
-class Clock:
-    """Wall time in milliseconds since 1970, and a monotonic clock in seconds.
-
-    >>> clock = Clock.fixed(wall_ms=1000)
-    >>> clock.advance(2.5)
-    >>> clock.now_ms()
-    3500
-    """
-
-    @classmethod
-    def fixed(cls, wall_ms: int = ..., monotonic_s: float = 1000.0) -> Clock:
-        """Return a clock that stands still until `advance`."""
-
-    def advance(self, seconds: float) -> None:
-        """Move a fixed clock forward. Raises RuntimeError for any other."""
-
-    def now_ms(self) -> int:
-        """Return the wall time in milliseconds since 1970."""
+__all__ = ["ActiveSource", "Collector", "RateLimited", "Sources"]
 
 class RateLimited(RequestError):
     """429: the source is over its rate limit. `retry_after_s` is in whole seconds."""

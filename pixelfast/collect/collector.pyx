@@ -7,10 +7,6 @@ from cpython.ref cimport PyObject, Py_XDECREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint32_t
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
-
-cdef extern from "<time.h>":
-    enum: CLOCK_MONOTONIC_COARSE
 
 from pixelfast.collect.budgets cimport RateBudget, RateBudgets
 from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
@@ -31,7 +27,7 @@ from pixelfast.collect import responses as _responses
 from pixelfast.errors import RequestError
 from pixelfast.spool import REJECTIONS
 
-__all__ = ["ActiveSource", "Clock", "Collector", "RateLimited", "Sources"]
+__all__ = ["ActiveSource", "Collector", "RateLimited", "Sources"]
 
 cdef enum:
     RETRY_AFTER_S = 1
@@ -48,42 +44,6 @@ cdef str SHUTTING_DOWN = "shutting-down"
 # Errors raised before a pixel is fully read. Other requests are not a GET or POST of a pixel.
 cdef frozenset _OF_A_PIXEL = frozenset((413, 414, 431, 500))
 cdef dict _REJECTIONS = {code: RequestError(503, reason) for code, reason in REJECTIONS.items()}
-
-
-cdef class Clock:
-    # Wall time and monotonic time, in 5 ns a call; tests hold and move them.
-
-    @classmethod
-    def fixed(cls, wall_ms=1_700_000_000_000, monotonic_s=1000.0):
-        cdef Clock clock = cls()
-        clock._is_fixed = True
-        clock._wall_ms = wall_ms
-        clock._monotonic_s = monotonic_s
-        return clock
-
-    def advance(self, double seconds):
-        if not self._is_fixed:
-            raise RuntimeError("only a fixed clock can be advanced")
-        self._wall_ms += <int64_t>(seconds * 1000)
-        self._monotonic_s += seconds
-
-    def now_ms(self):
-        return self.wall_ms()
-
-    cdef int64_t wall_ms(self) noexcept:
-        cdef timespec now
-        if self._is_fixed:
-            return self._wall_ms
-        clock_gettime(CLOCK_REALTIME, &now)
-        return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
-
-    cdef double monotonic_s(self) noexcept:
-        # Coarse: exact to a few milliseconds, without a system call.
-        cdef timespec now
-        if self._is_fixed:
-            return self._monotonic_s
-        clock_gettime(CLOCK_MONOTONIC_COARSE, &now)
-        return now.tv_sec + now.tv_nsec * 1e-9
 
 
 cdef class ActiveSource:

@@ -1,9 +1,11 @@
 from libc.stdint cimport int64_t
 
-from pixelfast.collect.collector cimport Clock, Collector
+from pixelfast.collect.clock cimport Clock
+from pixelfast.collect.collector cimport Collector
 from pixelfast.collect.flow_control cimport FlowControl
 from pixelfast.collect.reader cimport Method, Reader, Request
 from pixelfast.collect.response cimport Response, ResponseQueue
+from pixelfast.spool.histogram cimport Histogram
 
 cpdef enum:
     MAX_OVER_LIMIT = 16     # connections over `max_connections` that may linger
@@ -41,6 +43,8 @@ cdef class Connections:
     cdef readonly int64_t dropped_responses
     cdef readonly int64_t held_bytes    # of all connections: what `max_memory` bounds
     cdef readonly int64_t evicted
+    cdef readonly int64_t accepted
+    cdef Histogram[6] _durations        # of responses, by the first digit of their status
     cdef Clock _clock
     cdef Request _plain                 # the plain GET that is scanned, of any connection
     cdef int _max_connections
@@ -51,6 +55,7 @@ cdef class Connections:
     cdef object _log
 
     cdef int _count(self, int status) except -1
+    cdef void _measure(self, const Response* response) noexcept
     cdef int _make_room(self) except -1
 
 cdef class Connection:

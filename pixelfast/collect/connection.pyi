@@ -3,6 +3,7 @@ import enum
 from typing import Any
 
 from pixelfast.collect.collector import Collector
+from pixelfast.spool.histograms import HistogramFigures
 
 __all__ = ["MAX_OVER_LIMIT", "Connection", "Connections", "State", "check_transition"]
 
@@ -47,6 +48,7 @@ class Connections:
         dropped_responses: responses to clients that had gone.
         held_bytes: bytes of incomplete requests and unread responses now.
         evicted: connections closed for `max_memory`.
+        accepted: connections accepted, those over `max_connections` with them.
     """
 
     def __init__(
@@ -75,6 +77,17 @@ class Connections:
     def held_bytes(self) -> int: ...
     @property
     def evicted(self) -> int: ...
+    @property
+    def max_connections(self) -> int: ...
+    @property
+    def accepted(self) -> int: ...
+    def durations(self) -> dict[str, HistogramFigures]:
+        """Return histograms of responses by class of status ("2xx", "4xx", "5xx"), in seconds.
+
+        A duration begins once the request was read and ends when its response is written. One
+        request in 16 is measured.
+        """
+
     def connect(self) -> Connection:
         """Return the protocol of a new connection; the servers of the loop call it."""
 

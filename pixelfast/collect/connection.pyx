@@ -37,28 +37,16 @@ from libc.stdint cimport int64_t
 
 from pixelfast.collect.collector cimport Collector
 from pixelfast.collect.flow_control cimport (
-    discard_input,
-    is_choked,
-    pause_reading,
-    resume_reading,
-    write,
+    discard_input, is_choked, pause_reading, resume_reading, write,
 )
 from pixelfast.collect.proxies cimport address_of
 from pixelfast.collect.reader cimport Method, Reader, Reading, Request, excuse
 from pixelfast.collect.response cimport (
-    Kind,
-    Response,
-    ResponseQueue,
-    drop_responses,
-    find_response,
-    free_queue,
-    free_response,
-    new_response,
-    push_response,
-    ready_responses,
-    response_at,
+    Kind, Response, ResponseQueue, drop_responses, find_response, free_queue, free_response,
+    new_response, push_response, ready_responses, response_at,
 )
 from pixelfast.collect.scan cimport scan_plain_get
+from pixelfast.spool.histogram cimport add_duration, figures_of
 
 import structlog
 
@@ -69,6 +57,7 @@ __all__ = ["MAX_OVER_LIMIT", "Connection", "Connections", "State", "check_transi
 
 cdef enum:
     MEMORY_FREED_AT_ONCE = 8    # this part of `max_memory`, so that the search for it pays
+    MEASURED_ONE_IN = 16        # requests: it takes a look at the clock
 
 cdef int KEEP = _responses.KEEP
 cdef int KEEP_SAID = _responses.KEEP_SAID
@@ -151,6 +140,17 @@ cdef class Connections:
         self.answered[status] = self.answered.get(status, 0) + 1
         return 0
 
+    @property
+    def max_connections(self):
+        return self._max_connections
+
+    def durations(self):
+        return {f"{digit}xx": figures_of(&self._durations[digit], 1e-9) for digit in (2, 4, 5)}
+
+    cdef void _measure(self, const Response* response) noexcept:
+        cdef int64_t duration_ns = self._clock.monotonic_ns() - response.read_ns
+        add_duration(&self._durations[response.status // 100], duration_ns)
+
     cdef int _make_room(self) except -1:
         # Close the connections that have held something longest.
         cdef int64_t goal = self._max_memory - self._max_memory // MEMORY_FREED_AT_ONCE
@@ -201,6 +201,7 @@ cdef class Connection:
         self._peer = address_of(peer)
         self._is_proxied = self._collector.proxies.trusts_peer(peer)
         connections.open.add(self)
+        connections.accepted += 1
         surplus = len(connections.open) + connections.handshakes - connections._max_connections
         if surplus > 0:
             if surplus > MAX_OVER_LIMIT:
@@ -333,6 +334,8 @@ cdef class Connection:
 
     cdef int _respond(self, Request request, Method method, int connection) except -1:
         cdef Response response = new_response(Kind.PIXEL, 200, connection)
+        if self._all.requests % MEASURED_ONE_IN == 0:
+            response.read_ns = self._all._clock.monotonic_ns()
         try:
             self._collector.respond(request, method, self, &response)
         except Exception as error:  # noqa: BLE001 - a mistake of ours is this request's only
@@ -402,11 +405,15 @@ cdef class Connection:
 
     cdef bytes _take(self, int count):
         # The bytes of the oldest responses, as they go out.
+        cdef Response* response
         cdef bytes data
         cdef list parts = []
         cdef int place
         for place in range(count):
-            data = self._collector.render(response_at(&self._responses, place))
+            response = response_at(&self._responses, place)
+            if response.read_ns:
+                self._all._measure(response)
+            data = self._collector.render(response)
             if count > 1:
                 parts.append(data)
         drop_responses(&self._responses, count)

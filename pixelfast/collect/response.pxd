@@ -33,6 +33,7 @@ cdef struct Response:
     unsigned char kind          # Kind
     unsigned char connection    # what it says of the connection, as `responses` numbers it
     unsigned char is_head       # the request was HEAD: no body
+    int64_t read_ns             # when the request had been read; 0: its duration is not measured
 
 cdef struct ResponseQueue:
     Response* all
@@ -44,7 +45,7 @@ cdef struct ResponseQueue:
 
 
 cdef inline Response new_response(Kind kind, int status, int connection) noexcept:
-    return Response(0, NULL, NULL, 0, status, kind, connection, False)
+    return Response(0, NULL, NULL, 0, status, kind, connection, False, 0)
 
 
 cdef inline PyObject* owned(object value) noexcept:

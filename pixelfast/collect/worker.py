@@ -14,7 +14,8 @@ import structlog
 
 from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.certificates import Certificate, load_certificate
-from pixelfast.collect.collector import Clock, Collector, Sources
+from pixelfast.collect.clock import Clock
+from pixelfast.collect.collector import Collector, Sources
 from pixelfast.collect.connection import Connections
 from pixelfast.collect.open_files import connections_within
 from pixelfast.collect.rejections import RejectionLog
@@ -101,10 +102,12 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         spool = self._config.spool
+        files = await self._open_slot()
+        self._committer = Committer()
         self.collector.writer = SpoolWriter(
             loop,
-            await self._open_slot(),
-            Committer(),
+            files,
+            self._committer,
             [source.name for source in self._config.sources],
             self.connections.on_stored,
             ack=spool.ack,
@@ -166,30 +169,35 @@ class Worker:
         return len(self.connections.open) + self.connections.handshakes
 
     def stats(self) -> dict[str, Any]:
-        """Return the counts of this process since it started."""
+        """Return the figures of this process; `totals` are counts since it started."""
         connections, writer = self.connections, self.collector.writer
         sources = [*self.collector.sources.all, self.collector.sources.nobody]
         return {
             "slot": self.slot,
             "is_ready": writer.is_ready,
-            "connections": self.open_connections,
-            "tls_handshake_failures": self._tls.failures,
+            "open_connections": self.open_connections,
+            "max_connections": connections.max_connections,
             "tls_certificate_expires_s": self._certificate and self._certificate.expires_s,
-            "answered": connections.answered,
-            "dropped_answers": connections.dropped_responses,
             "held_bytes": connections.held_bytes,
-            "evicted": connections.evicted,
-            "accepted": {s.name: s.accepted for s in sources if s.accepted},
-            "refused": {s.name: s.refused for s in sources if s.refused},
-            "warned": {s.name: s.warned for s in sources if s.warned},
-            "stored_events": writer.stored_events,
-            "stored_bytes": writer.stored_bytes,
-            "lost_events": writer.lost_events,
-            "commits": writer.commits,
-            "failed_commits": writer.failed_commits,
-            "commit_seconds": writer.commit_seconds,
             "waiting_bytes": writer.waiting_bytes,
             "spool_bytes": writer.used_bytes,
+            "spool_limit_bytes": self._config.spool.max_bytes // self._workers,
+            "totals": {
+                "accepted_connections": connections.accepted,
+                "evicted_connections": connections.evicted,
+                "responses": {str(s): count for s, count in connections.answered.items()},
+                "response_durations": connections.durations(),
+                "dropped_responses": connections.dropped_responses,
+                "tls_handshake_failures": self._tls.failures,
+                "accepted_events": {s.name: s.accepted for s in sources if s.accepted},
+                "rejected_requests": {s.name: s.refused for s in sources if s.refused},
+                "warnings": {s.name: s.warned for s in sources if s.warned},
+                "stored_events": writer.stored_events,
+                "stored_bytes": writer.stored_bytes,
+                "lost_events": writer.lost_events,
+                "failed_commits": writer.failed_commits,
+                **self._committer.figures(),
+            },
         }
 
     async def _accept(

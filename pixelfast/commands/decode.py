@@ -9,7 +9,8 @@ from typing import Any
 import click
 import orjson
 
-from pixelfast.collect.collector import Clock, Sources
+from pixelfast.collect.clock import Clock
+from pixelfast.collect.collector import Sources
 from pixelfast.config import Config, read_config
 from pixelfast.errors import RequestError
 from pixelfast.event import EventWriter, Rules

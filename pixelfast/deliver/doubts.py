@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from pixelfast.deliver.health import Health, Hold
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry, accepts
 from pixelfast.deliver.probe import (
     MOST_PROBED,
     Probed,
-    accepts,
     newest_events,
     send_all,
     send_some,

@@ -13,6 +13,7 @@ import structlog
 from pixelfast.config import Config, Destination, FileDestination, Redactor
 from pixelfast.deliver import destinations
 from pixelfast.deliver.archive.room import SpoolNeeds
+from pixelfast.deliver.attempts import Attempts
 from pixelfast.deliver.clock_record import read_clock_record, this_boot, write_clock_record
 from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.memory import share_of
@@ -27,6 +28,8 @@ from pixelfast.errors import PixelfastError
 from pixelfast.spool import DataDir, Position
 
 __all__ = ["Engine", "register_destinations", "select"]
+
+_COUNTED_OF_ARCHIVES = {"archive_deleted_files", "archive_deleted_bytes"}  # since the start
 
 
 def select(config: Config, destination: Destination) -> Selection:
@@ -80,6 +83,7 @@ class Engine:
         self._config = config
         self._data = data
         self._redactor = Redactor(config)
+        self._attempts: dict[str, Attempts] = {}
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()  # of the one destination that reads
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
@@ -97,6 +101,7 @@ class Engine:
             self.unusable[destination.name] = self._reason(error)
             return None
         sender.redactor = self._redactor
+        sender.attempts = self._attempts.setdefault(destination.name, Attempts(self._clock))
         retry_for_s = float("inf")  # a disk comes back, or is replaced
         if not isinstance(destination, FileDestination):
             retry_for_s = destination.retry_for_s
@@ -138,22 +143,40 @@ class Engine:
             runner.stop()
 
     def stats(self) -> dict[str, Any]:
-        """What this process knows; totals of destinations since they were registered."""
-        unusable = {
+        """What this process knows of destinations; `totals` are counts since it started."""
+        unusable: dict[str, dict[str, Any]] = {
             name: {"state": "unusable", "last_error": reason}
             for name, reason in self.unusable.items()
+        }
+        told: dict[str, dict[str, Any]] = {
+            each.name: each.stats(self.reclaimer.end_numbers) for each in self.runners
+        }
+        archives = {
+            name: {field: own[field] for field in _COUNTED_OF_ARCHIVES}
+            for name, own in told.items()
+            if own.keys() >= _COUNTED_OF_ARCHIVES
         }
         return {
             "is_ready": not self.unusable
             and all(runner.is_open and not runner.has_failed for runner in self.runners),
-            "removed_segments": self.reclaimer.removed_segments,
             "destinations": {
-                **{
-                    runner.name: runner.stats(self.reclaimer.end_numbers) for runner in self.runners
-                },
-                **unusable,
+                name: {**own, **self._measured(name)} for name, own in {**told, **unusable}.items()
+            },
+            "totals": {
+                "archives": archives,
+                "removed_segments": self.reclaimer.removed_segments,
+                "attempts": {name: own.figures() for name, own in self._attempts.items()},
             },
         }
+
+    def _measured(self, name: str) -> dict[str, float]:
+        """What is known of a destination beside its runner, which may have failed."""
+        figures: dict[str, float] = {}
+        if name in self.reclaimer.pending_bytes:
+            figures["pending_bytes"] = self.reclaimer.pending_bytes[name]
+        if name in self._attempts and self._attempts[name].last_success_s:
+            figures["last_success_s"] = self._attempts[name].last_success_s
+        return figures
 
     async def _supervise(self, runner: Runner) -> None:
         backoff = Backoff(self._timings.min_restart_s, self._timings.max_restart_s)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["BUSY_STATUSES", "Accepted", "Held", "Outcome", "Partial", "Refused", "Retry", "Waiting"]
+__all__ = [
+    "BUSY_STATUSES",
+    "Accepted",
+    "Held",
+    "Outcome",
+    "Partial",
+    "Refused",
+    "Retry",
+    "Waiting",
+    "accepts",
+]
 
 BUSY_STATUSES = frozenset({408, 425, 429, 503})  # of HTTP: the destination says that it is busy
 
@@ -75,3 +85,10 @@ class Waiting:
 
 
 Outcome = Accepted | Retry | Refused | Held | Partial | Waiting
+
+
+def accepts(outcome: Outcome, events: int) -> bool:
+    """Whether a destination has accepted some of a batch of so many events."""
+    if isinstance(outcome, Partial):
+        return len(outcome.failed) < events
+    return isinstance(outcome, Accepted)

@@ -15,18 +15,17 @@ from typing import NamedTuple
 from pixelfast.deliver.batches import Batch, after_events
 from pixelfast.deliver.outcomes import (
     BUSY_STATUSES,
-    Accepted,
     Held,
     Outcome,
-    Partial,
     Refused,
     Retry,
+    accepts,
 )
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.spool import DataDir, Frame, Position, newest_frames
 
-__all__ = ["MOST_PROBED", "Probed", "accepts", "newest_events", "send_all", "send_some"]
+__all__ = ["MOST_PROBED", "Probed", "newest_events", "send_all", "send_some"]
 
 MOST_PROBED = 64
 _MOST_SINGLE = 16
@@ -110,13 +109,6 @@ def _is_reply(outcome: Outcome) -> bool:
     if not isinstance(outcome, Retry | Held) or outcome.status in BUSY_STATUSES:
         return False
     return outcome.status > 0 and not (isinstance(outcome, Retry) and outcome.after_s)
-
-
-def accepts(outcome: Outcome, events: int) -> bool:
-    """Whether a destination has accepted some of a batch of so many events."""
-    if isinstance(outcome, Partial):
-        return len(outcome.failed) < events
-    return isinstance(outcome, Accepted)
 
 
 def _batch(lines: list[bytes]) -> Batch:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import read_low_water
 from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
-from pixelfast.spool.format import segment_name
+from pixelfast.spool.format import SEGMENT_HEADER_BYTES, segment_name
 from pixelfast.spool.highwater import read_high_water
 
 __all__ = ["Reclaimer", "log_ends"]
@@ -56,6 +57,8 @@ class Reclaimer:
         self.removed_segments = 0
         # By slot the number of the next event; None until they were looked for.
         self.end_numbers: dict[int, int] | None = None
+        # By destination, from its oldest pending event to the end; of those where it is known.
+        self.pending_bytes: dict[str, int] = {}
         self._config = config
         self._settings = {each.name: each for each in config.destinations}
         self._data = data
@@ -69,9 +72,10 @@ class Reclaimer:
     async def keep(self) -> None:
         """One round. Nothing happens before every destination has said where it is."""
         self.end_numbers = await asyncio.to_thread(self._find_ends)
+        segments = await asyncio.to_thread(self._segments)
+        self.pending_bytes = await self._pending_bytes(segments)
         if not all(runner.is_open for runner in self._runners):
             return
-        segments = await asyncio.to_thread(self._segments)
         for runner in self._runners:
             if until := self._beyond_lag(runner.name, runner.cursors, segments):
                 runner.expire(until)
@@ -82,6 +86,19 @@ class Reclaimer:
                     runner.expire(until)
         lows = [runner.cursors for runner in self._runners]
         self.removed_segments += await asyncio.to_thread(self._remove, lows, segments)
+
+    async def _pending_bytes(self, segments: list[_Segment]) -> dict[str, int]:
+        lows = {runner.name: runner.cursors for runner in self._runners if runner.cursors}
+        unread = self._settings.keys() - lows.keys()
+        lows |= await asyncio.to_thread(self._lows_on_disk, unread)
+        return {name: _bytes_after(low, segments) for name, low in lows.items()}
+
+    def _lows_on_disk(self, names: Iterable[str]) -> dict[str, dict[int, Position]]:
+        found = {}
+        for name in names:
+            with contextlib.suppress(OSError, sqlite3.Error, msgspec.DecodeError):
+                found[name] = read_low_water(self._data.destination_dir(name) / "state.db")
+        return found
 
     # --- what expires ------------------------------------------------------------------------
 
@@ -225,6 +242,17 @@ def log_ends(
         record = read_high_water(data, slot)
         found[slot] = max(found.get(slot, (Position(), 0)), (record.end, record.next_number))
     return found
+
+
+def _bytes_after(low: Mapping[int, Position], segments: list[_Segment]) -> int:
+    """How many bytes stand in these segments behind the positions, slot by slot."""
+    total = 0
+    for each in segments:
+        start = low.get(each.slot, _FIRST)
+        if each.number >= start.segment:
+            read = start.offset if each.number == start.segment else SEGMENT_HEADER_BYTES
+            total += max(0, each.bytes - read)
+    return total
 
 
 def _is_pinned(segment: _Segment, lows: list[dict[int, Position]]) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pixelfast.config import Redactor
+from pixelfast.deliver.attempts import Attempts
 from pixelfast.deliver.batches import Batch, Limits
 from pixelfast.deliver.masking import masked
 from pixelfast.deliver.outcomes import Outcome
+from pixelfast.deliver.timing import Clock
 
 __all__ = ["Sender"]
 
@@ -32,9 +35,17 @@ class Sender(ABC):
 
     redactor: Redactor = Redactor()  # knows no secrets; the engine puts its own there
 
+    @functools.cached_property
+    def attempts(self) -> Attempts:
+        """What was sent; the engine puts its own here, which outlives this sender."""
+        return Attempts(Clock())
+
     async def deliver(self, batch: Batch) -> Outcome:
         """Send a batch once; the secrets of the settings are masked in what is returned."""
-        return await masked(await self.send(batch), self.redactor)
+        began_s = self.attempts.began_s()
+        outcome = await self.send(batch)
+        self.attempts.count(outcome, batch.events, began_s)
+        return await masked(outcome, self.redactor)
 
     @abstractmethod
     async def open(self, memory: dict[str, object]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pixelfast.deliver.dead import DeadBounds
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health, Hold
-from pixelfast.deliver.outcomes import Held, Outcome, Partial, Retry
-from pixelfast.deliver.probe import accepts
+from pixelfast.deliver.outcomes import Held, Outcome, Partial, Retry, accepts
 from pixelfast.deliver.queue import Queue
 from pixelfast.deliver.settlement import Settlement, Situation, settle
 from pixelfast.deliver.state_writer import StateWriter

@@ -7,7 +7,10 @@
 `supervisor`  starts, watches, restarts and stops them
 `systemd`     notifications to systemd, its watchdog, and the sockets it passes
 `admin`       health and metrics over HTTP
-`metrics`     the processes' figures as Prometheus metrics
+`metrics`     all metrics; `collector_metrics`, `delivery_metrics`: those of the processes' figures
+`families`    families of metrics, made of samples
+`totals`      totals that go on when the process that counted them ends
+`machine`     what the supervisor measures: the room on the disk (`room`), its loop (`loop_lag`)
 `logging`     the log on standard error
 `sampling`    errors that come again, logged once in a while
 `limits`      what the system allows, compared with what the settings need

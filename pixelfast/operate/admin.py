@@ -12,6 +12,7 @@ from aiohttp import web
 
 from pixelfast import __version__
 from pixelfast.config import parse_address
+from pixelfast.operate.machine import Machine
 from pixelfast.operate.metrics import exposition
 from pixelfast.operate.supervisor import Supervisor
 from pixelfast.printable import json_text
@@ -34,6 +35,7 @@ class Admin:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self._machine = Machine(supervisor)
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
 
@@ -52,6 +54,7 @@ class Admin:
                 web.get("/metrics", self._metrics),
             ]
         )
+        self._machine.start()
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         where = parse_address(address)
@@ -71,6 +74,7 @@ class Admin:
         return self._runner.server()
 
     async def stop(self) -> None:
+        self._machine.stop()
         if self._server is not None:
             self._server.close()
         if self._runner is not None:
@@ -104,7 +108,7 @@ class Admin:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(
-            body=exposition(self._supervisor),
+            body=exposition(self._supervisor, self._machine),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 

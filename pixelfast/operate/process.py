@@ -18,6 +18,7 @@ import uvloop
 from pixelfast.config import Redactor
 from pixelfast.operate.control import Orders, Reporter, receive_orders
 from pixelfast.operate.logging import set_up_logging
+from pixelfast.operate.loop_lag import LoopLag
 from pixelfast.operate.signals import OTHER_SIGNALS
 from pixelfast.spool import DataDir
 
@@ -128,7 +129,9 @@ async def _run(service: _Service, line: socket.socket) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     reporter = await Reporter.open(line)
     started = asyncio.Event()
-    reporting = asyncio.create_task(_report(reporter, service, started))
+    lag = LoopLag(asyncio.get_running_loop())
+    lag.start()
+    reporting = asyncio.create_task(_report(reporter, service, started, lag))
     gone = asyncio.create_task(reporter.supervisor_gone(service.leave))
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -137,14 +140,19 @@ async def _run(service: _Service, line: socket.socket) -> None:
         await asyncio.wait({gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await service.stop()
     finally:
+        lag.stop()
         for task in (reporting, gone, stopping):
             task.cancel()
 
 
-async def _report(reporter: Reporter, service: _Service, started: asyncio.Event) -> None:
+async def _report(
+    reporter: Reporter, service: _Service, started: asyncio.Event, lag: LoopLag
+) -> None:
     """Report every second that the loop turns, and with what figures once there are some."""
     while True:
-        reporter.report(service.stats() if started.is_set() else {"is_ready": False})
+        figures: dict[str, Any] = service.stats() if started.is_set() else {"is_ready": False}
+        totals = {**figures.get("totals", {}), "loop_lag": lag.histogram.figures()}
+        reporter.report({**figures, "totals": totals})
         if started.is_set():
             await asyncio.sleep(_REPORT_S)
         else:  # readiness is reported at once

@@ -27,6 +27,7 @@ from pixelfast.operate.control import Orders
 from pixelfast.operate.rates import RateTable
 from pixelfast.operate.signals import ignore_other_signals
 from pixelfast.operate.systemd import Notifier
+from pixelfast.operate.totals import Totals
 
 __all__ = ["Child", "Supervisor"]
 
@@ -50,6 +51,7 @@ class Child:
         self.name = name
         self.orders = orders
         self.figures: dict[str, Any] = {}  # what it reported last
+        self.totals = Totals()  # what it has counted, its earlier runs with it
         self.reported_at_s = 0.0  # when that was, in seconds since 1970; 0: never
         self.starts = 0
         self.process: asyncio.subprocess.Process | None = None
@@ -65,6 +67,12 @@ class Child:
     @property
     def is_ready(self) -> bool:
         return bool(self.figures.get("is_ready")) and not self.is_silent
+
+    @property
+    def pid(self) -> int | None:
+        """The running process; None if there is none."""
+        process = self.process
+        return None if process is None or process.returncode is not None else process.pid
 
     @property
     def is_silent(self) -> bool:
@@ -93,6 +101,7 @@ class Child:
     def on_report(self, line: bytes) -> None:
         """Take notice of a report."""
         self.figures = msgspec.json.decode(line)
+        self.totals.follow(self.figures.get("totals", {}))
         self.reported_at_s = time.time()
         self._heard_s = self._clock()
         self._has_been_ready = self._has_been_ready or self.is_ready
@@ -112,6 +121,7 @@ class Child:
                 )
                 code = None
             self.figures, self._heard_s, self._has_been_ready = {}, None, False
+            self.totals.end()
             on_report.set()
             if self._stopping.is_set():
                 return
@@ -201,8 +211,9 @@ class Supervisor:
         tls_sockets: Collection[socket.socket] = (),
     ) -> None:
         self.config = config
+        self.data_dir = data_dir
         self._notifier = notifier
-        self.started_s = time.time()
+        self._started_s = time.monotonic()
         self.is_stopping = False
         self._sockets = sockets
         workers = len(sockets)
@@ -235,6 +246,11 @@ class Supervisor:
     def is_ready(self) -> bool:
         """Whether every collector accepts pixels and no stop has begun."""
         return not self.is_stopping and all(child.is_ready for child in self.collectors)
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since it was made, whatever the wall clock did."""
+        return time.monotonic() - self._started_s
 
     @property
     def children(self) -> list[Child]:

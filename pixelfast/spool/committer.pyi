@@ -1,4 +1,5 @@
 from pixelfast.spool.frames import CommitBatch
+from pixelfast.spool.histograms import HistogramFigures
 
 __all__ = ["Committer"]
 
@@ -24,6 +25,14 @@ class Committer:
 
     def finish(self) -> int | None:
         """0, or the errno of what failed, once the job is done; None before. Does not block."""
+
+    def figures(self) -> dict[str, HistogramFigures]:
+        """Return histograms of what succeeded.
+
+        commit_durations: of commits, from `submit` to `finish`, in seconds.
+        commit_events: of the events of each commit.
+        sync_durations: of fdatasync alone, in seconds.
+        """
 
     def close(self) -> None:
         """Wait for the job that is under way, then end the thread."""

@@ -7,6 +7,7 @@ wake each other through eventfds; there is never more than one job.
 
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint64_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport off_t
 from posix.unistd cimport close, fdatasync, pwrite, read, write
 
@@ -15,6 +16,7 @@ import select
 import threading
 
 from pixelfast.spool.frames cimport CommitBatch
+from pixelfast.spool.histogram cimport Histogram, add_count, add_duration, figures_of
 
 __all__ = ["Committer"]
 
@@ -25,11 +27,19 @@ cdef struct Job:
     int64_t offset
     bint sync
     int error               # 0, or the errno of what failed
+    int64_t sync_ns         # how long the sync took
+
+
+cdef int64_t _now_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef void _carry_out(Job* job) noexcept nogil:
     cdef ssize_t written
     cdef size_t done = 0
+    cdef int64_t began_ns
     job.error = 0
     while done < job.length:
         # Short writes go on: a full tmpfs writes short before it says ENOSPC.
@@ -41,10 +51,12 @@ cdef void _carry_out(Job* job) noexcept nogil:
             return
         done += written
     if job.sync:
+        began_ns = _now_ns()
         while fdatasync(job.fd) < 0:
             if errno != EINTR:
                 job.error = errno
                 return
+        job.sync_ns = _now_ns() - began_ns
 
 
 cdef bint _wait(int fd) noexcept nogil:
@@ -75,6 +87,10 @@ cdef class Committer:
     cdef readonly bint is_busy
     cdef CommitBatch _batch     # keeps the bytes alive that the thread writes
     cdef object _thread
+    cdef int64_t _submitted_ns
+    cdef Histogram _commit_durations
+    cdef Histogram _commit_events
+    cdef Histogram _sync_durations
 
     def __cinit__(self):
         self._request_fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -98,6 +114,7 @@ cdef class Committer:
         self._job.offset = offset
         self._job.sync = sync
         self.is_busy = True
+        self._submitted_ns = _now_ns()
         _wake(self._request_fd)
 
     def finish(self):
@@ -105,8 +122,24 @@ cdef class Committer:
         if not self.is_busy or read(self.done_fd, &count, 8) != 8:
             return None
         self.is_busy = False
+        if not self._job.error:
+            self._count()
         self._batch = None
         return self._job.error
+
+    cdef void _count(self) noexcept:
+        if self._job.sync:
+            add_duration(&self._sync_durations, self._job.sync_ns)
+        if self._batch is not None:
+            add_duration(&self._commit_durations, _now_ns() - self._submitted_ns)
+            add_count(&self._commit_events, self._batch.count)
+
+    def figures(self):
+        return {
+            "commit_durations": figures_of(&self._commit_durations, 1e-9),
+            "commit_events": figures_of(&self._commit_events, 1.0),
+            "sync_durations": figures_of(&self._sync_durations, 1e-9),
+        }
 
     def close(self):
         if self._request_fd < 0:

@@ -63,7 +63,6 @@ cdef class SpoolWriter:
     # the next commit, or the one under way
     cdef CommitState _commit
     cdef CommitBatch _in_flight         # None if it only syncs
-    cdef double _submitted_s
     cdef SyncSchedule _syncs
     # where it goes
     cdef object _supply                 # SegmentSupply
@@ -76,7 +75,6 @@ cdef class SpoolWriter:
     cdef readonly int64_t lost_events   # ack = received only: answered, and then the disk failed
     cdef readonly int64_t commits
     cdef readonly int64_t failed_commits
-    cdef readonly double commit_seconds
 
     cdef char* reserve(self, Py_ssize_t size) except NULL
     cdef int take(

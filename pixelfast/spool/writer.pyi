@@ -64,7 +64,6 @@ class SpoolWriter:
         used_bytes: what the slot's segments take, as last measured or written.
         waiting_bytes: events that wait for the disk, each with its line feed.
         lost_events: with `acks_at_once`, events that could not be stored.
-        commit_seconds: the time that all commits together took.
     """
 
     names: list[bytes]
@@ -76,7 +75,6 @@ class SpoolWriter:
     lost_events: int
     commits: int
     failed_commits: int
-    commit_seconds: float
 
     def __init__(
         self,

@@ -276,8 +276,7 @@ cdef class SpoolWriter:
     cdef int _submit(self, CommitBatch batch, bint sync) except -1:
         self._commit = CommitState.UNDER_WAY
         self._in_flight = batch
-        self._submitted_s = self._loop.time()
-        if self._syncs.submit(self._submitted_s, sync):
+        if self._syncs.submit(self._loop.time(), sync):
             self._loop.call_later(SYNC_INTERVAL_S, self._sync_alone)
         self._committer.submit(self._segment.fd, batch, self._segment.offset, sync)
         return 0
@@ -298,7 +297,6 @@ cdef class SpoolWriter:
             return
         self._commit = CommitState.IDLE
         self._in_flight = None
-        self.commit_seconds += self._loop.time() - self._submitted_s
         if error:
             self._on_failure(batch, error)
         elif batch is None:

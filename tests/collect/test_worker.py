@@ -164,10 +164,33 @@ def test_stats_tell_what_was_done(run: Run, tmp_path: Path) -> None:
             requests = http() * 2 + http(TRACK.replace(b"demo", b"who")) + http(b"/", headers=CLOSE)
             assert [200, 200, 401, 404] == statuses(await ask(address, requests))
             stats = worker.stats()
-            assert {200: 2, 401: 1, 404: 1} == stats["answered"]
-            assert {"demo": 2} == stats["accepted"]
-            assert {"": {"unknown-write-key": 1}} == stats["refused"]
-            assert (0, True, 2) == (stats["slot"], stats["is_ready"], stats["stored_events"])
-            assert orjson.loads(orjson.dumps(stats, option=orjson.OPT_NON_STR_KEYS))
+            totals = stats["totals"]
+            assert {"200": 2, "401": 1, "404": 1} == totals["responses"]
+            assert {"demo": 2} == totals["accepted_events"]
+            assert {"": {"unknown-write-key": 1}} == totals["rejected_requests"]
+            assert (0, True, 2) == (stats["slot"], stats["is_ready"], totals["stored_events"])
+            assert (1, worker.connections.max_connections) == (
+                totals["accepted_connections"],
+                stats["max_connections"],
+            )
+            assert stats == orjson.loads(orjson.dumps(stats))
+
+    run(main())
+
+
+def test_histograms_tell_of_commits_and_syncs(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with working(tmp_path) as (worker, address):
+            await ask(address, http() * 2 + http(headers=CLOSE))
+            totals = worker.stats()["totals"]
+            for name in ("commit_durations", "sync_durations"):
+                assert 1 == sum(totals[name]["counts"])
+                assert 0.0 < totals[name]["sum"] < 10.0
+            assert totals["sync_durations"]["sum"] < totals["commit_durations"]["sum"]
+            # Three events: the third bucket is of 3 and 4.
+            assert ([0, 0, 1] + [0] * 18, 3.0) == (
+                totals["commit_events"]["counts"],
+                totals["commit_events"]["sum"],
+            )
 
     run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 
 from structlog.testing import capture_logs
@@ -250,8 +251,12 @@ def test_figures_are_those_of_each_destination(data: DataDir, feed: Feed) -> Non
         feed.write(event(7), source="mail")
         async with running(engine):
             await until(lambda: all(r.cursors == {0: feed.position} for r in engine.runners))
+            await until(lambda: engine.reclaimer.pending_bytes == {"one": 0, "two": 0})
             stats = engine.stats()
         assert stats["is_ready"]
+        told = stats["destinations"]
+        for each in told.values():
+            assert 0.0 <= time.time() - each.pop("last_success_s") < 60.0
         figures = {
             "stored": 8,
             "pending": 0,
@@ -262,12 +267,25 @@ def test_figures_are_those_of_each_destination(data: DataDir, feed: Feed) -> Non
             "last_error": "",
             "dead_letters": {},
             "batches": 2,
+            "pending_bytes": 0,
             **dict.fromkeys(("dead", "filtered", "expired", "missing", "repeated", "failures"), 0),
         }
         assert {
             "one": {**figures, "delivered": 8},
             "two": {**figures, "delivered": 7, "failures": 1, "filtered": 1},
-        } == stats["destinations"]
+        } == told
+        attempts = stats["totals"]["attempts"]
+        for name, accepted, retry in (("one", 2, 0), ("two", 2, 1)):
+            results = {
+                "accepted": accepted,
+                "retry": retry,
+                "partial": 0,
+                "rejected": 0,
+                "held": 0,
+                "waiting": 0,
+            }
+            assert results == attempts[name]["results"]
+            assert accepted + retry == sum(attempts[name]["durations"]["counts"])
 
     run(main())
 

@@ -6,8 +6,9 @@ import sqlite3
 from typing import Any
 
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.outcomes import Accepted, Outcome
+from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
 from pixelfast.spool import DataDir
+from pixelfast.spool.format import SEGMENT_HEADER_BYTES
 from tests.deliver.runners import FakeSender, check_sum, make_engine, running
 from tests.deliver.running import run
 from tests.deliver.spools import event
@@ -84,6 +85,32 @@ def test_totals_do_not_go_back_when_a_transaction_fails(data: DataDir, feed: Fee
             mend(db)
             await until(lambda: is_delivered(5, "closed"))
         assert sorted(seen) == seen
+
+    run(main())
+
+
+def test_pending_bytes_are_those_of_the_spool_behind_the_cursor(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        is_down = True
+        down = FakeSender(judge=lambda _: Retry("status 503") if is_down else Accepted())
+        engine = make_engine(data, {"hook": down, "other": FakeSender()})
+
+        def pending(name: str) -> int | None:
+            return engine.stats()["destinations"][name].get("pending_bytes")
+
+        assert pending("hook") is None  # nobody has looked yet
+        async with running(engine):
+            await until(lambda: pending("hook") == 0)
+            feed.write(*map(event, range(5)))
+            stored = feed.position.offset - SEGMENT_HEADER_BYTES
+            assert stored > 0
+            await until(lambda: (pending("hook"), pending("other")) == (stored, 0))
+            db = broken(data, "DELETE")
+            is_down = False  # its runner fails now, and the disk still says how much there is
+            await until(lambda: engine.stats()["destinations"]["hook"]["state"] == "failing")
+            assert stored == pending("hook")
+            mend(db)
+            await until(lambda: pending("hook") == 0)
 
     run(main())
 

@@ -2,45 +2,82 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pixelfast.operate import metrics as metrics_module
+from pixelfast.operate.delivery_metrics import delivery_metrics
 from pixelfast.operate.metrics import exposition
+from pixelfast.operate.room import DiskRoom, FullForecast, Sampler
+from pixelfast.operate.totals import Totals
+from pixelfast.spool.histograms import BUCKETS
+
+NO_LAG = {"counts": [0] * BUCKETS, "sum": 0.0}
+
+
+def child(name: str, figures: dict[str, Any], *, is_silent: bool = False) -> Any:
+    """A process that has reported."""
+    totals = Totals()
+    totals.follow(figures.get("totals", {}))
+    return SimpleNamespace(
+        name=name,
+        starts=1,
+        reported_at_s=999.0,
+        figures=figures,
+        totals=totals,
+        is_silent=is_silent,
+        pid=None,
+    )
+
+
+def exposed_of(
+    children: list[Any], *, disk: DiskRoom | None = None, full_in_s: float | None = None
+) -> list[str]:
+    """The lines of /metrics; delivery is the last of the children."""
+    processes = SimpleNamespace(
+        collectors=children[:-1],
+        delivery=children[-1],
+        children=children,
+        uptime_s=5.0,
+        is_ready=True,
+    )
+    machine = SimpleNamespace(disk=disk, full_in_s=full_in_s, lag_figures=lambda: NO_LAG)
+    return exposition(processes, machine).decode().splitlines()
+
+
+def labels_of(labels: dict[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
 
 
 def exposed(destinations: dict[str, Any], *, is_silent: bool = False) -> list[str]:
-    delivery = SimpleNamespace(
-        name="delivery",
-        starts=1,
-        reported_at_s=999.0,
-        figures={"destinations": destinations},
-        is_silent=is_silent,
-    )
-    processes = SimpleNamespace(
-        collectors=[], delivery=delivery, children=[delivery], started_s=0.0
-    )
-    return exposition(processes).decode().splitlines()
+    return exposed_of([child("delivery", {"destinations": destinations}, is_silent=is_silent)])
 
 
-def test_dead_letters_are_told_by_destination_and_source(monkeypatch: Any) -> None:
-    monkeypatch.setattr(metrics_module, "time", SimpleNamespace(time=lambda: 1000.0))
+def test_dead_letters_are_told_by_destination_and_source() -> None:
     letters = {
         "web": {"letters": 3, "size_bytes": 700, "dropped": 20, "oldest_ms": 990_000},
         "shop": {"letters": 0, "size_bytes": 0, "dropped": 1, "oldest_ms": 0},
     }
-    lines = exposed({"hook": {"dead": 24, "dead_letters": letters}, "other": {"state": "unusable"}})
-    found = {line for line in lines if "dead" in line and not line.startswith("#")}
+    destinations = {"hook": {"dead": 24, "dead_letters": letters}, "other": {"state": "unusable"}}
+    families = delivery_metrics({"destinations": destinations}, {}, clock=lambda: 1000.0)
+    lines = [
+        f"{sample.name}{labels_of(sample.labels)} {sample.value}"
+        for family in families
+        for sample in family.samples
+    ]
+    found = {line for line in lines if "dead" in line}
     assert {
-        'pixelfast_dead_events{destination="hook"} 24.0',
-        'pixelfast_dead_letters{destination="hook",source="web"} 3.0',
-        'pixelfast_dead_letters{destination="hook",source="shop"} 0.0',
-        'pixelfast_dead_letter_bytes{destination="hook",source="web"} 700.0',
-        'pixelfast_dead_letter_bytes{destination="hook",source="shop"} 0.0',
+        'pixelfast_dead_events{destination="hook"} 24',
+        'pixelfast_dead_letters{destination="hook",source="web"} 3',
+        'pixelfast_dead_letters{destination="hook",source="shop"} 0',
+        'pixelfast_dead_letter_bytes{destination="hook",source="web"} 700',
+        'pixelfast_dead_letter_bytes{destination="hook",source="shop"} 0',
         'pixelfast_oldest_dead_letter_seconds{destination="hook",source="web"} 10.0',
         'pixelfast_oldest_dead_letter_seconds{destination="hook",source="shop"} 0.0',
-        'pixelfast_dropped_dead_letters_total{destination="hook",source="web"} 20.0',
-        'pixelfast_dropped_dead_letters_total{destination="hook",source="shop"} 1.0',
+        'pixelfast_dropped_dead_letters_total{destination="hook",source="web"} 20',
+        'pixelfast_dropped_dead_letters_total{destination="hook",source="shop"} 1',
     } == found
 
 
@@ -65,3 +102,109 @@ def test_a_silent_process_tells_only_what_never_becomes_less() -> None:
         for line in lines
         if line.startswith(("pixelfast_pending", "pixelfast_deliv")) and "total" not in line
     ]
+
+
+def collector(commits: int, *, is_silent: bool = False) -> Any:
+    durations = {"counts": [commits] + [0] * (BUCKETS - 1), "sum": 0.5 * commits}
+    totals = {
+        "stored_events": 3 * commits,
+        "responses": {"200": 3 * commits},
+        "rejected_requests": {"web": {"bad-name": commits}},
+        "commit_durations": durations,
+    }
+    figures = {"spool_bytes": 700, "totals": totals}
+    return child("collector-0", figures, is_silent=is_silent)
+
+
+def test_totals_go_on_when_a_process_is_restarted() -> None:
+    restarted = collector(4)
+    restarted.totals.end()
+    delivery = child("delivery", {})
+    counted = [
+        'pixelfast_stored_events_total{slot="0"} 12.0',
+        'pixelfast_responses_total{slot="0",status="200"} 12.0',
+        'pixelfast_rejected_requests_total{reason="bad-name",slot="0",source="web"} 4.0',
+        'pixelfast_commit_duration_seconds_bucket{le="6.4e-05",slot="0"} 4.0',
+        'pixelfast_commit_duration_seconds_bucket{le="+Inf",slot="0"} 4.0',
+        'pixelfast_commit_duration_seconds_count{slot="0"} 4.0',
+        'pixelfast_commit_duration_seconds_sum{slot="0"} 2.0',
+    ]
+    restarted.figures = {}
+    lines = exposed_of([restarted, delivery])
+    assert [] == [line for line in counted if line not in lines]
+    assert not [line for line in lines if line.startswith("pixelfast_spool_bytes{")]
+    restarted.totals.follow({"stored_events": 1})
+    assert 'pixelfast_stored_events_total{slot="0"} 13.0' in exposed_of([restarted, delivery])
+
+
+def test_a_silent_collector_tells_only_totals() -> None:
+    lines = exposed_of([collector(1, is_silent=True), child("delivery", {})])
+    assert 'pixelfast_stored_events_total{slot="0"} 3.0' in lines
+    assert not [line for line in lines if line.startswith("pixelfast_spool_bytes{")]
+
+
+def test_a_disk_that_is_not_known_is_absent() -> None:
+    def found(**machine: Any) -> list[str]:
+        lines = exposed_of([child("delivery", {})], **machine)
+        names = ("pixelfast_disk", "pixelfast_spool_full")
+        return [line for line in lines if line.startswith(names)]
+
+    assert [] == found()
+    assert [
+        "pixelfast_disk_free_bytes 7.0",
+        "pixelfast_disk_size_bytes 9.0",
+        "pixelfast_spool_full_in_seconds 60.0",
+    ] == found(disk=DiskRoom(7, 9), full_in_s=60.0)
+
+
+def test_the_kernel_is_asked_about_every_process() -> None:
+    running = child("collector-0", {})
+    running.pid = os.getppid()
+    lines = exposed_of([running, child("delivery", {})])
+    for name in ("cpu_seconds_total", "resident_memory_bytes", "open_fds", "start_time_seconds"):
+        found = [line.partition("{")[2] for line in lines if line.startswith(f"process_{name}{{")]
+        assert ['process="supervisor"', 'process="collector-0"'] == [
+            line.partition("}")[0] for line in found
+        ]
+
+
+def test_the_room_that_is_used_up_first_is_foretold() -> None:
+    forecast = FullForecast()
+    assert forecast.seconds is None
+    for at_s in range(0, 601, 5):  # 1 byte/s, then 10 bytes/s for five minutes
+        left = 10_000 - at_s if at_s < 300 else 9700 - 10 * (at_s - 300)
+        forecast.add(at_s, {"slot": left, "disk": 20_000 - at_s, "other": 5.0})
+    assert 670.0 == forecast.seconds
+
+
+def test_nothing_is_foretold_of_a_minute_or_of_room_that_grows() -> None:
+    forecast = FullForecast()
+    for at_s in (0, 59):
+        forecast.add(at_s, {"slot": 1000 - at_s})
+    assert forecast.seconds is None
+    forecast.add(60, {"slot": 1000})
+    assert forecast.seconds is None
+    forecast.add(61, {"slot": 0})
+    assert 0.0 == forecast.seconds
+
+
+def test_a_disk_that_fails_or_hangs_is_not_known() -> None:
+    now_s = 0.0
+    error: list[OSError] = []
+
+    def measure(_: Path) -> DiskRoom:
+        if error:
+            raise error[0]
+        return DiskRoom(100, 200)
+
+    sampler = Sampler(
+        Path(), lambda: 100, lambda: {"slot": 5.0}, clock=lambda: now_s, measure=measure
+    )
+    assert (None, None) == (sampler.disk, sampler.full_in_s)
+    asyncio.run(sampler.look())
+    assert (DiskRoom(100, 200), 0.0) == (sampler.disk, sampler.full_in_s)  # min_free is reached
+    now_s = 31.0  # and no look has come to its end since
+    assert (None, None) == (sampler.disk, sampler.full_in_s)
+    error.append(OSError("a disk that fails"))
+    asyncio.run(sampler.look())
+    assert (None, None) == (sampler.disk, sampler.full_in_s)

@@ -214,7 +214,7 @@ def test_less_than_min_free_is_disk_full_until_there_is_more(disk: Path, tmp_pat
         pixels.send_until(lambda reasons: not reasons, "there is room")
         told = server.log_events()
         assert [1, 0] == [told.count("disk_full"), told.count("spool_full")]
-        reasons = server.metrics_of("pixelfast_refused_requests_total", reason="disk-full")
+        reasons = server.metrics_of("pixelfast_rejected_requests_total", reason="disk-full")
         assert reasons >= 8
         assert_quiet(server)
 

@@ -1,0 +1,70 @@
+"""Counting the delivery attempts of one destination."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from pixelfast.deliver.outcomes import (
+    Accepted,
+    Held,
+    Outcome,
+    Partial,
+    Refused,
+    Retry,
+    Waiting,
+    accepts,
+)
+from pixelfast.deliver.timing import Clock
+from pixelfast.spool.histograms import DurationHistogram, HistogramFigures
+
+__all__ = ["Attempts"]
+
+_RESULTS: dict[type, str] = {
+    Accepted: "accepted",
+    Partial: "partial",
+    Refused: "rejected",
+    Retry: "retry",
+    Held: "held",
+    Waiting: "waiting",
+}
+
+
+class _Figures(TypedDict):
+    """Attributes: attempts by result; their durations in seconds."""
+
+    results: dict[str, int]
+    durations: HistogramFigures
+
+
+class Attempts:
+    """Attempts by result, and how long they took; those of probes with them.
+
+    Attributes:
+        last_success_s: when something was accepted last, in seconds since 1970; 0: never.
+
+    >>> attempts = Attempts(Clock(monotonic_s=lambda: 7.5, wall_s=lambda: 1e9))
+    >>> attempts.count(Accepted(), events=3, began_s=7.0)
+    >>> attempts.last_success_s, attempts.figures()["durations"]["sum"]
+    (1000000000.0, 0.5)
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.last_success_s = 0.0
+        self._clock = clock
+        self._results = dict.fromkeys(_RESULTS.values(), 0)
+        self._durations = DurationHistogram()
+
+    def began_s(self) -> float:
+        """Now, by the monotonic clock: when an attempt begins."""
+        return self._clock.monotonic_s()
+
+    def count(self, outcome: Outcome, events: int, began_s: float) -> None:
+        """Count an attempt at a batch of so many events, which began at `began_s`."""
+        self._results[_RESULTS[type(outcome)]] += 1
+        self._durations.add(self._clock.monotonic_s() - began_s)
+        if accepts(outcome, events):
+            self.last_success_s = self._clock.wall_s()
+
+    def figures(self) -> _Figures:
+        """What was counted."""
+        return {"results": dict(self._results), "durations": self._durations.figures()}

@@ -1,0 +1,125 @@
+"""The room on the disk, and when the spool will be full."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["DiskRoom", "FullForecast", "Sampler", "disk_room"]
+
+_WINDOW_S = 300.0  # of the forecast
+_LEAST_S = 60.0  # of the window, before there is a forecast
+_SAMPLE_S = 5.0
+_STALE_S = 30.0  # a disk that does not reply for so long is not known
+
+
+class DiskRoom(NamedTuple):
+    """What a file system has for those who are not root, in bytes."""
+
+    free_bytes: int
+    size_bytes: int
+
+
+def disk_room(path: Path) -> DiskRoom:
+    """Measure the file system of a path. Blocks for the disk.
+
+    Raises:
+        OSError: it cannot be measured.
+    """
+    found = os.statvfs(path)
+    return DiskRoom(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
+class FullForecast:
+    """Predicts when one of several rooms is used up, at the rate of the last five minutes.
+
+    >>> forecast = FullForecast()
+    >>> for minute in range(3):
+    ...     forecast.add(minute * 60.0, {"slot 0": 1000 - 60 * minute, "slot 1": 500})
+    >>> forecast.seconds
+    880.0
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, Mapping[str, float]]] = deque()
+
+    def add(self, now_s: float, rooms: Mapping[str, float]) -> None:
+        """Take notice of how much each room has left, in bytes; unknown ones are left out."""
+        self._samples.append((now_s, rooms))
+        while now_s - self._samples[0][0] > _WINDOW_S:
+            self._samples.popleft()
+
+    @property
+    def seconds(self) -> float | None:
+        """In how many seconds the first room is used up; None: no room becomes less."""
+        if not self._samples:
+            return None
+        now_s, present = self._samples[-1]
+        if any(left <= 0 for left in present.values()):
+            return 0.0
+        found = []
+        for name, left in present.items():
+            then_s, before = next(
+                (at_s, rooms[name]) for at_s, rooms in self._samples if name in rooms
+            )
+            if now_s - then_s >= _LEAST_S and left < before:
+                found.append(left * (now_s - then_s) / (before - left))
+        return min(found, default=None)
+
+
+class Sampler:
+    """Measures the disk every few seconds, in a thread, so that no scrape waits for a disk.
+
+    `spool_rooms` returns what each slot may still take, in bytes, as far as it is known.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        min_free: Callable[[], int],
+        spool_rooms: Callable[[], Mapping[str, float]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        measure: Callable[[Path], DiskRoom] = disk_room,
+    ) -> None:
+        self._path = path
+        self._min_free = min_free
+        self._spool_rooms = spool_rooms
+        self._clock = clock
+        self._measure = measure
+        self._disk: DiskRoom | None = None
+        self._measured_s = self._looked_s = float("-inf")
+        self._forecast = FullForecast()
+
+    @property
+    def disk(self) -> DiskRoom | None:
+        """The room on the disk; None if it could not be measured lately."""
+        return self._disk if self._clock() - self._measured_s < _STALE_S else None
+
+    @property
+    def full_in_s(self) -> float | None:
+        """In how many seconds there is no room for events; None: not foreseeable."""
+        return self._forecast.seconds if self._clock() - self._looked_s < _STALE_S else None
+
+    async def run(self) -> None:
+        """Measure until it is cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_SAMPLE_S)
+
+    async def look(self) -> None:
+        rooms = dict(self._spool_rooms())
+        try:
+            self._disk = await asyncio.to_thread(self._measure, self._path)
+        except OSError:
+            self._disk = None
+        else:
+            self._measured_s = self._clock()
+            rooms["disk"] = self._disk.free_bytes - self._min_free()
+        self._looked_s = self._clock()
+        self._forecast.add(self._looked_s, rooms)
