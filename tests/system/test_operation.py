@@ -197,16 +197,12 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
     folder = Path(__file__).parents[2] / "deploy" / "systemd"
     program = tmp_path / "pixelfast"
     program.touch(mode=0o755)
-    for unit in ("pixelfast.service", "pixelfast.socket"):
+    units = ("pixelfast.service", "pixelfast.socket", "pixelfast-tls.socket")
+    for unit in units:
         text = (folder / unit).read_text().replace("/opt/pixelfast/bin/pixelfast", str(program))
         (tmp_path / unit).write_text(text)
     result = subprocess.run(
-        [
-            "systemd-analyze",
-            "verify",
-            tmp_path / "pixelfast.service",
-            tmp_path / "pixelfast.socket",
-        ],
+        ["systemd-analyze", "verify", *(tmp_path / unit for unit in units)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -233,6 +233,27 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path) -
         assert set(load.acked) <= {each["event"] for each in server.events()}
 
 
+def test_a_socket_that_systemd_names_tls_speaks_tls(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as passed,
+        serving(
+            tmp_path / "data",
+            settings=settings_of(issue(tmp_path)),
+            passed=passed,
+            environment={"LISTEN_FDNAMES": "tls"},
+        ) as server,
+    ):
+        assert passed.getsockname()[1] == tls_port(server)
+        assert_serves(server)
+        assert 200 == server.track("plain")
+
+
+def test_a_socket_for_tls_without_settings_for_it_is_a_mistake(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as passed, pytest.raises(AssertionError) as caught:
+        Server(tmp_path / "data", passed=passed, environment={"LISTEN_FDNAMES": "tls"})
+    assert 'server.tls: is missing: there are sockets with the name "tls"' in str(caught.value)
+
+
 def test_the_certificate_and_failed_handshakes_have_metrics(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", tls_port(server)), timeout=20) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
