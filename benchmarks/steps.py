@@ -16,8 +16,8 @@ from benchmarks.backlog import SOURCE, events, fill
 from benchmarks.corpus import DOCUMENTED, HEADERS, targets
 from pixelfast.collect import Collector, Connection, Connections
 from pixelfast.collect.clock import Clock
-from pixelfast.collect.collector import Sources
 from pixelfast.collect.responses import Responses
+from pixelfast.collect.sources import Sources
 from pixelfast.config import Config, Source, WriteKey
 from pixelfast.deliver.batches import Batch as Sent
 from pixelfast.deliver.batches import Limits

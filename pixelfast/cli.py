@@ -25,6 +25,7 @@ _COMMANDS = {
     "decode": "Show the event that each TARGET becomes.",
     "deliver": "Deliver only, in one process; `pixelfast collect` collects.",
     "key": "Make write keys, and find the key of a fingerprint in the log.",
+    "reload": "Have the running server read its settings file again; no request or event is lost.",
     "serve": "Collect and deliver, in the foreground.",
     "spool": "Inspect the stored events; nothing is changed.",
     "status": "Show the states of the processes and destinations, and what is pending.",

@@ -17,9 +17,10 @@ from typing import Any
 
 from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.clock import Clock
-from pixelfast.collect.collector import Collector, Sources
+from pixelfast.collect.collector import Collector
 from pixelfast.collect.connection import Connection, Connections, State
 from pixelfast.collect.responses import Responses
+from pixelfast.collect.sources import Sources
 from pixelfast.collect.tls import TlsConnections, TlsTransport
 from pixelfast.config import Source, WriteKey
 from pixelfast.spool import SpoolWriter

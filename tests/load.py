@@ -35,6 +35,7 @@ class Load:
         self.acked: list[str] = []
         self.sent: set[str] = set()
         self.refused: dict[int, int] = {}
+        self.broken = 0  # connections, those that were not made with them
         self._ids = (f"{name}-{n}" for n in itertools.count())
         self._connections = connections
         self._fresh = fresh
@@ -83,6 +84,7 @@ class Load:
                 async for _ in self._on_one_connection(is_fresh=is_fresh):
                     answers += 1
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+                self.broken += 1
                 self.on_failure(error, answers)
                 await asyncio.sleep(0.02)
 

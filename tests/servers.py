@@ -153,8 +153,11 @@ class Server:
 
         def are_known() -> bool:  # not in the first moments
             found.clear()
-            for name, destination, value in sample.findall(self.admin("/metrics")):
-                found.setdefault(destination, {})[name] = float(value)
+            text = self.admin("/metrics")
+            present = re.findall(r'pixelfast_destination_state\{destination="([^"]+)"', text)
+            for name, destination, value in sample.findall(text):
+                if destination in present:  # else it was removed from the settings
+                    found.setdefault(destination, {})[name] = float(value)
             return all("destination_stored_events" in own for own in found.values())
 
         wait_until(are_known, "the figures of all destinations")

@@ -10,6 +10,7 @@
 `limits`        every limit of a request and of a connection
 `clock`         wall time for events, monotonic time for limits and durations
 `collector`     from a request to its response: routes, sources, the event into the spool
+`sources`       write keys, and the sources that they name
 `budgets`       rate limits, in memory that all collectors share
 `responses`     the bytes of every response
 `rejections`    lines in the log about rejected pixels

@@ -1,42 +1,14 @@
 from libc.stdint cimport int64_t
 
-from pixelfast.collect.budgets cimport RateBudget
 from pixelfast.collect.clock cimport Clock
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request
 from pixelfast.collect.response cimport Response
-from pixelfast.event.decoder cimport Rules
+from pixelfast.collect.sources cimport ActiveSource, Sources
 from pixelfast.event.slices cimport Slice
 from pixelfast.event.target cimport Route
 from pixelfast.event.writer cimport EventWriter, Sink
 from pixelfast.spool.writer cimport Receipt, SpoolWriter
-
-cdef class ActiveSource:
-    cdef readonly str name
-    cdef readonly int number            # its place in the spool writer's names
-    cdef readonly Rules rules
-    cdef readonly bint is_enabled
-    cdef RateBudget budget              # None: no limit
-    cdef public int64_t accepted
-    cdef readonly dict refused          # reason: count
-    cdef readonly dict warned           # reason: count
-
-    cdef int take_budget(self, double now_s) except -1
-    cdef count_refused(self, str reason)
-    cdef count_warnings(self, list warnings)
-
-cdef class ActiveKey:
-    cdef ActiveSource source
-    cdef int64_t expires_ms             # 0: never
-
-    cdef int check(self, int64_t now_ms) except -1
-
-cdef class Sources:
-    cdef dict _keys                     # string: ActiveKey
-    cdef readonly list all
-    cdef readonly ActiveSource nobody         # counts requests without a known write key
-
-    cdef ActiveKey find(self, str write_key)
 
 cdef class Collector:
     cdef readonly Sources sources

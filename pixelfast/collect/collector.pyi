@@ -1,93 +1,13 @@
 from collections.abc import Iterable
 
-from pixelfast import config
-from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.clock import Clock
 from pixelfast.collect.proxies import TrustedProxies
 from pixelfast.collect.rejections import RejectionLog
 from pixelfast.collect.responses import Responses
-from pixelfast.errors import RequestError
-from pixelfast.event import Rules
+from pixelfast.collect.sources import Sources
 from pixelfast.spool import SpoolWriter
 
-__all__ = ["ActiveSource", "Collector", "RateLimited", "Sources"]
-
-class RateLimited(RequestError):
-    """429: the source is over its rate limit. `retry_after_s` is in whole seconds."""
-
-    retry_after_s: int
-
-    def __init__(self, retry_after_s: int) -> None: ...
-
-class ActiveSource:
-    """One source: its rules, its rate limit, and its counts.
-
-    Args:
-        name: its name in the settings.
-        number: its place among the names of the spool writer.
-        settings: its settings; None: the source of requests without a known write key.
-        budgets: has room for its rate limit; needed only with one.
-
-    Attributes:
-        accepted: events accepted.
-        refused: rejected requests by reason.
-        warned: warnings by reason.
-    """
-
-    accepted: int
-
-    def __init__(
-        self,
-        name: str,
-        number: int,
-        settings: config.Source | None = None,
-        budgets: RateBudgets | None = None,
-    ) -> None: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def number(self) -> int: ...
-    @property
-    def rules(self) -> Rules: ...
-    @property
-    def is_enabled(self) -> bool: ...
-    @property
-    def refused(self) -> dict[str, int]: ...
-    @property
-    def warned(self) -> dict[str, int]: ...
-
-class ActiveKey:
-    """One write key of a source, and when it expires; for compiled code."""
-
-class Sources:
-    """Find the source of a write key.
-
-    Args:
-        settings: the sources, in the order of their numbers.
-        budgets: the rate limits that other collectors share; None: this process is the only one.
-
-    Attributes:
-        all: the sources.
-        nobody: counts requests without a known write key.
-    """
-
-    def __init__(
-        self, settings: Iterable[config.Source], budgets: RateBudgets | None = None
-    ) -> None: ...
-    @property
-    def all(self) -> list[ActiveSource]: ...
-    @property
-    def nobody(self) -> ActiveSource: ...
-    def check(self, write_key: str, now_ms: int) -> ActiveSource:
-        """Return the source that accepts pixels with a write key now, whatever its rate.
-
-        Args:
-            write_key: the key, decoded.
-            now_ms: milliseconds since 1970.
-
-        Raises:
-            RequestError: 401, the key is unknown or has expired; 404, the source is disabled.
-        """
+__all__ = ["Collector"]
 
 class Collector:
     """Responds to requests; what all connections of one process share.
@@ -137,6 +57,9 @@ class Collector:
     def always_200(self) -> bool: ...
     @property
     def rejections(self) -> RejectionLog | None: ...
+    def follow(self, trusted_proxies: Iterable[str], always_200: bool, health_path: str) -> None:
+        """Follow other settings, between two requests; they mean what they mean for a new one."""
+
     def tick(self, now_s: float) -> None:
         """Renew the Date header; to be called once a second.
 

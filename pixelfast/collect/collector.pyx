@@ -1,19 +1,15 @@
-"""From a request to its response: routes and methods, write keys and the sources that they name, rate
-limits, and the way of an event into the spool.
-"""
+"""From a request to its response: routes and methods, and the way of an event into the spool."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport PyObject, Py_XDECREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint32_t
 
-from pixelfast.collect.budgets cimport RateBudget, RateBudgets
 from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
 from pixelfast.collect.proxies cimport TrustedProxies
 from pixelfast.collect.reader cimport Method, Request, copy_of, excuse, slice_of
 from pixelfast.collect.response cimport Kind, Response, owned
-from pixelfast.event.decoder cimport Rules
+from pixelfast.collect.sources cimport ActiveKey, ActiveSource, Sources
 from pixelfast.event.message_ids cimport is_message_id
 from pixelfast.event.paths cimport is_below, is_path
 from pixelfast.event.slices cimport Slice, stripped
@@ -27,7 +23,7 @@ from pixelfast.collect import responses as _responses
 from pixelfast.errors import RequestError
 from pixelfast.spool import REJECTIONS
 
-__all__ = ["ActiveSource", "Collector", "RateLimited", "Sources"]
+__all__ = ["Collector"]
 
 cdef enum:
     RETRY_AFTER_S = 1
@@ -44,92 +40,6 @@ cdef str SHUTTING_DOWN = "shutting-down"
 # Errors raised before a pixel is fully read. Other requests are not a GET or POST of a pixel.
 cdef frozenset _OF_A_PIXEL = frozenset((413, 414, 431, 500))
 cdef dict _REJECTIONS = {code: RequestError(503, reason) for code, reason in REJECTIONS.items()}
-
-
-cdef class ActiveSource:
-
-    def __init__(self, str name, int number, settings=None, RateBudgets budgets=None):
-        self.name = name
-        self.number = number
-        self.refused = {}
-        self.warned = {}
-        if settings is None:
-            return
-        self.rules = Rules(
-            numbers=settings.numbers,
-            booleans=settings.booleans,
-            strings=settings.strings,
-            force_numbers=settings.force_numbers,
-            ignore=settings.ignore,
-            fill=settings.fill,
-            keeps_placeholders=settings.placeholders == "keep",
-        )
-        self.is_enabled = settings.enabled
-        if settings.rate_limit:
-            self.budget = budgets.budget(name, settings.rate_limit)
-
-    cdef int take_budget(self, double now_s) except -1:
-        # Before the work of decoding. An event that is not stored gives it back.
-        cdef double wait_s = self.budget.take_at(now_s)
-        if wait_s > 0.0:
-            raise RateLimited(ceil(wait_s))
-        return 0
-
-    cdef count_refused(self, str reason):
-        self.refused[reason] = self.refused.get(reason, 0) + 1
-
-    cdef count_warnings(self, list warnings):
-        for reason, _ in warnings:
-            self.warned[reason] = self.warned.get(reason, 0) + 1
-
-
-cdef class ActiveKey:
-
-    cdef int check(self, int64_t now_ms) except -1:
-        # Raises RequestError if pixels with this key are rejected now.
-        if self.expires_ms and now_ms >= self.expires_ms:
-            raise RequestError(401, "expired-write-key", "the write key has expired")
-        if not self.source.is_enabled:
-            raise RequestError(404, "source-disabled", "the source is disabled")
-        return 0
-
-
-class RateLimited(RequestError):
-
-    def __init__(self, retry_after_s):
-        super().__init__(429, "rate-limited", "the source is over its rate limit")
-        self.retry_after_s = retry_after_s
-
-
-cdef class Sources:
-
-    def __init__(self, settings, RateBudgets budgets=None):
-        cdef ActiveKey key
-        settings = tuple(settings)
-        if budgets is None:
-            budgets = RateBudgets.private(each.name for each in settings)
-        self._keys = {}
-        self.all = []
-        self.nobody = ActiveSource("", -1)
-        for number, settings_of_one in enumerate(settings):
-            source = ActiveSource(settings_of_one.name, number, settings_of_one, budgets)
-            self.all.append(source)
-            for write_key in settings_of_one.write_keys:
-                key = ActiveKey.__new__(ActiveKey)
-                key.source = source
-                if write_key.expires is not None:
-                    key.expires_ms = int(write_key.expires.timestamp() * 1000)
-                self._keys[write_key.key] = key
-
-    cdef ActiveKey find(self, str write_key):
-        return <ActiveKey>self._keys.get(write_key)
-
-    def check(self, str write_key not None, now_ms):
-        cdef ActiveKey key = self.find(write_key)
-        if key is None:
-            raise RequestError(401, "unknown-write-key", "no source has this write key")
-        key.check(now_ms)
-        return key.source
 
 
 cdef class _SpoolSink(Sink):
@@ -166,15 +76,18 @@ cdef class Collector:
         self.sources = sources
         self.responses = responses
         self.clock = clock
-        self.proxies = TrustedProxies(trusted_proxies)
         self.message_id_header = message_id_header.encode("ascii")
-        self.always_200 = always_200
         self.rejections = rejections
-        self._health_path = health_path.encode("ascii")
+        self.follow(trusted_proxies, always_200, health_path)
         self._events = EventWriter()
         self._sink = _SpoolSink()
         self._gif = responses.pixel()
         self._log = structlog.get_logger("collect")
+
+    def follow(self, trusted_proxies, bint always_200, str health_path not None):
+        self.proxies = TrustedProxies(trusted_proxies)
+        self.always_200 = always_200
+        self._health_path = health_path.encode("ascii")
 
     def tick(self, now_s):
         # Once a second: the Date header changes.

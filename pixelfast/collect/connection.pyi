@@ -51,15 +51,19 @@ class Connections:
         accepted: connections accepted, those over `max_connections` with them.
     """
 
-    def __init__(
+    def __init__(self, collector: Collector, **limits: float) -> None:
+        """`limits` are those of `follow`."""
+
+    def follow(
         self,
-        collector: Collector,
         *,
         max_connections: int = 20_000,
         max_memory: int = ...,
         header_timeout_s: float = 10.0,
         idle_timeout_s: float = 75.0,
-    ) -> None: ...
+    ) -> None:
+        """Follow other limits, between two requests, and the proxies that the collector trusts."""
+
     handshakes: int
     @property
     def collector(self) -> Collector: ...

@@ -59,9 +59,7 @@ cdef enum:
     MEMORY_FREED_AT_ONCE = 8    # this part of `max_memory`, so that the search for it pays
     MEASURED_ONE_IN = 16        # requests: it takes a look at the clock
 
-cdef int KEEP = _responses.KEEP
-cdef int KEEP_SAID = _responses.KEEP_SAID
-cdef int CLOSE = _responses.CLOSE
+cdef int KEEP = _responses.KEEP, KEEP_SAID = _responses.KEEP_SAID, CLOSE = _responses.CLOSE
 cdef double LINGER_S = 2.0
 
 
@@ -72,26 +70,29 @@ cpdef check_transition(State old, State new):
 
 cdef class Connections:
 
-    def __init__(
-        self,
-        Collector collector not None,
-        *,
-        max_connections=20_000,
-        max_memory=2**28,
-        header_timeout_s=10.0,
-        idle_timeout_s=75.0,
-    ):
+    def __init__(self, Collector collector not None, **limits):
         self.collector = collector
         self.open = set()
         self.handshakes = 0
         self.answered = {}
         self._clock = collector.clock
         self._plain = Request("", False, collector.message_id_header)
+        self._log = structlog.get_logger("collect")
+        self.follow(**limits)
+
+    def follow(self, *, max_connections=20_000, max_memory=2**28, header_timeout_s=10.0,
+               idle_timeout_s=75.0):
+        cdef Connection connection
         self._max_connections = max_connections
         self._max_memory = max_memory
         self._header_timeout_s = header_timeout_s
         self._idle_timeout_s = idle_timeout_s
-        self._log = structlog.get_logger("collect")
+        for connection in self.open:
+            connection._is_proxied = self.collector.proxies.trusts_peer(
+                connection._transport.get_extra_info("peername")
+            )
+            if connection._reader is not None:
+                connection._reader.request.is_proxied = connection._is_proxied
 
     def connect(self):
         return Connection(self)

@@ -44,10 +44,14 @@ class RejectionLog:
     """
 
     def __init__(self, settings: Log) -> None:
-        self._is_on = settings.rejections
-        self._addresses = settings.addresses
         self._reasons: dict[str, _Reason] = {}
         self._log = structlog.get_logger("collect")
+        self.follow(settings)
+
+    def follow(self, settings: Log) -> None:
+        """Follow other settings; the intervals go on."""
+        self._is_on = settings.rejections
+        self._addresses = settings.addresses
 
     def is_due(self, reason: str, now_s: float) -> bool:
         """Count a rejection; return whether `write` is to be called for it.

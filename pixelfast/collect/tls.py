@@ -65,10 +65,14 @@ class TlsConnections:
         self.connections = connections
         self.context = context
         self.failures = 0
-        self._max_handshakes = max_connections + MAX_OVER_LIMIT
-        self._handshake_timeout_s = handshake_timeout_s
         self._clock = clock
         self._began_s: dict[TlsTransport, float] = {}  # of handshakes, in this order
+        self.follow(max_connections, handshake_timeout_s)
+
+    def follow(self, max_connections: int, handshake_timeout_s: float) -> None:
+        """Follow other limits."""
+        self._max_handshakes = max_connections + MAX_OVER_LIMIT
+        self._handshake_timeout_s = handshake_timeout_s
 
     def connect(self) -> TlsTransport:
         """Return the protocol of a new socket; the servers of the loop call it."""

@@ -15,13 +15,14 @@ import structlog
 from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.certificates import Certificate, load_certificate
 from pixelfast.collect.clock import Clock
-from pixelfast.collect.collector import Collector, Sources
+from pixelfast.collect.collector import Collector
 from pixelfast.collect.connection import Connections
 from pixelfast.collect.open_files import connections_within
 from pixelfast.collect.rejections import RejectionLog
 from pixelfast.collect.responses import Responses
+from pixelfast.collect.sources import Sources
 from pixelfast.collect.tls import TlsConnections
-from pixelfast.config import Config
+from pixelfast.config import Config, Server
 from pixelfast.errors import ConfigError, SpoolLocked
 from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compressor
 
@@ -74,18 +75,11 @@ class Worker:
             health_path=server.health_path,
             rejections=self._rejections,
         )
-        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        max_connections = connections_within(server, open_files)
-        self.connections = Connections(
-            self.collector,
-            max_connections=max_connections,
-            max_memory=server.max_memory,
-            header_timeout_s=server.header_timeout_s,
-            idle_timeout_s=server.idle_timeout_s,
-        )
+        limits = self._limits(server)
+        self.connections = Connections(self.collector, **limits)
         self._tls = TlsConnections(
             self.connections,
-            max_connections=max_connections,
+            max_connections=limits["max_connections"],
             handshake_timeout_s=server.header_timeout_s,
         )
         self._certificate: Certificate | None = None
@@ -108,7 +102,7 @@ class Worker:
             loop,
             files,
             self._committer,
-            [source.name for source in self._config.sources],
+            [source.name for source in self.collector.sources.all],
             self.connections.on_stored,
             ack=spool.ack,
             max_bytes=spool.max_bytes // self._workers,
@@ -143,6 +137,25 @@ class Worker:
             self._log.error("tls_certificate_unusable", error=str(error))
         else:
             self._tls.context = self._certificate.context
+
+    def reload(self, config: Config, budgets: RateBudgets | None = None) -> None:
+        """Follow other settings from the next request on; what is open goes on.
+
+        Where events are stored and how, and where pixels come in, stays as it was.
+        """
+        collector, server = self.collector, config.server
+        collector.sources.follow(config.sources, budgets)
+        names = [source.name.encode("ascii") for source in collector.sources.all]
+        if collector.writer is not None:  # else it is not started yet, and takes them all
+            collector.writer.names.extend(names[len(collector.writer.names) :])
+        collector.follow(server.trusted_proxies, server.always_200, server.health_path)
+        limits = self._limits(server)
+        self.connections.follow(**limits)
+        self._tls.follow(limits["max_connections"], server.header_timeout_s)
+        self._rejections.follow(config.log)
+        self._config = config
+        if self._certificate is not None:
+            self.read_certificate()
 
     def leave(self) -> None:
         """Fail health checks from now on, and still accept pixels."""
@@ -221,6 +234,15 @@ class Worker:
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(_LOCK_RETRY_S)
+
+    def _limits(self, server: Server) -> dict[str, Any]:
+        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return {
+            "max_connections": connections_within(server, open_files),
+            "max_memory": server.max_memory,
+            "header_timeout_s": server.header_timeout_s,
+            "idle_timeout_s": server.idle_timeout_s,
+        }
 
     def _tick(self) -> None:
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)

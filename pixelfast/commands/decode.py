@@ -10,7 +10,7 @@ import click
 import orjson
 
 from pixelfast.collect.clock import Clock
-from pixelfast.collect.collector import Sources
+from pixelfast.collect.sources import Sources
 from pixelfast.config import Config, read_config
 from pixelfast.errors import RequestError
 from pixelfast.event import EventWriter, Rules

@@ -9,14 +9,16 @@ from typing import Any
 import click
 
 from pixelfast.config import read_config
+from pixelfast.operate.reload import SettingsFile
 
-__all__ = ["with_listen", "with_settings", "with_sources", "with_stored_data"]
+__all__ = ["settings_file", "with_listen", "with_settings", "with_sources", "with_stored_data"]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Add --config and --data-dir, and pass the command `settings` instead of them.
 
     An option with a name such as `server__listen` sets `server.listen`; it is not passed on.
+    `settings_file` returns where the settings came from.
     """
     return _with_settings(command, ())
 
@@ -45,7 +47,10 @@ def _with_settings(command: Callable[..., None], may_lack: tuple[str, ...]) -> C
             for name, value in overrides.items()
             if value not in (None, ())
         }
-        command(settings=read_config(config, given, may_lack=may_lack), **arguments)
+        read = functools.partial(read_config, config, given, may_lack=may_lack)
+        file = SettingsFile(config, read)
+        click.get_current_context().obj = file
+        command(settings=file.read(), **arguments)
 
     for option in (
         click.option("--data-dir", metavar="DIR", help="The data directory."),
@@ -53,6 +58,13 @@ def _with_settings(command: Callable[..., None], may_lack: tuple[str, ...]) -> C
     ):
         run = option(run)
     return run
+
+
+def settings_file() -> SettingsFile:
+    """Return where the settings of the current command came from, to read them again."""
+    found = click.get_current_context().obj
+    assert isinstance(found, SettingsFile)
+    return found
 
 
 with_listen = click.option(

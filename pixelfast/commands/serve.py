@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +14,13 @@ import structlog
 import uvloop
 
 from pixelfast import __version__
-from pixelfast.commands.options import with_listen, with_settings
-from pixelfast.commands.startup import check_certificate, prepare
+from pixelfast.commands.options import settings_file, with_listen, with_settings
+from pixelfast.commands.startup import adopt, check_certificate, prepare
 from pixelfast.config import Config, FileDestination, parse_address, without_secrets
 from pixelfast.errors import ConfigError
 from pixelfast.operate.admin import Admin
 from pixelfast.operate.limits import Limits, apply_limits
+from pixelfast.operate.signals import hold_signals
 from pixelfast.operate.sockets import describe_failure, listen, share_out
 from pixelfast.operate.supervisor import Supervisor
 from pixelfast.operate.systemd import Notifier, passed_sockets
@@ -47,6 +50,7 @@ def serve(settings: Config) -> None:
     Example:
       pixelfast serve -c pixelfast.toml --workers 4
     """
+    hold_signals()  # until the supervisor handles them: by default they end a process
     config, data = prepare(settings, is_exclusive=True)
     workers = config.server.workers or len(os.sched_getaffinity(0))
     limits = apply_limits(config, workers)
@@ -56,7 +60,25 @@ def serve(settings: Config) -> None:
     given = click.get_current_context().params
     admin_is_chosen = given["server__admin"] is not None or given["config"] is not None
     is_demo = config is not settings
-    uvloop.run(_run(config, data, listening, admin_is_chosen, limits, is_demo=is_demo))
+
+    def adopt_reloaded(reloaded: Config) -> Config:
+        if not reloaded.sources and not is_demo:  # as in a file that is cut off
+            what = "is missing: a running server does not change to the demo source"
+            raise ConfigError("sources", None, what)
+        check_certificate(reloaded)
+        return adopt(reloaded, data)
+
+    supervisor = functools.partial(
+        Supervisor,
+        config,
+        str(data.path),
+        listening.by_worker,
+        Notifier(os.environ),
+        settings_file(),
+        adopt_reloaded,
+        tls_sockets=listening.tls,
+    )
+    uvloop.run(_run(supervisor, config, data, listening, admin_is_chosen, limits, is_demo=is_demo))
 
 
 class _Listening(NamedTuple):
@@ -111,6 +133,7 @@ def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -
 
 
 async def _run(
+    make_supervisor: Callable[[], Supervisor],
     config: Config,
     data: DataDir,
     listening: _Listening,
@@ -119,13 +142,7 @@ async def _run(
     *,
     is_demo: bool,
 ) -> None:
-    supervisor = Supervisor(
-        config,
-        str(data.path),
-        listening.by_worker,
-        Notifier(os.environ),
-        tls_sockets=listening.tls,
-    )
+    supervisor = make_supervisor()
     admin = Admin(supervisor)
     admin_address = await _start_admin(admin, config.server.admin, admin_is_chosen)
     log = structlog.get_logger("supervisor")

@@ -18,7 +18,7 @@ from pixelfast.operate.logging import set_up_logging
 from pixelfast.operate.signals import ignore_other_signals
 from pixelfast.spool import DataDir, describe_trouble
 
-__all__ = ["check_certificate", "prepare", "stop_on_signals"]
+__all__ = ["adopt", "check_certificate", "prepare", "stop_on_signals"]
 
 
 def prepare(
@@ -26,9 +26,8 @@ def prepare(
 ) -> tuple[Config, DataDir]:
     """Set up logging and the data directory; return what is to be run, and where.
 
-    The configuration returned has a source: the demo source if `settings` name none. All
-    destinations are registered, so they receive every event stored from now on. `is_exclusive`: no
-    other pixelfast may prepare the same data directory exclusively while this process runs.
+    What is to be run is what `adopt` returns. `is_exclusive`: no other pixelfast may prepare the
+    same data directory exclusively while this process runs.
 
     Blocks for the disk.
 
@@ -40,6 +39,20 @@ def prepare(
     data.make_private()  # before the lock: strangers can't open its file from now on
     if is_exclusive:
         data.lock()
+    return adopt(settings, data), data
+
+
+def adopt(settings: Config, data: DataDir) -> Config:
+    """Prepare the data directory for settings, and return what is to be run.
+
+    The configuration returned has a source: the demo source if `settings` name none. All
+    destinations are registered, so they receive every event stored from now on.
+
+    Blocks for the disk.
+
+    Raises:
+        SpoolError: the data directory can't be used.
+    """
     try:
         config = with_demo_source(settings, data.path)
         register_destinations(config, data)
@@ -47,7 +60,7 @@ def prepare(
         raise SpoolError(f"data directory {describe_trouble(data.path, error)}") from error
     except sqlite3.Error as error:
         raise SpoolError(f"data directory {data.path}: SQLite: {error}") from error
-    return config, data
+    return config
 
 
 def check_certificate(config: Config) -> None:

@@ -19,7 +19,7 @@ from pixelfast.config.destinations import (
     RudderstackDestination,
     SegmentDestination,
 )
-from pixelfast.config.reader import read_config
+from pixelfast.config.reader import read_config, read_data_dir
 from pixelfast.config.redactor import Redactor
 from pixelfast.config.report import describe, fingerprint, mask
 from pixelfast.config.schema import Config, Deliver, Log, Server, ServerTls, Source, Spool, WriteKey
@@ -54,5 +54,6 @@ __all__ = [
     "parse_address",
     "parse_bytes",
     "read_config",
+    "read_data_dir",
     "without_secrets",
 ]

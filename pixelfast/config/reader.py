@@ -26,7 +26,7 @@ from pixelfast.config.units import SIZE_ALLOWED, format_bytes, parse_bytes
 from pixelfast.config.words import allowed, choices, nearest, one_of, shown, without_secrets
 from pixelfast.errors import ConfigError, ConfigErrors
 
-__all__ = ["config_from_table", "read_config"]
+__all__ = ["config_from_table", "read_config", "read_data_dir"]
 
 _NO_FILE = "command line"
 _LACKING: Any = object()  # stands for a string whose parts are not there, and may be missing
@@ -60,6 +60,17 @@ def read_config(
         if isinstance(place, dict):  # if not, the reader says so
             place[name] = value
     return config_from_table(table, _NO_FILE if path is None else str(path), may_lack=may_lack)
+
+
+def read_data_dir(path: str | Path | None) -> str:
+    """Read the data directory alone from a settings file, whose other settings may have mistakes.
+
+    Raises:
+        ConfigErrors: it can't be read.
+    """
+    table = {} if path is None else _read_table(Path(path))
+    own = {name: value for name, value in table.items() if name == "data_dir"}
+    return config_from_table(own, _NO_FILE if path is None else str(path)).data_dir
 
 
 def _read_table(path: Path) -> dict[str, Any]:

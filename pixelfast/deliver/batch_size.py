@@ -38,6 +38,19 @@ class BatchSize:
         self._accepted = 0  # since the last change
         self._log = log
 
+    def bound(self, most_bytes: int) -> None:
+        """Have another upper bound; what was found out by replies stays.
+
+        >>> size = BatchSize(1_000_000)
+        >>> size.bound(2_000_000)
+        >>> size.max_bytes
+        2000000
+        """
+        is_whole = self.max_bytes == self._most_bytes
+        self._most_bytes = most_bytes
+        self.max_bytes = most_bytes if is_whole else min(self.max_bytes, most_bytes)
+        self._before_bytes = most_bytes if is_whole else min(self._before_bytes, most_bytes)
+
     def rejected(self, size_bytes: int, *, events: int) -> None:
         """Take notice of status 413 for a batch of so many bytes and events."""
         smaller = max(_LEAST_BYTES, size_bytes // 2)

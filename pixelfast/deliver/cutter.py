@@ -44,8 +44,7 @@ class Cutter:
         self._now_s = clock.monotonic_s
         self._until_s = 0.0  # when the current `cut` has to end
         self._data = data
-        self._selection = selection
-        self._picks = selection.picker() if selection.parses else None
+        self.select(selection)
         self._cursors = cursors
         self._readers: dict[int, SlotReader] = {}
         self._frames: dict[int, list[Frame]] = {}  # read and not cut yet, the next one last
@@ -61,6 +60,11 @@ class Cutter:
     def cursors(self) -> dict[int, Position]:
         """Where cutting goes on, slot by slot."""
         return dict(self._reached)
+
+    def select(self, selection: Selection) -> None:
+        """Take what this selects; only between two batches."""
+        self._selection = selection
+        self._picks = selection.picker() if selection.parses else None
 
     def find_slots(self) -> None:
         """Begin to read the slots that have come since; let go of those that have gone."""

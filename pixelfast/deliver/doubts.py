@@ -44,7 +44,7 @@ class Doubts:
         self._clock = clock
         self._sender = sender
         self._data = data
-        self._selection = selection
+        self.selection = selection  # may be replaced
         self._health = health
         self._queue = queue
         self._rouse = rouse
@@ -128,7 +128,7 @@ class Doubts:
     async def _send_newest(
         self, cursors: Mapping[int, Position], *, is_down: bool
     ) -> tuple[Probed, float]:
-        events = await self._sender.in_thread(newest_events, self._data, cursors, self._selection)
+        events = await self._sender.in_thread(newest_events, self._data, cursors, self.selection)
         events = events or self._queue.some_events(MOST_PROBED)
         began_s = self._clock.monotonic_s()
         if not events:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 import structlog
 
 from pixelfast.config import Config, Destination, FileDestination, Redactor
@@ -62,6 +64,20 @@ def register_destinations(config: Config, data: DataDir) -> None:
         register(path, cursors, {slot: number for slot, (_, number) in known.items()})
 
 
+def made_of(destination: Destination) -> tuple[object, ...]:
+    """Return what a destination's runner is made of: its settings, and the files that they name."""
+    files = [getattr(destination, name, "") for name in ("tls_ca", "tls_cert", "tls_key")]
+    return destination, *(_changed_at(path) for path in files if path)
+
+
+def _changed_at(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 class Engine:
     """All destinations of one data directory; `workers` collectors share the room of its spool."""
 
@@ -85,8 +101,13 @@ class Engine:
         self._redactor = Redactor(config)
         self._attempts: dict[str, Attempts] = {}
         self._stopping = asyncio.Event()
+        self._running: dict[Runner, asyncio.Task[None]] = {}
+        # By destination the sources that did not go to it, and have been taken out of the settings:
+        # what the spool still holds of them does not go to it either.
+        self._withheld: dict[str, set[str]] = {}
         self._turn = asyncio.Lock()  # of the one destination that reads
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
+        self._made = {each.name: made_of(each) for each in config.destinations}
         self.runners = [runner for each in config.destinations if (runner := self._make(each))]
         self.reclaimer = Reclaimer(
             config, data, self.runners, self.unusable, workers, timings, clock
@@ -109,15 +130,26 @@ class Engine:
             destination.name,
             sender,
             self._data,
-            select(self._config, destination),
+            self._select(destination),
             retry_for_s=retry_for_s,
             dead_bounds=DeadBounds(
                 destination.max_dead_bytes, destination.max_dead_age_s, destination.on_dead_full
             ),
-            share_bytes=share_of(self._config.deliver.max_memory, len(self._config.destinations)),
+            share_bytes=self._share_bytes,
             turn=self._turn,
             timings=self._timings,
             clock=self._clock,
+        )
+
+    @property
+    def _share_bytes(self) -> int:
+        return share_of(self._config.deliver.max_memory, len(self._config.destinations))
+
+    def _select(self, destination: Destination) -> Selection:
+        selection = select(self._config, destination)
+        withheld = self._withheld.get(destination.name, set())
+        return msgspec.structs.replace(
+            selection, without=tuple(sorted(withheld.union(selection.without)))
         )
 
     def _reason(self, error: Exception) -> str:
@@ -130,17 +162,82 @@ class Engine:
             asyncio.create_task(each) for each in (self._keep_room(), self._watch_the_clock())
         ]
         try:
-            await asyncio.gather(*(self._supervise(runner) for runner in self.runners))
-            if self.unusable:  # there is nothing to run, and it is not the end
+            self._begin_all()
+            if self.runners or self.unusable:  # else there is nothing to deliver to
                 await self._stopping.wait()
+            while running := list(self._running.values()):
+                await asyncio.gather(*running)
         finally:
-            for each in tending:
+            tasks = [*tending, *self._running.values()]
+            for each in tasks:
                 each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin_all(self) -> None:
+        for runner in self.runners:
+            if runner not in self._running:
+                task = self._running[runner] = asyncio.create_task(self._supervise(runner))
+                task.add_done_callback(partial(self._end, runner))
+
+    def _end(self, runner: Runner, _task: asyncio.Task[None]) -> None:
+        del self._running[runner]
 
     def stop(self) -> None:
         self._stopping.set()
-        for runner in self.runners:
+        for runner in {*self.runners, *self._running}:
             runner.stop()
+
+    async def reload(self, config: Config) -> None:
+        """Follow other settings. Destinations that are the same go on undisturbed.
+
+        One that has changed, or is no longer in the settings, stops in good order; what it did not
+        deliver is delivered with the new settings. Returns once nothing follows the old ones. A
+        new destination must be registered before (`register_destinations`).
+        """
+        for name in {each.name for each in config.destinations}:
+            self._withhold(name, config)
+        self._redactor = Redactor(config)
+        made = {each.name: made_of(each) for each in config.destinations}
+        kept = {
+            runner.name: runner
+            for runner in self.runners
+            if made.get(runner.name) == self._made[runner.name]
+        }
+        leaving = [runner for runner in self.runners if runner.name not in kept]
+        self._config, self._made = config, made
+        self.reclaimer.follow(config)
+        for each in config.destinations:
+            if runner := kept.get(each.name):
+                runner.follow(self._select(each), self._share_bytes)
+                runner.sender.redactor = self._redactor
+        for runner in leaving:
+            runner.give_way()
+        tasks = [self._running[runner] for runner in leaving if runner in self._running]
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._stopping.is_set():
+            return
+        # At once: without its runner, a destination's segments would be removed.
+        self.unusable.clear()
+        runners = [kept.get(each.name) or self._make(each) for each in config.destinations]
+        self.runners[:] = [runner for runner in runners if runner]
+        self._begin_all()
+        changed = {runner.name for runner in leaving}
+        names = {runner.name for runner in self.runners}
+        self._log.info(
+            "destinations_reloaded",
+            added=sorted(names - changed - kept.keys()),
+            changed=sorted(names & changed),
+            removed=sorted(changed - names),
+        )
+
+    def _withhold(self, name: str, config: Config) -> None:
+        """Remember which sources that go away did not go to a destination."""
+        known = {source.name for source in config.sources}
+        for each in self._config.destinations:
+            if each.name == name:
+                before = self._select(each).without
+                self._withheld[name] = {source for source in before if source not in known}
 
     def stats(self) -> dict[str, Any]:
         """What this process knows of destinations; `totals` are counts since it started."""

@@ -37,6 +37,10 @@ class MemoryShare:
 
     def __init__(self, share_bytes: int) -> None:
         self.sending_bytes = 0  # events of the batches that are being sent
+        self.resize(share_bytes)
+
+    def resize(self, share_bytes: int) -> None:
+        """Have another share from now on; `bound` is to be called again."""
         self._share_bytes = share_bytes
         self._most_batch_bytes = max(_LEAST_BATCH_BYTES, share_bytes // (_SENDING_COST + 1))
 

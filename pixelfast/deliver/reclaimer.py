@@ -69,6 +69,15 @@ class Reclaimer:
         self._end_positions: dict[int, Position] = {}
         self._log = structlog.get_logger("deliver")
 
+    def follow(self, config: Config) -> None:
+        """Follow other settings; the runners are those of the engine's list in any case.
+
+        A runner that stops is in the list until it has stopped, so that no segment that it needs
+        is removed meanwhile, whether its destination is still in the settings or not.
+        """
+        self._config = config
+        self._settings |= {each.name: each for each in config.destinations}
+
     async def keep(self) -> None:
         """One round. Nothing happens before every destination has said where it is."""
         self.end_numbers = await asyncio.to_thread(self._find_ends)

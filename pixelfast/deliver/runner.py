@@ -112,6 +112,11 @@ class Runner:
         self._stopping.set()
         self._rouse()
 
+    def give_way(self) -> None:
+        """End as soon as nothing is under way; another runner goes on with the rest."""
+        self._has_given_up = True
+        self.stop()
+
     @property
     def cursors(self) -> dict[int, Position]:
         """Up to where each slot is no longer needed: behind it something is planned, or unread."""
@@ -211,6 +216,18 @@ class Runner:
             segments = {slot: f"{position.segment:x}" for slot, position in until.items()}
             self._log.warning("events_expired", events=expired, before_segment=segments)
             self._rouse()
+
+    def follow(self, selection: Selection, share_bytes: int) -> None:
+        """Take other events from the next batch on, with other memory; all else goes on."""
+        if selection != self._selection:
+            if self._intake is not None:
+                if self.state is not None and self._intake.cutter.has_moved():
+                    self.state.plan(self._intake.close_batch(), self._selection)
+                    self._rouse()
+                self._intake.cutter.select(selection)
+            self._selection = self._doubts.selection = selection
+        self._memory.resize(share_bytes)
+        self._size.bound(self._memory.bound(self.sender.limits).max_bytes)
 
     async def pause(self, seconds: float) -> bool:
         """Wait; True where the wait was cut short because we stop."""

@@ -4,7 +4,9 @@
 `control`     the line between the supervisor and each of its processes
 `rates`       the shared memory behind rate limits
 `process`     what a collector process and the delivery process run
-`supervisor`  starts, watches, restarts and stops them
+`supervisor`  starts the processes, reloads their settings, stops them in order
+`child`       one of them, across its restarts
+`reload`      what a reload may change, and what became of it
 `systemd`     notifications to systemd, its watchdog, and the sockets it passes
 `admin`       health and metrics over HTTP
 `metrics`     all metrics; `collector_metrics`, `delivery_metrics`: those of the processes' figures

@@ -101,6 +101,11 @@ class Admin:
                 }
                 for child in supervisor.children
             },
+            "reload": {
+                "is_successful": supervisor.reload_state.is_successful,
+                "problems": supervisor.reload_state.problems,
+                "needs_restart": supervisor.reload_state.needs_restart,
+            },
             "destinations": supervisor.delivery.figures.get("destinations", {}),
         }
         status = 200 if supervisor.is_ready else 503

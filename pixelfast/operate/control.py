@@ -1,33 +1,38 @@
 """The line between the supervisor and one of its processes: a socket pair, a JSON object a line.
 
-Downwards goes one object, the process's orders (`Orders`), and an empty line once a stop begins,
-while pixels are still accepted; upwards the process's figures, once a second. The line is also how
-each knows of the other's end: when the supervisor is gone, however it went, its processes read the
-end of the file and stop in good order.
+Downwards go the process's orders (`Orders`), then messages: `Reload`, and `Leave` once a stop has
+begun while pixels are still accepted. Upwards go the process's figures, once a second. The line is
+also how each knows of the other's end: when the supervisor is gone, however it went, its processes
+read the end of the file and stop in good order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
 
 import msgspec
 
 from pixelfast.config import Config
 
-__all__ = ["Orders", "Reporter", "receive_orders"]
+__all__ = ["Leave", "Message", "Orders", "Reload", "Reporter", "encode", "receive_orders"]
 
 _MOST_ORDERS_BYTES = 64 * 2**20
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process is to do. The settings travel with it: the file may have changed since."""
+    """What a process is to do. The settings travel with it: the file may have changed since.
+
+    `generation` numbers the settings; the process reports the number of those that it follows.
+    """
 
     role: str  # "collector" or "delivery"
     config: Config
     data_dir: str
+    generation: int = 0
     slot: int = 0
     workers: int = 1
     listen_fds: list[int] = []
@@ -39,6 +44,26 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     def inherited_fds(self) -> list[int]:
         """The descriptors that the process gets with these orders."""
         return [*self.listen_fds, *([] if self.rates_fd < 0 else [self.rates_fd])]
+
+
+class Reload(msgspec.Struct, frozen=True, kw_only=True, tag="reload"):
+    """Follow other settings from now on."""
+
+    config: Config
+    generation: int
+    rate_places: dict[str, int] = {}
+
+
+class Leave(msgspec.Struct, frozen=True, tag="leave"):
+    """A stop has begun: health checks fail, pixels are still accepted."""
+
+
+Message: TypeAlias = Reload | Leave
+
+
+def encode(message: Orders | Message) -> bytes:
+    """Return a message as it goes down the line."""
+    return msgspec.json.encode(message) + b"\n"
 
 
 def receive_orders(line: socket.socket) -> Orders:
@@ -67,14 +92,16 @@ class Reporter:
     @classmethod
     async def open(cls, line: socket.socket) -> Reporter:
         line.setblocking(False)
-        return cls(*await asyncio.open_connection(sock=line))
+        return cls(*await asyncio.open_connection(sock=line, limit=_MOST_ORDERS_BYTES))
 
     def report(self, figures: dict[str, Any]) -> None:
         """Send figures; dropped where the supervisor does not read."""
         if self._writer.transport.get_write_buffer_size() == 0:
             self._writer.write(msgspec.json.encode(figures) + b"\n")
 
-    async def supervisor_gone(self, on_leave: Callable[[], None]) -> None:
-        """Return when the supervisor has closed its end; call `on_leave` once a stop begins."""
-        while await self._reader.read(65536):
-            on_leave()
+    async def messages(self) -> AsyncIterator[Message]:
+        """Yield what comes from the supervisor, until it has closed its end."""
+        with contextlib.suppress(ConnectionError):
+            while line := await self._reader.readline():
+                if line.endswith(b"\n"):  # else it ended in the middle of it
+                    yield msgspec.json.decode(line, type=Message)

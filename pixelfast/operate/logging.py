@@ -24,7 +24,7 @@ from pixelfast.errors import operator_error
 from pixelfast.operate.sampling import Sampler
 from pixelfast.printable import printable, printable_json, printable_lines
 
-__all__ = ["set_up_logging"]
+__all__ = ["change_logging", "set_up_logging"]
 
 
 def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None = None) -> None:
@@ -33,7 +33,7 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
     `process` names the process in every line: "collector-0", "delivery". Exceptions that nobody
     catches are logged, too.
     """
-    level = getattr(logging, settings.level.upper())
+    change_logging(settings, redactor or Redactor())
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
 
     def name_process(
@@ -48,7 +48,7 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
     ]
     last: list[structlog.types.Processor] = [
         structlog.processors.ExceptionRenderer(_traceback),
-        _Safe(redactor or Redactor(), is_for_people=not as_json),
+        _Safe(_rules, is_for_people=not as_json),
     ]
     if as_json:
         last.append(structlog.processors.JSONRenderer(ensure_ascii=False))
@@ -63,8 +63,8 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
             )
         )
     structlog.configure(
-        processors=[_shorten, Sampler(), *shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[_rules.drop_below_level, _shorten, Sampler(), *shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -75,7 +75,7 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
-    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda caught: _log_uncaught(
         caught.exc_type, caught.exc_value or caught.exc_type(), caught.exc_traceback
@@ -96,11 +96,40 @@ def _shorten(
     return {"error": line, **{name: value for name, value in event.items() if name != "exc_info"}}
 
 
+def change_logging(settings: Log, redactor: Redactor) -> None:
+    """Have the loggers of this process follow another level and mask other secrets.
+
+    The format stays as it was set up.
+    """
+    _rules.level = getattr(logging, settings.level.upper())
+    _rules.redactor = redactor
+    logging.getLogger().setLevel(max(_rules.level, logging.WARNING))
+
+
+class _Rules:
+    """What a reload may change; loggers keep their processors from their first use on."""
+
+    def __init__(self) -> None:
+        self.level = logging.INFO
+        self.redactor = Redactor()
+
+    def drop_below_level(
+        self, _logger: object, method: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        level = logging.ERROR if method == "exception" else getattr(logging, method.upper())
+        if level < self.level:
+            raise structlog.DropEvent
+        return event
+
+
+_rules = _Rules()
+
+
 class _Safe:
     """Masks secrets in all that a line says and, for people, makes it printable."""
 
-    def __init__(self, redactor: Redactor, *, is_for_people: bool) -> None:
-        self._redactor = redactor
+    def __init__(self, rules: _Rules, *, is_for_people: bool) -> None:
+        self._rules = rules
         self._is_for_people = is_for_people
 
     def __call__(
@@ -110,7 +139,7 @@ class _Safe:
 
     def _value(self, key: str, value: Any) -> Any:
         if isinstance(value, str):
-            text = self._redactor.text(value)
+            text = self._rules.redactor.text(value)
             if not self._is_for_people:
                 return text
             if key == "exception":
@@ -126,7 +155,7 @@ class _Safe:
         return self._value(key, repr(value))
 
     def _text(self, text: str) -> str:
-        masked = self._redactor.text(text)
+        masked = self._rules.redactor.text(text)
         return printable(masked) if self._is_for_people else masked
 
 

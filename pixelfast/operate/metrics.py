@@ -16,6 +16,7 @@ from pixelfast import __version__
 from pixelfast.operate.collector_metrics import OfSlot, collector_metrics
 from pixelfast.operate.delivery_metrics import delivery_metrics
 from pixelfast.operate.families import counter, duration_histogram, gauge
+from pixelfast.operate.reload import ReloadState
 from pixelfast.operate.room import DiskRoom
 from pixelfast.operate.totals import Totals
 from pixelfast.spool.histograms import HistogramFigures
@@ -39,6 +40,7 @@ class _Process(Protocol):
 
 class _Processes(Protocol):
     delivery: Any
+    reload_state: ReloadState
 
     @property
     def collectors(self) -> Sequence[Any]: ...
@@ -81,6 +83,7 @@ class _FromFigures(Collector):
     def collect(self) -> Iterator[Metric]:
         processes = self._processes
         yield from _of_program(processes)
+        yield from _of_reloads(processes.reload_state)
         yield from _of_machine(self._machine)
         yield from _of_reports(processes.children, self._machine)
         yield from _of_system(_pids(processes))
@@ -109,6 +112,22 @@ def _of_program(processes: _Processes) -> Iterator[Metric]:
         "Time since the supervisor started.",
         [],
         [([], processes.uptime_s)],
+    )
+
+
+def _of_reloads(state: ReloadState) -> Iterator[Metric]:
+    """As Prometheus' own servers have them, and under the same names."""
+    yield gauge(
+        "pixelfast_config_last_reload_successful",
+        "1 if the last start or reload took the settings file, 0 if it was rejected.",
+        [],
+        [([], state.is_successful)],
+    )
+    yield gauge(
+        "pixelfast_config_last_reload_success_timestamp_seconds",
+        "When a start or reload last took the settings file.",
+        [],
+        [([], state.succeeded_at_s)],
     )
 
 

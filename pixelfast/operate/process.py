@@ -16,8 +16,8 @@ import structlog
 import uvloop
 
 from pixelfast.config import Redactor
-from pixelfast.operate.control import Orders, Reporter, receive_orders
-from pixelfast.operate.logging import set_up_logging
+from pixelfast.operate.control import Leave, Orders, Reload, Reporter, receive_orders
+from pixelfast.operate.logging import change_logging, set_up_logging
 from pixelfast.operate.loop_lag import LoopLag
 from pixelfast.operate.signals import OTHER_SIGNALS
 from pixelfast.spool import DataDir
@@ -31,6 +31,8 @@ class _Service(Protocol):
     async def start(self) -> None: ...
 
     def leave(self) -> None: ...
+
+    async def reload(self, message: Reload) -> None: ...
 
     async def stop(self) -> None: ...
 
@@ -68,6 +70,8 @@ class _CollectorService:
         os.set_inheritable(orders.rates_fd, False)
         budgets = RateBudgets.open(orders.rates_fd, orders.rate_places)
         self._worker = Worker(orders.config, data, orders.slot, orders.workers, budgets=budgets)
+        self._budgets = RateBudgets
+        self._rates_fd = orders.rates_fd
         self._listen_fds = orders.listen_fds
         self._tls_fds = orders.tls_fds
 
@@ -81,6 +85,10 @@ class _CollectorService:
 
     def leave(self) -> None:
         self._worker.leave()
+
+    async def reload(self, message: Reload) -> None:
+        budgets = self._budgets.open(self._rates_fd, message.rate_places)
+        self._worker.reload(message.config, budgets)
 
     async def stop(self) -> None:
         await self._worker.stop()
@@ -104,6 +112,9 @@ class _DeliveryService:
     def leave(self) -> None:
         """Go on: what the collectors still store is to be delivered."""
 
+    async def reload(self, message: Reload) -> None:
+        await self._engine.reload(message.config)
+
     async def stop(self) -> None:
         assert self._running is not None
         self._engine.stop()
@@ -120,44 +131,80 @@ _ROLES: dict[str, Callable[[Orders], _Service]] = {
 
 
 async def _start(orders: Orders, line: socket.socket) -> None:
-    await _run(_ROLES[orders.role](orders), line)
+    service = _ROLES[orders.role](orders)
+    await _Process(service, await Reporter.open(line), orders.generation).run()
 
 
-async def _run(service: _Service, line: socket.socket) -> None:
-    """Run a service until the supervisor or SIGTERM says stop; report all the while."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    reporter = await Reporter.open(line)
-    started = asyncio.Event()
-    lag = LoopLag(asyncio.get_running_loop())
-    lag.start()
-    reporting = asyncio.create_task(_report(reporter, service, started, lag))
-    gone = asyncio.create_task(reporter.supervisor_gone(service.leave))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await service.start()
-        started.set()
-        await asyncio.wait({gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await service.stop()
-    finally:
-        lag.stop()
-        for task in (reporting, gone, stopping):
-            task.cancel()
+class _Process:
+    """Runs a service until the supervisor or SIGTERM says stop; reports all the while."""
 
+    def __init__(self, service: _Service, reporter: Reporter, generation: int) -> None:
+        self._service = service
+        self._reporter = reporter
+        self._generation = generation  # of the settings that are followed
+        self._is_started = False
+        self._lag = LoopLag(asyncio.get_running_loop())
+        self._news = asyncio.Event()  # something is to be reported at once
+        self._stop = asyncio.Event()
+        self._reloads: asyncio.Queue[Reload] = asyncio.Queue()
 
-async def _report(
-    reporter: Reporter, service: _Service, started: asyncio.Event, lag: LoopLag
-) -> None:
-    """Report every second that the loop turns, and with what figures once there are some."""
-    while True:
-        figures: dict[str, Any] = service.stats() if started.is_set() else {"is_ready": False}
-        totals = {**figures.get("totals", {}), "loop_lag": lag.histogram.figures()}
-        reporter.report({**figures, "totals": totals})
-        if started.is_set():
-            await asyncio.sleep(_REPORT_S)
-        else:  # readiness is reported at once
+    async def run(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        self._lag.start()
+        tasks = [
+            asyncio.create_task(each) for each in (self._report(), self._listen(), self._reload())
+        ]
+        try:
+            await self._service.start()
+            self._is_started = True
+            self._news.set()
+            await self._stop.wait()
+            await self._service.stop()
+        finally:
+            self._lag.stop()
+            for task in tasks:
+                task.cancel()
+
+    async def _listen(self) -> None:
+        """Do what the supervisor says; its end of the line is closed when it wants a stop."""
+        try:
+            async for message in self._reporter.messages():
+                if isinstance(message, Leave):
+                    self._service.leave()
+                else:
+                    self._reloads.put_nowait(message)
+        finally:
+            self._stop.set()
+
+    async def _reload(self) -> None:
+        """Reload beside `_listen`: a reload of delivery may take seconds, and a stop comes first.
+
+        A process that cannot follow the settings stops, and is restarted with them.
+        """
+        while True:
+            message = await self._reloads.get()
+            try:
+                await self._service.reload(message)
+            except Exception:  # noqa: BLE001 - a task's edge
+                structlog.get_logger("process").exception("reload_failed")
+                self._stop.set()
+                return
+            change_logging(message.config.log, Redactor(message.config))
+            self._generation = message.generation
+            self._news.set()
+
+    def _report_once(self) -> None:
+        figures: dict[str, Any] = self._service.stats() if self._is_started else {"is_ready": False}
+        totals = {**figures.get("totals", {}), "loop_lag": self._lag.histogram.figures()}
+        self._reporter.report({**figures, "totals": totals, "generation": self._generation})
+
+    async def _report(self) -> None:
+        """Report every second that the loop turns, and with what figures once there are some."""
+        while True:
+            self._report_once()
+            self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(started.wait(), _REPORT_S)
+                await asyncio.wait_for(self._news.wait(), _REPORT_S)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 It takes no traffic. A stop begins with `server.lame_duck_s`, in which only health checks fail. Then
 the listening sockets are closed, collectors drain, and delivery stops last, so that what the
 collectors still stored is on its way. A second signal ends everything at once, which loses nothing.
+
+SIGHUP reloads the settings file. First the whole file is checked; with a mistake nothing changes.
+Then delivery follows the new settings, and after it the collectors: no event of a new source comes
+before its destinations are known.
 """
 
 from __future__ import annotations
@@ -12,193 +16,43 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Collection
-from typing import Any
+from pathlib import Path
 
-import msgspec
 import structlog
 
-from pixelfast.config import Config
-from pixelfast.deliver.retry import Backoff
-from pixelfast.errors import operator_error
+from pixelfast.config import Config, Redactor
+from pixelfast.errors import PixelfastError
+from pixelfast.operate.child import Child
 from pixelfast.operate.control import Orders
+from pixelfast.operate.logging import change_logging
 from pixelfast.operate.rates import RateTable
-from pixelfast.operate.signals import ignore_other_signals
+from pixelfast.operate.reload import (
+    RELOAD_OUTCOME,
+    Outcome,
+    ReloadState,
+    SettingsFile,
+    merge,
+    mistakes_in,
+)
+from pixelfast.operate.signals import ignore_other_signals, release_signals
 from pixelfast.operate.systemd import Notifier
-from pixelfast.operate.totals import Totals
 
-__all__ = ["Child", "Supervisor"]
+__all__ = ["Supervisor"]
 
-_RESTART_FIRST_S = 0.2
-_RESTART_MOST_S = 5.0
-_STEADY_S = 30.0  # a process that lived this long is restarted without delay
 _DELIVERY_STOP_S = 10.0
-_SILENT_S = 5.0  # without a report for so long, a process is not ready
-_START_S = 60.0  # how long a process may be silent before it has been ready once
 _WATCH_S = 0.5
-# Each thread that allocates would have an arena of its own, and keep what is free in it.
-_ENVIRONMENT = {"delivery": {"MALLOC_ARENA_MAX": "2"}}
-
-
-class Child:
-    """One process, across its restarts."""
-
-    def __init__(
-        self, name: str, orders: Orders, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.name = name
-        self.orders = orders
-        self.figures: dict[str, Any] = {}  # what it reported last
-        self.totals = Totals()  # what it has counted, its earlier runs with it
-        self.reported_at_s = 0.0  # when that was, in seconds since 1970; 0: never
-        self.starts = 0
-        self.process: asyncio.subprocess.Process | None = None
-        self._clock = clock
-        self._heard_s: float | None = None  # of a running process: its start, or its last report
-        self._has_been_ready = False  # since it was started
-        self._is_told = False  # that it is silent
-        self._is_leaving = False
-        self._line: asyncio.StreamWriter | None = None
-        self._stopping = asyncio.Event()
-        self._log = structlog.get_logger("supervisor")
-
-    @property
-    def is_ready(self) -> bool:
-        return bool(self.figures.get("is_ready")) and not self.is_silent
-
-    @property
-    def pid(self) -> int | None:
-        """The running process; None if there is none."""
-        process = self.process
-        return None if process is None or process.returncode is not None else process.pid
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether its last report is too old to say how things stand."""
-        return self.silent_s > _SILENT_S
-
-    @property
-    def silent_s(self) -> float:
-        """For how long a running process has not reported; 0 if none is running."""
-        return 0.0 if self._heard_s is None else self._clock() - self._heard_s
-
-    def watch(self, hung_after_s: float) -> None:
-        """Log a process that does not report, and kill one that hangs; `run` restarts it."""
-        silent_s = self.silent_s
-        if silent_s <= min(_SILENT_S, hung_after_s) or self._stopping.is_set():
-            self._is_told = False
-            return
-        if not self._is_told:
-            self._is_told = True
-            self._log.warning("process_silent", name=self.name, silent_s=round(silent_s, 1))
-        if silent_s > (hung_after_s if self._has_been_ready else max(hung_after_s, _START_S)):
-            self._log.error("process_hung", name=self.name, silent_s=round(silent_s, 1))
-            self._heard_s = None  # once
-            self.signal(signal.SIGKILL)
-
-    def on_report(self, line: bytes) -> None:
-        """Take notice of a report."""
-        self.figures = msgspec.json.decode(line)
-        self.totals.follow(self.figures.get("totals", {}))
-        self.reported_at_s = time.time()
-        self._heard_s = self._clock()
-        self._has_been_ready = self._has_been_ready or self.is_ready
-
-    async def run(self, on_report: asyncio.Event) -> None:
-        """Keep the process running until `stop`."""
-        backoff = Backoff(_RESTART_FIRST_S, _RESTART_MOST_S)
-        while not self._stopping.is_set():
-            started_s = self._clock()
-            try:
-                code: int | None = await self._run_once(on_report)
-            except OSError as error:  # no descriptors or no memory for it now
-                self._log.error(
-                    "process_not_started",
-                    name=self.name,
-                    error=operator_error(error) or repr(error),
-                )
-                code = None
-            self.figures, self._heard_s, self._has_been_ready = {}, None, False
-            self.totals.end()
-            on_report.set()
-            if self._stopping.is_set():
-                return
-            if self._clock() - started_s > _STEADY_S:
-                backoff.reset()
-            wait_s = backoff.next_s()
-            self._log.error(
-                "process_ended", name=self.name, code=code, restart_in_s=round(wait_s, 1)
-            )
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait_s)
-
-    async def _run_once(self, on_report: asyncio.Event) -> int:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "pixelfast.operate.process",
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, **_ENVIRONMENT.get(self.orders.role, {})},
-                pass_fds=(theirs.fileno(), *self.orders.inherited_fds),
-                start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
-            )
-        self.starts += 1
-        self._heard_s = self._clock()
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours, limit=2**24)
-        self._line = writer
-        try:
-            writer.write(msgspec.json.encode(self.orders) + b"\n")
-            if self._is_leaving:  # it was restarted meanwhile
-                self.leave()
-            if self._stopping.is_set():
-                writer.write_eof()
-            while line := await reader.readline():
-                self.on_report(line)
-                on_report.set()
-        except ConnectionError:
-            pass
-        finally:
-            self._line = None
-            writer.close()
-        return await self.process.wait()
-
-    def signal(self, number: int) -> None:
-        if self.process is not None and self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(number)
-
-    def leave(self) -> None:
-        """Tell the process that a stop has begun: its health checks fail from now on."""
-        self._is_leaving = True
-        if self._line is not None:
-            with contextlib.suppress(OSError):
-                self._line.write(b"\n")
-
-    async def stop(self, task: asyncio.Task[None], timeout_s: float) -> None:
-        """Ask the process to end, and make it end after `timeout_s`."""
-        self._stopping.set()
-        if self._line is not None:
-            # Not by a signal: one that comes before the process can handle it would kill it.
-            with contextlib.suppress(OSError):
-                self._line.write_eof()
-        _, late = await asyncio.wait({task}, timeout=timeout_s)
-        if late:
-            self._log.warning("process_killed", name=self.name, after_s=timeout_s)
-            self.signal(signal.SIGKILL)
-            task.cancel()
-            await asyncio.wait({task})
+# Longer than delivery takes to stop a destination that hangs, and a process to be replaced.
+_RELOAD_S = 30.0
 
 
 class Supervisor:
     """All processes of one pixelfast. It owns the listening sockets, one list for each worker.
 
     `tls_sockets`: those of `sockets` that speak TLS.
+    `settings_file` is what a reload reads; `adopt` prepares the data directory for settings before
+    any process follows them, and returns them with what is not in the file.
     """
 
     def __init__(
@@ -207,11 +61,19 @@ class Supervisor:
         data_dir: str,
         sockets: list[list[socket.socket]],
         notifier: Notifier,
+        settings_file: SettingsFile,
+        adopt: Callable[[Config], Config],
         *,
         tls_sockets: Collection[socket.socket] = (),
     ) -> None:
         self.config = config
         self.data_dir = data_dir
+        self.reload_state = ReloadState()
+        self._settings_file = settings_file
+        self._adopt = adopt
+        self._generation = 0
+        self._reload_wanted = asyncio.Event()
+        self._is_announced = False
         self._notifier = notifier
         self._started_s = time.monotonic()
         self.is_stopping = False
@@ -262,16 +124,20 @@ class Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, stop)
-        ignore_other_signals("supervisor")
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        ignore_other_signals("supervisor", (signal.SIGUSR1, signal.SIGUSR2))
+        release_signals()
         tasks = {
             child.name: asyncio.create_task(child.run(self.reported))
             for child in [self.delivery, *self.collectors]
         }
         readiness = asyncio.create_task(self._announce(on_ready))
         watching = asyncio.create_task(self._watch())
+        reloading = asyncio.create_task(self._reload_when_wanted())
         await stop.wait()
-        readiness.cancel()
         self.is_stopping = True
+        for task in (readiness, reloading):
+            task.cancel()
         self._notifier.stopping()
         for child in self.collectors:
             child.leave()
@@ -292,6 +158,7 @@ class Supervisor:
         while not self.is_ready:
             self.reported.clear()
             await self.reported.wait()
+        self._is_announced = True
         self._notifier.ready("accepting pixels")
         on_ready()
 
@@ -310,3 +177,94 @@ class Supervisor:
                 child.signal(signal.SIGKILL)
             os._exit(1)
         stop.set()
+
+    # --- reload ------------------------------------------------------------------------------
+
+    def _on_hangup(self) -> None:
+        if self.is_stopping:
+            self._log.warning("reload_ignored", reason="a stop has begun")
+        self._reload_wanted.set()
+
+    async def _reload_when_wanted(self) -> None:
+        """Reload, one after the other; several that are wanted meanwhile are one."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            began_ns = time.monotonic_ns()
+            if self._is_announced:
+                self._notifier.reloading()
+            try:
+                problems = await self._reload()
+            except Exception:  # noqa: BLE001 - a task's edge: what runs goes on
+                self._log.exception("reload_failed")
+                problems = ["the reload failed: the log has the reason"]
+            if self._is_announced:
+                self._notifier.ready("accepting pixels" if not problems else "reload failed")
+            await asyncio.to_thread(self._keep_outcome, began_ns, problems)
+
+    async def _reload(self) -> list[str]:
+        """Reload once; return what is wrong."""
+        if self._settings_file.path is None:
+            problem = "there is no settings file to reload: the server was started without --config"
+            self._log.warning("reload_rejected", problem=problem)
+            return [problem]
+        try:
+            wanted = await asyncio.to_thread(lambda: self._adopt(self._settings_file.read()))
+        except (PixelfastError, OSError) as error:
+            problems = mistakes_in(error)
+            for problem in problems:
+                self._log.error("reload_rejected", problem=problem)
+            return problems
+        config, kept = merge(self.config, wanted)
+        self.reload_state.needs_restart = [str(each) for each in kept]
+        for each in kept:
+            self._log.warning(
+                "setting_not_reloaded",
+                setting=each.name,
+                running=each.running,
+                wanted=each.wanted,
+                takes=each.remedy,
+            )
+        self._generation += 1
+        self._rates.add(each.name for each in config.sources if each.rate_limit)
+        for group in ([self.delivery], self.collectors):
+            for child in group:
+                child.reload(config, self._generation, self._rates.places)
+            if late := await self._wait_until_followed(group):
+                problem = f"not followed within {_RELOAD_S:g} s by: {', '.join(late)}"
+                self._log.error("reload_failed", problem=problem)
+                return [problem]
+        self.config = config
+        change_logging(config.log, Redactor(config))
+        self._log.info(
+            "reloaded",
+            sources=len(config.sources),
+            destinations=len(config.destinations),
+            not_reloaded=len(kept),
+        )
+        return []
+
+    async def _wait_until_followed(self, children: list[Child]) -> list[str]:
+        """Wait until the processes follow the newest settings; return the names of the others."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RELOAD_S):
+                while not all(child.follows(self._generation) for child in children):
+                    self.reported.clear()
+                    await self.reported.wait()
+        return [child.name for child in children if not child.follows(self._generation)]
+
+    def _keep_outcome(self, began_ns: int, problems: list[str]) -> None:
+        state = self.reload_state
+        state.is_successful, state.problems = not problems, problems
+        if not problems:
+            state.succeeded_at_s = time.time()
+        outcome = Outcome(
+            pid=os.getpid(),
+            began_ns=began_ns,
+            is_successful=not problems,
+            lines=problems or state.needs_restart,
+        )
+        try:
+            outcome.write(Path(self.data_dir, RELOAD_OUTCOME))
+        except OSError as error:  # the disk is full: the log has it all the same
+            self._log.warning("outcome_not_kept", error=str(error))

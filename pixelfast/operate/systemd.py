@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 
 __all__ = ["Notifier", "passed_sockets"]
@@ -39,6 +40,11 @@ class Notifier:
     def ready(self, status: str) -> None:
         """The start, or a reload, is complete."""
         self._send(f"READY=1\nSTATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload has begun; `ready` ends it."""
+        now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reloading")
 
     def stopping(self) -> None:
         """The service has begun to stop."""

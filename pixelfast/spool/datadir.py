@@ -39,7 +39,7 @@ __all__ = [
 
 # What stands in a data directory; `demo-write-key` is of a first try without settings.
 _OWN_NAMES = (
-    *("META", "LOCK", "clock", "shards", "dest", "dead", "quarantine", "events"),
+    *("META", "LOCK", "clock", "reload", "shards", "dest", "dead", "quarantine", "events"),
     "demo-write-key",
 )
 
@@ -217,7 +217,7 @@ class DataDir:
             SpoolLocked: another pixelfast runs on it.
         """
         try:
-            return lock_file(self.path / "LOCK")
+            fd = lock_file(self.path / "LOCK")
         except SpoolLocked as error:
             raise SpoolLocked(
                 f"another pixelfast runs on the data directory {self.path}, or another program"
@@ -225,6 +225,24 @@ class DataDir:
             ) from None
         except OSError as error:
             raise SpoolError(describe_trouble(self.path / "LOCK", error)) from error
+        with contextlib.suppress(OSError):  # a full disk: then `owner` does not know it
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        return fd
+
+    def owner(self) -> int:
+        """Return the process that has locked the directory; 0 if there is none."""
+        path = self.path / "LOCK"
+        try:
+            pid = int(path.read_text())
+            there = path.stat()
+            for each in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    if os.path.samestat(each.stat(), there):
+                        return pid
+        except (OSError, ValueError):
+            pass  # nobody has locked it, or somebody else's process
+        return 0
 
     def slot_dir(self, slot: int) -> Path:
         if slot not in self._slot_dirs:

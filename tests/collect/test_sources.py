@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pixelfast.collect.budgets import RateBudgets
-from pixelfast.collect.collector import Sources
+from pixelfast.collect.sources import Sources
 from pixelfast.config import Source, WriteKey
 from pixelfast.errors import RequestError
 from tests.collect.wire import GIF, PIXEL_HEADERS, TRACK, ask, events, http, read_answers

@@ -10,6 +10,7 @@ from typing import Any
 
 from pixelfast.operate.delivery_metrics import delivery_metrics
 from pixelfast.operate.metrics import exposition
+from pixelfast.operate.reload import ReloadState
 from pixelfast.operate.room import DiskRoom, FullForecast, Sampler
 from pixelfast.operate.totals import Totals
 from pixelfast.spool.histograms import BUCKETS
@@ -42,6 +43,7 @@ def exposed_of(
         children=children,
         uptime_s=5.0,
         is_ready=True,
+        reload_state=ReloadState(),
     )
     machine = SimpleNamespace(disk=disk, full_in_s=full_in_s, lag_figures=lambda: NO_LAG)
     return exposition(processes, machine).decode().splitlines()

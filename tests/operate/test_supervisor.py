@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from pixelfast.config import Config
+from pixelfast.operate.child import Child
 from pixelfast.operate.control import Orders
-from pixelfast.operate.supervisor import Child
 
 READY = b'{"is_ready": true}'
 

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def test_states_are_told(manager: socket.socket) -> None:
     notifier = Notifier(environment_of(manager))
     notifier.ready("accepting pixels")
     assert b"READY=1\nSTATUS=accepting pixels" == manager.recv(4096)
+    notifier.reloading()
+    lines = dict(line.split("=") for line in manager.recv(4096).decode().splitlines())
+    assert ("1", "reloading") == (lines["RELOADING"], lines["STATUS"])
+    assert abs(time.monotonic() - int(lines["MONOTONIC_USEC"]) / 1e6) < 5.0
     notifier.stopping()
     assert b"STOPPING=1\nSTATUS=stopping" == manager.recv(4096)
 

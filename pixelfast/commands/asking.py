@@ -1,0 +1,75 @@
+"""Asking a running server for something by a signal, and waiting for what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import click
+
+from pixelfast.config import read_data_dir
+from pixelfast.errors import PixelfastError
+from pixelfast.operate.reload import Outcome
+from pixelfast.printable import printable
+from pixelfast.spool import DataDir
+
+__all__ = ["ask", "report", "with_data_dir"]
+
+_POLL_S = 0.05
+
+
+def with_data_dir(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --config and --data-dir, and pass the command `data` instead of them.
+
+    Of the settings file only `data_dir` is read: its mistakes are the server's to report.
+    """
+
+    def run(config: str | None, data_dir: str | None) -> None:
+        command(data=DataDir.find(data_dir or read_data_dir(config)))
+
+    run.__doc__ = command.__doc__
+    run.__name__ = command.__name__
+    for option in (
+        click.option("--data-dir", metavar="DIR", help="The data directory of the server."),
+        click.option("-c", "--config", metavar="FILE", help="The settings, for their `data_dir`."),
+    ):
+        run = option(run)
+    return run
+
+
+def ask(data: DataDir, number: signal.Signals, outcome_name: str, wait_s: float) -> Outcome:
+    """Signal the server of a data directory; return what it did.
+
+    Raises:
+        PixelfastError: there is no server, it is another user's, or it did not respond.
+    """
+    pid = data.owner()
+    if not pid:
+        raise PixelfastError(f"no running server of this user has the data directory {data.path}")
+    asked_ns = time.monotonic_ns()
+    try:
+        os.kill(pid, number)
+    except OSError as error:
+        raise PixelfastError(f"process {pid}: {error.strerror}") from None
+    deadline_s = time.monotonic() + wait_s
+    while time.monotonic() < deadline_s:
+        outcome = Outcome.read(data.path / outcome_name)
+        # One that began before did not see all that there is to see now.
+        if outcome is not None and outcome.pid == pid and outcome.began_ns >= asked_ns:
+            return outcome
+        if data.owner() != pid:
+            raise PixelfastError(f"the server, process {pid}, has ended")
+        time.sleep(_POLL_S)
+    raise PixelfastError(f"the server, process {pid}, has not responded within {wait_s:g} s")
+
+
+def report(outcome: Outcome, success: str, failure: str) -> None:
+    """Print what became of it, and exit with 1 if it failed."""
+    click.echo(success if outcome.is_successful else failure, err=not outcome.is_successful)
+    for line in outcome.lines:
+        click.echo(printable(line), err=not outcome.is_successful)
+    if not outcome.is_successful:
+        sys.exit(1)

@@ -1,0 +1,199 @@
+"""One process of the supervisor's, across its restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from pixelfast.config import Config
+from pixelfast.deliver.retry import Backoff
+from pixelfast.errors import operator_error
+from pixelfast.operate.control import Leave, Message, Orders, Reload, encode
+from pixelfast.operate.totals import Totals
+
+__all__ = ["Child"]
+
+_RESTART_FIRST_S = 0.2
+_RESTART_MOST_S = 5.0
+_STEADY_S = 30.0  # a process that lived this long is restarted without delay
+_SILENT_S = 5.0  # without a report for so long, a process is not ready
+_START_S = 60.0  # how long a process may be silent before it has been ready once
+# Each thread that allocates would have an arena of its own, and keep what is free in it.
+_ENVIRONMENT = {"delivery": {"MALLOC_ARENA_MAX": "2"}}
+
+
+class Child:
+    """One process, across its restarts."""
+
+    def __init__(
+        self, name: str, orders: Orders, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = name
+        self.orders = orders
+        self.figures: dict[str, Any] = {}  # what it reported last
+        self.totals = Totals()  # what it has counted, its earlier runs with it
+        self.reported_at_s = 0.0  # when that was, in seconds since 1970; 0: never
+        self.starts = 0
+        self.process: asyncio.subprocess.Process | None = None
+        self._clock = clock
+        self._heard_s: float | None = None  # of a running process: its start, or its last report
+        self._has_been_ready = False  # since it was started
+        self._is_told = False  # that it is silent
+        self._is_leaving = False
+        self._line: asyncio.StreamWriter | None = None
+        self._stopping = asyncio.Event()
+        self._log = structlog.get_logger("supervisor")
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self.figures.get("is_ready")) and not self.is_silent
+
+    @property
+    def pid(self) -> int | None:
+        """The running process; None if there is none."""
+        process = self.process
+        return None if process is None or process.returncode is not None else process.pid
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its last report is too old to say how things stand."""
+        return self.silent_s > _SILENT_S
+
+    @property
+    def silent_s(self) -> float:
+        """For how long a running process has not reported; 0 if none is running."""
+        return 0.0 if self._heard_s is None else self._clock() - self._heard_s
+
+    def watch(self, hung_after_s: float) -> None:
+        """Log a process that does not report, and kill one that hangs; `run` restarts it."""
+        silent_s = self.silent_s
+        if silent_s <= min(_SILENT_S, hung_after_s) or self._stopping.is_set():
+            self._is_told = False
+            return
+        if not self._is_told:
+            self._is_told = True
+            self._log.warning("process_silent", name=self.name, silent_s=round(silent_s, 1))
+        if silent_s > (hung_after_s if self._has_been_ready else max(hung_after_s, _START_S)):
+            self._log.error("process_hung", name=self.name, silent_s=round(silent_s, 1))
+            self._heard_s = None  # once
+            self.signal(signal.SIGKILL)
+
+    def on_report(self, line: bytes) -> None:
+        """Take notice of a report."""
+        self.figures = msgspec.json.decode(line)
+        self.totals.follow(self.figures.get("totals", {}))
+        self.reported_at_s = time.time()
+        self._heard_s = self._clock()
+        self._has_been_ready = self._has_been_ready or self.is_ready
+
+    async def run(self, on_report: asyncio.Event) -> None:
+        """Keep the process running until `stop`."""
+        backoff = Backoff(_RESTART_FIRST_S, _RESTART_MOST_S)
+        while not self._stopping.is_set():
+            started_s = self._clock()
+            try:
+                code: int | None = await self._run_once(on_report)
+            except OSError as error:  # no descriptors or no memory for it now
+                self._log.error(
+                    "process_not_started",
+                    name=self.name,
+                    error=operator_error(error) or repr(error),
+                )
+                code = None
+            self.figures, self._heard_s, self._has_been_ready = {}, None, False
+            self.totals.end()
+            on_report.set()
+            if self._stopping.is_set():
+                return
+            if self._clock() - started_s > _STEADY_S:
+                backoff.reset()
+            wait_s = backoff.next_s()
+            self._log.error(
+                "process_ended", name=self.name, code=code, restart_in_s=round(wait_s, 1)
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+
+    async def _run_once(self, on_report: asyncio.Event) -> int:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "pixelfast.operate.process",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, **_ENVIRONMENT.get(self.orders.role, {})},
+                pass_fds=(theirs.fileno(), *self.orders.inherited_fds),
+                start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
+            )
+        self.starts += 1
+        self._heard_s = self._clock()
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=2**24)
+        self._line = writer
+        try:
+            writer.write(encode(self.orders))
+            if self._is_leaving:  # it was restarted meanwhile
+                self.leave()
+            if self._stopping.is_set():
+                writer.write_eof()
+            while line := await reader.readline():
+                self.on_report(line)
+                on_report.set()
+        except ConnectionError:
+            pass
+        finally:
+            self._line = None
+            writer.close()
+        return await self.process.wait()
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    def leave(self) -> None:
+        """Tell the process that a stop has begun: its health checks fail from now on."""
+        self._is_leaving = True
+        self._send(Leave())
+
+    def reload(self, config: Config, generation: int, rate_places: dict[str, int]) -> None:
+        """Have the process follow other settings, now and whenever it is restarted."""
+        message = Reload(config=config, generation=generation, rate_places=dict(rate_places))
+        self.orders = msgspec.structs.replace(self.orders, **msgspec.structs.asdict(message))
+        self._send(message)
+
+    def follows(self, generation: int) -> bool:
+        """Whether the process follows these settings, or will once it is restarted."""
+        return self._heard_s is None or self.figures.get("generation", -1) >= generation
+
+    def _send(self, message: Message) -> None:
+        """Without a line there is nothing to say: the orders have it all."""
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.write(encode(message))
+
+    async def stop(self, task: asyncio.Task[None], timeout_s: float) -> None:
+        """Ask the process to end, and make it end after `timeout_s`."""
+        self._stopping.set()
+        if self._line is not None:
+            # Not by a signal: one that comes before the process can handle it would kill it.
+            with contextlib.suppress(OSError):
+                self._line.write_eof()
+        _, late = await asyncio.wait({task}, timeout=timeout_s)
+        if late:
+            self._log.warning("process_killed", name=self.name, after_s=timeout_s)
+            self.signal(signal.SIGKILL)
+            task.cancel()
+            await asyncio.wait({task})

@@ -1,0 +1,151 @@
+"""What a reload of the settings file may change, and what became of the last one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pixelfast.config import Config
+from pixelfast.errors import ConfigErrors
+
+__all__ = [
+    "RELOAD_OUTCOME",
+    "KeptSetting",
+    "Outcome",
+    "ReloadState",
+    "SettingsFile",
+    "merge",
+    "mistakes_in",
+]
+
+RELOAD_OUTCOME = "reload.json"  # in the data directory
+
+# By table, the settings that running processes can change; all others need a new process.
+_CHANGEABLE: dict[str, frozenset[str]] = {
+    "": frozenset({"deliver", "sources", "destinations"}),
+    "server": frozenset(
+        {
+            "trusted_proxies",
+            "always_200",
+            "health_path",
+            "max_connections",
+            "max_memory",
+            "header_timeout_s",
+            "idle_timeout_s",
+            "drain_timeout_s",
+            "lame_duck_s",
+            "hung_after_s",
+        }
+    ),
+    "server.tls": frozenset({"cert", "key"}),
+    "log": frozenset({"level", "rejections", "addresses"}),
+}
+
+
+class SettingsFile(msgspec.Struct, frozen=True):
+    """Where the settings come from.
+
+    `path`: the file; None: the command line alone. `read` reads it as at the start, with the
+    options of the command line, and raises ConfigError if it has mistakes.
+    """
+
+    path: str | None
+    read: Callable[[], Config]
+
+
+class KeptSetting(msgspec.Struct, frozen=True):
+    """A setting that a reload does not change."""
+
+    name: str
+    running: Any
+    wanted: Any
+
+    @property
+    def remedy(self) -> str:
+        return "a restart" if self.name == "data_dir" else "a restart or `pixelfast upgrade`"
+
+    def __str__(self) -> str:
+        running, wanted = _shown(self.running), _shown(self.wanted)
+        return f"{self.name} stays {running}: {wanted} takes {self.remedy}"
+
+
+def merge(running: Config, wanted: Config) -> tuple[Config, list[KeptSetting]]:
+    """Return `wanted` with what can't change in running processes as it was, and what that is.
+
+    >>> from pixelfast.config import Server
+    >>> one, other = Server(workers=1), Server(workers=2, always_200=True)
+    >>> merged, (kept,) = merge(Config(server=one), Config(server=other))
+    >>> merged.server.workers, merged.server.always_200, str(kept)
+    (1, True, 'server.workers stays 1: 2 takes a restart or `pixelfast upgrade`')
+    """
+    kept: list[KeptSetting] = []
+    return _merge("", running, wanted, kept), kept
+
+
+def _merge(section: str, running: Any, wanted: Any, kept: list[KeptSetting]) -> Any:
+    """Merge one table; `section` is its name."""
+    changeable = _CHANGEABLE.get(section, frozenset())
+    as_before = {}
+    for name in wanted.__struct_fields__:
+        before, after = getattr(running, name), getattr(wanted, name)
+        dotted = f"{section}.{name}" if section else name
+        if before == after or name in changeable:
+            continue
+        if isinstance(before, msgspec.Struct) and isinstance(after, msgspec.Struct):
+            as_before[name] = _merge(dotted, before, after, kept)
+        else:
+            kept.append(KeptSetting(dotted, before, after))
+            as_before[name] = before
+    return msgspec.structs.replace(wanted, **as_before)
+
+
+def mistakes_in(error: Exception) -> list[str]:
+    """Return the mistakes of a settings file, one line each."""
+    if isinstance(error, ConfigErrors):
+        return [f"{error.path}: {problem}" for problem in error.problems]
+    return [str(error)]
+
+
+def _shown(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class ReloadState(msgspec.Struct, kw_only=True):
+    """What `/health/ready` and the metrics tell about reloads. A start counts as one."""
+
+    is_successful: bool = True
+    succeeded_at_s: float = msgspec.field(default_factory=time.time)
+    problems: list[str] = []
+    needs_restart: list[str] = []
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of a reload or an upgrade, for the command that waits for it.
+
+    `began_ns` is of the monotonic clock, which all processes of a machine have in common. `lines`
+    is what the operator should read.
+    """
+
+    pid: int
+    began_ns: int
+    is_successful: bool
+    lines: list[str] = []
+
+    def write(self, path: Path) -> None:
+        """Keep the outcome in a file. It is for one reader that waits, so it is not synced."""
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.write_bytes(msgspec.json.encode(self) + b"\n")
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Outcome | None:
+        """Return the last outcome; None if there is none."""
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        return None

@@ -1,0 +1,223 @@
+"""An engine that is given other settings while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from pixelfast.config import Config, Destination
+from pixelfast.deliver.engine import Engine, register_destinations
+from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.timing import Clock
+from pixelfast.spool import DataDir
+from tests.deliver.runners import QUICK, FakeSender, running, settings, source
+from tests.deliver.running import run
+from tests.deliver.spools import event
+from tests.spools import Feed
+from tests.waiting import until
+
+
+class Senders:
+    """Makes a new sender each time, and keeps those of each destination."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, list[FakeSender]] = {}
+
+    def __call__(self, destination: Destination, _data: DataDir, _clock: Clock) -> Sender:
+        sender = FakeSender()
+        self.made.setdefault(destination.name, []).append(sender)
+        return sender
+
+    def numbers(self, name: str) -> list[int]:
+        return [n for sender in self.made.get(name, []) for n in sender.numbers]
+
+
+def make(data: DataDir, config: Config) -> tuple[Engine, Senders]:
+    senders = Senders()
+    register_destinations(config, data)
+    return Engine(config, data, timings=QUICK, make_sender=senders), senders
+
+
+def changed(config: Config, name: str, **more: object) -> Config:
+    """The settings with others of one destination."""
+    return msgspec.structs.replace(
+        config,
+        destinations=tuple(
+            msgspec.structs.replace(each, **more) if each.name == name else each
+            for each in config.destinations
+        ),
+    )
+
+
+async def reload(engine: Engine, config: Config, data: DataDir) -> None:
+    register_destinations(config, data)
+    await engine.reload(config)
+
+
+def test_a_destination_that_is_the_same_goes_on_undisturbed(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        engine, senders = make(data, settings("same", "other"))
+        async with running(engine):
+            feed.write(event(0))
+            await until(lambda: senders.numbers("same") == senders.numbers("other") == [0])
+            same = senders.made["same"][0]
+            same.gate.clear()
+            feed.write(event(1))
+            await until(lambda: same.under_way == 1)
+            await reload(engine, changed(settings("same", "other"), "other", gzip=True), data)
+            assert (1, 0) == (same.under_way, same.closed), "its request is still under way"
+            same.gate.set()
+            await until(lambda: senders.numbers("same") == senders.numbers("other") == [0, 1])
+        assert [1, 2] == [len(senders.made[name]) for name in ("same", "other")]
+
+    run(main())
+
+
+def test_reloads_lose_and_repeat_no_event(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        config = settings("hook")
+        engine, senders = make(data, config)
+        async with running(engine):
+            for n in range(60):
+                feed.write(event(n))
+                if n % 3 == 0:
+                    await reload(engine, changed(config, "hook", max_events=n + 1), data)
+            await until(lambda: len(senders.numbers("hook")) >= 60)
+        assert list(range(60)) == senders.numbers("hook")
+        assert 21 == len(senders.made["hook"])
+
+    run(main())
+
+
+def test_a_new_destination_gets_what_comes_after_it(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        engine, senders = make(data, settings("first"))
+        async with running(engine):
+            feed.write(event(0))
+            await reload(engine, settings("first", "second"), data)
+            feed.write(event(1))
+            await until(lambda: senders.numbers("second") == [1])
+            await until(lambda: senders.numbers("first") == [0, 1])
+            assert {"first", "second"} == engine.stats()["destinations"].keys()
+
+    run(main())
+
+
+def test_a_removed_destination_holds_its_events_and_gets_them_when_it_is_back(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        engine, senders = make(data, settings("stays", "goes"))
+        async with running(engine):
+            feed.write(event(0))
+            await until(lambda: senders.numbers("stays") == senders.numbers("goes") == [0])
+            await reload(engine, settings("stays"), data)
+            assert ["stays"] == [runner.name for runner in engine.runners]
+            assert 1 == senders.made["goes"][0].closed
+            for n in range(1, 20):
+                feed.write(event(n))
+                feed.roll()
+            await until(lambda: len(senders.numbers("stays")) == 20)
+            await asyncio.sleep(10 * QUICK.retention_s)  # rounds in which segments are removed
+            await reload(engine, settings("stays", "goes"), data)
+            await until(lambda: len(senders.numbers("goes")) == 20)
+        assert list(range(20)) == senders.numbers("goes")
+
+    run(main())
+
+
+def test_segments_stay_while_a_destination_changes(data: DataDir, feed: Feed) -> None:
+    """Its runner stops, and the next one has not said yet what it needs."""
+
+    async def main() -> None:
+        config = settings("fast", "slow")
+        engine, senders = make(data, config)
+        async with running(engine):
+            await until(lambda: set(senders.made) == {"fast", "slow"})
+            slow = senders.made["slow"][0]
+            slow.gate.clear()
+            for n in range(30):
+                feed.write(event(n))
+                feed.roll()
+            await until(lambda: len(senders.numbers("fast")) == 30)
+            reloading = asyncio.create_task(
+                reload(engine, changed(config, "slow", gzip=True), data)
+            )
+            await asyncio.sleep(10 * QUICK.retention_s)
+            assert not reloading.done(), "it waits for the request under way"
+            slow.gate.set()
+            await reloading
+            await until(lambda: len(senders.numbers("slow")) >= 30)
+        assert list(range(30)) == senders.numbers("slow")
+
+    run(main())
+
+
+def test_sources_and_their_destinations_follow_without_a_restart(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        def with_sources(*sources: str) -> Config:
+            own = tuple(source(each, *([] if each == "web" else ["one"])) for each in sources)
+            return settings("one", "two", sources=own)
+
+        engine, senders = make(data, with_sources("web"))
+        two: Callable[[], list[int]] = lambda: senders.numbers("two")  # noqa: E731
+        async with running(engine):
+            feed.write(event(0), source="web")
+            await until(lambda: two() == [0])
+            await reload(engine, with_sources("web", "app"), data)
+            feed.write(event(1), source="app")
+            feed.write(event(2), source="web")
+            await until(lambda: two() == [0, 2])
+            senders.made["two"][0].gate.clear()
+            for n in range(3, 40):
+                feed.write(event(n), source="app" if n % 2 else "web")
+            await reload(engine, with_sources("web"), data)  # what it sent is in the spool still
+            senders.made["two"][0].gate.set()
+            await until(lambda: len(senders.numbers("one")) == 40)
+            await until(lambda: two() == [0, *range(2, 40, 2)])
+        assert [1, 1] == [len(senders.made[name]) for name in ("one", "two")]
+
+    run(main())
+
+
+def test_a_stop_in_the_middle_of_a_reload_ends_it(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        config = settings("hook")
+        engine, senders = make(data, config)
+        async with running(engine):
+            await until(lambda: "hook" in senders.made)
+            hook = senders.made["hook"][0]
+            hook.gate.clear()
+            feed.write(event(0))
+            await until(lambda: hook.under_way == 1)
+            reloading = asyncio.create_task(
+                reload(engine, changed(config, "hook", gzip=True), data)
+            )
+            await asyncio.sleep(0.01)
+            engine.stop()
+            hook.gate.set()
+            await reloading
+        assert 1 == len(senders.made["hook"])
+
+    run(main())
+
+
+def test_a_file_that_a_destination_names_is_a_change(data: DataDir) -> None:
+    path = data.path / "ca.pem"
+    path.write_text("one")
+    config = changed(
+        settings("hook", "plain"), "hook", url="https://127.0.0.1:1/", tls_ca=str(path)
+    )
+
+    async def main() -> None:
+        engine, senders = make(data, config)
+        async with running(engine):
+            await reload(engine, config, data)
+            path.with_suffix(".new").write_text("two")
+            path.with_suffix(".new").replace(path)
+            await reload(engine, config, data)
+        assert [2, 1] == [len(senders.made[name]) for name in ("hook", "plain")]
+
+    run(main())
