@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import read_low_water
 from pixelfast.deliver.timing import Clock, Timings
 from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
+from pixelfast.spool.datadir import free_bytes
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, segment_name
 from pixelfast.spool.highwater import read_high_water
 
@@ -154,10 +154,9 @@ class Reclaimer:
         """What the disk has not free of `min_free`, beside what goes anyway."""
         if not self._config.spool.min_free:
             return 0
-        disk = os.statvfs(self._data.path)
         going_bytes = sum(each.bytes for each in segments) - sum(each.bytes for each in kept)
-        free_bytes = disk.f_bavail * disk.f_frsize + going_bytes
-        return int(self._config.spool.min_free * _FREE_SHARE) - free_bytes
+        will_be_free = free_bytes(self._data.path) + going_bytes
+        return int(self._config.spool.min_free * _FREE_SHARE) - will_be_free
 
     def _segments(self) -> list[_Segment]:
         """Every segment that holds something, the ones that were written first before others."""

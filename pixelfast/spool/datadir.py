@@ -44,6 +44,9 @@ _OWN_NAMES = (
 )
 
 
+_UNCOUNTED_BYTES = 2**60
+
+
 class _Meta(msgspec.Struct):
     format: int
     node: str
@@ -139,8 +142,13 @@ def _process(pid: int) -> str:
 
 
 def free_bytes(path: Path) -> int:
-    """How many bytes the file system of `path` has for those who are not root."""
+    """How many bytes the file system of `path` has for those who are not root.
+
+    Some do not count, such as ramfs and some of FUSE: they say when they are full.
+    """
     found = os.statvfs(path)
+    if found.f_blocks == 0:
+        return _UNCOUNTED_BYTES
     return found.f_bavail * found.f_frsize
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pixelfast.config import Spool
 from pixelfast.spool import DataDir
+from pixelfast.spool.datadir import free_bytes
 
 __all__ = ["DiskRoom", "SpoolNeeds"]
 
@@ -60,9 +61,9 @@ class DiskRoom:
     ) -> list[tuple[int, str]]:
         """The bounds, and what is said of them: the same words each time."""
         disk = os.statvfs(folder)
-        ours = used_bytes + disk.f_bavail * disk.f_frsize - self._needs.min_free
+        ours = used_bytes + free_bytes(folder) - self._needs.min_free
         limits = [(ours, "its disk has no more than spool.min_free")]
-        if self._max_share:
+        if self._max_share and disk.f_blocks:  # a file system that does not count has no share
             limit = int(self._max_share * disk.f_blocks * disk.f_frsize)
             limits.append((limit, f"it takes {self._max_share:.0%} of its disk: max_disk_share"))
         if folder.stat().st_dev == self._data.path.stat().st_dev:
