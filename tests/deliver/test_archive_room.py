@@ -73,6 +73,15 @@ def test_an_archive_takes_its_share_and_leaves_the_spool_and_others_theirs(
     assert reason == room.shortage(tmp_path, used * MIB, left + 1)
 
 
+def test_a_file_system_that_does_not_count_its_room_bounds_no_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DataDir.open(tmp_path)
+    set_disk(monkeypatch, 0, 0)
+    room = DiskRoom(data, SpoolNeeds(512 * MIB, 20_000 * MIB), 0.5)
+    assert "" == room.shortage(tmp_path, 100 * MIB, MIB)
+
+
 def test_what_the_spool_takes_already_is_no_longer_kept_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
