@@ -11,8 +11,7 @@ from tests.collect.wire import TRACK, events, fail_commit, http, is_over, read_a
 from tests.fakes import FakeCollector
 
 
-def test_idle_connections_are_closed() -> None:
-    fake = FakeCollector()
+def test_idle_connections_are_closed(fake: FakeCollector) -> None:
     fresh, of_fresh = fake.connect()
     used, of_used = fake.connect()
     used.data_received(http(b"/"))
@@ -27,8 +26,9 @@ def test_idle_connections_are_closed() -> None:
 
 
 @pytest.mark.parametrize("part_bytes", [3, 30, len(http()) - 1])
-def test_a_request_under_way_is_answered_with_connection_close(part_bytes: int) -> None:
-    fake = FakeCollector()
+def test_a_request_under_way_is_answered_with_connection_close(
+    fake: FakeCollector, part_bytes: int
+) -> None:
     connection, transport = fake.connect()
     connection.data_received(http()[:part_bytes])
     fake.connections.drain()
@@ -40,8 +40,7 @@ def test_a_request_under_way_is_answered_with_connection_close(part_bytes: int) 
     assert 1 == len(events(fake))
 
 
-def test_requests_that_wait_for_the_disk_are_answered_before_the_end() -> None:
-    fake = FakeCollector()
+def test_requests_that_wait_for_the_disk_are_answered_before_the_end(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + http(b"/") + http(TRACK, b"POST"))
     fake.loop.turn()
@@ -53,9 +52,8 @@ def test_requests_that_wait_for_the_disk_are_answered_before_the_end() -> None:
     assert 2 == len(events(fake))
 
 
-def test_the_last_of_the_requests_that_wait_says_connection_close() -> None:
+def test_the_last_of_the_requests_that_wait_says_connection_close(fake: FakeCollector) -> None:
     """Else the client may send the next one into the connection that is just being closed."""
-    fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http() * 2)
     fake.loop.turn()
@@ -64,10 +62,9 @@ def test_the_last_of_the_requests_that_wait_says_connection_close() -> None:
     assert [False, True] == [answer.closes for answer in read_answers(transport.sent)]
 
 
-def test_nothing_follows_an_answer_with_connection_close() -> None:
+def test_nothing_follows_an_answer_with_connection_close(fake: FakeCollector) -> None:
     """RFC 9112 section 9.6: no further request is processed, so no event of one may be stored: the
     client has to think that it was not, and sends it again."""
-    fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http()[:20])
     fake.connections.drain()
@@ -78,8 +75,7 @@ def test_nothing_follows_an_answer_with_connection_close() -> None:
     assert 1 == len(events(fake))
 
 
-def test_a_request_behind_those_that_wait_is_answered_too() -> None:
-    fake = FakeCollector()
+def test_a_request_behind_those_that_wait_is_answered_too(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + http()[:20])
     fake.connections.drain()
@@ -90,8 +86,7 @@ def test_a_request_behind_those_that_wait_is_answered_too() -> None:
     assert 2 == len(events(fake))
 
 
-def test_a_connection_that_comes_during_the_drain_has_one_request() -> None:
-    fake = FakeCollector()
+def test_a_connection_that_comes_during_the_drain_has_one_request(fake: FakeCollector) -> None:
     fake.connections.drain()
     connection, transport = fake.connect()
     connection.data_received(http())
@@ -101,8 +96,7 @@ def test_a_connection_that_comes_during_the_drain_has_one_request() -> None:
     assert (200, True, True) == (answer.status, answer.closes, transport.has_eof)
 
 
-def test_a_request_that_never_ends_is_cut_off_during_a_drain_too() -> None:
-    fake = FakeCollector()
+def test_a_request_that_never_ends_is_cut_off_during_a_drain_too(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(b"GET /")
     fake.connections.drain()
@@ -112,8 +106,7 @@ def test_a_request_that_never_ends_is_cut_off_during_a_drain_too() -> None:
     assert transport.has_eof
 
 
-def test_a_commit_that_fails_during_a_drain_is_told() -> None:
-    fake = FakeCollector()
+def test_a_commit_that_fails_during_a_drain_is_told(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http())
     fake.loop.turn()
@@ -124,8 +117,7 @@ def test_a_commit_that_fails_during_a_drain_is_told() -> None:
     assert transport.has_eof
 
 
-def test_a_peer_that_does_not_read_gets_its_answers_when_it_does() -> None:
-    fake = FakeCollector()
+def test_a_peer_that_does_not_read_gets_its_answers_when_it_does(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http())
     connection.pause_writing()
@@ -137,8 +129,9 @@ def test_a_peer_that_does_not_read_gets_its_answers_when_it_does() -> None:
     assert transport.has_eof
 
 
-def test_requests_that_were_read_but_not_begun_are_neither_stored_nor_answered() -> None:
-    fake = FakeCollector()
+def test_requests_that_were_read_but_not_begun_are_neither_stored_nor_answered(
+    fake: FakeCollector,
+) -> None:
     connection, transport = fake.connect()
     connection.data_received(http())
     connection.pause_writing()
@@ -151,8 +144,7 @@ def test_requests_that_were_read_but_not_begun_are_neither_stored_nor_answered()
     assert transport.has_eof
 
 
-def test_draining_twice_is_draining_once() -> None:
-    fake = FakeCollector()
+def test_draining_twice_is_draining_once(fake: FakeCollector) -> None:
     pairs = [fake.connect() for _ in range(3)]
     pairs[0][0].data_received(http())
     pairs[1][0].data_received(http()[:10])
@@ -164,8 +156,7 @@ def test_draining_twice_is_draining_once() -> None:
     assert [True] * 3 == [transport.has_eof for _, transport in pairs]
 
 
-def test_connections_that_linger_are_let_go() -> None:
-    fake = FakeCollector()
+def test_connections_that_linger_are_let_go(fake: FakeCollector) -> None:
     pairs = [fake.connect() for _ in range(3)]
     fake.connections.drain()
     fake.clock.advance(2.1)

@@ -18,13 +18,12 @@ def pass_time(fake: FakeCollector, seconds: float) -> None:
     fake.connections.sweep()
 
 
-def start(data: bytes = b"") -> tuple[FakeCollector, Connection, FakeTransport]:
-    fake = FakeCollector()
+def start(fake: FakeCollector, data: bytes = b"") -> tuple[Connection, FakeTransport]:
     connection, transport = fake.connect()
     if data:
         connection.data_received(data)
         fake.disk.settle()
-    return fake, connection, transport
+    return connection, transport
 
 
 @pytest.mark.parametrize(
@@ -41,8 +40,8 @@ def start(data: bytes = b"") -> tuple[FakeCollector, Connection, FakeTransport]:
     ],
     ids=["G", "method", "target", "one-line", "one-byte", "body", "chunk", "trailer"],
 )
-def test_a_request_must_be_complete_after_ten_seconds(part: bytes) -> None:
-    fake, connection, transport = start(part)
+def test_a_request_must_be_complete_after_ten_seconds(fake: FakeCollector, part: bytes) -> None:
+    connection, transport = start(fake, part)
     pass_time(fake, HEADER_S - 0.1)
     assert (b"", False) == (transport.sent, is_over(transport))
     pass_time(fake, 0.2)
@@ -55,8 +54,8 @@ def test_a_request_must_be_complete_after_ten_seconds(part: bytes) -> None:
     assert [408] == statuses(transport.sent)
 
 
-def test_bytes_that_drip_do_not_buy_time() -> None:
-    fake, connection, transport = start()
+def test_bytes_that_drip_do_not_buy_time(fake: FakeCollector) -> None:
+    connection, transport = start(fake)
     began_ms = fake.clock.now_ms()
     for byte in http():
         connection.data_received(bytes([byte]))
@@ -67,8 +66,8 @@ def test_bytes_that_drip_do_not_buy_time() -> None:
     assert HEADER_S <= (fake.clock.now_ms() - began_ms) / 1000 <= HEADER_S + 1
 
 
-def test_the_time_counts_from_the_first_byte_of_each_request() -> None:
-    fake, connection, transport = start(http())
+def test_the_time_counts_from_the_first_byte_of_each_request(fake: FakeCollector) -> None:
+    connection, transport = start(fake, http())
     for _ in range(5):
         pass_time(fake, HEADER_S - 1)
         connection.data_received(http()[:20])
@@ -78,27 +77,29 @@ def test_the_time_counts_from_the_first_byte_of_each_request() -> None:
     assert [200] * 6 == statuses(transport.sent)
 
 
-def test_a_request_that_starts_in_the_read_of_another_has_ten_seconds_too() -> None:
+def test_a_request_that_starts_in_the_read_of_another_has_ten_seconds_too(
+    fake: FakeCollector,
+) -> None:
     for part in (b"GET /pixel", b"GE"):
-        fake, _, transport = start(http() + part)
+        _, transport = start(fake, http() + part)
         pass_time(fake, HEADER_S - 0.1)
         assert [200] == statuses(transport.sent)
         pass_time(fake, 0.2)
         assert [200, 408] == statuses(transport.sent), part
 
 
-def test_a_line_end_after_a_request_starts_no_other() -> None:
+def test_a_line_end_after_a_request_starts_no_other(fake: FakeCollector) -> None:
     """Some clients send one after a body, and servers are to ignore it (RFC 9112 section 2.2)."""
-    fake, connection, transport = start(http())
+    connection, transport = start(fake, http())
     connection.data_received(b"\r\n")
     pass_time(fake, HEADER_S + 1)
     assert [200] == statuses(transport.sent)
     assert not is_over(transport)
 
 
-def test_an_idle_connection_is_closed_after_75_seconds() -> None:
+def test_an_idle_connection_is_closed_after_75_seconds(fake: FakeCollector) -> None:
     for data in (b"", http(), http(b"/") * 3):
-        fake, _, transport = start(data)
+        _, transport = start(fake, data)
         pass_time(fake, IDLE_S - 0.1)
         assert not is_over(transport)
         transport.take()
@@ -106,8 +107,8 @@ def test_an_idle_connection_is_closed_after_75_seconds() -> None:
         assert (b"", True) == (transport.sent, is_over(transport))
 
 
-def test_each_request_starts_the_idle_time_anew() -> None:
-    fake, connection, transport = start()
+def test_each_request_starts_the_idle_time_anew(fake: FakeCollector) -> None:
+    connection, transport = start(fake)
     for _ in range(5):
         pass_time(fake, IDLE_S - 1)
         connection.data_received(http())
@@ -116,8 +117,8 @@ def test_each_request_starts_the_idle_time_anew() -> None:
     assert not is_over(transport)
 
 
-def test_a_connection_that_waits_for_the_disk_is_not_idle() -> None:
-    fake, connection, transport = start()
+def test_a_connection_that_waits_for_the_disk_is_not_idle(fake: FakeCollector) -> None:
+    connection, transport = start(fake)
     connection.data_received(http() + http()[:10])
     pass_time(fake, IDLE_S * 2)
     assert (b"", False) == (transport.sent, is_over(transport))
@@ -135,9 +136,9 @@ def test_the_limits_are_settings() -> None:
     assert is_over(of_idle)
 
 
-def test_after_the_last_answer_the_peer_has_two_seconds_to_close() -> None:
+def test_after_the_last_answer_the_peer_has_two_seconds_to_close(fake: FakeCollector) -> None:
     """Closed at once, unread bytes would make the kernel reset the connection, answer and all."""
-    fake, connection, transport = start(CLOSING + b"more")
+    connection, transport = start(fake, CLOSING + b"more")
     assert [200] == statuses(transport.sent)
     assert (True, False, False) == (transport.has_eof, transport.is_closed, transport.is_aborted)
     pass_time(fake, LINGER_S - 0.1)
@@ -148,14 +149,14 @@ def test_after_the_last_answer_the_peer_has_two_seconds_to_close() -> None:
     assert [200] == statuses(transport.sent)
 
 
-def test_a_peer_that_closes_after_the_last_answer_is_let_go_at_once() -> None:
-    _, connection, transport = start(CLOSING)
+def test_a_peer_that_closes_after_the_last_answer_is_let_go_at_once(fake: FakeCollector) -> None:
+    connection, transport = start(fake, CLOSING)
     assert transport.has_eof
     assert not connection.eof_received()  # false: the transport closes
 
 
-def test_the_two_seconds_start_with_the_last_answer() -> None:
-    fake, connection, transport = start()
+def test_the_two_seconds_start_with_the_last_answer(fake: FakeCollector) -> None:
+    connection, transport = start(fake)
     connection.data_received(CLOSING)
     pass_time(fake, 30.0)
     assert not is_over(transport)
@@ -165,8 +166,8 @@ def test_the_two_seconds_start_with_the_last_answer() -> None:
     assert not transport.is_aborted
 
 
-def test_a_peer_that_does_not_read_its_answers_is_cut_off_in_the_end() -> None:
-    fake, connection, transport = start(http())
+def test_a_peer_that_does_not_read_its_answers_is_cut_off_in_the_end(fake: FakeCollector) -> None:
+    connection, transport = start(fake, http())
     connection.pause_writing()
     connection.data_received(http())
     pass_time(fake, IDLE_S - 0.1)
@@ -175,8 +176,8 @@ def test_a_peer_that_does_not_read_its_answers_is_cut_off_in_the_end() -> None:
     assert transport.is_aborted
 
 
-def test_a_peer_that_reads_again_in_time_is_not_cut_off() -> None:
-    fake, connection, transport = start()
+def test_a_peer_that_reads_again_in_time_is_not_cut_off(fake: FakeCollector) -> None:
+    connection, transport = start(fake)
     for _ in range(4):
         connection.data_received(http())
         connection.pause_writing()
@@ -187,9 +188,10 @@ def test_a_peer_that_reads_again_in_time_is_not_cut_off() -> None:
     assert not is_over(transport)
 
 
-def test_answers_that_wait_for_a_slow_peer_are_not_cut_off_by_the_last_one() -> None:
+def test_answers_that_wait_for_a_slow_peer_are_not_cut_off_by_the_last_one(
+    fake: FakeCollector,
+) -> None:
     """The two seconds are for a peer that has all of its answers, not for one that reads on."""
-    fake = FakeCollector()
     connection, transport = connect_narrow(fake, 1000)
     connection.data_received(http(b"/") * 50 + http(b"/", headers=[b"Connection: close"]))
     assert transport.is_paused
@@ -200,8 +202,8 @@ def test_answers_that_wait_for_a_slow_peer_are_not_cut_off_by_the_last_one() -> 
     assert not transport.is_aborted
 
 
-def test_a_client_that_closes_its_half_still_gets_its_answers() -> None:
-    fake, connection, transport = start()
+def test_a_client_that_closes_its_half_still_gets_its_answers(fake: FakeCollector) -> None:
+    connection, transport = start(fake)
     connection.data_received(http() + http(b"/") + http(TRACK, b"HEAD"))
     assert connection.eof_received()  # true: the transport stays open for writing
     fake.disk.settle()
@@ -211,9 +213,9 @@ def test_a_client_that_closes_its_half_still_gets_its_answers() -> None:
     assert transport.is_closed or transport.is_aborted
 
 
-def test_a_connection_that_both_sides_have_ended_is_closed_at_once() -> None:
+def test_a_connection_that_both_sides_have_ended_is_closed_at_once(fake: FakeCollector) -> None:
     """There is nothing to linger for: the peer has said already that nothing more comes."""
-    fake, connection, transport = start()
+    connection, transport = start(fake)
     connection.data_received(http())
     assert connection.eof_received()
     fake.disk.settle()
@@ -221,8 +223,10 @@ def test_a_connection_that_both_sides_have_ended_is_closed_at_once() -> None:
     assert transport.is_closed
 
 
-def test_a_client_that_closes_its_half_in_a_request_gets_the_answers_before_it() -> None:
-    fake, connection, transport = start()
+def test_a_client_that_closes_its_half_in_a_request_gets_the_answers_before_it(
+    fake: FakeCollector,
+) -> None:
+    connection, transport = start(fake)
     connection.data_received(http() + http()[:-3])
     assert connection.eof_received()
     fake.disk.settle()
@@ -232,15 +236,16 @@ def test_a_client_that_closes_its_half_in_a_request_gets_the_answers_before_it()
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", http(b"/"), http()])
-def test_a_client_that_closes_and_waits_for_nothing_is_let_go(data: bytes) -> None:
-    _, connection, transport = start(data)
+def test_a_client_that_closes_and_waits_for_nothing_is_let_go(
+    fake: FakeCollector, data: bytes
+) -> None:
+    connection, transport = start(fake, data)
     transport.take()
     assert not connection.eof_received()
     assert b"" == transport.sent
 
 
-def test_sweeping_many_connections_ends_only_those_whose_time_is_up() -> None:
-    fake = FakeCollector()
+def test_sweeping_many_connections_ends_only_those_whose_time_is_up(fake: FakeCollector) -> None:
     old = [fake.connect() for _ in range(50)]
     fake.clock.advance(IDLE_S / 2)
     young = [fake.connect() for _ in range(50)]
@@ -249,8 +254,8 @@ def test_sweeping_many_connections_ends_only_those_whose_time_is_up() -> None:
     assert [False] * 50 == [is_over(transport) for _, transport in young]
 
 
-def test_sweeping_a_connection_that_is_gone_is_harmless() -> None:
-    fake, connection, transport = start(http()[:10])
+def test_sweeping_a_connection_that_is_gone_is_harmless(fake: FakeCollector) -> None:
+    connection, transport = start(fake, http()[:10])
     connection.connection_lost(None)
     pass_time(fake, 1000.0)
     assert (b"", False) == (transport.sent, is_over(transport))

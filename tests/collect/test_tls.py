@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import ssl
 from pathlib import Path
 
@@ -271,3 +272,31 @@ def test_http_1_1_is_negotiated(offered: list[str]) -> None:
     raw.client = TlsPeer(context)
     raw.attach(fake.tls.connect())
     assert ("http/1.1" if offered else None) == raw.client.tls.selected_alpn_protocol()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_bytes_arrive_nothing_is_raised_and_nothing_is_left(seed: int) -> None:
+    """Records that were changed, cut, repeated and reordered, in the handshake and after it."""
+    rng = random.Random(seed)
+    fake = start()
+    if seed % 2:
+        transport, raw = connect(fake)
+        records = [raw.client.seal(http() * rng.randrange(1, 4)) for _ in range(4)]
+    else:
+        transport, _ = begin(fake)
+        records = [TlsPeer().shake_hands(), http()]
+    data = bytearray(b"".join(rng.choices(records, k=4)))
+    for _ in range(rng.randrange(0, 6)):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    while data:
+        count = rng.randrange(1, len(data) + 1)
+        transport.data_received(bytes(data[:count]))
+        del data[:count]
+        fake.disk.settle()
+    assert not transport.eof_received()
+    transport.connection_lost(None)
+    assert (set(), 0, 0) == (
+        fake.connections.open,
+        fake.connections.handshakes,
+        fake.connections.held_bytes,
+    )
