@@ -14,9 +14,16 @@ pytestmark = pytest.mark.skipif(bool(why_no_nginx()), reason=why_no_nginx())
 PATIENT = [("proxy_read_timeout 10s", "proxy_read_timeout 60s")]
 
 
-@pytest.mark.parametrize("upstream", ["two-tcp.conf", "two-unix.conf", "backup.conf"])
-def test_one_of_two_servers_may_end_at_any_time(upstream: str, tmp_path: Path) -> None:
-    with behind_nginx(tmp_path, upstream) as (fleet, nginx):
+@pytest.mark.parametrize(
+    ("site", "upstream"),
+    [
+        ("pixelfast-tls.conf", "two-tcp.conf"),
+        ("rudderstack.conf", "two-unix.conf"),
+        ("pixelfast.conf", "backup.conf"),
+    ],
+)
+def test_one_of_two_servers_may_end_at_any_time(site: str, upstream: str, tmp_path: Path) -> None:
+    with behind_nginx(tmp_path, upstream, site=site) as (fleet, nginx):
         # The second one ends soon after the first: by nginx's default of max_fails that is a 502.
         steps = [lambda: fleet.restart(0), lambda: fleet.crash(1)]
         outcome = fail_over(fleet, nginx.port, steps)
