@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -76,18 +76,32 @@ _STEP_BYTES = 256 * 2**10
 # A transaction of many letters must fit, or SQLite writes and syncs in the middle of it.
 _CACHE_KIB = 2048
 _New: TypeAlias = tuple[str, int, bytes, int, str, bytes, int, str]
+_LEAST_BYTES = 2**16  # whatever the disk has
 _MOST_DROPPED = 500  # letters looked at in one step
 
 
 class DeadBounds(NamedTuple):
     """How much a destination's dead letters may take, and what happens at the limit.
 
-    `on_full`: "drop_oldest" or "hold".
+    `on_full`: "drop_oldest" or "hold". `room`: how large a file of so many bytes may become, as the
+    disk is now; it may wait for the disk.
     """
 
     max_bytes: int = 2**30
     max_age_s: float = float("inf")
     on_full: str = "drop_oldest"
+    room: Callable[[int], int] | None = None
+
+    def most_bytes(self, file_bytes: int) -> int:
+        """Return how much letters in a file of so many bytes may take.
+
+        A disk without room keeps the file from growing: new letters take the place of old ones.
+        Fewer letters would not make it smaller.
+        """
+        if self.room is None:
+            return self.max_bytes
+        as_it_is = file_bytes - 2 * _STEP_BYTES  # what comes at once has room in free pages
+        return min(self.max_bytes, max(_LEAST_BYTES, as_it_is, self.room(file_bytes)))
 
 
 class SourceLetters(NamedTuple):
@@ -148,6 +162,8 @@ class DeadLetters:
         transaction.
         """
         now_ms = self._now_ms()
+        if bounds is not None:
+            bounds = bounds._replace(max_bytes=bounds.most_bytes(self.file_bytes()), room=None)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT ifnull(max(id), 0) FROM letter").fetchone()
@@ -194,7 +210,8 @@ class DeadLetters:
             self._drop(self._db.execute(old, [until_ms]).fetchall())
         if bounds.on_full != "drop_oldest":
             return
-        while (excess := self.size_bytes() - bounds.max_bytes) > 0:
+        max_bytes = bounds.most_bytes(self.file_bytes())
+        while (excess := self.size_bytes() - max_bytes) > 0:
             sizes = self._db.execute(
                 "SELECT name, size_bytes FROM source WHERE letters > 0 ORDER BY size_bytes DESC"
             ).fetchall()
@@ -234,11 +251,14 @@ class DeadLetters:
 
         SQLite's file does not shrink when rows are deleted.
         """
-        pages, free, page_bytes = (
-            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return (pages - free) * page_bytes
+        return self.file_bytes() - self._pragma("freelist_count") * self._pragma("page_size")
+
+    def file_bytes(self) -> int:
+        """How large the file is, with its free pages."""
+        return self._pragma("page_count") * self._pragma("page_size")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
 
     def by_source(self) -> dict[str, SourceLetters]:
         """What each source's letters take; sources that only dropped some with them."""

@@ -40,6 +40,7 @@ class DeadKeeper:
 
     Attributes:
         size_bytes: what they take on the disk.
+        max_bytes: what they may take, as the disk was at the last look.
         by_source: what each source's take.
     """
 
@@ -47,6 +48,7 @@ class DeadKeeper:
         self, path: Path, bounds: DeadBounds, log: Any, timings: Timings, clock: Clock
     ) -> None:
         self.size_bytes = 0
+        self.max_bytes = bounds.max_bytes
         self.by_source: dict[str, SourceLetters] = {}
         self._path = path
         self._bounds = bounds
@@ -104,12 +106,13 @@ class DeadKeeper:
         """Note what they take, and say so where that is nearly too much."""
         assert self._dead is not None
         self.size_bytes, self.by_source = self._dead.size_bytes(), self._dead.by_source()
+        self.max_bytes = self._bounds.most_bytes(self._dead.file_bytes())
         dropped = sum(each.dropped for each in self.by_source.values())
         more = 0 if self._dropped is None else dropped - self._dropped
         self._dropped = dropped
         if events := self._told.add(more):
             self._log.warning("dead_letters_dropped", events=events, bytes=self.size_bytes)
-        if self.size_bytes < _WARNING_SHARE * self._bounds.max_bytes:
+        if self.size_bytes < _WARNING_SHARE * self.max_bytes:
             self._is_nearly_full = False
         elif not self._is_nearly_full:
             self._is_nearly_full = True
@@ -117,5 +120,6 @@ class DeadKeeper:
                 "dead_letters_nearly_full",
                 bytes=self.size_bytes,
                 max_dead_bytes=self._bounds.max_bytes,
+                max_bytes=self.max_bytes,
                 on_dead_full=self._bounds.on_full,
             )

@@ -14,7 +14,7 @@ import structlog
 
 from pixelfast.config import Config, Destination, FileDestination, Redactor
 from pixelfast.deliver import destinations
-from pixelfast.deliver.archive.room import SpoolNeeds
+from pixelfast.deliver.archive.room import DiskRoom, SpoolNeeds
 from pixelfast.deliver.attempts import Attempts
 from pixelfast.deliver.clock_record import read_clock_record, this_boot, write_clock_record
 from pixelfast.deliver.dead import DeadBounds
@@ -94,6 +94,7 @@ class Engine:
         self._timings = timings
         self._clock = clock = clock or Clock()
         needs = SpoolNeeds.of(config.spool, workers)
+        self._room = DiskRoom(data, needs, max_share=0.0)
         self._make_sender = make_sender or partial(destinations.make_sender, needs=needs)
         self._log = structlog.get_logger("deliver")
         self._config = config
@@ -133,7 +134,10 @@ class Engine:
             self._select(destination),
             retry_for_s=retry_for_s,
             dead_bounds=DeadBounds(
-                destination.max_dead_bytes, destination.max_dead_age_s, destination.on_dead_full
+                destination.max_dead_bytes,
+                destination.max_dead_age_s,
+                destination.on_dead_full,
+                room=partial(self._room.limit_bytes, self._data.path),
             ),
             share_bytes=self._share_bytes,
             turn=self._turn,

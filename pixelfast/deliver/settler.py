@@ -77,7 +77,7 @@ class Settler:
         is_too_old = oldest_ms > 0 and self._clock.age_s(oldest_ms) > self._retry_for_s
         room_bytes = float("inf")
         if self._dead_bounds.on_full == "hold":
-            room_bytes = self._dead_bounds.max_bytes - self._state.dead.size_bytes
+            room_bytes = self._state.dead.max_bytes - self._state.dead.size_bytes
         situation = situation._replace(
             is_too_old=situation.is_too_old or is_too_old, room_bytes=room_bytes
         )

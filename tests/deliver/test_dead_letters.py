@@ -94,6 +94,26 @@ def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) 
     assert (0, True) == (by_source["shop"].dropped, by_source["flooded"].dropped > 280)
 
 
+def test_on_a_disk_without_room_new_letters_take_the_room_of_old_ones(dead: DeadLetters) -> None:
+    room = [2**30]
+    bounds = DeadBounds(4096 * KIB, room=lambda _: room[0])
+    dead.add([letter(n, size_bytes=8 * KIB) for n in range(250)], bounds)
+    before = dead.file_bytes()
+    assert 2048 * KIB < before < 4096 * KIB
+    room[0] = -5  # others have filled it
+    for start in range(250, 1000, 10):
+        dead.add([letter(n, size_bytes=8 * KIB) for n in range(start, start + 10)], bounds)
+        dead.keep_within(bounds)
+    assert dead.file_bytes() <= before + 256 * KIB, "it grows by one step at most"
+    assert dead.size_bytes() > before - 600 * KIB, "none goes but to make room"
+    room[0] = 2**30
+    dead.add([letter(n, size_bytes=8 * KIB) for n in range(1000, 1200)], bounds)
+    assert before < dead.file_bytes()
+    assert before + 512 * KIB < dead.size_bytes() <= 4096 * KIB
+    numbers = kept(dead, "web")
+    assert list(range(1200 - len(numbers), 1200)) == numbers
+
+
 def test_letters_that_are_too_old_go(tmp_path: Path) -> None:
     now_ms = 10 * DAY_MS
     dead = DeadLetters(tmp_path / "dead.db", Clock(wall_s=lambda: now_ms / 1000))
@@ -294,6 +314,24 @@ def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed:
                 check_sum(runner.stats({0: 40}))
         assert "dead_letters_dropped" not in [each["event"] for each in logs]
         assert set(range(0, 40, 2)) == set(sender.numbers)
+
+    run(main())
+
+
+def test_hold_waits_for_room_on_the_disk_too(data: DataDir, feed: Feed) -> None:
+    room = [256 * KIB]
+
+    async def main() -> None:
+        bounds = DeadBounds(2**30, on_full="hold", room=lambda _: room[0])
+        sender = FakeSender(limits=MANY, judge=refusing_odd)
+        runner = make_runner(data, sender, dead_bounds=bounds)
+        async with running(runner):
+            for n in range(200):
+                feed.write(event(n, padding=8 * KIB))
+            await until(lambda: runner.stats(None)["state"] == "held")
+            assert "no room for more dead letters" == runner.last_error
+            room[0] = 2**30
+            await until(lambda: is_settled(runner, feed))
 
     run(main())
 

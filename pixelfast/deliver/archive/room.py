@@ -27,7 +27,7 @@ class SpoolNeeds(NamedTuple):
 
 
 class DiskRoom:
-    """Tells whether an archive may grow.
+    """Tells whether an archive may grow, or whatever else takes room that it need not take.
 
     Three bounds, each of which keeps something free:
 
