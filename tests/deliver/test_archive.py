@@ -204,6 +204,25 @@ def test_a_file_that_is_taken_away_meanwhile_does_not_come_back(
     assert ["ndjson"] == archive.suffixes
 
 
+def test_a_file_that_is_changed_meanwhile_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(tmp_path, compression="gzip")
+    filled(archive, 2)
+    first = min(tmp_path.glob("*.ndjson"))
+    write = os.write
+
+    def edit(fd: int, data: memoryview) -> int:
+        first.write_bytes(event(7) + b"\n")
+        os.utime(first, (START_S, START_S))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", edit)
+    archive.tend()
+    assert [7, 1] == numbers_in(tmp_path)
+    assert ["ndjson", "ndjson"] == archive.suffixes
+
+
 # --- deleting ------------------------------------------------------------------------------------
 
 

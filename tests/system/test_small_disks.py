@@ -151,7 +151,7 @@ def assert_quiet(server: Server) -> None:
     assert [] == [each for each in server.log.splitlines() if '"exception"' in each]
 
 
-@pytest.mark.parametrize("disk", ["tmpfs", "ext4"], indirect=True)
+@pytest.mark.parametrize("disk", ["ext4"], indirect=True)
 def test_an_archive_waits_at_half_of_the_disk_and_pixels_are_stored_until_the_spool_is_full(
     disk: Path, tmp_path: Path
 ) -> None:
