@@ -47,7 +47,7 @@ cdef class Connections:
     cdef Histogram[6] _durations        # of responses, by the first digit of their status
     cdef Clock _clock
     cdef Request _plain                 # the plain GET that is scanned, of any connection
-    cdef int _max_connections
+    cdef readonly int max_connections
     cdef int64_t _max_memory
     cdef int64_t _evicted_logged        # of `evicted`
     cdef double _header_timeout_s
@@ -66,6 +66,7 @@ cdef class Connection:
     cdef object _transport              # None once it is closed
     cdef str _peer
     cdef bint _is_proxied
+    cdef bint _is_fresh                 # it has not had a request yet
     cdef Reader _reader                 # None until it is needed
     cdef bytes _unparsed                # input that is not parsed yet; None: there is none
     cdef ResponseQueue _responses

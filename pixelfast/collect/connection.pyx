@@ -61,6 +61,7 @@ cdef enum:
 
 cdef int KEEP = _responses.KEEP, KEEP_SAID = _responses.KEEP_SAID, CLOSE = _responses.CLOSE
 cdef double LINGER_S = 2.0
+cdef double FRESH_S = 1.0           # how long a drain waits for a connection's first request
 
 
 cpdef check_transition(State old, State new):
@@ -83,7 +84,7 @@ cdef class Connections:
     def follow(self, *, max_connections=20_000, max_memory=2**28, header_timeout_s=10.0,
                idle_timeout_s=75.0):
         cdef Connection connection
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         self._max_memory = max_memory
         self._header_timeout_s = header_timeout_s
         self._idle_timeout_s = idle_timeout_s
@@ -141,10 +142,6 @@ cdef class Connections:
         self.answered[status] = self.answered.get(status, 0) + 1
         return 0
 
-    @property
-    def max_connections(self):
-        return self._max_connections
-
     def durations(self):
         return {f"{digit}xx": figures_of(&self._durations[digit], 1e-9) for digit in (2, 4, 5)}
 
@@ -201,9 +198,10 @@ cdef class Connection:
         self._since_s = connections._clock.monotonic_s()
         self._peer = address_of(peer)
         self._is_proxied = self._collector.proxies.trusts_peer(peer)
+        self._is_fresh = True
         connections.open.add(self)
         connections.accepted += 1
-        surplus = len(connections.open) + connections.handshakes - connections._max_connections
+        surplus = len(connections.open) + connections.handshakes - connections.max_connections
         if surplus > 0:
             if surplus > MAX_OVER_LIMIT:
                 # No descriptor to spare: it closes at once. Its first input is read, so that the
@@ -370,6 +368,7 @@ cdef class Connection:
 
     cdef int _push(self, Response response) except -1:
         push_response(&self._responses, response)
+        self._is_fresh = False
         self._all.requests += 1
         return 0 if response.ticket else self._all._count(response.status)
 
@@ -437,8 +436,9 @@ cdef class Connection:
     # --- the end -----------------------------------------------------------------------------
 
     cdef int _drain(self) except -1:
-        # The response that is owed last says that it is the last.
-        if self._state != State.IDLE:
+        # The response that is owed last says that it is the last. Of a fresh connection the request
+        # is on its way, and proxies send it again only on one that was kept.
+        if self._state != State.IDLE or self._is_fresh:
             return 0
         self._enter(State.LAST)
         if self._responses.count:
@@ -459,7 +459,7 @@ cdef class Connection:
         elif self._responses.count:
             pass  # the writer sees to it that they become ready
         elif self._state == State.IDLE:
-            if waited_s > connections._idle_timeout_s:
+            if waited_s > (FRESH_S if connections.is_draining else connections._idle_timeout_s):
                 self._transport.close()
         elif waited_s > connections._header_timeout_s:
             self._reject(RequestError(408, "request-timeout"))

@@ -122,7 +122,8 @@ def test_a_peer_that_has_reset_its_connection_can_not_be_told_its_end(request_: 
 def test_a_drain_goes_on_past_a_peer_that_has_reset_its_connection() -> None:
     fake = FakeCollector()
     for _ in range(3):
-        connect_gone(fake)
+        connection, _ = connect_gone(fake)
+        connection.data_received(http(b"/"))
     fake.connections.drain()
 
 

@@ -12,17 +12,45 @@ from tests.fakes import FakeCollector
 
 
 def test_idle_connections_are_closed(fake: FakeCollector) -> None:
-    fresh, of_fresh = fake.connect()
     used, of_used = fake.connect()
     used.data_received(http(b"/"))
     of_used.take()
     fake.connections.drain()
-    assert [(b"", True)] * 2 == [(each.sent, is_over(each)) for each in (of_fresh, of_used)]
-    for connection in (fresh, used):
-        connection.data_received(http())  # was on its way: the client sends it to another
+    assert (b"", True) == (of_used.sent, is_over(of_used))
+    used.data_received(http())  # was on its way: the client sends it to another
     fake.disk.settle()
-    assert [b"", b""] == [of_fresh.sent, of_used.sent]
+    assert b"" == of_used.sent
     assert [] == events(fake)
+
+
+def test_a_connection_without_a_request_so_far_has_one(fake: FakeCollector) -> None:
+    """nginx sends a request again if a connection that was kept is closed, and not on a new one."""
+    connection, transport = fake.connect()
+    fake.connections.drain()
+    fake.clock.advance(0.9)
+    fake.connections.sweep()
+    assert not is_over(transport)
+    connection.data_received(http() * 2)
+    fake.disk.settle()
+    (answer,) = read_answers(transport.sent)
+    assert (200, True, True) == (answer.status, answer.closes, transport.has_eof)
+    assert 1 == len(events(fake))
+
+
+@pytest.mark.parametrize("comes_late", [False, True])
+def test_a_connection_that_sends_no_request_is_closed_a_second_later(
+    fake: FakeCollector, comes_late: bool
+) -> None:
+    if comes_late:
+        fake.connections.drain()
+    _, transport = fake.connect()
+    if not comes_late:
+        fake.connections.drain()
+    fake.connections.sweep()
+    assert not is_over(transport)
+    fake.clock.advance(1.1)
+    fake.connections.sweep()
+    assert (b"", True) == (transport.sent, is_over(transport))
 
 
 @pytest.mark.parametrize("part_bytes", [3, 30, len(http()) - 1])
@@ -148,16 +176,19 @@ def test_draining_twice_is_draining_once(fake: FakeCollector) -> None:
     pairs = [fake.connect() for _ in range(3)]
     pairs[0][0].data_received(http())
     pairs[1][0].data_received(http()[:10])
+    pairs[2][0].data_received(http(b"/"))
     fake.connections.drain()
     fake.connections.drain()
     pairs[1][0].data_received(http()[10:])
     fake.disk.settle()
-    assert [[200], [200], []] == [statuses(transport.sent) for _, transport in pairs]
+    assert [[200], [200], [404]] == [statuses(transport.sent) for _, transport in pairs]
     assert [True] * 3 == [transport.has_eof for _, transport in pairs]
 
 
 def test_connections_that_linger_are_let_go(fake: FakeCollector) -> None:
     pairs = [fake.connect() for _ in range(3)]
+    for connection, _ in pairs:
+        connection.data_received(http(b"/"))
     fake.connections.drain()
     fake.clock.advance(2.1)
     fake.connections.sweep()

@@ -99,7 +99,9 @@ STORIES: dict[str, list[tuple[Step, State]]] = {
         (lose, CLOSED),
     ],
     "a drain": [(receive(http()), IDLE), (drain, LAST), (drain, LAST), (store, LINGERING)],
-    "a drain without a request": [(drain, LINGERING), (lose, CLOSED)],
+    "a drain between requests": [(receive(http(b"/")), IDLE), (drain, LINGERING), (lose, CLOSED)],
+    "a drain before a request": [(drain, IDLE), (receive(http()), LAST), (store, LINGERING)],
+    "a drain without a request": [(drain, IDLE), (wait(0.9), IDLE), (lose, CLOSED)],
     "a drain in a head": [
         (receive(http()[:9]), HEAD),
         (drain, HEAD),
