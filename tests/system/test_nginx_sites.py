@@ -170,7 +170,7 @@ def test_behind_a_cdn_the_client_is_the_one_that_the_cdn_names(
 ) -> None:
     """127.0.0.5 is the CDN here; 127.0.0.2 is a client that comes past it."""
     trusted = (("set_real_ip_from 198.51.100.0/24", "set_real_ip_from 127.0.0.5"),)
-    forwarded = {"X_Forwarded_For": "6.6.6.6, 203.0.113.9"}
+    forwarded = {"X_Forwarded_For": "6.6.6.6, 203.0.113.9, 127.0.0.5"}
     addresses = [f"127.0.0.1:{server.port}"]
     front = Nginx(tmp_path / "nginx", addresses, options=["cdn.conf"], changes=trusted)
     with running_nginx(front):
@@ -219,6 +219,19 @@ def upstream(response: bytes | None) -> Iterator[Upstream]:
         yield server
     finally:
         server.close()
+
+
+def test_pixelfast_gets_the_headers_that_it_reads_and_no_others(tmp_path: Path) -> None:
+    read = {"User_Agent": "u", "Referer": "r", "Origin": "o", "Accept_Language": "l"}
+    others = {"Cookie": "c=1", "Authorization": "a", "X_Real_IP": "6.6.6.6", "Content_Type": "t"}
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with upstream(response) as seen:
+        with running_nginx(Nginx(tmp_path / "nginx", [f"127.0.0.1:{seen.port}"])) as front:
+            assert 200 == get(front.port, PIXEL + "E", "POST", **read, **others)[0]
+            assert 200 == get(front.port, PIXEL + "E")[0]
+        names = [set(re.findall(r"(?m)^([\w-]+):", head.decode())) for head in seen.heads]
+    always = {"Host", "X-Forwarded-For", "X-Request-ID"}
+    assert [always | {name.replace("_", "-") for name in read}, always] == names
 
 
 FAILURES = {
