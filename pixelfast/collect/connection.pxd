@@ -37,7 +37,7 @@ cdef class Connections:
     cdef readonly Collector collector
     cdef readonly set open
     cdef public int handshakes          # of TLS connections that are not in `open` yet
-    cdef readonly bint is_draining
+    cdef public bint is_draining
     cdef readonly int64_t requests
     cdef readonly dict answered         # status: count
     cdef readonly int64_t dropped_responses

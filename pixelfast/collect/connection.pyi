@@ -42,6 +42,7 @@ class Connections:
         idle_timeout_s: longest time a connection may wait for a request or for its peer to read.
 
     Attributes:
+        is_draining: each response is the last of its connection; may be set before `drain`.
         handshakes: TLS connections that are not in `open` yet; they count for `max_connections`.
         requests: requests read, rejected ones included.
         answered: responses by status.
@@ -69,8 +70,7 @@ class Connections:
     def collector(self) -> Collector: ...
     @property
     def open(self) -> set[Connection]: ...
-    @property
-    def is_draining(self) -> bool: ...
+    is_draining: bool
     @property
     def requests(self) -> int: ...
     @property

@@ -30,6 +30,8 @@ __all__ = ["Worker"]
 
 _LOCK_RETRY_S = 0.1
 _BACKLOG = 4096
+# At a stop, how long idle keep-alive connections stay open: a request may be on its way already.
+_LAST_CALL_S = 0.3
 # For each connection, in the kernel (which doubles it): it bounds one read, and what a client that
 # never reads can hold there. A request within the limits fits.
 _KERNEL_BUFFER_BYTES = 32 * 2**10
@@ -166,8 +168,13 @@ class Worker:
         self.leave()
         for server in self._servers:
             server.close()
+        drain_timeout_s = self._config.server.drain_timeout_s
+        deadline = time.monotonic() + drain_timeout_s
+        self.connections.is_draining = True
+        if self.open_connections:
+            await asyncio.sleep(min(_LAST_CALL_S, drain_timeout_s))
+            await asyncio.sleep(0)  # what has arrived meanwhile is read
         self.connections.drain()
-        deadline = time.monotonic() + self._config.server.drain_timeout_s
         # No Event: a connection ends on the hot path.
         while self.open_connections and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)

@@ -89,6 +89,31 @@ def test_a_stop_closes_idle_connections_and_takes_no_new_ones(run: Run, tmp_path
     run(main())
 
 
+def test_a_request_that_is_on_its_way_when_a_stop_begins_is_answered(
+    run: Run, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with (
+            working(tmp_path) as (worker, address),
+            client(address) as (used, to_used),
+            client(address) as (fresh, to_fresh),
+        ):
+            to_used.write(http())
+            await read_answer(used)
+            await until(lambda: len(worker.connections.open) == 2)
+            stopping = asyncio.create_task(worker.stop())
+            await until(lambda: worker.connections.is_draining)
+            for reader, writer in ((used, to_used), (fresh, to_fresh)):
+                writer.write(http())
+                (answer,) = read_answers(await reader.read())
+                assert (200, True) == (answer.status, answer.closes)
+                writer.close()
+            await stopping
+
+    run(main())
+    assert 3 == len(stored(tmp_path))
+
+
 def test_a_request_under_way_is_answered_before_the_stop(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (worker, address), client(address) as (reader, writer):
