@@ -61,7 +61,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def has_settled(server: Server) -> bool:
     figures = server.metrics()
     return (
-        figures.get("pixelfast_accepted_connections_total") == 21
+        figures.get("pixelfast_responses_total") == 21
+        and figures.get("pixelfast_commit_events_sum") == 20
         and figures.get("pixelfast_delivered_events_total") == 20
         and figures.get("pixelfast_pending_events") == 20
         and figures.get("pixelfast_pending_bytes", 0) > 0
