@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,16 +93,27 @@ def test_a_place_outside_of_the_memory_is_an_error(table: RateTable) -> None:
 TAKES = """
 import sys
 from pixelfast.collect.budgets import RateBudgets
-budget = RateBudgets.open(int(sys.argv[1]), {"web": int(sys.argv[2])}).budget("web", 1e5)
-print(sum(budget.take_at(1000.0) == 0.0 for _ in range(100_000)))
+budget = RateBudgets.open(int(sys.argv[1]), {"web": int(sys.argv[2])}).budget("web", 1e6)
+print("ready", flush=True)
+input()
+print(sum(budget.take_at(1000.0) == 0.0 for _ in range(1_000_000)))
 """
 
 
 def test_processes_that_take_at_the_same_time_get_no_more_together(table: RateTable) -> None:
     command = [sys.executable, "-c", TAKES, str(table.fd), str(table.places["web"])]
     processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=(table.fd,), env=os.environ)
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(table.fd,), text=True
+        )
         for _ in range(2)
     ]
+    for each in processes:
+        assert each.stdin is not None
+        assert each.stdout is not None
+        assert "ready\n" == each.stdout.readline()
+    for each in processes:
+        each.stdin.write("\n")
+        each.stdin.flush()
     taken = [int(each.communicate(timeout=60)[0]) for each in processes]
-    assert 100_000 == sum(taken), taken
+    assert 1_000_000 == sum(taken), taken

@@ -206,14 +206,14 @@ def test_stats_tell_what_was_done(run: Run, tmp_path: Path) -> None:
 def test_histograms_tell_of_commits_and_syncs(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (worker, address):
-            await ask(address, http() * 2 + http(headers=CLOSE))
+            await ask(address, http() * 3 + http(headers=CLOSE))
             totals = worker.stats()["totals"]
             for name in ("commit_durations", "sync_durations"):
                 assert 1 == sum(totals[name]["counts"])
                 assert 0.0 < totals[name]["sum"] < 10.0
             assert totals["sync_durations"]["sum"] < totals["commit_durations"]["sum"]
-            # Three events: the third bucket is of 3 and 4.
-            assert ([0, 0, 1] + [0] * 18, 3.0) == (
+            # Four events: the third bucket is of 3 and 4.
+            assert ([0, 0, 1] + [0] * 18, 4.0) == (
                 totals["commit_events"]["counts"],
                 totals["commit_events"]["sum"],
             )
