@@ -195,6 +195,39 @@ def test_the_admin_address_is_another_one(server: dict[str, Any]) -> None:
     assert problem.startswith("server.admin = ")
 
 
+def tls(*listen: str, **more: Any) -> dict[str, Any]:
+    return {"server": {"tls": {"listen": list(listen), "cert": "/c", "key": "/k"} | more}}
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (
+            tls("127.0.0.1:8080"),
+            'server.tls.listen[0] = "127.0.0.1:8080": expected another address',
+        ),
+        (tls("h:1", "h:2", "h:1"), 'server.tls.listen[2] = "h:1": expected another address'),
+        (
+            tls("127.0.0.1:8081"),
+            'server.admin = "127.0.0.1:8081": expected an address that server.tls.listen does not'
+            " have",
+        ),
+        (tls(), "server.tls.listen = []: expected at least 1"),
+        (tls("h:1", cert=""), 'server.tls.cert = "": expected a text that is not empty'),
+        ({"server": {"tls": {"listen": ["h:1"]}}}, "server.tls.cert: is missing"),
+        ({"server": {"tls": True}}, "server.tls = true: expected a table"),
+    ],
+)
+def test_tls_addresses_are_others_and_have_a_certificate(
+    table: dict[str, Any], problem: str
+) -> None:
+    assert [problem] == problems_in(table)
+
+
+def test_tls_and_plain_addresses_stand_side_by_side() -> None:
+    assert [] == problems_in(tls("127.0.0.1:8443", "[::1]:8443", "unix:/run/tls.sock"))
+
+
 def test_without_a_file_the_default_admin_address_gives_way() -> None:
     config = read_config(None, {"server.listen": ["127.0.0.1:8081"]})
     assert "127.0.0.1:8081" == config.server.admin
