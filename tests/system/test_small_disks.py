@@ -208,10 +208,13 @@ def test_less_than_min_free_is_disk_full_until_there_is_more(disk: Path, tmp_pat
     with serving(disk / "data", settings=settings, log_path=tmp_path / "server.log") as server:
         pixels = Pixels(server)
         assert set() == pixels.send()
-        (disk / "others").write_bytes(bytes(54 * MIB))
-        pixels.send_until(lambda reasons: reasons == {"disk-full"}, "the disk is full")
+        # Nothing is sent before the disk was measured: pixels could take the last of it by then.
+        (disk / "others").write_bytes(bytes(55 * MIB))
+        wait_until(lambda: "disk_full" in server.log_events(), "the disk is full")
+        assert {"disk-full"} == pixels.send()
         (disk / "others").unlink()
-        pixels.send_until(lambda reasons: not reasons, "there is room")
+        wait_until(lambda: "spool_has_room" in server.log_events(), "there is room")
+        assert set() == pixels.send()
         told = server.log_events()
         # What is noticed first, less than min_free or no room for a segment, is logged once.
         for name in ("disk_full", "segment_create_failed"):
