@@ -44,7 +44,7 @@ data_dir = "{data}"
 level = "error"
 [[sources]]
 name = "{source}"
-write_keys = ["k"]
+write_keys = ["wk_live_8Jd3kQ0pXz"]
 [[destinations]]
 name = "hook"
 start = "earliest"
@@ -53,7 +53,8 @@ max_age_s = 0.05
 """
 KINDS = {
     "http": 'type = "http"\nurl = "http://127.0.0.1:{port}/"\nmax_bytes = "4MiB"',
-    "elasticsearch": 'type = "elasticsearch"\nurl = "http://127.0.0.1:{port}"\nindex = "pixels"',
+    "elasticsearch": 'type = "elasticsearch"\nurl = "http://127.0.0.1:{port}"\nindex = "pixels"\n'
+    'api_key = "VnVhQ2ZHY0JDZGJrUW0tZTVhT3g6dWkybHAyYXhUTm1zeWFrdzl0dk5udw=="',
 }
 COUNTS = {"http": 20_000, "elasticsearch": 200_000}
 
@@ -138,15 +139,31 @@ def run(rounds: int = 3) -> Section:
 def _judge(kind: str, body: bytes) -> tuple[int, bytes]:
     if kind == "http":
         return (400, b"") if BAD in body else (200, b"")
-    documents = body.split(b"\n")[1::2]
+    lines = body.split(b"\n")
     if BAD not in body:
         return 200, b'{"errors":false}'
-    error = {"type": "document_parsing_exception", "reason": "no"}
     items = [
-        {"create": {"status": 400, "error": error} if BAD in each else {"status": 201}}
-        for each in documents
+        {"create": _rejection(action) if BAD in document else {"status": 201}}
+        for action, document in zip(lines[::2], lines[1::2], strict=False)
     ]
     return 200, orjson.dumps({"errors": True, "items": items})
+
+
+def _rejection(action: bytes) -> dict[str, Any]:
+    """What Elasticsearch 8 says of a document whose field has another type than its mapping."""
+    identity = orjson.loads(action)["create"]["_id"]
+    reason = f"failed to parse field [userId] of type [long] in document with id '{identity}'."
+    return {
+        "status": 400,
+        "error": {
+            "type": "document_parsing_exception",
+            "reason": f"[1:411] {reason} Preview of field's value: '{BAD.decode()}'",
+            "caused_by": {
+                "type": "illegal_argument_exception",
+                "reason": f'For input string: "{BAD.decode()}"',
+            },
+        },
+    }
 
 
 class _Connection(asyncio.Protocol):

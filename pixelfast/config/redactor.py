@@ -12,12 +12,15 @@ import contextlib
 import html
 import json
 import re
-from collections.abc import Iterator
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 import msgspec
 
+from pixelfast.config.prefixes import Prefixes
 from pixelfast.config.schema import Config, WriteKey, unwrap
 
 __all__ = ["MASK", "Redactor"]
@@ -88,6 +91,22 @@ class Redactor:
             spans.append((tail, len(data)))
         return _masked(data, spans) if spans else data
 
+    def all_data(self, parts: Sequence[bytes]) -> list[bytes]:
+        """Each of the byte strings as `data` returns it.
+
+        Most have nothing that begins as a secret does: one search in all of them together tells.
+        """
+        lowered = b"\n".join(parts).lower()
+        ends = list(accumulate(len(each) + 1 for each in parts))
+        suspects = {bisect(ends, at) for at, _ in self._cut.found_in(lowered)}
+        if self._short is not None:
+            for match in self._short.finditer(lowered):
+                suspects |= {bisect(ends, match.start()), bisect(ends, match.end() - 1)}
+        found = list(parts)
+        for number in suspects:
+            found[number] = self.data(parts[number])
+        return found
+
     def _cut_secret(self, lowered: bytes) -> int:
         """Where the beginning of a secret stands at the end: answers are kept in part."""
         end = len(lowered)
@@ -100,26 +119,22 @@ class Redactor:
 class _Starts:
     """Finds where one of many byte strings may begin, by their first `length` bytes.
 
-    A search for each of them would take longer than the answer took to come. Here one expression
-    looks for the bytes that any of them has at each place, which few strings contain by chance.
+    A search for each of them would take longer than the answer took to come.
     """
 
     def __init__(self, forms: list[bytes], length: int) -> None:
         self._forms: dict[bytes, list[bytes]] = {}
         for form in forms:
             self._forms.setdefault(form[:length], []).append(form)
-        places = zip(*self._forms, strict=True)
-        classes = [b"[%s]" % b"".join(re.escape(bytes([each])) for each in set(p)) for p in places]
-        self._pattern = re.compile(b"".join(classes), re.DOTALL) if classes else None
+        self._prefixes = Prefixes(self._forms)
+        self._length = length
 
     def found_in(self, data: bytes, start: int = 0) -> Iterator[tuple[int, list[bytes]]]:
         """Each place, and the strings that begin with the bytes there, the longest first."""
-        if self._pattern is None:
-            return
-        while match := self._pattern.search(data, start):
-            start = match.start() + 1
-            if forms := self._forms.get(match[0]):
-                yield match.start(), forms
+        while (at := self._prefixes.find(data, start)) >= 0:
+            start = at + 1
+            if forms := self._forms.get(data[at : at + self._length]):
+                yield at, forms
 
 
 def _masked(data: bytes, spans: list[tuple[int, int]]) -> bytes:

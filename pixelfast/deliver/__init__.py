@@ -2,6 +2,7 @@
 
 `selection`     which events a destination takes
 `batches`       batches of events, and how to cut the same bytes again
+`lines`         some events of a batch, without a copy of the others
 `cutter`        cuts batches from the spool's NDJSON
 `intake`        when to look at the spool, and when a batch is due
 `plans`         what is on the disk of a batch, and how to make exactly its bytes again

@@ -72,7 +72,10 @@ class Batch:
         """The source of each event; "" where it is not known."""
         if not self.runs:
             return [""] * self.events
-        return [run.source for run in self.runs for _ in range(run.events)]
+        sources: list[str] = []
+        for run in self.runs:
+            sources += [run.source] * run.events
+        return sources
 
     def event_ids(self) -> list[str]:
         """Each event's own id, for destinations that take one at a time.

@@ -23,6 +23,7 @@ __all__ = ["open_database"]
 _log = structlog.get_logger("deliver")
 _BUSY_S = 5.0
 _CACHE_KIB = 256  # of each destination's databases, by default; SQLite's own default is 2 MB
+_PAGE_BYTES = 4096
 Migrations = Mapping[int, Sequence[str]]
 
 
@@ -33,18 +34,20 @@ def open_database(
     verify: Callable[[sqlite3.Connection], object],
     migrations: Migrations = MappingProxyType({}),
     cache_kib: int = _CACHE_KIB,
+    page_bytes: int = _PAGE_BYTES,
 ) -> sqlite3.Connection:
     """Open a database, made where it is missing; a damaged one is set aside and a new one begun.
 
     `verify` reads everything once: what can't be read now would end delivery later. `migrations`:
-    by the version that a database has, the statements that lead to the next version.
+    by the version that a database has, the statements that lead to the next version. `page_bytes`
+    is for a file that is made.
 
     Raises:
         sqlite3.Error: it can't be used now, which says nothing of what is in it: locked, no room.
     """
     make_directory(path.parent)
     try:
-        return _open(path, schema, version, verify, migrations, cache_kib)
+        return _open(path, schema, version, verify, migrations, cache_kib, page_bytes)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if not _is_damage(error, path):
             raise
@@ -54,7 +57,7 @@ def open_database(
         with contextlib.suppress(FileNotFoundError):
             path.with_name(f"{path.name}-journal").unlink()
         sync_directory(path.parent)
-        return _open(path, schema, version, verify, migrations, cache_kib)
+        return _open(path, schema, version, verify, migrations, cache_kib, page_bytes)
 
 
 def _open(
@@ -64,9 +67,11 @@ def _open(
     verify: Callable[[sqlite3.Connection], object],
     migrations: Migrations,
     cache_kib: int,
+    page_bytes: int,
 ) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
+        db.execute(f"PRAGMA page_size = {page_bytes}")  # of a new file; others stay as they are
         db.execute("PRAGMA journal_mode = TRUNCATE")
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA cache_size = -{cache_kib}")

@@ -9,6 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -64,19 +67,22 @@ _LETTERS = (
     " FROM letter"
 )
 # Many rows in one statement: sqlite3 releases the GIL for each, and beside a busy event loop waits
-# to have it back.
-_ROWS_AT_ONCE = 100
+# to have it back. Powers of two, so that few statements are prepared. What all rows have in common
+# is bound once.
+_MOST_ROWS = 64
 _INSERT = (
-    "INSERT INTO letter (batch, number, event, status, reason, answer, attempts, source, died_ms)"
+    "INSERT INTO letter (batch, attempts, died_ms, number, event, status, reason, answer, source)"
     " VALUES %s ON CONFLICT DO NOTHING"
 )
-_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_PAGE_BYTES = 4096
+_COMMON, _OWN = 3, 6  # parameters of all rows, and of each
+# Pages of new files: letters of 1 KB fill large ones better, but an empty file has nine of them.
+_SMALL_PAGE_BYTES, _LARGE_PAGE_BYTES = 4096, 8192
+_MANY_BYTES = 2**24
 _STEP_BYTES = 256 * 2**10
 # A transaction of many letters must fit, or SQLite writes and syncs in the middle of it.
 _CACHE_KIB = 2048
 _New: TypeAlias = tuple[str, int, bytes, int, str, bytes, int, str]
-_LEAST_BYTES = 2**16  # whatever the disk has
+_LEAST_BYTES = 2**17  # whatever the disk has; an empty file with large pages has 72 KiB
 _MOST_DROPPED = 500  # letters looked at in one step
 
 
@@ -150,10 +156,16 @@ class DeadLetters:
         self,
         path: Path,
         clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        max_bytes: int = 0,
     ) -> None:
+        """Open the letters at `path`; a new file is laid out for `max_bytes` of them."""
         self.path = path
         self._clock = clock
-        self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all, _MIGRATIONS, _CACHE_KIB)
+        page_bytes = _LARGE_PAGE_BYTES if max_bytes >= _MANY_BYTES else _SMALL_PAGE_BYTES
+        self._db = open_database(
+            path, _SCHEMA, _SCHEMA_VERSION, _read_all, _MIGRATIONS, _CACHE_KIB, page_bytes
+        )
+        self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
 
     def add(self, letters: Iterable[_New], bounds: DeadBounds | None = None) -> None:
         """Keep (batch, number, event, status, reason, answer, attempts, source).
@@ -166,30 +178,50 @@ class DeadLetters:
             bounds = bounds._replace(max_bytes=bounds.most_bytes(self.file_bytes()), room=None)
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            (last,) = self._db.execute("SELECT ifnull(max(id), 0) FROM letter").fetchone()
             for some in _in_steps(letters):
-                for start in range(0, len(some), _ROWS_AT_ONCE):
-                    rows = some[start : start + _ROWS_AT_ONCE]
-                    values = [value for each in rows for value in (*each, now_ms)]
-                    self._db.execute(_INSERT % ", ".join([_ROW] * len(rows)), values)
-                last = self._count_since(last)
+                self._add(some, now_ms)
                 if bounds is not None:
                     self._keep_within(bounds)
 
-    def _count_since(self, last: int) -> int:
-        """Count the letters behind an id for their sources; returns the newest id."""
+    def _add(self, letters: list[_New], now_ms: int) -> None:
+        """Keep letters and count them for their sources."""
+        (last,) = self._db.execute("SELECT ifnull(max(id), 0) FROM letter").fetchone()
+        added = 0
+        for (batch, attempts), group in groupby(letters, key=itemgetter(0, 6)):
+            same = list(group)
+            start = 0
+            while start < len(same):
+                rows = min(_MOST_ROWS, 1 << (len(same) - start).bit_length() - 1)
+                values: list[object] = [batch, attempts, now_ms]
+                for _, number, event, status, reason, answer, _, source in islice(
+                    same, start, start + rows
+                ):
+                    # For bytes, unlike bytearray, sqlite3 looks for an adapter each time.
+                    values += number, bytearray(event), status, reason, bytearray(answer), source
+                added += self._db.execute(_insert(rows), values).rowcount
+                start += rows
+        if added == len(letters):
+            self._count(_sizes(letters))
+        else:
+            self._count_since(last)
+
+    def _count_since(self, last: int) -> None:
+        """Count the letters behind an id for their sources."""
         rows = self._db.execute(
-            "SELECT source, count(*), sum(size_bytes), max(id) FROM letter WHERE id > ?"
+            "SELECT source, count(*), sum(size_bytes) FROM letter WHERE id > ?"
             " GROUP BY +source",  # by id, not along the index of all sources
             [last],
-        ).fetchall()
+        )
+        self._count(rows.fetchall())
+
+    def _count(self, rows: Iterable[tuple[str, int, int]]) -> None:
+        """Add letters and bytes to what is noted of sources."""
         self._db.executemany(
             "INSERT INTO source (name, letters, size_bytes) VALUES (?, ?, ?)"
             " ON CONFLICT (name) DO UPDATE SET letters = letters + excluded.letters,"
             " size_bytes = size_bytes + excluded.size_bytes",
-            [row[:3] for row in rows],
+            rows,
         )
-        return max((row[3] for row in rows), default=last)
 
     def keep_within(self, bounds: DeadBounds) -> None:
         """Drop letters that are too old or no longer fit."""
@@ -232,8 +264,9 @@ class DeadLetters:
         for identity, size_bytes in rows:
             chosen.append((identity, source))
             # What is larger than a page takes whole ones.
-            is_large = size_bytes > _PAGE_BYTES
-            excess -= -(-size_bytes // _PAGE_BYTES) * _PAGE_BYTES if is_large else size_bytes
+            page_bytes = self._page_bytes
+            is_large = size_bytes > page_bytes
+            excess -= -(-size_bytes // page_bytes) * page_bytes if is_large else size_bytes
             if excess <= 0:
                 break
         return self._drop(chosen) > 0
@@ -251,11 +284,11 @@ class DeadLetters:
 
         SQLite's file does not shrink when rows are deleted.
         """
-        return self.file_bytes() - self._pragma("freelist_count") * self._pragma("page_size")
+        return self.file_bytes() - self._pragma("freelist_count") * self._page_bytes
 
     def file_bytes(self) -> int:
         """How large the file is, with its free pages."""
-        return self._pragma("page_count") * self._pragma("page_size")
+        return self._pragma("page_count") * self._page_bytes
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
@@ -364,6 +397,26 @@ class DeadLetters:
             for each in ids:
                 changed += self._db.execute(f"{statement} AND id = ?", [each]).rowcount
             return changed
+
+
+@cache
+def _insert(rows: int) -> str:
+    common = ", ".join(f"?{n + 1}" for n in range(_COMMON))
+    own = (
+        ", ".join(f"?{_COMMON + _OWN * row + n + 1}" for n in range(_OWN)) for row in range(rows)
+    )
+    return _INSERT % ", ".join(f"({common}, {each})" for each in own)
+
+
+def _sizes(letters: Iterable[_New]) -> list[tuple[str, int, int]]:
+    """Letters and bytes by source, as the column `size_bytes` counts them."""
+    letters_of: Counter[str] = Counter()
+    bytes_of: Counter[str] = Counter()
+    for _, _, event, _, reason, answer, _, source in letters:
+        letters_of[source] += 1
+        # SQLite's length() of a string ends at a zero.
+        bytes_of[source] += len(event) + len(answer) + len(reason.partition("\0")[0])
+    return [(source, events, bytes_of[source]) for source, events in letters_of.items()]
 
 
 def _in_steps(letters: Iterable[_New]) -> Iterator[list[_New]]:

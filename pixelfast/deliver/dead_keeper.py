@@ -67,7 +67,7 @@ class DeadKeeper:
     def letters(self) -> DeadLetters:
         """The database, made where it is missing."""
         if self._dead is None:
-            self._dead = DeadLetters(self._path, self._clock)
+            self._dead = DeadLetters(self._path, self._clock, self._bounds.max_bytes)
             self._measure()
         return self._dead
 

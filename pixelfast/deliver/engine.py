@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from pixelfast.spool import DataDir, Position
 __all__ = ["Engine", "register_destinations", "select"]
 
 _COUNTED_OF_ARCHIVES = {"archive_deleted_files", "archive_deleted_bytes"}  # since the start
+_OBJECTS_A_COLLECTION = 10_000
 
 
 def select(config: Config, destination: Destination) -> Selection:
@@ -161,6 +163,11 @@ class Engine:
 
     async def run(self) -> None:
         """Deliver until `stop`. A runner that fails is logged and restarted."""
+        # Replies and dead letters are thousands of objects without cycles: looking for those among
+        # them, and among all that was imported, took an eighth of the time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_OBJECTS_A_COLLECTION)
         await asyncio.to_thread(self._expect_clock)
         tending = [
             asyncio.create_task(each) for each in (self._keep_room(), self._watch_the_clock())

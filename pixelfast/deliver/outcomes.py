@@ -1,9 +1,14 @@
-"""What became of a send: what the engine is told by every kind of destination."""
+"""What became of a send: what the engine is told by every kind of destination.
+
+One is made for each event that a destination rejects, and there may be thousands a second. So they
+are structs of msgspec, which are made in a tenth of the time of a frozen dataclass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 __all__ = [
     "BUSY_STATUSES",
@@ -20,15 +25,13 @@ __all__ = [
 BUSY_STATUSES = frozenset({408, 425, 429, 503})  # of HTTP: the destination says that it is busy
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The destination has the batch. `memory` is kept with the cursors, for the next start."""
 
     memory: dict[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True, gc=False):
     """The destination does not have the batch, as far as we know: send it again.
 
     Network faults, time limits, 408, 425, 429, and 5xx that may pass.
@@ -40,8 +43,7 @@ class Retry:
     reply: bytes = b""  # the beginning of its body
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """The destination does not want these events, and will not tomorrow: 400, 413, 422.
 
     A batch is halved down to the events that are to blame.
@@ -53,8 +55,7 @@ class Refused:
     is_too_large: bool = False  # 413: batches get smaller, too
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, gc=False):
     """Something is wrong with the settings, not with the events: 401, 403, 404, 3xx and the like.
 
     Nothing is thrown away; the destination is tried again slowly. `is_final`: not before the next
@@ -67,15 +68,13 @@ class Held:
     is_final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Partial:
+class Partial(msgspec.Struct, frozen=True):
     """The destination has the batch but for some events, by their index in it, counted from 0."""
 
-    failed: Mapping[int, Refused | Retry] = field(default_factory=dict)
+    failed: Mapping[int, Refused | Retry] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """There is no room for the batch at the destination now: it is sent again until there is.
 
     Nothing has failed, and no event dies of it. `reason` stays the same while the cause does.

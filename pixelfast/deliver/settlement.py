@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pixelfast.deliver.lines import line_sizes, pick_lines
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.refusals import Refusals
@@ -81,21 +82,16 @@ def dead_letters(task: Task, dead: Mapping[int, Refused | Retry]) -> list[DeadLe
     Takes some milliseconds for 10,000 events.
     """
     assert task.batch is not None
-    lines, sources = task.batch.lines(), task.batch.sources()
+    places = sorted(dead)
+    lines, sources = pick_lines(task.batch.body, places), task.batch.sources()
     root, attempts, numbers = task.plan.root, task.plan.attempts, task.plan.numbers
-    return [
-        DeadLetter(
-            root,
-            numbers[n] if numbers else n,
-            lines[n],
-            each.status,
-            each.reason,
-            each.reply,
-            attempts,
-            sources[n],
+    letters = []
+    for n, line in zip(places, lines, strict=True):
+        why, number = dead[n], numbers[n] if numbers else n
+        letters.append(
+            DeadLetter(root, number, line, why.status, why.reason, why.reply, attempts, sources[n])
         )
-        for n, each in dead.items()
-    ]
+    return letters
 
 
 def settle(task: Task, outcome: Outcome, refusals: Refusals, situation: Situation) -> Settlement:
@@ -230,12 +226,12 @@ def _without_room(task: Task, places: Iterable[int], room_bytes: float) -> set[i
     assert task.batch is not None
     if task.batch.size_bytes <= room_bytes:
         return without
-    lines = task.batch.lines()
-    for n in places:
-        if len(lines[n]) > room_bytes:
+    places = sorted(places)
+    for n, size_bytes in zip(places, line_sizes(task.batch.body, places), strict=True):
+        if size_bytes > room_bytes:
             without.add(n)
         else:
-            room_bytes -= len(lines[n])
+            room_bytes -= size_bytes
     return without
 
 

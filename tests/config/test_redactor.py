@@ -128,3 +128,33 @@ def test_what_has_no_secret_is_the_same_object() -> None:
 
 def test_without_settings_nothing_is_masked() -> None:
     assert "Bearer x" == Redactor().text("Bearer x")
+
+
+PARTS = [
+    b"",
+    b"nothing of interest",
+    b"a " + SECRET.encode() + b" in the middle",
+    SECRET.encode() * 3,
+    b"cut at the end: " + SECRET.encode()[:-4],
+    SECRET.encode()[4:] + b" is no secret",
+    b"no pin: 12345, but 1234",
+    b"1234",
+    b"Tok",
+    b"3n/with+specials begins in the part before",
+]
+
+
+@pytest.mark.parametrize("fields", [{}, {"X-Key": SECRET}, {"X-Pin": "1234", "X-Key": SECRET}])
+@pytest.mark.parametrize("order", [1, -1])
+def test_many_byte_strings_are_masked_as_each_of_them_is(
+    fields: dict[str, str], order: int
+) -> None:
+    redactor = redactor_of(headers=fields)
+    parts = PARTS[::order]
+    expected = [redactor.data(each) for each in parts]
+    assert expected == redactor.all_data(parts)
+    assert (expected != parts) == bool(fields)
+
+
+def test_of_no_byte_string_none_is_masked() -> None:
+    assert [] == redactor_of(headers={"X-Key": SECRET}).all_data([])

@@ -421,3 +421,62 @@ def test_letters_that_are_sent_again_have_the_sources_of_their_events(
 
     run(main())
     assert [sources] * 2 == sent
+
+
+@pytest.mark.parametrize("again", [0, 1, 99, 150])
+def test_letters_that_are_there_already_are_counted_once(dead: DeadLetters, again: int) -> None:
+    """After a crash those of a transaction that was not noted come again."""
+    everything = [letter(n, "web" if n % 3 else "mail", n) for n in range(150)]
+    dead.add(everything[:again])
+    dead.add(everything)
+    found = dead.by_source()
+    assert (50, sum(range(0, 150, 3)) + 50 * 2) == found["mail"][:2]
+    assert (100, sum(n for n in range(150) if n % 3) + 100 * 2) == found["web"][:2]
+    assert [(each.event, each.source) for each in everything] == [
+        (each.event, each.source) for each in dead.letters()
+    ]
+
+
+def test_what_letters_take_is_zero_again_when_all_are_gone(dead: DeadLetters) -> None:
+    """Counted on their way in by us, and by SQLite on their way out."""
+    reasons = ["no", "nö", "a\0b", "\0", ""]
+    dead.add([letter(n)._replace(reason=reason) for n, reason in enumerate(reasons)])
+    assert dead.by_source()["web"].size_bytes == 10 * 5 + 2 + 2 + 1
+    dead.drop()
+    assert (0, 0) == dead.by_source()["web"][:2]
+
+
+def test_letters_of_several_batches_keep_what_is_their_own(dead: DeadLetters) -> None:
+    letters = [
+        DeadLetter(batch, n, b"e%d" % n, 400 + n, f"r{n}", b"a%d" % n, attempts, f"s{n % 2}")
+        for batch, attempts, count in (("a", 1, 70), ("b", 2, 1), ("a", 3, 3))
+        for n in range(100 * attempts, 100 * attempts + count)
+    ]
+    dead.add(letters)
+    assert letters == [
+        DeadLetter(
+            each.batch,
+            each.number,
+            each.event,
+            each.status,
+            each.reason,
+            each.answer,
+            each.attempts,
+            each.source,
+        )
+        for each in dead.letters()
+    ]
+
+
+@pytest.mark.parametrize(("max_bytes", "page_bytes"), [(2**16, 4096), (2**30, 8192)])
+def test_a_file_with_room_for_many_letters_has_large_pages(
+    tmp_path: Path, max_bytes: int, page_bytes: int
+) -> None:
+    dead = DeadLetters(tmp_path / "dead.db", max_bytes=max_bytes)
+    dead.add([letter(1)])
+    assert dead.size_bytes() < 10 * page_bytes
+    assert 0 == dead.size_bytes() % page_bytes
+    dead.close()
+    again = DeadLetters(tmp_path / "dead.db", max_bytes=2**16)  # a file stays as it was made
+    assert 0 == again.size_bytes() % page_bytes
+    again.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -66,6 +67,10 @@ class Costly(Redactor):
             self.cost_of_turns[self.turn] += 1
         return super().data(data)
 
+    def all_data(self, parts: Sequence[bytes]) -> list[bytes]:
+        """As if each had something to mask."""
+        return [self.data(each) for each in parts]
+
     def clock(self) -> float:
         return self.now_s
 
@@ -85,14 +90,14 @@ class Costly(Redactor):
         asyncio.run(main())
 
 
-@pytest.mark.parametrize(("cost_s", "most"), [(0.00001, 202), (0.0006, 5), (0.003, 2)])
+@pytest.mark.parametrize(("cost_s", "most"), [(0.00001, 204), (0.0006, 5), (0.003, 4)])
 @pytest.mark.parametrize("outcomes", [1, 8])
 def test_masking_holds_the_loop_for_a_time_not_for_a_number_of_answers(
     cost_s: float, most: int, outcomes: int
 ) -> None:
     """However many outcomes come at once."""
     redactor = Costly(cost_s)
-    partial = Partial({n: Refused("", 400, b"%d" % n) for n in range(500)})
+    partial = Partial({n: Refused("", 400, b"%1000d" % n) for n in range(500)})
     redactor.mask(*[partial] * outcomes)
     assert 500 * outcomes == redactor.cost_of_turns.total()
     assert max(redactor.cost_of_turns.values()) <= most
@@ -114,9 +119,9 @@ def test_an_outcome_of_few_answers_does_not_wait_for_one_of_many() -> None:
             return super().data(data)
 
     redactor = Ordered(0.003)
-    many = Partial({n: Refused("", 400, b"%d" % n) for n in range(100)})
+    many = Partial({n: Refused("", 400, b"%1000d" % n) for n in range(100)})
     redactor.mask(many, Retry("", status=500, reply=b"few"))
-    assert 1 == order.index(b"few")
+    assert order.index(b"few") <= 4  # the first group of the others was under way
 
 
 def test_events_that_say_the_same_count_against_the_time_as_well() -> None:

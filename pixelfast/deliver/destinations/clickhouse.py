@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TypeGuard
 from urllib.parse import quote, urlencode
 
@@ -132,8 +131,7 @@ _MOST_KINDS = 8  # of bad rows in a batch: those that cannot be read, and constr
 _SEARCHES = 8  # requests of one batch under way at once: each finds one row, and has to come back
 
 
-@dataclass(frozen=True, slots=True)
-class _RefusedRow(Refused):
+class _RefusedRow(Refused, frozen=True, gc=False):
     """`row` is to blame, counted from 1; none before it fails in the same way.
 
     It could not be read, as the value of `key` if the reply names it; or it violates a constraint.
@@ -144,8 +142,7 @@ class _RefusedRow(Refused):
     is_violation: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _HeldBySetting(Held):
+class _HeldBySetting(Held, frozen=True, gc=False):
     """A setting of the query that the server does not know or the user may not change."""
 
     setting: str = ""

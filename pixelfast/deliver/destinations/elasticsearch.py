@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
+import msgspec
 import orjson
 
 from pixelfast.config import ElasticsearchDestination
@@ -14,6 +16,7 @@ from pixelfast.deliver.bodies.plain_event import MOST_ID_BYTES, plain_message_id
 from pixelfast.deliver.http.replies import KEPT_BYTES, Reply, classify
 from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.retry import parse_retry_after
 
 __all__ = ["ElasticsearchSender"]
 
@@ -104,7 +107,11 @@ class ElasticsearchSender(HttpSender):
     def judge(self, reply: Reply, batch: Batch) -> Outcome:
         if 200 <= reply.status < 300:
             return self._judge_items(reply, batch)
-        return _judge_error(reply, _error_of(reply.body))
+        outcome = _judge_error(reply.status, _error_of(reply.body), reply.body)
+        if isinstance(outcome, Retry):
+            after_s = parse_retry_after(reply.retry_after)
+            return msgspec.structs.replace(outcome, after_s=after_s)
+        return outcome
 
     def _judge_items(self, reply: Reply, batch: Batch) -> Outcome:
         try:
@@ -119,11 +126,11 @@ class ElasticsearchSender(HttpSender):
             return self._judge_unreadable(reply, batch)
         failed: dict[int, Refused | Retry] = {}
         lines: list[bytes] = []
-        for index, (status, item) in enumerate(zip(statuses, items, strict=True)):
+        for index, status in enumerate(statuses):
             if status < 300 or status == _EXISTS:
                 continue
-            error = item.get("error")
-            outcome = _judge_error(Reply(status), error if isinstance(error, dict) else {})
+            error = items[index].get("error")
+            outcome = _judge_error(status, error if isinstance(error, dict) else {}, b"")
             if isinstance(outcome, Refused) and _lacks_timestamp(error):
                 lines = lines or batch.lines()
                 # An event that has the field, in a form that is rejected, is to blame itself.
@@ -155,19 +162,28 @@ def _document_id(event: dict[str, Any]) -> str:
     return message_id if len(encoded) <= MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
-def _judge_error(reply: Reply, error: dict[str, Any]) -> Outcome:
-    """What the error of an item, or of the whole request, means."""
-    kept = _kept(error) if error else _beginning(reply.body)
+def _judge_error(status: int, error: dict[str, Any], body: bytes) -> Outcome:
+    """What the error of an item, or of the whole request with its body, means."""
+    kept = _kept(error) if error else _beginning(body)
     kind, reason = error.get("type"), error.get("reason")
-    if not isinstance(kind, str) or 200 <= reply.status < 300:
-        return classify(Reply(reply.status, reply.retry_after, kept))
-    says = f"status {reply.status}, {kind[:100]}"
+    if not isinstance(kind, str) or 200 <= status < 300:
+        return classify(Reply(status, None, kept))
     is_of_settings = kind in _OF_SETTINGS or (
         isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
     )
-    if is_of_settings and reply.status != _UNAVAILABLE:
-        return Held(says, reply.status, kept[:KEPT_BYTES])
-    return classify(Reply(reply.status, reply.retry_after, kept), says)
+    meaning = _meaning(status, kind[:100], is_of_settings)
+    if isinstance(meaning, Accepted):
+        return meaning
+    return msgspec.structs.replace(meaning, reply=kept[:KEPT_BYTES])
+
+
+@lru_cache(256)
+def _meaning(status: int, kind: str, is_of_settings: bool) -> Accepted | Retry | Refused | Held:
+    """What a kind of error means, without the words of one; many items fail in the same way."""
+    says = f"status {status}, {kind}"
+    if is_of_settings and status != _UNAVAILABLE:
+        return Held(says, status)
+    return classify(Reply(status), says)
 
 
 def _lacks_timestamp(error: Any) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import aiohttp
+import msgspec
 
 from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
 from pixelfast.deliver.retry import parse_retry_after
@@ -17,8 +16,7 @@ _REFUSING = frozenset({400, 413, 422})
 _LASTING_5XX = frozenset({501, 505})
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """A status, and as much of the body as was read."""
 
     status: int
