@@ -95,11 +95,14 @@ class Batch:
 
         JSON holds no raw line feed, so each one in the body ends an event.
         """
-        return before + self.body[:-1].replace(b"\n", b",") + behind
+        # Two copies of the events; each more is a tenth of what a batch costs.
+        return b"".join((before, memoryview(self.body.replace(b"\n", b","))[:-1], behind))
 
     def lines(self) -> list[bytes]:
         """Each event by itself, without its line feed."""
-        return self.body[:-1].split(b"\n")
+        lines = self.body.split(b"\n")
+        lines.pop()  # what is behind the last line feed: nothing
+        return lines
 
 
 class Pieces:

@@ -249,7 +249,10 @@ class Runner:
             stack.callback(os.close, lock)
             thread = OwnThread(f"deliver-{self.name}")
             stack.push_async_callback(thread.close)
-            self.sender.in_thread = thread.run
+            # Another one: what waits for the state's disk does not keep the next batches waiting.
+            senders = OwnThread(f"send-{self.name}")
+            stack.push_async_callback(senders.close)
+            self.sender.in_thread = senders.run
             state = StateWriter(
                 self.name,
                 self._data,

@@ -21,7 +21,7 @@ __all__ = ["Sender"]
 class Sender(ABC):
     """Sends batches to one destination.
 
-    `in_thread` runs what blocks; the engine puts a thread of the destination's own there.
+    `in_thread` runs what blocks; the runner puts a thread of the sender's own there.
     `concurrency` is how many calls of `send` may be under way at once, each with another batch.
     `may_send_ahead`: whether a copy of an event may be sent before its turn, as a probe.
     """

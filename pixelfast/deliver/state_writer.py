@@ -44,7 +44,7 @@ class Transaction:
         planned: tasks whose plans are new.
         roots: the ids of the batches that these, and what is divided, are of.
         divided: settled tasks, and the places of the events of each part that takes their place.
-        divided_bytes: what they take in memory until then.
+        settled_bytes: what the events of these and of `buried` take in memory until then.
         buried: settled tasks, and the places of the events of them that become dead letters.
     """
 
@@ -52,7 +52,7 @@ class Transaction:
     planned: list[Task] = field(default_factory=list)
     roots: set[str] = field(default_factory=set)
     divided: list[tuple[Task, list[Sequence[int]]]] = field(default_factory=list)
-    divided_bytes: int = 0
+    settled_bytes: int = 0
     buried: list[tuple[Task, dict[int, Refused | Retry]]] = field(default_factory=list)
     replayed: list[int] = field(default_factory=list)
     refused_again: dict[int, Refused | Retry] = field(default_factory=dict)
@@ -196,11 +196,12 @@ class StateWriter:
         if settlement.groups:
             self._next.divided.append((task, settlement.groups))
             self._next.roots.add(plan.root)
-            self._next.divided_bytes += plan.size_bytes
             self.planned_events += sum(map(len, settlement.groups))
-            self.waiting_bytes += plan.size_bytes
         if settlement.dead:
             self._next.buried.append((task, settlement.dead))
+        if settlement.groups or settlement.dead:
+            self._next.settled_bytes += plan.size_bytes
+            self.waiting_bytes += plan.size_bytes
         if events := self._refused_told.add(len(settlement.dead)):
             first = next(iter(settlement.dead.values()))
             self._log.warning(
@@ -272,7 +273,7 @@ class StateWriter:
     async def _write_all(self, writing: Transaction) -> None:
         parts = await self._thread.run(self._commit, writing)
         changes = writing.changes
-        self.waiting_bytes -= writing.divided_bytes
+        self.waiting_bytes -= writing.settled_bytes
         for part in parts:
             self._keep(part.plan)
         self._written_s = self._clock.monotonic_s()

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import orjson
+from msgspec.structs import replace
 
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.deliver.batches import Batch
@@ -38,6 +39,7 @@ _MOST_ITEM_BYTES = 1024  # of a reply; reasons may quote values of any length
 _MOST_REASON_BYTES = 280  # three of them, one the cause of another, fit into 1 KiB
 _MOST_CAUSES = 2
 _QUOTES_REQUEST = b"at [Source: "
+_ESCAPE = b"\\u"  # by which a secret could be overlooked
 _EXISTS = 409
 _UNAVAILABLE = 503  # a cluster without a master replies cluster_block_exception with it
 
@@ -66,6 +68,33 @@ _NO_TIMESTAMP = (
     "data stream timestamp field [@timestamp] is missing",
     "documents must contain a single-valued timestamp field '@timestamp'",  # OpenSearch
 )
+
+
+class _Item(msgspec.Struct, gc=False):
+    status: int
+    error: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Action(msgspec.Struct, gc=False):
+    create: _Item
+
+
+class _BulkReply(msgspec.Struct):
+    """What is read of a reply, without an object for each field of each error."""
+
+    errors: bool
+    items: list[_Action] = []
+
+
+class _Head(msgspec.Struct):
+    """The fields of an error that decide what it means."""
+
+    type: object = None
+    reason: object = None
+
+
+_REPLY = msgspec.json.Decoder(_BulkReply)
+_HEAD = msgspec.json.Decoder(_Head)
 
 
 class ElasticsearchSender(HttpSender):
@@ -110,27 +139,26 @@ class ElasticsearchSender(HttpSender):
         outcome = _judge_error(reply.status, _error_of(reply.body), reply.body)
         if isinstance(outcome, Retry):
             after_s = parse_retry_after(reply.retry_after)
-            return msgspec.structs.replace(outcome, after_s=after_s)
+            return replace(outcome, after_s=after_s)
         return outcome
 
     def _judge_items(self, reply: Reply, batch: Batch) -> Outcome:
         try:
-            parsed = orjson.loads(reply.body)
-            if parsed["errors"] is False:
-                return Accepted()
-            items = [item["create"] for item in parsed["items"]]
-            statuses = [int(item["status"]) for item in items]
-        except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError):
-            statuses = items = []
-        if len(statuses) != batch.events:
+            parsed = _REPLY.decode(reply.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._judge_unreadable(reply, batch)
+        if not parsed.errors:
+            return Accepted()
+        if len(parsed.items) != batch.events:
             return self._judge_unreadable(reply, batch)
         failed: dict[int, Refused | Retry] = {}
         lines: list[bytes] = []
-        for index, status in enumerate(statuses):
+        for index, item in enumerate(parsed.items):
+            status = item.create.status
             if status < 300 or status == _EXISTS:
                 continue
-            error = items[index].get("error")
-            outcome = _judge_error(status, error if isinstance(error, dict) else {}, b"")
+            error = bytes(item.create.error)
+            outcome = _judge_item(status, error)
             if isinstance(outcome, Refused) and _lacks_timestamp(error):
                 lines = lines or batch.lines()
                 # An event that has the field, in a form that is rejected, is to blame itself.
@@ -162,19 +190,36 @@ def _document_id(event: dict[str, Any]) -> str:
     return message_id if len(encoded) <= MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
+def _judge_item(status: int, error: bytes) -> Outcome:
+    """What the error of an item means, as `_judge_error`.
+
+    There may be thousands a second. So most are kept as they came, and only two fields are read.
+    """
+    try:
+        head = _HEAD.decode(error)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # no object: it tells nothing
+        return _judge_error(status, {}, b"")
+    is_kept = len(error) <= KEPT_BYTES and _QUOTES_REQUEST not in error and _ESCAPE not in error
+    if not isinstance(head.type, str) or status < 300 or not is_kept:
+        return _judge_error(status, orjson.loads(error), b"")
+    return _outcome_of(status, head.type, head.reason, error)
+
+
 def _judge_error(status: int, error: dict[str, Any], body: bytes) -> Outcome:
     """What the error of an item, or of the whole request with its body, means."""
     kept = _kept(error) if error else _beginning(body)
     kind, reason = error.get("type"), error.get("reason")
     if not isinstance(kind, str) or 200 <= status < 300:
         return classify(Reply(status, None, kept))
+    return _outcome_of(status, kind, reason, kept[:KEPT_BYTES])
+
+
+def _outcome_of(status: int, kind: str, reason: object, kept: bytes) -> Outcome:
     is_of_settings = kind in _OF_SETTINGS or (
         isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
     )
     meaning = _meaning(status, kind[:100], is_of_settings)
-    if isinstance(meaning, Accepted):
-        return meaning
-    return msgspec.structs.replace(meaning, reply=kept[:KEPT_BYTES])
+    return meaning if isinstance(meaning, Accepted) else replace(meaning, reply=kept)
 
 
 @lru_cache(256)
@@ -186,9 +231,12 @@ def _meaning(status: int, kind: str, is_of_settings: bool) -> Accepted | Retry |
     return classify(Reply(status), says)
 
 
-def _lacks_timestamp(error: Any) -> bool:
+def _lacks_timestamp(error: bytes) -> bool:
     """Whether it is a data stream's complaint: a document there needs `@timestamp`."""
-    cause = error.get("caused_by", error)
+    if b"@timestamp" not in error:
+        return False
+    told = orjson.loads(error)
+    cause = told.get("caused_by", told)
     reason = cause.get("reason") if isinstance(cause, dict) else None
     return isinstance(reason, str) and reason.startswith(_NO_TIMESTAMP)
 

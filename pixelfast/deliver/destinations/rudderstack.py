@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -51,9 +52,8 @@ class RudderstackSender(HttpSender):
                 raise EventsRefused(refused)
         end = events.find(b"\n")
         if events.find(b"_run_id", 0, end) >= 0:
-            events = _without_run(events[:end]) + events[end:]
-        before, behind = self._wrap
-        return before + events[:-1].replace(b"\n", b",") + behind
+            batch = replace(batch, body=_without_run(events[:end]) + events[end:])
+        return batch.joined(*self._wrap)
 
 
 def _is_nobody(line: bytes) -> bool:
