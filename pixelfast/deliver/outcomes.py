@@ -1,7 +1,7 @@
 """What became of a send: what the engine is told by every kind of destination.
 
 One is made for each event that a destination rejects, and there may be thousands a second. So they
-are structs of msgspec, which are made in a tenth of the time of a frozen dataclass.
+are structs of msgspec, which are made in an eighth of the time of a frozen dataclass.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import structlog
+from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -41,6 +42,7 @@ _SINGLE_CONCURRENCY = 16  # of one batch
 _GZIP_LEVEL = 5
 _OF_EVENTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _JUDGED_AT_ONCE_BYTES = 16384  # of a reply; a longer one would hold up the loop for 1 ms or more
+_WITH_HEAD_BYTES = 2**12  # of a body, in one packet with the head of small requests
 _SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
 
 
@@ -58,6 +60,18 @@ class EventsRefused(Exception):
     def __init__(self, refused: Mapping[int, Refused]) -> None:
         super().__init__(f"{len(refused)} events")
         self.refused = refused
+
+
+class _Body(aiohttp.BytesPayload):
+    """A body that is sent as it is: aiohttp copies the first piece behind the request's head."""
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        view = memoryview(self._value)[:content_length]
+        await writer.write(view[:_WITH_HEAD_BYTES])
+        if len(view) > _WITH_HEAD_BYTES:
+            await writer.write(view[_WITH_HEAD_BYTES:])
 
 
 class HttpSender(Sender):
@@ -217,7 +231,7 @@ class HttpSender(Sender):
             try:
                 async with self._session.post(
                     url,
-                    data=body if len(body) <= _SENT_AT_ONCE_BYTES else io.BytesIO(body),
+                    data=_Body(body) if len(body) <= _SENT_AT_ONCE_BYTES else io.BytesIO(body),
                     headers=headers,
                     allow_redirects=False,
                 ) as reply:
