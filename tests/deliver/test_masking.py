@@ -159,6 +159,7 @@ def test_a_runner_that_fails_tells_no_secret(
             raise ValueError("bear3r-token")
 
         async def pause(_seconds: float) -> bool:
+            made.stop()
             return True
 
         monkeypatch.setattr(runner, "run", fail)
