@@ -201,14 +201,12 @@ class Campaign:
         """Restart, reload and upgrade a server under load, and have its processes hang."""
         full = Rounds()
         share = {name: math.ceil(self.share * getattr(full, name)) for name in full.__annotations__}
-        phases = drill(self.fresh_folder(), Rounds(**share), say=self.tally.say)
-        self.tally.operation += phases
-        self.tally.failures += [
-            f"operation, {each.name}: {each}"
-            for each in phases
+        for phase in drill(self.fresh_folder(), Rounds(**share)):
+            self.tally.say(" | ".join(phase.cells()))
+            self.tally.operation.append(phase)
             # Clients of a process that hangs have to wait, and lose their connections in the end.
-            if each.lost or not (each.is_clean or "SIGSTOP" in each.name)
-        ]
+            if phase.lost or not (phase.is_clean or "SIGSTOP" in phase.name):
+                self.tally.failures.append(f"operation, {phase.name}: {phase}")
 
 
 def main() -> int:

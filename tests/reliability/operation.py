@@ -13,7 +13,7 @@ import signal
 import socket
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,9 +89,8 @@ def drill(
     *,
     hung_after_s: float = 10.0,
     quiet_s: float = _QUIET_S,
-    say: Callable[[str], None] = lambda _: None,
-) -> list[Phase]:
-    """Do everything, each so often; return what clients saw."""
+) -> Iterator[Phase]:
+    """Do everything, each so often; yield what clients saw."""
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
         "server": f"hung_after_s = {hung_after_s}",
@@ -103,41 +102,40 @@ def drill(
         socket.create_server(("127.0.0.1", 0), backlog=4096) as passed,
         Rig(folder / "passed", passed=passed, **options) as rig,
     ):
-        phases = _Drill(rig, say).restart(rounds.restarts)
+        yield from _Drill(rig).restart(rounds.restarts)
     with Rig(folder / "own", **options) as rig:
-        return phases + _Drill(rig, say).run(rounds, quiet_s)
+        yield from _Drill(rig).run(rounds, quiet_s)
 
 
 class _Drill:
-    def __init__(self, rig: Rig, say: Callable[[str], None]) -> None:
+    def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._say = say
-        self._phases: list[Phase] = []
+        self._lost = 0
         self._hung_s: list[float] = []
 
-    def restart(self, rounds: int) -> list[Phase]:
+    def restart(self, rounds: int) -> Iterator[Phase]:
         """Restart a server whose socket systemd holds, or so it thinks."""
         self._rig.start()
-        self._phase("restart with socket activation", rounds, self._restart)
-        return self._phases
+        yield from self._phase("restart with socket activation", rounds, self._restart)
 
-    def run(self, rounds: Rounds, quiet_s: float) -> list[Phase]:
+    def run(self, rounds: Rounds, quiet_s: float) -> Iterator[Phase]:
         """Do everything else to a server with sockets of its own."""
         self._rig.start()
-        self._phase("nothing", 1, lambda _: time.sleep(quiet_s))
-        self._phases[-1].rounds = 0
-        self._phase("reload", rounds.reloads, self._reload)
-        self._phase("upgrade", rounds.upgrades, self._upgrade)
+        for phase in self._phase("nothing", 1, lambda _: time.sleep(quiet_s)):
+            phase.rounds = 0
+            yield phase
+        yield from self._phase("reload", rounds.reloads, self._reload)
+        yield from self._phase("upgrade", rounds.upgrades, self._upgrade)
         for role in ("collector-0", "delivery"):
             self._hung_s.clear()
             name = f"SIGSTOP of {role.partition('-')[0]}"
-            self._phase(name, rounds.hangs, partial(self._hang, role))
-            if rounds.hangs:
+            for phase in self._phase(name, rounds.hangs, partial(self._hang, role)):
                 told = f"replaced after {min(self._hung_s):.1f} to {max(self._hung_s):.1f} s"
-                self._phases[-1].notes.append(told)
-        return self._phases
+                phase.notes.append(told)
+                yield phase
 
-    def _phase(self, name: str, rounds: int, do: Callable[[int], None]) -> None:
+    def _phase(self, name: str, rounds: int, do: Callable[[int], None]) -> Iterator[Phase]:
+        """Do one thing so often; yield what clients saw, or nothing if it is not to be done."""
         if not rounds:
             return
         oracle = self._rig.oracle
@@ -153,7 +151,8 @@ class _Drill:
         oracle.pause()
         verdict: Verdict = self._rig.check()
         cut = statistics.quantiles(pixels.seconds, n=100)
-        phase = Phase(
+        lost_before, self._lost = self._lost, verdict.missing
+        yield Phase(
             name,
             rounds,
             requests=len(pixels.seconds),
@@ -161,13 +160,11 @@ class _Drill:
             reset=pixels.failures["reset"],
             failed=pixels.failures["failed"] + oracle.refused,
             closed=pixels.failures["closed between requests"],
-            lost=verdict.missing - sum(each.lost for each in self._phases),
+            lost=verdict.missing - lost_before,
             p50_ms=cut[49] * 1000,
             p99_ms=cut[98] * 1000,
             max_ms=max(pixels.seconds) * 1000,
         )
-        self._phases.append(phase)
-        self._say(" | ".join(phase.cells()))
 
     def _restart(self, _: int) -> None:
         assert self._rig.server.stop() == 0

@@ -15,7 +15,6 @@ def test_restarts_and_reloads_fail_no_request_and_a_process_that_hangs_is_replac
         Rounds(restarts=2, reloads=5, upgrades=0, hangs=1),
         hung_after_s=2.0,
         quiet_s=0.5,
-        say=print,
     )
     restarts, quiet, reloads, collector, delivery = phases
     assert [True] * 4 == [each.is_clean for each in (quiet, restarts, reloads, delivery)]
