@@ -93,6 +93,8 @@ class _Head(msgspec.Struct):
     reason: object = None
 
 
+# No JSON of _bulk, no UTF-8, or too deep.
+_UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _REPLY = msgspec.json.Decoder(_BulkReply)
 _HEAD = msgspec.json.Decoder(_Head)
 
@@ -145,15 +147,18 @@ class ElasticsearchSender(HttpSender):
     def _judge_items(self, reply: Reply, batch: Batch) -> Outcome:
         try:
             parsed = _REPLY.decode(reply.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return self._judge_unreadable(reply, batch)
-        if not parsed.errors:
-            return Accepted()
-        if len(parsed.items) != batch.events:
-            return self._judge_unreadable(reply, batch)
+            if not parsed.errors:
+                return Accepted()
+            if len(parsed.items) == batch.events:
+                return self._judge_each(parsed.items, batch)
+        except _UNREADABLE:
+            pass
+        return self._judge_unreadable(reply, batch)
+
+    def _judge_each(self, items: list[_Action], batch: Batch) -> Outcome:
         failed: dict[int, Refused | Retry] = {}
         lines: list[bytes] = []
-        for index, item in enumerate(parsed.items):
+        for index, item in enumerate(items):
             status = item.create.status
             if status < 300 or status == _EXISTS:
                 continue
@@ -197,7 +202,7 @@ def _judge_item(status: int, error: bytes) -> Outcome:
     """
     try:
         head = _HEAD.decode(error)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # no object: it tells nothing
+    except msgspec.DecodeError:  # no object: it tells nothing
         return _judge_error(status, {}, b"")
     is_kept = len(error) <= KEPT_BYTES and _QUOTES_REQUEST not in error and _ESCAPE not in error
     if not isinstance(head.type, str) or status < 300 or not is_kept:
@@ -236,7 +241,7 @@ def _lacks_timestamp(error: bytes) -> bool:
     if b"@timestamp" not in error:
         return False
     told = orjson.loads(error)
-    cause = told.get("caused_by", told)
+    cause = told.get("caused_by", told) if isinstance(told, dict) else None
     reason = cause.get("reason") if isinstance(cause, dict) else None
     return isinstance(reason, str) and reason.startswith(_NO_TIMESTAMP)
 

@@ -135,6 +135,15 @@ def test_any_other_id_is_the_documents(given: str) -> None:
         b'{"errors":true,"items":[{},{}]}',
         b'{"errors":true,"items":[5,5]}',
         b'{"errors":true,"items":[{"create":5},{"create":5}]}',
+        b'{"errors":true,"items":[' + b"[" * 20_000,
+        b'{"errors":true,"items":['
+        + b'{"create":{"status":400,"error":{"type":"x","caused_by":' * 2_000,
+        b'{"errors":true,"items":[{"create":{"status":400,"error":{"a":'
+        + b"[" * 2_000
+        + b"]" * 2_000
+        + b'}}},{"create":{"status":201}}]}',
+        b'{"errors":true,"items":[{"create":{"status":400,"error":{"reason":"\xff"}}},'
+        b'{"create":{"status":201}}]}',
     ],
 )
 def test_a_200_that_does_not_tell_of_each_event_is_none(body: bytes) -> None:
