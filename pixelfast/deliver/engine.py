@@ -112,9 +112,7 @@ class Engine:
         self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
         self._made = {each.name: made_of(each) for each in config.destinations}
         self.runners = [runner for each in config.destinations if (runner := self._make(each))]
-        self.reclaimer = Reclaimer(
-            config, data, self.runners, self.unusable, workers, timings, clock
-        )
+        self.reclaimer = Reclaimer(config, data, self.runners, workers, timings, clock)
 
     def _make(self, destination: Destination) -> Runner | None:
         """A bad setting of one destination stops no other; its events are kept for it."""
@@ -228,7 +226,6 @@ class Engine:
             await asyncio.wait(tasks)
         if self._stopping.is_set():
             return
-        # At once: without its runner, a destination's segments would be removed.
         self.unusable.clear()
         runners = [kept.get(each.name) or self._make(each) for each in config.destinations]
         self.runners[:] = [runner for runner in runners if runner]

@@ -45,7 +45,6 @@ class Reclaimer:
         config: Config,
         data: DataDir,
         runners: list[Runner],
-        unusable: dict[str, str],
         workers: int,
         timings: Timings,
         clock: Clock,
@@ -63,7 +62,6 @@ class Reclaimer:
         self._settings = {each.name: each for each in config.destinations}
         self._data = data
         self._runners = runners
-        self._unusable = unusable
         self._told_absent: set[str] = set()
         self._ends: dict[int, LogEnd] = {}
         self._end_positions: dict[int, Position] = {}
@@ -72,11 +70,11 @@ class Reclaimer:
     def follow(self, config: Config) -> None:
         """Follow other settings; the runners are those of the engine's list in any case.
 
-        A runner that stops is in the list until it has stopped, so that no segment that it needs
-        is removed meanwhile, whether its destination is still in the settings or not.
+        What a destination without a runner needs is read from the disk, whether it is still to get
+        one or was taken out of the settings. So no segment is removed that one of them needs.
         """
         self._config = config
-        self._settings |= {each.name: each for each in config.destinations}
+        self._settings = {each.name: each for each in config.destinations}
 
     async def keep(self) -> None:
         """One round. Nothing happens before every destination has said where it is."""
@@ -93,8 +91,8 @@ class Reclaimer:
             for runner in self._runners:
                 if not self._is_sure(runner.name):
                     runner.expire(until)
-        lows = [runner.cursors for runner in self._runners]
-        self.removed_segments += await asyncio.to_thread(self._remove, lows, segments)
+        running = {runner.name: runner.cursors for runner in self._runners}
+        self.removed_segments += await asyncio.to_thread(self._remove, running, segments)
 
     async def _pending_bytes(self, segments: list[_Segment]) -> dict[str, int]:
         lows = {runner.name: runner.cursors for runner in self._runners if runner.cursors}
@@ -124,7 +122,8 @@ class Reclaimer:
         self, name: str, low: dict[int, Position], segments: list[_Segment]
     ) -> dict[int, Position]:
         """Where a destination has to go on that is too far behind."""
-        most_bytes = self._settings[name].max_lag_bytes
+        settings = self._settings.get(name)
+        most_bytes = settings.max_lag_bytes if settings else 0
         if not most_bytes:
             return {}
         pinned = [each for each in segments if each.number >= low.get(each.slot, _FIRST).segment]
@@ -175,18 +174,20 @@ class Reclaimer:
 
     # --- what is removed ---------------------------------------------------------------------
 
-    def _remove(self, lows: list[dict[int, Position]], segments: list[_Segment]) -> int:
+    def _remove(self, running: dict[str, dict[int, Position]], segments: list[_Segment]) -> int:
         self._note_use()
-        absent = self._forgotten()
-        for name in self._unusable:
+        configured = self._settings.keys()
+        absent = self._forgotten(running.keys() | configured)
+        for name in configured - running.keys():  # a runner is to come, or cannot be made
             try:
                 low = read_low_water(self._data.destination_dir(name) / "state.db")
             except (OSError, sqlite3.Error, msgspec.DecodeError):
                 return 0  # its events are kept for it, and nobody knows which they are
             self._move_on(name, low, self._beyond_lag(name, low, segments))
             absent[name] = low
-        sure = lows + [low for name, low in absent.items() if self._is_sure(name)]
-        lows = lows + list(absent.values())
+        known = running | absent
+        sure = [low for name, low in known.items() if name in running or self._is_sure(name)]
+        lows = list(known.values())
         until = self._beyond_room(lows, sure, segments)
         for name, low in absent.items():
             if not self._is_sure(name):
@@ -213,12 +214,11 @@ class Reclaimer:
             self._told_absent.add(name)
             self._log.warning("events_of_absent_destination_removed", destination=name)
 
-    def _forgotten(self) -> dict[str, dict[int, Position]]:
+    def _forgotten(self, known: set[str]) -> dict[str, dict[int, Position]]:
         """The cursors of destinations that were taken out of the settings not long ago.
 
         They may come back, after a mistake in the settings; `lock` was touched when they last ran.
         """
-        known = {each.name for each in self._config.destinations}
         found = {}
         for folder in (self._data.path / "dest").iterdir():
             if folder.name in known or folder.name.startswith("."):

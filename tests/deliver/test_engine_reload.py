@@ -128,6 +128,38 @@ def test_a_removed_destination_holds_its_events_and_gets_them_when_it_is_back(
     run(main())
 
 
+def test_a_destination_that_is_back_keeps_its_events_while_another_one_stops(
+    data: DataDir, feed: Feed
+) -> None:
+    """Until the other one has stopped, it has no runner."""
+
+    async def main() -> None:
+        config = settings("stays", "goes", "slow")
+        engine, senders = make(data, config)
+        async with running(engine):
+            await until(lambda: set(senders.made) == {"stays", "goes", "slow"})
+            slow = senders.made["slow"][0]
+            await reload(engine, settings("stays", "slow"), data)
+            for n in range(20):
+                feed.write(event(n))
+                feed.roll()
+            await until(lambda: len(senders.numbers("stays")) == len(senders.numbers("slow")) == 20)
+            slow.gate.clear()
+            feed.write(event(20))
+            await until(lambda: slow.under_way == 1)
+            reloading = asyncio.create_task(
+                reload(engine, changed(config, "slow", gzip=True), data)
+            )
+            await asyncio.sleep(10 * QUICK.retention_s)  # rounds in which segments are removed
+            assert not reloading.done(), "it waits for the request under way"
+            slow.gate.set()
+            await reloading
+            await until(lambda: len(senders.numbers("goes")) == 21)
+        assert list(range(21)) == senders.numbers("goes")
+
+    run(main())
+
+
 def test_segments_stay_while_a_destination_changes(data: DataDir, feed: Feed) -> None:
     """Its runner stops, and the next one has not said yet what it needs."""
 

@@ -231,6 +231,24 @@ def test_a_destination_taken_out_of_the_settings_does_not_fill_the_spool(
     run(main())
 
 
+def test_a_destination_that_a_reload_takes_out_does_not_fill_the_spool(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        spool = Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0)
+        senders = {"stays": FakeSender(), "goes": FakeSender(list(DOWN))}
+        engine = make_engine(data, senders, config=config(spool, stays={}, goes={}))
+        async with running(engine):
+            write(feed, 300)
+            await senders["stays"].has(300)
+            assert len(data.segments(0)) > 15, "it is required"
+            await engine.reload(config(spool, stays={}))
+            await until(lambda: len(data.segments(0)) <= 10)
+            assert len(data.segments(0)) >= 8, "no more than is needed"
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("options", "most", "least"),
     [
