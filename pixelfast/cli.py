@@ -30,6 +30,7 @@ _COMMANDS = {
     "spool": "Inspect the stored events; nothing is changed.",
     "status": "Show the states of the processes and destinations, and what is pending.",
     "tail": "Write new events to stdout as they are stored, one JSON object per line.",
+    "upgrade": "Replace the running server by the installed version; no request or event is lost.",
     "url": "Build a pixel URL, or an <img> tag with it.",
     "version": "Print the versions of pixelfast and its dependencies.",
 }

@@ -36,6 +36,8 @@ STOP_S = 60.0
 class Server:
     """One running server.
 
+    `has_own_address`: `settings` say where it listens.
+
     `settings`: the text of its settings file; without, it has the demo source. `root`: the folder
     whose `pixelfast` runs, in the place of the checkout's. `log_path`: where its standard error
     goes, in the place of a file beside the data. `open_files`: how many descriptors each of its
@@ -54,6 +56,7 @@ class Server:
         open_files: int = 0,
         limit: str = "",
         passed: socket.socket | None = None,
+        has_own_address: bool = False,
     ) -> None:
         self.data_dir = data_dir
         self._settings = settings
@@ -69,7 +72,7 @@ class Server:
             command = ["prlimit", limit, *command]
         if passed is not None:
             command = [sys.executable, "-c", _PASS_SOCKET, str(passed.fileno()), *command]
-        for option in ("--listen", "--admin"):
+        for option in ("--admin",) if has_own_address else ("--listen", "--admin"):
             if option not in arguments:
                 arguments = (*arguments, option, "127.0.0.1:0")
         with self.log_path.open("ab") as log:

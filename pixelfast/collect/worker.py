@@ -29,6 +29,7 @@ from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compress
 __all__ = ["Worker"]
 
 _LOCK_RETRY_S = 0.1
+_LAST_S = 1.0  # for the connections that are closed last
 _BACKLOG = 4096
 # At a stop, how long idle keep-alive connections stay open: a request may be on its way already.
 _LAST_CALL_S = 0.3
@@ -163,25 +164,35 @@ class Worker:
         """Fail health checks from now on, and still accept pixels."""
         self.collector.is_leaving = True
 
-    async def stop(self) -> None:
-        """Accept no more connections, finish open requests, store their events, close the slot."""
-        self.leave()
+    async def stop(self, *, is_handed_over: bool = False) -> None:
+        """Accept no more connections, finish open requests, store their events, close the slot.
+
+        `is_handed_over`: other processes accept from the same sockets. Then there is time to let
+        keep-alive connections end with their next response.
+        """
+        if not is_handed_over:
+            self.leave()
         for server in self._servers:
             server.close()
         drain_timeout_s = self._config.server.drain_timeout_s
-        deadline = time.monotonic() + drain_timeout_s
+        last_call_s = drain_timeout_s if is_handed_over else min(_LAST_CALL_S, drain_timeout_s)
         self.connections.is_draining = True
-        if self.open_connections:
-            await asyncio.sleep(min(_LAST_CALL_S, drain_timeout_s))
-            await asyncio.sleep(0)  # what has arrived meanwhile is read
+        await self._wait_for_connections(last_call_s)
+        await asyncio.sleep(0)  # what has arrived meanwhile is read
         self.connections.drain()
-        # No Event: a connection ends on the hot path.
-        while self.open_connections and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        await self._wait_for_connections(
+            _LAST_S if is_handed_over else drain_timeout_s - last_call_s
+        )
         await self.collector.writer.close()
         self._rejections.flush(time.monotonic(), is_end=True)
         if self._ticking is not None:
             self._ticking.cancel()
+
+    async def _wait_for_connections(self, longest_s: float) -> None:
+        deadline = time.monotonic() + longest_s
+        # No Event: a connection ends on the hot path.
+        while self.open_connections and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     @property
     def open_connections(self) -> int:

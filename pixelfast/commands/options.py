@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from pixelfast.config import read_config
-from pixelfast.operate.reload import SettingsFile
+from pixelfast.config import Config, read_config
+from pixelfast.errors import ConfigError
+from pixelfast.operate.handover import is_handed_over
+from pixelfast.operate.reload import SettingsFile, mistakes_in
 
 __all__ = ["settings_file", "with_listen", "with_settings", "with_sources", "with_stored_data"]
 
@@ -49,8 +52,15 @@ def _with_settings(command: Callable[..., None], may_lack: tuple[str, ...]) -> C
         }
         read = functools.partial(read_config, config, given, may_lack=may_lack)
         file = SettingsFile(config, read)
+        settings = Config()
+        try:
+            settings = read()
+        except ConfigError as error:
+            if not is_handed_over(os.environ):
+                raise
+            file = SettingsFile(config, read, mistakes_in(error))  # the old settings go on
         click.get_current_context().obj = file
-        command(settings=file.read(), **arguments)
+        command(settings=settings, **arguments)
 
     for option in (
         click.option("--data-dir", metavar="DIR", help="The data directory."),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import click
+import msgspec
 import structlog
 import uvloop
 
@@ -17,11 +18,14 @@ from pixelfast import __version__
 from pixelfast.commands.options import settings_file, with_listen, with_settings
 from pixelfast.commands.startup import adopt, check_certificate, prepare
 from pixelfast.config import Config, FileDestination, parse_address, without_secrets
-from pixelfast.errors import ConfigError
+from pixelfast.errors import ConfigError, PixelfastError
 from pixelfast.operate.admin import Admin
+from pixelfast.operate.handover import FORMAT, Handover, SocketGroup, take_handover
 from pixelfast.operate.limits import Limits, apply_limits
+from pixelfast.operate.listeners import Listening, open_listening
+from pixelfast.operate.reload import mistakes_in
 from pixelfast.operate.signals import hold_signals
-from pixelfast.operate.sockets import describe_failure, listen, share_out
+from pixelfast.operate.sockets import describe_failure
 from pixelfast.operate.supervisor import Supervisor
 from pixelfast.operate.systemd import Notifier, passed_sockets
 from pixelfast.printable import printable
@@ -43,23 +47,33 @@ __all__ = ["serve"]
     metavar="N",
     help="The number of collectors; 0: one per core.",
 )
-def serve(settings: Config) -> None:
+@click.option("--check-upgrade", type=int, default=0, hidden=True)
+def serve(settings: Config, check_upgrade: int) -> None:
     """Collect and deliver, in the foreground.
 
     \b
     Example:
       pixelfast serve -c pixelfast.toml --workers 4
     """
+    if check_upgrade:  # asked by a running server whose place this version is to take
+        _check_upgrade(settings, check_upgrade)
+        return
     hold_signals()  # until the supervisor handles them: by default they end a process
-    config, data = prepare(settings, is_exclusive=True)
-    workers = config.server.workers or len(os.sched_getaffinity(0))
-    limits = apply_limits(config, workers)
-    check_certificate(config)
-    listening = _listen(config, workers)
-    _warn_of_unix_sockets(config, data, [*listening.addresses, *listening.tls_addresses])
-    given = click.get_current_context().params
-    admin_is_chosen = given["server__admin"] is not None or given["config"] is not None
-    is_demo = config is not settings
+    handover = take_handover(os.environ)
+    file = settings_file()
+    failure = list(file.failure)
+    if handover is None:
+        start = _prepare(settings, passed_sockets(os.environ))
+    else:
+        handed = [(each, [socket.socket(fileno=fd) for fd in each.fds]) for each in handover.groups]
+        wanted = msgspec.structs.replace(settings, data_dir=handover.data_dir)
+        try:
+            start = _prepare(handover.config if failure else wanted, ([], []), handed, handover)
+        except (PixelfastError, OSError) as error:
+            failure = mistakes_in(error)
+            start = _prepare(handover.config, ([], []), handed, handover)
+    config, data = start.config, start.data
+    is_demo = not settings.sources
 
     def adopt_reloaded(reloaded: Config) -> Config:
         if not reloaded.sources and not is_demo:  # as in a file that is cut off
@@ -72,50 +86,50 @@ def serve(settings: Config) -> None:
         Supervisor,
         config,
         str(data.path),
-        listening.by_worker,
+        start.listening,
         Notifier(os.environ),
-        settings_file(),
+        file,
         adopt_reloaded,
-        tls_sockets=listening.tls,
+        lock_fd=data.lock_fd,
+        handover=handover,
+        failure=failure,
     )
-    uvloop.run(_run(supervisor, config, data, listening, admin_is_chosen, limits, is_demo=is_demo))
+    uvloop.run(_run(supervisor, start, handover, is_demo=is_demo))
 
 
-class _Listening(NamedTuple):
-    """The listening sockets of each worker, those among them that speak TLS, and the addresses."""
-
-    by_worker: list[list[socket.socket]]
-    tls: list[socket.socket]
-    addresses: list[str]
-    tls_addresses: list[str]
-
-
-def _listen(config: Config, workers: int) -> _Listening:
-    """Take the sockets that systemd passed; open the others."""
-    passed, passed_tls = passed_sockets(os.environ)
-    unix_mode = int(config.server.unix_mode, 8)
-    if passed:
-        by_worker, addresses = share_out(passed, workers)
-    else:
-        by_worker, addresses = listen(config.server.listen, workers, unix_mode)
-    tls = config.server.tls
-    if tls is None:
-        if passed_tls:
-            what = 'is missing: there are sockets with the name "tls" from the service manager'
-            raise ConfigError("server.tls", None, what)
-        return _Listening(by_worker, [], addresses, [])
-    if passed_tls:
-        tls_by_worker, tls_addresses = share_out(passed_tls, workers)
-    else:
-        tls_by_worker, tls_addresses = listen(
-            tls.listen, workers, unix_mode, setting="server.tls.listen"
+def _check_upgrade(settings: Config, handover_format: int) -> None:
+    """Fail if this version cannot take the place of one that hands over in another format."""
+    if handover_format != FORMAT:
+        raise PixelfastError(
+            f"pixelfast {__version__} takes over with format {FORMAT}, not {handover_format}:"
+            " restart the server"
         )
-    return _Listening(
-        [own + own_tls for own, own_tls in zip(by_worker, tls_by_worker, strict=True)],
-        [each for own in tls_by_worker for each in own],
-        addresses,
-        tls_addresses,
-    )
+    check_certificate(settings)
+    click.echo(__version__)
+
+
+class _Start(NamedTuple):
+    config: Config
+    data: DataDir
+    limits: Limits
+    listening: Listening
+
+
+def _prepare(
+    settings: Config,
+    passed: tuple[list[socket.socket], list[socket.socket]],
+    handed: Sequence[tuple[SocketGroup, list[socket.socket]]] = (),
+    handover: Handover | None = None,
+) -> _Start:
+    config, data = prepare(settings, is_exclusive=handover is None)
+    if handover is not None:
+        data.lock_fd = handover.lock_fd
+    workers = config.server.workers or len(os.sched_getaffinity(0))
+    limits = apply_limits(config, workers)
+    check_certificate(config)
+    listening = open_listening(config, workers, passed, handed)
+    _warn_of_unix_sockets(config, data, [*listening.addresses, *listening.tls_addresses])
+    return _Start(config, data, limits, listening)
 
 
 def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -> None:
@@ -134,17 +148,15 @@ def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -
 
 async def _run(
     make_supervisor: Callable[[], Supervisor],
-    config: Config,
-    data: DataDir,
-    listening: _Listening,
-    admin_is_chosen: bool,
-    limits: Limits,
+    start: _Start,
+    handover: Handover | None,
     *,
     is_demo: bool,
 ) -> None:
+    config, data, limits, listening = start
     supervisor = make_supervisor()
-    admin = Admin(supervisor)
-    admin_address = await _start_admin(admin, config.server.admin, admin_is_chosen)
+    supervisor.admin = admin = Admin(supervisor)
+    admin_address = await _start_admin(admin, config.server.admin, handover)
     log = structlog.get_logger("supervisor")
     log.info(
         "started",
@@ -172,14 +184,21 @@ async def _run(
         await admin.stop()
 
 
-async def _start_admin(admin: Admin, address: str, is_chosen: bool) -> str:
+async def _start_admin(admin: Admin, address: str, handover: Handover | None) -> str:
     """Start the admin address; without it, if it is a default and taken."""
+    if handover is not None and handover.admin_fds:
+        if handover.config.server.admin == address:
+            return await admin.start(handover.admin_address, handover.admin_fds)
+        for fd in handover.admin_fds:
+            os.close(fd)
     if not address:
         return ""
+    given = click.get_current_context().params
     try:
         return await admin.start(address)
     except OSError as error:
-        if is_chosen:
+        is_chosen = given["server__admin"] is not None or given["config"] is not None
+        if is_chosen and handover is None:
             why = describe_failure(parse_address(address), error)
             what = f'cannot listen at "{address}": {why}'
             raise ConfigError("server.admin", None, what) from None
@@ -188,7 +207,7 @@ async def _start_admin(admin: Admin, address: str, is_chosen: bool) -> str:
 
 
 def _welcome(
-    config: Config, data: DataDir, listening: _Listening, admin_address: str, *, is_demo: bool
+    config: Config, data: DataDir, listening: Listening, admin_address: str, *, is_demo: bool
 ) -> str:
     """Return where pixels go in, where events come out, and a line to try it.
 

@@ -6,6 +6,8 @@
 `process`     what a collector process and the delivery process run
 `supervisor`  starts the processes, reloads their settings, stops them in order
 `child`       one of them, across its restarts
+`handover`    what one program hands on to the version that takes its place
+`listeners`   sockets that were passed, handed over, or are new
 `reload`      what a reload may change, and what became of it
 `systemd`     notifications to systemd, its watchdog, and the sockets it passes
 `admin`       health and metrics over HTTP

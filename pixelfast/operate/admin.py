@@ -6,12 +6,15 @@ It has no password: it listens on the loopback unless the settings say otherwise
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
 from pixelfast import __version__
-from pixelfast.config import parse_address
+from pixelfast.config import Address, parse_address
 from pixelfast.operate.machine import Machine
 from pixelfast.operate.metrics import exposition
 from pixelfast.operate.supervisor import Supervisor
@@ -21,6 +24,7 @@ __all__ = ["Admin"]
 
 # The supervisor needs its descriptors for starting processes again.
 _MAX_CONNECTIONS = 64
+_SHUTDOWN_S = 2.0  # for requests under way when the program is replaced, or stops
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _INDEX = """pixelfast {version}
 
@@ -37,10 +41,11 @@ class Admin:
         self._supervisor = supervisor
         self._machine = Machine(supervisor)
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self._address = ""
 
-    async def start(self, address: str) -> str:
-        """Listen; returns the address as it is.
+    async def start(self, address: str, fds: Sequence[int] = ()) -> str:
+        """Listen, or go on listening at sockets; returns the address as it is.
 
         Raises:
             OSError: the address can't be listened at.
@@ -55,15 +60,26 @@ class Admin:
             ]
         )
         self._machine.start()
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
-        where = parse_address(address)
+        self._address = await self._listen(parse_address(address), fds)
+        return self._address
+
+    async def _listen(self, where: Address, fds: Sequence[int]) -> str:
         loop = asyncio.get_running_loop()
-        if where.path:
-            self._server = await loop.create_unix_server(self._connect, where.path)
+        for fd in fds:
+            handed = socket.socket(fileno=fd)
+            if where.path:
+                self._servers.append(await loop.create_unix_server(self._connect, sock=handed))
+            else:
+                self._servers.append(await loop.create_server(self._connect, sock=handed))
+        if fds:
             return str(where)
-        self._server = await loop.create_server(self._connect, where.host, where.port)
-        host, port = self._server.sockets[0].getsockname()[:2]
+        if where.path:
+            self._servers = [await loop.create_unix_server(self._connect, where.path)]
+            return str(where)
+        self._servers = [await loop.create_server(self._connect, where.host, where.port)]
+        host, port = self._servers[0].sockets[0].getsockname()[:2]
         return str(where._replace(host=host, port=port))
 
     def _connect(self) -> asyncio.BaseProtocol:
@@ -73,10 +89,17 @@ class Admin:
             return _Busy()
         return self._runner.server()
 
+    async def release(self) -> tuple[str, list[int]]:
+        """Stop; return the address, and its sockets: connections wait there for the next one."""
+        fds = [os.dup(each.fileno()) for server in self._servers for each in server.sockets]
+        await self.stop()
+        return self._address, fds
+
     async def stop(self) -> None:
         self._machine.stop()
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -18,7 +18,8 @@ import structlog
 from pixelfast.config import Config
 from pixelfast.deliver.retry import Backoff
 from pixelfast.errors import operator_error
-from pixelfast.operate.control import Leave, Message, Orders, Reload, encode
+from pixelfast.operate.control import Drain, Leave, Message, Orders, Reload, encode
+from pixelfast.operate.handover import HandedProcess
 from pixelfast.operate.totals import Totals
 
 __all__ = ["Child"]
@@ -30,6 +31,49 @@ _SILENT_S = 5.0  # without a report for so long, a process is not ready
 _START_S = 60.0  # how long a process may be silent before it has been ready once
 # Each thread that allocates would have an arena of its own, and keep what is free in it.
 _ENVIRONMENT = {"delivery": {"MALLOC_ARENA_MAX": "2"}}
+
+
+class _Process(Protocol):
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    async def wait(self) -> int: ...
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class AdoptedProcess:
+    """A child of this process that an earlier program has started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._fd = os.pidfd_open(pid)
+
+    def send_signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self._fd, number)
+
+    async def wait(self) -> int:
+        """Wait for its end; return its exit code, or less than 0 for a signal."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._fd, _resolve, ended)
+        try:
+            await ended
+        finally:
+            loop.remove_reader(self._fd)
+        _, status = os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended
+        self.returncode = os.waitstatus_to_exitcode(status)
+        os.close(self._fd)
+        return self.returncode
 
 
 class Child:
@@ -44,7 +88,8 @@ class Child:
         self.totals = Totals()  # what it has counted, its earlier runs with it
         self.reported_at_s = 0.0  # when that was, in seconds since 1970; 0: never
         self.starts = 0
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: _Process | None = None
+        self._adopted: socket.socket | None = None  # the line of a process that runs already
         self._clock = clock
         self._heard_s: float | None = None  # of a running process: its start, or its last report
         self._has_been_ready = False  # since it was started
@@ -124,7 +169,30 @@ class Child:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
 
+    def adopt(self, handed: HandedProcess) -> None:
+        """Go on with a process that the program before this one has started."""
+        self.process = AdoptedProcess(handed.pid)
+        self._adopted = socket.socket(fileno=handed.line_fd)
+        self.figures, self._heard_s = handed.figures, self._clock()
+        self.totals.follow(handed.figures.get("totals", {}))
+
+    def hand_on(self) -> HandedProcess | None:
+        """Return the running process for the next program; None if there is none.
+
+        Raises:
+            BlockingIOError: it is just being started, or does not read its line.
+        """
+        if self.pid is None:
+            return None
+        if self._line is None or self._line.transport.get_write_buffer_size():
+            raise BlockingIOError(self.name)
+        line = self._line.get_extra_info("socket").fileno()
+        return HandedProcess(self.name, self.pid, line, self.orders, self.figures)
+
     async def _run_once(self, on_report: asyncio.Event) -> int:
+        if self._adopted is not None:
+            ours, self._adopted = self._adopted, None
+            return await self._attend(ours, on_report)
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = await asyncio.create_subprocess_exec(
@@ -138,12 +206,21 @@ class Child:
                 start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
             )
         self.starts += 1
+        return await self._attend(ours, on_report, is_new=True)
+
+    async def _attend(
+        self, ours: socket.socket, on_report: asyncio.Event, *, is_new: bool = False
+    ) -> int:
+        assert self.process is not None
         self._heard_s = self._clock()
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=2**24)
         self._line = writer
         try:
-            writer.write(encode(self.orders))
+            if is_new:
+                writer.write(encode(self.orders))
+            else:
+                await reader.readline()  # the program before this one may have read a part of it
             if self._is_leaving:  # it was restarted meanwhile
                 self.leave()
             if self._stopping.is_set():
@@ -183,6 +260,14 @@ class Child:
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.write(encode(message))
+
+    async def drain(self, task: asyncio.Task[None], timeout_s: float) -> None:
+        """Have the process end what is open: others accept from its sockets."""
+        self._stopping.set()
+        self._send(Drain())
+        _, late = await asyncio.wait({task}, timeout=timeout_s)
+        if late:
+            await self.stop(task, timeout_s)
 
     async def stop(self, task: asyncio.Task[None], timeout_s: float) -> None:
         """Ask the process to end, and make it end after `timeout_s`."""

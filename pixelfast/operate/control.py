@@ -1,9 +1,9 @@
 """The line between the supervisor and one of its processes: a socket pair, a JSON object a line.
 
-Downwards go the process's orders (`Orders`), then messages: `Reload`, and `Leave` once a stop has
-begun while pixels are still accepted. Upwards go the process's figures, once a second. The line is
-also how each knows of the other's end: when the supervisor is gone, however it went, its processes
-read the end of the file and stop in good order.
+Downwards go the process's orders (`Orders`), then messages: `Reload`, `Drain`, and `Leave` once a
+stop has begun while pixels are still accepted. Upwards go the process's figures, once a second. The
+line is also how each knows of the other's end: when the supervisor is gone, however it went, its
+processes read the end of the file and stop in good order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 
 from pixelfast.config import Config
 
-__all__ = ["Leave", "Message", "Orders", "Reload", "Reporter", "encode", "receive_orders"]
+__all__ = ["Drain", "Leave", "Message", "Orders", "Reload", "Reporter", "encode", "receive_orders"]
 
 _MOST_ORDERS_BYTES = 64 * 2**20
 
@@ -58,7 +58,11 @@ class Leave(msgspec.Struct, frozen=True, tag="leave"):
     """A stop has begun: health checks fail, pixels are still accepted."""
 
 
-Message: TypeAlias = Reload | Leave
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Another process accepts from the same sockets: end what is open, and then the process."""
+
+
+Message: TypeAlias = Reload | Leave | Drain
 
 
 def encode(message: Orders | Message) -> bytes:
@@ -95,9 +99,15 @@ class Reporter:
         return cls(*await asyncio.open_connection(sock=line, limit=_MOST_ORDERS_BYTES))
 
     def report(self, figures: dict[str, Any]) -> None:
-        """Send figures; dropped where the supervisor does not read."""
-        if self._writer.transport.get_write_buffer_size() == 0:
+        """Send figures; dropped where the supervisor does not read, or is gone."""
+        transport = self._writer.transport
+        if not transport.is_closing() and transport.get_write_buffer_size() == 0:
             self._writer.write(msgspec.json.encode(figures) + b"\n")
+
+    async def drain(self) -> None:
+        """Wait until the supervisor has what was sent, if it is still there."""
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
 
     async def messages(self) -> AsyncIterator[Message]:
         """Yield what comes from the supervisor, until it has closed its end."""

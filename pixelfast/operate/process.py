@@ -16,7 +16,7 @@ import structlog
 import uvloop
 
 from pixelfast.config import Redactor
-from pixelfast.operate.control import Leave, Orders, Reload, Reporter, receive_orders
+from pixelfast.operate.control import Drain, Leave, Orders, Reload, Reporter, receive_orders
 from pixelfast.operate.logging import change_logging, set_up_logging
 from pixelfast.operate.loop_lag import LoopLag
 from pixelfast.operate.signals import OTHER_SIGNALS
@@ -34,7 +34,7 @@ class _Service(Protocol):
 
     async def reload(self, message: Reload) -> None: ...
 
-    async def stop(self) -> None: ...
+    async def stop(self, *, is_handed_over: bool) -> None: ...
 
     def stats(self) -> dict[str, Any]: ...
 
@@ -90,8 +90,8 @@ class _CollectorService:
         budgets = self._budgets.open(self._rates_fd, message.rate_places)
         self._worker.reload(message.config, budgets)
 
-    async def stop(self) -> None:
-        await self._worker.stop()
+    async def stop(self, *, is_handed_over: bool) -> None:
+        await self._worker.stop(is_handed_over=is_handed_over)
 
     def stats(self) -> dict[str, Any]:
         return self._worker.stats()
@@ -115,7 +115,8 @@ class _DeliveryService:
     async def reload(self, message: Reload) -> None:
         await self._engine.reload(message.config)
 
-    async def stop(self) -> None:
+    async def stop(self, *, is_handed_over: bool) -> None:
+        del is_handed_over  # the next one waits for its locks
         assert self._running is not None
         self._engine.stop()
         await self._running
@@ -143,6 +144,7 @@ class _Process:
         self._reporter = reporter
         self._generation = generation  # of the settings that are followed
         self._is_started = False
+        self._is_handed_over = False
         self._lag = LoopLag(asyncio.get_running_loop())
         self._news = asyncio.Event()  # something is to be reported at once
         self._stop = asyncio.Event()
@@ -159,7 +161,9 @@ class _Process:
             self._is_started = True
             self._news.set()
             await self._stop.wait()
-            await self._service.stop()
+            await self._service.stop(is_handed_over=self._is_handed_over)
+            self._report_once()  # what it has counted since the last report
+            await self._reporter.drain()
         finally:
             self._lag.stop()
             for task in tasks:
@@ -171,6 +175,9 @@ class _Process:
             async for message in self._reporter.messages():
                 if isinstance(message, Leave):
                     self._service.leave()
+                elif isinstance(message, Drain):
+                    self._is_handed_over = True
+                    self._stop.set()
                 else:
                     self._reloads.put_nowait(message)
         finally:

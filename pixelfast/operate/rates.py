@@ -28,10 +28,16 @@ class RateTable:
     >>> table.close()
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self.fd = os.memfd_create("pixelfast-rates", os.MFD_CLOEXEC)
-        self.places: dict[str, int] = {}
-        os.ftruncate(self.fd, _CACHE_LINE_BYTES)  # an empty file cannot be mapped
+    def __init__(
+        self,
+        names: Iterable[str] = (),
+        *,
+        fd: int | None = None,
+        places: dict[str, int] | None = None,
+    ) -> None:
+        """Make a table, or go on with the one that an earlier program has handed over."""
+        self.fd = os.memfd_create("pixelfast-rates", os.MFD_CLOEXEC) if fd is None else fd
+        self.places: dict[str, int] = dict(places or {})
         self.add(names)
 
     def add(self, names: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from pixelfast.errors import ConfigErrors
 
 __all__ = [
     "RELOAD_OUTCOME",
+    "UPGRADE_OUTCOME",
     "KeptSetting",
     "Outcome",
     "ReloadState",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 RELOAD_OUTCOME = "reload.json"  # in the data directory
+UPGRADE_OUTCOME = "upgrade.json"
 
 # By table, the settings that running processes can change; all others need a new process.
 _CHANGEABLE: dict[str, frozenset[str]] = {
@@ -52,11 +54,13 @@ class SettingsFile(msgspec.Struct, frozen=True):
     """Where the settings come from.
 
     `path`: the file; None: the command line alone. `read` reads it as at the start, with the
-    options of the command line, and raises ConfigError if it has mistakes.
+    options of the command line, and raises ConfigError if it has mistakes. `failure`: its mistakes
+    when an upgraded program read it first.
     """
 
     path: str | None
     read: Callable[[], Config]
+    failure: list[str] = []
 
 
 class KeptSetting(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 from pixelfast.config import Address, parse_address
 from pixelfast.errors import ConfigError
 
-__all__ = ["describe_failure", "listen", "share_out"]
+__all__ = ["describe_failure", "listen", "share_handed", "share_out"]
 
 _BACKLOG = 4096
 _MAX_UNIX_PATH_BYTES = 107  # unix(7): 108 with the NUL at its end
@@ -85,6 +85,28 @@ def _least_free_port() -> int:
         return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     except (OSError, ValueError):
         return 1024
+
+
+def share_handed(handed: list[socket.socket], workers: int) -> list[list[socket.socket]]:
+    """Give the sockets of one address, opened for other workers, to these workers.
+
+    None is closed: that would reset the connections that wait in it. If there are more sockets
+    than workers, all workers share the others. If there are fewer of a TCP address that has one
+    for each worker, the missing ones are opened.
+
+    Raises:
+        OSError: one can't be opened.
+    """
+    first = handed[0]
+    is_shared = first.family == socket.AF_UNIX or not first.getsockopt(
+        socket.SOL_SOCKET, socket.SO_REUSEPORT
+    )
+    if is_shared:
+        return [list(handed) for _ in range(workers)]
+    own = handed[:workers]
+    host, port = first.getsockname()[:2]
+    own += [_bind(Address(host, port), first.family) for _ in range(workers - len(own))]
+    return [[each, *handed[workers:]] for each in own]
 
 
 def share_out(

@@ -7,29 +7,37 @@ collectors still stored is on its way. A second signal ends everything at once, 
 SIGHUP reloads the settings file. First the whole file is checked; with a mistake nothing changes.
 Then delivery follows the new settings, and after it the collectors: no event of a new source comes
 before its destinations are known.
+
+SIGUSR2 replaces the program by the installed version, in the same process (`handover`). That starts
+collectors in free slots, which accept from the same sockets, and then has the old ones drain.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import structlog
 
+from pixelfast import __version__
 from pixelfast.config import Config, Redactor
 from pixelfast.errors import PixelfastError
 from pixelfast.operate.child import Child
 from pixelfast.operate.control import Orders
+from pixelfast.operate.handover import Handover, check_installed_program, replace_program
+from pixelfast.operate.listeners import Listening
 from pixelfast.operate.logging import change_logging
 from pixelfast.operate.rates import RateTable
 from pixelfast.operate.reload import (
     RELOAD_OUTCOME,
+    UPGRADE_OUTCOME,
     Outcome,
     ReloadState,
     SettingsFile,
@@ -38,6 +46,7 @@ from pixelfast.operate.reload import (
 )
 from pixelfast.operate.signals import ignore_other_signals, release_signals
 from pixelfast.operate.systemd import Notifier
+from pixelfast.operate.totals import Totals
 
 __all__ = ["Supervisor"]
 
@@ -45,12 +54,24 @@ _DELIVERY_STOP_S = 10.0
 _WATCH_S = 0.5
 # Longer than delivery takes to stop a destination that hangs, and a process to be replaced.
 _RELOAD_S = 30.0
+_STARTS = 3  # of a new collector that ends before it is ready
+_READY_S = 60.0  # how long new collectors may take to accept pixels, before the old ones go on
+_QUIET_TRIES, _QUIET_PAUSE_S = 100, 0.05  # for a moment in which no line is being written to
+
+
+class _Admin(Protocol):
+    async def release(self) -> tuple[str, list[int]]:
+        """Stop; return the address, and listening sockets that go on."""
+
+    async def start(self, address: str, fds: Sequence[int] = ()) -> str:
+        """Start, or start again."""
 
 
 class Supervisor:
-    """All processes of one pixelfast. It owns the listening sockets, one list for each worker.
+    """All processes of one pixelfast. It owns the listening sockets.
 
-    `tls_sockets`: those of `sockets` that speak TLS.
+    `lock_fd` holds the data directory. `handover`: what an earlier program has handed on to this
+    one; if there is a `failure`, its processes go on.
     `settings_file` is what a reload reads; `adopt` prepares the data directory for settings before
     any process follows them, and returns them with what is not in the file.
     """
@@ -59,55 +80,105 @@ class Supervisor:
         self,
         config: Config,
         data_dir: str,
-        sockets: list[list[socket.socket]],
+        listening: Listening,
         notifier: Notifier,
         settings_file: SettingsFile,
         adopt: Callable[[Config], Config],
         *,
-        tls_sockets: Collection[socket.socket] = (),
+        lock_fd: int = -1,
+        handover: Handover | None = None,
+        failure: list[str] | None = None,
     ) -> None:
         self.config = config
         self.data_dir = data_dir
         self.reload_state = ReloadState()
+        self.admin: _Admin | None = None
         self._settings_file = settings_file
         self._adopt = adopt
-        self._generation = 0
-        self._reload_wanted = asyncio.Event()
-        self._is_announced = False
+        self._generation = handover.generation if handover else 0
+        self._wanted: list[Literal["reload", "upgrade"]] = []
+        self._something_wanted = asyncio.Event()
+        self._is_announced = handover is not None
         self._notifier = notifier
-        self._started_s = time.monotonic()
+        self._started_s = handover.started_s if handover else time.monotonic()
         self.is_stopping = False
-        self._sockets = sockets
-        workers = len(sockets)
-        self._rates = RateTable(each.name for each in config.sources if each.rate_limit)
-        self.collectors = [
-            Child(
-                f"collector-{slot}",
-                Orders(
-                    role="collector",
-                    config=config,
-                    data_dir=data_dir,
-                    slot=slot,
-                    workers=workers,
-                    listen_fds=[each.fileno() for each in own],
-                    rates_fd=self._rates.fd,
-                    rate_places=self._rates.places,
-                    tls_fds=[each.fileno() for each in own if each in tls_sockets],
-                ),
-            )
-            for slot, own in enumerate(sockets)
-        ]
-        self.delivery = Child(
-            "delivery",
-            Orders(role="delivery", config=config, data_dir=data_dir, workers=workers),
-        )
+        self._groups, self._sockets = listening.groups, listening.by_worker
+        self._abandoned = listening.abandoned
+        sockets = listening.by_worker
+        self._lock_fd = lock_fd
+        self._handover = handover
+        self._failure = failure
+        names = [each.name for each in config.sources if each.rate_limit]
+        if handover:
+            self._rates = RateTable(names, fd=handover.rates_fd, places=handover.rate_places)
+        else:
+            self._rates = RateTable(names)
+        self._tasks: dict[Child, asyncio.Task[None]] = {}
         self.reported = asyncio.Event()
         self._log = structlog.get_logger("supervisor")
+        running = self._adopt_running()
+        old = [child for child in running if child.name != "delivery"]
+        used = {child.orders.slot for child in old}
+        free = (slot for slot in itertools.count() if slot not in used)
+        tls_fds = {fd for group in listening.groups if group.is_tls for fd in group.fds}
+        self._new_collectors = [
+            self._make_child(
+                "collector",
+                config,
+                slot=slot,
+                workers=len(sockets),
+                listen_fds=[each.fileno() for each in own],
+                rates_fd=self._rates.fd,
+                rate_places=self._rates.places,
+                tls_fds=[each.fileno() for each in own if each.fileno() in tls_fds],
+            )
+            for slot, own in zip(free, sockets, strict=False)
+        ]
+        self._new_delivery = self._make_child("delivery", config, workers=len(sockets))
+        self._serving = old or self._new_collectors
+        self._leaving: list[Child] = []  # they drain, or have ended; what they counted stays
+        if handover:
+            known = {child.name for child in (*old, *self._new_collectors)}
+            self._leaving = [
+                self._make_child("collector", config, slot=int(name.rpartition("-")[2]))
+                for name in handover.totals
+                if name.startswith("collector-") and name not in known
+            ]
+        delivery = [child for child in running if child.name == "delivery"]
+        self.delivery = delivery[0] if delivery else self._new_delivery
+
+    def _make_child(self, role: str, config: Config, **more: Any) -> Child:
+        orders = Orders(
+            role=role,
+            config=config,
+            data_dir=self.data_dir,
+            generation=self._generation,
+            **more,
+        )
+        child = Child(f"collector-{orders.slot}" if role == "collector" else role, orders)
+        self._continue(child)
+        return child
+
+    def _adopt_running(self) -> list[Child]:
+        """Go on with the processes of the program before this one."""
+        found = []
+        for handed in self._handover.processes if self._handover else ():
+            child = Child(handed.name, handed.orders)
+            self._continue(child)
+            child.adopt(handed)
+            found.append(child)
+        return found
+
+    def _continue(self, child: Child) -> None:
+        """Count on from where a process of that name was."""
+        if self._handover:
+            child.totals = Totals(self._handover.totals.get(child.name))
+            child.starts = self._handover.starts.get(child.name, 0)
 
     @property
     def is_ready(self) -> bool:
         """Whether every collector accepts pixels and no stop has begun."""
-        return not self.is_stopping and all(child.is_ready for child in self.collectors)
+        return not self.is_stopping and all(child.is_ready for child in self._serving)
 
     @property
     def uptime_s(self) -> float:
@@ -115,8 +186,14 @@ class Supervisor:
         return time.monotonic() - self._started_s
 
     @property
+    def collectors(self) -> list[Child]:
+        """All of which something is known; some may have ended."""
+        return [*self._serving, *self._leaving]
+
+    @property
     def children(self) -> list[Child]:
-        return [*self.collectors, self.delivery]
+        """The processes that run, or should."""
+        return [*self._serving, *(each for each in self._leaving if each.pid), self.delivery]
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Run until SIGTERM or SIGINT; `on_ready` is called once all collectors take pixels."""
@@ -124,40 +201,45 @@ class Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        ignore_other_signals("supervisor", (signal.SIGUSR1, signal.SIGUSR2))
+        loop.add_signal_handler(signal.SIGHUP, self._want, "reload")
+        loop.add_signal_handler(signal.SIGUSR2, self._want, "upgrade")
+        ignore_other_signals("supervisor", (signal.SIGUSR1,))
         release_signals()
-        tasks = {
-            child.name: asyncio.create_task(child.run(self.reported))
-            for child in [self.delivery, *self.collectors]
-        }
+        self._start(self.delivery, *self._serving)
         readiness = asyncio.create_task(self._announce(on_ready))
+        self._stop_wanted = stop
         watching = asyncio.create_task(self._watch())
-        reloading = asyncio.create_task(self._reload_when_wanted())
+        reloading = asyncio.create_task(self._do_what_is_wanted())
         await stop.wait()
         self.is_stopping = True
         for task in (readiness, reloading):
             task.cancel()
         self._notifier.stopping()
-        for child in self.collectors:
+        collectors = [each for each in self._tasks if each.orders.role == "collector"]
+        for child in collectors:
             child.leave()
         lame_duck_s = self.config.server.lame_duck_s
         self._log.info("stopping", lame_duck_s=lame_duck_s)
         await asyncio.sleep(lame_duck_s)
         # Before the collectors close theirs: a socket that is open here alone would take
         # connections that nobody accepts.
-        for listening in {each for own in self._sockets for each in own}:
-            listening.close()
+        for each in {*self._abandoned, *(each for own in self._sockets for each in own)}:
+            each.close()
         grace_s = self.config.server.drain_timeout_s + 5.0
-        await asyncio.gather(*(each.stop(tasks[each.name], grace_s) for each in self.collectors))
-        await self.delivery.stop(tasks["delivery"], _DELIVERY_STOP_S)
+        await asyncio.gather(*(each.stop(self._tasks[each], grace_s) for each in collectors))
+        for child in self._tasks.keys() - set(collectors):
+            await child.stop(self._tasks[child], _DELIVERY_STOP_S)
         watching.cancel()
         self._log.info("stopped")
 
+    def _start(self, *children: Child) -> None:
+        for child in (each for each in children if each not in self._tasks):
+            self._tasks[child] = asyncio.create_task(child.run(self.reported))
+
     async def _announce(self, on_ready: Callable[[], None]) -> None:
-        while not self.is_ready:
-            self.reported.clear()
-            await self.reported.wait()
+        if self._is_announced:  # by the program before this one
+            return
+        await self._wait_until_ready(self._serving)
         self._is_announced = True
         self._notifier.ready("accepting pixels")
         on_ready()
@@ -178,29 +260,154 @@ class Supervisor:
             os._exit(1)
         stop.set()
 
-    # --- reload ------------------------------------------------------------------------------
+    async def _wait_until_ready(self, collectors: list[Child]) -> None:
+        while not all(child.is_ready for child in collectors):
+            self.reported.clear()
+            await self.reported.wait()
 
-    def _on_hangup(self) -> None:
+    # --- reload and upgrade ------------------------------------------------------------------
+
+    def _want(self, what: Literal["reload", "upgrade"]) -> None:
         if self.is_stopping:
-            self._log.warning("reload_ignored", reason="a stop has begun")
-        self._reload_wanted.set()
+            self._log.warning(f"{what}_ignored", reason="a stop has begun")
+        elif what not in self._wanted:
+            self._wanted.append(what)
+        self._something_wanted.set()
 
-    async def _reload_when_wanted(self) -> None:
-        """Reload, one after the other; several that are wanted meanwhile are one."""
-        while True:
-            await self._reload_wanted.wait()
-            self._reload_wanted.clear()
-            began_ns = time.monotonic_ns()
-            if self._is_announced:
-                self._notifier.reloading()
+    async def _do_what_is_wanted(self) -> None:
+        """Reload and upgrade, one after the other; several of a kind that wait are one."""
+        if self._handover is not None:
             try:
-                problems = await self._reload()
+                await self._finish_upgrade(self._handover)
             except Exception:  # noqa: BLE001 - a task's edge: what runs goes on
-                self._log.exception("reload_failed")
-                problems = ["the reload failed: the log has the reason"]
-            if self._is_announced:
-                self._notifier.ready("accepting pixels" if not problems else "reload failed")
-            await asyncio.to_thread(self._keep_outcome, began_ns, problems)
+                self._log.exception("upgrade_failed")
+        while True:
+            await self._something_wanted.wait()
+            self._something_wanted.clear()
+            while self._wanted:
+                what = self._wanted.pop(0)
+                began_ns = time.monotonic_ns()
+                if self._is_announced:
+                    self._notifier.reloading()
+                try:
+                    problems = await (
+                        self._reload() if what == "reload" else self._upgrade(began_ns)
+                    )
+                except Exception:  # noqa: BLE001 - a task's edge: what runs goes on
+                    self._log.exception(f"{what}_failed")
+                    problems = [f"the {what} failed: the log has the reason"]
+                await self._conclude(what, began_ns, problems)
+
+    async def _conclude(self, what: str, began_ns: int, problems: list[str]) -> None:
+        """Tell systemd, /health/ready and the command that waits what became of it."""
+        if self._is_announced:
+            self._notifier.ready("accepting pixels" if not problems else f"{what} failed")
+        state, name = self.reload_state, UPGRADE_OUTCOME
+        lines = problems
+        if what == "reload":
+            name, lines = RELOAD_OUTCOME, problems or state.needs_restart
+            state.is_successful, state.problems = not problems, problems
+            if not problems:
+                state.succeeded_at_s = time.time()
+        outcome = Outcome(
+            pid=os.getpid(), began_ns=began_ns, is_successful=not problems, lines=lines
+        )
+        try:
+            await asyncio.to_thread(outcome.write, Path(self.data_dir, name))
+        except OSError as error:  # the disk is full: the log has it all the same
+            self._log.warning("outcome_not_kept", error=str(error))
+
+    async def _upgrade(self, began_ns: int) -> list[str]:
+        """Become the installed program; return what prevents it."""
+        if problems := await check_installed_program():
+            for problem in problems:
+                self._log.error("upgrade_rejected", problem=problem)
+            return problems
+        address, fds = await self.admin.release() if self.admin else ("", [])
+        try:
+            for _ in range(_QUIET_TRIES):
+                with contextlib.suppress(BlockingIOError):
+                    handover = self._hand_over(began_ns, address, fds)
+                    if not self._stop_wanted.is_set():
+                        self._log.info("upgrading")
+                        replace_program(handover, {**os.environ, **self._notifier.environment})
+                await asyncio.sleep(_QUIET_PAUSE_S)
+            problem = "a process does not read what the supervisor sends"
+        except OSError as error:
+            problem = f"the installed program can't be executed: {error.strerror}"
+        finally:
+            if self.admin:
+                await self.admin.start(address, fds)
+        self._log.error("upgrade_rejected", problem=problem)
+        return [problem]
+
+    def _hand_over(self, began_ns: int, admin_address: str, admin_fds: list[int]) -> Handover:
+        processes = [each.hand_on() for each in self.children]
+        known = [*self.collectors, self.delivery]
+        return Handover(
+            config=self.config,
+            generation=self._generation,
+            data_dir=self.data_dir,
+            lock_fd=self._lock_fd,
+            groups=self._groups,
+            admin_fds=admin_fds,
+            admin_address=admin_address,
+            rates_fd=self._rates.fd,
+            rate_places=self._rates.places,
+            processes=[each for each in processes if each is not None],
+            totals={
+                each.name: each.totals.ended if each.pid else each.totals.value for each in known
+            },
+            starts={each.name: each.starts for each in known},
+            started_s=self._started_s,
+            began_ns=began_ns,
+        )
+
+    async def _finish_upgrade(self, handover: Handover) -> None:
+        """Replace the processes of the program before this one."""
+        problems = self._failure or await self._replace_processes(handover)
+        for problem in problems:
+            self._log.error("upgrade_failed", problem=problem)
+        if not problems:
+            self._log.info("upgraded", version=__version__)
+        await self._conclude("upgrade", handover.began_ns, problems)
+        grace_s = handover.config.server.drain_timeout_s + 5.0
+        await asyncio.gather(
+            *(each.drain(self._tasks[each], grace_s) for each in self._leaving if each.pid)
+        )
+        self._tasks = {child: task for child, task in self._tasks.items() if not task.done()}
+
+    async def _replace_processes(self, handover: Handover) -> list[str]:
+        old = self._serving
+        if self.delivery is not self._new_delivery:
+            await self.delivery.stop(self._tasks.pop(self.delivery), _DELIVERY_STOP_S)
+            self._new_delivery.totals = self.delivery.totals
+            self.delivery = self._new_delivery
+        self._start(self.delivery, *self._new_collectors)
+        before = {each: each.starts for each in self._new_collectors}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READY_S):
+                while not all(each.is_ready for each in before):
+                    if any(each.starts - count > _STARTS for each, count in before.items()):
+                        break
+                    self.reported.clear()
+                    await self.reported.wait()
+        if not all(each.is_ready for each in before):
+            late = [each.name for each in self._new_collectors if not each.is_ready]
+            await asyncio.gather(
+                *(
+                    each.stop(self._tasks.pop(each), _DELIVERY_STOP_S)
+                    for each in self._new_collectors
+                )
+            )
+            self._generation += 1
+            self.config = handover.config
+            self.delivery.reload(self.config, self._generation, self._rates.places)
+            return [f"not ready: {', '.join(late)}; the old collectors go on"]
+        for each in self._abandoned:
+            each.close()  # before the old ones close theirs: nobody would accept from it
+        self._serving, self._leaving = self._new_collectors, [*old, *self._leaving]
+        return []
 
     async def _reload(self) -> list[str]:
         """Reload once; return what is wrong."""
@@ -227,7 +434,7 @@ class Supervisor:
             )
         self._generation += 1
         self._rates.add(each.name for each in config.sources if each.rate_limit)
-        for group in ([self.delivery], self.collectors):
+        for group in ([self.delivery], self._serving):
             for child in group:
                 child.reload(config, self._generation, self._rates.places)
             if late := await self._wait_until_followed(group):
@@ -252,19 +459,3 @@ class Supervisor:
                     self.reported.clear()
                     await self.reported.wait()
         return [child.name for child in children if not child.follows(self._generation)]
-
-    def _keep_outcome(self, began_ns: int, problems: list[str]) -> None:
-        state = self.reload_state
-        state.is_successful, state.problems = not problems, problems
-        if not problems:
-            state.succeeded_at_s = time.time()
-        outcome = Outcome(
-            pid=os.getpid(),
-            began_ns=began_ns,
-            is_successful=not problems,
-            lines=problems or state.needs_restart,
-        )
-        try:
-            outcome.write(Path(self.data_dir, RELOAD_OUTCOME))
-        except OSError as error:  # the disk is full: the log has it all the same
-            self._log.warning("outcome_not_kept", error=str(error))

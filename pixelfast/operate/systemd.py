@@ -21,6 +21,7 @@ class Notifier:
     """Tells the service manager what state the service is in.
 
     Attributes:
+        environment: the variables that were removed, for a program that takes this one's place.
         watchdog_s: how often `alive` is to be called, in seconds; 0 if no watchdog is set. This is
             half of the manager's limit.
 
@@ -30,6 +31,8 @@ class Notifier:
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         """Read the manager's address, and remove it so that child processes do not use it."""
+        names = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+        self.environment = {each: environment[each] for each in names if each in environment}
         address = environment.pop("NOTIFY_SOCKET", "")
         limit_us = environment.pop("WATCHDOG_USEC", "0")
         watched = environment.pop("WATCHDOG_PID", str(os.getpid()))

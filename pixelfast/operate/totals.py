@@ -18,9 +18,14 @@ class Totals:
     {'commits': 6, 'responses': {'200': 7, '503': 2}}
     """
 
-    def __init__(self) -> None:
-        self._ended: dict[str, Any] = {}
+    def __init__(self, ended: dict[str, Any] | None = None) -> None:
+        self._ended: dict[str, Any] = ended or {}
         self._present: dict[str, Any] = {}
+
+    @property
+    def ended(self) -> dict[str, Any]:
+        """What the runs before the present one have counted."""
+        return self._ended
 
     @property
     def value(self) -> dict[str, Any]:

@@ -39,7 +39,18 @@ __all__ = [
 
 # What stands in a data directory; `demo-write-key` is of a first try without settings.
 _OWN_NAMES = (
-    *("META", "LOCK", "clock", "reload", "shards", "dest", "dead", "quarantine", "events"),
+    *(
+        "META",
+        "LOCK",
+        "clock",
+        "reload",
+        "upgrade",
+        "shards",
+        "dest",
+        "dead",
+        "quarantine",
+        "events",
+    ),
     "demo-write-key",
 )
 
@@ -165,6 +176,7 @@ class DataDir:
     def __init__(self, path: Path, node: bytes) -> None:
         self.path = path
         self.node = node
+        self.lock_fd = -1  # that holds it, once it is locked
         self._slot_dirs: dict[int, Path] = {}
 
     @classmethod
@@ -236,6 +248,7 @@ class DataDir:
         with contextlib.suppress(OSError):  # a full disk: then `owner` does not know it
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self.lock_fd = fd
         return fd
 
     def owner(self) -> int:
