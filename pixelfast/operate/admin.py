@@ -15,6 +15,7 @@ from aiohttp import web
 
 from pixelfast import __version__
 from pixelfast.config import Address, parse_address
+from pixelfast.operate.delivery_metrics import known_destinations
 from pixelfast.operate.machine import Machine
 from pixelfast.operate.metrics import exposition
 from pixelfast.operate.supervisor import Supervisor
@@ -129,7 +130,9 @@ class Admin:
                 "problems": supervisor.reload_state.problems,
                 "needs_restart": supervisor.reload_state.needs_restart,
             },
-            "destinations": supervisor.delivery.figures.get("destinations", {}),
+            "destinations": known_destinations(
+                supervisor.delivery.figures, is_silent=supervisor.delivery.is_silent
+            ),
         }
         status = 200 if supervisor.is_ready else 503
         return web.json_response(state, status=status, dumps=json_text)

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from pixelfast.operate.families import Samples, counter, duration_histogram, gauge
 
-__all__ = ["delivery_metrics"]
+__all__ = ["delivery_metrics", "known_destinations"]
 
 # Of each destination, since it was registered, and always:
 # stored + repeated - missing = delivered + dead + filtered + expired + pending.
@@ -73,6 +73,24 @@ _OF_DEAD_LETTERS = (
 _STATES = ("starting", "closed", "open", "waiting", "held", "disabled", "failing", "unusable")
 
 
+# Of a process that is silent: they never become less, or stand on the disk.
+_LASTING = (*(field for field, _, _ in _COUNTERS), "dead_letters")
+
+
+def known_destinations(figures: dict[str, Any], *, is_silent: bool) -> dict[str, dict[str, Any]]:
+    """Return what delivery reported last of each destination, as far as it still holds.
+
+    A process that is silent may have stopped working after its last report.
+    """
+    destinations: dict[str, dict[str, Any]] = figures.get("destinations", {})
+    if not is_silent:
+        return destinations
+    return {
+        name: {"state": "unknown", **{each: own[each] for each in _LASTING if each in own}}
+        for name, own in destinations.items()
+    }
+
+
 def delivery_metrics(
     figures: dict[str, Any],
     totals: dict[str, Any],
@@ -80,20 +98,16 @@ def delivery_metrics(
     is_silent: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Metric]:
-    """Yield the metrics of delivery: what is reported now, and what all runs have counted.
-
-    Of a process that is silent only what never becomes less: that is still true.
-    """
-    destinations: dict[str, dict[str, Any]] = figures.get("destinations", {})
-    present = {} if is_silent else destinations
+    """Yield the metrics of delivery: what is reported now, and what all runs have counted."""
+    destinations = known_destinations(figures, is_silent=is_silent)
     label = ["destination"]
     for field, name, text in _COUNTERS:
         yield counter(name, text, label, _of_each(destinations, field))
     for field, name, text in _GAUGES:
-        yield gauge(name, text, label, _of_each(present, field))
+        yield gauge(name, text, label, _of_each(destinations, field))
     yield gauge(
         "pixelfast_destination_state",
-        "1 for the state that the destination is in, else 0.",
+        "1 for the state that the destination is in, else 0; 0 for all while that is not known.",
         ["destination", "state"],
         (
             ([destination, state], own.get("state") == state)

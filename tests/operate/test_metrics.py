@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pixelfast.operate.delivery_metrics import delivery_metrics
+from pixelfast.operate.delivery_metrics import delivery_metrics, known_destinations
 from pixelfast.operate.metrics import exposition
 from pixelfast.operate.reload import ReloadState
 from pixelfast.operate.room import DiskRoom, FullForecast, Sampler
@@ -97,13 +97,26 @@ def test_what_is_not_known_is_absent() -> None:
 
 
 def test_a_silent_process_tells_only_what_never_becomes_less() -> None:
-    lines = exposed({"hook": {"delivered": 7, "pending": 3, "lag_s": 0.2}}, is_silent=True)
+    figures = {"state": "closed", "delivered": 7, "pending": 3, "lag_s": 0.2}
+    lines = exposed({"hook": figures}, is_silent=True)
     assert 'pixelfast_delivered_events_total{destination="hook"} 7.0' in lines
     assert not [
         line
         for line in lines
         if line.startswith(("pixelfast_pending", "pixelfast_deliv")) and "total" not in line
     ]
+    states = [line for line in lines if line.startswith("pixelfast_destination_state{")]
+    assert states
+    assert not [line for line in states if line.endswith(" 1.0")]
+
+
+def test_of_a_silent_process_health_tells_no_lag() -> None:
+    letters = {"web": {"letters": 3}}
+    figures = {"state": "closed", "delivered": 7, "lag_s": 0.2, "dead_letters": letters}
+    destinations = {"destinations": {"hook": figures}}
+    assert {"hook": figures} == known_destinations(destinations, is_silent=False)
+    expected = {"state": "unknown", "delivered": 7, "dead_letters": letters}
+    assert {"hook": expected} == known_destinations(destinations, is_silent=True)
 
 
 def collector(commits: int, *, is_silent: bool = False) -> Any:
