@@ -111,6 +111,8 @@ def test_what_cannot_take_over_changes_nothing(tmp_path: Path) -> None:
         assert [before[f"pf-collector-{n}"] for n in (0, 1)] == [
             after.get(f"pf-collector-{n}") for n in (0, 1)
         ]
+        for slot in (2, 3):  # delivery reads them, too
+            (server.data_dir / "shards" / str(slot)).unlink()
         server.write_key = "wk-web"
         assert 200 == server.track("After")
         assert ["After"] == [each["event"] for each in server.wait_for_events(1)]
