@@ -237,13 +237,19 @@ class SlotReader:
         """
         if self._later_segment() is not None:
             return offset  # nothing is added to this segment
+        if self._is_frame(offset):
+            return offset
         end = SEGMENT_HEADER_BYTES
         while end < offset:
             data = memoryview(os.pread(self._fd, MAX_FRAME_BYTES, end))
-            header = check_frame(data, 0, end, self._identity)
-            if isinstance(header, FrameHeader):
+            at = 0  # a read holds thousands of small frames
+            while end < offset and isinstance(
+                header := check_frame(data, at, end, self._identity), FrameHeader
+            ):
+                at += header.length
                 end += header.length
-                continue
+            if at:
+                continue  # what comes next may be cut off at the end of what was read
             found = next_frame_offset(self._fd, self._identity, end, offset)
             if found is None:
                 break

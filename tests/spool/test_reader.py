@@ -305,6 +305,31 @@ def test_a_cursor_beyond_the_data_is_brought_back_to_its_end(
     assert events_of(found)[-2:] == [b"2", b"3"]
 
 
+@pytest.mark.parametrize("is_at_end", [False, True])
+def test_a_cursor_behind_many_small_frames_reads_each_byte_about_once(
+    data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch, is_at_end: bool
+) -> None:
+    # A read of the longest frame for each of 20,000 short ones stalled delivery for minutes.
+    for number in range(2000):
+        last = slot.write(b"%d" % number)
+    end = read_frames(data)[-1].offset + 4096
+    reads_bytes = 0
+    pread = os.pread
+
+    def counting_pread(fd: int, size: int, offset: int) -> bytes:
+        nonlocal reads_bytes
+        found = pread(fd, size, offset)
+        reads_bytes += len(found)
+        return found
+
+    monkeypatch.setattr(os, "pread", counting_pread)
+    reader = SlotReader(data, 0, Position(last.segment, end) if is_at_end else last)
+    frames = reader.read()
+    reader.close()
+    assert ([] if is_at_end else [b"1999"]) == events_of(frames)
+    assert reads_bytes < 20 * last.offset
+
+
 def test_a_cursor_of_a_slot_that_begins_anew_misses_nothing(data: DataDir) -> None:
     # The spool was removed and the cursors were not; delivery may start before the collector.
     data.slot_dir(0).mkdir()
