@@ -73,7 +73,7 @@ def serve(settings: Config, check_upgrade: int) -> None:
             failure = mistakes_in(error)
             start = _prepare(handover.config, ([], []), handed, handover)
     config, data = start.config, start.data
-    is_demo = not settings.sources
+    is_demo = not settings.sources and not failure
 
     def adopt_reloaded(reloaded: Config) -> Config:
         if not reloaded.sources and not is_demo:  # as in a file that is cut off

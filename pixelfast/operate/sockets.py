@@ -92,7 +92,8 @@ def share_handed(handed: list[socket.socket], workers: int) -> list[list[socket.
 
     None is closed: that would reset the connections that wait in it. If there are more sockets
     than workers, all workers share the others. If there are fewer of a TCP address that has one
-    for each worker, the missing ones are opened.
+    for each worker, the missing ones are opened. Those do not listen: the kernel would send them
+    connections that nobody accepts yet. Their workers listen when they accept.
 
     Raises:
         OSError: one can't be opened.
@@ -105,7 +106,8 @@ def share_handed(handed: list[socket.socket], workers: int) -> list[list[socket.
         return [list(handed) for _ in range(workers)]
     own = handed[:workers]
     host, port = first.getsockname()[:2]
-    own += [_bind(Address(host, port), first.family) for _ in range(workers - len(own))]
+    address = Address(host, port)
+    own += [_bind(address, first.family, listens=False) for _ in range(workers - len(own))]
     return [[each, *handed[workers:]] for each in own]
 
 
@@ -147,13 +149,14 @@ def _listen_tcp(address: Address) -> socket.socket:
     return _bind(address, family)
 
 
-def _bind(address: Address, family: int) -> socket.socket:
+def _bind(address: Address, family: int, *, listens: bool = True) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((address.host, address.port))
-        listening.listen(_BACKLOG)
+        if listens:
+            listening.listen(_BACKLOG)
     except BaseException:
         listening.close()
         raise

@@ -281,6 +281,8 @@ class Supervisor:
                 await self._finish_upgrade(self._handover)
             except Exception:  # noqa: BLE001 - a task's edge: what runs goes on
                 self._log.exception("upgrade_failed")
+                problems = ["the upgrade failed: the log has the reason"]
+                await self._conclude("upgrade", self._handover.began_ns, problems)
         while True:
             await self._something_wanted.wait()
             self._something_wanted.clear()
@@ -336,7 +338,7 @@ class Supervisor:
         except OSError as error:
             problem = f"the installed program can't be executed: {error.strerror}"
         finally:
-            if self.admin:
+            if self.admin and address:  # else it did not run
                 await self.admin.start(address, fds)
         self._log.error("upgrade_rejected", problem=problem)
         return [problem]
@@ -380,7 +382,8 @@ class Supervisor:
     async def _replace_processes(self, handover: Handover) -> list[str]:
         old = self._serving
         if self.delivery is not self._new_delivery:
-            await self.delivery.stop(self._tasks.pop(self.delivery), _DELIVERY_STOP_S)
+            await self.delivery.stop(self._tasks[self.delivery], _DELIVERY_STOP_S)
+            del self._tasks[self.delivery]
             self._new_delivery.totals = self.delivery.totals
             self.delivery = self._new_delivery
         self._start(self.delivery, *self._new_collectors)
@@ -395,11 +398,11 @@ class Supervisor:
         if not all(each.is_ready for each in before):
             late = [each.name for each in self._new_collectors if not each.is_ready]
             await asyncio.gather(
-                *(
-                    each.stop(self._tasks.pop(each), _DELIVERY_STOP_S)
-                    for each in self._new_collectors
-                )
+                *(each.stop(self._tasks[each], _DELIVERY_STOP_S) for each in self._new_collectors)
             )
+            for each in self._new_collectors:
+                del self._tasks[each]
+            self._close_new_sockets(handover)
             self._generation += 1
             self.config = handover.config
             self.delivery.reload(self.config, self._generation, self._rates.places)
@@ -408,6 +411,15 @@ class Supervisor:
             each.close()  # before the old ones close theirs: nobody would accept from it
         self._serving, self._leaving = self._new_collectors, [*old, *self._leaving]
         return []
+
+    def _close_new_sockets(self, handover: Handover) -> None:
+        """Close what the old collectors do not accept from: connections would wait there."""
+        self._groups = handover.groups
+        known = {fd for group in handover.groups for fd in group.fds}
+        new = {each for own in self._sockets for each in own if each.fileno() not in known}
+        self._sockets = [[each for each in own if each not in new] for own in self._sockets]
+        for listening in new:
+            listening.close()
 
     async def _reload(self) -> list[str]:
         """Reload once; return what is wrong."""

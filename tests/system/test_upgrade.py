@@ -100,9 +100,9 @@ def test_what_cannot_take_over_changes_nothing(tmp_path: Path) -> None:
         done = run_pixelfast("upgrade", "--data-dir", str(server.data_dir))
         assert (1, "") == (done.returncode, done.stdout)
         assert "destinations[archive].wrong: no such setting" in done.stderr
-        rewrite(server, settings())
+        rewrite(server, settings(3))
         # The slots that the new collectors would take cannot be used.
-        for slot in (2, 3):
+        for slot in (2, 3, 4):
             (server.data_dir / "shards" / str(slot)).write_text("in the way")
         outcome = upgrade(server)
         assert not outcome.is_successful
@@ -111,11 +111,15 @@ def test_what_cannot_take_over_changes_nothing(tmp_path: Path) -> None:
         assert [before[f"pf-collector-{n}"] for n in (0, 1)] == [
             after.get(f"pf-collector-{n}") for n in (0, 1)
         ]
-        for slot in (2, 3):  # delivery reads them, too
+        for slot in (2, 3, 4):  # delivery reads them, too
             (server.data_dir / "shards" / str(slot)).unlink()
         server.write_key = "wk-web"
-        assert 200 == server.track("After")
-        assert ["After"] == [each["event"] for each in server.wait_for_events(1)]
+        # No connection waits at the socket that the third collector was to have.
+        assert [200] * 24 == [server.track("After") for _ in range(24)]
+        assert ["After"] * 24 == [each["event"] for each in server.wait_for_events(24)]
+        rewrite(server, settings())
+        assert upgrade(server).is_successful, server.log
+        assert [200] * 24 == [server.track("Again") for _ in range(24)]
 
 
 def test_an_upgrade_opens_new_addresses_and_closes_old_ones(tmp_path: Path) -> None:
