@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from pixelfast.commands.startup import adopt, check_certificate, prepare
 from pixelfast.config import Config, FileDestination, parse_address, without_secrets
 from pixelfast.errors import ConfigError, PixelfastError
 from pixelfast.operate.admin import Admin
-from pixelfast.operate.handover import FORMAT, Handover, SocketGroup, take_handover
+from pixelfast.operate.handover import Handover, SocketGroup, check_handover, take_handover
 from pixelfast.operate.limits import Limits, apply_limits
 from pixelfast.operate.listeners import Listening, open_listening
 from pixelfast.operate.reload import mistakes_in
@@ -56,7 +57,8 @@ def serve(settings: Config, check_upgrade: int) -> None:
       pixelfast serve -c pixelfast.toml --workers 4
     """
     if check_upgrade:  # asked by a running server whose place this version is to take
-        _check_upgrade(settings, check_upgrade)
+        check_handover(check_upgrade, sys.stdin.buffer.read())
+        check_certificate(settings)
         return
     hold_signals()  # until the supervisor handles them: by default they end a process
     handover = take_handover(os.environ)
@@ -95,17 +97,6 @@ def serve(settings: Config, check_upgrade: int) -> None:
         failure=failure,
     )
     uvloop.run(_run(supervisor, start, handover, is_demo=is_demo))
-
-
-def _check_upgrade(settings: Config, handover_format: int) -> None:
-    """Fail if this version cannot take the place of one that hands over in another format."""
-    if handover_format != FORMAT:
-        raise PixelfastError(
-            f"pixelfast {__version__} takes over with format {FORMAT}, not {handover_format}:"
-            " restart the server"
-        )
-    check_certificate(settings)
-    click.echo(__version__)
 
 
 class _Start(NamedTuple):

@@ -18,7 +18,9 @@ from typing import Any
 
 import msgspec
 
+from pixelfast import __version__
 from pixelfast.config import Config
+from pixelfast.errors import PixelfastError
 from pixelfast.operate.control import Orders
 from pixelfast.operate.signals import OTHER_SIGNALS, hold_signals
 
@@ -27,6 +29,7 @@ __all__ = [
     "HandedProcess",
     "Handover",
     "SocketGroup",
+    "check_handover",
     "check_installed_program",
     "is_handed_over",
     "replace_program",
@@ -86,18 +89,21 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
         return [self.lock_fd, self.rates_fd, *groups, *self.admin_fds, *lines]
 
 
-async def check_installed_program() -> list[str]:
-    """Have the installed program check that it can take over; return what is wrong."""
+async def check_installed_program(followed: Config) -> list[str]:
+    """Have the installed program check that it can take over; return what is wrong.
+
+    It is given the settings that are followed, because its own may have another layout.
+    """
     process = await asyncio.create_subprocess_exec(
         *_command(),
         *("--check-upgrade", str(FORMAT)),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(_CHECK_S):
-            _, errors = await process.communicate()
+            _, errors = await process.communicate(msgspec.json.encode(followed))
     except TimeoutError:
         return [f"the installed program did not check the settings within {_CHECK_S:g} s"]
     finally:
@@ -107,6 +113,22 @@ async def check_installed_program() -> list[str]:
         return []
     lines = errors.decode(errors="replace").strip().splitlines()[-_MOST_LINES:]
     return [f"the installed program ends with code {process.returncode}", *lines]
+
+
+def check_handover(handover_format: int, followed: bytes) -> None:
+    """Check that this program can take over; `check_installed_program` of another one asks.
+
+    Raises:
+        PixelfastError: it cannot read the format, or the settings that are followed.
+    """
+    try:
+        if handover_format == FORMAT:
+            msgspec.json.decode(followed, type=Config)
+            return
+        why = f"takes over with format {FORMAT}, not {handover_format}"
+    except msgspec.DecodeError as error:
+        why = f"cannot read the settings that are followed ({error})"
+    raise PixelfastError(f"pixelfast {__version__} {why}: restart the server")
 
 
 def replace_program(handover: Handover, environment: Mapping[str, str]) -> None:

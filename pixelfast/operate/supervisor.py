@@ -321,7 +321,7 @@ class Supervisor:
 
     async def _upgrade(self, began_ns: int) -> list[str]:
         """Become the installed program; return what prevents it."""
-        if problems := await check_installed_program():
+        if problems := await check_installed_program(self.config):
             for problem in problems:
                 self._log.error("upgrade_rejected", problem=problem)
             return problems
@@ -407,8 +407,8 @@ class Supervisor:
             self.config = handover.config
             self.delivery.reload(self.config, self._generation, self._rates.places)
             return [f"not ready: {', '.join(late)}; the old collectors go on"]
-        for each in self._abandoned:
-            each.close()  # before the old ones close theirs: nobody would accept from it
+        for old_socket in self._abandoned:
+            old_socket.close()  # before the old ones close theirs: nobody would accept from it
         self._serving, self._leaving = self._new_collectors, [*old, *self._leaving]
         return []
 

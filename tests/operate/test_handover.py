@@ -10,11 +10,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pixelfast.config import Config, Server
-from pixelfast.errors import ConfigError
-from pixelfast.operate.handover import Handover, SocketGroup, is_handed_over, take_handover
+from pixelfast.errors import ConfigError, PixelfastError
+from pixelfast.operate.handover import (
+    FORMAT,
+    Handover,
+    SocketGroup,
+    check_handover,
+    is_handed_over,
+    take_handover,
+)
 from pixelfast.operate.listeners import Listening, open_listening
 from pixelfast.operate.totals import Totals
 
@@ -61,6 +69,22 @@ def test_a_program_becomes_another_one_with_the_same_sockets(tmp_path: Path) -> 
 
 def test_without_a_handover_there_is_nothing_to_take() -> None:
     assert (False, None) == (is_handed_over({}), take_handover({}))
+
+
+@pytest.mark.parametrize(
+    ("handover_format", "followed", "why"),
+    [
+        (FORMAT + 1, b"{}", f"with format {FORMAT}, not {FORMAT + 1}"),
+        (FORMAT, b'{"server": {"workers": "many"}}', "cannot read the settings that are followed"),
+        (FORMAT, b"", "cannot read the settings that are followed"),
+    ],
+)
+def test_a_version_that_cannot_read_what_is_handed_over_says_so(
+    handover_format: int, followed: bytes, why: str
+) -> None:
+    check_handover(FORMAT, msgspec.json.encode(Config()))
+    with pytest.raises(PixelfastError, match=f"{why}.*: restart the server"):
+        check_handover(handover_format, followed)
 
 
 @pytest.fixture
