@@ -6,7 +6,8 @@ import asyncio
 import gc
 import os
 import sqlite3
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,7 @@ from pixelfast.spool import DataDir, Position
 
 __all__ = ["Engine", "register_destinations", "select"]
 
-_COUNTED_OF_ARCHIVES = {"archive_deleted_files", "archive_deleted_bytes"}  # since the start
+_COUNTED_OF_ARCHIVES = ("archive_deleted_files", "archive_deleted_bytes")  # by each sender
 _OBJECTS_A_COLLECTION = 10_000
 
 
@@ -103,6 +104,7 @@ class Engine:
         self._data = data
         self._redactor = Redactor(config)
         self._attempts: dict[str, Attempts] = {}
+        self._deleted: dict[str, Counter[str]] = {}  # of archives, by senders that were replaced
         self._stopping = asyncio.Event()
         self._running: dict[Runner, asyncio.Task[None]] = {}
         # By destination the sources that did not go to it, and have been taken out of the settings:
@@ -226,6 +228,7 @@ class Engine:
             await asyncio.wait(tasks)
         if self._stopping.is_set():
             return
+        self._deleted = self._deleted_of_archives(leaving)
         self.unusable.clear()
         runners = [kept.get(each.name) or self._make(each) for each in config.destinations]
         self.runners[:] = [runner for runner in runners if runner]
@@ -256,11 +259,6 @@ class Engine:
         told: dict[str, dict[str, Any]] = {
             each.name: each.stats(self.reclaimer.end_numbers) for each in self.runners
         }
-        archives = {
-            name: {field: own[field] for field in _COUNTED_OF_ARCHIVES}
-            for name, own in told.items()
-            if own.keys() >= _COUNTED_OF_ARCHIVES
-        }
         return {
             "is_ready": not self.unusable
             and all(runner.is_open and not runner.has_failed for runner in self.runners),
@@ -268,11 +266,21 @@ class Engine:
                 name: {**own, **self._measured(name)} for name, own in {**told, **unusable}.items()
             },
             "totals": {
-                "archives": archives,
+                "archives": self._deleted_of_archives(self.runners),
                 "removed_segments": self.reclaimer.removed_segments,
                 "attempts": {name: own.figures() for name, own in self._attempts.items()},
             },
         }
+
+    def _deleted_of_archives(self, runners: Iterable[Runner]) -> dict[str, Counter[str]]:
+        """What was deleted since the start, by these runners and by those that were replaced."""
+        totals = {name: Counter(own) for name, own in self._deleted.items()}
+        for runner in runners:
+            figures = runner.sender.figures()
+            own = {each: int(figures[each]) for each in _COUNTED_OF_ARCHIVES if each in figures}
+            if own:
+                totals.setdefault(runner.name, Counter()).update(own)
+        return totals
 
     def _measured(self, name: str) -> dict[str, float]:
         """What is known of a destination beside its runner, which may have failed."""

@@ -236,6 +236,28 @@ def test_a_stop_in_the_middle_of_a_reload_ends_it(data: DataDir, feed: Feed) -> 
     run(main())
 
 
+def test_what_was_deleted_of_an_archive_is_counted_on(data: DataDir) -> None:
+    def deleted(engine: Engine) -> dict[str, dict[str, int]]:
+        return {name: dict(own) for name, own in engine.stats()["totals"]["archives"].items()}
+
+    async def main() -> None:
+        config = settings("one", "two")
+        engine, senders = make(data, config)
+        figures: dict[str, float] = {"archive_deleted_files": 3, "archive_deleted_bytes": 700}
+        for name in ("one", "two"):
+            senders.made[name][0].figures = figures.copy  # type: ignore[method-assign]
+        async with running(engine):
+            assert {"one": figures, "two": figures} == deleted(engine)
+            await reload(engine, changed(config, "one", gzip=True), data)
+            assert {"one": figures, "two": figures} == deleted(engine)
+            senders.made["one"][1].figures = figures.copy  # type: ignore[method-assign]
+            twice = {name: 2 * count for name, count in figures.items()}
+            await reload(engine, settings("two"), data)
+            assert {"one": twice, "two": figures} == deleted(engine)
+
+    run(main())
+
+
 def test_a_file_that_a_destination_names_is_a_change(data: DataDir) -> None:
     path = data.path / "ca.pem"
     path.write_text("one")
