@@ -206,6 +206,7 @@ class Worker:
         return {
             "slot": self.slot,
             "is_ready": writer.is_ready,
+            "rejection": writer.rejection,
             "open_connections": self.open_connections,
             "max_connections": connections.max_connections,
             "tls_certificate_expires_s": self._certificate and self._certificate.expires_s,

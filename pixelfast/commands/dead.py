@@ -119,7 +119,7 @@ def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Confi
     """
     chosen, data = _chosen(ids, is_all), DataDir.find(settings.data_dir)
     count = _with_letters(data, destination, lambda dead: dead.ask_for_replay(chosen))
-    click.echo(f"{count} to be sent again")
+    click.echo(f"{count} {_letters(count)} will be sent again")
 
 
 @dead.command()
@@ -133,12 +133,16 @@ def drop(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config)
     """
     chosen, data = _chosen(ids, is_all), DataDir.find(settings.data_dir)
     count = _with_letters(data, destination, lambda dead: dead.drop(chosen))
-    click.echo(f"{count} dropped")
+    click.echo(f"{count} {_letters(count)} deleted")
+
+
+def _letters(count: int) -> str:
+    return "dead letter" if count == 1 else "dead letters"
 
 
 def _chosen(ids: tuple[int, ...], is_all: bool) -> tuple[int, ...] | None:
     if bool(ids) == is_all:
-        raise click.UsageError("name the IDS, or --all")
+        raise click.UsageError("give either IDS or --all")
     return None if is_all else ids
 
 

@@ -153,6 +153,8 @@ def _print(found: dict[str, Any]) -> None:
 
 def _process(name: str, process: dict[str, Any]) -> tuple[object, ...]:
     state = "ready" if process.get("is_ready") else "not ready"
+    if process.get("rejection"):
+        state += f": {process['rejection']}"
     return name, state, process.get("starts", "-"), f"{process.get('silent_s', 0):g} s ago"
 
 

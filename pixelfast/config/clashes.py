@@ -88,7 +88,9 @@ def _listen(server: Table) -> Iterator[ConfigError]:
         for place, text in enumerate(listen):
             address = _address(text)
             if address in addresses:
-                yield ConfigError(f"{server.path}.{name}[{place}]", shown(text), "another address")
+                yield ConfigError(
+                    f"{server.path}.{name}[{place}]", shown(text), "each address only once"
+                )
             elif any(address[1:]):  # port 0 is a free one each time
                 addresses.append(address)
 
@@ -121,7 +123,8 @@ def _sizes(spool: Table) -> Iterator[ConfigError]:
     segment, most = spool.get("segment_bytes"), spool.get("max_bytes")
     if segment is not None and most is not None and segment > most:
         name = "segment_bytes" if spool.gives("segment_bytes") else "max_bytes"
-        what = f"segment_bytes, {format_bytes(segment)}, to be at most max_bytes"
+        what = f"segment_bytes ({format_bytes(segment)}) to be at most max_bytes"
+        what += f" ({format_bytes(most)})"
         yield ConfigError(f"{spool.path}.{name}", f'"{format_bytes(spool.get(name))}"', what)
 
 
@@ -138,7 +141,8 @@ def _waits(destination: Table) -> Iterator[ConfigError]:
         # A default is only an upper bound then, and nobody's mistake.
         if destination.gives(name, bound) and destination.get(name) > destination.get(bound):
             path = f"{destination.path}.{name}"
-            yield ConfigError(path, shown(destination.get(name)), f"at most {bound}")
+            most = f"at most {bound} ({shown(destination.get(bound))})"
+            yield ConfigError(path, shown(destination.get(name)), most)
 
 
 def _authentication(hook: Table) -> Iterator[ConfigError]:
@@ -147,15 +151,17 @@ def _authentication(hook: Table) -> Iterator[ConfigError]:
             what = "clashes with username: choose one"
             yield ConfigError(f"{hook.path}.{other}", None, what)
     if hook.get("password") and hook.get("username") == "":
-        yield ConfigError(f"{hook.path}.password", None, "is for nobody without a username")
+        yield ConfigError(f"{hook.path}.password", None, "requires username")
 
 
 def _tls(destination: Table) -> Iterator[ConfigError]:
     if destination.get("tls_key") and destination.get("tls_cert") == "":
-        yield ConfigError(f"{destination.path}.tls_key", None, "is the key of no tls_cert")
+        yield ConfigError(f"{destination.path}.tls_key", None, "requires tls_cert")
     for name in ("tls_ca", "tls_cert"):
         if destination.get(name) and str(destination.get("url")).startswith("http:"):
-            yield ConfigError(f"{destination.path}.{name}", None, "is not used without https")
+            yield ConfigError(
+                f"{destination.path}.{name}", None, "requires a url that begins with https:"
+            )
 
 
 def _headers(hook: Table) -> Iterator[ConfigError]:
@@ -164,7 +170,7 @@ def _headers(hook: Table) -> Iterator[ConfigError]:
     for name in hook.get("headers") or ():
         path = f"{hook.path}.headers.{name}"
         if name.lower() in _SENDERS_OWN:
-            yield ConfigError(path, None, "is for pixelfast to set")
+            yield ConfigError(path, None, "is a header that pixelfast sets itself; remove it")
         elif name.lower() in seen:
             yield ConfigError(path, None, "is duplicated")
         elif name.lower() == "authorization" and has_own:
@@ -177,7 +183,9 @@ def _archive(archive: Table) -> Iterator[ConfigError]:
     keep, rotate = archive.get("keep_bytes"), archive.get("rotate_bytes")
     if keep and rotate and keep < rotate:
         name = "keep_bytes" if archive.gives("keep_bytes") else "rotate_bytes"
-        what = f"rotate_bytes, {format_bytes(rotate)}, to be at most keep_bytes"
+        what = (
+            f"rotate_bytes ({format_bytes(rotate)}) to be at most keep_bytes ({format_bytes(keep)})"
+        )
         yield ConfigError(f"{archive.path}.{name}", f'"{format_bytes(archive.get(name))}"', what)
 
 
@@ -202,7 +210,7 @@ def _names(tables: list[Table]) -> Iterator[ConfigError]:
     for table in tables:
         name = table.get("name")
         if name in seen:
-            yield ConfigError(f"{table.path}.name", None, "is used twice")
+            yield ConfigError(f"{table.path}.name", None, "is duplicated")
         elif name is not None:
             seen.add(name)
 
@@ -216,7 +224,7 @@ def _folders(tables: list[Table], destinations: list[Table]) -> Iterator[ConfigE
             continue
         folder = Path(path) if path else Path(data_dir) / "events" / name
         if table.get("archive_mode") not in (None, "0600") and _is_inside(folder, Path(data_dir)):
-            what = "needs a path outside of data_dir, which nobody else can enter"
+            what = "requires a path outside of data_dir, which only its owner can enter"
             yield ConfigError(f"{table.path}.archive_mode", None, what)
         key = os.path.normpath("/" / folder.absolute()).lstrip("/")
         if folders.setdefault(key, name) != name:
@@ -238,7 +246,8 @@ def _keys(tables: list[Table]) -> Iterator[ConfigError]:
             _INVISIBLE
         ):
             what = (
-                "begins or ends with a blank; those of pixels are trimmed, so it would match none"
+                "begins or ends with white space, which is removed from the keys of pixels; no"
+                " pixel could match it"
             )
             yield ConfigError(table.path, None, what)
         if key in owners:
@@ -249,7 +258,9 @@ def _keys(tables: list[Table]) -> Iterator[ConfigError]:
 
 
 def _references(sources: list[Table], destinations: list[Table]) -> Iterator[ConfigError]:
-    known: Iterable[str] = [name for table in destinations if (name := table.get("name"))]
+    known: Iterable[str] = dict.fromkeys(
+        name for table in destinations if (name := table.get("name"))
+    )
     if not destinations:
         known = [each.name for each in Config().destinations]
     for source in sources:

@@ -21,7 +21,7 @@ HeaderName = Annotated[
 ]
 HeaderText = Annotated[
     str,
-    Meta(pattern=r"^[\t -~\x80-\xff]*\Z", extra={"allowed": "a text without control characters"}),
+    Meta(pattern=r"^[\t -~\x80-\xff]*\Z", extra={"allowed": "a string without control characters"}),
 ]
 Secret = Annotated[str, Meta(min_length=1, extra={"secret": True, "kind": "secret"})]
 # Of ClickHouse, the kind that needs no quotes.

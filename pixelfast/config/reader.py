@@ -77,9 +77,9 @@ def _read_table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        what = f"can't be read: {error.strerror or error}"
+        what = f"cannot be read: {error.strerror or error}"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        what = f"is not TOML: {error}"
+        what = f"is not valid TOML: {error}"
     raise ConfigErrors(str(path), [ConfigError(str(path), None, what)])
 
 
@@ -177,9 +177,12 @@ class _Reader:
         """Read an array of tables, each of them one of `structs`."""
         if not isinstance(value, list):
             secret = structs == [WriteKey] and isinstance(value, str)
-            return self.refuse(path, value, "an array [ … ]", secret=secret)
+            what = (
+                f"an array of tables, [[{path}]]" if isinstance(value, dict) else "an array [ … ]"
+            )
+            return self.refuse(path, value, what, secret=secret)
         if len(value) < least:
-            return self.refuse(path, value, f"at least {least}")
+            return self.refuse(path, value, f"an array with at least {least} item")
         items = []
         for place, item in enumerate(value):
             name = item.get("name") if isinstance(item, dict) else None
@@ -216,7 +219,7 @@ class _Reader:
     ) -> Any:
         """Read an array of plain values, each for itself."""
         if len(value) < (kind.min_length or 0):
-            return self.refuse(path, value, f"at least {kind.min_length}")
+            return self.refuse(path, value, f"an array with at least {kind.min_length} item")
         if kind.max_length is not None and len(value) > kind.max_length:
             known = TEXTS.get(extra.get("kind", ""))
             what = f"at most {kind.max_length}" + (f", each {known.allowed}" if known else "")
@@ -282,7 +285,7 @@ class _Reader:
         """Put in what `${NAME}` and `{ file = … }` stand for."""
         if isinstance(value, dict):
             if list(value) != ["file"] or not isinstance(value["file"], str):
-                return self.refuse(path, value, 'a text, or { file = "/path" }', secret=secret)
+                return self.refuse(path, value, 'a string, or { file = "/path" }', secret=secret)
             try:
                 return Path(value["file"]).read_text(encoding="utf-8").rstrip("\r\n")
             except (OSError, ValueError) as error:  # no UTF-8 in it, or NUL in its name
@@ -301,7 +304,7 @@ class _Reader:
             lambda match: match[0][1:] if match[0].startswith("$$") else os.environ[match[1]], value
         )
         if not _is_utf8(text):
-            return self.refuse(path, None, "a text in UTF-8", secret=True)
+            return self.refuse(path, None, "a string in UTF-8", secret=True)
         return text
 
 

@@ -82,8 +82,8 @@ def _of_required(config: Config, pixels_per_s: float, event_bytes: float) -> Ite
         f"required destinations without max_lag_bytes: {names}. While one of them takes no"
         f" events, they fill the spool: {format_bytes(config.spool.max_bytes)} last {lasting} at"
         f" {pixels_per_s:,.0f} pixels/s of {event_bytes:,.0f} bytes. Then all pixels are rejected"
-        " with 503. Set max_lag_bytes, or required = false, where events may rather be lost for one"
-        " destination"
+        " with 503. To prevent that, set max_lag_bytes or required = false for each destination"
+        " that may lose its oldest events; --rate and --event-bytes compute with your own figures"
     )
 
 

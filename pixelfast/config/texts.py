@@ -114,18 +114,20 @@ TEXTS = {
     ),
     "base url": TextKind(is_base_url, 'a URL without query: "https://HOST"'),
     "url": TextKind(_is_url, 'a URL without user, password and #: "https://HOST/PATH"'),
-    "signing secret": TextKind(_is_signing_secret, "whsec_ and base64 of 24 to 64 bytes"),
+    "signing secret": TextKind(_is_signing_secret, "whsec_ followed by 24 to 64 bytes in base64"),
     "compression": TextKind(
         lambda text: text != "zstd" or importlib.util.find_spec("zstandard") is not None,
         "\"none\", or the package for it: pip install 'pixelfast[zstd]'",
     ),
     "path": TextKind(lambda text: not _CONTROL.search(text), "a path without control characters"),
     "place": TextKind(_is_place, 'names with dots between them: "properties.products.price"'),
-    "secret": TextKind(lambda text: not _CONTROL.search(text), "a text without control characters"),
+    "secret": TextKind(
+        lambda text: not _CONTROL.search(text), "a string without control characters"
+    ),
     # RFC 7617 section 2: the first colon ends the user name.
     "username": TextKind(
         lambda text: ":" not in text and not _CONTROL.search(text),
-        "a text without control characters and colons",
+        "a string without control characters and colons",
     ),
     "token": TextKind(
         lambda text: _VISIBLE_ASCII.fullmatch(text) is not None,

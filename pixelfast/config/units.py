@@ -20,7 +20,7 @@ _UNITS = {
     "TiB": 2**40,
 }
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
-SIZE_ALLOWED = 'a number of bytes, or a text such as "64MiB" or "1.9MB" (B kB MB GB TB KiB MiB …)'
+SIZE_ALLOWED = 'a number of bytes, or a string such as "64MiB" or "1.9MB" (B kB MB GB TB KiB MiB …)'
 ADDRESS_ALLOWED = '"HOST:PORT", "[IPV6]:PORT" or "unix:/PATH" (port 0 to 65535)'
 
 

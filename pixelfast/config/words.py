@@ -20,8 +20,8 @@ _WORDS: dict[type, str] = {
     inspect.BoolType: "true or false",
     inspect.IntType: "a whole number",
     inspect.FloatType: "a number",
-    inspect.StrType: "a text",
-    inspect.DictType: "a table { NAME = TEXT }",
+    inspect.StrType: "a string",
+    inspect.DictType: 'a table { NAME = "STRING" }',
     inspect.DateTimeType: "a date-time with its offset, such as 2027-01-31T00:00:00Z",
 }
 
@@ -30,14 +30,14 @@ def allowed(kind: inspect.Type, extra: dict[str, Any]) -> str:
     """Say what a type takes.
 
     >>> allowed(inspect.IntType(ge=0, le=9), {}), allowed(inspect.StrType(min_length=1), {})
-    ('a whole number, at least 0, at most 9', 'a text that is not empty')
+    ('a whole number, at least 0, at most 9', 'a non-empty string')
     """
     if extra.get("allowed"):
         return str(extra["allowed"])
     if isinstance(kind, inspect.LiteralType):
         return one_of(choices(kind))
     if isinstance(kind, inspect.VarTupleType):
-        return f"an array [ … ] of: {allowed(kind.item_type, {})}"
+        return f"an array [ … ], each item: {allowed(kind.item_type, {})}"
     what = SIZE_ALLOWED if extra.get("unit") == "B" else _WORDS.get(type(kind), "another value")
     bounds = [
         f", {word} {format_bytes(bound) if extra.get('unit') == 'B' else bound}"
@@ -45,7 +45,7 @@ def allowed(kind: inspect.Type, extra: dict[str, Any]) -> str:
         if (bound := getattr(kind, name, None)) is not None
     ]
     if getattr(kind, "min_length", None):
-        bounds.append(" that is not empty")
+        what = what.replace("a ", "a non-empty ", 1)
     return what + "".join(bounds)
 
 
@@ -64,7 +64,7 @@ def one_of(names: Iterable[str]) -> str:
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that was probably meant."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)), None)
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)), None)
 
 
 def shown(value: object) -> str:

@@ -120,6 +120,7 @@ class Admin:
             "processes": {
                 child.name: {
                     "is_ready": child.is_ready,
+                    "rejection": child.figures.get("rejection", ""),
                     "starts": child.starts,
                     "silent_s": round(child.silent_s, 1),
                 }

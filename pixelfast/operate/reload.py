@@ -76,7 +76,7 @@ class KeptSetting(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         running, wanted = _shown(self.running), _shown(self.wanted)
-        return f"{self.name} stays {running}: {wanted} takes {self.remedy}"
+        return f"{self.name} is still {running}; {wanted} requires {self.remedy}"
 
 
 def merge(running: Config, wanted: Config) -> tuple[Config, list[KeptSetting]]:
@@ -86,7 +86,7 @@ def merge(running: Config, wanted: Config) -> tuple[Config, list[KeptSetting]]:
     >>> one, other = Server(workers=1), Server(workers=2, always_200=True)
     >>> merged, (kept,) = merge(Config(server=one), Config(server=other))
     >>> merged.server.workers, merged.server.always_200, str(kept)
-    (1, True, 'server.workers stays 1: 2 takes a restart or `pixelfast upgrade`')
+    (1, True, 'server.workers is still 1; 2 requires a restart or `pixelfast upgrade`')
     """
     kept: list[KeptSetting] = []
     return _merge("", running, wanted, kept), kept

@@ -442,7 +442,7 @@ class Supervisor:
                 setting=each.name,
                 running=each.running,
                 wanted=each.wanted,
-                takes=each.remedy,
+                requires=each.remedy,
             )
         self._generation += 1
         self._rates.add(each.name for each in config.sources if each.rate_limit)

@@ -209,7 +209,8 @@ class DataDir:
             meta = msgspec.json.decode(meta_path.read_bytes(), type=_Meta)
             node = bytes.fromhex(meta.node)
         except FileNotFoundError as error:
-            what = "has no META, so it is none of pixelfast" if root.exists() else "does not exist"
+            what = "exists, but pixelfast did not create it" if root.exists() else "does not exist"
+            what += "; name it with --data-dir, or the settings file with --config"
             raise SpoolError(f"data directory {root}: {what}") from error
         except OSError as error:
             raise SpoolError(f"data directory {describe_trouble(root, error)}") from error

@@ -86,17 +86,17 @@ def test_show_is_json_with_the_event_and_the_answer(data: DataDir) -> None:
 
 
 def test_replay_marks_those_that_are_named_or_all(data: DataDir) -> None:
-    assert "1 to be sent again\n" == run(data, "replay", "hook", "2").output
+    assert "1 dead letter will be sent again\n" == run(data, "replay", "hook", "2").output
     assert [0, 1, 0] == replays(data)
-    assert "2 to be sent again\n" == run(data, "replay", "hook", "--all").output
+    assert "2 dead letters will be sent again\n" == run(data, "replay", "hook", "--all").output
     assert [1, 1, 1] == replays(data)
     assert "sent again soon" in run(data, "ls", "hook").output
 
 
 def test_drop_gives_up_those_that_are_not_being_sent(data: DataDir) -> None:
     run(data, "replay", "hook", "2")
-    assert "0 dropped\n" == run(data, "drop", "hook", "2").output
-    assert "2 dropped\n" == run(data, "drop", "hook", "--all").output
+    assert "0 dead letters deleted\n" == run(data, "drop", "hook", "2").output
+    assert "2 dead letters deleted\n" == run(data, "drop", "hook", "--all").output
     assert [1] == replays(data)
 
 
@@ -107,7 +107,7 @@ def test_either_ids_or_all_are_named(
 ) -> None:
     result = run(data, command, "hook", *arguments)
     assert 2 == result.exit_code
-    assert "name the IDS, or --all" in result.output
+    assert "give either IDS or --all" in result.output
     assert [0, 0, 0] == replays(data)
 
 
@@ -142,7 +142,10 @@ def test_a_data_directory_that_does_not_exist_is_reported_and_not_created(
     result = run(missing, *arguments)
     assert 1 == result.exit_code
     assert "" == result.stdout
-    expected = f"pixelfast: data directory {missing.path}: does not exist\n"
+    expected = (
+        f"pixelfast: data directory {missing.path}: does not exist; name it with --data-dir, or"
+    )
+    expected += " the settings file with --config\n"
     assert expected == result.stderr
     assert not missing.path.exists()
 

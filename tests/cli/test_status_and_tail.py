@@ -147,7 +147,8 @@ def test_no_data_directory_is_one_line(tmp_path: Path, command: str) -> None:
     if command == "status":
         arguments += ["--admin", f"unix:{tmp_path}/none.sock"]
     result = run_pixelfast(command, *arguments)
-    expected = f"pixelfast: data directory {tmp_path}/none: does not exist\n"
+    expected = f"pixelfast: data directory {tmp_path}/none: does not exist; name it with --data-dir, "
+    expected += "or the settings file with --config\n"
     assert (1, expected) == (result.returncode, result.stderr)
 
 
@@ -169,3 +170,32 @@ def test_tail_ends_quietly_when_its_reader_goes(tmp_path: Path, tails: list[Tail
         assert b"" == tails[0].process.stderr.read()
         tails[0].process.stderr.close()
         tails.clear()
+
+
+FULL = """
+[server]
+workers = 1
+[spool]
+max_bytes = "1MiB"
+segment_bytes = "128KiB"
+min_free = 0
+[[sources]]
+name = "web"
+write_keys = ["wk_test_status"]
+[[destinations]]
+name = "down"
+type = "http"
+url = "http://127.0.0.1:9/"
+"""
+
+
+def test_status_says_why_a_collector_is_not_ready(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", settings=FULL) as server:
+        padding = f"&properties.p={'x' * 16_000}"
+        wait_until(lambda: server.track("A", padding) == 503, "the spool is full")
+        wait_until(lambda: "not ready: spool-full" in status_of(server).stdout, "it is told")
+        found = shown(server)["processes"]
+        assert ("spool-full", "") == (
+            found["collector-0"]["rejection"],
+            found["delivery"]["rejection"],
+        )

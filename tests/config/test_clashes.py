@@ -56,7 +56,7 @@ def test_a_key_of_two_sources_is_refused_without_showing_it(
 @pytest.mark.parametrize("key", ["wk ", " wk", "\u200bwk", "wk\u00ad"])
 def test_a_key_with_a_blank_at_an_end_would_match_no_pixel(key: str) -> None:
     (problem,) = problems_in(source(write_keys=[key]))
-    assert problem.startswith("sources[a].write_keys[0]: begins or ends with a blank")
+    assert problem.startswith("sources[a].write_keys[0]: begins or ends with white space")
     assert [] == problems_in(source(write_keys=[key.strip(" \n\u200b\u00ad") + " x"]))
 
 
@@ -90,7 +90,9 @@ def test_bearer_token_and_username_clash() -> None:
 )
 def test_headers_that_the_sender_makes_are_refused(name: str) -> None:
     problems = problems_in(hook(headers={name: "5", "X-Mine": "1"}))
-    assert problems == [f"destinations[h].headers.{name}: is for pixelfast to set"]
+    assert problems == [
+        f"destinations[h].headers.{name}: is a header that pixelfast sets itself; remove it"
+    ]
 
 
 def test_a_header_is_given_once() -> None:
@@ -130,13 +132,13 @@ def test_credentials_that_no_header_can_carry_are_refused(fields: dict[str, Any]
 @pytest.mark.parametrize("key", ["a:b", "a\n", "\0"])
 def test_a_write_key_that_no_header_can_carry_is_refused(key: str) -> None:
     (problem,) = problems_in({"destinations": [{**RUDDER, "write_key": key}]})
-    assert problem.startswith("destinations[h].write_key = (hidden): expected a text without")
+    assert problem.startswith("destinations[h].write_key = (hidden): expected a string without")
 
 
 def test_a_user_without_a_password_is_taken_and_a_password_without_a_user_is_not() -> None:
     assert [] == problems_in(hook(username="an-api-key"))
     (problem,) = problems_in(hook(password="secret-of-nobody"))
-    assert problem == "destinations[h].password: is for nobody without a username"
+    assert problem == "destinations[h].password: requires username"
 
 
 @pytest.mark.parametrize("number", [10**23, 2**63, 2**62 + 1])
@@ -204,16 +206,16 @@ def tls(*listen: str, **more: Any) -> dict[str, Any]:
     [
         (
             tls("127.0.0.1:8080"),
-            'server.tls.listen[0] = "127.0.0.1:8080": expected another address',
+            'server.tls.listen[0] = "127.0.0.1:8080": expected each address only once',
         ),
-        (tls("h:1", "h:2", "h:1"), 'server.tls.listen[2] = "h:1": expected another address'),
+        (tls("h:1", "h:2", "h:1"), 'server.tls.listen[2] = "h:1": expected each address only once'),
         (
             tls("127.0.0.1:8081"),
             'server.admin = "127.0.0.1:8081": expected an address that server.tls.listen does not'
             " have",
         ),
-        (tls(), "server.tls.listen = []: expected at least 1"),
-        (tls("h:1", cert=""), 'server.tls.cert = "": expected a text that is not empty'),
+        (tls(), "server.tls.listen = []: expected an array with at least 1 item"),
+        (tls("h:1", cert=""), 'server.tls.cert = "": expected a non-empty string'),
         ({"server": {"tls": {"listen": ["h:1"]}}}, "server.tls.cert: is missing"),
         ({"server": {"tls": True}}, "server.tls = true: expected a table"),
     ],
@@ -238,8 +240,11 @@ def test_without_a_file_the_default_admin_address_gives_way() -> None:
 @pytest.mark.parametrize(
     ("table", "start"),
     [
-        ({"destinations": []}, "destinations = []: expected at least 1"),
-        (source(destinations=[]), "sources[a].destinations = []: expected at least 1"),
+        ({"destinations": []}, "destinations = []: expected an array with at least 1 item"),
+        (
+            source(destinations=[]),
+            "sources[a].destinations = []: expected an array with at least 1 item",
+        ),
         (
             source(strings=["a.b", "c"], force_numbers=["d", "c"]),
             'sources[a].force_numbers[1] = "c": expected a place that strings does not have',
@@ -250,13 +255,13 @@ def test_without_a_file_the_default_admin_address_gives_way() -> None:
         (hook(connect_timeout_s=9, timeout_s=8), "destinations[h].connect_timeout_s = 9.0: exp"),
         (
             {"spool": {"segment_bytes": "128MiB", "max_bytes": "100MiB"}},
-            'spool.segment_bytes = "128MiB": expected segment_bytes, 128MiB, to be at most',
+            'spool.segment_bytes = "128MiB": expected segment_bytes (128MiB) to be at most',
         ),
         (
             archive(keep_bytes="1MiB"),
-            'destinations[a].keep_bytes = "1MiB": expected rotate_bytes, 64MiB, to be at most',
+            'destinations[a].keep_bytes = "1MiB": expected rotate_bytes (64MiB) to be at most',
         ),
-        ({"spool": {"max_bytes": "10MiB"}}, 'spool.max_bytes = "10MiB": expected segment_bytes, 6'),
+        ({"spool": {"max_bytes": "10MiB"}}, 'spool.max_bytes = "10MiB": expected segment_bytes (6'),
         (hook(url="https://exa mple.com/"), 'destinations[h].url = "https://exa mple.com/"'),
         (files("/a\0b"), 'destinations[a].path = "/a\\u0000b": expected a path without control'),
     ],
@@ -289,10 +294,10 @@ def test_an_override_of_what_is_no_table_is_no_traceback(
 
 def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BYTES", "\udcff")
-    assert ["data_dir = (hidden): expected a text in UTF-8"] == problems_in(
+    assert ["data_dir = (hidden): expected a string in UTF-8"] == problems_in(
         {"data_dir": "${BYTES}"}
     )
-    with pytest.raises(ConfigErrors, match="a text in UTF-8"):
+    with pytest.raises(ConfigErrors, match="a string in UTF-8"):
         read_config(None, {"data_dir": "/\udcff"})
 
 
@@ -309,7 +314,7 @@ def test_an_archive_in_the_data_directory_cannot_be_shared(tmp_path: Path, path:
     table = {"data_dir": str(data), "destinations": [{**archive, "archive_mode": "0640"}]}
     with pytest.raises(ConfigErrors) as caught:
         config_from_table(table)
-    what = "needs a path outside of data_dir, which nobody else can enter"
+    what = "requires a path outside of data_dir, which only its owner can enter"
     assert [f"destinations[a].archive_mode: {what}"] == [str(p) for p in caught.value.problems]
     table["destinations"] = [{**archive, "archive_mode": "0600"}]
     config_from_table(table)

@@ -46,7 +46,7 @@ def test_one_or_two_signing_secrets_are_taken_and_masked() -> None:
 def test_no_other_signing_secret_is_taken_and_none_is_shown(secrets: list[str]) -> None:
     text = mistakes_in(type="http", signing_secrets=secrets)
     assert "destinations[d].signing_secrets" in text
-    assert "whsec_ and base64 of 24 to 64 bytes" in text
+    assert "whsec_ followed by 24 to 64 bytes in base64" in text
     assert "not base64" not in text
     assert SECRET[6:] not in text
 
@@ -93,8 +93,12 @@ def test_one_kind_of_credentials_is_enough() -> None:
 
 
 def test_a_key_wants_its_certificate_and_a_certificate_wants_https() -> None:
-    assert "tls_key: is the key of no tls_cert" in mistakes_in(type="http", tls_key="/k.pem")
+    assert "tls_key: requires tls_cert" in mistakes_in(type="http", tls_key="/k.pem")
     plain = {"type": "http", "url": "http://example.com/"}
-    assert "tls_ca: is not used without https" in mistakes_in(**plain, tls_ca="/ca.pem")
-    assert "tls_cert: is not used without https" in mistakes_in(**plain, tls_cert="/c.pem")
+    assert "tls_ca: requires a url that begins with https:" in mistakes_in(
+        **plain, tls_ca="/ca.pem"
+    )
+    assert "tls_cert: requires a url that begins with https:" in mistakes_in(
+        **plain, tls_cert="/c.pem"
+    )
     config_of(type="http", tls_ca="/ca.pem", tls_cert="/c.pem", tls_key="/k.pem")

@@ -218,18 +218,18 @@ SAID = [
     'server.trusted_proxies[0] = "10.0.0.0/33": expected a network',
     'spool.ack = "sync": expected one of',
     'spool.max_bytes = "20Gib": expected a number of bytes',
-    "sources[web].write_keys[1].key = (hidden): expected a text",
+    "sources[web].write_keys[1].key = (hidden): expected a non-empty string",
     'sources[web].write_keys[2].expires = "1979-05-27 07:32:00": expected a date-time',
     'sources[web].fill[0] = "ipp": expected one of',
-    "sources[web].write_keys = []: expected at least 1",
+    "sources[web].write_keys = []: expected an array with at least 1 item",
     'destinations[archive].type = "fiel": expected one of',
     'destinations[rudder].url = "data-plane.example.com": expected a URL',
     "destinations[rudder].write_key = ",
     'destinations[hook].url = "https://…@example.com": expected a URL',
-    "destinations[hook].headers.B = (hidden): expected a text without control characters",
+    "destinations[hook].headers.B = (hidden): expected a string without control characters",
     "destinations[hook].max_age_s = NaN: expected a number",
     "destinations[hook].max_events = true: expected a whole number",
-    "sources[web].name: is used twice",
+    "sources[web].name: is duplicated",
     'sources[web].destinations[0] = "archiv": expected the name of a destination',
 ]
 
@@ -269,7 +269,7 @@ def spool(**fields: Any) -> dict[str, Any]:
     ("table", "start"),
     [
         ({"server": 3}, "server = 3: expected a table"),
-        ({"sources": {"name": "a"}}, "sources = { … }: expected an array"),
+        ({"sources": {"name": "a"}}, "sources = { … }: expected an array of tables, [[sources]]"),
         ({"sources": [3]}, "sources[0] = 3: expected a table"),
         (source("a"), "sources[a].write_keys: is missing"),
         (source("a/b", write_keys=["k"]), 'sources[a/b].name = "a/b": expected 1 to 63'),
@@ -283,7 +283,7 @@ def spool(**fields: Any) -> dict[str, Any]:
         ({"server": {"listen": []}}, "server.listen = []: expected"),
         ({"server": {"idle_timeout_s": 0}}, "server.idle_timeout_s = 0: expected a number, more"),
         ({"log": {"level": "loud"}}, 'log.level = "loud": expected one of'),
-        ({"data_dir": 5}, "data_dir = 5: expected a text that is not empty"),
+        ({"data_dir": 5}, "data_dir = 5: expected a non-empty string"),
         ({"destinations": [{"name": "d", "type": ["file"]}]}, 'destinations[d].type = ["file"]'),
         ({"destinations": [{"name": ["d"], "type": "file"}]}, 'destinations[0].name = ["d"]'),
     ],
@@ -319,7 +319,7 @@ def test_a_doubled_dollar_stands_for_itself(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a = ", "is not TOML"), (b"\xff", "is not TOML"), (None, "can't be read")],
+    [(b"a = ", "is not valid TOML"), (b"\xff", "is not valid TOML"), (None, "cannot be read")],
 )
 def test_a_file_that_is_none_says_so(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "x.toml"

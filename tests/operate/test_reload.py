@@ -35,8 +35,8 @@ def test_what_needs_another_process_stays_and_is_named() -> None:
     assert ["data_dir", "server.listen", "spool.ack", "spool.max_bytes"] == [
         each.name for each in kept
     ]
-    assert str(kept[0]).endswith("takes a restart")
-    assert str(kept[1]).endswith("takes a restart or `pixelfast upgrade`")
+    assert str(kept[0]).endswith("requires a restart")
+    assert str(kept[1]).endswith("requires a restart or `pixelfast upgrade`")
 
 
 def test_a_certificate_changes_and_an_address_of_tls_does_not() -> None:

@@ -185,8 +185,8 @@ def test_what_a_reload_cannot_change_is_said_and_the_rest_is_followed(tmp_path: 
         assert (0, "") == (done.returncode, done.stderr)
         assert [
             "reloaded",
-            "server.workers stays 2: 1 takes a restart or `pixelfast upgrade`",
-            'spool.ack stays "synced": "written" takes a restart or `pixelfast upgrade`',
+            "server.workers is still 2; 1 requires a restart or `pixelfast upgrade`",
+            'spool.ack is still "synced"; "written" requires a restart or `pixelfast upgrade`',
         ] == done.stdout.splitlines()
         assert 200 == track(server, "wk-new")
         assert 2 == server.log_events().count("setting_not_reloaded")
