@@ -118,11 +118,10 @@ def test_a_hung_delivery_is_replaced(tmp_path: Path) -> None:
         assert ["Meanwhile"] == [each["event"] for each in server.wait_for_events(1)]
 
 
-def test_signals_of_other_programs_do_not_stop_the_server(tmp_path: Path) -> None:
+def test_a_signal_of_other_programs_does_not_stop_the_server(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--workers", "1") as server:
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            server.process.send_signal(number)
-        wait_until(lambda: server.log.count("signal_ignored") == 2, "logged")
+        server.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "signal_ignored" in server.log, "logged")
         assert 200 == server.track("After")
 
 
