@@ -147,8 +147,8 @@ def test_no_data_directory_is_one_line(tmp_path: Path, command: str) -> None:
     if command == "status":
         arguments += ["--admin", f"unix:{tmp_path}/none.sock"]
     result = run_pixelfast(command, *arguments)
-    expected = f"pixelfast: data directory {tmp_path}/none: does not exist; name it with --data-dir, "
-    expected += "or the settings file with --config\n"
+    expected = f"pixelfast: data directory {tmp_path}/none: does not exist; name it with "
+    expected += "--data-dir, or the settings file with --config\n"
     assert (1, expected) == (result.returncode, result.stderr)
 
 
