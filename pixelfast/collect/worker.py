@@ -85,7 +85,8 @@ class Worker:
             max_connections=limits["max_connections"],
             handshake_timeout_s=server.header_timeout_s,
         )
-        self._certificate: Certificate | None = None
+        self._speaks_tls = False
+        self._certificate: Certificate | None = None  # the last one that could be used
         self._servers: list[asyncio.Server] = []
         self._ticking: asyncio.TimerHandle | None = None
 
@@ -117,7 +118,8 @@ class Worker:
         )
         for each in sockets:
             await self._accept(each, self.connections.connect)
-        if tls_sockets:
+        self._speaks_tls = bool(tls_sockets)
+        if self._speaks_tls:
             self.read_certificate()
         for each in tls_sockets:
             await self._accept(each, self._tls.connect)
@@ -157,7 +159,7 @@ class Worker:
         self._tls.follow(limits["max_connections"], server.header_timeout_s)
         self._rejections.follow(config.log)
         self._config = config
-        if self._certificate is not None:
+        if self._speaks_tls:
             self.read_certificate()
 
     def leave(self) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from pixelfast.config import Config
 from pixelfast.errors import ConfigErrors
+from pixelfast.spool.modes import PRIVATE_FILE
 
 __all__ = [
     "RELOAD_OUTCOME",
@@ -144,6 +145,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     def write(self, path: Path) -> None:
         """Keep the outcome in a file. It is for one reader that waits, so it is not synced."""
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.touch(PRIVATE_FILE)
         temporary.write_bytes(msgspec.json.encode(self) + b"\n")
         temporary.replace(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -70,4 +71,5 @@ def test_an_outcome_is_read_back(tmp_path: Path) -> None:
     outcome = Outcome(pid=1, began_ns=2, is_successful=False, lines=["why"])
     outcome.write(path)
     assert outcome == Outcome.read(path)
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
     assert [path] == list(tmp_path.iterdir())

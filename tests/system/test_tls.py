@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import os
 import re
 import shutil
 import signal
@@ -249,6 +250,22 @@ def test_a_reload_takes_a_new_certificate_for_new_connections(tmp_path: Path) ->
         assert 1 == done.returncode
         assert "server.tls.cert" in done.stdout + done.stderr
         assert_serves(server)
+
+
+def test_a_reload_takes_the_certificate_that_was_not_usable_at_a_restart(tmp_path: Path) -> None:
+    files = issue(tmp_path)
+    with serving(tmp_path / "data", settings=settings_of(files)) as server:
+        files.cert.write_text("no certificate")
+        for name, pid in server.children().items():
+            if name.startswith("pf-collector"):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: server.log_events().count("tls_certificate_unusable") == 2, "both")
+        wait_until(lambda: 1.0 == server.metrics()["pixelfast_ready"], "ready")
+        issue(tmp_path)
+        done = run_pixelfast("reload", "--data-dir", str(server.data_dir))
+        assert 0 == done.returncode, done.stderr
+        for _ in range(8):
+            assert_serves(server)
 
 
 def _serial(server: Server) -> str:
