@@ -133,6 +133,11 @@ class Child:
             self._heard_s = None  # once
             self.signal(signal.SIGKILL)
 
+    def excuse(self, paused_s: float) -> None:
+        """Do not count so much of its silence: nobody has listened."""
+        if self._heard_s is not None:
+            self._heard_s = min(self._heard_s + paused_s, self._clock())
+
     def on_report(self, line: bytes) -> None:
         """Take notice of a report."""
         self.figures = msgspec.json.decode(line)

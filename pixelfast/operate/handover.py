@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,6 +29,7 @@ __all__ = [
     "HandedProcess",
     "Handover",
     "SocketGroup",
+    "Wanted",
     "check_handover",
     "check_installed_program",
     "is_handed_over",
@@ -40,6 +41,9 @@ FORMAT = 1  # programs with another one do not take over
 _VARIABLE = "PIXELFAST_HANDOVER"
 _CHECK_S = 60.0
 _MOST_LINES = 20
+
+
+Wanted = Literal["reload", "upgrade"]
 
 
 class SocketGroup(msgspec.Struct, frozen=True):
@@ -63,7 +67,8 @@ class HandedProcess(msgspec.Struct, frozen=True):
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """All that the next program needs to go on.
 
-    `totals` and `starts` are by the name of a process, also of those that have ended.
+    `totals` and `starts` are by the name of a process, also of those that have ended. `wanted` was
+    asked for during the upgrade, and comes after it.
     """
 
     config: Config
@@ -80,6 +85,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     starts: dict[str, int]
     started_s: float  # by the monotonic clock
     began_ns: int  # when the upgrade began, by the same clock
+    wanted: list[Wanted] = []
 
     @property
     def fds(self) -> list[int]:

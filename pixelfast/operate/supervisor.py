@@ -22,7 +22,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -31,7 +31,12 @@ from pixelfast.config import Config, Redactor
 from pixelfast.errors import PixelfastError
 from pixelfast.operate.child import Child
 from pixelfast.operate.control import Orders
-from pixelfast.operate.handover import Handover, check_installed_program, replace_program
+from pixelfast.operate.handover import (
+    Handover,
+    Wanted,
+    check_installed_program,
+    replace_program,
+)
 from pixelfast.operate.listeners import Listening
 from pixelfast.operate.logging import change_logging
 from pixelfast.operate.rates import RateTable
@@ -52,6 +57,7 @@ __all__ = ["Supervisor"]
 
 _DELIVERY_STOP_S = 10.0
 _WATCH_S = 0.5
+_PAUSE_S = 2.0  # the loop has not turned for so long: nobody has read what processes reported
 # Longer than delivery takes to stop a destination that hangs, and a process to be replaced.
 _RELOAD_S = 30.0
 _STARTS = 3  # of a new collector that ends before it is ready
@@ -96,8 +102,10 @@ class Supervisor:
         self._settings_file = settings_file
         self._adopt = adopt
         self._generation = handover.generation if handover else 0
-        self._wanted: list[Literal["reload", "upgrade"]] = []
+        self._wanted = list(handover.wanted) if handover else []
         self._something_wanted = asyncio.Event()
+        if self._wanted:
+            self._something_wanted.set()
         self._is_announced = handover is not None
         self._notifier = notifier
         self._started_s = handover.started_s if handover else time.monotonic()
@@ -247,9 +255,15 @@ class Supervisor:
     async def _watch(self) -> None:
         """Look after the processes, and tell systemd's watchdog that this loop turns."""
         watchdog_s = self._notifier.watchdog_s
+        looked_s = time.monotonic()
         while True:
             await asyncio.sleep(min(_WATCH_S, watchdog_s) if watchdog_s else _WATCH_S)
             self._notifier.alive()
+            paused_s, looked_s = time.monotonic() - looked_s, time.monotonic()
+            if paused_s > _PAUSE_S:  # SIGSTOP, a frozen control group, a machine that swaps
+                self._log.warning("supervisor_paused", paused_s=round(paused_s, 1))
+                for child in self.children:
+                    child.excuse(paused_s)
             for child in self.children:
                 child.watch(self.config.server.hung_after_s)
 
@@ -267,7 +281,7 @@ class Supervisor:
 
     # --- reload and upgrade ------------------------------------------------------------------
 
-    def _want(self, what: Literal["reload", "upgrade"]) -> None:
+    def _want(self, what: Wanted) -> None:
         if self.is_stopping:
             self._log.warning(f"{what}_ignored", reason="a stop has begun")
         elif what not in self._wanted:
@@ -357,6 +371,7 @@ class Supervisor:
             rates_fd=self._rates.fd,
             rate_places=self._rates.places,
             processes=[each for each in processes if each is not None],
+            wanted=self._wanted,
             totals={
                 each.name: each.totals.ended if each.pid else each.totals.value for each in known
             },

@@ -11,6 +11,8 @@ import socket
 import time
 from collections.abc import MutableMapping
 
+from pixelfast.errors import PixelfastError
+
 __all__ = ["Notifier", "passed_sockets"]
 
 _FIRST_PASSED_FD = 3
@@ -76,6 +78,9 @@ def passed_sockets(
 
     The second list are those for TLS: the ones of units with `FileDescriptorName=tls`. The
     variables are removed, so that child processes do not take the sockets for theirs.
+
+    Raises:
+        PixelfastError: a descriptor is not that of a listening stream socket.
     """
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
@@ -86,7 +91,25 @@ def passed_sockets(
         return plain, tls
     for place in range(int(count)):
         fd = _FIRST_PASSED_FD + place
-        os.set_inheritable(fd, False)
         is_tls = names[place : place + 1] == [_TLS_NAME]
-        (tls if is_tls else plain).append(socket.socket(fileno=fd))
+        (tls if is_tls else plain).append(_listening_socket(fd))
     return plain, tls
+
+
+def _listening_socket(fd: int) -> socket.socket:
+    try:
+        os.set_inheritable(fd, False)
+        passed = socket.socket(fileno=fd)
+    except OSError as error:
+        raise _not_accepted(fd, error.strerror) from None
+    if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        passed.detach()
+        raise _not_accepted(fd, "it does not listen")
+    return passed
+
+
+def _not_accepted(fd: int, why: str | None) -> PixelfastError:
+    what = (
+        f"file descriptor {fd}, passed with LISTEN_FDS: expected a listening stream socket: {why}"
+    )
+    return PixelfastError(f"{what}; the socket unit must have ListenStream= and Accept=no")

@@ -90,3 +90,13 @@ def test_a_process_that_has_never_been_ready_gets_a_minute() -> None:
     child.now_s += 2.0
     child.watch(10.0)
     assert [signal.SIGKILL] == child.fake.signals
+
+
+def test_the_time_in_which_nobody_listened_is_not_counted(child: Watched) -> None:
+    child.now_s += 60.0
+    child.excuse(59.0)
+    child.watch(10.0)
+    assert child.is_ready
+    child.now_s += 9.5
+    child.watch(10.0)
+    assert [signal.SIGKILL] == child.fake.signals

@@ -109,6 +109,33 @@ def test_sockets_of_another_process_are_left_alone(pid: str) -> None:
     assert ([], []) == passed_sockets({"LISTEN_PID": pid, "LISTEN_FDS": "1"})
 
 
+@pytest.mark.parametrize("kind", ["file", "datagram", "not listening", "closed"])
+def test_a_passed_descriptor_that_accepts_nothing_is_one_error(kind: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram, socket.socket() as silent:
+        null = os.open(os.devnull, os.O_RDONLY)
+        fds = {"file": null, "datagram": datagram.fileno(), "not listening": silent.fileno()}
+        passed = {each: each for each in (fds.get(kind, 0),) if each}
+        script = (
+            TAKES
+            if passed
+            else TAKES.replace("os.dup2(int(sys.argv[1]), 3)", "os.closerange(3, 9)")
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", script, *map(str, passed)],
+            env={**os.environ, "LISTEN_FDS": "1"},
+            pass_fds=tuple(passed),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        os.close(null)
+    error = result.stderr.splitlines()[-1]
+    assert (
+        "PixelfastError: file descriptor 3, passed with LISTEN_FDS: expected a listening" in error
+    )
+
+
 def _reuse_port(port: int) -> socket.socket:
     each = socket.socket()
     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

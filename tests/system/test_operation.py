@@ -118,6 +118,21 @@ def test_a_hung_delivery_is_replaced(tmp_path: Path) -> None:
         assert ["Meanwhile"] == [each["event"] for each in server.wait_for_events(1)]
 
 
+def test_a_supervisor_that_was_paused_leaves_its_processes_alone(tmp_path: Path) -> None:
+    settings = settings_with("hung_after_s = 2.0")
+    with serving(tmp_path / "data", "--workers", "1", settings=settings) as server:
+        server.write_key = "wk"
+        before = server.children()
+        os.kill(server.process.pid, signal.SIGSTOP)
+        threading.Event().wait(3.5)  # a pause is real time
+        os.kill(server.process.pid, signal.SIGCONT)
+        wait_until(lambda: "supervisor_paused" in server.log, "it has noticed")
+        assert 200 == server.track("After")
+        server.wait_for_events(1)
+        assert before == server.children()
+        assert not {"process_hung", "process_ended"} & set(server.log_events())
+
+
 def test_a_signal_of_other_programs_does_not_stop_the_server(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--workers", "1") as server:
         server.process.send_signal(signal.SIGUSR1)

@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pixelfast.commands.asking import ask
-from pixelfast.operate.reload import UPGRADE_OUTCOME, Outcome
+from pixelfast.operate.reload import RELOAD_OUTCOME, UPGRADE_OUTCOME, Outcome
 from pixelfast.spool import DataDir
 from tests.load import Load
 from tests.program import run_pixelfast
@@ -168,6 +169,21 @@ def test_an_end_in_the_middle_of_an_upgrade_leaves_nothing_behind(
         wait_until(lambda: all(map(is_gone, children.values())), "all processes are gone")
     with serving(tmp_path / "data", settings=settings()) as server:
         assert ["Before"] == [each["event"] for each in server.wait_for_events(1)]
+
+
+def test_what_is_asked_for_before_an_upgrade_comes_after_it(tmp_path: Path) -> None:
+    """A reload and an upgrade that wait are known to the installed version, too."""
+    with serving(tmp_path / "data", settings=settings(1)) as server:
+        data = DataDir.find(server.data_dir)
+        server.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: len(server.children()) > 2, "the installed version checks")
+        with ThreadPoolExecutor() as pool:
+            asked = [
+                pool.submit(ask, data, signal.SIGHUP, RELOAD_OUTCOME, 60.0),
+                pool.submit(ask, data, signal.SIGUSR2, UPGRADE_OUTCOME, 60.0),
+            ]
+            assert [True, True] == [each.result().is_successful for each in asked]
+        assert 2 == server.log_events().count("upgraded")
 
 
 def test_systemd_is_told_of_an_upgrade(tmp_path: Path) -> None:
