@@ -20,9 +20,17 @@ __all__ = [
     "SegmentDestination",
 ]
 
-MaxEvents = Annotated[int, Meta(ge=1, le=100_000, description="events of a batch")]
+MaxEvents = Annotated[
+    int, Meta(ge=1, le=100_000, description="maximum number of events in a batch")
+]
 MaxBytes = Annotated[
-    int, Meta(ge=2**16, le=2**31, description="bytes of a batch before gzip", extra={"unit": "B"})
+    int,
+    Meta(
+        ge=2**16,
+        le=2**31,
+        description="maximum size of a batch before compression",
+        extra={"unit": "B"},
+    ),
 ]
 
 
@@ -32,23 +40,34 @@ class _Delivery(Struct, frozen=True, kw_only=True):
     name: Name
     start: Annotated[
         Literal["newest", "earliest"],
-        Meta(description="where a new destination begins: at what comes now, or at what is kept"),
+        Meta(
+            description="first event of a new destination: the next event stored, or the oldest "
+            "event in the spool"
+        ),
     ] = "newest"
     events: Annotated[
         tuple[str, ...],
-        Meta(description='only events of these names, "*" for any text; pages have none'),
+        Meta(
+            description='deliver only events with these names, "*" matches any characters; pages '
+            "have no name"
+        ),
     ] = ()
     types: Annotated[
-        tuple[Literal["track", "page"], ...], Meta(description="only events of these types")
+        tuple[Literal["track", "page"], ...], Meta(description="deliver only events of these types")
     ] = ()
     required: Annotated[
-        bool, Meta(description="false: its oldest events expire before the spool is full")
+        bool,
+        Meta(
+            description="false: its oldest events expire before the spool is full; true: they are "
+            "kept, and pixels get 503 when the spool is full"
+        ),
     ] = True
     max_lag_bytes: Annotated[
         int,
         Meta(
             ge=0,
-            description="spool that it may be behind; older events expire; 0: no limit",
+            description="maximum size of its undelivered events in the spool; above it the oldest "
+            "events expire; 0: no limit",
             extra={"unit": "B"},
         ),
     ] = 0
@@ -56,12 +75,12 @@ class _Delivery(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**16,
-            description="size of the dead letters on disk; `on_dead_full` applies above it",
+            description="maximum size of the dead letters on disk; `on_dead_full` applies above it",
             extra={"unit": "B"},
         ),
     ] = 2**30
     max_dead_age_s: Annotated[
-        float, Meta(gt=0, description="longest time that a dead letter is kept")
+        float, Meta(gt=0, description="longest time that a dead letter is kept; then it is deleted")
     ] = 2_592_000.0
     on_dead_full: Annotated[
         Literal["drop_oldest", "hold"],
@@ -77,30 +96,47 @@ class Batching(_Delivery, frozen=True, kw_only=True):
 
     max_events: MaxEvents
     max_bytes: MaxBytes
-    url: Annotated[str, Meta(description="where to send", extra={"kind": "url"})]
+    url: Annotated[str, Meta(description="URL of the requests", extra={"kind": "url"})]
     gzip: Annotated[bool, Meta(description="compress request bodies")] = False
     max_age_s: Annotated[
-        float, Meta(gt=0, description="a batch leaves this long after its first event")
+        float, Meta(gt=0, description="longest time that an event waits for its batch to be sent")
     ] = 1.0
-    timeout_s: Annotated[float, Meta(gt=0, description="one request, from connect to answer")] = (
-        30.0
-    )
-    connect_timeout_s: Annotated[float, Meta(gt=0, description="making a connection")] = 5.0
-    retry_first_s: Annotated[float, Meta(gt=0, description="upper bound of the first wait")] = 0.5
-    retry_most_s: Annotated[float, Meta(gt=0, description="upper bound of every later wait")] = 60.0
+    timeout_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="longest time of a request, from connecting to the end of the response; "
+            "then it is retried",
+        ),
+    ] = 30.0
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="longest time to connect")] = 5.0
+    retry_first_s: Annotated[
+        float, Meta(gt=0, description="maximum wait before the first retry")
+    ] = 0.5
+    retry_most_s: Annotated[
+        float, Meta(gt=0, description="maximum wait before any later retry")
+    ] = 60.0
     retry_for_s: Annotated[
-        float, Meta(gt=0, description="events older than this become dead letters when a try fails")
+        float,
+        Meta(
+            gt=0,
+            description="maximum age of events that are retried; older ones become dead letters "
+            "when an attempt fails",
+        ),
     ] = 259_200.0
     concurrency: Annotated[
-        int, Meta(ge=1, le=64, description="requests under way at once, at the most")
+        int, Meta(ge=1, le=64, description="maximum number of concurrent requests")
     ] = 64
     tls_ca: Annotated[
-        str, Meta(description='PEM file of authorities to trust; "": those of the system')
+        str,
+        Meta(description='PEM file of trusted certificate authorities; "": those of the system'),
     ] = ""
     tls_cert: Annotated[
-        str, Meta(description='PEM file of our certificate, for mutual TLS; "": none')
+        str, Meta(description='PEM file of the client certificate, for mutual TLS; "": none')
     ] = ""
-    tls_key: Annotated[str, Meta(description='PEM file of its key; "": in tls_cert')] = ""
+    tls_key: Annotated[
+        str, Meta(description='PEM file of its private key; "": in the file of `tls_cert`')
+    ] = ""
     block_private: Annotated[
         bool, Meta(description="do not connect to private, loopback and reserved addresses")
     ] = False
@@ -110,22 +146,25 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
     """Newline-delimited JSON in files that are rotated by size and age."""
 
     path: Annotated[
-        str, Meta(description='a folder; "": <data_dir>/events/<name>', extra={"kind": "path"})
+        str,
+        Meta(
+            description='folder of the files; "": <data_dir>/events/<name>', extra={"kind": "path"}
+        ),
     ] = ""
     rotate_bytes: Annotated[
         int,
         Meta(
             ge=1024,
-            description="a file is closed after the batch that reaches this size",
+            description="size at which a file is closed, after the batch that reaches it",
             extra={"unit": "B"},
         ),
     ] = 64 * 2**20
-    rotate_s: Annotated[float, Meta(gt=0, description="a file is closed at this age")] = 60.0
+    rotate_s: Annotated[float, Meta(gt=0, description="age at which a file is closed")] = 60.0
     compression: Annotated[
         Literal["none", "gzip", "zstd"],
         Meta(
-            description="of closed files, which get the suffix `.gz` or `.zst`; zstd needs the"
-            " extra `pixelfast[zstd]`",
+            description="compression of closed files, which get the suffix `.gz` or `.zst`; zstd "
+            "requires the extra `pixelfast[zstd]`",
             extra={"kind": "compression"},
         ),
     ] = "none"
@@ -133,14 +172,16 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
         float,
         Meta(
             ge=0,
-            description="closed files whose newest event is older are deleted; 0: none for its age",
+            description="closed files whose newest event is older are deleted; 0: age deletes no "
+            "file",
         ),
     ] = 0.0
     keep_bytes: Annotated[
         int,
         Meta(
             ge=0,
-            description="above this size the oldest closed files are deleted; 0: none for its size",
+            description="maximum size of all files; above it the oldest closed files are deleted; "
+            "0: size deletes no file",
             extra={"unit": "B"},
         ),
     ] = 0
@@ -149,15 +190,15 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
         Meta(
             gt=0,
             le=1,
-            description="without `keep_bytes`: largest share of their file system that the files"
-            " may take; above it events wait in the spool",
+            description="without `keep_bytes`: maximum share of their file system that the files "
+            "take; above it events wait in the spool",
         ),
     ] = 0.5
     archive_mode: Annotated[
         Literal["0600", "0640", "0660", "0644", "0664"],
         Meta(
-            description="file permissions in octal; the folder can be entered by those who may read"
-            " its files. More than 0600 requires a `path` outside of `data_dir`"
+            description="file permissions in octal; users who can read the files can also enter "
+            "the folder. More than 0600 requires a `path` outside of `data_dir`"
         ),
     ] = "0600"
 
@@ -167,31 +208,35 @@ class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag
 
     format: Annotated[
         Literal["json_array", "ndjson", "single"],
-        Meta(description="one array, one event a line, or one request an event"),
+        Meta(
+            description="body of a request: one array, one event per line, or one event per request"
+        ),
     ] = "json_array"
     headers: Annotated[
         dict[HeaderName, HeaderText],
         Meta(
-            description="added to every request; not those that HTTP itself needs: Host, "
-            "Connection, Content-Length, Content-Encoding, Transfer-Encoding, TE, Trailer, "
-            "Upgrade, Expect, Keep-Alive, Proxy-Connection",
+            description="headers added to every request, except those that pixelfast sets itself: "
+            "Host, Connection, Content-Length, Content-Encoding, Transfer-Encoding, "
+            "TE, Trailer, Upgrade, Expect, Keep-Alive, Proxy-Connection",
             extra={"secret": True},
         ),
     ] = {}
     username: Annotated[
-        str, Meta(description="HTTP basic authentication", extra={"kind": "username"})
+        str, Meta(description="user name for HTTP basic authentication", extra={"kind": "username"})
     ] = ""
-    password: Annotated[Secret | None, Meta(description="with username; absent: an empty one")] = (
-        None
-    )
+    password: Annotated[
+        Secret | None, Meta(description="password for `username`; default: empty")
+    ] = None
     bearer_token: Annotated[
-        Secret | None, Meta(description="HTTP bearer authentication", extra={"kind": "token"})
+        Secret | None,
+        Meta(description="token for HTTP bearer authentication", extra={"kind": "token"}),
     ] = None
     signing_secrets: Annotated[
         tuple[str, ...],
         Meta(
             max_length=2,
-            description="sign as Standard Webhooks do; two secrets during a rotation",
+            description="secrets that sign requests as Standard Webhooks specify; two during a "
+            "rotation",
             extra={"secret": True, "kind": "signing secret"},
         ),
     ] = ()
@@ -204,7 +249,7 @@ class RudderstackDestination(
 ):
     """A RudderStack data plane: POST {url}/v1/batch."""
 
-    url: Annotated[str, Meta(description="of the data plane", extra={"kind": "base url"})]
+    url: Annotated[str, Meta(description="URL of the data plane", extra={"kind": "base url"})]
     write_key: Annotated[
         Secret,
         Meta(description="write key of the RudderStack source", extra={"kind": "username"}),
@@ -219,7 +264,7 @@ class SegmentDestination(Batching, frozen=True, kw_only=True, tag_field="type", 
     url: Annotated[
         str,
         Meta(
-            description="of the region; Europe: https://events.eu1.segmentapis.com",
+            description="URL of the region; Europe: https://events.eu1.segmentapis.com",
             extra={"kind": "base url"},
         ),
     ] = "https://api.segment.io"
@@ -236,7 +281,7 @@ class PosthogDestination(Batching, frozen=True, kw_only=True, tag_field="type", 
     url: Annotated[
         str,
         Meta(
-            description="of the region or the own server; Europe: https://eu.i.posthog.com",
+            description="URL of the region or of your own server; Europe: https://eu.i.posthog.com",
             extra={"kind": "base url"},
         ),
     ] = "https://us.i.posthog.com"
@@ -250,11 +295,11 @@ class ClickhouseDestination(
 ):
     """A ClickHouse table: INSERT … FORMAT JSONEachRow over HTTP."""
 
-    url: Annotated[str, Meta(description="of its HTTP interface", extra={"kind": "base url"})]
-    table: Annotated[Identifier, Meta(description="where rows go; one an event")]
-    database: Annotated[Identifier, Meta(description="of the table")] = "default"
-    username: Annotated[str, Meta(min_length=1, description="X-ClickHouse-User")] = "default"
-    password: Annotated[Secret | None, Meta(description="X-ClickHouse-Key")] = None
+    url: Annotated[str, Meta(description="URL of the HTTP interface", extra={"kind": "base url"})]
+    table: Annotated[Identifier, Meta(description="table for the events, one row for each")]
+    database: Annotated[Identifier, Meta(description="database of the table")] = "default"
+    username: Annotated[str, Meta(min_length=1, description="user name")] = "default"
+    password: Annotated[Secret | None, Meta(description="password of the user")] = None
     max_events: MaxEvents = 10_000
     max_bytes: MaxBytes = 8 * 2**20
 
@@ -264,17 +309,18 @@ class ElasticsearchDestination(
 ):
     """An index of Elasticsearch or OpenSearch: POST {url}/{index}/_bulk."""
 
-    url: Annotated[str, Meta(description="of the cluster", extra={"kind": "base url"})]
-    index: Annotated[IndexName, Meta(description="where documents go; one an event")]
+    url: Annotated[str, Meta(description="URL of the cluster", extra={"kind": "base url"})]
+    index: Annotated[IndexName, Meta(description="index for the events, one document for each")]
     api_key: Annotated[
-        Secret | None, Meta(description="encoded, as Kibana shows it", extra={"kind": "token"})
+        Secret | None,
+        Meta(description="encoded API key, as Kibana shows it", extra={"kind": "token"}),
     ] = None
     username: Annotated[
-        str, Meta(description="HTTP basic authentication", extra={"kind": "username"})
+        str, Meta(description="user name for HTTP basic authentication", extra={"kind": "username"})
     ] = ""
-    password: Annotated[Secret | None, Meta(description="with username; absent: an empty one")] = (
-        None
-    )
+    password: Annotated[
+        Secret | None, Meta(description="password for `username`; default: empty")
+    ] = None
     max_events: MaxEvents = 1000
     max_bytes: MaxBytes = 4 * 2**20
 

@@ -34,7 +34,7 @@ class ServerTls(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             min_length=1,
-            description="addresses to accept pixels over TLS at, beside those of `server.listen`",
+            description="addresses that accept pixels over TLS, besides those of `listen`",
             extra={"kind": "address"},
         ),
     ]
@@ -62,19 +62,25 @@ class Server(Struct, frozen=True, kw_only=True):
 
     listen: Annotated[
         tuple[str, ...],
-        Meta(min_length=1, description="addresses to take pixels at", extra={"kind": "address"}),
+        Meta(min_length=1, description="addresses that accept pixels", extra={"kind": "address"}),
     ] = ("127.0.0.1:8080",)
     tls: ServerTls | None = None
     admin: Annotated[
         str,
-        Meta(description='address of health and metrics; "" for none', extra={"kind": "address?"}),
+        Meta(
+            description='address of health checks and metrics; "" disables it',
+            extra={"kind": "address?"},
+        ),
     ] = "127.0.0.1:8081"
-    workers: Annotated[int, Meta(ge=0, le=1024, description="collectors; 0: one a core")] = 0
+    workers: Annotated[
+        int, Meta(ge=0, le=1024, description="number of collectors; 0: one for each core")
+    ] = 0
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
-            description="networks whose X-Forwarded-For, X-Real-IP and `message_id_header` are "
-            'believed; `"unix:"` for whoever may open the Unix sockets of `listen`',
+            description="proxies from which X-Forwarded-For, X-Real-IP and `message_id_header` "
+            'are accepted, as networks or addresses; `"unix:"`: every process that '
+            "can open the Unix sockets of `listen`",
             extra={"kind": "trusted"},
         ),
     ] = ("127.0.0.1/32", "::1/128")
@@ -92,53 +98,70 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(description="permissions of the Unix sockets of `listen`, in octal"),
     ] = "0666"
     always_200: Annotated[
-        bool, Meta(description="answer 200 to every GET and POST of a pixel, refused or not")
+        bool,
+        Meta(
+            description="respond with 200 to every GET and POST of a pixel, even if it is rejected"
+        ),
     ] = False
     health_path: Annotated[
         str,
         Meta(
-            description="path of the health check for load balancers, at the addresses of `listen`:"
-            ' 200 `ok` while this collector can store events, else 503; "" for none',
+            description="path of the health check for load balancers, at the addresses of "
+            '`listen`: 200 `ok` while this collector can store events, else 503; "" '
+            "disables it",
             extra={"kind": "health path?"},
         ),
     ] = "/health"
     max_connections: Annotated[
         int,
-        Meta(ge=1, le=2**20, description="open connections of one collector; over it 503"),
+        Meta(
+            ge=1,
+            le=2**20,
+            description="maximum number of open connections of one collector; further ones get 503",
+        ),
     ] = 20_000
     max_memory: Annotated[
         int,
         Meta(
             ge=2**20,
-            description="memory of one collector for incomplete requests and unread responses,"
-            " apart from 2 KiB for each connection; above it the connections that have waited"
-            " longest are closed",
+            description="maximum memory of one collector for incomplete requests and unread "
+            "responses, apart from 2 KiB for each connection; above it the "
+            "connections that have waited longest are closed",
             extra={"unit": "B"},
         ),
     ] = 256 * 2**20
     header_timeout_s: Annotated[
-        float, Meta(gt=0, description="a request must be complete this long after its first byte")
+        float,
+        Meta(
+            gt=0,
+            description="longest time from the first byte of a request to its last; a request "
+            "that takes longer is answered 408",
+        ),
     ] = 10.0
     idle_timeout_s: Annotated[
-        float, Meta(gt=0, description="a keep-alive connection without a request is closed")
+        float,
+        Meta(
+            gt=0,
+            description="longest time that a keep-alive connection may be idle; then it is closed",
+        ),
     ] = 75.0
     drain_timeout_s: Annotated[
-        float, Meta(ge=0, description="how long a stop waits for work under way")
+        float, Meta(ge=0, description="longest time that a stop waits for requests in progress")
     ] = 10.0
     lame_duck_s: Annotated[
         float,
         Meta(
             ge=0,
-            description="a stop begins with so many seconds in which health checks fail and pixels "
-            "are still accepted, so that load balancers leave first",
+            description="time at the beginning of a stop in which health checks fail and pixels "
+            "are still accepted, so that load balancers stop sending requests first",
         ),
     ] = 0.0
     hung_after_s: Annotated[
         float,
         Meta(
             ge=2,
-            description="a process that has not reported for so long is killed and restarted; "
-            "after 5 s it is not ready",
+            description="longest time that a process may not report; then it is killed and "
+            "restarted. After 5 s it is not ready",
         ),
     ] = 10.0
 
@@ -153,30 +176,40 @@ class Spool(Struct, frozen=True, kw_only=True):
 
     ack: Annotated[
         Literal["synced", "written", "received"],
-        Meta(description="what a 200 promises: on the disk, handed to the kernel, or in memory"),
+        Meta(
+            description="what a 200 guarantees: `synced`: the event is on the disk; `written`: "
+            "the kernel has it; `received`: it is in memory"
+        ),
     ] = "synced"
     max_bytes: Annotated[
-        int, Meta(ge=2**20, description="size of all segments; see `on_full`", extra={"unit": "B"})
+        int,
+        Meta(
+            ge=2**20,
+            description="maximum size of all segments; `on_full` applies above it",
+            extra={"unit": "B"},
+        ),
     ] = 20 * 2**30
     min_free: Annotated[
         int,
         Meta(
             ge=0,
-            description="room left on the disk for others; 0: all of it may be taken",
+            description="free disk space that is left for other programs; `on_full` applies below "
+            "it; 0: none",
             extra={"unit": "B"},
         ),
     ] = 512 * 2**20
     on_full: Annotated[
         Literal["reject", "drop_oldest"],
         Meta(
-            description="over `max_bytes` or under `min_free`: answer 503, or let the oldest events"
-            " expire, delivered or not"
+            description="above `max_bytes` or below `min_free`: respond with 503, or let the "
+            "oldest events expire, even if they are not delivered"
         ),
     ] = "reject"
     compression: Annotated[
         Literal["none", "zstd"],
         Meta(
-            description="of events on the disk; zstd needs the extra `pixelfast[zstd]`",
+            description="compression of events on the disk; zstd requires the extra "
+            "`pixelfast[zstd]`",
             extra={"kind": "compression"},
         ),
     ] = "none"
@@ -188,12 +221,18 @@ class Spool(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**16,
-            description="events waiting for the disk, each collector; over it 503",
+            description="maximum size of the events of one collector that wait for the disk; "
+            "further pixels get 503",
             extra={"unit": "B"},
         ),
     ] = 32 * 2**20
     max_wait_s: Annotated[
-        float, Meta(gt=0, description="the oldest event's wait for the disk; over it 503")
+        float,
+        Meta(
+            gt=0,
+            description="longest time an event may wait for the disk before its pixel is answered "
+            "503",
+        ),
     ] = 2.0
 
 
@@ -204,9 +243,10 @@ class Deliver(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=96 * 2**20,
-            description="memory of the delivery process, of which each destination has an equal"
-            " share; near the limit it reads fewer events ahead, sends fewer batches at once and"
-            " makes them smaller. Allow 64 MiB plus 4 MiB for each destination",
+            description="maximum memory of the delivery process, of which each destination has an "
+            "equal share; near the limit it reads fewer events ahead and sends fewer "
+            "and smaller batches at once. Allow 64 MiB plus 4 MiB for each "
+            "destination",
             extra={"unit": "B"},
         ),
     ] = 256 * 2**20
@@ -215,10 +255,12 @@ class Deliver(Struct, frozen=True, kw_only=True):
 class WriteKey(Struct, frozen=True, kw_only=True):
     """A key that names its source; after `expires` it is refused with 401."""
 
-    key: Annotated[Secret, Meta(description="the key as pixels send it")]
+    key: Annotated[Secret, Meta(description="the key that pixels contain")]
     expires: Annotated[
         Annotated[datetime, Meta(tz=True)] | None,
-        Meta(description="an RFC 3339 date-time with its offset; absent: never"),
+        Meta(
+            description="RFC 3339 date-time with offset; later the key is rejected; default: never"
+        ),
     ] = None
 
 
@@ -230,48 +272,50 @@ class Source(Struct, frozen=True, kw_only=True):
         tuple[WriteKey, ...],
         Meta(min_length=1, description="keys of the source; several during a rotation"),
     ]
-    enabled: Annotated[bool, Meta(description="false: its pixels are refused with 404")] = True
+    enabled: Annotated[bool, Meta(description="false: its pixels are rejected with 404")] = True
     destinations: Annotated[
         Annotated[tuple[str, ...], Meta(min_length=1)] | None,
-        Meta(description="names of destinations; absent: all of them"),
+        Meta(description="names of the destinations that get its events; default: all"),
     ] = None
-    numbers: Annotated[bool, Meta(description="turn numeric texts into numbers")] = True
-    booleans: Annotated[bool, Meta(description="turn true and false into booleans")] = False
+    numbers: Annotated[bool, Meta(description="convert numeric strings to numbers")] = True
+    booleans: Annotated[bool, Meta(description="convert true and false to booleans")] = False
     strings: Annotated[
         tuple[str, ...],
         Meta(
-            description="places that always stay texts, without the indexes of arrays: "
+            description="fields that always remain strings, without the indexes of arrays: "
             "`properties.products.price`",
             extra={"kind": "place"},
         ),
     ] = ()
     force_numbers: Annotated[
         tuple[str, ...],
-        Meta(description="places that become numbers whatever their name", extra={"kind": "place"}),
+        Meta(description="fields that become numbers whatever their name", extra={"kind": "place"}),
     ] = ()
     ignore: Annotated[
-        tuple[str, ...], Meta(description="cache busters: top-level names left out silently")
+        tuple[str, ...],
+        Meta(description="cache busters: top-level names that are omitted without a warning"),
     ] = ("_", "z", "cb", "rand")
     fill: Annotated[
         tuple[Literal["ip", "referer", "locale"], ...],
         Meta(
-            description="`ip`, `referer`, `locale`: fill in context.ip, context.page.url, "
-            "context.locale from the request where they are absent or blank"
+            description="`ip`, `referer`, `locale`: set context.ip, context.page.url, "
+            "context.locale from the request if they are absent or blank"
         ),
     ] = ()
     placeholders: Annotated[
         Literal["drop", "keep"],
         Meta(
-            description="a userId or anonymousId that no template has replaced, such as "
-            "`{{user.id}}` or `undefined`: leave it out with a warning, or keep it as an id"
+            description="what to do with a userId or anonymousId that is an unreplaced template, "
+            "such as `{{user.id}}` or `undefined`: omit it with a warning, or keep it "
+            "as an id"
         ),
     ] = "drop"
     rate_limit: Annotated[
         float,
         Meta(
             ge=0,
-            description="largest number of events a second, counted over all collectors; at most "
-            "a second's worth, and at least one, at once; 0: no limit",
+            description="maximum number of events per second of all collectors together, with "
+            "bursts of up to one second's events; further pixels get 429; 0: no limit",
         ),
     ] = 0.0
 
@@ -280,10 +324,12 @@ class Log(Struct, frozen=True, kw_only=True):
     """`[log]`: what pixelfast says, on standard error."""
 
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="the least that is said")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="minimum level of log events"),
     ] = "info"
     format: Annotated[
-        Literal["auto", "console", "json"], Meta(description="auto: console on a terminal")
+        Literal["auto", "console", "json"],
+        Meta(description="auto: `console` on a terminal, otherwise `json`"),
     ] = "auto"
     rejections: Annotated[
         bool,
@@ -295,8 +341,8 @@ class Log(Struct, frozen=True, kw_only=True):
     addresses: Annotated[
         Literal["masked", "full", "none"],
         Meta(
-            description="client addresses in the log: masked to the network (/24 of IPv4, /48 of"
-            " IPv6), in full, or left out"
+            description="client addresses in the log: masked to the network (/24 of IPv4, /48 of "
+            "IPv6), in full, or omitted"
         ),
     ] = "masked"
 
@@ -305,7 +351,12 @@ class Config(Struct, frozen=True, kw_only=True):
     """All settings. An empty `sources` stands for the demo source of a first try."""
 
     data_dir: Annotated[
-        str, Meta(min_length=1, description="everything pixelfast keeps", extra={"kind": "path"})
+        str,
+        Meta(
+            min_length=1,
+            description="folder for all data: spool, archives, dead letters, state",
+            extra={"kind": "path"},
+        ),
     ] = "./pixelfast-data"
     server: Server = Server()
     spool: Spool = Spool()
