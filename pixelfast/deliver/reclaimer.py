@@ -77,21 +77,25 @@ class Reclaimer:
         self._settings = {each.name: each for each in config.destinations}
 
     async def keep(self) -> None:
-        """One round. Nothing happens before every destination has said where it is."""
+        """One round. Nothing happens before every destination has said where it is, or has failed.
+
+        What a runner that has failed needs is what it has on the disk.
+        """
         self.end_numbers = await asyncio.to_thread(self._find_ends)
         segments = await asyncio.to_thread(self._segments)
         self.pending_bytes = await self._pending_bytes(segments)
-        if not all(runner.is_open for runner in self._runners):
+        if not all(runner.is_open or runner.has_failed for runner in self._runners):
             return
-        for runner in self._runners:
+        working = [runner for runner in self._runners if not runner.has_failed]
+        for runner in working:
             if until := self._beyond_lag(runner.name, runner.cursors, segments):
                 runner.expire(until)
-        sure = [runner.cursors for runner in self._runners if self._is_sure(runner.name)]
-        if until := self._beyond_room([runner.cursors for runner in self._runners], sure, segments):
-            for runner in self._runners:
+        sure = [runner.cursors for runner in working if self._is_sure(runner.name)]
+        if until := self._beyond_room([runner.cursors for runner in working], sure, segments):
+            for runner in working:
                 if not self._is_sure(runner.name):
                     runner.expire(until)
-        running = {runner.name: runner.cursors for runner in self._runners}
+        running = {runner.name: runner.cursors for runner in working}
         self.removed_segments += await asyncio.to_thread(self._remove, running, segments)
 
     async def _pending_bytes(self, segments: list[_Segment]) -> dict[str, int]:
@@ -178,7 +182,7 @@ class Reclaimer:
         self._note_use()
         configured = self._settings.keys()
         absent = self._forgotten(running.keys() | configured)
-        for name in configured - running.keys():  # a runner is to come, or cannot be made
+        for name in configured - running.keys():  # its runner is to come, or has failed
             try:
                 low = read_low_water(self._data.destination_dir(name) / "state.db")
             except (OSError, sqlite3.Error, msgspec.DecodeError):

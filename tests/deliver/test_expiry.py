@@ -257,19 +257,21 @@ def test_a_destination_that_a_reload_takes_out_does_not_fill_the_spool(
         ({"max_lag_bytes": 5 * SEGMENT_BYTES}, 6, 4),
     ],
 )
-def test_a_destination_that_is_unusable_keeps_what_its_settings_say(
-    data: DataDir, feed: Feed, options: dict[str, Any], most: int, least: int
+@pytest.mark.parametrize("state", ["unusable", "failing"])
+def test_a_destination_that_does_not_run_keeps_what_its_settings_say(
+    data: DataDir, feed: Feed, options: dict[str, Any], most: int, least: int, state: str
 ) -> None:
     async def main() -> None:
         spool = Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0)
         chosen = config(spool, bad=options, good={})
         register_destinations(chosen, data)
-        good = FakeSender()
+        good, bad = FakeSender(), FakeSender()
+        bad.open_errors = [PermissionError("its folder is not ours")] * 10**4
 
         def make(destination: Destination, *_: object) -> Sender:
-            if destination.name == "bad":
+            if destination.name == "bad" and state == "unusable":
                 raise ValueError("no such certificate")
-            return good
+            return bad if destination.name == "bad" else good
 
         engine = Engine(chosen, data, timings=QUICK, make_sender=make)
         async with running(engine):
@@ -277,8 +279,8 @@ def test_a_destination_that_is_unusable_keeps_what_its_settings_say(
             assert len(data.segments(0)) > 15
             await good.has(300)
             await until(lambda: len(data.segments(0)) <= most)
-            await engine.runners[0].pause(0.1)
+            await engine.runners[-1].pause(0.1)
             assert len(data.segments(0)) >= least
-            assert {"bad": "no such certificate"} == engine.unusable
+            assert state == engine.stats()["destinations"]["bad"]["state"]
 
     run(main())
