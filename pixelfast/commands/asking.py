@@ -34,7 +34,9 @@ def with_data_dir(command: Callable[..., None]) -> Callable[..., None]:
     run.__name__ = command.__name__
     for option in (
         click.option("--data-dir", metavar="DIR", help="The data directory of the server."),
-        click.option("-c", "--config", metavar="FILE", help="The settings, for their `data_dir`."),
+        click.option(
+            "-c", "--config", metavar="FILE", help="The settings file, for its `data_dir`."
+        ),
     ):
         run = option(run)
     return run

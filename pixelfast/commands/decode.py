@@ -33,7 +33,9 @@ _SERVER_ADDITIONS = (
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[TARGET]...", required=True)
 @click.option("--full", is_flag=True, help="Include what the server adds.")
-@click.option("-c", "--config", metavar="FILE", help="The settings, for write keys and sources.")
+@click.option(
+    "-c", "--config", metavar="FILE", help="The settings file, for write keys and sources."
+)
 def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
     """Show the event that each TARGET becomes.
 

@@ -42,7 +42,7 @@ def new() -> None:
 
 @key.command("fingerprint")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
-@click.option("-c", "--config", metavar="FILE", help="The settings, for all their write keys.")
+@click.option("-c", "--config", metavar="FILE", help="The settings file, for all its write keys.")
 def show_fingerprint(keys: tuple[str, ...], config: str | None) -> None:
     """Print the fingerprints that the log has in the place of write keys.
 

@@ -64,7 +64,7 @@ def _with_settings(command: Callable[..., None], may_lack: tuple[str, ...]) -> C
 
     for option in (
         click.option("--data-dir", metavar="DIR", help="The data directory."),
-        click.option("-c", "--config", metavar="FILE", help="The settings; default: none."),
+        click.option("-c", "--config", metavar="FILE", help="The settings file; default: none."),
     ):
         run = option(run)
     return run

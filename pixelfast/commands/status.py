@@ -40,6 +40,15 @@ def status(is_json: bool, settings: Config) -> None:
     directory. The exit code is 0 if the server is ready and 1 if it is not.
 
     \b
+    States of a destination:
+      closed    it accepts events
+      open      it is down; one request at a time checks whether it is back
+      held      a setting is wrong, or it rejects everything; see last error
+      waiting   it has no disk space
+      disabled  it responded with 410
+    docs/operations.md has the others and the remedies.
+
+    \b
     Example:
       pixelfast status -c pixelfast.toml
     """
