@@ -20,7 +20,7 @@ run: build ## set up, compile and start the server on 127.0.0.1:8080
 	@$(BIN)/pixelfast serve
 
 test: $(VENV)/.test ## set up, compile and run the tests
-	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile
+	@$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 products: $(VENV)/.products ## set up the ClickHouse engine (180 MB) for the tests that need it
 

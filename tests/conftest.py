@@ -21,6 +21,22 @@ VECTORS = [
 ]
 
 
+# What starts programs and waits for them, in this order before all else.
+SLOW = ("reliability", "system", "deliver/products", "browser")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files, so that no process is left with them at the end."""
+    tests = Path(__file__).parent
+    folders = {path: path.parent.relative_to(tests).as_posix() for path in {i.path for i in items}}
+    items.sort(
+        key=lambda item: next(
+            (place for place, slow in enumerate(SLOW) if folders[item.path].startswith(slow)),
+            len(SLOW),
+        )
+    )
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test with an argument `vector` runs once for each case of vectors.jsonl."""
     if "vector" in metafunc.fixturenames:
