@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +32,14 @@ from tests.deliver.runners import (
 )
 from tests.deliver.running import run
 from tests.deliver.spools import event, fill
-from tests.deliver.test_refusals import NO, is_settled, letters_of, numbers
+from tests.deliver.test_refusals import (
+    NO,
+    are_replayed,
+    ask_for_replay,
+    is_settled,
+    letters_of,
+    numbers,
+)
 from tests.spools import Feed
 from tests.waiting import until
 
@@ -187,10 +195,9 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
         runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 39)
-            dead = runner.state.dead.letters  # type: ignore[union-attr]
-            assert 39 == await runner.sender.in_thread(dead.ask_for_replay)
+            assert 39 == await asyncio.to_thread(ask_for_replay, data)
             await until(lambda: len(sender.tries) > 100)
-            await until(lambda: not any(each.replay for each in dead.letters()))
+            await until(lambda: are_replayed(data))
             assert "closed" == runner.health.breaker.state
 
     run(main())

@@ -23,7 +23,7 @@ from pixelfast.spool import DataDir
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, plans_on_disk, running
 from tests.deliver.running import run
 from tests.deliver.spools import event, fill
-from tests.deliver.test_refusals import letters_of, numbers
+from tests.deliver.test_refusals import are_replayed, ask_for_replay, letters_of, numbers
 from tests.fake_destination import OK, Answer, FakeDestination, Request
 from tests.spools import Feed
 from tests.waiting import until
@@ -254,10 +254,9 @@ def test_a_dead_letter_that_its_destination_fails_at_stays_one(data: DataDir, fe
         runner = runner_of(data, sender, retry_for_s=0.001)
         async with running(runner):
             await until(lambda: runner.counted.get("dead") == 10)
-            dead = runner.state.dead.letters  # type: ignore[union-attr]
-            assert 10 == await runner.sender.in_thread(dead.ask_for_replay)
+            assert 10 == await asyncio.to_thread(ask_for_replay, data)
             number = 100
-            while runner.counted["dead"] != 1 or any(each.replay for each in dead.letters()):
+            while runner.counted["dead"] != 1 or not are_replayed(data):
                 feed.write(event(number))
                 number += 1
                 await runner.pause(0.01)

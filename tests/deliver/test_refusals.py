@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -46,12 +47,25 @@ def refusing(*culprits: int, outcome: Refused = NO) -> FakeSender:
     return FakeSender(judge=judge, limits=MANY)
 
 
+def opened_letters(data: DataDir) -> closing[DeadLetters]:
+    """The dead letters over a connection of their own, as commands open them."""
+    return closing(DeadLetters(data.dead_dir("hook") / "dead.db"))
+
+
 def letters_of(data: DataDir) -> list[int]:
-    dead = DeadLetters(data.dead_dir("hook") / "dead.db")
-    try:
+    with opened_letters(data) as dead:
         return [json.loads(letter.event)["n"] for letter in dead.letters()]
-    finally:
-        dead.close()
+
+
+def ask_for_replay(data: DataDir) -> int:
+    with opened_letters(data) as dead:
+        return dead.ask_for_replay()
+
+
+def are_replayed(data: DataDir) -> bool:
+    """Whether no dead letter waits to be sent again."""
+    with opened_letters(data) as dead:
+        return not any(letter.replay for letter in dead.letters())
 
 
 def is_settled(runner: Runner, feed: Feed) -> bool:

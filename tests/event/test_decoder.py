@@ -235,8 +235,14 @@ def decode(target: str, kept: dict[str, object]) -> tuple[int, str, list[str], d
     return 200, json.dumps(without_additions(full)), keys, full
 
 
+def bytes_of(key: str) -> bytes:
+    """The bytes of a key: three that are not UTF-8 one by one may be a character together."""
+    return key.encode("utf-8", "surrogateescape")
+
+
 @settings(max_examples=3000)
 @given(targets(), rules())
+@example("/pixel/v1/page?event=e&anonymousId=a&\udce4\udc80\udcbdb96.&writeKey=k", {})
 @example("/pixel/v1/page?writeKey=k&userId=1&a=1&a=2&a.b=3", {})
 @example("/pixel/v1/page?writeKey=k&userId=1&a.b=3&a=1&a=2", {})
 @example("/pixel/v1/page?writeKey=k&userId=1&properties.a.0=1&properties.a.b=1", {})
@@ -250,7 +256,7 @@ def test_the_decoder_agrees_with_the_oracle(target: str, kept: dict[str, object]
     status, event, warnings, full = decode(target, kept)
     assert expected.status == status
     assert json.dumps(expected.event) == event  # with the order of the keys
-    assert sorted(expected.warnings) == sorted(warnings)
+    assert sorted(map(bytes_of, expected.warnings)) == sorted(map(bytes_of, warnings))
     assert expected.given == {name: full[name] for name in expected.given}
 
 
