@@ -190,7 +190,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._send()
 
     def write_eof(self) -> None:
-        """Say that nothing more comes, by close_notify and FIN; what comes in is discarded."""
+        """End sending with close_notify and FIN; data that is received afterwards is discarded."""
         if self._state == _State.OPEN:
             self._say_goodbye()
             self._state = _State.ENDED

@@ -180,7 +180,7 @@ class Worker:
         last_call_s = drain_timeout_s if is_handed_over else min(_LAST_CALL_S, drain_timeout_s)
         self.connections.is_draining = True
         await self._wait_for_connections(last_call_s)
-        await asyncio.sleep(0)  # what has arrived meanwhile is read
+        await asyncio.sleep(0)  # one turn of the loop: requests that have arrived are read
         self.connections.drain()
         await self._wait_for_connections(
             _LAST_S if is_handed_over else drain_timeout_s - last_call_s
@@ -193,7 +193,7 @@ class Worker:
     async def _wait_for_connections(self, longest_s: float) -> None:
         deadline = time.monotonic() + longest_s
         # No Event: a connection ends on the hot path.
-        while self.open_connections and time.monotonic() < deadline:  # noqa: ASYNC110
+        while self.open_connections and time.monotonic() < deadline:  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.02)
 
     @property

@@ -106,7 +106,7 @@ class DeadBounds(NamedTuple):
         """
         if self.room is None:
             return self.max_bytes
-        as_it_is = file_bytes - 2 * _STEP_BYTES  # what comes at once has room in free pages
+        as_it_is = file_bytes - 2 * _STEP_BYTES  # the next step of letters fits into free pages
         return min(self.max_bytes, max(_LEAST_BYTES, as_it_is, self.room(file_bytes)))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -75,7 +75,7 @@ def made_of(destination: Destination) -> tuple[object, ...]:
 
 def _changed_at(path: str) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116
+        found = Path(path).stat()
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns

@@ -110,7 +110,7 @@ class Reporter:
             await self._writer.drain()
 
     async def messages(self) -> AsyncIterator[Message]:
-        """Yield what comes from the supervisor, until it has closed its end."""
+        """Yield the messages of the supervisor until it closes its end of the line."""
         with contextlib.suppress(ConnectionError):
             while line := await self._reader.readline():
                 if line.endswith(b"\n"):  # else it ended in the middle of it

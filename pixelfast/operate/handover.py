@@ -154,7 +154,7 @@ def replace_program(handover: Handover, environment: Mapping[str, str]) -> None:
         command = _command()
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execve(command[0], command, {**environment, _VARIABLE: str(memory)})  # noqa: S606
+        os.execve(command[0], command, {**environment, _VARIABLE: str(memory)})  # noqa: S606 - our own
     except BaseException:
         os.close(memory)
         _inherit(handover.fds, False)

@@ -249,7 +249,7 @@ class SlotReader:
                 at += header.length
                 end += header.length
             if at:
-                continue  # what comes next may be cut off at the end of what was read
+                continue  # the next frame may extend beyond the bytes that were read
             found = next_frame_offset(self._fd, self._identity, end, offset)
             if found is None:
                 break

@@ -48,7 +48,7 @@ def check_compression(compression: str) -> None:
     """
     if compression == "zstd":
         try:
-            import zstandard  # noqa: F401 - only whether it is there
+            import zstandard  # noqa: F401 - checks that it is installed
         except ModuleNotFoundError:
             raise DestinationError(_MISSING) from None
 
