@@ -24,10 +24,10 @@ def hook(**fields: Any) -> dict[str, Any]:
 
 def test_the_reference_in_the_docs_is_up_to_date() -> None:
     """If not: paste what `pixelfast.config.report.reference()` returns below "All settings"."""
-    assert (DOCS / "configuration.md").read_text().endswith(reference())
+    assert (DOCS / "settings.md").read_text().endswith(reference())
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "destinations.md", "../README.md"])
+@pytest.mark.parametrize("name", ["settings.md", "destinations.md", "../README.md"])
 def test_the_examples_in_the_docs_are_settings_that_are_taken(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
