@@ -11,7 +11,7 @@ SOURCES := $(shell find pixelfast -name '*.pyx' -o -name '*.pxd')
 MODULES := $(sort $(subst /,.,$(patsubst %.pyx,%,$(filter %.pyx,$(SOURCES)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test products torture build dist bench locust lint sanitize clean
+.PHONY: help run test products torture build dist bench locust lint docs linkcheck sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -45,6 +45,13 @@ lint: $(VENV)/.test ## ruff (lint and format), mypy, and the .pyi against the co
 	@$(BIN)/mypy
 	@timeout 300 $(BIN)/python -m mypy.stubtest --concise --ignore-disjoint-bases \
 	  --allowlist tests/house/stubtest-allowlist.txt $(MODULES)
+
+docs: $(VENV)/.docs ## build the site in build/docs; a broken link is an error
+	@$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet \
+	  --doctree-dir build/doctrees docs build/docs
+
+linkcheck: $(VENV)/.docs ## check the links of the documentation to other sites
+	@$(BIN)/python -m sphinx --builder linkcheck --quiet --doctree-dir build/doctrees docs build/linkcheck
 
 sanitize: $(VENV)/.test ## the tests of the compiled modules under ASan and UBSan
 	@tests/sanitize.sh
@@ -85,6 +92,11 @@ $(VENV)/.test: $(VENV)/.built
 
 $(VENV)/.products: $(VENV)/.test
 	@$(PIP) --group products
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.venv pyproject.toml
+	@$(PIP) --upgrade 'pip>=25.1'
+	@$(PIP) --group docs
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.built
