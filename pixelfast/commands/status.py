@@ -46,7 +46,7 @@ def status(is_json: bool, settings: Config) -> None:
       held      a setting is wrong, or it rejects everything; see last error
       waiting   it has no disk space
       disabled  it responded with 410
-    docs/operations.md has the others and the remedies.
+    docs/monitor.md has the others, docs/troubleshoot.md the remedies.
 
     \b
     Example:
