@@ -15,7 +15,7 @@ DOCUMENT = (ROOT / "docs/pixel.md").read_text("utf-8")
 
 
 def test_every_warning_is_documented_and_no_other() -> None:
-    table = DOCUMENT.partition("### Warnings")[2].partition("###")[0]
+    table = DOCUMENT.partition("### Warnings")[2].partition("\n##")[0]
     documented = re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)
     found = re.findall(r'(?:_warn\(\s*|_INVALID_MESSAGE_ID = \[\()"([a-z-]+)"', SOURCES)
     assert set(found) == set(documented)
