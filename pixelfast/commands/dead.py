@@ -13,7 +13,7 @@ import orjson
 from pixelfast.commands.options import with_stored_data
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Redactor
-from pixelfast.deliver.dead import DeadLetters, Letter, LetterGroup
+from pixelfast.deliver.dead import DeadLetter, DeadLetterGroup, DeadLetters
 from pixelfast.errors import PixelfastError
 from pixelfast.printable import json_text, printable
 from pixelfast.spool import DataDir
@@ -66,7 +66,7 @@ def list_letters(destination: str | None, is_summary: bool, limit: int, settings
             rows += [(name, *_group(group, redactor)) for group in groups]
             continue
         count, found = _with_letters(
-            data, name, lambda dead: (dead.count(), dead.letters(limit=limit or 2**62))
+            data, name, lambda dead: (dead.count(), dead.read(limit=limit or 2**62))
         )
         rows += [(name, *_summary(letter, redactor)) for letter in found]
         if count > len(found):
@@ -91,7 +91,7 @@ def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
       pixelfast dead show rudder 17 -c pixelfast.toml
     """
     redactor, data = Redactor(settings), DataDir.find(settings.data_dir)
-    found = _with_letters(data, destination, lambda dead: dead.letters(ids))
+    found = _with_letters(data, destination, lambda dead: dead.read(ids))
     for letter in found:
         click.echo(json_text(_whole(letter, redactor)))
     _say_missing(destination, set(ids) - {letter.id for letter in found})
@@ -168,7 +168,7 @@ def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> 
         raise PixelfastError(f"{path}: {error}") from error
 
 
-def _summary(letter: Letter, redactor: Redactor) -> tuple[object, ...]:
+def _summary(letter: DeadLetter, redactor: Redactor) -> tuple[object, ...]:
     event = _parsed(letter.event)
     name = event.get("event") or event.get("name") or event.get("type") or ""
     reason = "sent again soon" if letter.replay else redactor.text(letter.reason)
@@ -183,7 +183,7 @@ def _summary(letter: Letter, redactor: Redactor) -> tuple[object, ...]:
     )
 
 
-def _group(group: LetterGroup, redactor: Redactor) -> tuple[object, ...]:
+def _group(group: DeadLetterGroup, redactor: Redactor) -> tuple[object, ...]:
     return (
         group.letters,
         _time(group.oldest_ms),
@@ -194,14 +194,14 @@ def _group(group: LetterGroup, redactor: Redactor) -> tuple[object, ...]:
     )
 
 
-def _whole(letter: Letter, redactor: Redactor) -> dict[str, object]:
+def _whole(letter: DeadLetter, redactor: Redactor) -> dict[str, object]:
     return {
         "id": letter.id,
         "died": _time(letter.died_ms),
         "source": letter.source,
         "status": letter.status,
         "reason": redactor.text(letter.reason),
-        "answer": redactor.data(letter.answer).decode("utf-8", "replace"),
+        "answer": redactor.data(letter.response).decode("utf-8", "replace"),
         "attempts": letter.attempts,
         "batch": letter.batch,
         "number": letter.number,

@@ -119,12 +119,12 @@ def _of_disk(settings: Config) -> dict[str, Any]:
     # A server that answers needs none of this.
     from pixelfast.deliver.progress import figures_on_disk
     from pixelfast.deliver.reclaimer import log_ends
-    from pixelfast.deliver.timing import Clock
+    from pixelfast.deliver.timing import DeliveryClock
 
     set_up_logging(Log(level="error"), redactor=Redactor(settings))
     data = DataDir.find(settings.data_dir)
     ends = {slot: number for slot, (_, number) in log_ends(data).items()}
-    clock = Clock()
+    clock = DeliveryClock()
     names = sorted(path.parent.name for path in (data.path / "dest").glob("*/state.db"))
     return {
         "is_running": False,

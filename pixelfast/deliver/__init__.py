@@ -13,9 +13,9 @@
 `masking`       takes the secrets of the settings out of outcomes
 `outcomes`      what may become of a send
 `settlement`    what follows from it: accepted, sent again, divided, or a dead letter
-`settler`       does it; `doubts`, `refusals` and `probe` tell bad events from a bad destination
-`health`        what replies say about the destination: `breaker`, `concurrency`, `retry`
-`batch_size`    how large a batch may be, by the replies
+`settler`       does it; `doubts`, `rejections` and `probe` tell bad events from a bad destination
+`health`        what responses say about the destination: `breaker`, `concurrency`, `retry`
+`batch_size`    how large a batch may be, by the responses
 `memory`        how much of a destination's events is kept in memory
 `state_writer`  collects changes of a destination's state and writes them in one transaction
 `store`         a destination's cursors, plans and totals in SQLite; `database` opens the file

@@ -9,12 +9,12 @@ from pixelfast.deliver.outcomes import (
     Held,
     Outcome,
     Partial,
-    Refused,
+    Rejected,
     Retry,
     Waiting,
     accepts,
 )
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool.histograms import DurationHistogram, HistogramFigures
 
 __all__ = ["Attempts"]
@@ -22,7 +22,7 @@ __all__ = ["Attempts"]
 _RESULTS: dict[type, str] = {
     Accepted: "accepted",
     Partial: "partial",
-    Refused: "rejected",
+    Rejected: "rejected",
     Retry: "retry",
     Held: "held",
     Waiting: "waiting",
@@ -42,13 +42,13 @@ class Attempts:
     Attributes:
         last_success_s: when something was accepted last, in seconds since 1970; 0: never.
 
-    >>> attempts = Attempts(Clock(monotonic_s=lambda: 7.5, wall_s=lambda: 1e9))
+    >>> attempts = Attempts(DeliveryClock(monotonic_s=lambda: 7.5, wall_s=lambda: 1e9))
     >>> attempts.count(Accepted(), events=3, began_s=7.0)
     >>> attempts.last_success_s, attempts.figures()["durations"]["sum"]
     (1000000000.0, 0.5)
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: DeliveryClock) -> None:
         self.last_success_s = 0.0
         self._clock = clock
         self._results = dict.fromkeys(_RESULTS.values(), 0)

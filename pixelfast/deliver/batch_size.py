@@ -1,4 +1,4 @@
-"""How large the batches of one destination may be, found out by its replies."""
+"""How large the batches of one destination may be, found out by its responses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["BatchSize"]
 
-_LEAST_BYTES = 1024
+_MIN_BYTES = 1024
 _GROWS_AFTER = 50  # accepted batches
 
 
@@ -39,7 +39,7 @@ class BatchSize:
         self._log = log
 
     def bound(self, most_bytes: int) -> None:
-        """Have another upper bound; what was found out by replies stays.
+        """Have another upper bound; what was found out by responses stays.
 
         >>> size = BatchSize(1_000_000)
         >>> size.bound(2_000_000)
@@ -53,7 +53,7 @@ class BatchSize:
 
     def rejected(self, size_bytes: int, *, events: int) -> None:
         """Take notice of status 413 for a batch of so many bytes and events."""
-        smaller = max(_LEAST_BYTES, size_bytes // 2)
+        smaller = max(_MIN_BYTES, size_bytes // 2)
         if events == 1:
             self.max_bytes = self._before_bytes
         elif smaller < self.max_bytes:

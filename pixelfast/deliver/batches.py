@@ -15,8 +15,8 @@ from pixelfast.spool import DataDir, Frame, Position, SlotReader
 
 __all__ = [
     "Batch",
+    "BatchLimits",
     "Cut",
-    "Limits",
     "Pieces",
     "Range",
     "Run",
@@ -29,7 +29,7 @@ _LINE_FEED = re.compile(b"\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BatchLimits:
     """How large a batch may become. One event alone may be larger than `max_bytes`."""
 
     max_events: int

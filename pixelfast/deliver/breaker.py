@@ -71,7 +71,7 @@ class Breaker:
             self._not_before_s = max(self._not_before_s, now_s + wait_s)
         return wait_s
 
-    def await_room(self, reason: str, now_s: float, pause_s: float) -> None:
+    def await_space(self, reason: str, now_s: float, pause_s: float) -> None:
         """A try that goes well once there is room; the next one is allowed `pause_s` later."""
         self.reason = reason
         if self.is_closed:

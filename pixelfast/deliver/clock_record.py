@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from pixelfast.deliver.timing import Clock, Jump
+from pixelfast.deliver.timing import DeliveryClock, Jump
 from pixelfast.spool import DataDir
 from pixelfast.spool.modes import PRIVATE_FILE
 
@@ -41,7 +41,7 @@ def read_clock_record(data: DataDir) -> ClockRecord:
         return ClockRecord()
 
 
-def write_clock_record(data: DataDir, clock: Clock, boot_id: Path = _BOOT_ID) -> None:
+def write_clock_record(data: DataDir, clock: DeliveryClock, boot_id: Path = _BOOT_ID) -> None:
     """Record what is known. A failure is not reported: then the next run knows nothing.
 
     Blocks for the disk.

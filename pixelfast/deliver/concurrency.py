@@ -13,7 +13,7 @@ _SLOWER = 2.0
 class Concurrency:
     """Adds one where all that were allowed were used and it went well; a tenth less on trouble.
 
-    Trouble is a failure, or replies that take twice as long as they use to: more at once would only
+    Trouble is a failure, or responses that take twice as long as usual: more at once would only
     wait in the destination's queue. What came of requests that began before the last reduction
     says nothing about it, so they reduce no further.
 

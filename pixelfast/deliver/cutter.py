@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from pixelfast.deliver.batches import Cut, Limits, Pieces, after_events
+from pixelfast.deliver.batches import BatchLimits, Cut, Pieces, after_events
 from pixelfast.deliver.selection import Selection
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import DataDir, Frame, Position, SlotReader
 
 __all__ = ["Cutter"]
@@ -30,13 +30,13 @@ class Cutter:
         self,
         data: DataDir,
         cursors: dict[int, Position],
-        limits: Limits,
+        limits: BatchLimits,
         selection: Selection = Selection(),  # noqa: B008 - frozen
         numbers: dict[int, int] | None = None,
         *,
         chunk_bytes: int = _CHUNK_BYTES,
         timings: Timings = Timings(),  # noqa: B008 - frozen
-        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self.limits = limits
         self._chunk_bytes = min(chunk_bytes, _CHUNK_BYTES)

@@ -122,7 +122,7 @@ def _is_damage(error: Exception, path: Path) -> bool:
         return True
     if _code(error) != sqlite3.SQLITE_READONLY:
         return False
-    # Bytes 18 and 19 are the versions that may write and read the file; above 2 SQLite refuses.
+    # Bytes 18 and 19 are the versions that may write and read the file; above 2 SQLite fails.
     with path.open("rb") as file:
         header = file.read(20)
     return len(header) == 20 and max(header[18], header[19]) > 2

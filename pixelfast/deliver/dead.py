@@ -1,4 +1,4 @@
-"""Dead letters: events that a destination refused, kept until somebody decides about them.
+"""Dead letters: events that a destination rejected, kept until somebody decides about them.
 
 `dead/<name>/dead.db`, SQLite as the state of destinations. `pixelfast dead` reads and marks it
 while delivery runs; only delivery adds letters, and takes away those that were sent again.
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from pixelfast.deliver.database import open_database
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 
-__all__ = ["DeadBounds", "DeadLetters", "Letter", "LetterGroup", "SourceLetters"]
+__all__ = ["DeadLetter", "DeadLetterGroup", "DeadLetterLimits", "DeadLetters", "SourceDeadLetters"]
 
 _SCHEMA_VERSION = 2
 _SIZE = (
@@ -69,7 +69,7 @@ _LETTERS = (
 # Many rows in one statement: sqlite3 releases the GIL for each, and beside a busy event loop waits
 # to have it back. Powers of two, so that few statements are prepared. What all rows have in common
 # is bound once.
-_MOST_ROWS = 64
+_MAX_ROWS = 64
 _INSERT = (
     "INSERT INTO letter (batch, attempts, died_ms, number, event, status, reason, answer, source)"
     " VALUES %s ON CONFLICT DO NOTHING"
@@ -82,11 +82,11 @@ _STEP_BYTES = 256 * 2**10
 # A transaction of many letters must fit, or SQLite writes and syncs in the middle of it.
 _CACHE_KIB = 2048
 _New: TypeAlias = tuple[str, int, bytes, int, str, bytes, int, str]
-_LEAST_BYTES = 2**17  # whatever the disk has; an empty file with large pages has 72 KiB
-_MOST_DROPPED = 500  # letters looked at in one step
+_MIN_BYTES = 2**17  # whatever the disk has; an empty file with large pages has 72 KiB
+_MAX_DROPPED = 500  # letters looked at in one step
 
 
-class DeadBounds(NamedTuple):
+class DeadLetterLimits(NamedTuple):
     """How much a destination's dead letters may take, and what happens at the limit.
 
     `on_full`: "drop_oldest" or "hold". `room`: how large a file of so many bytes may become, as the
@@ -98,7 +98,7 @@ class DeadBounds(NamedTuple):
     on_full: str = "drop_oldest"
     room: Callable[[int], int] | None = None
 
-    def most_bytes(self, file_bytes: int) -> int:
+    def current_max_bytes(self, file_bytes: int) -> int:
         """Return how much letters in a file of so many bytes may take.
 
         A disk without room keeps the file from growing: new letters take the place of old ones.
@@ -107,10 +107,10 @@ class DeadBounds(NamedTuple):
         if self.room is None:
             return self.max_bytes
         as_it_is = file_bytes - 2 * _STEP_BYTES  # the next step of letters fits into free pages
-        return min(self.max_bytes, max(_LEAST_BYTES, as_it_is, self.room(file_bytes)))
+        return min(self.max_bytes, max(_MIN_BYTES, as_it_is, self.room(file_bytes)))
 
 
-class SourceLetters(NamedTuple):
+class SourceDeadLetters(NamedTuple):
     """The dead letters of one source; `dropped`: how many went to keep the bounds, ever."""
 
     letters: int
@@ -119,7 +119,7 @@ class SourceLetters(NamedTuple):
     oldest_ms: int  # when the oldest died; 0 if there is none
 
 
-class LetterGroup(NamedTuple):
+class DeadLetterGroup(NamedTuple):
     """Dead letters of one source with the same status and reason."""
 
     source: str
@@ -130,10 +130,10 @@ class LetterGroup(NamedTuple):
     newest_ms: int
 
 
-class Letter(NamedTuple):
-    """One event that was refused.
+class DeadLetter(NamedTuple):
+    """One event that was rejected.
 
-    `batch` and `number` are where it stood, `answer` the first 1 KB of what the destination said.
+    `batch` and `number` are where it stood, `response` the first 1 KB of what the destination said.
     """
 
     id: int
@@ -142,7 +142,7 @@ class Letter(NamedTuple):
     event: bytes
     status: int
     reason: str
-    answer: bytes
+    response: bytes
     attempts: int
     died_ms: int
     replay: int
@@ -155,7 +155,7 @@ class DeadLetters:
     def __init__(
         self,
         path: Path,
-        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
         max_bytes: int = 0,
     ) -> None:
         """Open the letters at `path`; a new file is laid out for `max_bytes` of them."""
@@ -167,15 +167,17 @@ class DeadLetters:
         )
         self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
 
-    def add(self, letters: Iterable[_New], bounds: DeadBounds | None = None) -> None:
-        """Keep (batch, number, event, status, reason, answer, attempts, source).
+    def add(self, letters: Iterable[_New], bounds: DeadLetterLimits | None = None) -> None:
+        """Keep (batch, number, event, status, reason, response, attempts, source).
 
         Again does no harm. With `bounds`, letters that no longer fit are dropped in the same
         transaction.
         """
         now_ms = self._now_ms()
         if bounds is not None:
-            bounds = bounds._replace(max_bytes=bounds.most_bytes(self.file_bytes()), room=None)
+            bounds = bounds._replace(
+                max_bytes=bounds.current_max_bytes(self.file_bytes()), room=None
+            )
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for some in _in_steps(letters):
@@ -191,13 +193,13 @@ class DeadLetters:
             same = list(group)
             start = 0
             while start < len(same):
-                rows = min(_MOST_ROWS, 1 << (len(same) - start).bit_length() - 1)
+                rows = min(_MAX_ROWS, 1 << (len(same) - start).bit_length() - 1)
                 values: list[object] = [batch, attempts, now_ms]
-                for _, number, event, status, reason, answer, _, source in islice(
+                for _, number, event, status, reason, response, _, source in islice(
                     same, start, start + rows
                 ):
                     # For bytes, unlike bytearray, sqlite3 looks for an adapter each time.
-                    values += number, bytearray(event), status, reason, bytearray(answer), source
+                    values += number, bytearray(event), status, reason, bytearray(response), source
                 added += self._db.execute(_insert(rows), values).rowcount
                 start += rows
         if added == len(letters):
@@ -223,13 +225,13 @@ class DeadLetters:
             rows,
         )
 
-    def keep_within(self, bounds: DeadBounds) -> None:
+    def keep_within(self, bounds: DeadLetterLimits) -> None:
         """Drop letters that are too old or no longer fit."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._keep_within(bounds)
 
-    def _keep_within(self, bounds: DeadBounds) -> None:
+    def _keep_within(self, bounds: DeadLetterLimits) -> None:
         """The oldest letters of the source that takes most go first.
 
         Anybody can send events that a destination rejects, with the public write key of one
@@ -242,7 +244,7 @@ class DeadLetters:
             self._drop(self._db.execute(old, [until_ms]).fetchall())
         if bounds.on_full != "drop_oldest":
             return
-        max_bytes = bounds.most_bytes(self.file_bytes())
+        max_bytes = bounds.current_max_bytes(self.file_bytes())
         while (excess := self.size_bytes() - max_bytes) > 0:
             sizes = self._db.execute(
                 "SELECT name, size_bytes FROM source WHERE letters > 0 ORDER BY size_bytes DESC"
@@ -258,7 +260,7 @@ class DeadLetters:
         excess //= 2
         rows = self._db.execute(
             "SELECT id, size_bytes FROM letter WHERE source = ? AND replay < 2 ORDER BY id LIMIT ?",
-            [source, _MOST_DROPPED],
+            [source, _MAX_DROPPED],
         )
         chosen = []
         for identity, size_bytes in rows:
@@ -293,37 +295,37 @@ class DeadLetters:
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
 
-    def by_source(self) -> dict[str, SourceLetters]:
+    def by_source(self) -> dict[str, SourceDeadLetters]:
         """What each source's letters take; sources that only dropped some with them."""
         rows = self._db.execute(
             "SELECT name, letters, size_bytes, dropped, (SELECT died_ms FROM letter"
             " WHERE letter.source = source.name ORDER BY id LIMIT 1) FROM source"
         )
         return {
-            name: SourceLetters(letters, size_bytes, dropped, oldest_ms or 0)
+            name: SourceDeadLetters(letters, size_bytes, dropped, oldest_ms or 0)
             for name, letters, size_bytes, dropped, oldest_ms in rows
         }
 
     def count(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM letter").fetchone()[0])
 
-    def groups(self) -> list[LetterGroup]:
+    def groups(self) -> list[DeadLetterGroup]:
         """Return the dead letters by source, status and reason, the largest group first."""
         rows = self._db.execute(
             "SELECT source, status, reason, count(*) AS letters, min(died_ms), max(died_ms)"
             " FROM letter GROUP BY source, status, reason ORDER BY letters DESC, source, reason"
         )
-        return [LetterGroup(*row) for row in rows]
+        return [DeadLetterGroup(*row) for row in rows]
 
-    def letters(self, ids: Iterable[int] | None = None, *, limit: int = 2**62) -> list[Letter]:
+    def read(self, ids: Iterable[int] | None = None, *, limit: int = 2**62) -> list[DeadLetter]:
         """Those with these ids, or all, oldest first."""
         if ids is None:
             rows = self._db.execute(_LETTERS + " ORDER BY id LIMIT ?", [limit])
-            return [Letter(*row) for row in rows]
+            return [DeadLetter(*row) for row in rows]
         found = []
         for each in ids:
             rows = self._db.execute(_LETTERS + " WHERE id = ?", [each])
-            found += [Letter(*row) for row in rows]
+            found += [DeadLetter(*row) for row in rows]
         return found
 
     def ask_for_replay(self, ids: Iterable[int] | None = None) -> int:
@@ -334,20 +336,20 @@ class DeadLetters:
         """Give them up for good; not those that are being sent again. Returns how many."""
         return self._each("DELETE FROM letter WHERE replay = 0", ids)
 
-    def take_for_replay(self, most_events: int, most_bytes: int) -> list[Letter]:
+    def take_for_replay(self, max_events: int, max_bytes: int) -> list[DeadLetter]:
         """Return the oldest that are to be sent again; from now on they are being sent.
 
         One at least, if any; no more of them than make so many events and bytes.
         """
-        taken: list[Letter] = []
-        left_bytes = most_bytes
+        taken: list[DeadLetter] = []
+        left_bytes = max_bytes
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             rows = self._db.execute(
-                _LETTERS + " WHERE replay = 1 ORDER BY id LIMIT ?", [most_events]
+                _LETTERS + " WHERE replay = 1 ORDER BY id LIMIT ?", [max_events]
             )
             for row in rows:
-                letter = Letter(*row)
+                letter = DeadLetter(*row)
                 left_bytes -= len(letter.event) + 1
                 if taken and left_bytes < 0:
                     break
@@ -374,12 +376,12 @@ class DeadLetters:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("DELETE FROM letter WHERE id = ?", [(each,) for each in ids])
 
-    def refuse_again(self, identity: int, status: int, reason: str, answer: bytes) -> None:
-        """One that was refused once more."""
+    def reject_again(self, identity: int, status: int, reason: str, response: bytes) -> None:
+        """One that was rejected once more."""
         self._db.execute(
             "UPDATE letter SET replay = 0, attempts = attempts + 1, status = ?, reason = ?,"
             " answer = ? WHERE id = ?",
-            [status, reason, answer, identity],
+            [status, reason, response, identity],
         )
 
     def close(self) -> None:
@@ -412,10 +414,10 @@ def _sizes(letters: Iterable[_New]) -> list[tuple[str, int, int]]:
     """Letters and bytes by source, as the column `size_bytes` counts them."""
     letters_of: Counter[str] = Counter()
     bytes_of: Counter[str] = Counter()
-    for _, _, event, _, reason, answer, _, source in letters:
+    for _, _, event, _, reason, response, _, source in letters:
         letters_of[source] += 1
         # SQLite's length() of a string ends at a zero.
-        bytes_of[source] += len(event) + len(answer) + len(reason.partition("\0")[0])
+        bytes_of[source] += len(event) + len(response) + len(reason.partition("\0")[0])
     return [(source, events, bytes_of[source]) for source, events in letters_of.items()]
 
 

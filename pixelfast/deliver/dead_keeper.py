@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pixelfast.deliver.batches import Limits
-from pixelfast.deliver.dead import DeadBounds, DeadLetters, Letter, SourceLetters
-from pixelfast.deliver.outcomes import Refused, Retry
-from pixelfast.deliver.settlement import DeadLetter
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.batches import BatchLimits
+from pixelfast.deliver.dead import DeadLetter, DeadLetterLimits, DeadLetters, SourceDeadLetters
+from pixelfast.deliver.outcomes import Rejected, Retry
+from pixelfast.deliver.settlement import NewDeadLetter
+from pixelfast.deliver.timing import DeliveryClock, Timings
 
-__all__ = ["DeadKeeper", "Told"]
+__all__ = ["DeadKeeper", "LogThrottle"]
 
 _WARNING_SHARE = 0.8
 
 
-class Told:
+class LogThrottle:
     """Count events of one kind, to log them once a minute rather than each time."""
 
-    def __init__(self, timings: Timings, clock: Clock) -> None:
+    def __init__(self, timings: Timings, clock: DeliveryClock) -> None:
         self._again_s = timings.log_again_s
         self._clock = clock
         self._events = 0
@@ -45,18 +45,18 @@ class DeadKeeper:
     """
 
     def __init__(
-        self, path: Path, bounds: DeadBounds, log: Any, timings: Timings, clock: Clock
+        self, path: Path, bounds: DeadLetterLimits, log: Any, timings: Timings, clock: DeliveryClock
     ) -> None:
         self.size_bytes = 0
         self.max_bytes = bounds.max_bytes
-        self.by_source: dict[str, SourceLetters] = {}
+        self.by_source: dict[str, SourceDeadLetters] = {}
         self._path = path
         self._bounds = bounds
         self._clock = clock
         self._log = log
         self._dead: DeadLetters | None = None
         self._dropped: int | None = None  # ever, as it was seen last
-        self._told = Told(timings, clock)
+        self._told = LogThrottle(timings, clock)
         self._is_nearly_full = False
 
     @property
@@ -64,7 +64,7 @@ class DeadKeeper:
         return self._dead is not None or self._path.exists()
 
     @property
-    def letters(self) -> DeadLetters:
+    def database(self) -> DeadLetters:
         """The database, made where it is missing."""
         if self._dead is None:
             self._dead = DeadLetters(self._path, self._clock, self._bounds.max_bytes)
@@ -73,28 +73,28 @@ class DeadKeeper:
 
     def write(
         self,
-        added: list[DeadLetter],
+        added: list[NewDeadLetter],
         removed: list[int],
-        refused_again: dict[int, Refused | Retry],
+        rejected_again: dict[int, Rejected | Retry],
     ) -> None:
         """Keep new letters, let go of those that have arrived, note those that have not."""
         if added:
-            self.letters.add(added, self._bounds)
+            self.database.add(added, self._bounds)
         if removed:
-            self.letters.remove(removed)
-        for each, outcome in refused_again.items():
-            self.letters.refuse_again(each, outcome.status, outcome.reason, outcome.reply)
-        if added or removed or refused_again:
+            self.database.remove(removed)
+        for each, outcome in rejected_again.items():
+            self.database.reject_again(each, outcome.status, outcome.reason, outcome.response)
+        if added or removed or rejected_again:
             self._measure()
 
-    def tend(self, limits: Limits | None, *, is_due: bool) -> list[Letter]:
+    def tend(self, limits: BatchLimits | None, *, is_due: bool) -> list[DeadLetter]:
         """Look after them; returns one batch of those that somebody wants to be sent again.
 
         `is_due`: drop those that are too old or too many by now.
         """
         if is_due:
-            self.letters.keep_within(self._bounds)
-        dead = self.letters
+            self.database.keep_within(self._bounds)
+        dead = self.database
         self._measure()  # the commands change them, too
         return dead.take_for_replay(limits.max_events, limits.max_bytes) if limits else []
 
@@ -106,7 +106,7 @@ class DeadKeeper:
         """Note what they take, and say so where that is nearly too much."""
         assert self._dead is not None
         self.size_bytes, self.by_source = self._dead.size_bytes(), self._dead.by_source()
-        self.max_bytes = self._bounds.most_bytes(self._dead.file_bytes())
+        self.max_bytes = self._bounds.current_max_bytes(self._dead.file_bytes())
         dropped = sum(each.dropped for each in self.by_source.values())
         more = 0 if self._dropped is None else dropped - self._dropped
         self._dropped = dropped

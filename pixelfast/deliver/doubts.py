@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from pixelfast.deliver.health import Health, Hold
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry, accepts
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry, accepts
 from pixelfast.deliver.probe import (
-    MOST_PROBED,
+    MAX_PROBED,
     Probed,
     newest_events,
     send_all,
     send_some,
 )
 from pixelfast.deliver.queue import Queue
-from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.rejections import Rejections
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.tasks import Task
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import DataDir, Position
 
 __all__ = ["Doubts"]
@@ -35,11 +35,11 @@ class Doubts:
         selection: Selection,
         health: Health,
         queue: Queue,
-        rouse: Callable[[], None],
+        wake_up: Callable[[], None],
         timings: Timings,
-        clock: Clock,
+        clock: DeliveryClock,
     ) -> None:
-        self.refusals = Refusals(timings)
+        self.rejections = Rejections(timings)
         self._timings = timings
         self._clock = clock
         self._sender = sender
@@ -47,7 +47,7 @@ class Doubts:
         self.selection = selection  # may be replaced
         self._health = health
         self._queue = queue
-        self._rouse = rouse
+        self._wake_up = wake_up
         self._parked: list[tuple[Task, Outcome]] = []  # rejected, and perhaps not to blame
         self._probe_accepted_s = float("-inf")  # when a probe was accepted last
         self._probe: asyncio.Task[tuple[Probed, float]] | None = None
@@ -70,12 +70,12 @@ class Doubts:
         """
         if not self._parked:
             return []
-        if self._parked[0][0].refused_s <= self.refusals.accepted_s:
+        if self._parked[0][0].rejected_s <= self.rejections.accepted_s:
             self.take_back()
-        elif self._health.hold_kind is Hold.REFUSALS or self.refusals.must_hold(now_s):
+        elif self._health.hold_kind is Hold.REJECTIONS or self.rejections.must_hold(now_s):
             self._hold(self._parked[-1][1])
             self.take_back()
-        elif is_idle and self.refusals.is_quiet(now_s):
+        elif is_idle and self.rejections.is_quiet(now_s):
             parked, self._parked = self._parked, []
             return parked
         return []
@@ -89,11 +89,11 @@ class Doubts:
     def _hold(self, outcome: Outcome) -> None:
         if isinstance(outcome, Partial):
             outcome = next(iter(outcome.failed.values()))
-        if self._health.hold_kind is Hold.REFUSALS:
+        if self._health.hold_kind is Hold.REJECTIONS:
             reason = self._health.breaker.reason  # as it was logged
         else:
             reason = f"every event is rejected: {getattr(outcome, 'reason', '')}"
-        self._health.hold(Hold.REFUSALS, reason, outcome)
+        self._health.hold(Hold.REJECTIONS, reason, outcome)
 
     # --- probes of the newest events ---------------------------------------------------------
 
@@ -111,7 +111,7 @@ class Doubts:
         hold = self._health.hold_kind
         if not self._sender.may_send_ahead or hold is Hold.DEAD_LETTERS:
             return False
-        is_down = hold is not Hold.REFUSALS
+        is_down = hold is not Hold.REJECTIONS
         if (
             is_down
             and in_order
@@ -122,17 +122,17 @@ class Doubts:
         if is_down and not self._was_newest:
             return False
         self._probe = asyncio.ensure_future(self._send_newest(cursors, is_down=is_down))
-        self._probe.add_done_callback(lambda _: self._rouse())
+        self._probe.add_done_callback(lambda _: self._wake_up())
         return is_down
 
     async def _send_newest(
         self, cursors: Mapping[int, Position], *, is_down: bool
     ) -> tuple[Probed, float]:
         events = await self._sender.in_thread(newest_events, self._data, cursors, self.selection)
-        events = events or self._queue.some_events(MOST_PROBED)
+        events = events or self._queue.some_events(MAX_PROBED)
         began_s = self._clock.monotonic_s()
         if not events:
-            return Probed(Refused("there is nothing to send"), 0), began_s
+            return Probed(Rejected("there is nothing to send"), 0), began_s
         send = send_some if is_down else send_all
         return await send(self._sender, events), began_s
 
@@ -141,19 +141,19 @@ class Doubts:
         return now_s - self._probe_accepted_s < self._timings.selective_s
 
     def settle_probe(self) -> None:
-        """Take notice of the reply to a probe, once it is there."""
+        """Take notice of the response to a probe, once it is there."""
         if self._probe is None or not self._probe.done():
             return
         probe, self._probe = self._probe, None
         (outcome, events, accepted, failed), began_s = probe.result()
         if accepts(outcome, events):
             self._probe_accepted_s = self._clock.monotonic_s()
-            self.refusals.accept("", accepted, self._clock.monotonic_s())
-            self.refusals.blame(failed)
+            self.rejections.accept("", accepted, self._clock.monotonic_s())
+            self.rejections.blame(failed)
             self._health.note(Accepted(), events, began_s, 1)
         elif isinstance(outcome, Held):
             self._health.hold(Hold.SETTINGS, outcome.reason, outcome)
-        elif self._health.hold_kind is Hold.REFUSALS and not isinstance(outcome, Retry):
+        elif self._health.hold_kind is Hold.REJECTIONS and not isinstance(outcome, Retry):
             self._hold(outcome)
         elif events:
             self._health.note(outcome, events, began_s, 1)

@@ -16,10 +16,10 @@ import structlog
 
 from pixelfast.config import Config, Destination, FileDestination, Redactor
 from pixelfast.deliver import destinations
-from pixelfast.deliver.archive.room import DiskRoom, SpoolNeeds
+from pixelfast.deliver.archive.quota import DiskQuota, SpoolNeeds
 from pixelfast.deliver.attempts import Attempts
 from pixelfast.deliver.clock_record import read_clock_record, this_boot, write_clock_record
-from pixelfast.deliver.dead import DeadBounds
+from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.reclaimer import Reclaimer, log_ends
 from pixelfast.deliver.retry import Backoff
@@ -27,7 +27,7 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.store import register
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import PixelfastError
 from pixelfast.spool import DataDir, Position
 
@@ -91,13 +91,13 @@ class Engine:
         workers: int = 1,
         *,
         timings: Timings = Timings(),  # noqa: B008 - frozen
-        clock: Clock | None = None,
-        make_sender: Callable[[Destination, DataDir, Clock], Sender] | None = None,
+        clock: DeliveryClock | None = None,
+        make_sender: Callable[[Destination, DataDir, DeliveryClock], Sender] | None = None,
     ) -> None:
         self._timings = timings
-        self._clock = clock = clock or Clock()
+        self._clock = clock = clock or DeliveryClock()
         needs = SpoolNeeds.of(config.spool, workers)
-        self._room = DiskRoom(data, needs, max_share=0.0)
+        self._room = DiskQuota(data, needs, max_share=0.0)
         self._make_sender = make_sender or partial(destinations.make_sender, needs=needs)
         self._log = structlog.get_logger("deliver")
         self._config = config
@@ -135,7 +135,7 @@ class Engine:
             self._data,
             self._select(destination),
             retry_for_s=retry_for_s,
-            dead_bounds=DeadBounds(
+            dead_limits=DeadLetterLimits(
                 destination.max_dead_bytes,
                 destination.max_dead_age_s,
                 destination.on_dead_full,
@@ -170,7 +170,7 @@ class Engine:
         gc.set_threshold(_OBJECTS_A_COLLECTION)
         await asyncio.to_thread(self._expect_clock)
         tending = [
-            asyncio.create_task(each) for each in (self._keep_room(), self._watch_the_clock())
+            asyncio.create_task(each) for each in (self._reclaim_space(), self._watch_the_clock())
         ]
         try:
             self._begin_all()
@@ -319,7 +319,7 @@ class Engine:
             if await runner.pause(backoff.next_s()):
                 return
 
-    async def _keep_room(self) -> None:
+    async def _reclaim_space(self) -> None:
         while True:
             await asyncio.sleep(self._timings.retention_s)
             try:

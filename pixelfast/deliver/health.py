@@ -1,4 +1,4 @@
-"""What a destination's replies say about it: may it be sent to, how much, how large."""
+"""What a destination's responses say about it: may it be sent to, how much, how large."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import structlog
 
 from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry, Waiting
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry, Waiting
 from pixelfast.deliver.retry import Backoff
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 
 __all__ = ["Health", "Hold"]
 
@@ -18,8 +18,8 @@ __all__ = ["Health", "Hold"]
 class Hold(Enum):
     """Why a destination is held, which says what ends it."""
 
-    SETTINGS = "settings"  # any reply that is about events
-    REFUSALS = "refusals"  # an event that is accepted
+    SETTINGS = "settings"  # any response that is about events
+    REJECTIONS = "rejections"  # an event that is accepted
     DEAD_LETTERS = "dead letters"  # room for one more
 
 
@@ -32,7 +32,7 @@ class Health:
         backoff: Backoff,
         concurrency: int,
         timings: Timings,
-        clock: Clock,
+        clock: DeliveryClock,
     ) -> None:
         self._timings = timings
         self._clock = clock
@@ -49,7 +49,7 @@ class Health:
         self._log = structlog.get_logger("deliver").bind(destination=name)
 
     def note(self, outcome: Outcome, events: int, began_s: float, under_way: int) -> float:
-        """Take notice of a reply; returns until when its batch is not sent again."""
+        """Take notice of a response; returns until when its batch is not sent again."""
         now_s = self._clock.monotonic_s()
         if isinstance(outcome, Accepted):
             self.concurrency.succeeded(began_s, now_s, under_way)
@@ -63,14 +63,14 @@ class Health:
             if len(outcome.failed) < events and self.hold_kind is not Hold.DEAD_LETTERS:
                 self._succeeded()
             else:
-                self._replied()
+                self._responded()
             if retries:
                 self.failures += 1
                 return now_s + max(
                     self._timings.partial_pause_s, *(each.after_s for each in retries)
                 )
-        elif isinstance(outcome, Refused):
-            self._replied()
+        elif isinstance(outcome, Rejected):
+            self._responded()
         elif isinstance(outcome, Waiting):
             return self._wait(outcome, now_s)
         return 0.0
@@ -84,7 +84,7 @@ class Health:
         now_s = self._clock.monotonic_s()
         held_s = self._timings.held_s
         if self.hold_kind is not kind:
-            held_s = 0.0 if kind is Hold.REFUSALS else self._timings.held_s
+            held_s = 0.0 if kind is Hold.REJECTIONS else self._timings.held_s
         elif self.breaker.wait_s(now_s):
             held_s = self.breaker.wait_s(now_s)  # under way together with the one that began it
         elif kind is Hold.SETTINGS:
@@ -97,19 +97,19 @@ class Health:
             self._log.error(
                 "destination_disabled" if is_final else "destination_held",
                 reason=reason,
-                answer=getattr(outcome, "reply", b"")[:200].decode("utf-8", "replace"),
+                answer=getattr(outcome, "response", b"")[:200].decode("utf-8", "replace"),
                 next_try_s=None if is_final else round(held_s, 1),
             )
         self.breaker.hold(reason, now_s, held_s, is_final=is_final)
         self.failures += 1
 
-    def found_room(self) -> None:
+    def found_space(self) -> None:
         """A dead letter was kept: what was held for want of room goes on."""
         if self.hold_kind is Hold.DEAD_LETTERS:
             self._succeeded()
 
-    def _replied(self) -> None:
-        """It replies; it is these events that it does not want."""
+    def _responded(self) -> None:
+        """Note that the destination responds and only rejects these events."""
         if self.hold_kind in {None, Hold.SETTINGS}:
             self._succeeded()
 
@@ -141,8 +141,8 @@ class Health:
             self._wait_told_s = {outcome.reason: now_s, **self._recent(self._wait_told_s, now_s)}
             self._told_wait = outcome.reason
             self._log.warning("destination_waiting", reason=outcome.reason)
-        self.breaker.await_room(outcome.reason, now_s, self._timings.room_s)
-        return now_s + self._timings.room_s
+        self.breaker.await_space(outcome.reason, now_s, self._timings.space_s)
+        return now_s + self._timings.space_s
 
     def _succeeded(self) -> None:
         if self._told_wait:

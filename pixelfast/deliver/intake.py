@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pixelfast.deliver.batches import Cut
 from pixelfast.deliver.cutter import Cutter
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 
 __all__ = ["Intake"]
 
@@ -22,7 +22,7 @@ class Intake:
         self,
         cutter: Cutter,
         timings: Timings = Timings(),  # noqa: B008 - frozen
-        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self.cutter = cutter
         self.next_look_s = 0.0  # when the ends of the slots are to be looked at again
@@ -33,7 +33,7 @@ class Intake:
         self._began_s = 0.0  # when the first event of the open batch came; 0: it has none
 
     def cut(
-        self, plan: Callable[[Cut], None], has_room: Callable[[], bool], *, is_stopping: bool
+        self, plan: Callable[[Cut], None], may_cut: Callable[[], bool], *, is_stopping: bool
     ) -> None:
         """Pass each batch that is full or due to `plan`, while there is room and for a few ms.
 
@@ -46,7 +46,7 @@ class Intake:
             cutter.find_slots()
         before_s, self._looked_s = self._looked_s, now_s
         has_filled = False
-        while has_room():
+        while may_cut():
             is_full = cutter.cut()
             has_filled = has_filled or is_full
             if not cutter.has_moved():
@@ -61,8 +61,8 @@ class Intake:
                 break
         self.next_look_s = now_s
         if not cutter.has_more:
-            most_s = timings.busy_look_pause_s if has_filled else timings.max_look_pause_s
-            pause_s = min(max_age_s / 4, most_s)
+            max_s = timings.busy_look_pause_s if has_filled else timings.max_look_pause_s
+            pause_s = min(max_age_s / 4, max_s)
             if now_s - self._moved_s > timings.idle_after_s:
                 pause_s = timings.max_look_pause_s
             self.next_look_s += max(timings.min_look_pause_s, pause_s)

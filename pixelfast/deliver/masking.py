@@ -10,14 +10,14 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from pixelfast.config import Redactor
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry, Waiting
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry, Waiting
+from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["masked"]
 
 _TURN_S = 0.002  # then others get theirs
 _GROUP_BYTES = 4096  # between two looks at the clock; 1 KiB full of secrets takes 0.6 ms
-_EVENT_BYTES = 64  # that an event counts for beside its reply
+_EVENT_BYTES = 64  # that an event counts for beside its response
 # One outcome a turn of the loop: 64 that come together would hold it 64 times as long.
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -25,9 +25,9 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 async def masked(
     outcome: Outcome,
     redactor: Redactor,
-    clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+    clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
 ) -> Outcome:
-    """The outcome with the secrets of the settings masked in its reasons and replies.
+    """The outcome with the secrets of the settings masked in its reasons and responses.
 
     A destination may repeat our headers, and errors may quote a URL. Both are logged, and kept with
     dead letters.
@@ -48,21 +48,23 @@ async def _turn() -> AsyncIterator[None]:
         await asyncio.sleep(0)
 
 
-async def _every_event_masked(outcome: Partial, redactor: Redactor, clock: Clock) -> Partial:
+async def _every_event_masked(
+    outcome: Partial, redactor: Redactor, clock: DeliveryClock
+) -> Partial:
     reasons: dict[str, str] = {}  # many events fail in the same way
-    failed: dict[int, Refused | Retry] = {}
+    failed: dict[int, Rejected | Retry] = {}
     groups = _groups(outcome.failed)
     while len(failed) < len(outcome.failed):
         async with _turn():
             until = clock.monotonic_s() + _TURN_S
             for group in groups:
-                masked_replies = redactor.all_data([each.reply for _, each in group])
-                for (index, each), reply in zip(group, masked_replies, strict=True):
+                masked_responses = redactor.all_data([each.response for _, each in group])
+                for (index, each), response in zip(group, masked_responses, strict=True):
                     if each.reason not in reasons:
                         reasons[each.reason] = redactor.text(each.reason)
                     reason = reasons[each.reason]
-                    if reply is not each.reply or reason != each.reason:
-                        each = msgspec.structs.replace(each, reason=reason, reply=reply)
+                    if response is not each.response or reason != each.reason:
+                        each = msgspec.structs.replace(each, reason=reason, response=response)
                     failed[index] = each
                 if clock.monotonic_s() >= until:
                     break
@@ -70,14 +72,14 @@ async def _every_event_masked(outcome: Partial, redactor: Redactor, clock: Clock
 
 
 def _groups(
-    failed: Mapping[int, Refused | Retry],
-) -> Iterator[list[tuple[int, Refused | Retry]]]:
-    """The events in groups whose replies are masked together: one search for all of them."""
-    group: list[tuple[int, Refused | Retry]] = []
+    failed: Mapping[int, Rejected | Retry],
+) -> Iterator[list[tuple[int, Rejected | Retry]]]:
+    """The events in groups whose responses are masked together: one search for all of them."""
+    group: list[tuple[int, Rejected | Retry]] = []
     size_bytes = 0
     for index, each in failed.items():
         group.append((index, each))
-        size_bytes += _EVENT_BYTES + len(each.reply)
+        size_bytes += _EVENT_BYTES + len(each.response)
         if size_bytes >= _GROUP_BYTES:
             yield group
             group, size_bytes = [], 0
@@ -85,6 +87,6 @@ def _groups(
         yield group
 
 
-def _masked(outcome: Retry | Refused | Held, redactor: Redactor) -> Retry | Refused | Held:
-    reason, reply = redactor.text(outcome.reason), redactor.data(outcome.reply)
-    return msgspec.structs.replace(outcome, reason=reason, reply=reply)
+def _masked(outcome: Retry | Rejected | Held, redactor: Redactor) -> Retry | Rejected | Held:
+    reason, response = redactor.text(outcome.reason), redactor.data(outcome.response)
+    return msgspec.structs.replace(outcome, reason=reason, response=response)

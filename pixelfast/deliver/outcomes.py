@@ -16,7 +16,7 @@ __all__ = [
     "Held",
     "Outcome",
     "Partial",
-    "Refused",
+    "Rejected",
     "Retry",
     "Waiting",
     "accepts",
@@ -40,10 +40,10 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
     reason: str
     after_s: float = 0.0  # at least this long from now
     status: int = 0  # of HTTP; 0: none came
-    reply: bytes = b""  # the beginning of its body
+    response: bytes = b""  # the beginning of its body
 
 
-class Refused(msgspec.Struct, frozen=True, gc=False):
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """The destination does not want these events, and will not tomorrow: 400, 413, 422.
 
     A batch is halved down to the events that are to blame.
@@ -51,7 +51,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 
     reason: str
     status: int = 0
-    reply: bytes = b""
+    response: bytes = b""
     is_too_large: bool = False  # 413: batches get smaller, too
 
 
@@ -64,14 +64,14 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 
     reason: str
     status: int = 0
-    reply: bytes = b""
+    response: bytes = b""
     is_final: bool = False
 
 
 class Partial(msgspec.Struct, frozen=True):
     """The destination has the batch but for some events, by their index in it, counted from 0."""
 
-    failed: Mapping[int, Refused | Retry] = msgspec.field(default_factory=dict)
+    failed: Mapping[int, Rejected | Retry] = msgspec.field(default_factory=dict)
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -83,7 +83,7 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-Outcome = Accepted | Retry | Refused | Held | Partial | Waiting
+Outcome = Accepted | Retry | Rejected | Held | Partial | Waiting
 
 
 def accepts(outcome: Outcome, events: int) -> bool:

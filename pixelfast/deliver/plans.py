@@ -24,7 +24,7 @@ class Plan(msgspec.Struct, kw_only=True):
         root: the id of the batch that it is, or is a part of.
         numbers: of a part, which events of that batch: their places, counted from 0.
         whole: of a part, how many events that batch has.
-        letters: of dead letters that are sent again, their ids; there are no ranges then.
+        dead_letters: of dead letters that are sent again, their ids; there are no ranges then.
         checksum: crc32 of its events as NDJSON.
     """
 
@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, kw_only=True):
     selection: Selection = Selection()
     numbers: list[int] | None = None
     whole: int = 0
-    letters: list[int] | None = None
+    dead_letters: list[int] | None = msgspec.field(default=None, name="letters")
     attempts: int = 0
 
     @property

@@ -17,7 +17,7 @@ from pixelfast.deliver.outcomes import (
     BUSY_STATUSES,
     Held,
     Outcome,
-    Refused,
+    Rejected,
     Retry,
     accepts,
 )
@@ -25,10 +25,10 @@ from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.spool import DataDir, Frame, Position, newest_frames
 
-__all__ = ["MOST_PROBED", "Probed", "newest_events", "send_all", "send_some"]
+__all__ = ["MAX_PROBED", "Probed", "newest_events", "send_all", "send_some"]
 
-MOST_PROBED = 64
-_MOST_SINGLE = 16
+MAX_PROBED = 64
+_MAX_SINGLE = 16
 
 
 def newest_events(
@@ -47,7 +47,7 @@ def newest_events(
                 events = _unread(frame, cursor)
                 found += [(frame.received_ms, each) for each in events if not picks or picks(each)]
     found.sort(key=lambda each: each[0])
-    return [event for _, event in found[-MOST_PROBED:]]
+    return [event for _, event in found[-MAX_PROBED:]]
 
 
 def _unread(frame: Frame, cursor: Position) -> list[bytes]:
@@ -64,8 +64,8 @@ def _unread(frame: Frame, cursor: Position) -> list[bytes]:
 class Probed(NamedTuple):
     """What became of a probe."""
 
-    outcome: Outcome  # the reply that tells most
-    events: int  # that this is the reply to
+    outcome: Outcome  # the response that tells most
+    events: int  # that this is the response to
     accepted: int = 0  # of those that were sent one by one
     failed: int = 0
 
@@ -73,17 +73,17 @@ class Probed(NamedTuple):
 async def send_some(sender: Sender, events: list[bytes]) -> Probed:
     """Send copies of at most 16 events one by one, to a destination that fails.
 
-    Goes on as long as the destination replies: it may be up and fail at most events only.
+    Goes on as long as the destination responses: it may be up and fail at most events only.
     """
     accepted = failed = 0
     told: Outcome | None = None
-    for event in random.sample(events, min(_MOST_SINGLE, len(events))):
+    for event in random.sample(events, min(_MAX_SINGLE, len(events))):
         outcome = await sender.deliver(_batch([event]))
         is_accepted = accepts(outcome, 1)
         accepted, failed = accepted + is_accepted, failed + (not is_accepted)
         if is_accepted or told is None:
             told = outcome
-        if not (is_accepted or _is_reply(outcome)):
+        if not (is_accepted or _is_response(outcome)):
             break
     assert told is not None, "there are events"
     return Probed(told, 1, accepted, failed)
@@ -95,7 +95,7 @@ async def send_all(sender: Sender, events: list[bytes]) -> Probed:
     while True:
         lines = waiting.pop()
         outcome = await sender.deliver(_batch(lines))
-        if not isinstance(outcome, Refused):
+        if not isinstance(outcome, Rejected):
             return Probed(outcome, len(lines))
         if len(lines) > 1:
             middle = len(lines) // 2
@@ -104,8 +104,8 @@ async def send_all(sender: Sender, events: list[bytes]) -> Probed:
             return Probed(outcome, len(lines))
 
 
-def _is_reply(outcome: Outcome) -> bool:
-    """Whether a destination failed by a reply, and did not ask to be left alone for a while."""
+def _is_response(outcome: Outcome) -> bool:
+    """Whether a destination failed by a response, and did not ask to be left alone for a while."""
     if not isinstance(outcome, Retry | Held) or outcome.status in BUSY_STATUSES:
         return False
     return outcome.status > 0 and not (isinstance(outcome, Retry) and outcome.after_s)

@@ -9,7 +9,7 @@ from contextlib import closing
 import msgspec
 
 from pixelfast.deliver.store import Progress, read_progress
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir, Position, SlotReader
 
 __all__ = ["COUNTED", "figures_on_disk", "with_pending"]
@@ -40,7 +40,7 @@ def with_pending(
 
 
 def figures_on_disk(
-    data: DataDir, name: str, end_numbers: Mapping[int, int] | None, clock: Clock
+    data: DataDir, name: str, end_numbers: Mapping[int, int] | None, clock: DeliveryClock
 ) -> dict[str, float]:
     """Return what is known of a destination without its runner: totals, `pending` and `lag_s`.
 

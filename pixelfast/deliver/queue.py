@@ -12,11 +12,11 @@ from itertools import count
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Timings
 
-__all__ = ["MOST_CULPRITS", "Queue"]
+__all__ = ["MAX_CULPRITS", "Queue"]
 
 # How many culprits may wait before those die that failed so often: none of them is in memory.
-MOST_CULPRITS = ((256, 5), (2560, 1))
-_MOST_BUSY_CULPRITS = 25_600
+MAX_CULPRITS = ((256, 5), (2560, 1))
+_MAX_BUSY_CULPRITS = 25_600
 _PAUSE_SHARE = 9.0  # culprits take a tenth of the time
 
 
@@ -29,10 +29,10 @@ class Queue:
     """
 
     def __init__(
-        self, timings: Timings, most_culprits: Sequence[tuple[int, int]] = MOST_CULPRITS
+        self, timings: Timings, max_culprits: Sequence[tuple[int, int]] = MAX_CULPRITS
     ) -> None:
         self._timings = timings
-        self._most_culprits = most_culprits
+        self._most_culprits = max_culprits
         self._ready: list[Task] = []  # in order
         self._later: list[tuple[float, int, Task]] = []  # a heap, by time
         self._culprits: list[tuple[float, int, Task]] = []
@@ -101,9 +101,9 @@ class Queue:
             return None
         place = 0
         if is_probe and not in_order:
-            place = min(range(len(self._ready)), key=lambda n: self._ready[n].tried_s)
+            place = min(range(len(self._ready)), key=lambda n: self._ready[n].sent_s)
         task = self._ready.pop(place)
-        task.tried_s = now_s
+        task.sent_s = now_s
         self._leave(task)
         return task
 
@@ -154,7 +154,7 @@ class Queue:
         """Whether a culprit that has failed again is to die, since too many wait."""
         waiting = len(self._culprits)
         if task.is_busy:
-            return waiting >= _MOST_BUSY_CULPRITS
+            return waiting >= _MAX_BUSY_CULPRITS
         return any(
             waiting >= most and task.failures >= often for most, often in self._most_culprits
         )
@@ -172,11 +172,11 @@ class Queue:
         if not self._culprits or self._culprits[0][0] > now_s:
             return None
         task = heapq.heappop(self._culprits)[2]
-        task.tried_s = self._under_way_s = now_s
+        task.sent_s = self._under_way_s = now_s
         return task
 
-    def replied(self, task: Task, now_s: float) -> None:
-        """Note that a task that was taken has got its reply."""
+    def responded(self, task: Task, now_s: float) -> None:
+        """Note that a task that was taken has got its response."""
         if task.is_culprit and self._under_way_s is not None:
             self._culprits_at_s = now_s + _PAUSE_SHARE * (now_s - self._under_way_s)
             self._under_way_s = None

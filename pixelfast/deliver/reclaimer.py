@@ -15,7 +15,7 @@ import structlog
 from pixelfast.config import Config
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import read_low_water
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
 from pixelfast.spool.datadir import free_bytes
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, segment_name
@@ -25,7 +25,7 @@ __all__ = ["Reclaimer", "log_ends"]
 
 _FREE_SHARE = 1.1  # of min_free: below it the oldest begins to expire
 _FIRST = Position()
-_FULL_SHARE = 0.9  # of max_bytes: where the oldest begins to expire, before collectors refuse
+_FULL_SHARE = 0.9  # of max_bytes: where the oldest begins to expire, before collectors reject
 
 
 class _Segment(NamedTuple):
@@ -47,7 +47,7 @@ class Reclaimer:
         runners: list[Runner],
         workers: int,
         timings: Timings,
-        clock: Clock,
+        clock: DeliveryClock,
     ) -> None:
         self._timings = timings
         self._clock = clock
@@ -91,7 +91,7 @@ class Reclaimer:
             if until := self._beyond_lag(runner.name, runner.cursors, segments):
                 runner.expire(until)
         sure = [runner.cursors for runner in working if self._is_sure(runner.name)]
-        if until := self._beyond_room([runner.cursors for runner in working], sure, segments):
+        if until := self._beyond_space([runner.cursors for runner in working], sure, segments):
             for runner in working:
                 if not self._is_sure(runner.name):
                     runner.expire(until)
@@ -127,13 +127,13 @@ class Reclaimer:
     ) -> dict[int, Position]:
         """Where a destination has to go on that is too far behind."""
         settings = self._settings.get(name)
-        most_bytes = settings.max_lag_bytes if settings else 0
-        if not most_bytes:
+        max_lag_bytes = settings.max_lag_bytes if settings else 0
+        if not max_lag_bytes:
             return {}
         pinned = [each for each in segments if each.number >= low.get(each.slot, _FIRST).segment]
-        return _oldest(pinned, sum(each.bytes for each in pinned) - most_bytes, segments)
+        return _oldest(pinned, sum(each.bytes for each in pinned) - max_lag_bytes, segments)
 
-    def _beyond_room(
+    def _beyond_space(
         self,
         lows: list[dict[int, Position]],
         sure: list[dict[int, Position]],
@@ -192,7 +192,7 @@ class Reclaimer:
         known = running | absent
         sure = [low for name, low in known.items() if name in running or self._is_sure(name)]
         lows = list(known.values())
-        until = self._beyond_room(lows, sure, segments)
+        until = self._beyond_space(lows, sure, segments)
         for name, low in absent.items():
             if not self._is_sure(name):
                 self._move_on(name, low, until)

@@ -15,7 +15,7 @@ _LONGEST_RETRY_AFTER_S = 3600.0
 class Backoff:
     """Exponential waits with full jitter.
 
-    Each wait is a random part of an upper bound that doubles from `first_s` to `most_s`, so that
+    Each wait is a random part of an upper bound that doubles from `first_s` to `max_s`, so that
     many senders do not come back all at once.
 
     >>> backoff = Backoff(0.5, 60.0, random=lambda: 1.0)
@@ -24,10 +24,10 @@ class Backoff:
     """
 
     def __init__(
-        self, first_s: float, most_s: float, *, random: Callable[[], float] = random.random
+        self, first_s: float, max_s: float, *, random: Callable[[], float] = random.random
     ) -> None:
         self._first_s = first_s
-        self._most_s = most_s
+        self._max_s = max_s
         self._random = random
         self._bound_s = first_s
         self.failures = 0  # in a row
@@ -35,8 +35,8 @@ class Backoff:
     def next_s(self, at_least_s: float = 0.0) -> float:
         """Count a failure; how long to wait after it."""
         self.failures += 1
-        bound_s = min(self._bound_s, self._most_s)
-        self._bound_s = min(self._bound_s * 2, self._most_s)
+        bound_s = min(self._bound_s, self._max_s)
+        self._bound_s = min(self._bound_s * 2, self._max_s)
         return max(bound_s * self._random(), at_least_s)
 
     def reset(self) -> None:

@@ -12,17 +12,17 @@ from pathlib import Path
 import structlog
 
 from pixelfast.deliver.batch_size import BatchSize
-from pixelfast.deliver.batches import Limits
+from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.cutter import Cutter
-from pixelfast.deliver.dead import DeadBounds
-from pixelfast.deliver.dead_keeper import Told
+from pixelfast.deliver.dead import DeadLetterLimits
+from pixelfast.deliver.dead_keeper import LogThrottle
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare
-from pixelfast.deliver.outcomes import Accepted, Outcome, Refused
+from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected
 from pixelfast.deliver.progress import COUNTED, figures_on_disk, with_pending
-from pixelfast.deliver.queue import MOST_CULPRITS, Queue
+from pixelfast.deliver.queue import MAX_CULPRITS, Queue
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
@@ -30,7 +30,7 @@ from pixelfast.deliver.settler import Settler
 from pixelfast.deliver.state_writer import StateWriter
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.threads import OwnThread
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir, Position
 from pixelfast.spool.datadir import lock_file
@@ -57,18 +57,18 @@ class Runner:
         selection: Selection = Selection(),  # noqa: B008 - frozen
         *,
         retry_for_s: float = float("inf"),
-        dead_bounds: DeadBounds = DeadBounds(),  # noqa: B008 - immutable
+        dead_limits: DeadLetterLimits = DeadLetterLimits(),  # noqa: B008 - immutable
         share_bytes: int = 192 * 2**20,
         turn: asyncio.Lock | None = None,
         timings: Timings = Timings(),  # noqa: B008 - frozen
-        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
-        most_culprits: Sequence[tuple[int, int]] = MOST_CULPRITS,
+        clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
+        max_culprits: Sequence[tuple[int, int]] = MAX_CULPRITS,
         backoff: Backoff | None = None,
     ) -> None:
         """Deliver to `sender` what `selection` takes.
 
         `share_bytes` bounds the memory of its events. `turn` is held while events are read: of all
-        destinations that share it, one at a time holds up the loop. `most_culprits`: how many
+        destinations that share it, one at a time holds up the loop. `max_culprits`: how many
         events that it fails at may wait, and how many failures one needs to die beyond that.
         `backoff`: the pauses after failures, if not with the bounds of the sender.
         """
@@ -89,16 +89,16 @@ class Runner:
         self._data = data
         self._selection = selection
         self._retry_for_s = retry_for_s
-        self._dead_bounds = dead_bounds
+        self._dead_limits = dead_limits
         self._log = structlog.get_logger("deliver").bind(destination=name)
         self._size = BatchSize(self._memory.bound(sender.limits).max_bytes, self._log)
         self._stopping = asyncio.Event()
         self._give_up_s = 0.0
         self._has_given_up = False
         self._wake: asyncio.Future[None] | None = None
-        self.queue = Queue(timings, most_culprits)  # planned on the disk
+        self.queue = Queue(timings, max_culprits)  # planned on the disk
         self._doubts = Doubts(
-            sender, data, selection, self.health, self.queue, self._rouse, timings, clock
+            sender, data, selection, self.health, self.queue, self._wake_up, timings, clock
         )
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
         self._intake: Intake | None = None
@@ -110,7 +110,7 @@ class Runner:
         """Deliver what is there for at most `stop_s`, then end; give up on the first failure."""
         self._give_up_s = self._clock.monotonic_s() + self._timings.stop_s
         self._stopping.set()
-        self._rouse()
+        self._wake_up()
 
     def give_way(self) -> None:
         """End as soon as nothing is under way; another runner goes on with the rest."""
@@ -215,7 +215,7 @@ class Runner:
         if expired:
             segments = {slot: f"{position.segment:x}" for slot, position in until.items()}
             self._log.warning("events_expired", events=expired, before_segment=segments)
-            self._rouse()
+            self._wake_up()
 
     def follow(self, selection: Selection, share_bytes: int) -> None:
         """Take other events from the next batch on, with other memory; all else goes on."""
@@ -223,7 +223,7 @@ class Runner:
             if self._intake is not None:
                 if self.state is not None and self._intake.cutter.has_moved():
                     self.state.plan(self._intake.close_batch(), self._selection)
-                    self._rouse()
+                    self._wake_up()
                 self._intake.cutter.select(selection)
             self._selection = self._doubts.selection = selection
         self._memory.resize(share_bytes)
@@ -257,8 +257,8 @@ class Runner:
                 self.name,
                 self._data,
                 thread,
-                self._rouse,
-                self._dead_bounds,
+                self._wake_up,
+                self._dead_limits,
                 self._timings,
                 self._clock,
             )
@@ -286,7 +286,7 @@ class Runner:
 
     async def _lock(self, path: Path) -> int | None:
         """One process at a time delivers to a destination; another one may be stopping still."""
-        told = Told(self._timings, self._clock)
+        told = LogThrottle(self._timings, self._clock)
         while True:
             try:
                 return lock_file(path)
@@ -319,7 +319,7 @@ class Runner:
             self._doubts,
             state,
             self._retry_for_s,
-            self._dead_bounds,
+            self._dead_limits,
             self._timings,
             self._clock,
         )
@@ -334,7 +334,7 @@ class Runner:
                 async with self._turn:
                     intake.cut(
                         lambda cut: state.plan(cut, self._selection),
-                        lambda: self._has_room(state),
+                        lambda: self._may_cut(state),
                         is_stopping=is_stopping,
                     )
                     await asyncio.sleep(0)  # other tasks go on before the next turn
@@ -370,15 +370,15 @@ class Runner:
         times = [now_s + self._timings.check_s, state.due_s]
         if self.queue.next_s() > now_s:
             times.append(self.queue.next_s())
-        if self._has_room(state):
+        if self._may_cut(state):
             times.append(intake.next_look_s)
-        handle = asyncio.get_running_loop().call_later(max(0.0, min(times) - now_s), self._rouse)
+        handle = asyncio.get_running_loop().call_later(max(0.0, min(times) - now_s), self._wake_up)
         try:
             await wake
         finally:
             handle.cancel()
 
-    def _rouse(self) -> None:
+    def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -387,14 +387,14 @@ class Runner:
     def _is_time_to_cut(
         self, intake: Intake, state: StateWriter, now_s: float, *, is_stopping: bool
     ) -> bool:
-        if self._has_room(state):
+        if self._may_cut(state):
             return is_stopping or now_s >= intake.next_look_s
         is_too_much = intake.cutter.buffered_bytes > self._memory.buffer_bytes
         if is_too_much or not self.health.breaker.is_closed:
             intake.cutter.release()
         return False
 
-    def _has_room(self, state: StateWriter) -> bool:
+    def _may_cut(self, state: StateWriter) -> bool:
         """Whether to cut ahead: not for a destination that takes nothing."""
         waiting = self.queue.batches + len(self._under_way) + state.fresh_batches
         if not self.health.breaker.is_closed or self._has_given_up:
@@ -405,16 +405,16 @@ class Runner:
         ahead = _WAITING_BATCHES if self.sender.concurrency > 1 else 4
         return waiting < self.health.concurrency.limit + ahead
 
-    def _tend_dead_letters(self, limits: Limits, state: StateWriter, now_s: float) -> None:
+    def _tend_dead_letters(self, limits: BatchLimits, state: StateWriter, now_s: float) -> None:
         if now_s - self._replayed_s >= self._timings.replay_s:
             self._replayed_s = now_s
-            may_replay = self.health.breaker.is_closed and self._has_room(state)
+            may_replay = self.health.breaker.is_closed and self._may_cut(state)
             state.tend_dead_letters(limits if may_replay else None, now_s)
 
     def _bound_batches(self, cutter: Cutter) -> None:
         if cutter.limits.max_bytes != self._size.max_bytes:
             limits = cutter.limits
-            cutter.limits = Limits(limits.max_events, self._size.max_bytes, limits.max_age_s)
+            cutter.limits = BatchLimits(limits.max_events, self._size.max_bytes, limits.max_age_s)
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -438,7 +438,7 @@ class Runner:
                 return
             self._memory.sending_bytes += task.plan.size_bytes
             under_way = asyncio.ensure_future(self._send_one(task))
-            under_way.add_done_callback(lambda _: self._rouse())
+            under_way.add_done_callback(lambda _: self._wake_up())
             self._under_way[under_way] = (task, now_s)
 
     async def _send_one(self, task: Task) -> Outcome:
@@ -457,12 +457,12 @@ class Runner:
         task, began_s = self._under_way.pop(done)
         self._memory.sending_bytes -= task.plan.size_bytes
         outcome = done.result()
-        self.queue.replied(task, self._clock.monotonic_s())
+        self.queue.responded(task, self._clock.monotonic_s())
         if task.batch is None:
             return
         if self._stopping.is_set() and not isinstance(outcome, Accepted):
             self._has_given_up = True
-        if isinstance(outcome, Refused) and outcome.is_too_large:
+        if isinstance(outcome, Rejected) and outcome.is_too_large:
             self._size.rejected(task.plan.size_bytes, events=task.plan.events)
         elif isinstance(outcome, Accepted):
             self._size.accepted()

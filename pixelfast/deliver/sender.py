@@ -10,10 +10,10 @@ from typing import Any
 
 from pixelfast.config import Redactor
 from pixelfast.deliver.attempts import Attempts
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.masking import masked
 from pixelfast.deliver.outcomes import Outcome
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["Sender"]
 
@@ -26,7 +26,7 @@ class Sender(ABC):
     `may_send_ahead`: whether a copy of an event may be sent before its turn, as a probe.
     """
 
-    limits: Limits
+    limits: BatchLimits
     concurrency: int = 1  # 1: in the order of events
     may_send_ahead: bool = True
     retry_first_s: float = 0.5
@@ -38,7 +38,7 @@ class Sender(ABC):
     @functools.cached_property
     def attempts(self) -> Attempts:
         """What was sent; the engine puts its own here, which outlives this sender."""
-        return Attempts(Clock())
+        return Attempts(DeliveryClock())
 
     async def deliver(self, batch: Batch) -> Outcome:
         """Send a batch once; the secrets of the settings are masked in what is returned."""

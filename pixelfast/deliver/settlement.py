@@ -1,4 +1,4 @@
-"""What follows from a destination's reply: sent, sent again, divided, or a dead letter."""
+"""What follows from a destination's response: sent, sent again, divided, or a dead letter."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pixelfast.deliver.lines import line_sizes, pick_lines
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.plans import Plan
-from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.rejections import Rejections
 from pixelfast.deliver.tasks import Task
 
-__all__ = ["DeadLetter", "Settlement", "Situation", "dead_letters", "settle"]
+__all__ = ["NewDeadLetter", "Settlement", "Situation", "dead_letters", "settle"]
 
 
-class DeadLetter(NamedTuple):
+class NewDeadLetter(NamedTuple):
     """An event that a destination does not want, and what it said."""
 
     batch: str
@@ -23,20 +23,20 @@ class DeadLetter(NamedTuple):
     event: bytes
     status: int
     reason: str
-    answer: bytes
+    response: bytes
     attempts: int
     source: str = ""
 
 
 class Situation(NamedTuple):
-    """What decides, beside the reply, about a batch.
+    """What decides, beside the response, about a batch.
 
     Attributes:
         began_s: when the request began.
-        now_s: when the reply came.
+        now_s: when the response came.
         is_too_old: events that are not delivered now become dead letters.
         is_at_fault: the batch fails while others are accepted.
-        refused_s: when the same events were rejected before; 0: they were not.
+        rejected_s: when the same events were rejected before; 0: they were not.
         is_final: there is nothing more to learn of events that are rejected.
         room_bytes: how many more bytes of dead letters may be kept.
     """
@@ -45,7 +45,7 @@ class Situation(NamedTuple):
     now_s: float = 0.0
     is_too_old: bool = False
     is_at_fault: bool = False
-    refused_s: float = 0.0
+    rejected_s: float = 0.0
     is_final: bool = False
     room_bytes: float = float("inf")
 
@@ -58,7 +58,7 @@ class Settlement:
         groups: the places of events that are planned anew, those of each part.
         dead: the places of events that become dead letters, and how each failed.
         replayed: ids of dead letters that have arrived.
-        refused_again: ids of those that have not.
+        rejected_again: ids of those that have not.
         memory: what the destination asked to remember.
         counted: what is added to the totals.
         hold: why the destination is to be held; "" if it is not.
@@ -67,16 +67,16 @@ class Settlement:
 
     has_ended: bool = False
     groups: list[Sequence[int]] = field(default_factory=list)
-    dead: dict[int, Refused | Retry] = field(default_factory=dict)
+    dead: dict[int, Rejected | Retry] = field(default_factory=dict)
     replayed: list[int] = field(default_factory=list)
-    refused_again: dict[int, Refused | Retry] = field(default_factory=dict)
+    rejected_again: dict[int, Rejected | Retry] = field(default_factory=dict)
     memory: dict[str, object] | None = None
     counted: dict[str, int] = field(default_factory=dict)
     hold: str = ""
     is_unproven: bool = False
 
 
-def dead_letters(task: Task, dead: Mapping[int, Refused | Retry]) -> list[DeadLetter]:
+def dead_letters(task: Task, dead: Mapping[int, Rejected | Retry]) -> list[NewDeadLetter]:
     """Make dead letters of events of a task, by their places.
 
     Takes some milliseconds for 10,000 events.
@@ -89,37 +89,41 @@ def dead_letters(task: Task, dead: Mapping[int, Refused | Retry]) -> list[DeadLe
     for n, line in zip(places, lines, strict=True):
         why, number = dead[n], numbers[n] if numbers else n
         letters.append(
-            DeadLetter(root, number, line, why.status, why.reason, why.reply, attempts, sources[n])
+            NewDeadLetter(
+                root, number, line, why.status, why.reason, why.response, attempts, sources[n]
+            )
         )
     return letters
 
 
-def settle(task: Task, outcome: Outcome, refusals: Refusals, situation: Situation) -> Settlement:
-    """Return what follows from a reply; `refusals` counts what was accepted and rejected.
+def settle(
+    task: Task, outcome: Outcome, rejections: Rejections, situation: Situation
+) -> Settlement:
+    """Return what follows from a response; `rejections` counts what was accepted and rejected.
 
     Only looks at the outcome: what has to be done to the events themselves is left to others.
     """
     plan = task.plan
     settlement = Settlement()
     if isinstance(outcome, Accepted):
-        refusals.accept(plan.root, plan.events, situation.now_s)
+        rejections.accept(plan.root, plan.events, situation.now_s)
         settlement.memory = outcome.memory
         _deliver(settlement, plan, ())
     elif isinstance(outcome, Retry):
         if situation.is_at_fault and plan.events > 1:
-            _split(settlement, plan, refusals.part_events(plan.events))
+            _split(settlement, plan, rejections.part_events(plan.events))
         elif situation.is_too_old:
             all_failed = dict.fromkeys(range(plan.events), outcome)
             _end(settlement, task, all_failed, set(), situation)
-    elif isinstance(outcome, Refused):
+    elif isinstance(outcome, Rejected):
         if plan.events > 1:
             half = (plan.events + 1) // 2
-            size = half if outcome.is_too_large else refusals.part_events(plan.events)
+            size = half if outcome.is_too_large else rejections.part_events(plan.events)
             _split(settlement, plan, size)
-        elif _are_bad(settlement, plan, 1, refusals, situation):
+        elif _are_bad(settlement, plan, 1, rejections, situation):
             _end(settlement, task, {0: outcome}, set(), situation)
     elif isinstance(outcome, Partial):
-        _divide(settlement, task, outcome, refusals, situation)
+        _divide(settlement, task, outcome, rejections, situation)
     elif isinstance(outcome, Held):
         settlement.hold = outcome.reason
     return settlement
@@ -136,24 +140,24 @@ def _divide(
     settlement: Settlement,
     task: Task,
     outcome: Partial,
-    refusals: Refusals,
+    rejections: Rejections,
     situation: Situation,
 ) -> None:
     """Some events are there, some are rejected, some are to be sent again."""
     plan = task.plan
-    refused = {n: each for n, each in outcome.failed.items() if isinstance(each, Refused)}
+    rejected = {n: each for n, each in outcome.failed.items() if isinstance(each, Rejected)}
     later = {n: each for n, each in outcome.failed.items() if isinstance(each, Retry)}
     arrived = plan.events - len(outcome.failed)
     if arrived:
-        refusals.accept(plan.root, arrived, situation.now_s)
-    buried: dict[int, Refused | Retry] = {**refused, **(later if situation.is_too_old else {})}
+        rejections.accept(plan.root, arrived, situation.now_s)
+    buried: dict[int, Rejected | Retry] = {**rejected, **(later if situation.is_too_old else {})}
     again = set() if situation.is_too_old else set(later)
-    if refused and not arrived and again:
+    if rejected and not arrived and again:
         # Apart, so that it turns out of each what is wrong with it: neither waits for the other.
-        settlement.groups = [sorted(refused), sorted(again)]
+        settlement.groups = [sorted(rejected), sorted(again)]
         settlement.has_ended = True
         return
-    if refused and not _are_bad(settlement, plan, len(refused), refusals, situation):
+    if rejected and not _are_bad(settlement, plan, len(rejected), rejections, situation):
         return
     _end(settlement, task, buried, again, situation)
 
@@ -161,7 +165,7 @@ def _divide(
 def _end(
     settlement: Settlement,
     task: Task,
-    buried: Mapping[int, Refused | Retry],
+    buried: Mapping[int, Rejected | Retry],
     again: set[int],
     situation: Situation,
 ) -> None:
@@ -175,18 +179,18 @@ def _end(
 
 
 def _are_bad(
-    settlement: Settlement, plan: Plan, events: int, refusals: Refusals, situation: Situation
+    settlement: Settlement, plan: Plan, events: int, rejections: Rejections, situation: Situation
 ) -> bool:
     """Count rejected events; whether they are to blame themselves, as far as is known."""
-    if plan.letters is not None:
+    if plan.dead_letters is not None:
         return True
-    if not situation.refused_s:
-        refusals.refuse(plan.root, events, plan.whole or plan.events, situation.now_s)
+    if not situation.rejected_s:
+        rejections.reject(plan.root, events, plan.whole or plan.events, situation.now_s)
     is_known = (
         situation.is_final
         or situation.is_too_old
-        or 0 < situation.refused_s <= refusals.accepted_s
-        or refusals.are_bad(plan.root, situation.began_s)
+        or 0 < situation.rejected_s <= rejections.accepted_s
+        or rejections.are_bad(plan.root, situation.began_s)
     )
     settlement.is_unproven = not is_known
     return is_known
@@ -194,8 +198,8 @@ def _are_bad(
 
 def _deliver(settlement: Settlement, plan: Plan, but: Collection[int]) -> None:
     arrived = plan.events - len(but)
-    if plan.letters is not None:
-        settlement.replayed = [each for n, each in enumerate(plan.letters) if n not in but]
+    if plan.dead_letters is not None:
+        settlement.replayed = [each for n, each in enumerate(plan.dead_letters) if n not in but]
         _count(settlement, "dead", -arrived)
     _count(settlement, "delivered", arrived)
     settlement.has_ended = True
@@ -204,15 +208,15 @@ def _deliver(settlement: Settlement, plan: Plan, but: Collection[int]) -> None:
 def _bury(
     settlement: Settlement,
     task: Task,
-    failed: Mapping[int, Refused | Retry],
+    failed: Mapping[int, Rejected | Retry],
     situation: Situation,
 ) -> set[int]:
     """Make events dead letters; return those that there is no room for."""
-    letters = task.plan.letters
+    letters = task.plan.dead_letters
     if letters is not None:
-        settlement.refused_again |= {letters[n]: each for n, each in failed.items()}
+        settlement.rejected_again |= {letters[n]: each for n, each in failed.items()}
         return set()
-    without = _without_room(task, failed, situation.room_bytes)
+    without = _beyond_limit(task, failed, situation.room_bytes)
     if without:
         settlement.hold = "no room for more dead letters"
         failed = {n: each for n, each in failed.items() if n not in without}
@@ -221,7 +225,7 @@ def _bury(
     return without
 
 
-def _without_room(task: Task, places: Iterable[int], room_bytes: float) -> set[int]:
+def _beyond_limit(task: Task, places: Iterable[int], room_bytes: float) -> set[int]:
     without: set[int] = set()
     assert task.batch is not None
     if task.batch.size_bytes <= room_bytes:

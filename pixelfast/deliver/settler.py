@@ -1,8 +1,8 @@
-"""Doing what a destination's replies call for: plans end, wait, are divided, or hold it."""
+"""Doing what a destination's responses call for: plans end, wait, are divided, or hold it."""
 
 from __future__ import annotations
 
-from pixelfast.deliver.dead import DeadBounds
+from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Held, Outcome, Partial, Retry, accepts
@@ -10,7 +10,7 @@ from pixelfast.deliver.queue import Queue
 from pixelfast.deliver.settlement import Settlement, Situation, settle
 from pixelfast.deliver.state_writer import StateWriter
 from pixelfast.deliver.tasks import Task
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 
 __all__ = ["Settler"]
 
@@ -28,9 +28,9 @@ class Settler:
         doubts: Doubts,
         state: StateWriter,
         retry_for_s: float,
-        dead_bounds: DeadBounds,
+        dead_limits: DeadLetterLimits,
         timings: Timings,
-        clock: Clock,
+        clock: DeliveryClock,
     ) -> None:
         self._recent_s = timings.recent_s
         self._clock = clock
@@ -39,19 +39,19 @@ class Settler:
         self._doubts = doubts
         self._state = state
         self._retry_for_s = retry_for_s
-        self._dead_bounds = dead_bounds
+        self._dead_limits = dead_limits
 
     def settle(self, task: Task, outcome: Outcome, began_s: float, under_way: int) -> None:
-        """Settle a task by the reply to a request that `began_s`, one of so many under way."""
+        """Settle a task by the response to a request that `began_s`, one of so many under way."""
         now_s = self._clock.monotonic_s()
-        accepted_s = self._doubts.refusals.accepted_s
+        accepted_s = self._doubts.rejections.accepted_s
         failure = _failure(outcome, task.plan.events)
         is_selective = self._queue.has_culprits or self._doubts.is_selective(now_s)
         is_at_fault = failure is not None and task.is_at_fault(
             failure, accepted_s, now_s, recent_s=self._recent_s if is_selective else 0.0
         )
         # An operator asked for dead letters to be sent again: one at fault stays one.
-        is_too_old = is_at_fault and task.plan.letters is not None
+        is_too_old = is_at_fault and task.plan.dead_letters is not None
         task.not_before_s = 0.0
         if is_at_fault:
             assert failure is not None
@@ -59,7 +59,7 @@ class Settler:
             self._health.failures += 1  # of the batch, not of its destination
         else:
             task.not_before_s = self._health.note(outcome, task.plan.events, began_s, under_way)
-        situation = Situation(began_s, now_s, is_too_old, is_at_fault, task.refused_s)
+        situation = Situation(began_s, now_s, is_too_old, is_at_fault, task.rejected_s)
         has_ended = self._follow(task, outcome, situation).has_ended
         if task.is_culprit and has_ended and accepts(outcome, task.plan.events):
             self._queue.release()
@@ -69,19 +69,19 @@ class Settler:
         self._doubts.settle_probe()
         now_s = self._clock.monotonic_s()
         for task, outcome in self._doubts.judge(now_s, is_idle=is_idle):
-            situation = Situation(now_s=now_s, refused_s=now_s, is_final=True)
+            situation = Situation(now_s=now_s, rejected_s=now_s, is_final=True)
             self._follow(task, outcome, situation)
 
     def _follow(self, task: Task, outcome: Outcome, situation: Situation) -> Settlement:
         oldest_ms = task.plan.oldest_ms
         is_too_old = oldest_ms > 0 and self._clock.age_s(oldest_ms) > self._retry_for_s
         room_bytes = float("inf")
-        if self._dead_bounds.on_full == "hold":
+        if self._dead_limits.on_full == "hold":
             room_bytes = self._state.dead.max_bytes - self._state.dead.size_bytes
         situation = situation._replace(
             is_too_old=situation.is_too_old or is_too_old, room_bytes=room_bytes
         )
-        settlement = settle(task, outcome, self._doubts.refusals, situation)
+        settlement = settle(task, outcome, self._doubts.rejections, situation)
         if settlement.hold:
             kind = Hold.SETTINGS if isinstance(outcome, Held) else Hold.DEAD_LETTERS
             self._health.hold(kind, settlement.hold, outcome)
@@ -93,15 +93,15 @@ class Settler:
                 task.failed_s = situation.began_s  # what is left of it failed, or is to be buried
             elif not situation.is_at_fault:
                 task.failed_s = 0.0
-            task.refused_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
+            task.rejected_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
             self._state.settle(task, settlement)
             if settlement.dead and not settlement.hold:
-                self._health.found_room()
+                self._health.found_space()
         elif settlement.is_unproven:
-            task.refused_s = situation.refused_s or situation.now_s
+            task.rejected_s = situation.rejected_s or situation.now_s
             self._doubts.park(task, outcome)
         elif situation.is_at_fault:
-            self._doubts.refusals.blame(0 if task.is_culprit else 1)
+            self._doubts.rejections.blame(0 if task.is_culprit else 1)
             if self._queue.is_surplus(task) and not situation.is_too_old:
                 return self._follow(task, outcome, situation._replace(is_too_old=True))
             self._state.forget(task.plan)
@@ -117,7 +117,7 @@ def _failure(outcome: Outcome, events: int) -> Retry | None:
     What looks like a wrong setting may be a firewall that does not like the text of an event.
     """
     if isinstance(outcome, Held) and not outcome.is_final:
-        return Retry(outcome.reason, 0.0, outcome.status, outcome.reply)
+        return Retry(outcome.reason, 0.0, outcome.status, outcome.response)
     if isinstance(outcome, Partial) and len(outcome.failed) == events:
         first = next(iter(outcome.failed.values()))
         is_all = all(isinstance(each, Retry) for each in outcome.failed.values())

@@ -13,23 +13,23 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pixelfast.deliver.batches import Batch, Cut, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
-from pixelfast.deliver.dead import DeadBounds
-from pixelfast.deliver.dead_keeper import DeadKeeper, Told
-from pixelfast.deliver.outcomes import Refused, Retry
+from pixelfast.deliver.dead import DeadLetterLimits
+from pixelfast.deliver.dead_keeper import DeadKeeper, LogThrottle
+from pixelfast.deliver.outcomes import Rejected, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.settlement import Settlement, dead_letters
 from pixelfast.deliver.store import Changes, Store
-from pixelfast.deliver.tasks import Task, events_of_letters
+from pixelfast.deliver.tasks import Task, events_of_dead_letters
 from pixelfast.deliver.threads import OwnThread
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import DataDir, Position
 
 __all__ = ["StateWriter"]
 
-_MOST_ENDS = 64
+_MAX_ENDS = 64
 _PLAN_BYTES = 1024  # of a plan whose events are not in memory
 
 
@@ -53,9 +53,9 @@ class Transaction:
     roots: set[str] = field(default_factory=set)
     divided: list[tuple[Task, list[Sequence[int]]]] = field(default_factory=list)
     settled_bytes: int = 0
-    buried: list[tuple[Task, dict[int, Refused | Retry]]] = field(default_factory=list)
+    buried: list[tuple[Task, dict[int, Rejected | Retry]]] = field(default_factory=list)
     replayed: list[int] = field(default_factory=list)
-    refused_again: dict[int, Refused | Retry] = field(default_factory=dict)
+    rejected_again: dict[int, Rejected | Retry] = field(default_factory=dict)
 
     @property
     def has_plans(self) -> bool:
@@ -81,10 +81,10 @@ class StateWriter:
         name: str,
         data: DataDir,
         thread: OwnThread,
-        rouse: Callable[[], None],
-        dead_bounds: DeadBounds,
+        wake_up: Callable[[], None],
+        dead_limits: DeadLetterLimits,
         timings: Timings,
-        clock: Clock,
+        clock: DeliveryClock,
     ) -> None:
         self._timings = timings
         self._clock = clock
@@ -96,14 +96,14 @@ class StateWriter:
         self.waiting_bytes = 0
         self._kept_bytes: dict[str, int] = {}  # by plan, what of it is in memory
         self._bounds_s = float("-inf")  # when those of dead letters were looked at last
-        self._refused_told = Told(timings, clock)
+        self._rejected_throttle = LogThrottle(timings, clock)
         self._data = data
         self._thread = thread
-        self._rouse = rouse
+        self._wake_up = wake_up
         self._folder = data.destination_dir(name)
         self._log = structlog.get_logger("deliver").bind(destination=name)
         path = data.dead_dir(name) / "dead.db"
-        self.dead = DeadKeeper(path, dead_bounds, self._log, timings, clock)
+        self.dead = DeadKeeper(path, dead_limits, self._log, timings, clock)
         self._store: Store | None = None
         self._sequence = 0
         self._next = Transaction()
@@ -137,7 +137,7 @@ class StateWriter:
         self.waiting_bytes = sum(self._kept_bytes.values())
         self._sequence = max((plan.sequence for plan in plans), default=0) + 1
         if self.dead.has_any:
-            self.dead.letters.give_back(each for plan in plans for each in plan.letters or ())
+            self.dead.database.give_back(each for plan in plans for each in plan.dead_letters or ())
         return [Task(plan) for plan in plans]
 
     async def close(self) -> None:
@@ -169,7 +169,7 @@ class StateWriter:
         changes = self._next.changes
         if self._write is not None or not changes:
             return float("inf")
-        if self._next.has_plans or len(changes.ended) >= _MOST_ENDS:
+        if self._next.has_plans or len(changes.ended) >= _MAX_ENDS:
             return self._written_s + self._timings.write_s
         return max(
             self._changed_s + self._timings.settled_s, self._written_s + self._timings.write_s
@@ -202,21 +202,21 @@ class StateWriter:
         if settlement.groups or settlement.dead:
             self._next.settled_bytes += plan.size_bytes
             self.waiting_bytes += plan.size_bytes
-        if events := self._refused_told.add(len(settlement.dead)):
+        if events := self._rejected_throttle.add(len(settlement.dead)):
             first = next(iter(settlement.dead.values()))
             self._log.warning(
                 "events_refused",
                 events=events,
                 reason=first.reason,
-                answer=first.reply[:200].decode("utf-8", "replace"),
+                answer=first.response[:200].decode("utf-8", "replace"),
             )
         self._next.replayed += settlement.replayed
-        self._next.refused_again |= settlement.refused_again
+        self._next.rejected_again |= settlement.rejected_again
         if settlement.memory is not None:
             changes.memory = settlement.memory
         for name, events in settlement.counted.items():
             changes.count(name, events)
-        if settlement.replayed or plan.letters is None:
+        if settlement.replayed or plan.dead_letters is None:
             changes.count("batches", 1)
 
     def expire(self, plan: Plan) -> None:
@@ -268,7 +268,7 @@ class StateWriter:
         if self._write is None and self._next.changes and (at_once or now_s >= self.due_s):
             self._writing, self._next = self._next, Transaction()
             self._write = asyncio.ensure_future(self._write_all(self._writing))
-            self._write.add_done_callback(lambda _: self._rouse())
+            self._write.add_done_callback(lambda _: self._wake_up())
 
     async def _write_all(self, writing: Transaction) -> None:
         parts = await self._thread.run(self._commit, writing)
@@ -290,7 +290,7 @@ class StateWriter:
         """Write a transaction; return the parts of the batches that were divided."""
         assert self._store is not None
         letters = [each for task, dead in writing.buried for each in dead_letters(task, dead)]
-        self.dead.write(letters, writing.replayed, writing.refused_again)
+        self.dead.write(letters, writing.replayed, writing.rejected_again)
         parts = [each for task, groups in writing.divided for each in task.divided(groups)]
         writing.changes.planned += [part.plan for part in parts]
         self._store.commit(writing.changes)
@@ -320,7 +320,7 @@ class StateWriter:
 
     # --- dead letters, and plans of the last run ---------------------------------------------
 
-    def tend_dead_letters(self, limits: Limits | None, now_s: float) -> None:
+    def tend_dead_letters(self, limits: BatchLimits | None, now_s: float) -> None:
         """Keep the bounds of dead letters; plan those that somebody wants to be sent again.
 
         One batch within the limits; none without limits.
@@ -329,14 +329,14 @@ class StateWriter:
             is_due = now_s - self._bounds_s >= self._timings.dead_age_s
             self._bounds_s = now_s if is_due else self._bounds_s
             self._looking = asyncio.ensure_future(self._tend_dead_letters(limits, is_due))
-            self._looking.add_done_callback(lambda _: self._rouse())
+            self._looking.add_done_callback(lambda _: self._wake_up())
 
-    async def _tend_dead_letters(self, limits: Limits | None, is_due: bool) -> None:
+    async def _tend_dead_letters(self, limits: BatchLimits | None, is_due: bool) -> None:
         letters = await self._thread.run(self.dead.tend, limits, is_due=is_due)
         if letters:
             self._log.info("dead_letters_sent_again", events=len(letters))
             self._changing()
-            self._add(Task.of_letters(letters, self._sequence))
+            self._add(Task.of_dead_letters(letters, self._sequence))
             self._sequence += 1
 
     async def read_back(self, plan: Plan) -> Batch | None:
@@ -348,7 +348,7 @@ class StateWriter:
         if batch is not None:
             return batch
         remade = None
-        if plan.letters is None and plan.root not in self._remade:
+        if plan.dead_letters is None and plan.root not in self._remade:
             self._remade.add(plan.root)  # the whole: its other parts are in it
             remade = await self._thread.run(Task.of_rest, plan, self._data)
         self._end(plan)
@@ -356,7 +356,7 @@ class StateWriter:
         if remade is not None:
             left = remade.plan.events
             self._add(remade)
-        if plan.letters is not None:
+        if plan.dead_letters is not None:
             # They had arrived: else they were here.
             self._changing().count("delivered", plan.events)
             self._changing().count("dead", -plan.events)
@@ -366,17 +366,17 @@ class StateWriter:
         return None
 
     def _read_back(self, plan: Plan) -> Batch | None:
-        if plan.letters is None:
+        if plan.dead_letters is None:
             if plan.numbers is None:
                 self._whole = "", ([], [])
                 return plan.read_back(self._data)
             if self._whole[0] != plan.root:
                 self._whole = plan.root, plan.whole_events(self._data)
             return plan.part_of(*self._whole[1])
-        letters = self.dead.letters.letters(plan.letters)
-        if len(letters) != len(plan.letters):
+        letters = self.dead.database.read(plan.dead_letters)
+        if len(letters) != len(plan.dead_letters):
             return None
-        found = events_of_letters(letters)
+        found = events_of_dead_letters(letters)
         return plan.batch(found.body, found.runs)
 
     # --- figures -----------------------------------------------------------------------------

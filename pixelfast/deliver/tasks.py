@@ -10,13 +10,13 @@ from zlib import crc32
 import msgspec
 
 from pixelfast.deliver.batches import Batch, Cut, read_ranges, some_events
-from pixelfast.deliver.dead import Letter
+from pixelfast.deliver.dead import DeadLetter
 from pixelfast.deliver.outcomes import BUSY_STATUSES, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir
 
-__all__ = ["Task", "events_of_letters"]
+__all__ = ["Task", "events_of_dead_letters"]
 
 _PATIENCE = 2  # failures of a batch of its own before it is suspected
 _PATIENCE_IF_BUSY = 10
@@ -30,26 +30,26 @@ class Task:
         plan: what of it is on the disk.
         batch: its events; None while they are not in memory.
         not_before_s: when it may be sent; 0: at once.
-        tried_s: when it was sent last; 0 before that.
+        sent_s: when it was sent last; 0 before that.
         failures: how often its destination failed at it, having accepted others since the previous
             failure.
         failed_s: when it failed last; of a part, at first when the whole batch failed.
         is_part: of a batch that its destination failed at while it took others.
         is_culprit: its destination fails at this one event.
         outcome: how it failed last.
-        refused_s: when it was rejected before it was known whether it is to blame; 0: never.
+        rejected_s: when it was rejected before it was known whether it is to blame; 0: never.
     """
 
     plan: Plan
     batch: Batch | None = None
     not_before_s: float = 0.0
-    tried_s: float = 0.0
+    sent_s: float = 0.0
     failures: int = 0
     failed_s: float = 0.0
     is_part: bool = False
     is_culprit: bool = False
     outcome: Retry | None = None
-    refused_s: float = 0.0
+    rejected_s: float = 0.0
 
     # --- making -----------------------------------------------------------------------------
 
@@ -72,10 +72,10 @@ class Task:
         return cls(plan, plan.batch(found.body, found.runs))
 
     @classmethod
-    def of_letters(cls, letters: Sequence[Letter], sequence: int) -> Task:
+    def of_dead_letters(cls, letters: Sequence[DeadLetter], sequence: int) -> Task:
         """Plan dead letters for another try."""
         identity = uuid.uuid4().hex
-        found = events_of_letters(letters)
+        found = events_of_dead_letters(letters)
         plan = Plan(
             id=identity,
             root=identity,
@@ -84,7 +84,7 @@ class Task:
             size_bytes=found.size_bytes,
             checksum=crc32(found.body),
             oldest_ms=0,
-            letters=[each.id for each in letters],
+            dead_letters=[each.id for each in letters],
         )
         return cls(plan, plan.batch(found.body, found.runs))
 
@@ -129,7 +129,9 @@ class Task:
             id=f"{plan.root}-{crc32(repr(numbers).encode()):08x}",
             numbers=numbers,
             whole=plan.whole or plan.events,
-            letters=None if plan.letters is None else [plan.letters[place] for place in places],
+            dead_letters=None
+            if plan.dead_letters is None
+            else [plan.dead_letters[place] for place in places],
             events=len(places),
             size_bytes=some.size_bytes,
             checksum=crc32(some.body),
@@ -140,7 +142,7 @@ class Task:
             not_before_s=self.not_before_s,
             failed_s=self.failed_s,
             is_part=self.failed_s > 0,
-            refused_s=self.refused_s,
+            rejected_s=self.rejected_s,
         )
 
     # --- how it fails -----------------------------------------------------------------------
@@ -155,7 +157,7 @@ class Task:
     ) -> bool:
         """Note a failure; return whether the events are to blame.
 
-        A destination that crashes on an event, or never replies to it, accepts other batches. So
+        A destination that crashes on an event, or never responses to it, accepts other batches. So
         the events are to blame only if something was accepted (`accepted_s`) since the previous
         failure of the same events; while the destination is down, nothing is accepted. If the
         destination is known to fail at some events, an acceptance at most `recent_s` before the
@@ -179,7 +181,7 @@ class Task:
         )
 
 
-def events_of_letters(letters: Sequence[Letter]) -> Batch:
+def events_of_dead_letters(letters: Sequence[DeadLetter]) -> Batch:
     """Return the events of dead letters, with their sources."""
     events, sources = [each.event for each in letters], [each.source for each in letters]
     return some_events(events, sources, range(len(events)))

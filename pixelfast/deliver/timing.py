@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Clock", "Jump", "Timings"]
+__all__ = ["DeliveryClock", "Jump", "Timings"]
 
 
-_MOST_JUMPS = 16
+_MAX_JUMPS = 16
 _JUMP_S = 5.0  # a smaller difference is the slewing of a time service
 
 
@@ -26,7 +26,7 @@ class Jump(NamedTuple):
     seconds: float
 
 
-class Clock:
+class DeliveryClock:
     """Tell the time, and ages that do not depend on jumps of the wall clock.
 
     `monotonic_s` counts seconds from an arbitrary start and never goes back. `wall_s` counts
@@ -36,7 +36,7 @@ class Clock:
         offset_s: how far the wall clock was ahead of the steady one when it was looked at last.
         jumps: those that are known, the latest 16 of them.
 
-    >>> Clock(monotonic_s=lambda: 7.0).monotonic_s()
+    >>> DeliveryClock(monotonic_s=lambda: 7.0).monotonic_s()
     7.0
     """
 
@@ -65,7 +65,7 @@ class Clock:
         jump_s = self.offset_s - offset_s
         if abs(jump_s) < _JUMP_S:
             return 0.0
-        self.jumps = [*self.jumps, Jump(offset_s + now_s, jump_s)][-_MOST_JUMPS:]
+        self.jumps = [*self.jumps, Jump(offset_s + now_s, jump_s)][-_MAX_JUMPS:]
         return jump_s
 
     def age_s(self, at_ms: float) -> float:
@@ -120,7 +120,7 @@ class Timings:
 
     all_rejected_s: time without any acceptance after which a destination that rejects is held.
     quiet_s: time without another rejection after which rejected events are judged.
-    room_s: time between two tries of a destination that waits for room.
+    space_s: time between two attempts of a destination that waits for room.
     held_s: first pause of a destination that is held for its settings; it doubles.
     max_held_s: longest such pause.
     log_again_s: time in which a repeated message is logged once.
@@ -162,7 +162,7 @@ class Timings:
 
     all_rejected_s: float = 2.0
     quiet_s: float = 5.0
-    room_s: float = 1.0
+    space_s: float = 1.0
     held_s: float = 5.0
     max_held_s: float = 60.0
     log_again_s: float = 60.0

@@ -11,13 +11,13 @@ from click.testing import CliRunner, Result
 
 from pixelfast.cli import cli
 from pixelfast.deliver.dead import DeadLetters
-from pixelfast.deliver.settlement import DeadLetter
+from pixelfast.deliver.settlement import NewDeadLetter
 from pixelfast.spool import DataDir
 from tests.program import on_terminal
 
 
-def letter(number: int, event: bytes) -> DeadLetter:
-    return DeadLetter("batch", number, event, 400, "status 400", b'{"error":"no"}', 3, "web")
+def letter(number: int, event: bytes) -> NewDeadLetter:
+    return NewDeadLetter("batch", number, event, 400, "status 400", b'{"error":"no"}', 3, "web")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def run(data: DataDir, *arguments: str) -> Result:
 def replays(data: DataDir) -> list[int]:
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
     try:
-        return [each.replay for each in dead.letters()]
+        return [each.replay for each in dead.read()]
     finally:
         dead.close()
 
@@ -64,13 +64,13 @@ def test_ls_lists_so_many_and_says_how_many_there_are(data: DataDir) -> None:
 
 def test_ls_counts_them_by_source_and_reason(data: DataDir) -> None:
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
-    dead.add([DeadLetter("other", 0, b"{}", 0, "no answer within 5 s", b"", 1, "mail")])
+    dead.add([NewDeadLetter("other", 0, b"{}", 0, "no response within 5 s", b"", 1, "mail")])
     dead.close()
     lines = [re.split("  +", line) for line in run(data, "ls", "--summary").output.splitlines()]
     assert ["destination", "letters", "oldest", "newest", "source", "status", "reason"] == lines[0]
     assert [
         ("hook", "3", "web", "400", "status 400"),
-        ("hook", "1", "mail", "-", "no answer within 5 s"),
+        ("hook", "1", "mail", "-", "no response within 5 s"),
     ] == [(line[0], line[1], *line[4:]) for line in lines[1:]]
 
 
@@ -155,7 +155,9 @@ def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir) -> None:
     reason = (
         "status 400: the property plan of type string is not in the tracking plan of this source"
     )
-    dead.add([DeadLetter("b", 0, b'{"event":"Email Opened"}', 400, reason, b"", 3, "newsletter")])
+    dead.add(
+        [NewDeadLetter("b", 0, b'{"event":"Email Opened"}', 400, reason, b"", 3, "newsletter")]
+    )
     dead.close()
     output = on_terminal("dead", "ls", "--data-dir", str(data.path), columns=80)
     lines = output.splitlines()
@@ -170,8 +172,10 @@ def test_letters_of_an_earlier_version_are_shown_without_secrets(
 ) -> None:
     """They were kept as they came."""
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
-    dead.add([DeadLetter("old", 1, b'{"type":"page"}', 400, "no bear3r-token", b"bear3r-token", 1)])
-    identity = dead.letters()[-1].id
+    dead.add(
+        [NewDeadLetter("old", 1, b'{"type":"page"}', 400, "no bear3r-token", b"bear3r-token", 1)]
+    )
+    identity = dead.read()[-1].id
     dead.close()
     settings = tmp_path / "pixelfast.toml"
     settings.write_text(

@@ -224,7 +224,7 @@ def test_the_answer_waits_for_what_it_promises(ack: str) -> None:
     assert 1 == len(fake.disk.events())
 
 
-def test_refusals_are_counted_by_source_and_reason() -> None:
+def test_rejections_are_counted_by_source_and_reason() -> None:
     fake = FakeCollector()
     for route, query, *_ in BAD_QUERIES:
         fake.exchange(http(b"/pixel/v1/%b?%b" % (route, query)))

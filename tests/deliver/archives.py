@@ -13,7 +13,7 @@ from pixelfast.config import FileDestination
 from pixelfast.deliver.archive.keeper import ArchiveKeeper
 from pixelfast.deliver.destinations.file import FileSender
 from pixelfast.deliver.outcomes import Accepted
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from tests.deliver.spools import batch_of, event
 
 __all__ = ["Archive", "numbers_in", "read"]
@@ -25,7 +25,7 @@ class Archive:
     def __init__(
         self,
         folder: Path,
-        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
         rotate_bytes: int = 1,
         **settings: Any,
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["HandClock"]
 
@@ -21,7 +21,7 @@ class HandClock:
         self.on_look: Callable[[], object] = lambda: None
         self.ahead_s = 0.0
         self._a_look_s = a_look_s
-        self.clock = Clock(self._look, lambda: self._look() + self.ahead_s, self._look)
+        self.clock = DeliveryClock(self._look, lambda: self._look() + self.ahead_s, self._look)
 
     def advance(self, seconds: float) -> None:
         self.now_s += seconds

@@ -13,18 +13,18 @@ from typing import Any
 import msgspec
 
 from pixelfast.config import Config, HttpDestination, Source, WriteKey
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.sender import Sender
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import DataDir, Position
 from tests.deliver.spools import taking
 from tests.waiting import WAIT_S, until
 
-AT_ONCE = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
+AT_ONCE = BatchLimits(max_events=5, max_bytes=10**6, max_age_s=0.0)
 # Short intervals; what they are for stays.
 QUICK = Timings(
     min_look_pause_s=0.002,
@@ -41,7 +41,7 @@ QUICK = Timings(
     replay_s=0.005,
     all_rejected_s=0.05,
     quiet_s=0.1,
-    room_s=0.005,
+    space_s=0.005,
     held_s=0.02,
     partial_pause_s=0.01,
     retention_s=0.005,
@@ -57,7 +57,7 @@ class FakeSender(Sender):
     def __init__(
         self,
         script: Iterable[Outcome | Exception] = (),
-        limits: Limits = AT_ONCE,
+        limits: BatchLimits = AT_ONCE,
         on_send: Callable[[Batch], None] | None = None,
         judge: Callable[[Batch], Outcome] = lambda _: Accepted(),
         concurrency: int = 1,
@@ -65,12 +65,12 @@ class FakeSender(Sender):
         self.concurrency = concurrency
         self.judge = judge
         self.ids: list[str] = []
-        self.most_under_way = self.under_way = 0
+        self.max_under_way = self.under_way = 0
         self.limits = limits
         self.script = list(script)
         self.gate = asyncio.Event()
         self.gate.set()
-        self.tries: list[list[bytes]] = []
+        self.sent: list[list[bytes]] = []
         self.accepted: list[bytes] = []
         self.memories: list[dict[str, object]] = []
         self.open_errors: list[Exception] = []
@@ -83,11 +83,11 @@ class FakeSender(Sender):
             raise self.open_errors.pop(0)
 
     async def send(self, batch: Batch) -> Outcome:
-        self.tries.append(batch.lines())
+        self.sent.append(batch.lines())
         self.ids.append(batch.id)
         self._on_send(batch)
         self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.max_under_way = max(self.max_under_way, self.under_way)
         await self.gate.wait()
         self.under_way -= 1
         outcome = self.script.pop(0) if self.script else self.judge(batch)
@@ -129,7 +129,7 @@ def make_engine(
     senders: Mapping[str, Sender] | None = None,
     sources: tuple[Source, ...] = (),
     config: Config | None = None,
-    clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+    clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
 ) -> Engine:
     """An engine with short intervals; its destinations are these senders, or those of `config`."""
     config = config or settings(*(senders or ()), sources=sources)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Outcome
 from tests.deliver.spools import batch_of, event
 from tests.fake_destination import FakeDestination, Script
 
-LIMITS = Limits(max_events=100, max_bytes=10**6, max_age_s=1.0)
+LIMITS = BatchLimits(max_events=100, max_bytes=10**6, max_age_s=1.0)
 QUICK = Timeouts(total_s=0.3, connect_s=0.3)
 
 

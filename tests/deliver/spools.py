@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pixelfast.deliver.batches import Batch, Cut, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Position
 from tests.spools import Feed
 
-NO_LIMITS = Limits(max_events=10**9, max_bytes=10**12, max_age_s=0.0)
+NO_LIMITS = BatchLimits(max_events=10**9, max_bytes=10**12, max_age_s=0.0)
 
 
 def event(number: int, padding: int = 0) -> bytes:
@@ -61,7 +61,7 @@ def taking(sources: frozenset[str] | None) -> Selection:
 
 def cut_all(
     data: DataDir,
-    limits: Limits,
+    limits: BatchLimits,
     cursors: dict[int, Position] | None = None,
     sources: frozenset[str] | None = None,
 ) -> list[Cut]:

@@ -7,24 +7,24 @@ from contextlib import closing
 
 import pytest
 
-from pixelfast.deliver.batches import Cut, Limits
+from pixelfast.deliver.batches import BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.selection import Selection
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir, Position
 from tests.deliver.clocks import HandClock
 from tests.deliver.spools import NO_LIMITS, as_json, batch_of, cut_all, event, lines_of
 from tests.spools import Feed
 
-STILL = Clock(monotonic_s=lambda: 0.0)  # no look at the slots ends before it has seen all
+STILL = DeliveryClock(monotonic_s=lambda: 0.0)  # no look at the slots ends before it has seen all
 
 
-def by_events(count: int) -> Limits:
-    return Limits(max_events=count, max_bytes=10**9, max_age_s=0.0)
+def by_events(count: int) -> BatchLimits:
+    return BatchLimits(max_events=count, max_bytes=10**9, max_age_s=0.0)
 
 
-def by_bytes(count: int) -> Limits:
-    return Limits(max_events=10**9, max_bytes=count, max_age_s=0.0)
+def by_bytes(count: int) -> BatchLimits:
+    return BatchLimits(max_events=10**9, max_bytes=count, max_age_s=0.0)
 
 
 def test_nothing_is_cut_from_an_empty_data_directory(data: DataDir) -> None:
@@ -266,7 +266,7 @@ def test_one_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -
         Cutter(
             data,
             {},
-            Limits(500, 2**20, 1.0),
+            BatchLimits(500, 2**20, 1.0),
             Selection(without=("web",)),
             clock=HandClock(a_look_s=0.0001).clock,
         )

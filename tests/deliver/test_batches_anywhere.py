@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelfast.deliver.batches import Cut, Limits
+from pixelfast.deliver.batches import BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.spool import DataDir, Position
 from tests.deliver.spools import cut_all, event, lines_of, taking, whole
@@ -27,7 +27,7 @@ commits = st.lists(
     max_size=12,
 )
 limits = st.builds(
-    Limits,
+    BatchLimits,
     max_events=st.integers(1, 8),
     max_bytes=st.integers(1, 300),
     max_age_s=st.just(0.0),
@@ -79,7 +79,7 @@ def by_slot(lines: list[bytes], slots: Any) -> dict[int, list[bytes]]:
     return found
 
 
-def check_bounds(batch: Cut, limit: Limits) -> None:
+def check_bounds(batch: Cut, limit: BatchLimits) -> None:
     body = whole(batch).ndjson()
     assert len(body) == batch.size_bytes
     assert body.count(b"\n") == batch.events
@@ -90,7 +90,7 @@ def check_bounds(batch: Cut, limit: Limits) -> None:
 @settings(max_examples=40)
 @given(plan=commits, limit=limits, sources=choices)
 def test_each_event_is_cut_once_in_order_and_within_bounds(
-    plan: list[Any], limit: Limits, sources: frozenset[str] | None
+    plan: list[Any], limit: BatchLimits, sources: frozenset[str] | None
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(folder)
@@ -105,7 +105,7 @@ def test_each_event_is_cut_once_in_order_and_within_bounds(
 @settings(max_examples=30)
 @given(plan=commits, limit=limits, again=limits, sources=choices)
 def test_reading_goes_on_exactly_behind_every_batch(
-    plan: list[Any], limit: Limits, again: Limits, sources: frozenset[str] | None
+    plan: list[Any], limit: BatchLimits, again: BatchLimits, sources: frozenset[str] | None
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(folder)
@@ -123,15 +123,15 @@ def test_reading_goes_on_exactly_behind_every_batch(
 
 @settings(max_examples=40)
 @given(plan=commits, limit=limits)
-def test_batches_are_as_large_as_the_limits_allow(plan: list[Any], limit: Limits) -> None:
+def test_batches_are_as_large_as_the_limits_allow(plan: list[Any], limit: BatchLimits) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(folder)
         Written([(0, sizes) for _, sizes in plan], data)
         batches = cut_all(data, limit)
         for batch, following in pairwise(batches):
             next_bytes = len(lines_of([following])[0]) + 1
-            has_room = batch.size_bytes + next_bytes <= limit.max_bytes
-            assert batch.events == limit.max_events or not has_room
+            may_cut = batch.size_bytes + next_bytes <= limit.max_bytes
+            assert batch.events == limit.max_events or not may_cut
 
 
 @settings(max_examples=40)
@@ -141,7 +141,7 @@ def test_batches_are_as_large_as_the_limits_allow(plan: list[Any], limit: Limits
     sources=choices,
 )
 def test_a_cutter_follows_its_writers(
-    rounds: list[Any], limit: Limits, sources: frozenset[str] | None
+    rounds: list[Any], limit: BatchLimits, sources: frozenset[str] | None
 ) -> None:
     """Frames and slots come meanwhile, and some batches are closed before they are full."""
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from pixelfast.deliver.http.bounds import LoopShare, _BoundedHandler
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from tests.deliver.running import run
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -42,7 +42,7 @@ class FakeShare(LoopShare):
     """Owes nothing until so many slices are parsed; then waits as long as a test says."""
 
     def __init__(self, slices: int) -> None:
-        super().__init__(1.0, 1.0, Clock(monotonic_s=lambda: 0.0))
+        super().__init__(1.0, 1.0, DeliveryClock(monotonic_s=lambda: 0.0))
         self.slices = slices
 
     def spend(self, seconds: float) -> None:  # noqa: ARG002
@@ -52,10 +52,8 @@ class FakeShare(LoopShare):
         return 0.001 if self.slices <= 0 else 0.0
 
 
-def new_handler(
-    share: LoopShare, most_bytes: int = 81_920
-) -> tuple[_BoundedHandler, FakeTransport]:
-    handler = _BoundedHandler(most_bytes, share, asyncio.get_running_loop())
+def new_handler(share: LoopShare, max_bytes: int = 81_920) -> tuple[_BoundedHandler, FakeTransport]:
+    handler = _BoundedHandler(max_bytes, share, asyncio.get_running_loop())
     transport = FakeTransport()
     handler.connection_made(transport)
     handler.set_response_params(read_until_eof=True, auto_decompress=False)
@@ -134,7 +132,7 @@ def test_nothing_is_used_again_that_had_more_than_its_answer() -> None:
 
 def test_a_share_is_spent_saved_and_earned() -> None:
     now_s = 100.0
-    share = LoopShare(0.2, 0.005, Clock(monotonic_s=lambda: now_s))
+    share = LoopShare(0.2, 0.005, DeliveryClock(monotonic_s=lambda: now_s))
     share.spend(0.004)
     assert 0.0 == share.wait_s()
     share.spend(0.003)

@@ -82,16 +82,16 @@ def test_a_jump_makes_no_event_of_a_destination_that_is_down_die(
             async with running(engine):
                 for n in range(5):
                     feed.write(event(n), received_ms=ms(hand.clock.wall_s()))
-                await until(lambda: down.tries)
+                await until(lambda: down.sent)
                 hand.ahead_s += jump_s
                 await until(lambda: [x for x in logs if x["event"] == "clock_jumped"])
                 for n in range(5, 10):  # collectors stamp with the clock as it is now
                     feed.write(event(n), received_ms=ms(hand.clock.wall_s()))
-                tries = len(down.tries)
+                attempts = len(down.sent)
 
                 def is_tried() -> bool:
                     hand.advance(0.5)
-                    return len(down.tries) > tries + 20
+                    return len(down.sent) > attempts + 20
 
                 await until(is_tried)
                 told = engine.stats()["destinations"]["hook"]
@@ -116,7 +116,7 @@ def test_a_jump_between_two_runs_is_noticed(data: DataDir, feed: Feed) -> None:
         engine = make_engine(data, {"hook": sender}, config=config, clock=clock)
         with capture_logs() as logs:
             async with running(engine):
-                await until(lambda: len(sender.tries) > 3)
+                await until(lambda: len(sender.sent) > 3)
                 assert 0 == engine.stats()["destinations"]["hook"]["dead"]
         return [x["event"] for x in logs if x["event"] == "clock_jumped"]
 

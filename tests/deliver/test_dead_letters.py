@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.dead import DeadBounds, DeadLetters
+from pixelfast.deliver.batches import Batch, BatchLimits
+from pixelfast.deliver.dead import DeadLetterLimits, DeadLetters
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
-from pixelfast.deliver.settlement import DeadLetter
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.settlement import NewDeadLetter
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, running
 from tests.deliver.running import run
 from tests.deliver.spools import event
-from tests.deliver.test_refusals import NO, is_settled, numbers
+from tests.deliver.test_rejections import NO, is_settled, numbers
 from tests.spools import Feed
 from tests.waiting import until
 
@@ -37,8 +37,10 @@ PRAGMA user_version = 1;
 """
 
 
-def letter(number: int, source: str = "web", size_bytes: int = 10, batch: str = "b") -> DeadLetter:
-    return DeadLetter(batch, number, b"x" * size_bytes, 400, "no", b"", 1, source)
+def letter(
+    number: int, source: str = "web", size_bytes: int = 10, batch: str = "b"
+) -> NewDeadLetter:
+    return NewDeadLetter(batch, number, b"x" * size_bytes, 400, "no", b"", 1, source)
 
 
 @pytest.fixture
@@ -49,11 +51,11 @@ def dead(tmp_path: Path) -> Iterator[DeadLetters]:
 
 
 def kept(dead: DeadLetters, source: str) -> list[int]:
-    return [each.number for each in dead.letters() if each.source == source]
+    return [each.number for each in dead.read() if each.source == source]
 
 
 def test_over_the_bound_the_oldest_go_and_are_counted(dead: DeadLetters) -> None:
-    bounds = DeadBounds(256 * KIB)
+    bounds = DeadLetterLimits(256 * KIB)
     for start in range(0, 400, 10):
         dead.add([letter(n, size_bytes=25 * KIB) for n in range(start, start + 10)], bounds)
         assert dead.size_bytes() <= 256 * KIB
@@ -70,7 +72,7 @@ def test_over_the_bound_the_oldest_go_and_are_counted(dead: DeadLetters) -> None
 def test_small_bounds_keep_the_newest_letters_that_fit(
     dead: DeadLetters, max_bytes: int, size_bytes: int
 ) -> None:
-    bounds = DeadBounds(max_bytes)
+    bounds = DeadLetterLimits(max_bytes)
     empty_bytes = dead.size_bytes()
     for start in range(0, 1000, 50):
         batch = [letter(n, size_bytes=size_bytes) for n in range(start, start + 50)]
@@ -84,7 +86,7 @@ def test_small_bounds_keep_the_newest_letters_that_fit(
 
 def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) -> None:
     """Its write key is public: a stranger must not delete what others have."""
-    bounds = DeadBounds(256 * KIB)
+    bounds = DeadLetterLimits(256 * KIB)
     dead.add([letter(n, "shop", 1 * KIB) for n in range(20)], bounds)
     for n in range(100, 400):
         dead.add([letter(n, "flooded", 20 * KIB)], bounds)
@@ -96,7 +98,7 @@ def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) 
 
 def test_on_a_disk_without_room_new_letters_take_the_room_of_old_ones(dead: DeadLetters) -> None:
     room = [2**30]
-    bounds = DeadBounds(4096 * KIB, room=lambda _: room[0])
+    bounds = DeadLetterLimits(4096 * KIB, room=lambda _: room[0])
     dead.add([letter(n, size_bytes=8 * KIB) for n in range(250)], bounds)
     before = dead.file_bytes()
     assert 2048 * KIB < before < 4096 * KIB
@@ -116,8 +118,8 @@ def test_on_a_disk_without_room_new_letters_take_the_room_of_old_ones(dead: Dead
 
 def test_letters_that_are_too_old_go(tmp_path: Path) -> None:
     now_ms = 10 * DAY_MS
-    dead = DeadLetters(tmp_path / "dead.db", Clock(wall_s=lambda: now_ms / 1000))
-    bounds = DeadBounds(max_age_s=86_400.0, on_full="hold")
+    dead = DeadLetters(tmp_path / "dead.db", DeliveryClock(wall_s=lambda: now_ms / 1000))
+    bounds = DeadLetterLimits(max_age_s=86_400.0, on_full="hold")
     dead.add([letter(1)], bounds)
     now_ms = 11 * DAY_MS - 1
     dead.add([letter(2)], bounds)
@@ -134,14 +136,15 @@ def test_letters_that_are_too_old_go(tmp_path: Path) -> None:
 
 def test_hold_drops_none_for_want_of_room(dead: DeadLetters) -> None:
     dead.add(
-        [letter(n, size_bytes=25 * KIB) for n in range(20)], DeadBounds(64 * KIB, on_full="hold")
+        [letter(n, size_bytes=25 * KIB) for n in range(20)],
+        DeadLetterLimits(64 * KIB, on_full="hold"),
     )
     assert list(range(20)) == kept(dead, "web")
 
 
-@pytest.mark.parametrize("bounds", [DeadBounds(64 * KIB), DeadBounds(max_age_s=-1.0)])
+@pytest.mark.parametrize("bounds", [DeadLetterLimits(64 * KIB), DeadLetterLimits(max_age_s=-1.0)])
 def test_a_letter_that_is_being_sent_again_is_not_dropped(
-    dead: DeadLetters, bounds: DeadBounds
+    dead: DeadLetters, bounds: DeadLetterLimits
 ) -> None:
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
     dead.ask_for_replay([1, 2])
@@ -168,13 +171,13 @@ def test_the_sums_are_right_whatever_changes_letters(dead: DeadLetters) -> None:
     dead.ask_for_replay([7, 8])
     dead.take_for_replay(10, 2**20)
     dead.remove([7])
-    dead.refuse_again(8, 500, "a longer reason", b"answer")
+    dead.reject_again(8, 500, "a longer reason", b"answer")
     other = DeadLetters(dead.path)  # as the commands do
     other.drop([20, 21])
     other.close()
     sizes: dict[str, list[int]] = {}
-    for each in dead.letters():
-        size = len(each.event) + len(each.reason) + len(each.answer)
+    for each in dead.read():
+        size = len(each.event) + len(each.reason) + len(each.response)
         sizes.setdefault(each.source, []).append(size)
     found = {name: (own.letters, own.size_bytes) for name, own in dead.by_source().items()}
     assert {name: (len(own), sum(own)) for name, own in sizes.items()} == found
@@ -194,7 +197,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -
     dead = DeadLetters(path)
     assert list(range(20)) == kept(dead, "")
     assert (20, 20 * (20 * KIB + 2), 0, 1000) == dead.by_source()[""]
-    dead.add([letter(0, "web", batch="c")], DeadBounds(128 * KIB))
+    dead.add([letter(0, "web", batch="c")], DeadLetterLimits(128 * KIB))
     assert [0] == kept(dead, "web")
     assert dead.by_source()[""].dropped > 10
     dead.close()
@@ -228,7 +231,7 @@ def test_a_migration_without_room_leaves_the_database_as_it_was(
 
 # --- delivery --------------------------------------------------------------------------------
 
-MANY = Limits(max_events=50, max_bytes=10**6, max_age_s=0.0)
+MANY = BatchLimits(max_events=50, max_bytes=10**6, max_age_s=0.0)
 
 
 def refusing_odd(batch: Batch) -> Outcome:
@@ -242,7 +245,7 @@ def test_a_flood_of_large_bad_events_neither_holds_nor_fills_the_disk(
 ) -> None:
     async def main() -> None:
         sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
-        runner = make_runner(data, sender, dead_bounds=DeadBounds(512 * KIB))
+        runner = make_runner(data, sender, dead_limits=DeadLetterLimits(512 * KIB))
         with capture_logs() as logs:
             async with running(runner):
                 feed.commit([("shop", event(n)) for n in range(10)])
@@ -277,7 +280,7 @@ def test_a_restart_over_the_bound_keeps_within_it(data: DataDir, feed: Feed) -> 
     async def main() -> None:
         feed.write(*map(event, range(3)))
         runner = make_runner(
-            data, FakeSender(limits=MANY), timings=timings, dead_bounds=DeadBounds(256 * KIB)
+            data, FakeSender(limits=MANY), timings=timings, dead_limits=DeadLetterLimits(256 * KIB)
         )
         async with running(runner):
             await until(lambda: runner.state and runner.state.dead.by_source["web"].dropped)
@@ -291,16 +294,16 @@ def test_a_restart_over_the_bound_keeps_within_it(data: DataDir, feed: Feed) -> 
 def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
-        bounds = DeadBounds(128 * KIB, on_full="hold")
-        runner = make_runner(data, sender, dead_bounds=bounds)
+        bounds = DeadLetterLimits(128 * KIB, on_full="hold")
+        runner = make_runner(data, sender, dead_limits=bounds)
         with capture_logs() as logs:
             async with running(runner):
                 for start in range(0, 40, 4):
                     feed.write(*(event(n, 10 * KIB) for n in range(start, start + 4)))
                     await runner.pause(0.02)
                 await until(lambda: runner.health.breaker.state == "held")
-                tries = len(sender.tries)
-                await until(lambda: len(sender.tries) > tries + 3)
+                attempts = len(sender.sent)
+                await until(lambda: len(sender.sent) > attempts + 3)
                 assert "no room for more dead letters" == runner.last_error
                 told = [each["event"] for each in logs]
                 assert "destination_is_back" not in told[told.index("destination_held") :]
@@ -322,9 +325,9 @@ def test_hold_waits_for_room_on_the_disk_too(data: DataDir, feed: Feed) -> None:
     room = [256 * KIB]
 
     async def main() -> None:
-        bounds = DeadBounds(2**30, on_full="hold", room=lambda _: room[0])
+        bounds = DeadLetterLimits(2**30, on_full="hold", room=lambda _: room[0])
         sender = FakeSender(limits=MANY, judge=refusing_odd)
-        runner = make_runner(data, sender, dead_bounds=bounds)
+        runner = make_runner(data, sender, dead_limits=bounds)
         async with running(runner):
             for n in range(200):
                 feed.write(event(n, padding=8 * KIB))
@@ -342,7 +345,7 @@ def test_dropping_while_letters_are_sent_again_loses_no_count(data: DataDir, fee
 
     async def main() -> None:
         sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
-        runner = make_runner(data, sender, timings=timings, dead_bounds=DeadBounds(128 * KIB))
+        runner = make_runner(data, sender, timings=timings, dead_limits=DeadLetterLimits(128 * KIB))
         async with running(runner):
             dead = DeadLetters(data.dead_dir("hook") / "dead.db")
             number = 0
@@ -383,7 +386,7 @@ def test_each_letter_has_the_source_of_its_event(data: DataDir, feed: Feed) -> N
                 feed.commit([(names[n % 4], event(n)) for n in range(100, 140)])
                 await until(lambda: runner.counted.get("dead") == 20)
         dead = DeadLetters(data.dead_dir("hook") / "dead.db")
-        found = {event_number(each.event): each.source for each in dead.letters()}
+        found = {event_number(each.event): each.source for each in dead.read()}
         dead.close()
         assert {n: names[n % 4] for n in range(101, 140, 2)} == found
 
@@ -433,7 +436,7 @@ def test_letters_that_are_there_already_are_counted_once(dead: DeadLetters, agai
     assert (50, sum(range(0, 150, 3)) + 50 * 2) == found["mail"][:2]
     assert (100, sum(n for n in range(150) if n % 3) + 100 * 2) == found["web"][:2]
     assert [(each.event, each.source) for each in everything] == [
-        (each.event, each.source) for each in dead.letters()
+        (each.event, each.source) for each in dead.read()
     ]
 
 
@@ -448,23 +451,23 @@ def test_what_letters_take_is_zero_again_when_all_are_gone(dead: DeadLetters) ->
 
 def test_letters_of_several_batches_keep_what_is_their_own(dead: DeadLetters) -> None:
     letters = [
-        DeadLetter(batch, n, b"e%d" % n, 400 + n, f"r{n}", b"a%d" % n, attempts, f"s{n % 2}")
+        NewDeadLetter(batch, n, b"e%d" % n, 400 + n, f"r{n}", b"a%d" % n, attempts, f"s{n % 2}")
         for batch, attempts, count in (("a", 1, 70), ("b", 2, 1), ("a", 3, 3))
         for n in range(100 * attempts, 100 * attempts + count)
     ]
     dead.add(letters)
     assert letters == [
-        DeadLetter(
+        NewDeadLetter(
             each.batch,
             each.number,
             each.event,
             each.status,
             each.reason,
-            each.answer,
+            each.response,
             each.attempts,
             each.source,
         )
-        for each in dead.letters()
+        for each in dead.read()
     ]
 
 

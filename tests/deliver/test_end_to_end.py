@@ -155,7 +155,7 @@ def test_restarts_lose_nothing_and_send_nothing_twice(data: DataDir, feed: Feed)
 def test_single_events_survive_a_strange_answer_between_two_tries(
     data: DataDir, feed: Feed
 ) -> None:
-    """Refused, then an answer that nobody thought of, then all is well: each event arrives."""
+    """Rejected, then an answer that nobody thought of, then all is well: each event arrives."""
     strange = (("Retry-After", "Mon, 23 Nov 99999999999 10:00:00 GMT"),)
     answers = [Answer(503)] * 32 + [Answer(503, strange)] + [Answer(503)] * 3
 

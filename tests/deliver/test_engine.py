@@ -162,7 +162,7 @@ def test_stopping_ends_an_engine_whose_senders_fail(data: DataDir, feed: Feed) -
         sender = FakeSender([ZeroDivisionError() for _ in range(10**5)])
         feed.write(event(1))
         async with running(make_engine(data, {"hook": sender})):
-            await until(lambda: len(sender.tries) > 2)
+            await until(lambda: len(sender.sent) > 2)
 
     run(main())
 
@@ -182,9 +182,9 @@ def test_the_second_engine_on_a_data_directory_waits_for_the_first(
                     assert not waiting.stats()["is_ready"]
                     feed.write(*map(event, range(5, 10)))
                     await first.has(10)
-                    await asyncio.sleep(20 * QUICK.lock_retry_s)  # it tries the lock meanwhile
+                    await asyncio.sleep(20 * QUICK.lock_retry_s)  # it asks for the lock meanwhile
             assert 1 == len([x for x in logs if x["event"] == "waiting_for_lock"])
-            assert [] == second.tries, "it was stopped while it waited"
+            assert [] == second.sent, "it was stopped while it waited"
             waiting = make_engine(data, {"hook": second})
             async with running(waiting):
                 feed.write(*map(event, range(10, 15)))

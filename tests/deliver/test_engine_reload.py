@@ -10,7 +10,7 @@ import msgspec
 from pixelfast.config import Config, Destination
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.deliver.sender import Sender
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
 from tests.deliver.runners import QUICK, FakeSender, running, settings, source
 from tests.deliver.running import run
@@ -25,7 +25,7 @@ class Senders:
     def __init__(self) -> None:
         self.made: dict[str, list[FakeSender]] = {}
 
-    def __call__(self, destination: Destination, _data: DataDir, _clock: Clock) -> Sender:
+    def __call__(self, destination: Destination, _data: DataDir, _clock: DeliveryClock) -> Sender:
         sender = FakeSender()
         self.made.setdefault(destination.name, []).append(sender)
         return sender

@@ -126,7 +126,7 @@ def test_a_destination_without_sources_does_not_keep_segments(data: DataDir, fee
             for n in range(60):
                 feed.write(event(n))
             await until(lambda: data.segments(0) == [feed.position.segment])
-        assert [] == senders["none"].tries
+        assert [] == senders["none"].sent
 
     run(main())
 

@@ -13,7 +13,7 @@ from pixelfast.config import Config, Destination, Spool
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.sender import Sender
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_engine, running, settings
 from tests.deliver.running import run
@@ -178,7 +178,7 @@ def test_a_destination_taken_out_of_the_settings_keeps_its_events_for_a_day(
     data: DataDir, feed: Feed
 ) -> None:
     later_s = 0.0
-    clock = Clock(wall_s=lambda: time.time() + later_s)
+    clock = DeliveryClock(wall_s=lambda: time.time() + later_s)
 
     async def main() -> None:
         nonlocal later_s

@@ -161,7 +161,7 @@ async def send_until_accepted(sender: FileSender, *numbers: int) -> None:
     for _ in range(3):
         if isinstance(await try_to_send(sender, *numbers), Accepted):
             return
-    raise AssertionError("not accepted in three tries")
+    raise AssertionError("not accepted in three attempts")
 
 
 def test_it_goes_on_when_its_folder_was_deleted_and_a_new_file_is_due(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.dead import DeadLetters
 from pixelfast.deliver.dead_keeper import DeadKeeper
-from pixelfast.deliver.outcomes import Outcome, Partial, Refused
+from pixelfast.deliver.outcomes import Outcome, Partial, Rejected
 from pixelfast.spool import DataDir
 from tests.deliver.runners import FakeSender, make_runner, running
 from tests.deliver.spools import event
@@ -25,7 +25,7 @@ class Encoding(FakeSender):
     """Encodes what it sends in its thread; rejects the first event of each batch."""
 
     def __init__(self) -> None:
-        super().__init__(judge=lambda _: Partial({0: Refused("no", 400)}), concurrency=4)
+        super().__init__(judge=lambda _: Partial({0: Rejected("no", 400)}), concurrency=4)
 
     async def send(self, batch: Batch) -> Outcome:
         await self.in_thread(batch.joined)
@@ -62,7 +62,7 @@ def test_batches_go_on_while_dead_letters_wait_for_the_disk(
 ) -> None:
     sender = Encoding()
     sender.gate.clear()
-    feed.write(*map(event, range(100)))  # 20 batches, all of them planned before the first reply
+    feed.write(*map(event, range(100)))  # 20 batches, all of them planned before the first response
     runner = make_runner(data, sender)
 
     async def main() -> None:
@@ -82,4 +82,4 @@ def test_batches_go_on_while_dead_letters_wait_for_the_disk(
 
     asyncio.run(main())
     with closing(DeadLetters(data.dead_dir("hook") / "dead.db")) as dead:
-        assert list(range(0, 100, 5)) == [json.loads(each.event)["n"] for each in dead.letters()]
+        assert list(range(0, 100, 5)) == [json.loads(each.event)["n"] for each in dead.read()]

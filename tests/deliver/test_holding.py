@@ -10,15 +10,15 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.health import Health, Hold
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.probe import newest_events, send_some
-from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.rejections import Rejections
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
-from pixelfast.deliver.timing import Clock, Timings
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
@@ -32,7 +32,7 @@ from tests.deliver.runners import (
 )
 from tests.deliver.running import run
 from tests.deliver.spools import event, fill
-from tests.deliver.test_refusals import (
+from tests.deliver.test_rejections import (
     NO,
     are_replayed,
     ask_for_replay,
@@ -45,7 +45,7 @@ from tests.waiting import until
 
 DOWN = Retry("status 500", status=500)
 BUSY = Retry("status 503", status=503)
-SMALL = Limits(max_events=20, max_bytes=10**6, max_age_s=0.0)
+SMALL = BatchLimits(max_events=20, max_bytes=10**6, max_age_s=0.0)
 
 
 def all_or_nothing(is_bad: Callable[[int], bool]) -> Callable[[Batch], Outcome]:
@@ -86,8 +86,8 @@ def test_a_destination_that_rejects_everything_is_held_and_nothing_dies(
         with capture_logs() as logs:
             async with running(runner):
                 await until(lambda: runner.health.breaker.state == "held")
-                tries = len(sender.tries)
-                await until(lambda: len(sender.tries) >= tries + 5)
+                attempts = len(sender.sent)
+                await until(lambda: len(sender.sent) >= attempts + 5)
                 assert "held" == runner.health.breaker.state
                 check_sum(runner.stats({0: 100}))
                 assert 0 == runner.counted.get("dead", 0)
@@ -196,7 +196,7 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
         async with running(runner):
             await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 39)
             assert 39 == await asyncio.to_thread(ask_for_replay, data)
-            await until(lambda: len(sender.tries) > 100)
+            await until(lambda: len(sender.sent) > 100)
             await until(lambda: are_replayed(data))
             assert "closed" == runner.health.breaker.state
 
@@ -209,7 +209,7 @@ def test_a_hold_that_comes_and_goes_is_told_once_a_minute() -> None:
     health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), hand.clock)
     with capture_logs() as logs:
         for _ in range(61):
-            health.hold(Hold.REFUSALS, "every event is rejected", NO)
+            health.hold(Hold.REJECTIONS, "every event is rejected", NO)
             assert "held" == health.breaker.state
             health.note(Accepted(), 1, hand.now_s, 1)
             assert "closed" == health.breaker.state
@@ -221,11 +221,11 @@ def test_a_hold_that_comes_and_goes_is_told_once_a_minute() -> None:
 def test_only_a_kept_letter_or_a_good_batch_ends_a_hold_for_want_of_room() -> None:
     """Another batch was under way when it began: that some of its events arrived says nothing."""
     ends: list[Callable[[Health], object]] = [
-        lambda health: health.found_room(),
+        lambda health: health.found_space(),
         lambda health: health.note(Accepted(), 2, 0.0, 1),
     ]
     for end in ends:
-        health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), Clock())
+        health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), DeliveryClock())
         with capture_logs() as logs:
             health.hold(Hold.DEAD_LETTERS, "no room for more dead letters", NO)
             health.note(Partial({0: NO}), 2, 0.0, 1)
@@ -239,9 +239,9 @@ def test_only_a_kept_letter_or_a_good_batch_ends_a_hold_for_want_of_room() -> No
 # --- the rule by itself ----------------------------------------------------------------------
 
 
-def refuse(refusals: Refusals, *batches: tuple[str, int], now_s: float = 0.0) -> None:
+def reject(rejections: Rejections, *batches: tuple[str, int], now_s: float = 0.0) -> None:
     for batch, events in batches:
-        refusals.refuse(batch, events, events, now_s)
+        rejections.reject(batch, events, events, now_s)
 
 
 @pytest.mark.parametrize(
@@ -257,41 +257,41 @@ def refuse(refusals: Refusals, *batches: tuple[str, int], now_s: float = 0.0) ->
 def test_ten_events_of_two_batches_are_enough_and_no_fewer(
     batches: list[tuple[str, int]], is_held: bool
 ) -> None:
-    refusals = Refusals(Timings())
-    refuse(refusals, *batches)
-    assert [False, is_held] == [refusals.must_hold(1.9), refusals.must_hold(2.0)]
+    rejections = Rejections(Timings())
+    reject(rejections, *batches)
+    assert [False, is_held] == [rejections.must_hold(1.9), rejections.must_hold(2.0)]
 
 
 def test_a_batch_counts_once_all_of_it_is_rejected() -> None:
-    refusals = Refusals(Timings())
+    rejections = Rejections(Timings())
     for batch in "ab":
-        refusals.refuse(batch, 19, whole=20, now_s=0.0)
-    assert not refusals.must_hold(100.0)
+        rejections.reject(batch, 19, whole=20, now_s=0.0)
+    assert not rejections.must_hold(100.0)
     for batch in "ab":
-        refusals.refuse(batch, 1, whole=20, now_s=0.0)
-    assert refusals.must_hold(100.0)
+        rejections.reject(batch, 1, whole=20, now_s=0.0)
+    assert rejections.must_hold(100.0)
 
 
 def test_one_accepted_event_begins_it_anew() -> None:
-    refusals = Refusals(Timings())
-    refuse(refusals, ("a", 100), ("b", 100))
-    refusals.accept("c", 1, now_s=1.0)
-    assert not refusals.must_hold(100.0)
-    refuse(refusals, ("d", 100), now_s=2.0)
-    assert not refusals.must_hold(100.0)
-    refuse(refusals, ("e", 1), now_s=3.0)
-    assert refusals.must_hold(100.0)
+    rejections = Rejections(Timings())
+    reject(rejections, ("a", 100), ("b", 100))
+    rejections.accept("c", 1, now_s=1.0)
+    assert not rejections.must_hold(100.0)
+    reject(rejections, ("d", 100), now_s=2.0)
+    assert not rejections.must_hold(100.0)
+    reject(rejections, ("e", 1), now_s=3.0)
+    assert rejections.must_hold(100.0)
 
 
 def test_rejected_events_are_bad_once_others_of_their_time_are_accepted() -> None:
-    refusals = Refusals(Timings())
-    assert not refusals.are_bad("a", began_s=1.0)
-    refusals.accept("b", 1, now_s=1.5)
-    assert refusals.are_bad("a", began_s=1.0)
-    assert not refusals.are_bad("a", began_s=2.0), "it may have broken since"
-    assert refusals.are_bad("b", began_s=2.0), "the rest of the batch is there"
-    refuse(refusals, ("b", 10), now_s=2.0)
-    assert not refusals.are_bad("b", began_s=2.0)
+    rejections = Rejections(Timings())
+    assert not rejections.are_bad("a", began_s=1.0)
+    rejections.accept("b", 1, now_s=1.5)
+    assert rejections.are_bad("a", began_s=1.0)
+    assert not rejections.are_bad("a", began_s=2.0), "it may have broken since"
+    assert rejections.are_bad("b", began_s=2.0), "the rest of the batch is there"
+    reject(rejections, ("b", 10), now_s=2.0)
+    assert not rejections.are_bad("b", began_s=2.0)
 
 
 @pytest.mark.parametrize(
@@ -301,10 +301,10 @@ def test_rejected_events_are_bad_once_others_of_their_time_are_accepted() -> Non
 def test_parts_are_the_smaller_the_more_events_are_bad(
     good: int, bad: int, events: int, expected: int
 ) -> None:
-    refusals = Refusals(Timings())
-    refusals.accept("a", good, now_s=0.0)
-    refusals.blame(bad)
-    assert expected == refusals.part_events(events)
+    rejections = Rejections(Timings())
+    rejections.accept("a", good, now_s=0.0)
+    rejections.blame(bad)
+    assert expected == rejections.part_events(events)
 
 
 def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less() -> None:
@@ -317,7 +317,7 @@ def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less() -> No
         waits.append(health.breaker.wait_s(hand.now_s))
         hand.advance(waits[-1])
     assert [5.0, 10.0, 20.0, 40.0, 60.0, 60.0] == waits
-    health.note(Refused("status 400"), 1, hand.now_s, 1)
+    health.note(Rejected("status 400"), 1, hand.now_s, 1)
     assert "closed" == health.breaker.state
     health.hold(Hold.SETTINGS, "status 401", Held("status 401", 401))
     assert 5.0 == health.breaker.wait_s(hand.now_s)
@@ -349,7 +349,7 @@ def test_probes_of_newest_events_are_not_of_those_already_read(data: DataDir, fe
         ([BUSY] * 20, (BUSY, 1, 0, 1)),
         ([Retry("status 500", 5.0, 500)] * 20, (Retry("status 500", 5.0, 500), 1, 0, 1)),
     ],
-    ids=["500", "403", "up", "refused", "busy", "retry-after"],
+    ids=["500", "403", "up", "rejected", "busy", "retry-after"],
 )
 def test_a_probe_of_a_destination_that_fails_sends_a_few_events_as_long_as_it_answers(
     answers: list[Outcome], found: tuple[Outcome, int, int, int]
@@ -358,7 +358,7 @@ def test_a_probe_of_a_destination_that_fails_sends_a_few_events_as_long_as_it_an
         sender = FakeSender(answers)
         events = [event(n) + b"\n" for n in range(64)]
         assert found == await send_some(sender, events)
-        assert sum(found[2:]) == len(sender.tries) == len(set(sender.ids))
+        assert sum(found[2:]) == len(sender.sent) == len(set(sender.ids))
 
     run(main())
 
@@ -383,6 +383,6 @@ def test_good_events_go_on_where_most_batches_fail(data: DataDir, feed: Feed, sh
                 number += 20
                 await runner.pause(0.05)
             check_sum(runner.stats({0: number}))
-            assert len(sender.tries) < 20 * number, "it is not asked without end"
+            assert len(sender.sent) < 20 * number, "it is not asked without end"
 
     run(main())

@@ -41,7 +41,7 @@ from tests.spools import Feed, open_data
 from tests.waiting import until
 
 EVENTS = 60
-MOST_TURN_S = 0.1  # of CPU time, with all doubles in the same loop; interim answers took seconds
+MAX_TURN_S = 0.1  # of CPU time, with all doubles in the same loop; interim answers took seconds
 SHORT = {"max_age_s": 0.01, "retry_first_s": 0.01, "retry_most_s": 0.02}
 
 
@@ -192,4 +192,4 @@ def test_a_hostile_twin_of_every_type_delays_no_good_one(
 
     run(main(), bound_s=40.0)
     assert max(parsed) <= 4096, "no more of an answer is parsed in one go"
-    assert max(turns_s) < MOST_TURN_S
+    assert max(turns_s) < MAX_TURN_S

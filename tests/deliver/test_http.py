@@ -13,10 +13,10 @@ import pytest
 
 from pixelfast import __version__
 from pixelfast.config import HttpDestination
-from pixelfast.deliver.batches import Batch, Limits, some_events
+from pixelfast.deliver.batches import Batch, BatchLimits, some_events
 from pixelfast.deliver.destinations.http import http_sender
-from pixelfast.deliver.http.sender import EventsRefused, HttpSender
-from pixelfast.deliver.outcomes import Accepted, Partial, Refused
+from pixelfast.deliver.http.sender import EventsRejected, HttpSender
+from pixelfast.deliver.outcomes import Accepted, Partial, Rejected
 from tests.deliver.running import run
 from tests.deliver.senders import batch, destination_and_sender, send, using
 from tests.deliver.spools import event
@@ -169,13 +169,13 @@ def test_the_sender_has_the_limits_and_waits_of_its_settings() -> None:
         )
     )
     assert 3 == sender.concurrency
-    assert Limits(7, 70_000, 0.7) == sender.limits
+    assert BatchLimits(7, 70_000, 0.7) == sender.limits
     assert (0.07, 7.0) == (sender.retry_first_s, sender.retry_most_s)
 
 
 def test_the_default_limits_are_those_of_the_design() -> None:
     sender = http_sender(HttpDestination(name="hook", url="http://127.0.0.1:1/"))
-    assert Limits(500, 2**20, 1.0) == sender.limits
+    assert BatchLimits(500, 2**20, 1.0) == sender.limits
     assert (0.5, 60.0) == (sender.retry_first_s, sender.retry_most_s)
 
 
@@ -183,7 +183,7 @@ def test_the_path_and_the_query_of_the_url_are_kept() -> None:
     async def main() -> None:
         async with FakeDestination() as destination:
             url = f"http://127.0.0.1:{destination.port}/a%20b/c?key=x%2By&z=1"
-            async with using(HttpSender(url, "ndjson", Limits(1, 1, 1.0))) as sender:
+            async with using(HttpSender(url, "ndjson", BatchLimits(1, 1, 1.0))) as sender:
                 await send(sender, 1)
             assert "/a%20b/c?key=x%2By&z=1" == destination.requests[0].path
 
@@ -228,7 +228,7 @@ def test_cookies_are_not_kept() -> None:
         async with FakeDestination(script) as destination:
             # By name: cookies of bare addresses are never kept.
             url = f"http://localhost:{destination.port}/"
-            async with using(HttpSender(url, "ndjson", Limits(1, 1, 1.0))) as sender:
+            async with using(HttpSender(url, "ndjson", BatchLimits(1, 1, 1.0))) as sender:
                 for n in range(2):
                     assert Accepted() == await send(sender, n)
             assert destination.requests[1].value("Cookie") is None
@@ -250,26 +250,28 @@ def test_closing_the_sender_closes_its_connections_and_it_can_be_opened_again() 
 
 
 def test_closing_a_sender_that_was_never_opened_is_no_mistake() -> None:
-    run(HttpSender("http://127.0.0.1:1/", "ndjson", Limits(1, 1, 1.0)).close())
+    run(HttpSender("http://127.0.0.1:1/", "ndjson", BatchLimits(1, 1, 1.0)).close())
 
 
 def test_the_rest_of_a_batch_has_the_sources_of_its_events() -> None:
     sources = ["web", "mail", "web", "shop"]
-    refused = {1: Refused("unwanted")}
+    rejected = {1: Rejected("unwanted")}
     sent: list[list[str]] = []
 
     class Choosy(HttpSender):
         def body_of(self, batch: Batch) -> bytes:
             sent.append(batch.sources())
             if batch.events == len(sources):
-                raise EventsRefused(refused)
+                raise EventsRejected(rejected)
             return super().body_of(batch)
 
     async def main() -> None:
         whole = some_events([event(n) for n in range(4)], sources, range(4))
         async with FakeDestination() as destination:
-            async with using(Choosy(destination.url, "json_array", Limits(9, 9999, 1.0))) as sender:
-                assert Partial(refused) == await sender.send(whole)
+            async with using(
+                Choosy(destination.url, "json_array", BatchLimits(9, 9999, 1.0))
+            ) as sender:
+                assert Partial(rejected) == await sender.send(whole)
             assert [0, 2, 3] == [each["n"] for each in json.loads(destination.requests[0].body)]
 
     run(main())

@@ -12,7 +12,7 @@ import pytest
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.destinations.http import http_sender
 from pixelfast.deliver.http import guard
-from pixelfast.deliver.http.guard import refusal
+from pixelfast.deliver.http.guard import rejection
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
 from tests.deliver.running import run
@@ -94,19 +94,19 @@ PUBLIC = [
 @pytest.mark.parametrize("address", METADATA)
 def test_link_local_and_metadata_addresses_are_always_refused(address: str) -> None:
     for block_private in (False, True):
-        assert "link-local or metadata" in refusal(address, block_private)
+        assert "link-local or metadata" in rejection(address, block_private)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_and_reserved_addresses_are_refused_where_it_is_asked_for(address: str) -> None:
-    assert "" == refusal(address, block_private=False)
-    assert "block_private" in refusal(address, block_private=True)
+    assert "" == rejection(address, block_private=False)
+    assert "block_private" in rejection(address, block_private=True)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_not_refused(address: str) -> None:
     for block_private in (False, True):
-        assert "" == refusal(address, block_private)
+        assert "" == rejection(address, block_private)
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_a_name_that_is_gone_is_tried_again(names: Callable[..., None]) -> None:
 
 
 def test_a_name_may_lead_elsewhere_later(names: Callable[..., None]) -> None:
-    """What was refused or gone once is looked up again."""
+    """What was rejected or gone once is looked up again."""
 
     async def main() -> None:
         async with FakeDestination() as destination:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
-from pixelfast.deliver.outcomes import Accepted, Outcome, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, batch, destination_and_sender, send, using
 from tests.deliver.spools import event
@@ -21,9 +21,9 @@ from tests.listener import Listener
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-TOO_MANY = Retry("more than 8 interim answers (1xx)")
-TOO_LONG = Retry("an answer of more than 81,920 bytes")
-INVALID = Retry("the answer is not valid HTTP")
+TOO_MANY = Retry("more than 8 interim responses (1xx)")
+TOO_LONG = Retry("the response is longer than 81,920 bytes")
+INVALID = Retry("the response is not valid HTTP")
 SOCKET_BUFFERS = 16 * 2**20
 
 # What a flood begins with, what it repeats, and what is made of it. Where the status is said, the
@@ -42,7 +42,7 @@ FLOODS: dict[str, tuple[bytes, bytes, Outcome]] = {
     "garbage": (b"", b"\0", INVALID),
     "body": (HEAD + b"\r\n", b"x", Accepted()),
     "body of a 500": (b"HTTP/1.1 500 No\r\n\r\n", b"x", Retry("", 0.0, 500, b"x" * 1024)),
-    "body of a 400": (b"HTTP/1.1 400 No\r\n\r\n", b"x", Refused("", 400, b"x" * 1024)),
+    "body of a 400": (b"HTTP/1.1 400 No\r\n\r\n", b"x", Rejected("", 400, b"x" * 1024)),
     "chunks of a byte": (CHUNKED, b"1\r\nx\r\n", Accepted()),
     "chunk extension": (CHUNKED + b"1;", b"a=b;", Accepted()),
     "chunk size": (CHUNKED, b"0", Accepted()),
@@ -55,8 +55,8 @@ FLOODS: dict[str, tuple[bytes, bytes, Outcome]] = {
 
 
 def without_reason(outcome: Outcome) -> Outcome:
-    if isinstance(outcome, Retry | Refused) and outcome.status:
-        return type(outcome)("", status=outcome.status, reply=outcome.reply)
+    if isinstance(outcome, Retry | Rejected) and outcome.status:
+        return type(outcome)("", status=outcome.status, response=outcome.response)
     return outcome
 
 
@@ -88,7 +88,7 @@ def test_a_flood_is_dropped_and_the_next_request_gets_its_own_answer(
             assert sum(parsed) <= 81_921, "no more than the limit was parsed"
             assert max(parsed) <= 4096, "and never much without a look at the limits"
             assert destination.sent_bytes < SOCKET_BUFFERS
-            assert Retry("status 503", status=503, reply=b"ok") == await send(sender, 2)
+            assert Retry("status 503", status=503, response=b"ok") == await send(sender, 2)
             assert 2 == destination.connections
 
     run(main())
@@ -208,7 +208,7 @@ def test_an_answer_may_come_before_the_request_is_read(status: int) -> None:
     """The connection is not used again: nobody knows how much of the request is in it."""
     expected = {
         200: Accepted(),
-        413: Refused("status 413", 413, b"", is_too_large=True),
+        413: Rejected("status 413", 413, b"", is_too_large=True),
         503: Retry("status 503", status=503),
     }
 
@@ -242,7 +242,7 @@ def test_a_peer_that_never_reads_a_large_body_is_given_up_in_time() -> None:
             using(HttpSender(url, "ndjson", LIMITS, timeouts=timeouts)) as sender,
         ):
             large = batch([event(n, padding=10_000) for n in range(900)])
-            assert Retry("no answer within 0.3 s") == await sender.send(large)
+            assert Retry("no response within 0.3 s") == await sender.send(large)
 
     run(main())
 
@@ -260,7 +260,7 @@ def test_a_byte_at_a_time_is_read_until_the_time_is_over() -> None:
             serving(serve) as url,
             using(HttpSender(url, "ndjson", LIMITS, timeouts=QUICK)) as sender,
         ):
-            assert Retry("no answer within 0.3 s") == await send(sender, 1)
+            assert Retry("no response within 0.3 s") == await send(sender, 1)
 
     run(main())
 

@@ -12,7 +12,7 @@ import pytest
 
 from pixelfast.deliver.http.failures import outcome_of_failure
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
-from pixelfast.deliver.outcomes import Accepted, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Rejected, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
 from tests.deliver.spools import batch_of, event
@@ -25,7 +25,7 @@ def test_no_answer_in_time_is_tried_again() -> None:
         script = [Answer(first="never")]
         async with destination_and_sender(script, timeouts=QUICK) as (destination, sender):
             began_s = time.monotonic()
-            assert Retry("no answer within 0.3 s") == await send(sender, 1)
+            assert Retry("no response within 0.3 s") == await send(sender, 1)
             assert 0.25 <= time.monotonic() - began_s < 3.0
             await destination.until(lambda: destination.open_connections == 0)
             assert Accepted() == await send(sender, 1)
@@ -55,7 +55,7 @@ def test_a_connection_that_never_comes_about_has_its_own_bound() -> None:
                 outcome = await send(sender, 1)
                 assert isinstance(outcome, Retry)
                 assert time.monotonic() - began_s < 5.0
-                assert outcome.reason != "no answer within 15 s", "it waited for 0.3 s"
+                assert outcome.reason != "no response within 15 s", "it waited for 0.3 s"
 
     run(main())
 
@@ -139,19 +139,19 @@ def test_a_server_of_tls_is_not_spoken_to_in_clear_text_and_the_other_way_round(
 def test_a_large_body_that_is_refused_unread_is_an_outcome() -> None:
     """The destination answers 413 to the head and closes while the body is on its way."""
 
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def reject(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
     async def main() -> None:
-        listener = Listener(refuse)
+        listener = Listener(reject)
         url = f"http://127.0.0.1:{await listener.open()}/"
         try:
             async with using(HttpSender(url, "ndjson", LIMITS)) as sender:
                 large = batch_of([event(n, padding=9_900) for n in range(100)])
                 for _ in range(3):
-                    assert isinstance(await sender.send(large), Retry | Refused)
+                    assert isinstance(await sender.send(large), Retry | Rejected)
         finally:
             await listener.close()
 

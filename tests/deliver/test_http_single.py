@@ -11,7 +11,7 @@ import pytest
 
 from pixelfast.deliver.http.sender import HttpSender
 from pixelfast.deliver.http.signatures import Webhook
-from pixelfast.deliver.outcomes import Accepted, Held, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Partial, Rejected, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import batch, destination_and_sender, send
 from tests.deliver.spools import event
@@ -26,7 +26,7 @@ def number_of(request: Request) -> int:
 
 
 def refusing(*numbers: int) -> Callable[[Request], Answer]:
-    """A script that refuses these events."""
+    """A script that rejects these events."""
     return lambda request: Answer(503 if number_of(request) in numbers else 200)
 
 
@@ -45,7 +45,7 @@ def test_what_failed_is_told_by_its_index_and_nothing_is_kept_for_the_next_try()
     async def main() -> None:
         sent = batch(map(event, range(10)))
         async with destination_and_sender(refusing(3, 7), "single") as (destination, sender):
-            retry = Retry("status 503", status=503, reply=b"ok")
+            retry = Retry("status 503", status=503, response=b"ok")
             assert Partial({3: retry, 7: retry}) == await sender.send(sent)
             assert list(range(10)) == take(destination)
             destination.answer([])
@@ -65,9 +65,9 @@ def test_each_event_is_refused_or_tried_again_for_itself() -> None:
         async with destination_and_sender(script, "single") as (_, sender):
             assert Partial(
                 {
-                    1: Refused("status 400", 400),
+                    1: Rejected("status 400", 400),
                     3: Retry("status 503", status=503),
-                    4: Refused("status 413", 413, is_too_large=True),
+                    4: Rejected("status 413", 413, is_too_large=True),
                 }
             ) == await send(sender, *range(5))
 
@@ -76,9 +76,9 @@ def test_each_event_is_refused_or_tried_again_for_itself() -> None:
 
 def test_events_that_are_all_refused_are_told_one_by_one() -> None:
     async def main() -> None:
-        refused = Refused("status 422", 422, b"ok")
+        rejected = Rejected("status 422", 422, b"ok")
         async with destination_and_sender(lambda _: Answer(422), "single") as (_, sender):
-            assert Partial(dict.fromkeys(range(40), refused)) == await send(sender, *range(40))
+            assert Partial(dict.fromkeys(range(40), rejected)) == await send(sender, *range(40))
 
     run(main())
 

@@ -19,13 +19,13 @@ from pixelfast.config import (
     RudderstackDestination,
     SegmentDestination,
 )
-from pixelfast.deliver.batches import Cut, Limits
+from pixelfast.deliver.batches import BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare, share_of
 from pixelfast.deliver.outcomes import Retry
-from pixelfast.deliver.probe import MOST_PROBED
+from pixelfast.deliver.probe import MAX_PROBED
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock
@@ -51,7 +51,7 @@ LONGEST_TURN_S = 0.010
 
 @contextmanager
 def intake(
-    data: DataDir, limits: Limits, clock: HandClock, selection: Selection | None = None
+    data: DataDir, limits: BatchLimits, clock: HandClock, selection: Selection | None = None
 ) -> Iterator[Intake]:
     chosen = selection or Selection()
     with closing(Cutter(data, {}, limits, chosen, clock=clock.clock)) as cutter:
@@ -161,7 +161,7 @@ def test_no_slot_waits_while_another_one_has_a_backlog_that_is_not_taken(data: D
 
 def test_a_batch_leaves_when_it_is_full_or_old_enough(data: DataDir) -> None:
     clock = HandClock()
-    limits = Limits(max_events=5, max_bytes=10**6, max_age_s=10.0)
+    limits = BatchLimits(max_events=5, max_bytes=10**6, max_age_s=10.0)
     with Feed(data) as feed, intake(data, limits, clock) as tail:
         feed.write(event(0), received_ms=ms(clock))
         assert [] == look(tail)
@@ -180,7 +180,7 @@ def test_a_batch_leaves_when_it_is_full_or_old_enough(data: DataDir) -> None:
 
 def test_the_age_of_a_batch_begins_when_its_first_event_was_received(data: DataDir) -> None:
     clock = HandClock()
-    limits = Limits(max_events=500, max_bytes=10**6, max_age_s=1.0)
+    limits = BatchLimits(max_events=500, max_bytes=10**6, max_age_s=1.0)
     with Feed(data) as feed, intake(data, limits, clock) as tail:
         look(tail)
         clock.now_s += 0.1
@@ -201,7 +201,7 @@ def test_a_clock_that_jumped_makes_no_batch_wait_longer_or_leave_before_the_last
     data: DataDir, received_s: float
 ) -> None:
     clock = HandClock()
-    limits = Limits(max_events=500, max_bytes=10**6, max_age_s=1.0)
+    limits = BatchLimits(max_events=500, max_bytes=10**6, max_age_s=1.0)
     with Feed(data) as feed, intake(data, limits, clock) as tail:
         look(tail)
         clock.now_s += 0.2
@@ -221,14 +221,14 @@ def test_the_pause_is_a_quarter_of_the_age_within_bounds(data: DataDir) -> None:
     clock = HandClock()
     pauses = {}
     for max_age_s in (0.01, 0.2, 1.0, 60.0):
-        with intake(data, Limits(3, 10**6, max_age_s), clock) as tail:
+        with intake(data, BatchLimits(3, 10**6, max_age_s), clock) as tail:
             pauses[max_age_s] = pause_s(tail, clock)
     assert {0.01: 0.01, 0.2: 0.05, 1.0: 0.25, 60.0: 0.25} == pauses
 
 
 def test_the_pause_is_short_while_batches_fill_and_long_while_nothing_comes(data: DataDir) -> None:
     clock = HandClock()
-    with Feed(data) as feed, intake(data, Limits(3, 10**6, 0.4), clock) as tail:
+    with Feed(data) as feed, intake(data, BatchLimits(3, 10**6, 0.4), clock) as tail:
         feed.write(*map(event, range(4)))
         assert 0.05 == pause_s(tail, clock), "a batch was full"
         assert 0.1 == pause_s(tail, clock)
@@ -254,7 +254,7 @@ def traced() -> Iterator[None]:
 
 def test_a_batch_that_grows_slowly_keeps_only_its_events(data: DataDir) -> None:
     clock = HandClock()
-    limits = Limits(max_events=10**6, max_bytes=2**30, max_age_s=3600.0)
+    limits = BatchLimits(max_events=10**6, max_bytes=2**30, max_age_s=3600.0)
     with Feed(data, segment_bytes=8 * 2**20) as feed, intake(data, limits, clock) as tail, traced():
         before, _ = tracemalloc.get_traced_memory()
         for n in range(500):
@@ -272,7 +272,7 @@ def test_events_that_a_filter_picks_do_not_keep_the_others_in_memory(data: DataD
         for _ in range(20):
             others = (b'{"type":"track","event":"Seen","p":"' + b"x" * 500 + b'"}',) * 500
             feed.write(*others, b'{"type":"track","event":"Order Paid"}')
-        limits = Limits(max_events=10**6, max_bytes=2**30, max_age_s=3600.0)
+        limits = BatchLimits(max_events=10**6, max_bytes=2**30, max_age_s=3600.0)
         with intake(data, limits, clock, selection) as tail, traced():
             before, _ = tracemalloc.get_traced_memory()
             look(tail)
@@ -284,7 +284,7 @@ def test_events_that_a_filter_picks_do_not_keep_the_others_in_memory(data: DataD
 
 
 def test_what_was_read_too_early_is_let_go_of_and_read_again(data: DataDir) -> None:
-    with Feed(data) as feed, closing(Cutter(data, {}, Limits(3, 10**6, 0.0))) as cutter:
+    with Feed(data) as feed, closing(Cutter(data, {}, BatchLimits(3, 10**6, 0.0))) as cutter:
         for n in range(10):
             feed.write(event(n))
         found = []
@@ -304,7 +304,7 @@ def test_a_destination_that_takes_nothing_keeps_its_memory_within_its_share(
     async def main() -> None:
         sender = FakeSender(
             [Retry("down")] * 10**6 if script == "fails" else [],
-            limits=Limits(500, 2**20, 0.05),
+            limits=BatchLimits(500, 2**20, 0.05),
             concurrency=64,
         )
         if script == "hangs":
@@ -316,21 +316,21 @@ def test_a_destination_that_takes_nothing_keeps_its_memory_within_its_share(
             with traced():
                 async with running(runner):
                     await until(lambda: runner.stats({0: 20_000}).get("pending") == 20_000)
-                    await until(lambda: len(sender.tries) >= (1 if script == "hangs" else 5))
-                    _, most_bytes = tracemalloc.get_traced_memory()
+                    await until(lambda: len(sender.sent) >= (1 if script == "hangs" else 5))
+                    _, max_bytes = tracemalloc.get_traced_memory()
                     check_sum(runner.stats({0: 20_000}))
-                    assert most_bytes < 3 * share_bytes
+                    assert max_bytes < 3 * share_bytes
                     sender.script.clear()
                     sender.gate.set()
                     await sender.has(20_000)
         ahead = len(sender.accepted) - 20_000
-        assert 0 <= ahead <= MOST_PROBED, "copies that were sent ahead as a probe"
+        assert 0 <= ahead <= MAX_PROBED, "copies that were sent ahead as a probe"
 
     run(main(), bound_s=60.0)
 
 
 def test_batches_that_the_last_run_left_are_sent_as_far_as_memory_allows(data: DataDir) -> None:
-    limits = Limits(200, 2**20, 0.05)
+    limits = BatchLimits(200, 2**20, 0.05)
 
     async def main() -> None:
         hung = FakeSender(limits=limits, concurrency=16)
@@ -359,8 +359,8 @@ def test_shares_add_up_to_what_the_process_may_take() -> None:
         total = destinations * share_of(256 * 2**20, destinations) + 64 * 2**20
         assert total <= 256 * 2**20
     share = MemoryShare(8 * 2**20)
-    assert Limits(10, 2 * 2**20, 1.0) == share.bound(Limits(10, 2**30, 1.0))
-    assert Limits(10, 2**20, 1.0) == share.bound(Limits(10, 2**20, 1.0))
+    assert BatchLimits(10, 2 * 2**20, 1.0) == share.bound(BatchLimits(10, 2**30, 1.0))
+    assert BatchLimits(10, 2**20, 1.0) == share.bound(BatchLimits(10, 2**20, 1.0))
     assert [True, False] == [share.allows_reading(each) for each in (2**20, 4 * 2**20)]
     assert share.allows_sending()
     share.sending_bytes = 2**20

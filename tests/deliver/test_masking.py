@@ -12,9 +12,9 @@ from pixelfast.config import HttpDestination, Redactor
 from pixelfast.config.schema import Config
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.masking import masked
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.sender import Sender
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
 
 HOOK = HttpDestination(name="h", url="https://h.example", bearer_token="bear3r-token")
@@ -26,10 +26,10 @@ def outcome_of(outcome: Outcome) -> Outcome:
     return asyncio.run(masked(outcome, REDACTOR))
 
 
-@pytest.mark.parametrize("kind", [Retry, Refused, Held])
-def test_reason_and_answer_of_every_outcome_are_masked(kind: type[Retry | Refused | Held]) -> None:
-    found = outcome_of(kind(REASON, status=500, reply=ANSWER))
-    assert kind("no …", status=500, reply="no: Bearer …".encode()) == found
+@pytest.mark.parametrize("kind", [Retry, Rejected, Held])
+def test_reason_and_answer_of_every_outcome_are_masked(kind: type[Retry | Rejected | Held]) -> None:
+    found = outcome_of(kind(REASON, status=500, response=ANSWER))
+    assert kind("no …", status=500, response="no: Bearer …".encode()) == found
 
 
 def test_what_an_outcome_says_beside_them_stays() -> None:
@@ -40,15 +40,17 @@ def test_what_an_outcome_says_beside_them_stays() -> None:
 
 
 def test_every_event_of_a_partial_outcome_is_masked() -> None:
-    failed: dict[int, Refused | Retry] = {
-        n: (Refused if n % 2 else Retry)(REASON, status=400, reply=ANSWER + b" %d" % (n // 3))
+    failed: dict[int, Rejected | Retry] = {
+        n: (Rejected if n % 2 else Retry)(REASON, status=400, response=ANSWER + b" %d" % (n // 3))
         for n in range(20)
     }
     found = outcome_of(Partial(failed))
     assert isinstance(found, Partial)
     assert list(range(20)) == list(found.failed)
     for n, each in found.failed.items():
-        assert type(failed[n])("no …", status=400, reply=f"no: Bearer … {n // 3}".encode()) == each
+        assert (
+            type(failed[n])("no …", status=400, response=f"no: Bearer … {n // 3}".encode()) == each
+        )
 
 
 class Costly(Redactor):
@@ -83,7 +85,7 @@ class Costly(Redactor):
         async def main() -> None:
             counting = asyncio.create_task(count())
             await asyncio.gather(
-                *(masked(each, self, Clock(monotonic_s=self.clock)) for each in outcomes)
+                *(masked(each, self, DeliveryClock(monotonic_s=self.clock)) for each in outcomes)
             )
             counting.cancel()
 
@@ -97,7 +99,7 @@ def test_masking_holds_the_loop_for_a_time_not_for_a_number_of_answers(
 ) -> None:
     """However many outcomes come at once."""
     redactor = Costly(cost_s)
-    partial = Partial({n: Refused("", 400, b"%1000d" % n) for n in range(500)})
+    partial = Partial({n: Rejected("", 400, b"%1000d" % n) for n in range(500)})
     redactor.mask(*[partial] * outcomes)
     assert 500 * outcomes == redactor.cost_of_turns.total()
     assert max(redactor.cost_of_turns.values()) <= most
@@ -105,7 +107,7 @@ def test_masking_holds_the_loop_for_a_time_not_for_a_number_of_answers(
 
 def test_outcomes_of_whole_batches_are_masked_in_turns_of_their_own() -> None:
     redactor = Costly(0.0006)
-    redactor.mask(*[Refused("", 400, b"%d" % n) for n in range(64)])
+    redactor.mask(*[Rejected("", 400, b"%d" % n) for n in range(64)])
     assert [1] * 64 == list(redactor.cost_of_turns.values())
 
 
@@ -119,8 +121,8 @@ def test_an_outcome_of_few_answers_does_not_wait_for_one_of_many() -> None:
             return super().data(data)
 
     redactor = Ordered(0.003)
-    many = Partial({n: Refused("", 400, b"%1000d" % n) for n in range(100)})
-    redactor.mask(many, Retry("", status=500, reply=b"few"))
+    many = Partial({n: Rejected("", 400, b"%1000d" % n) for n in range(100)})
+    redactor.mask(many, Retry("", status=500, response=b"few"))
     assert order.index(b"few") <= 4  # the first group of the others was under way
 
 
@@ -135,7 +137,7 @@ def test_events_that_say_the_same_count_against_the_time_as_well() -> None:
         return redactor.now_s
 
     redactor.clock = clock  # type: ignore[method-assign]
-    redactor.mask(Partial(dict.fromkeys(range(1000), Refused("x", 400, b"same"))))
+    redactor.mask(Partial(dict.fromkeys(range(1000), Rejected("x", 400, b"same"))))
     assert max(Counter(turns).values()) <= 6
 
 

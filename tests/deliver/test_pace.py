@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from pixelfast.deliver.batches import Limits
+from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
 from pixelfast.deliver.outcomes import Accepted, Retry
@@ -17,7 +17,7 @@ from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import until
 
-SMALL = Limits(max_events=5, max_bytes=10**6, max_age_s=0.0)
+SMALL = BatchLimits(max_events=5, max_bytes=10**6, max_age_s=0.0)
 
 
 def make_breaker() -> Breaker:
@@ -119,7 +119,7 @@ def test_many_batches_are_under_way_at_once_and_each_arrives_once(
             await until(lambda: runner.cursors == {0: feed.position})
             check_sum(runner.stats({0: 2000}))
         assert sorted(sender.numbers) == list(range(2000))
-        assert 1 < sender.most_under_way <= 16
+        assert 1 < sender.max_under_way <= 16
         assert len(set(sender.ids)) == len(sender.ids) == 400
 
     run(main())
@@ -145,10 +145,10 @@ def test_while_a_destination_is_down_only_one_batch_is_tried(data: DataDir, feed
         runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "open")
-            before = len(sender.tries)
-            sender.most_under_way = 0
-            await until(lambda: len(sender.tries) >= before + 10)
-            assert 1 == sender.most_under_way
+            before = len(sender.sent)
+            sender.max_under_way = 0
+            await until(lambda: len(sender.sent) >= before + 10)
+            assert 1 == sender.max_under_way
             check_sum(runner.stats({0: 1000}))
             sender.script.clear()
             await until(lambda: len(set(sender.accepted)) == 1000)
@@ -163,11 +163,11 @@ def test_retry_after_is_kept_to(data: DataDir, feed: Feed) -> None:
         sender = FakeSender([Retry("status 429", 0.4)], limits=SMALL, concurrency=16)
         feed.write(*map(event, range(5)))
         async with running(make_runner(data, sender)):
-            await until(lambda: sender.tries)
+            await until(lambda: sender.sent)
             feed.write(*map(event, range(5, 50)))
             began_s = time.monotonic()
             await asyncio.sleep(0.2)
-            assert 1 == len(sender.tries)
+            assert 1 == len(sender.sent)
             await sender.has(50)
             assert time.monotonic() - began_s >= 0.3
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.queue import Queue
 from pixelfast.deliver.runner import Runner
@@ -23,12 +23,12 @@ from pixelfast.spool import DataDir
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, plans_on_disk, running
 from tests.deliver.running import run
 from tests.deliver.spools import event, fill
-from tests.deliver.test_refusals import are_replayed, ask_for_replay, letters_of, numbers
+from tests.deliver.test_rejections import are_replayed, ask_for_replay, letters_of, numbers
 from tests.fake_destination import OK, Answer, FakeDestination, Request
 from tests.spools import Feed
 from tests.waiting import until
 
-SMALL = Limits(max_events=20, max_bytes=10**6, max_age_s=0.0)
+SMALL = BatchLimits(max_events=20, max_bytes=10**6, max_age_s=0.0)
 DOWN = Retry("status 500", status=500)
 
 
@@ -54,7 +54,7 @@ def test_only_the_events_that_a_destination_fails_at_wait(
         good = set(range(101)) - set(culprits)
         runner = runner_of(data, sender)
         async with running(runner):
-            await until(lambda: sender.tries)
+            await until(lambda: sender.sent)
             feed.write(event(100))
             await until(lambda: good <= set(sender.numbers))
             await until(lambda: len(plans_on_disk(data, "hook")) == len(culprits))
@@ -138,10 +138,10 @@ def test_a_destination_that_is_down_is_not_asked_to_take_a_batch_in_parts(
         fill(feed, 0, 100)
         runner = runner_of(data, sender)
         async with running(runner):
-            await until(lambda: len(sender.tries) > 60)
+            await until(lambda: len(sender.sent) > 60)
             assert "open" == runner.health.breaker.state
             planned = [n for n, each in enumerate(sender.ids) if not each.startswith("probe-")]
-            assert {20} == {len(sender.tries[n]) for n in planned}
+            assert {20} == {len(sender.sent[n]) for n in planned}
             assert 5 == len({sender.ids[n] for n in planned[-10:]}), "each gets its turn"
 
     run(main())
@@ -183,7 +183,7 @@ def test_an_event_that_keeps_a_destination_busy_for_ever_is_found_in_the_end(
         sender = FakeSender(limits=SMALL, concurrency=8)
         sender.judge = lambda batch: outcome if 7 in numbers(batch) else Accepted()
         fill(feed, 0, 20)
-        runner = runner_of(data, sender, most_culprits=((0, 1),))
+        runner = runner_of(data, sender, max_culprits=((0, 1),))
         number = 20
         async with running(runner):
             while not any(each.is_culprit for each in runner.queue):
@@ -211,11 +211,11 @@ def test_of_items_that_fail_for_a_while_none_dies_and_all_arrive_once_it_is_over
         sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
         fill(feed, 0, 400)
         good = {n for n in range(400) if n % 4}
-        runner = runner_of(data, sender, most_culprits=((5, 1),))
+        runner = runner_of(data, sender, max_culprits=((5, 1),))
         async with running(runner):
             await until(lambda: good <= set(sender.numbers))
-            tries = len(sender.tries)
-            await until(lambda: len(sender.tries) > tries + 100)
+            attempts = len(sender.sent)
+            await until(lambda: len(sender.sent) > attempts + 100)
             check_sum(runner.stats({0: 400}))
             sender.judge = lambda _: Accepted()
             await until(lambda: runner.cursors == {0: feed.position})
@@ -231,7 +231,7 @@ def test_too_many_events_to_blame_do_not_fill_the_memory(data: DataDir, feed: Fe
         bad = range(0, 100, 4)
         sender = FakeSender(judge=failing_at(*bad), limits=SMALL, concurrency=8)
         fill(feed, 0, 110)
-        runner = runner_of(data, sender, most_culprits=((5, 2),))
+        runner = runner_of(data, sender, max_culprits=((5, 2),))
         number = 110
         async with running(runner):
             while runner.counted.get("dead", 0) < len(bad) - 6:
@@ -269,7 +269,7 @@ def test_a_dead_letter_that_its_destination_fails_at_stays_one(data: DataDir, fe
 @pytest.mark.parametrize(
     "outcome",
     [Retry("connection refused"), Held("status 401", 401), Retry("status 503", status=503)],
-    ids=["refused", "401", "503"],
+    ids=["rejected", "401", "503"],
 )
 def test_a_destination_that_goes_down_blames_no_event(
     data: DataDir,
@@ -284,7 +284,7 @@ def test_a_destination_that_goes_down_blames_no_event(
         sender = FakeSender(limits=SMALL, concurrency=8)
         sender.judge = lambda batch: DOWN if poison & set(numbers(batch)) else Accepted()
         fill(feed, 0, 200)
-        runner = runner_of(data, sender, most_culprits=((1, 1),))
+        runner = runner_of(data, sender, max_culprits=((1, 1),))
         async with running(runner):
             await until(lambda: set(range(200)) - poison <= set(sender.numbers))
             if has_poison:
@@ -295,10 +295,10 @@ def test_a_destination_that_goes_down_blames_no_event(
             answers = iter([outcome, Accepted(), outcome, Accepted()])
             sender.judge = lambda _: next(answers, outcome)
             sender.gate.set()
-            before = len(sender.tries)
+            before = len(sender.sent)
             await until(lambda: not runner.health.breaker.is_closed)
-            tries = 4 if isinstance(outcome, Held) else 60  # probes of a hold are seldom
-            await until(lambda: len(sender.tries) > before + tries)
+            attempts = 4 if isinstance(outcome, Held) else 60  # probes of a hold are seldom
+            await until(lambda: len(sender.sent) > before + attempts)
             assert len([each for each in runner.queue if each.is_culprit]) <= len(poison)
             assert len(runner.queue) < 30, "batches are not divided without end"
             assert "dead" not in runner.counted
@@ -316,14 +316,14 @@ def test_a_rejected_and_a_failing_event_in_one_batch_hold_up_no_other(
     data: DataDir, feed: Feed, concurrency: int
 ) -> None:
     def judge(batch: Batch) -> Outcome:
-        failed: dict[int, Refused | Retry] = {}
+        failed: dict[int, Rejected | Retry] = {}
         for place, number in enumerate(numbers(batch)):
             if number < 100:
-                failed[place] = Refused("status 400", 400) if number % 2 else DOWN
+                failed[place] = Rejected("status 400", 400) if number % 2 else DOWN
         return Partial(failed) if failed else Accepted()
 
     async def main() -> None:
-        limits = Limits(max_events=2, max_bytes=10**6, max_age_s=0.0)
+        limits = BatchLimits(max_events=2, max_bytes=10**6, max_age_s=0.0)
         sender = FakeSender(judge=judge, limits=limits, concurrency=concurrency)
         feed.write(event(1000))
         fill(feed, 0, 100)
@@ -422,6 +422,6 @@ def test_culprits_take_a_tenth_of_the_time_and_one_at_a_time() -> None:
     first = queue.next(1.0, in_order=True, is_probe=False)
     assert first is not None
     assert -1 == take(queue, 2.0)
-    queue.replied(first, 2.0)  # it took a second
+    queue.responded(first, 2.0)  # it took a second
     assert -1 == take(queue, 10.9)
     assert 1 == take(queue, 11.0)

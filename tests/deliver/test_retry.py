@@ -26,12 +26,12 @@ def test_the_jitter_is_full() -> None:
     assert [0.25, 0.5, 1.0] == [half.next_s() for _ in range(3)]
 
 
-@given(first_s=st.floats(0.001, 100), most_s=st.floats(0.001, 1000), tries=st.integers(1, 200))
-def test_no_wait_is_beyond_its_bounds(first_s: float, most_s: float, tries: int) -> None:
-    backoff = Backoff(first_s, most_s)
-    waits = [backoff.next_s() for _ in range(tries)]
-    assert all(0.0 <= wait <= most_s for wait in waits)
-    assert tries == backoff.failures
+@given(first_s=st.floats(0.001, 100), max_s=st.floats(0.001, 1000), attempts=st.integers(1, 200))
+def test_no_wait_is_beyond_its_bounds(first_s: float, max_s: float, attempts: int) -> None:
+    backoff = Backoff(first_s, max_s)
+    waits = [backoff.next_s() for _ in range(attempts)]
+    assert all(0.0 <= wait <= max_s for wait in waits)
+    assert attempts == backoff.failures
 
 
 def test_a_first_bound_over_the_most_is_cut_to_it() -> None:

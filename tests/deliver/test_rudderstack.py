@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pixelfast.config import RudderstackDestination
-from pixelfast.deliver.batches import Limits
+from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.outcomes import Accepted, Retry
 from tests.deliver.running import run
@@ -63,7 +63,7 @@ def test_limits_keep_under_what_its_servers_take() -> None:
     sender = RudderstackSender(
         RudderstackDestination(name="rudder", url="http://127.0.0.1:1", write_key="wk_1")
     )
-    assert Limits(1000, 1_900_000, 1.0) == sender.limits
+    assert BatchLimits(1000, 1_900_000, 1.0) == sender.limits
     assert (0.5, 60.0) == (sender.retry_first_s, sender.retry_most_s)
 
 

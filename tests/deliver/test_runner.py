@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.outcomes import Accepted, Held, Retry
 from pixelfast.spool import DataDir, Position
 from tests.deliver.clocks import HandClock
@@ -46,10 +46,10 @@ def test_a_batch_that_failed_is_sent_again_as_it_was(data: DataDir, feed: Feed) 
         sender = FakeSender([Retry("busy"), Retry("busy", 0.001), Retry("down")])
         feed.write(*map(event, range(3)))
         async with running(make_runner(data, sender)):
-            await until(lambda: sender.tries)
+            await until(lambda: sender.sent)
             feed.write(event(3))
             await sender.has(4)
-        assert [sender.tries[0]] * 4 == sender.tries[:4]
+        assert [sender.sent[0]] * 4 == sender.sent[:4]
         assert [0, 1, 2, 3] == sender.numbers
 
     run(main())
@@ -140,7 +140,7 @@ def test_a_stop_sends_what_is_there_though_it_is_neither_full_nor_old(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
-        sender = FakeSender(limits=Limits(max_events=5, max_bytes=10**6, max_age_s=1000.0))
+        sender = FakeSender(limits=BatchLimits(max_events=5, max_bytes=10**6, max_age_s=1000.0))
         feed.write(*map(event, range(13)))
         async with running(make_runner(data, sender)):
             await sender.has(10)
@@ -159,7 +159,7 @@ def test_a_stop_does_not_wait_for_a_destination_that_refuses(data: DataDir, feed
         async with running(runner):
             await until(lambda: runner.counted.get("failures"))
         assert ([], {0: Position()}) == (sender.accepted, cursors_on_disk(data, "hook"))
-        assert 1 == len(sender.tries)
+        assert 1 == len(sender.sent)
 
     run(main())
 
@@ -168,7 +168,7 @@ def test_a_stop_does_not_wait_to_plan_for_a_destination_that_refuses(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
-        limits = Limits(max_events=5, max_bytes=10**6, max_age_s=1000.0)
+        limits = BatchLimits(max_events=5, max_bytes=10**6, max_age_s=1000.0)
         sender = FakeSender([Held("status 401")] * 10**4, limits)
         feed.write(*map(event, range(7)))  # two of them in the open batch
         runner = make_runner(data, sender)
@@ -188,7 +188,7 @@ def test_a_stop_waits_for_the_send_that_is_under_way(data: DataDir, feed: Feed) 
         feed.write(event(0))
         runner = make_runner(data, sender)
         task = asyncio.ensure_future(runner.run())
-        await until(lambda: sender.tries)
+        await until(lambda: sender.sent)
         runner.stop()
         sender.gate.set()
         await asyncio.wait_for(task, WAIT_S)
@@ -206,7 +206,7 @@ def test_a_stop_does_not_wait_long_for_a_destination_that_hangs(data: DataDir, f
         hanging.gate.clear()
         feed.write(event(0))
         async with running(make_runner(data, hanging, timings=timings)):
-            await until(lambda: hanging.tries)
+            await until(lambda: hanging.sent)
         assert ([], {0: Position()}) == (hanging.accepted, cursors_on_disk(data, "hook"))
         sender = FakeSender()
         async with running(make_runner(data, sender, timings=timings)):
@@ -223,7 +223,7 @@ def test_a_stop_ends_though_events_keep_coming(data: DataDir, feed: Feed) -> Non
     numbers = iter(range(10**6))
 
     def on_send(_: Batch) -> None:
-        if len(sender.tries) < most:  # the test ends also where the runner would not
+        if len(sender.sent) < most:  # the test ends also where the runner would not
             feed.write(event(next(numbers)))
 
     sender = FakeSender(on_send=on_send)
@@ -232,10 +232,10 @@ def test_a_stop_ends_though_events_keep_coming(data: DataDir, feed: Feed) -> Non
         feed.write(event(next(numbers)))
         runner = make_runner(data, sender, timings=timings)
         async with running(runner):
-            await until(lambda: sender.tries)
+            await until(lambda: sender.sent)
             runner.stop()
-            before = len(sender.tries)
-        assert len(sender.tries) - before < most // 2
+            before = len(sender.sent)
+        assert len(sender.sent) - before < most // 2
 
     run(main())
 

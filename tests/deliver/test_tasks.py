@@ -1,4 +1,4 @@
-"""Dividing a batch, and the settlement of a reply by itself."""
+"""Dividing a batch, and the settlement of a response by itself."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from zlib import crc32
 
 import pytest
 
-from pixelfast.deliver.batches import Batch, Limits, Run
-from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.batches import Batch, BatchLimits, Run
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.plans import Plan
-from pixelfast.deliver.refusals import Refusals
+from pixelfast.deliver.rejections import Rejections
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settlement import Settlement, Situation, dead_letters, settle
 from pixelfast.deliver.tasks import Task
@@ -23,17 +23,17 @@ from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import until
 
-NO = Refused("status 400", 400, b"bad")
+NO = Rejected("status 400", 400, b"bad")
 LATER = Retry("status 503", status=503)
 SOURCES = ("web", "web", "mail", "web")
 LINES = tuple(b'{"n":%d}' % n for n in range(4))
 
 
-def task(letters: list[int] | None = None) -> Task:
+def task(dead_letters: list[int] | None = None) -> Task:
     body = b"".join(line + b"\n" for line in LINES)
     plan = Plan(
         id="whole", root="whole", sequence=7, events=4, size_bytes=len(body), checksum=crc32(body),
-        oldest_ms=5, letters=letters, attempts=2,
+        oldest_ms=5, dead_letters=dead_letters, attempts=2,
     )  # fmt: skip
     runs = (Run("web", 2), Run("mail", 1), Run("web", 1))
     return Task(plan, plan.batch(body, runs))
@@ -46,10 +46,10 @@ def batch_of(made: Task) -> Batch:
 
 def settled(made: Task, outcome: Outcome, room_bytes: float = float("inf")) -> Settlement:
     """What follows if others were accepted before."""
-    refusals = Refusals(Timings())
-    refusals.accept("other", 1, now_s=2.0)
+    rejections = Rejections(Timings())
+    rejections.accept("other", 1, now_s=2.0)
     situation = Situation(began_s=1.0, now_s=2.0, room_bytes=room_bytes)
-    return settle(made, outcome, refusals, situation)
+    return settle(made, outcome, rejections, situation)
 
 
 def test_a_part_has_the_events_and_sources_of_its_places() -> None:
@@ -76,15 +76,15 @@ def test_a_part_of_a_part_counts_in_the_whole_and_has_the_same_id_whatever_the_w
 
 
 def test_parts_of_dead_letters_keep_their_ids() -> None:
-    parts = task(letters=[10, 11, 12, 13]).divided([[0, 3], [2]])
-    assert [[10, 13], [12]] == [part.plan.letters for part in parts]
+    parts = task(dead_letters=[10, 11, 12, 13]).divided([[0, 3], [2]])
+    assert [[10, 13], [12]] == [part.plan.dead_letters for part in parts]
 
 
 @pytest.mark.parametrize("failed_s", [0.0, 3.0])
 def test_a_part_waits_and_has_failed_as_the_whole_did(failed_s: float) -> None:
-    made = replace(task(), not_before_s=9.0, failed_s=failed_s, refused_s=4.0, failures=5)
+    made = replace(task(), not_before_s=9.0, failed_s=failed_s, rejected_s=4.0, failures=5)
     (part,) = made.divided([[0]])
-    assert (9.0, failed_s, 4.0) == (part.not_before_s, part.failed_s, part.refused_s)
+    assert (9.0, failed_s, 4.0) == (part.not_before_s, part.failed_s, part.rejected_s)
     assert (failed_s > 0, 0, False) == (part.is_part, part.failures, part.is_culprit)
 
 
@@ -119,23 +119,23 @@ def test_events_without_room_for_their_dead_letters_hold_the_destination() -> No
 
 
 def test_dead_letters_that_arrive_go_and_those_that_do_not_stay() -> None:
-    settlement = settled(task(letters=[10, 11, 12, 13]), Partial({1: NO}))
+    settlement = settled(task(dead_letters=[10, 11, 12, 13]), Partial({1: NO}))
     assert [10, 12, 13] == settlement.replayed
-    assert {11: NO} == settlement.refused_again
+    assert {11: NO} == settlement.rejected_again
     assert {"delivered": 3, "dead": -3} == settlement.counted
 
 
 # --- the loop meanwhile ----------------------------------------------------------------------
 
 MANY = 10_000
-MOST_TURN_S = 0.010  # of CPU time
+MAX_TURN_S = 0.010  # of CPU time
 ENDS = ("delivered", "dead")
 
 
 class Large(Sender):
-    """Takes 10,000 events at once; the first batch gets a reply of its own."""
+    """Takes 10,000 events at once; the first batch gets a response of its own."""
 
-    limits = Limits(MANY, 2**24, 60.0)
+    limits = BatchLimits(MANY, 2**24, 60.0)
 
     def __init__(self, first: Outcome) -> None:
         self.first = first
@@ -177,4 +177,4 @@ def test_no_reply_to_a_large_batch_holds_the_loop(
         assert (MANY - dead, dead) == tuple(runner.counted.get(each, 0) for each in ENDS)
 
     run(main())
-    assert max(turns_s) < MOST_TURN_S
+    assert max(turns_s) < MAX_TURN_S

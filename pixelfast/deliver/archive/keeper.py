@@ -11,13 +11,13 @@ import structlog
 from pixelfast.config import FileDestination
 from pixelfast.deliver.archive.compression import check_compression, compress_file, settle_twin
 from pixelfast.deliver.archive.names import SUFFIXES, ArchiveFile, archive_files, is_own
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool.datadir import sync_directory
 
 __all__ = ["ArchiveKeeper"]
 
-_MOST_DELETED = 1000  # files in one round, which keeps it short, and small in memory
-_MOST_COMPRESSED = 8
+_MAX_DELETED = 1000  # files in one round, which keeps it short, and small in memory
+_MAX_COMPRESSED = 8
 _LOG_AGAIN_S = 60.0
 
 _log = structlog.get_logger("deliver")
@@ -37,7 +37,7 @@ class ArchiveKeeper:
         must_stop: ends a round early.
     """
 
-    def __init__(self, folder: Path, settings: FileDestination, clock: Clock) -> None:
+    def __init__(self, folder: Path, settings: FileDestination, clock: DeliveryClock) -> None:
         check_compression(settings.compression)
         self.folder = folder
         self.keep_bytes = settings.keep_bytes
@@ -78,8 +78,8 @@ class ArchiveKeeper:
             later = 0  # files that the next rounds compress
             if self._settings.compression != "none":
                 finished = [each for each in plain if each.number < newest]
-                if self._compress(finished[:_MOST_COMPRESSED]):
-                    later = len(finished[_MOST_COMPRESSED:])
+                if self._compress(finished[:_MAX_COMPRESSED]):
+                    later = len(finished[_MAX_COMPRESSED:])
                 oldest, _ = self._look()  # each is smaller now, and has another name
             # What is compressed later may not have to be deleted for its size.
             finished = [each for each in oldest if each.number < newest]
@@ -87,7 +87,7 @@ class ArchiveKeeper:
         except OSError as error:  # of the folder: the next batch says so, too
             self._tell_once("archive_not_tended", error=error.strerror)
             return False
-        return deleted == _MOST_DELETED or later > 0
+        return deleted == _MAX_DELETED or later > 0
 
     def _look(self) -> tuple[list[ArchiveFile], list[ArchiveFile]]:
         """The oldest files, and the oldest of those that are not compressed."""
@@ -102,11 +102,11 @@ class ArchiveKeeper:
             if not each.is_compressed:
                 plain.append(each)
             for kept in (oldest, plain):
-                if len(kept) >= 2 * _MOST_DELETED:
-                    kept[:] = heapq.nsmallest(_MOST_DELETED, kept)
+                if len(kept) >= 2 * _MAX_DELETED:
+                    kept[:] = heapq.nsmallest(_MAX_DELETED, kept)
         self._found_bytes, self._grown_before, self.files = total, grown_before, count
         self.look_s = self._clock.monotonic_s() - began_s
-        return sorted(oldest)[:_MOST_DELETED], sorted(plain)[:_MOST_DELETED]
+        return sorted(oldest)[:_MAX_DELETED], sorted(plain)[:_MAX_DELETED]
 
     # --- deleting ----------------------------------------------------------------------------
 

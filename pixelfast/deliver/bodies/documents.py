@@ -8,7 +8,7 @@ import orjson
 
 __all__ = ["mend"]
 
-_MOST_DEPTH = 20  # default of index.mapping.depth.limit: names on a path, arrays in each other
+_MAX_DEPTH = 20  # default of index.mapping.depth.limit: names on a path, arrays in each other
 _PREFIX = "field_"
 # Metadata fields of all versions since 7, and of the plugins of Elastic.
 _RESERVED = frozenset(
@@ -74,16 +74,16 @@ def _is_accepted(name: str, depth: int) -> bool:
     parts = name.split(".")  # dots stand for objects within each other
     return (
         all(part.strip() for part in parts)
-        and depth + len(parts) <= _MOST_DEPTH
+        and depth + len(parts) <= _MAX_DEPTH
         and not (depth == 0 and parts[0] in _RESERVED)
     )
 
 
 def _mend_value(value: Any, depth: int, arrays: int) -> Any:
     if isinstance(value, dict):
-        return _mend_object(value, depth) if depth < _MOST_DEPTH else orjson.dumps(value).decode()
+        return _mend_object(value, depth) if depth < _MAX_DEPTH else orjson.dumps(value).decode()
     if isinstance(value, list):
-        if arrays == _MOST_DEPTH:
+        if arrays == _MAX_DEPTH:
             return orjson.dumps(value).decode()
         return [_mend_value(each, depth, arrays + 1) for each in value]
     return value

@@ -1,6 +1,6 @@
-__all__ = ["MOST_ID_BYTES", "plain_message_id"]
+__all__ = ["MAX_ID_BYTES", "plain_message_id"]
 
-MOST_ID_BYTES: int
+MAX_ID_BYTES: int
 """Longest `_id` of a document."""
 
 def plain_message_id(line: bytes) -> bytes | None:

@@ -3,13 +3,13 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
-__all__ = ["MOST_ID_BYTES", "plain_message_id"]
+__all__ = ["MAX_ID_BYTES", "plain_message_id"]
 
 cdef enum:
-    MOST_DEPTH = 19         # objects and arrays together; documents may have 20 levels of names
+    MAX_DEPTH = 19         # objects and arrays together; documents may have 20 levels of names
 
 cpdef enum:
-    MOST_ID_BYTES = 512     # of a document
+    MAX_ID_BYTES = 512     # of a document
 
 
 def plain_message_id(bytes line not None):
@@ -39,12 +39,12 @@ def plain_message_id(bytes line not None):
             continue
         if byte == c'{' or byte == c'[':
             depth += 1
-            if depth > MOST_DEPTH:
+            if depth > MAX_DEPTH:
                 return None
         elif byte == c'}' or byte == c']':
             depth -= 1
         place += 1
-    if not 2 < value_bytes <= MOST_ID_BYTES + 2 or memchr(value, c'\\', value_bytes) != NULL:
+    if not 2 < value_bytes <= MAX_ID_BYTES + 2 or memchr(value, c'\\', value_bytes) != NULL:
         return None
     return PyBytes_FromStringAndSize(value, value_bytes)
 

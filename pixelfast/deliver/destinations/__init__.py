@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pixelfast import config as settings
 from pixelfast.deliver.archive.keeper import ArchiveKeeper
-from pixelfast.deliver.archive.room import DiskRoom, SpoolNeeds
+from pixelfast.deliver.archive.quota import DiskQuota, SpoolNeeds
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
 from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
 from pixelfast.deliver.destinations.file import FileSender
@@ -15,7 +15,7 @@ from pixelfast.deliver.destinations.posthog import PosthogSender
 from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.destinations.segment import segment_sender
 from pixelfast.deliver.sender import Sender
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
 
 __all__ = ["make_sender"]
@@ -24,7 +24,7 @@ __all__ = ["make_sender"]
 def make_sender(
     destination: settings.Destination,
     data: DataDir,
-    clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+    clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
     needs: SpoolNeeds = SpoolNeeds(0, 0),  # noqa: B008 - immutable
 ) -> Sender:
     """Return the sender of a configured destination; `needs`: what the spool's disk must keep."""
@@ -40,7 +40,7 @@ def make_sender(
                 mode=int(destination.archive_mode, 8),
                 clock=clock,
                 keeper=ArchiveKeeper(folder, destination, clock),
-                room=DiskRoom(data, needs, max_share),
+                room=DiskQuota(data, needs, max_share),
             )
         case settings.RudderstackDestination():
             return RudderstackSender(destination)

@@ -13,9 +13,9 @@ from yarl import URL
 
 from pixelfast.config import ClickhouseDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.http.replies import Reply, classify
+from pixelfast.deliver.http.responses import Response, classify
 from pixelfast.deliver.http.sender import HttpSender, shared_options
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 
 __all__ = ["ClickhouseSender"]
 
@@ -111,10 +111,10 @@ _OPTIONAL = (
     "async_insert",
 )
 
-# Replies quote what strangers wrote, line feeds and all where it is an element of an enum. The
-# server's own are: the first code; a row with what stands behind it up to the reply's end, and the
-# key before that; and of a constraint the row before anything is quoted. Errors of expressions
-# have no row.
+# A response quotes values of events, which may hold line feeds and imitate the server's words.
+# Three parts of it are certainly the server's own: the first code; a row number that only known
+# phrases follow up to the end of the response, with the key before it; and the row number of a
+# violated constraint, which precedes any quotation. Errors of expressions name no row.
 _CODE = re.compile(rb"Code: (\d{1,5})(?:\.|, e\.displayText\(\) =) DB::\w{0,20}Exception")
 _ROW = re.compile(
     rb"(?:\(while read(?:ing)? the value of key ([^()\s]{1,200})\): )?\(at row (\d{1,9})\)\n"
@@ -126,15 +126,16 @@ _SAYS_ROW = re.compile(
     rb"at row \d|\(while read(?:ing)? the value of key |while executing 'FUNCTION "
 )
 _BROKEN_ROW = b"!"  # no row of JSONEachRow: the insert fails here if not before
-_FEWEST_TRIED, _TRIED_FIRST, _MOST_TRIED = 16, 256, 1024  # rows of a request
-_MOST_KINDS = 8  # of bad rows in a batch: those that cannot be read, and constraints
+_MIN_ROWS, _FIRST_ROWS, _MAX_ROWS = 16, 256, 1024  # rows of a request
+_MAX_KINDS = 8  # of bad rows in a batch: those that cannot be read, and constraints
 _SEARCHES = 8  # requests of one batch under way at once: each finds one row, and has to come back
 
 
-class _RefusedRow(Refused, frozen=True, gc=False):
+class _RejectedRow(Rejected, frozen=True, gc=False):
     """`row` is to blame, counted from 1; none before it fails in the same way.
 
-    It could not be read, as the value of `key` if the reply names it; or it violates a constraint.
+    The row could not be parsed (`key` is the field, if the response names it), or it violates a
+    constraint.
     """
 
     row: int = 0
@@ -154,13 +155,14 @@ class ClickhouseSender(HttpSender):
     Source: ClickHouse's documentation, "HTTP Interface" and "Deduplicating Inserts on Retries":
     an insert whose insert_deduplication_token the table has seen is dropped and answered with 200.
     Tables of the ReplicatedMergeTree family remember tokens by themselves, others once they have
-    `non_replicated_deduplication_window`. The reply comes when the rows are written (no
+    `non_replicated_deduplication_window`. The response comes when the rows are written (no
     async_insert).
 
-    An insert is stored as a whole or not at all. Rows that cannot be read or violate a constraint
-    are found by the number in the reply, and the others are inserted without them. A reply may
-    quote one row's text against another: so none is refused because it could not be read before
-    a request without the others has failed as well. What has no number of the server's is halved.
+    An insert is stored as a whole or not at all. Rows that cannot be parsed or that violate a
+    constraint are found by the row number in the response, and the other rows are inserted without
+    them. A value in one row may imitate an error about another row. A row is therefore rejected as
+    unparsable only after a request without the other rows has failed, too. If the response has no
+    trustworthy row number, the batch is halved.
     """
 
     def __init__(self, settings: ClickhouseDestination) -> None:
@@ -202,36 +204,36 @@ class ClickhouseSender(HttpSender):
                 break
             self._unsupported.add(outcome.setting)
             outcome = await super()._send(batch)
-        if isinstance(outcome, _RefusedRow) and batch.events > 1:
+        if isinstance(outcome, _RejectedRow) and batch.events > 1:
             return await self._insert_others(batch, outcome)
         return outcome
 
-    async def _insert_others(self, batch: Batch, first: _RefusedRow) -> Outcome:
+    async def _insert_others(self, batch: Batch, first: _RejectedRow) -> Outcome:
         """Find all rows that are to blame, and insert the others in one insert.
 
         Halving would make an insert, and so a part of the table, of a few rows each. Here rows are
-        sent with a bad row behind them: nothing is stored, and the reply tells how far they are
+        sent with a bad row behind them: nothing is stored, and the response tells how far they are
         good. First that is a row that cannot be read; constraints are checked after all rows are
         read, so then it is the row that violated one.
         """
         lines = batch.lines()
-        refused: dict[int, Refused | Retry] = {}
+        rejected: dict[int, Rejected | Retry] = {}
         outcome = await self._send_rows(batch, [_BROKEN_ROW], "0")
         if not _blames(outcome, 1):  # it counts in another way
             return _not_accepted(outcome, first)
         bad_row = _BROKEN_ROW
-        for _ in range(_MOST_KINDS):
-            problem = await self._search(batch, lines, refused, bad_row, first)
+        for _ in range(_MAX_KINDS):
+            problem = await self._search(batch, lines, rejected, bad_row, first)
             if problem is not None:
                 return problem
-            rest = [lines[n] for n in range(len(lines)) if n not in refused]
+            rest = [lines[n] for n in range(len(lines)) if n not in rejected]
             if not rest:
-                return Partial(refused)
+                return Partial(rejected)
             # Another token than the whole batch's, and the same one when the batch comes again.
-            digest = hashlib.blake2s(repr(sorted(refused)).encode(), digest_size=8).hexdigest()
+            digest = hashlib.blake2s(repr(sorted(rejected)).encode(), digest_size=8).hexdigest()
             outcome = await self._send_rows(batch, rest, f"but-{digest}")
             if isinstance(outcome, Accepted):
-                return Partial(dict(sorted(refused.items())))
+                return Partial(dict(sorted(rejected.items())))
             if not _blames(outcome, len(rest), is_violation=True):
                 return outcome
             bad_row = rest[outcome.row - 1]
@@ -245,23 +247,23 @@ class ClickhouseSender(HttpSender):
         self,
         batch: Batch,
         lines: list[bytes],
-        refused: dict[int, Refused | Retry],
+        rejected: dict[int, Rejected | Retry],
         bad_row: bytes,
-        first: _RefusedRow,
+        first: _RejectedRow,
     ) -> Outcome | None:
-        """Add the rows that fail as the bad one does to `refused`; returns what prevents that."""
+        """Add the rows that fail as the bad one does to `rejected`; returns what prevents that."""
         problems: list[Outcome] = []
         known = _KnownValues()
         is_violation = bad_row is not _BROKEN_ROW
 
         async def search(place: int, stop: int) -> None:
-            tried = _TRIED_FIRST
+            tried = _FIRST_ROWS
             while place < stop and not problems:
                 asked: list[int] = []
                 while place < stop and len(asked) < tried:
-                    if (same := known.refusal_of(lines[place])) is not None:
-                        refused[place] = same
-                    elif place not in refused:
+                    if (same := known.rejection_of(lines[place])) is not None:
+                        rejected[place] = same
+                    elif place not in rejected:
                         asked.append(place)
                     place += 1
                 rows = [*(lines[n] for n in asked), bad_row]
@@ -277,14 +279,14 @@ class ClickhouseSender(HttpSender):
                             problems.append(_not_accepted(confirmed, first))
                             return
                         proof = confirmed
-                    refused[bad] = proof
+                    rejected[bad] = proof
                     place = bad + 1
-                    tried = max(_FEWEST_TRIED, 4 * outcome.row)
+                    tried = max(_MIN_ROWS, 4 * outcome.row)
                 else:
                     tried *= 4
-                tried = min(tried, _MOST_TRIED)
+                tried = min(tried, _MAX_ROWS)
 
-        step = max(_FEWEST_TRIED, -(-len(lines) // _SEARCHES))
+        step = max(_MIN_ROWS, -(-len(lines) // _SEARCHES))
         async with asyncio.TaskGroup() as group:
             for start in range(0, len(lines), step):
                 group.create_task(search(start, min(start + step, len(lines))))
@@ -319,51 +321,53 @@ class ClickhouseSender(HttpSender):
         )
         return await super()._send(part)
 
-    def judge(self, reply: Reply, batch: Batch) -> Outcome:
-        """By the code in the reply's text, if it is a known one; else by the status."""
-        outcome = classify(reply)
-        match = _CODE.search(reply.body)
+    def judge(self, response: Response, batch: Batch) -> Outcome:
+        """By the code in the response's text, if it is a known one; else by the status."""
+        outcome = classify(response)
+        match = _CODE.search(response.body)
         if match is None:
             return outcome
-        code, kept = int(match[1]), reply.body[:1024]
-        reason = f"status {reply.status}, code {code}"
+        code, kept = int(match[1]), response.body[:1024]
+        reason = f"status {response.status}, code {code}"
         if code in _OF_A_SETTING:
             for name in _OPTIONAL:
-                if name.encode() in reply.body:
-                    return _HeldBySetting(reason, reply.status, kept, setting=name)
-        if code == _TOO_MANY_PARTS and b"Too many partitions" in reply.body and batch.events > 1:
+                if name.encode() in response.body:
+                    return _HeldBySetting(reason, response.status, kept, setting=name)
+        if code == _TOO_MANY_PARTS and b"Too many partitions" in response.body and batch.events > 1:
             # Of one insert: two of half as many rows have fewer each.
-            return Refused(reason, reply.status, kept)
+            return Rejected(reason, response.status, kept)
         if code not in _OF_LOAD and code != _TOO_MANY_PARTS:
             if code == _VIOLATED_CONSTRAINT:
-                if violated := self._violated.match(reply.body):
+                if violated := self._violated.match(response.body):
                     row = int(violated[1])
-                    return _RefusedRow(reason, reply.status, kept, row=row, is_violation=True)
-            elif len(reply.body) < self.most_reply_bytes and (at := _ROW.search(reply.body)):
+                    return _RejectedRow(reason, response.status, kept, row=row, is_violation=True)
+            elif len(response.body) < self.max_response_bytes and (
+                at := _ROW.search(response.body)
+            ):
                 key = (at[1] or b"").decode(errors="replace")
-                return _RefusedRow(reason, reply.status, kept, row=int(at[2]), key=key)
-            if code in _OF_ROWS or _SAYS_ROW.search(reply.body):
-                return Refused(reason, reply.status, kept)
+                return _RejectedRow(reason, response.status, kept, row=int(at[2]), key=key)
+            if code in _OF_ROWS or _SAYS_ROW.search(response.body):
+                return Rejected(reason, response.status, kept)
         if code in _OF_SETTINGS:
-            return Held(reason, reply.status, kept)
+            return Held(reason, response.status, kept)
         if isinstance(outcome, Retry):
-            return Retry(reason, outcome.after_s, reply.status, kept)
+            return Retry(reason, outcome.after_s, response.status, kept)
         if isinstance(outcome, Accepted):  # "HTTP response codes caveats": it began well
-            return Retry(reason, 0.0, reply.status, kept)
+            return Retry(reason, 0.0, response.status, kept)
         return outcome
 
 
-def _blames(outcome: Outcome, rows: int, *, is_violation: bool = False) -> TypeGuard[_RefusedRow]:
+def _blames(outcome: Outcome, rows: int, *, is_violation: bool = False) -> TypeGuard[_RejectedRow]:
     """Whether one of so many rows is to blame, and for what was looked for."""
     return (
-        isinstance(outcome, _RefusedRow)
+        isinstance(outcome, _RejectedRow)
         and outcome.is_violation == is_violation
         and 1 <= outcome.row <= rows
     )
 
 
-def _not_accepted(outcome: Outcome, first: Refused) -> Outcome:
-    """What is said of a batch after a reply that was not expected: it is not stored."""
+def _not_accepted(outcome: Outcome, first: Rejected) -> Outcome:
+    """What is said of a batch after a response that was not expected: it is not stored."""
     return first if isinstance(outcome, Accepted) else outcome
 
 
@@ -376,18 +380,18 @@ class _KnownValues:
     """Values that a column cannot take: whoever sends one of them often sends it again."""
 
     def __init__(self) -> None:
-        self._refusals: dict[str, dict[bytes, Refused]] = {}
+        self._rejections: dict[str, dict[bytes, Rejected]] = {}
 
-    def learn(self, key: str, value: bytes, refusal: Refused) -> None:
-        self._refusals.setdefault(key, {})[value] = refusal
+    def learn(self, key: str, value: bytes, rejection: Rejected) -> None:
+        self._rejections.setdefault(key, {})[value] = rejection
 
-    def refusal_of(self, line: bytes) -> Refused | None:
-        """The refusal of a row with the same value in the same field."""
-        if not self._refusals:
+    def rejection_of(self, line: bytes) -> Rejected | None:
+        """The rejection of a row with the same value in the same field."""
+        if not self._rejections:
             return None
         fields = _values(line)
-        for key, refusals in self._refusals.items():
+        for key, rejections in self._rejections.items():
             value = fields.get(key)
-            if value is not None and (refusal := refusals.get(bytes(value))) is not None:
-                return refusal
+            if value is not None and (rejection := rejections.get(bytes(value))) is not None:
+                return rejection
         return None

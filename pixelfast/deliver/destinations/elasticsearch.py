@@ -13,15 +13,15 @@ from msgspec.structs import replace
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.bodies.documents import mend
-from pixelfast.deliver.bodies.plain_event import MOST_ID_BYTES, plain_message_id
-from pixelfast.deliver.http.replies import KEPT_BYTES, Reply, classify
+from pixelfast.deliver.bodies.plain_event import MAX_ID_BYTES, plain_message_id
+from pixelfast.deliver.http.responses import KEPT_BYTES, Response, classify
 from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.retry import parse_retry_after
 
 __all__ = ["ElasticsearchSender"]
 
-# Without this a reply to 1,000 events has 200 KB.
+# Without this a response to 1,000 events has 200 KB.
 _WANTED = ",".join(
     (
         "error",
@@ -35,13 +35,13 @@ _WANTED = ",".join(
         "items.*.error.caused_by.caused_by.reason",
     )
 )
-_MOST_ITEM_BYTES = 1024  # of a reply; reasons may quote values of any length
-_MOST_REASON_BYTES = 280  # three of them, one the cause of another, fit into 1 KiB
-_MOST_CAUSES = 2
+_MAX_ITEM_BYTES = 1024  # of a response; reasons may quote values of any length
+_MAX_REASON_BYTES = 280  # three of them, one the cause of another, fit into 1 KiB
+_MAX_CAUSES = 2
 _QUOTES_REQUEST = b"at [Source: "
 _ESCAPE = b"\\u"  # by which a secret could be overlooked
 _EXISTS = 409
-_UNAVAILABLE = 503  # a cluster without a master replies cluster_block_exception with it
+_UNAVAILABLE = 503  # a cluster without a master sends it with cluster_block_exception
 
 # Errors that the index or the cluster is to blame for, whatever their status.
 _OF_SETTINGS = frozenset(
@@ -79,8 +79,8 @@ class _Action(msgspec.Struct, gc=False):
     create: _Item
 
 
-class _BulkReply(msgspec.Struct):
-    """What is read of a reply, without an object for each field of each error."""
+class _BulkResponse(msgspec.Struct):
+    """What is read of a response, without an object for each field of each error."""
 
     errors: bool
     items: list[_Action] = []
@@ -95,16 +95,17 @@ class _Head(msgspec.Struct):
 
 # No JSON of _bulk, no UTF-8, or too deep.
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
-_REPLY = msgspec.json.Decoder(_BulkReply)
+_RESPONSE = msgspec.json.Decoder(_BulkResponse)
 _HEAD = msgspec.json.Decoder(_Head)
 
 
 class ElasticsearchSender(HttpSender):
     """POST {url}/{index}/_bulk with `create` and the messageId as `_id`.
 
-    Source: Elasticsearch's documentation, "Bulk index or delete documents": the reply is 200 with
-    a status for each item, in their order. A 409 says that the document exists, so what comes again
-    is not stored twice. An `_id` may have 512 bytes; a longer messageId is replaced by its SHA-256.
+    Source: Elasticsearch's documentation, "Bulk index or delete documents": the response is 200
+    with a status for each item, in their order. A 409 says that the document exists, so a repeated
+    event is not stored twice. An `_id` has at most 512 bytes; a longer messageId is replaced by its
+    SHA-256.
     """
 
     is_body_costly = True
@@ -121,7 +122,7 @@ class ElasticsearchSender(HttpSender):
             headers=headers,
             **shared_options(settings),
         )
-        self.most_reply_bytes += settings.max_events * _MOST_ITEM_BYTES
+        self.max_response_bytes += settings.max_events * _MAX_ITEM_BYTES
 
     def body_of(self, batch: Batch) -> bytes:
         parts: list[bytes] = []
@@ -135,28 +136,28 @@ class ElasticsearchSender(HttpSender):
             parts.append(b'{"create":{"_id":%b}}\n%b\n' % (message_id, line))
         return b"".join(parts)
 
-    def judge(self, reply: Reply, batch: Batch) -> Outcome:
-        if 200 <= reply.status < 300:
-            return self._judge_items(reply, batch)
-        outcome = _judge_error(reply.status, _error_of(reply.body), reply.body)
+    def judge(self, response: Response, batch: Batch) -> Outcome:
+        if 200 <= response.status < 300:
+            return self._judge_items(response, batch)
+        outcome = _judge_error(response.status, _error_of(response.body), response.body)
         if isinstance(outcome, Retry):
-            after_s = parse_retry_after(reply.retry_after)
+            after_s = parse_retry_after(response.retry_after)
             return replace(outcome, after_s=after_s)
         return outcome
 
-    def _judge_items(self, reply: Reply, batch: Batch) -> Outcome:
+    def _judge_items(self, response: Response, batch: Batch) -> Outcome:
         try:
-            parsed = _REPLY.decode(reply.body)
+            parsed = _RESPONSE.decode(response.body)
             if not parsed.errors:
                 return Accepted()
             if len(parsed.items) == batch.events:
                 return self._judge_each(parsed.items, batch)
         except _UNREADABLE:
             pass
-        return self._judge_unreadable(reply, batch)
+        return self._judge_unreadable(response, batch)
 
     def _judge_each(self, items: list[_Action], batch: Batch) -> Outcome:
-        failed: dict[int, Refused | Retry] = {}
+        failed: dict[int, Rejected | Retry] = {}
         lines: list[bytes] = []
         for index, item in enumerate(items):
             status = item.create.status
@@ -164,27 +165,29 @@ class ElasticsearchSender(HttpSender):
                 continue
             error = bytes(item.create.error)
             outcome = _judge_item(status, error)
-            if isinstance(outcome, Refused) and _lacks_timestamp(error):
+            if isinstance(outcome, Rejected) and _lacks_timestamp(error):
                 lines = lines or batch.lines()
                 # An event that has the field, in a form that is rejected, is to blame itself.
                 if b'"@timestamp"' not in lines[index]:
-                    return Held(outcome.reason, status, outcome.reply)
+                    return Held(outcome.reason, status, outcome.response)
             if isinstance(outcome, Held):
                 return outcome
-            if isinstance(outcome, Refused | Retry):
+            if isinstance(outcome, Rejected | Retry):
                 failed[index] = outcome
         return Partial(failed) if failed else Accepted()
 
-    def _judge_unreadable(self, reply: Reply, batch: Batch) -> Outcome:
+    def _judge_unreadable(self, response: Response, batch: Batch) -> Outcome:
         """Send it again; what was stored is answered with 409 then, so nothing is stored twice.
 
-        Reasons that quote long values can make a reply longer than what is read of it. Half of
-        the batch has half of the reply.
+        Reasons that quote long values can make a response longer than what is read of it. Half of
+        the batch has half of the response.
         """
-        is_cut = len(reply.body) >= self.most_reply_bytes
-        if is_cut and batch.events > 1 and reply.body.startswith(b'{"errors":true,"items":['):
-            return Refused("the answer is too long", reply.status)
-        return Retry("the answer is not one of _bulk", 0.0, reply.status, _beginning(reply.body))
+        is_cut = len(response.body) >= self.max_response_bytes
+        if is_cut and batch.events > 1 and response.body.startswith(b'{"errors":true,"items":['):
+            return Rejected("the response is too long", response.status)
+        return Retry(
+            "the response is not a _bulk response", 0.0, response.status, _beginning(response.body)
+        )
 
 
 def _document_id(event: dict[str, Any]) -> str:
@@ -192,7 +195,7 @@ def _document_id(event: dict[str, Any]) -> str:
     if not isinstance(message_id, str):
         return ""
     encoded = message_id.encode()
-    return message_id if len(encoded) <= MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
+    return message_id if len(encoded) <= MAX_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
 def _judge_item(status: int, error: bytes) -> Outcome:
@@ -215,7 +218,7 @@ def _judge_error(status: int, error: dict[str, Any], body: bytes) -> Outcome:
     kept = _kept(error) if error else _beginning(body)
     kind, reason = error.get("type"), error.get("reason")
     if not isinstance(kind, str) or 200 <= status < 300:
-        return classify(Reply(status, None, kept))
+        return classify(Response(status, None, kept))
     return _outcome_of(status, kind, reason, kept[:KEPT_BYTES])
 
 
@@ -224,16 +227,16 @@ def _outcome_of(status: int, kind: str, reason: object, kept: bytes) -> Outcome:
         isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
     )
     meaning = _meaning(status, kind[:100], is_of_settings)
-    return meaning if isinstance(meaning, Accepted) else replace(meaning, reply=kept)
+    return meaning if isinstance(meaning, Accepted) else replace(meaning, response=kept)
 
 
 @lru_cache(256)
-def _meaning(status: int, kind: str, is_of_settings: bool) -> Accepted | Retry | Refused | Held:
+def _meaning(status: int, kind: str, is_of_settings: bool) -> Accepted | Retry | Rejected | Held:
     """What a kind of error means, without the words of one; many items fail in the same way."""
     says = f"status {status}, {kind}"
     if is_of_settings and status != _UNAVAILABLE:
         return Held(says, status)
-    return classify(Reply(status), says)
+    return classify(Response(status), says)
 
 
 def _lacks_timestamp(error: bytes) -> bool:
@@ -247,7 +250,7 @@ def _lacks_timestamp(error: bytes) -> bool:
 
 
 def _error_of(body: bytes) -> dict[str, Any]:
-    """The error of a reply to the whole request; empty if it tells of none."""
+    """The error of a response to the whole request; empty if it tells of none."""
     try:
         error = orjson.loads(body)["error"]
     except (orjson.JSONDecodeError, LookupError, TypeError):
@@ -260,7 +263,7 @@ def _kept(error: dict[str, Any]) -> bytes:
     whole = orjson.dumps(error)
     if len(whole) <= KEPT_BYTES and _QUOTES_REQUEST not in whole:
         return whole
-    return orjson.dumps(_told(error, _MOST_CAUSES))
+    return orjson.dumps(_told(error, _MAX_CAUSES))
 
 
 def _told(error: dict[str, Any], causes: int) -> dict[str, Any]:
@@ -271,7 +274,7 @@ def _told(error: dict[str, Any], causes: int) -> dict[str, Any]:
     if causes and isinstance(cause := error.get("caused_by"), dict):
         told["caused_by"] = _told(cause, causes - 1)
     if isinstance(reason := error.get("reason"), str):
-        short = _without_request(reason).encode(errors="replace")[:_MOST_REASON_BYTES]
+        short = _without_request(reason).encode(errors="replace")[:_MAX_REASON_BYTES]
         told["reason"] = short.decode(errors="ignore")
     return told
 

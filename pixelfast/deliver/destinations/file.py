@@ -26,13 +26,13 @@ import structlog
 
 from pixelfast.deliver.archive.keeper import ArchiveKeeper
 from pixelfast.deliver.archive.names import LOCK, archive_files, file_name, is_own
-from pixelfast.deliver.archive.room import DiskRoom
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.archive.quota import DiskQuota
+from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.bodies.lines import escape_line_ends
 from pixelfast.deliver.outcomes import Accepted, Outcome, Retry, Waiting
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.threads import OwnThread
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.errors import DestinationError, SpoolLocked
 from pixelfast.spool.datadir import lock_file, sync_directory
 from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes
@@ -40,7 +40,7 @@ from pixelfast.spool.modes import PRIVATE_FILE, PRIVATE_FOLDER, correct_modes
 __all__ = ["FileSender"]
 
 _log = structlog.get_logger("deliver")
-_MOST_COMPARED_BYTES = 64 * 2**20
+_MAX_COMPARED_BYTES = 64 * 2**20
 _TEND_S = 10.0  # between two looks at the files, unless something calls for one
 _TEND_PAUSE_S = 0.1
 _LOOK_SHARE = 20  # a look at very many files takes at most a twentieth of a core
@@ -52,8 +52,8 @@ class FileSender(Sender):
     `keeper` looks after the finished files, `room` says whether there is room for more.
     """
 
-    # Small, so that an event stands in its file well within a second of its reply.
-    limits = Limits(max_events=1_000_000, max_bytes=4 * 2**20, max_age_s=0.2)
+    # Small, so that an event stands in its file well within a second of its response.
+    limits = BatchLimits(max_events=1_000_000, max_bytes=4 * 2**20, max_age_s=0.2)
     may_send_ahead = False  # it fails for its disk, never for an event
 
     def __init__(
@@ -63,9 +63,9 @@ class FileSender(Sender):
         rotate_s: float,
         *,
         mode: int = PRIVATE_FILE,
-        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
         keeper: ArchiveKeeper | None = None,
-        room: DiskRoom | None = None,
+        room: DiskQuota | None = None,
     ) -> None:
         self._clock = clock
         self.folder = Path(folder)
@@ -133,7 +133,7 @@ class FileSender(Sender):
             while True:
                 self._tend_now.clear()
                 has_more = await thread.run(keeper.tend, self._number)
-                await thread.run(self._measure_room, keeper)
+                await thread.run(self._measure_limit, keeper)
                 await asyncio.sleep(max(_TEND_PAUSE_S, _LOOK_SHARE * keeper.look_s))
                 if not has_more:
                     with contextlib.suppress(TimeoutError):
@@ -166,7 +166,7 @@ class FileSender(Sender):
         try:
             size = _cut_torn_tail(fd, name)
             ahead = b""
-            if recorded < size <= recorded + _MOST_COMPARED_BYTES:
+            if recorded < size <= recorded + _MAX_COMPARED_BYTES:
                 ahead = os.pread(fd, size - recorded, recorded)
             if is_recorded and b"\0" in ahead:
                 # A power cut left a hole. All behind the recorded size comes again.
@@ -205,7 +205,7 @@ class FileSender(Sender):
             root_mode=_folder_mode(self._mode, before) if is_ours else None,
         )
 
-    def _measure_room(self, keeper: ArchiveKeeper) -> None:
+    def _measure_limit(self, keeper: ArchiveKeeper) -> None:
         if self._room is not None:
             with contextlib.suppress(OSError):  # the folder is gone; the next batch makes it
                 limit = self._room.limit_bytes(self.folder, keeper.used_bytes)

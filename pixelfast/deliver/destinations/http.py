@@ -7,14 +7,14 @@ from multidict import CIMultiDict
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
 from pixelfast.deliver.http.signatures import Webhook
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["http_sender"]
 
 
 def http_sender(
     settings: HttpDestination,
-    clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+    clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
 ) -> HttpSender:
     """Return the sender of a `type = "http"` destination."""
     headers = CIMultiDict(settings.headers)

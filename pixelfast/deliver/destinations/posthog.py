@@ -13,7 +13,7 @@ import orjson
 from pixelfast import __version__
 from pixelfast.config import PosthogDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.http.replies import Reply, classify
+from pixelfast.deliver.http.responses import Response, classify
 from pixelfast.deliver.http.sender import HttpSender, shared_options
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome
 
@@ -23,7 +23,7 @@ _LIBRARY = {"$lib": "pixelfast", "$lib_version": __version__}
 _UTM = {"source", "medium", "content", "term"}
 
 # What begins with a $ is an instruction to PostHog: `$merge_dangerously` and `$create_alias` merge
-# persons, `$set` and `$unset` change them, `$cookieless_mode` with a wrong value refuses the whole
+# persons, `$set` and `$unset` change them, `$cookieless_mode` with a wrong value rejects the whole
 # batch. Write keys are public, so only names that describe are passed on.
 _KNOWN_EVENTS = frozenset({"$pageview", "$pageleave", "$screen"})
 _KNOWN_PROPERTIES = frozenset(
@@ -36,7 +36,7 @@ _KNOWN_PROPERTIES = frozenset(
     $viewport_width
     """.split()  # noqa: SIM905 - words read better as words
 )
-_MOST_ID_BYTES = 200
+_MAX_ID_BYTES = 200
 # Source: PostHog's documentation, "Ingestion warnings", "illegal distinct ID", and the list in its
 # ingestion service: ids that are nobody's, in quotes or not.
 _NOBODYS_IDS = frozenset(
@@ -50,10 +50,11 @@ _NOBODYS_IDS = frozenset(
 class PosthogSender(HttpSender):
     """Sends `{"api_key":…,"batch":[…]}` to `{url}/batch/`.
 
-    Source: PostHog's documentation, "Capture and batch API endpoints": a body may have 20 MB; its
-    capture service replies 400 to what it can't read, 401 or 403 to a wrong key, 413, 429, and 503
-    while its queue is away; a batch is taken as a whole or not at all. A project over its quota is
-    answered with 200 and `quota_limited`, and its events are thrown away: that holds this one.
+    Source: PostHog's documentation, "Capture and batch API endpoints": a body may have
+    20 MB. Its capture service responds 400 to a body that it cannot read, 401 or 403 to a wrong
+    key, 413, 429, and 503 while its queue is unavailable. It accepts a batch as a whole or not at
+    all. For a project over its quota it responds 200 with `quota_limited` and drops the events; the
+    destination is then held.
     """
 
     is_body_costly = True
@@ -72,10 +73,10 @@ class PosthogSender(HttpSender):
         events = (orjson.dumps(posthog_event(orjson.loads(line))) for line in batch.lines())
         return before + b",".join(events) + behind
 
-    def judge(self, reply: Reply, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
-        outcome = classify(reply)
-        if isinstance(outcome, Accepted) and _is_over_quota(reply.body):
-            return Held("the project is over its quota", reply.status, reply.body[:1024])
+    def judge(self, response: Response, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
+        outcome = classify(response)
+        if isinstance(outcome, Accepted) and _is_over_quota(response.body):
+            return Held("the project is over its quota", response.status, response.body[:1024])
         return outcome
 
 
@@ -128,7 +129,7 @@ def _identity(given: object) -> str:
     if identity.strip().strip("'\"").lower() in _NOBODYS_IDS:
         return ""
     encoded = identity.encode()
-    return identity if len(encoded) <= _MOST_ID_BYTES else hashlib.sha256(encoded).hexdigest()
+    return identity if len(encoded) <= _MAX_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
 def _described(properties: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import orjson
 
 from pixelfast.config import RudderstackDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.http.sender import EventsRefused, HttpSender, basic, shared_options
-from pixelfast.deliver.outcomes import Refused
+from pixelfast.deliver.http.sender import EventsRejected, HttpSender, basic, shared_options
+from pixelfast.deliver.outcomes import Rejected
 
 __all__ = ["RudderstackSender"]
 
@@ -23,15 +23,15 @@ _UNUSUAL_ID = re.compile(rb'"(?:anonymousId|userId)":"[^\x00-\x7f]')
 _INVISIBLE = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _PRINTABLE = frozenset("LMNPS")  # the first letters of general categories
 _RUN_IDS = ("job_run_id", "task_run_id")
-_NOBODY = Refused("neither userId nor anonymousId has a visible character: RudderStack rejects it")
+_NOBODY = Rejected("neither userId nor anonymousId has a visible character: RudderStack rejects it")
 
 
 class RudderstackSender(HttpSender):
     """Sends `{"batch":[…]}` to `{url}/v1/batch`; the write key is the user of basic auth.
 
     Source: RudderStack's HTTP API specification, "Batch", and its gateway's getJobDataFromRequest.
-    Its servers refuse bodies over 4 MB and events over 32 KB; a batch is taken as a whole or
-    refused as a whole, also for one event without an identity. What the first event's
+    Its servers reject bodies over 4 MB and events over 32 KB; a batch is taken as a whole or
+    rejected as a whole, also for one event without an identity. What the first event's
     `context.sources` says of a job's run is taken for the whole batch.
     """
 
@@ -48,8 +48,8 @@ class RudderstackSender(HttpSender):
         events = batch.ndjson()
         if not events.isascii() and _UNUSUAL_ID.search(events):
             lines = enumerate(batch.lines())
-            if refused := {n: _NOBODY for n, line in lines if _is_nobody(line)}:
-                raise EventsRefused(refused)
+            if rejected := {n: _NOBODY for n, line in lines if _is_nobody(line)}:
+                raise EventsRejected(rejected)
         end = events.find(b"\n")
         if events.find(b"_run_id", 0, end) >= 0:
             batch = replace(batch, body=_without_run(events[:end]) + events[end:])

@@ -9,11 +9,14 @@ __all__ = ["segment_sender"]
 
 
 def segment_sender(settings: SegmentDestination) -> HttpSender:
-    """Sends `{"batch":[…]}` to `{url}/v1/batch`; the write key is the user of basic auth.
+    """Return a sender of `{"batch":[…]}` to `{url}/v1/batch`.
+
+    The write key is the user name of basic authentication.
+
 
     Source: Twilio Segment's documentation, "HTTP API Source": a batch may have 500 KB and each of
-    its events 32 KB, larger ones are answered with 400; every other reply is 200, whether an event
-    is valid or not. Segment drops repeated values of `messageId`.
+    its events 32 KB; the response to a larger one is 400. Every other response is 200, whether the
+    events are valid or not. Segment drops repeated values of `messageId`.
     """
     return HttpSender(
         settings.url.rstrip("/") + "/v1/batch",

@@ -1,9 +1,9 @@
-"""What a destination's replies may cost us: bytes, interim replies, and time of the loop.
+"""What a destination's responses may cost us: bytes, interim responses, and time of the loop.
 
-aiohttp reads as fast as the peer sends: interim replies (1xx) without end, a reply in chunks of
-one byte, replies that nobody asked for on an idle connection. All destinations share one loop, so
-one of them could take it from the others. Here each reply is read in slices, and each destination
-has a share of the loop's time for it.
+aiohttp reads as fast as the peer sends. A peer can send interim responses (1xx) without end, a
+response in chunks of one byte, or responses to no request on an idle connection. All destinations
+share one event loop, so one of them could take it from the others. Here each response is read in
+slices, and each destination has a share of the loop's time for reading.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 
-__all__ = ["LoopShare", "ReplyTooCostly", "bound_replies"]
+__all__ = ["LoopShare", "ResponseTooCostly", "limit_responses"]
 
-_MOST_INTERIM = 8
-_MOST_HEAD_BYTES = 16384  # with interim replies and what chunks add to a body
-_FIRST_BYTES = 512  # of a reply, which wait for nothing: most have no more
+_MAX_INTERIM = 8
+_MAX_HEAD_BYTES = 16384  # with interim responses and what chunks add to a body
+_FIRST_BYTES = 512  # of a response, which wait for nothing: most have no more
 _SLICE_BYTES = 4096  # parsed before anything is checked again: 1.7 ms of the costliest kind
 _SHARE = 0.2
 _BURST_S = 0.005
@@ -36,17 +36,17 @@ _PADDED = "too many TLS records without content"
 _TCP_INFO_RECEIVED, _TCP_INFO_BYTES = 128, 136
 
 
-class ReplyTooCostly(aiohttp.ClientError):
-    """A reply is over a limit; its connection has been dropped."""
+class ResponseTooCostly(aiohttp.ClientError):
+    """A response is over a limit; its connection has been dropped."""
 
 
 class LoopShare:
-    """How much of the loop's time one destination may use for reading replies.
+    """How much of the loop's time one destination may use for reading responses.
 
     Time that is not used is saved up to `burst_s`.
 
     >>> now_s = 10.0
-    >>> share = LoopShare(0.2, 0.005, Clock(monotonic_s=lambda: now_s))
+    >>> share = LoopShare(0.2, 0.005, DeliveryClock(monotonic_s=lambda: now_s))
     >>> share.spend(0.007)
     >>> round(share.wait_s(), 6)
     0.01
@@ -56,7 +56,7 @@ class LoopShare:
         self,
         share: float,
         burst_s: float,
-        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self._share = share
         self._burst_s = burst_s
@@ -83,15 +83,15 @@ class LoopShare:
 
 
 class _BoundedHandler(ResponseHandler):
-    """Reads one reply to each request, within bounds, and nothing without a request.
+    """Reads one response to each request, within bounds, and nothing without a request.
 
     What arrives while the destination is out of its share is held, and reading pauses. `_room` is
-    how many bytes the reply may still have, counted when they arrive, so it bounds what is held.
+    how many bytes the response may still have, counted when they arrive, so it bounds what is held.
     """
 
-    def __init__(self, most_bytes: int, share: LoopShare, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, max_bytes: int, share: LoopShare, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._share = share
         self._held = b""
         self._parsed = 0  # bytes of `_held`
@@ -101,8 +101,8 @@ class _BoundedHandler(ResponseHandler):
         self._is_asked = False
         self._is_tls = False
         self._watching: asyncio.TimerHandle | None = None
-        self._replies = self._received = 0  # of the whole connection
-        self._body: Any = None  # of the final reply, once its head is there
+        self._responses = self._received = 0  # of the whole connection
+        self._body: Any = None  # of the final response, once its head is there
 
     def is_connected(self) -> bool:
         return not self._is_dropped and super().is_connected()
@@ -112,19 +112,19 @@ class _BoundedHandler(ResponseHandler):
         self._is_tls = transport.get_extra_info("sslcontext") is not None
 
     def set_response_params(self, **options: Any) -> None:
-        """Expect a reply: a request is about to be sent."""
+        """Expect a response: a request is about to be sent."""
         self._is_asked = True
-        self._room = self._most_bytes
+        self._room = self._max_bytes
         self._fed = self._interim = 0
         self._body = None
-        self._replies += 1
+        self._responses += 1
         if self._is_tls and self._watching is None:
             self._watching = self._loop.call_later(_WATCH_S, self._watch)
         super().set_response_params(**options)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """Take the head of a reply from the parser."""
-        if self._interim > _MOST_INTERIM:
+        """Take the head of a response from the parser."""
+        if self._interim > _MAX_INTERIM:
             return  # whatever comes behind them, and however it is cut
         message, body = data
         if 100 <= message.code <= 199 and message.code != 101:  # after 101 there is no HTTP
@@ -143,7 +143,7 @@ class _BoundedHandler(ResponseHandler):
             return
         size = len(data)
         self._received += size
-        if not self._fed and size <= _FIRST_BYTES:  # almost every reply
+        if not self._fed and size <= _FIRST_BYTES:  # almost every response
             self._fed = size
             self._room -= size
             super().data_received(data)
@@ -200,14 +200,14 @@ class _BoundedHandler(ResponseHandler):
         self._held, self._parsed = b"", 0
 
     def _is_over(self) -> bool:
-        """Whether nothing more is to be parsed of this reply."""
-        if self._interim > _MOST_INTERIM:
-            self._fail(f"more than {_MOST_INTERIM} interim answers (1xx)")
+        """Whether nothing more is to be parsed of this response."""
+        if self._interim > _MAX_INTERIM:
+            self._fail(f"more than {_MAX_INTERIM} interim responses (1xx)")
         elif self._body is not None and self._body.is_eof():
             if self._parsed < len(self._held):
                 self._drop()
-        elif self._fed > self._most_bytes:
-            self._fail(f"an answer of more than {self._most_bytes:,} bytes")
+        elif self._fed > self._max_bytes:
+            self._fail(f"the response is longer than {self._max_bytes:,} bytes")
         elif self._exception is None and self.transport is not None:
             return False
         self._held, self._parsed = b"", 0
@@ -215,7 +215,7 @@ class _BoundedHandler(ResponseHandler):
 
     def _fail(self, reason: str) -> None:
         if self._body is None:
-            self.set_exception(ReplyTooCostly(reason))
+            self.set_exception(ResponseTooCostly(reason))
         else:
             # The status is known, and what there is of the body can still be read.
             self._body.feed_eof()
@@ -235,7 +235,7 @@ class _BoundedHandler(ResponseHandler):
             self._loop.call_soon(self.transport.abort)
 
     def _is_padded(self) -> bool:
-        """Whether TLS has sent much more than the replies: tiny records, session tickets.
+        """Whether TLS has sent much more than the responses: tiny records, session tickets.
 
         Of these no protocol hears, but they cost as much to decrypt as large ones.
         """
@@ -244,7 +244,7 @@ class _BoundedHandler(ResponseHandler):
             socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES
         )
         received = int.from_bytes(info[_TCP_INFO_RECEIVED:_TCP_INFO_BYTES], sys.byteorder)
-        return received - self._received > self._replies * self._most_bytes
+        return received - self._received > self._responses * self._max_bytes
 
     def _watch(self) -> None:
         self._watching = None
@@ -273,13 +273,13 @@ class _BoundedHandler(ResponseHandler):
         self._pausing = self._watching = None
 
 
-def bound_replies(connector: aiohttp.BaseConnector, most_bytes: int) -> None:
-    """Let all connections of a connector read replies of at most `most_bytes`, and their heads.
+def limit_responses(connector: aiohttp.BaseConnector, max_bytes: int) -> None:
+    """Let all connections of a connector read responses of at most `max_bytes`, and their heads.
 
-    aiohttp has no setting for the class that reads replies; tests/deliver/test_http_floods.py
+    aiohttp has no setting for the class that reads responses; tests/deliver/test_http_floods.py
     fails if a version of it goes another way.
     """
     share = LoopShare(_SHARE, _BURST_S)
     loop = asyncio.get_running_loop()
-    limit = most_bytes + _MOST_HEAD_BYTES
+    limit = max_bytes + _MAX_HEAD_BYTES
     connector._factory = functools.partial(_BoundedHandler, limit, share, loop)  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-__all__ = ["AddressRefused", "guarded_connector", "refusal"]
+__all__ = ["AddressBlocked", "guarded_connector", "rejection"]
 
 _NEVER = tuple(
     ip_network(text)
@@ -59,16 +59,16 @@ _ISATAP = {bytes.fromhex("00005efe"), bytes.fromhex("02005efe")}  # RFC 5214 sec
 _RECEIVE_BYTES = 32768
 
 
-class AddressRefused(OSError):
+class AddressBlocked(OSError):
     """The settings do not allow a connection to this address."""
 
 
-def refusal(address: str, block_private: bool) -> str:
+def rejection(address: str, block_private: bool) -> str:
     """Say why an address is not connected to; "" where it may be.
 
-    >>> refusal("::ffff:169.254.169.254", block_private=False)
+    >>> rejection("::ffff:169.254.169.254", block_private=False)
     'a link-local or metadata address'
-    >>> refusal("127.0.0.1", block_private=False), refusal("127.0.0.1", block_private=True)
+    >>> rejection("127.0.0.1", block_private=False), rejection("127.0.0.1", block_private=True)
     ('', 'a private or reserved address, and block_private is set')
     """
     meanings = _meanings(ip_address(address))
@@ -103,7 +103,7 @@ def _ipv4_at(packed: bytes, octet: int) -> IPv4Address:
 
 
 class _GuardedResolver(AbstractResolver):
-    """Leaves refused addresses out; a name that has no others is refused."""
+    """Leaves rejected addresses out; a name that has no others is rejected."""
 
     def __init__(self, block_private: bool) -> None:
         self._resolver = aiohttp.ThreadedResolver()
@@ -113,11 +113,11 @@ class _GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
-        reasons = {each["host"]: refusal(each["host"], self._block_private) for each in found}
+        reasons = {each["host"]: rejection(each["host"], self._block_private) for each in found}
         allowed = [each for each in found if not reasons[each["host"]]]
         if found and not allowed:
             address, reason = next(iter(reasons.items()))
-            raise AddressRefused(f"{host} is {address}: {reason}")
+            raise AddressBlocked(f"{host} is {address}: {reason}")
         return allowed
 
     async def close(self) -> None:
@@ -125,18 +125,18 @@ class _GuardedResolver(AbstractResolver):
 
 
 def guarded_connector(block_private: bool, **options: Any) -> aiohttp.TCPConnector:
-    """A connector that makes no socket for a refused address; `options` are aiohttp's.
+    """A connector that makes no socket for a rejected address; `options` are aiohttp's.
 
     Addresses that stand in the URL itself are not resolved, so the sockets are guarded, too.
 
     Raises (out of a request, as the `os_error` of aiohttp's error):
-        AddressRefused: naming host, address and reason.
+        AddressBlocked: naming host, address and reason.
     """
 
     def make_socket(info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, place = info
-        if reason := refusal(place[0], block_private):
-            raise AddressRefused(f"{place[0]}: {reason}")
+        if reason := rejection(place[0], block_private):
+            raise AddressBlocked(f"{place[0]}: {reason}")
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         return made

@@ -18,18 +18,18 @@ from yarl import URL
 
 from pixelfast import __version__
 from pixelfast.config.destinations import Batching
-from pixelfast.deliver.batches import Batch, Limits, some_events
+from pixelfast.deliver.batches import Batch, BatchLimits, some_events
 from pixelfast.deliver.bodies.lines import escape_line_ends
-from pixelfast.deliver.http.bounds import bound_replies
+from pixelfast.deliver.http.bounds import limit_responses
 from pixelfast.deliver.http.failures import outcome_of_failure
 from pixelfast.deliver.http.guard import guarded_connector
-from pixelfast.deliver.http.replies import Reply, classify, read_reply
+from pixelfast.deliver.http.responses import Response, classify, read_response
 from pixelfast.deliver.http.signatures import Webhook
 from pixelfast.deliver.http.tls import Tls, TlsFileError, new_context
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.sender import Sender
 
-__all__ = ["EventsRefused", "HttpSender", "Timeouts", "basic", "shared_options"]
+__all__ = ["EventsRejected", "HttpSender", "Timeouts", "basic", "shared_options"]
 
 _log = structlog.get_logger("deliver")
 
@@ -41,7 +41,7 @@ _CONTENT_TYPES = {
 _SINGLE_CONCURRENCY = 16  # of one batch
 _GZIP_LEVEL = 5
 _OF_EVENTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-_JUDGED_AT_ONCE_BYTES = 16384  # of a reply; a longer one would hold up the loop for 1 ms or more
+_JUDGED_AT_ONCE_BYTES = 16384  # of a response; a longer one would hold up the loop for 1 ms or more
 _WITH_HEAD_BYTES = 2**12  # of a body, in one packet with the head of small requests
 _SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
 
@@ -54,12 +54,12 @@ class Timeouts:
     connect_s: float = 5.0
 
 
-class EventsRefused(Exception):
-    """Events, by their index, that a product refuses together with all others of their batch."""
+class EventsRejected(Exception):
+    """Events, by their index, that a product rejects together with all others of their batch."""
 
-    def __init__(self, refused: Mapping[int, Refused]) -> None:
-        super().__init__(f"{len(refused)} events")
-        self.refused = refused
+    def __init__(self, rejected: Mapping[int, Rejected]) -> None:
+        super().__init__(f"{len(rejected)} events")
+        self.rejected = rejected
 
 
 class _Body(aiohttp.BytesPayload):
@@ -79,17 +79,17 @@ class HttpSender(Sender):
 
     `wrap` is what stands before and behind the events of a `json_array`, for APIs that want them
     inside an object. `webhook` adds the headers of Standard Webhooks. Products with an API of their
-    own are subclasses that say what the body is, where it goes and what a reply means.
+    own are subclasses that say what the body is, where it goes and what a response means.
     """
 
-    most_reply_bytes = 65536  # a reply is read so far; what is longer costs the connection
+    max_response_bytes = 65536  # a response is read so far; what is longer costs the connection
     is_body_costly = False  # made in the destination's thread, as everything is that is packed
 
     def __init__(
         self,
         url: str,
         form: str,
-        limits: Limits,
+        limits: BatchLimits,
         *,
         headers: Mapping[str, str] | None = None,
         gzip: bool = False,
@@ -133,7 +133,7 @@ class HttpSender(Sender):
             await self.in_thread(self._read_tls)
         timeouts = self._timeouts
         connector = guarded_connector(self._block_private, **options)
-        bound_replies(connector, self.most_reply_bytes)
+        limit_responses(connector, self.max_response_bytes)
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=timeouts.total_s, connect=timeouts.connect_s),
@@ -163,30 +163,30 @@ class HttpSender(Sender):
                 body = await self.in_thread(self._pack, batch)
             else:
                 body = self.body_of(batch)
-        except EventsRefused as error:
-            return await self._send_rest(batch, error.refused)
+        except EventsRejected as error:
+            return await self._send_rest(batch, error.rejected)
         except _OF_EVENTS as error:
             if batch.events == 1:  # halving has found it
                 _log.exception("event_not_encoded", batch=batch.id)
-            return Refused(f"cannot be encoded: {type(error).__name__}")
-        reply = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
-        if not isinstance(reply, Reply):
-            return reply
-        if len(reply.body) > _JUDGED_AT_ONCE_BYTES:
-            outcome: Outcome = await self.in_thread(self.judge, reply, batch)
+            return Rejected(f"cannot be encoded: {type(error).__name__}")
+        response = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
+        if not isinstance(response, Response):
+            return response
+        if len(response.body) > _JUDGED_AT_ONCE_BYTES:
+            outcome: Outcome = await self.in_thread(self.judge, response, batch)
             return outcome
-        return self.judge(reply, batch)
+        return self.judge(response, batch)
 
-    async def _send_rest(self, batch: Batch, refused: Mapping[int, Refused]) -> Outcome:
-        """Send the events that can be taken; the others are refused once those have arrived."""
-        places = [n for n in range(batch.events) if n not in refused]
+    async def _send_rest(self, batch: Batch, rejected: Mapping[int, Rejected]) -> Outcome:
+        """Send the events that can be taken; the others are rejected once those have arrived."""
+        places = [n for n in range(batch.events) if n not in rejected]
         if places:
             rest = some_events(batch.lines(), batch.sources(), places)
             part = replace(batch, body=rest.body, events=rest.events, runs=rest.runs)
             outcome = await self._send(part)
             if not isinstance(outcome, Accepted):
                 return outcome
-        return Partial(refused)
+        return Partial(rejected)
 
     # --- what products do in their own way ---------------------------------------------------
 
@@ -194,7 +194,7 @@ class HttpSender(Sender):
         """What is sent, before gzip; the same bytes on every try.
 
         Raises:
-            EventsRefused: if the product would refuse the whole batch for some of its events.
+            EventsRejected: if the product would reject the whole batch for some of its events.
         """
         if self._form == "ndjson":
             return escape_line_ends(batch.ndjson())
@@ -204,9 +204,9 @@ class HttpSender(Sender):
         """Where it is sent to."""
         return self.url
 
-    def judge(self, reply: Reply, batch: Batch) -> Outcome:  # noqa: ARG002 - as above
-        """What the reply means."""
-        return classify(reply)
+    def judge(self, response: Response, batch: Batch) -> Outcome:  # noqa: ARG002 - as above
+        """What the response means."""
+        return classify(response)
 
     # --- one request -------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class HttpSender(Sender):
 
     async def _post(
         self, url: str | URL, body: bytes, message_id: str, attempt: int
-    ) -> Reply | Retry | Held:
+    ) -> Response | Retry | Held:
         """Send a body, packed already where it is to be."""
         assert self._session is not None, "open() comes first"
         if self._tls_problem:
@@ -234,8 +234,8 @@ class HttpSender(Sender):
                     data=_Body(body) if len(body) <= _SENT_AT_ONCE_BYTES else io.BytesIO(body),
                     headers=headers,
                     allow_redirects=False,
-                ) as reply:
-                    return await read_reply(reply, self.most_reply_bytes)
+                ) as response:
+                    return await read_response(response, self.max_response_bytes)
             except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
                 timeouts = self._timeouts
                 outcome = outcome_of_failure(error, timeouts.total_s, timeouts.connect_s)
@@ -248,7 +248,7 @@ class HttpSender(Sender):
         lines = batch.lines()
         ids = batch.event_ids()
         waiting = list(range(len(lines)))[::-1]
-        failed: dict[int, Refused | Retry] = {}
+        failed: dict[int, Rejected | Retry] = {}
         held: list[Held] = []
         retries: list[Retry] = []
 
@@ -258,14 +258,14 @@ class HttpSender(Sender):
                 body = lines[index]
                 if self._gzip:
                     body = await self.in_thread(_compress, body)
-                reply = await self._post(self.url, body, ids[index], batch.attempt)
-                outcome = classify(reply) if isinstance(reply, Reply) else reply
+                response = await self._post(self.url, body, ids[index], batch.attempt)
+                outcome = classify(response) if isinstance(response, Response) else response
                 if isinstance(outcome, Held):
                     held.append(outcome)
                 elif isinstance(outcome, Retry):
                     retries.append(outcome)
                     failed[index] = outcome
-                elif isinstance(outcome, Refused):
+                elif isinstance(outcome, Rejected):
                     failed[index] = outcome
 
         async with asyncio.TaskGroup() as group:
@@ -279,7 +279,7 @@ class HttpSender(Sender):
             longest = max(retries, key=lambda each: each.after_s)
             failed |= dict.fromkeys(waiting, longest)
             if len(failed) == len(lines) and len(retries) + len(waiting) == len(lines):
-                return longest  # none was accepted, none refused
+                return longest  # none was accepted, none rejected
         return Partial(dict(sorted(failed.items())))
 
     # --- certificates ------------------------------------------------------------------------
@@ -302,7 +302,7 @@ def basic(username: str, password: str) -> str:
 def shared_options(settings: Batching) -> dict[str, Any]:
     """What all destinations over HTTP have in common, as arguments of `HttpSender`."""
     return {
-        "limits": Limits(settings.max_events, settings.max_bytes, settings.max_age_s),
+        "limits": BatchLimits(settings.max_events, settings.max_bytes, settings.max_age_s),
         "gzip": settings.gzip,
         "timeouts": Timeouts(settings.timeout_s, settings.connect_timeout_s),
         "retry_s": (settings.retry_first_s, settings.retry_most_s),

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 
-from pixelfast.deliver.timing import Clock
+from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["Webhook"]
 
@@ -23,7 +23,7 @@ class Webhook:
     def __init__(
         self,
         secrets: Iterable[str] = (),
-        clock: Clock = Clock(),  # noqa: B008 - only an engine's notices jumps
+        clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self._keys = [base64.b64decode(each.removeprefix("whsec_")) for each in secrets]
         self._clock = clock
@@ -33,7 +33,7 @@ class Webhook:
 
         The id stays the same on every try, the timestamp is that of this one.
 
-        >>> clock = Clock(wall_s=lambda: 1614265330.0)
+        >>> clock = DeliveryClock(wall_s=lambda: 1614265330.0)
         >>> webhook = Webhook(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], clock)
         >>> webhook.headers("msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}')[
         ...     "webhook-signature"]

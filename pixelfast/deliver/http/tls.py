@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["Tls", "TlsFileError", "describe_tls", "is_about_certificates", "new_context"]
 
-# Alerts (RFC 8446 section 6.2) by which the other side refuses our certificate, or wants one.
+# Alerts (RFC 8446 section 6.2) by which the other side rejects our certificate, or wants one.
 _ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE")
 
 

@@ -16,15 +16,15 @@ __all__ = ["Elasticsearch"]
 class Elasticsearch:
     """One index, `events`, whose field `properties.number` is a long.
 
-    Items are taken or refused each for itself, in the order of the request: 201; 409 where the
+    Items are taken or rejected each for itself, in the order of the request: 201; 409 where the
     document exists; 400 where it does not fit the mapping. `busy` tells by its `_id` whether an
     item is rejected with 429. `filter_path` is obeyed, since clients depend on it.
     """
 
-    def __init__(self, api_key: str = "", user: str = "", most_bytes: int = 100 * 2**20) -> None:
+    def __init__(self, api_key: str = "", user: str = "", max_bytes: int = 100 * 2**20) -> None:
         packed = base64.b64encode(user.encode()).decode()
         self.authorization = f"ApiKey {api_key}" if api_key else f"Basic {packed}" if user else None
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self.documents: dict[str, Any] = {}
         self.busy: Callable[[str], bool] = lambda _: False
         self.is_read_only = False
@@ -36,7 +36,7 @@ class Elasticsearch:
         if request.value("Content-Type") != "application/x-ndjson":
             return Answer(406, body=b'{"error":"Content-Type header is not supported"}')
         body = request.plain_body
-        if len(body) > self.most_bytes:
+        if len(body) > self.max_bytes:
             return Answer(413, body=b"")
         if request.method != "POST" or not place.path.endswith("/_bulk"):
             return Answer(405, body=b"")

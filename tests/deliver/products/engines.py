@@ -27,7 +27,7 @@ _BOUND_S = 60.0
 class Dead(NamedTuple):
     event: dict[str, Any]
     reason: str
-    answer: str
+    response: str
 
 
 def deliver(
@@ -62,8 +62,8 @@ def dead_letters(data: DataDir, name: str) -> list[Dead]:
         return []
     with closing(DeadLetters(path)) as dead:
         return [
-            Dead(json.loads(each.event), each.reason, each.answer.decode())
-            for each in dead.letters()
+            Dead(json.loads(each.event), each.reason, each.response.decode())
+            for each in dead.read()
         ]
 
 

@@ -18,13 +18,13 @@ class Posthog:
     All of a batch or nothing: 400 to what it can't read or an event without name or distinct_id,
     401 without a key, 403 with an unknown one, 413 over 20 MB. Over its quota it answers 200 and
     throws the events away. Events with a uuid that is none are dropped, and those it has had.
-    `$cookieless_mode` that is no boolean refuses the batch (capture's analytics.rs). Ids are cut
+    `$cookieless_mode` that is no boolean rejects the batch (capture's analytics.rs). Ids are cut
     after 200 characters; `merged` are persons made one, `persons` what was set of them.
     """
 
-    def __init__(self, api_key: str = "phc_1", most_bytes: int = 20_000_000) -> None:
+    def __init__(self, api_key: str = "phc_1", max_bytes: int = 20_000_000) -> None:
         self.api_key = api_key
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self.is_over_quota = False
         self.events: dict[str, Any] = {}
         self.merged: list[tuple[str, str]] = []
@@ -33,7 +33,7 @@ class Posthog:
     def __call__(self, request: Request) -> Answer:
         if (request.method, request.path) != ("POST", "/batch/"):
             return Answer(404, body=b"")
-        if len(request.plain_body) > self.most_bytes:
+        if len(request.plain_body) > self.max_bytes:
             return Answer(413, body=b'{"status":413,"code":"payload_too_large"}')
         try:
             body = json.loads(request.plain_body)

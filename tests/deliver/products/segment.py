@@ -22,10 +22,10 @@ class BatchApi:
     """
 
     def __init__(
-        self, write_key: str = "wk_1", most_bytes: int = 500_000, is_rudderstack: bool = False
+        self, write_key: str = "wk_1", max_bytes: int = 500_000, is_rudderstack: bool = False
     ) -> None:
         self.write_key = write_key
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self.most_event_bytes = 32_768
         self.is_rudderstack = is_rudderstack
         self.events: dict[str, Any] = {}
@@ -41,7 +41,7 @@ class BatchApi:
         if self.is_rudderstack and not is_known:
             return Answer(401, body=b'{"msg":"Failed to read writeKey from header"}')
         body = request.plain_body
-        if len(body) > self.most_bytes:
+        if len(body) > self.max_bytes:
             return Answer(400, body=b'{"success":false,"message":"exceeds maximum size"}')
         try:
             events = json.loads(body)["batch"]

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from pixelfast.config import RudderstackDestination, SegmentDestination
-from pixelfast.deliver.batches import Batch, Limits
+from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.destinations.segment import segment_sender
 from pixelfast.deliver.http.sender import HttpSender
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Rejected
 from tests.deliver.products.events import message_id, page, tracked
 from tests.deliver.products.segment import BatchApi
 from tests.deliver.running import run
@@ -31,7 +31,7 @@ def sender_of(kind: str, url: str, write_key: str = "wk_1", **more: Any) -> Http
 def api_of(kind: str) -> BatchApi:
     if kind == "segment":
         return BatchApi()
-    return BatchApi(most_bytes=4_000_000, is_rudderstack=True)
+    return BatchApi(max_bytes=4_000_000, is_rudderstack=True)
 
 
 def outcomes(kind: str, api: BatchApi, *batches: Batch, **settings: Any) -> list[Outcome]:
@@ -80,9 +80,9 @@ def test_an_event_over_its_limit_refuses_the_batch(kind: str) -> None:
     api = api_of(kind)
     large = tracked(2, context={"userAgent": "x" * 33_000})
     (outcome,) = outcomes(kind, api, batch([tracked(1), large]))
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
     assert (400, False) == (outcome.status, outcome.is_too_large)
-    assert b"32 KB" in outcome.reply
+    assert b"32 KB" in outcome.response
     assert {} == api.events
     assert Accepted() == outcomes(kind, api, batch([tracked(1)]))[0]
 
@@ -90,9 +90,9 @@ def test_an_event_over_its_limit_refuses_the_batch(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_over_its_limit_is_refused(kind: str) -> None:
     api = api_of(kind)
-    api.most_bytes = 1000
+    api.max_bytes = 1000
     (outcome,) = outcomes(kind, api, batch([tracked(n) for n in range(10)]))
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
 
 
 def test_a_wrong_write_key_holds_rudderstack() -> None:
@@ -119,5 +119,5 @@ def test_products_get_no_headers_of_webhooks(kind: str) -> None:
 
 def test_limits_of_segment_are_those_of_its_documentation_with_room_to_spare() -> None:
     settings = SegmentDestination(name="s", write_key="k")
-    assert Limits(500, 475_000, 1.0) == segment_sender(settings).limits
+    assert BatchLimits(500, 475_000, 1.0) == segment_sender(settings).limits
     assert "https://api.segment.io/v1/batch" == segment_sender(settings).url

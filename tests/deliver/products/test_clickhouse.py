@@ -14,8 +14,8 @@ import pytest
 from pixelfast.config import ClickhouseDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
-from pixelfast.deliver.http.replies import Reply
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.http.responses import Response
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from tests.deliver.products.clickhouse import Clickhouse, failure
 from tests.deliver.products.events import message_id, tracked
 from tests.deliver.running import run
@@ -66,8 +66,8 @@ def test_a_row_that_does_not_fit_is_rejected_alone_whatever_the_status(number: o
     server = Clickhouse()
     events = [tracked(1), tracked(2, number=number), tracked(3)]
     first, second = outcomes(server, batch(events[1:2]), batch(events))
-    assert isinstance(first, Refused)
-    assert b"at row 1" in first.reply
+    assert isinstance(first, Rejected)
+    assert b"at row 1" in first.response
     assert isinstance(second, Partial)
     assert [1] == list(second.failed)
     assert [message_id(1), message_id(3)] == [row["messageId"] for row in server.rows]
@@ -117,7 +117,7 @@ def test_a_server_that_counts_rows_in_another_way_has_the_batch_halved(offset: i
     server = Miscounting()
     events = [tracked(n, number="text" if n == 2 else 1) for n in range(10)]
     (outcome,) = outcomes(server, batch(events))
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
     assert [] == server.rows
 
 
@@ -127,8 +127,8 @@ def test_a_row_number_that_a_stranger_wrote_counts_for_nothing() -> None:
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     body = f"Code: 27. DB::Exception: Cannot parse input: {text}': (at row 7)".encode()
     sent = batch([tracked(n) for n in range(9)])
-    cut = sender.judge(Reply(400, None, body[: sender.most_reply_bytes]), sent)
-    assert Refused("status 400, code 27", 400, body[:1024]) == cut
+    cut = sender.judge(Response(400, None, body[: sender.max_response_bytes]), sent)
+    assert Rejected("status 400, code 27", 400, body[:1024]) == cut
 
 
 @pytest.mark.parametrize("taken", [1, 2])
@@ -136,7 +136,7 @@ def test_a_server_that_skips_broken_rows_by_itself_has_the_batch_halved(taken: i
     bad = failure(400, 27, "Cannot parse input: (at row 1)")
     script = [bad, *[bad] * (taken - 1), *[Answer()] * 20]
     (outcome,) = outcomes(script, batch([tracked(n) for n in range(100)]))
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
 
 
 def test_rows_that_violate_a_constraint_are_found_by_their_numbers_as_well() -> None:
@@ -199,7 +199,7 @@ def test_no_row_is_refused_or_stored_alone_for_what_an_expression_quotes(
 
     events = [tracked(n, value=forged if n == place else "7") for n in range(100)]
     (outcome,) = outcomes(server, batch(events))
-    assert isinstance(outcome, Refused), "it is halved"
+    assert isinstance(outcome, Rejected), "it is halved"
 
 
 def test_no_row_is_refused_where_a_server_blames_it_for_another_ones_text() -> None:
@@ -216,7 +216,7 @@ def test_no_row_is_refused_where_a_server_blames_it_for_another_ones_text() -> N
 
     events = [tracked(n, value=forged if n == 9 else "7") for n in range(100)]
     (outcome,) = outcomes(server, batch(events))
-    assert isinstance(outcome, Refused), "it is halved"
+    assert isinstance(outcome, Rejected), "it is halved"
 
 
 def test_no_value_is_known_as_bad_before_it_failed_by_itself() -> None:
@@ -280,7 +280,7 @@ def test_constraints_of_other_tables_count_other_rows() -> None:
     bad = failure(500, 469, text)
     script = [bad, *[failure(400, 27, "Cannot parse input: (at row 1)")] * 20]
     (outcome,) = outcomes(script, batch([tracked(n) for n in range(100)]))
-    assert Refused("status 500, code 469", 500, bad.body) == outcome
+    assert Rejected("status 500, code 469", 500, bad.body) == outcome
 
 
 @pytest.mark.parametrize("offset", [-1, 1, 50])
@@ -300,7 +300,7 @@ def test_a_server_that_counts_violations_in_another_way_has_the_batch_halved(off
 
     events = [tracked(n, number=n) for n in range(100)]
     (outcome,) = outcomes(server, batch(events))
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
 
 
 def test_what_befalls_the_search_befalls_the_batch() -> None:
@@ -363,19 +363,19 @@ def test_too_many_parts_are_waited_out() -> None:
 def test_too_many_partitions_of_one_insert_have_the_batch_halved() -> None:
     answer = failure(500, 252, "Too many partitions for single INSERT block (more than 100)")
     one, two = outcomes([answer] * 2, batch([tracked(1)]), batch([tracked(1), tracked(2)]))
-    assert [Retry, Refused] == [type(one), type(two)]
+    assert [Retry, Rejected] == [type(one), type(two)]
 
 
 @pytest.mark.parametrize(
     ("code", "text", "kind"),
     [
-        (36, "Unknown element 'x' for enum: (while reading the value of key e): ", Refused),
-        (49, "Unknown element 'x' for type Enum8: (while read the value of key e)", Refused),
-        (395, "no: while executing 'FUNCTION throwIf(value :: 1) -> throwIf(value) : 2'", Refused),
+        (36, "Unknown element 'x' for enum: (while reading the value of key e): ", Rejected),
+        (49, "Unknown element 'x' for type Enum8: (while read the value of key e)", Rejected),
+        (395, "no: while executing 'FUNCTION throwIf(value :: 1) -> throwIf(value) : 2'", Rejected),
         (241, "Memory limit exceeded: while executing 'FUNCTION f(x)': (at row 1)", Retry),
         (49, "Code: 497. DB::Exception: quoted", Retry),
         (36, "Bad arguments", Held),
-        (27, "before: 'Code: 497. DB::Exception: no'", Refused),
+        (27, "before: 'Code: 497. DB::Exception: no'", Rejected),
     ],
 )
 def test_an_error_is_known_by_what_the_server_says_not_by_what_it_quotes(
@@ -399,8 +399,8 @@ def test_an_error_is_known_by_what_the_server_says_not_by_what_it_quotes(
 def test_the_longest_answer_is_judged_in_linear_time(text: bytes) -> None:
     """2 ms of CPU at most; a quadratic pattern takes 250 ms."""
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
-    size = sender.most_reply_bytes
-    answer, sent = Reply(500, None, (text * size)[:size]), batch([tracked(1)])
+    size = sender.max_response_bytes
+    answer, sent = Response(500, None, (text * size)[:size]), batch([tracked(1)])
     timer = timeit.Timer(lambda: sender.judge(answer, sent), timer=time.thread_time)
     assert min(timer.repeat(5, number=1)) < 0.05
 
@@ -419,10 +419,10 @@ def test_a_row_is_known_by_all_that_stands_behind_its_number(end: bytes) -> None
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     body = b"Code: 6. DB::Exception: no: (while reading the value of key k): (at row 7)\n" + end
     sent = batch([tracked(n) for n in range(9)])
-    found = sender.judge(Reply(400, None, body), sent)
+    found = sender.judge(Response(400, None, body), sent)
     assert ("k", 7) == (getattr(found, "key", None), getattr(found, "row", None))
-    quoted = sender.judge(Reply(400, None, body.rstrip(b"\n") + b"' as UInt32: no"), sent)
-    assert Refused("status 400, code 6", 400, quoted.reply) == quoted
+    quoted = sender.judge(Response(400, None, body.rstrip(b"\n") + b"' as UInt32: no"), sent)
+    assert Rejected("status 400, code 6", 400, quoted.response) == quoted
 
 
 @pytest.mark.parametrize(
@@ -435,10 +435,10 @@ def test_a_row_is_known_by_all_that_stands_behind_its_number(end: bytes) -> None
         (500, 242, Retry),  # TABLE_IS_READ_ONLY: its keeper is away
         (503, 209, Retry),  # SOCKET_TIMEOUT
         (500, 319, Retry),  # UNKNOWN_STATUS_OF_INSERT
-        (500, 131, Refused),  # TOO_LARGE_STRING_SIZE
-        (500, 190, Refused),  # SIZES_OF_ARRAYS_DONT_MATCH
-        (500, 469, Refused),  # VIOLATED_CONSTRAINT
-        (500, 691, Refused),  # UNKNOWN_ELEMENT_OF_ENUM
+        (500, 131, Rejected),  # TOO_LARGE_STRING_SIZE
+        (500, 190, Rejected),  # SIZES_OF_ARRAYS_DONT_MATCH
+        (500, 469, Rejected),  # VIOLATED_CONSTRAINT
+        (500, 691, Rejected),  # UNKNOWN_ELEMENT_OF_ENUM
         (400, 44, Held),  # ILLEGAL_COLUMN
         (500, 10, Held),  # NOT_FOUND_COLUMN_IN_BLOCK
         (200, 395, Retry),  # a 200 that went wrong later

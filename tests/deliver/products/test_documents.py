@@ -13,7 +13,7 @@ from pixelfast.deliver.bodies.documents import mend
 from pixelfast.deliver.bodies.plain_event import plain_message_id
 from tests.deliver.products.events import message_id, tracked
 
-MOST_DEPTH = 20
+MAX_DEPTH = 20
 
 
 def mended(event: dict[str, Any]) -> dict[str, Any]:
@@ -103,10 +103,10 @@ def check(value: Any, depth: int = 0, arrays: int = 0) -> None:
             parts = name.split(".")
             assert all(part.strip() for part in parts)
             assert depth or parts[0] not in {"_id", "_source"}
-            assert depth + len(parts) <= MOST_DEPTH
+            assert depth + len(parts) <= MAX_DEPTH
             check(below, depth + len(parts))
     elif isinstance(value, list):
-        assert arrays < MOST_DEPTH
+        assert arrays < MAX_DEPTH
         for each in value:
             check(each, depth, arrays + 1)
 

@@ -11,7 +11,7 @@ import pytest
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from tests.deliver.products.elasticsearch import Elasticsearch
 from tests.deliver.products.events import message_id, tracked
 from tests.deliver.running import run
@@ -56,9 +56,9 @@ def test_only_what_failed_is_told_and_what_kind_of_failure() -> None:
     (outcome,) = outcomes(server, batch(events))
     assert isinstance(outcome, Partial)
     kinds = {index: type(each) for index, each in outcome.failed.items()}
-    assert {2: Retry, 3: Refused, 4: Retry} == kinds
+    assert {2: Retry, 3: Rejected, 4: Retry} == kinds
     assert (429, 400) == (outcome.failed[2].status, outcome.failed[3].status)
-    assert b"document_parsing_exception" in outcome.failed[3].reply
+    assert b"document_parsing_exception" in outcome.failed[3].response
     assert {message_id(n) for n in (0, 1, 5)} == set(server.documents)
     server.busy = lambda _: False
     assert [Accepted()] == outcomes(server, batch([events[2], events[4]], "b2"))
@@ -81,7 +81,7 @@ def test_an_index_that_is_not_there_or_takes_nothing_holds_it() -> None:
     server.is_read_only = True
     (outcome,) = outcomes(server, batch([tracked(1)]))
     assert isinstance(outcome, Held)
-    assert b"cluster_block_exception" in outcome.reply
+    assert b"cluster_block_exception" in outcome.response
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_both_kinds_of_credentials(server: dict[str, str], settings: dict[str, s
 
 
 def test_a_body_that_is_too_large_asks_for_less() -> None:
-    (outcome,) = outcomes(Elasticsearch(most_bytes=500), batch([tracked(1), tracked(2)]))
-    assert isinstance(outcome, Refused)
+    (outcome,) = outcomes(Elasticsearch(max_bytes=500), batch([tracked(1), tracked(2)]))
+    assert isinstance(outcome, Rejected)
     assert outcome.is_too_large
 
 
@@ -204,17 +204,17 @@ def test_an_error_of_the_settings_holds_whether_of_an_item_or_of_all(
     for outcome in outcomes(script, batch([tracked(1)]), batch([tracked(1)])):
         assert isinstance(outcome, Held)
         assert (status, f"status {status}, {kind}") == (outcome.status, outcome.reason)
-        assert reason in outcome.reply.decode()
+        assert reason in outcome.response.decode()
 
 
 @pytest.mark.parametrize(
     ("status", "kind", "reason", "wanted"),
     [
-        (400, "mapper_parsing_exception", "pipeline with id of a stranger", Refused),
-        (400, "illegal_argument_exception", "mapper [pipeline with id [x]] cannot be", Refused),
-        (400, "illegal_argument_exception", "Limit of total fields [1000] has been", Refused),
-        (400, "strict_dynamic_mapping_exception", "mapping set to strict", Refused),
-        (400, "document_parsing_exception", "[1:2] failed to parse", Refused),
+        (400, "mapper_parsing_exception", "pipeline with id of a stranger", Rejected),
+        (400, "illegal_argument_exception", "mapper [pipeline with id [x]] cannot be", Rejected),
+        (400, "illegal_argument_exception", "Limit of total fields [1000] has been", Rejected),
+        (400, "strict_dynamic_mapping_exception", "mapping set to strict", Rejected),
+        (400, "document_parsing_exception", "[1:2] failed to parse", Rejected),
         (429, "es_rejected_execution_exception", "queue is full", Retry),
         (429, "circuit_breaking_exception", "Data too large", Retry),
         (503, "cluster_block_exception", "no master", Retry),
@@ -261,19 +261,19 @@ def test_the_cause_is_kept_without_what_it_quotes_of_the_request() -> None:
     )
     (outcome,) = outcomes([answer], batch([tracked(1)]))
     assert isinstance(outcome, Partial)
-    kept = outcome.failed[0].reply.decode()
+    kept = outcome.failed[0].response.decode()
     assert len(kept.encode()) <= 1024
     assert '"reason":"not numeric"' in kept
     assert "the end of it" in kept
     assert "Authorization" not in kept
 
 
-@pytest.mark.parametrize(("status", "kind"), [(200, Retry), (400, Refused), (500, Retry)])
+@pytest.mark.parametrize(("status", "kind"), [(200, Retry), (400, Rejected), (500, Retry)])
 def test_credentials_that_an_answer_quotes_are_not_kept(status: int, kind: type) -> None:
     body = b'oops\n at [Source: (byte[])"POST / HTTP/1.1\r\nAuthorization: Basic dTpw'
     (outcome,) = outcomes([Answer(status, body=body)], batch([tracked(1)]))
     assert kind is type(outcome)
-    assert b"oops" == outcome.reply
+    assert b"oops" == outcome.response
 
 
 @pytest.mark.parametrize(("events", "is_in_thread"), [(1, False), (200, True)])
@@ -300,7 +300,7 @@ def test_an_answer_that_is_too_long_has_the_batch_halved_and_nothing_dies_for_it
     )
     nine = batch([tracked(n) for n in range(9)])
     first, second = outcomes([long] * 2, nine, batch([tracked(1)]), max_events=9)
-    assert isinstance(first, Refused)
+    assert isinstance(first, Rejected)
     assert not first.is_too_large
     assert isinstance(second, Retry)
     noise = Answer(body=b"<html>" + b"x" * 300_000)

@@ -1,4 +1,4 @@
-"""Pixels that a destination refuses or misreads: they cost no other event, and forge nothing."""
+"""Pixels that a destination rejects or misreads: they cost no other event, and forge nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pixelfast.config import (
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.destinations.posthog import posthog_event
-from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected, Retry
 from tests.deliver.products.events import message_id, tracked
 from tests.deliver.products.posthog import Posthog
 from tests.deliver.products.segment import BatchApi
@@ -215,12 +215,12 @@ def test_an_id_that_nobody_sees_is_refused_alone(identity: str, gzip: bool) -> N
     """The gateway would answer 400 for the whole batch."""
     hostile = pixel(f"userId={quote(identity)}&anonymousId={quote(identity)}")
     sent = batch([tracked(1), hostile, tracked(3, userId="é"), tracked(4)])
-    api = BatchApi(most_bytes=4_000_000, is_rudderstack=True)
+    api = BatchApi(max_bytes=4_000_000, is_rudderstack=True)
     (outcome,) = outcomes("rudderstack", api, sent, gzip=gzip)
     assert isinstance(outcome, Partial)
-    ((index, refused),) = outcome.failed.items()
-    assert (1, Refused, 0) == (index, type(refused), refused.status)
-    assert "visible" in refused.reason
+    ((index, rejected),) = outcome.failed.items()
+    assert (1, Rejected, 0) == (index, type(rejected), rejected.status)
+    assert "visible" in rejected.reason
     assert [message_id(n) for n in (1, 3, 4)] == list(api.events)
 
 
@@ -239,14 +239,14 @@ def test_nothing_is_refused_before_the_rest_has_arrived() -> None:
 
 @pytest.mark.parametrize("more", [{"userId": "u"}, {"userId": "é"}, {"anonymousId": "\u3164x"}])
 def test_one_visible_character_is_enough(more: dict[str, str]) -> None:
-    api = BatchApi(most_bytes=4_000_000, is_rudderstack=True)
+    api = BatchApi(max_bytes=4_000_000, is_rudderstack=True)
     sent = batch([tracked(1, **{"anonymousId": "\u3164", **more}), tracked(2, p="ü")])
     assert [Accepted()] == outcomes("rudderstack", api, sent)
     assert 2 == len(api.events)
 
 
 def test_the_first_pixel_puts_no_batch_into_a_job_run() -> None:
-    api = BatchApi(most_bytes=4_000_000, is_rudderstack=True)
+    api = BatchApi(max_bytes=4_000_000, is_rudderstack=True)
     first = pixel(
         "userId=u&context.sources.job_run_id=7&context.sources.task_run_id=8&"
         "context.sources.version=v&properties.a=job_run_id"

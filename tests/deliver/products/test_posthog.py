@@ -12,7 +12,7 @@ from pixelfast import __version__
 from pixelfast.config import PosthogDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.posthog import PosthogSender, posthog_event
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Rejected
 from tests.deliver.products.events import message_id, page, tracked
 from tests.deliver.products.posthog import Posthog
 from tests.deliver.running import run
@@ -152,7 +152,7 @@ def test_strange_events_are_rewritten_too(more: dict[str, Any]) -> None:
 def test_an_event_without_a_name_refuses_the_batch() -> None:
     server = Posthog()
     (outcome,) = outcomes(server, batch([tracked(1), tracked(2, event="")]))
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
     assert {} == server.events
 
 
@@ -168,8 +168,8 @@ def test_a_key_with_quotes_stays_one_text() -> None:
 
 
 def test_a_body_over_the_limit_asks_for_less() -> None:
-    (outcome,) = outcomes(Posthog(most_bytes=1000), batch([tracked(n) for n in range(10)]))
-    assert isinstance(outcome, Refused)
+    (outcome,) = outcomes(Posthog(max_bytes=1000), batch([tracked(n) for n in range(10)]))
+    assert isinstance(outcome, Rejected)
     assert outcome.is_too_large
 
 

@@ -16,7 +16,7 @@ import pytest
 from pixelfast.config import ClickhouseDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
-from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Refused
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected
 from pixelfast.spool import DataDir
 from tests.deliver.products.engines import SHORT, ask, dead_letters, deliver
 from tests.deliver.products.events import message_id, tracked
@@ -311,7 +311,7 @@ def test_a_batch_that_comes_again_without_its_bad_rows_is_stored_once(
         (outcome,) = send(destination(clickhouse_engine, database, gzip=gzip), sent)
         assert isinstance(outcome, Partial)
         assert set(range(1, 100, 4)) == set(outcome.failed)
-        assert all(isinstance(each, Refused) for each in outcome.failed.values())
+        assert all(isinstance(each, Rejected) for each in outcome.failed.values())
     assert [75] == sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.events")
 
 

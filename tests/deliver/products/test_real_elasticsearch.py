@@ -144,10 +144,10 @@ def test_events_that_do_not_fit_the_mapping_are_dead_letters_alone_and_tell_why(
     assert {message_id(n) for n in bad} == {letter.event["messageId"] for letter in letters}
     for letter in letters:
         assert letter.reason.startswith("status 400, ")
-        assert len(letter.answer.encode()) <= 1024
-        assert secret not in letter.answer
-        assert "Authorization" not in letter.answer
-    answers = {letter.event["messageId"]: letter.answer for letter in letters}
+        assert len(letter.response.encode()) <= 1024
+        assert secret not in letter.response
+        assert "Authorization" not in letter.response
+    answers = {letter.event["messageId"]: letter.response for letter in letters}
     assert "For input string" in answers[message_id(100)]
     assert "not numeric" in answers[message_id(101)]
     assert "For input string" in answers[message_id(104)]
@@ -180,7 +180,7 @@ def test_a_stranger_who_fills_the_mapping_does_not_stop_events_with_known_names(
     letters = dead_letters(data, "search")
     assert letters
     for letter in letters:
-        assert "Limit of total fields [1000] has been exceeded" in letter.answer
+        assert "Limit of total fields [1000] has been exceeded" in letter.response
 
 
 def close(search: str, index: str) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from pixelfast.config import Spool
 from pixelfast.spool import DataDir
 from pixelfast.spool.datadir import free_bytes
 
-__all__ = ["DiskRoom", "SpoolNeeds"]
+__all__ = ["DiskQuota", "SpoolNeeds"]
 
 
 class SpoolNeeds(NamedTuple):
@@ -26,7 +26,7 @@ class SpoolNeeds(NamedTuple):
         return cls(spool.min_free, spool.max_bytes + 2 * workers * spool.segment_bytes)
 
 
-class DiskRoom:
+class DiskQuota:
     """Tells whether an archive may grow, or whatever else takes room that it need not take.
 
     Three bounds, each of which keeps something free:

@@ -16,9 +16,9 @@ from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
 from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
 from pixelfast.deliver.destinations.posthog import PosthogSender
-from pixelfast.deliver.http.replies import Reply
+from pixelfast.deliver.http.responses import Response
 from pixelfast.deliver.http.sender import HttpSender
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Refused, Retry
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Rejected, Retry
 from tests.deliver.products.events import tracked
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, batch, destination_and_sender, send, using
@@ -44,14 +44,14 @@ def test_every_2xx_is_accepted(status: int) -> None:
     [
         (300, Held),
         (304, Held),
-        (400, Refused),
+        (400, Rejected),
         (401, Held),
         (403, Held),
         (404, Held),
         (408, Retry),
         (409, Held),
-        (413, Refused),
-        (422, Refused),
+        (413, Rejected),
+        (422, Rejected),
         (425, Retry),
         (429, Retry),
         (500, Retry),
@@ -66,7 +66,7 @@ def test_no_other_status_is_accepted(status: int, outcome: type) -> None:
         async with destination_and_sender([Answer(status, body=body)]) as (_, sender):
             got = await send(sender, 1)
             assert outcome is type(got)
-            assert (f"status {status}", status, body) == (got.reason, got.status, got.reply)  # type: ignore[union-attr]
+            assert (f"status {status}", status, body) == (got.reason, got.status, got.response)  # type: ignore[union-attr]
             assert Accepted() == await send(sender, 1)
 
     run(main())
@@ -75,7 +75,7 @@ def test_no_other_status_is_accepted(status: int, outcome: type) -> None:
 def test_413_asks_for_less_and_410_for_nothing_any_more() -> None:
     async def main() -> None:
         async with destination_and_sender([Answer(413), Answer(410)]) as (_, sender):
-            assert Refused("status 413", 413, b"ok", is_too_large=True) == await send(sender, 1)
+            assert Rejected("status 413", 413, b"ok", is_too_large=True) == await send(sender, 1)
             assert Held("status 410", 410, b"ok", is_final=True) == await send(sender, 1)
 
     run(main())
@@ -86,8 +86,8 @@ def test_the_first_kilobyte_of_an_answer_is_kept() -> None:
         script = [Answer(400, body=b"x" * 1000 + b"y" * 1000)]
         async with destination_and_sender(script) as (_, sender):
             outcome = await send(sender, 1)
-            assert isinstance(outcome, Refused)
-            assert b"x" * 1000 + b"y" * 24 == outcome.reply
+            assert isinstance(outcome, Rejected)
+            assert b"x" * 1000 + b"y" * 24 == outcome.response
 
     run(main())
 
@@ -330,7 +330,7 @@ def test_batches_under_way_at_once_have_each_its_own_outcome() -> None:
             outcomes = await asyncio.gather(*(send(sender, n % 4) for n in range(40)))
             assert [
                 Accepted(),
-                Refused("status 400", 400),
+                Rejected("status 400", 400),
                 Retry("status 503", status=503),
                 Held("status 404", 404),
             ] * 10 == outcomes
@@ -348,7 +348,7 @@ class FaultySender(HttpSender):
             raise KeyError("messageId")
         return super().body_of(batch)
 
-    def judge(self, answer: Reply, batch: Batch) -> Outcome:
+    def judge(self, answer: Response, batch: Batch) -> Outcome:
         if self.is_judge_faulty:
             raise RecursionError("too deep")
         return super().judge(answer, batch)
@@ -376,8 +376,8 @@ def test_an_event_that_cannot_be_encoded_is_refused_and_logged_once_it_is_found(
             async with using(FaultySender(destination.url, "ndjson", LIMITS)) as sender:
                 with capture_logs() as logs:
                     for events in ([b'{"a":"faulty"}', event(1)], [b'{"a":"faulty"}']):
-                        refused = Refused("cannot be encoded: KeyError")
-                        assert refused == await sender.send(batch(events))
+                        rejected = Rejected("cannot be encoded: KeyError")
+                        assert rejected == await sender.send(batch(events))
                 assert ["event_not_encoded"] == [each["event"] for each in logs]
                 assert Accepted() == await send(sender, 1)
             assert [event(1) + b"\n"] == [request.body for request in destination.requests]

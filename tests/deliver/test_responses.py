@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pixelfast.deliver.http.replies import Reply, classify
-from pixelfast.deliver.outcomes import Accepted, Held, Refused, Retry
+from pixelfast.deliver.http.responses import Response, classify
+from pixelfast.deliver.outcomes import Accepted, Held, Rejected, Retry
 
 RETRIED = {408, 425, 429, *range(500, 600)} - {501, 505}
 REFUSED = {400, 413, 422}
@@ -18,16 +18,16 @@ def meaning_of(status: int) -> object:
     if status in RETRIED:
         return Retry(reason, 30.0, status, b"why")
     if status in REFUSED:
-        return Refused(reason, status, b"why", is_too_large=status == 413)
+        return Rejected(reason, status, b"why", is_too_large=status == 413)
     return Held(reason, status, b"why", is_final=status == 410)
 
 
 def test_every_status_has_its_meaning() -> None:
     for status in range(100, 1000):
-        assert meaning_of(status) == classify(Reply(status, "30", b"why"))
+        assert meaning_of(status) == classify(Response(status, "30", b"why"))
 
 
 @pytest.mark.parametrize("status", [400, 404, 503])
 def test_an_answer_is_kept_up_to_a_kilobyte(status: int) -> None:
-    outcome = classify(Reply(status, None, b"a" * 1024 + b"b"))
-    assert b"a" * 1024 == outcome.reply  # type: ignore[union-attr]
+    outcome = classify(Response(status, None, b"a" * 1024 + b"b"))
+    assert b"a" * 1024 == outcome.response  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pixelfast.config import Config, FileDestination, Spool
-from pixelfast.deliver.archive.room import DiskRoom, SpoolNeeds
+from pixelfast.deliver.archive.quota import DiskQuota, SpoolNeeds
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.outcomes import Accepted, Retry, Waiting
@@ -66,7 +66,7 @@ def test_an_archive_takes_its_share_and_leaves_the_spool_and_others_theirs(
 ) -> None:
     data = DataDir.open(tmp_path)
     set_disk(monkeypatch, size, free)
-    room = DiskRoom(data, SpoolNeeds(min_free * MIB, spool_most * MIB), share)
+    room = DiskQuota(data, SpoolNeeds(min_free * MIB, spool_most * MIB), share)
     assert limit * MIB == room.limit_bytes(tmp_path, used * MIB)
     left = (limit - used) * MIB
     assert "" == room.shortage(tmp_path, used * MIB, left)
@@ -78,7 +78,7 @@ def test_a_file_system_that_does_not_count_its_room_bounds_no_archive(
 ) -> None:
     data = DataDir.open(tmp_path)
     set_disk(monkeypatch, 0, 0)
-    room = DiskRoom(data, SpoolNeeds(512 * MIB, 20_000 * MIB), 0.5)
+    room = DiskQuota(data, SpoolNeeds(512 * MIB, 20_000 * MIB), 0.5)
     assert "" == room.shortage(tmp_path, 100 * MIB, MIB)
 
 
@@ -90,7 +90,7 @@ def test_what_the_spool_takes_already_is_no_longer_kept_for_it(
     slot = data.slot_dir(0)
     slot.mkdir(parents=True)
     (slot / "0000000000000001.seg").write_bytes(bytes(3 * MIB))
-    room = DiskRoom(data, SpoolNeeds(0, 10 * MIB), 0.0)
+    room = DiskQuota(data, SpoolNeeds(0, 10 * MIB), 0.0)
     set_disk(monkeypatch, 100, 50 - 3)
     assert 40 * MIB == room.limit_bytes(tmp_path, 0)
     assert "" == room.shortage(tmp_path, 39 * MIB, 0)
@@ -104,7 +104,7 @@ def test_an_archive_on_another_disk_keeps_nothing_for_the_spool(
     if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("needs /dev/shm to be a file system of its own")
     set_disk(monkeypatch, 1000, 1000)
-    room = DiskRoom(data, SpoolNeeds(100 * MIB, 10_000 * MIB), 0.8)
+    room = DiskQuota(data, SpoolNeeds(100 * MIB, 10_000 * MIB), 0.8)
     assert 800 * MIB == room.limit_bytes(other, 0)
     assert 450 * MIB == room.limit_bytes(tmp_path, 0)
 
@@ -125,7 +125,7 @@ def test_a_destination_without_room_waits_and_nothing_dies(data: DataDir, feed: 
         feed.write(*map(event, range(3)), received_ms=1)
         with capture_logs() as logs:
             async with running(runner):
-                await until(lambda: len(sender.tries) > 20)
+                await until(lambda: len(sender.sent) > 20)
                 figures = runner.stats({0: 3})
                 assert ("waiting", "it is full") == (figures["state"], figures["last_error"])
                 assert (0, 0, 3) == (figures["dead"], figures["failures"], figures["pending"])

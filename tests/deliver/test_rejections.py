@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pixelfast.deliver import plans as plans_module
-from pixelfast.deliver.batches import Batch, Limits
-from pixelfast.deliver.dead import DeadBounds, DeadLetters
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Refused, Retry
+from pixelfast.deliver.batches import Batch, BatchLimits
+from pixelfast.deliver.dead import DeadLetterLimits, DeadLetters
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir
 from tests.deliver.runners import (
@@ -30,15 +30,15 @@ from tests.deliver.spools import event
 from tests.spools import Feed
 from tests.waiting import until
 
-MANY = Limits(max_events=500, max_bytes=10**6, max_age_s=0.0)
-NO = Refused("status 400", 400, b'{"error":"invalid"}')
+MANY = BatchLimits(max_events=500, max_bytes=10**6, max_age_s=0.0)
+NO = Rejected("status 400", 400, b'{"error":"invalid"}')
 
 
 def numbers(batch: Batch) -> list[int]:
     return [json.loads(line)["n"] for line in batch.lines()]
 
 
-def refusing(*culprits: int, outcome: Refused = NO) -> FakeSender:
+def refusing(*culprits: int, outcome: Rejected = NO) -> FakeSender:
     """All or nothing, as RudderStack's batch API: one bad event, and none is taken."""
 
     def judge(batch: Batch) -> Outcome:
@@ -54,7 +54,7 @@ def opened_letters(data: DataDir) -> closing[DeadLetters]:
 
 def letters_of(data: DataDir) -> list[int]:
     with opened_letters(data) as dead:
-        return [json.loads(letter.event)["n"] for letter in dead.letters()]
+        return [json.loads(letter.event)["n"] for letter in dead.read()]
 
 
 def ask_for_replay(data: DataDir) -> int:
@@ -65,7 +65,7 @@ def ask_for_replay(data: DataDir) -> int:
 def are_replayed(data: DataDir) -> bool:
     """Whether no dead letter waits to be sent again."""
     with opened_letters(data) as dead:
-        return not any(letter.replay for letter in dead.letters())
+        return not any(letter.replay for letter in dead.read())
 
 
 def is_settled(runner: Runner, feed: Feed) -> bool:
@@ -90,7 +90,7 @@ def test_one_bad_event_in_five_hundred_dies_alone(
         assert sorted(sender.numbers) == [n for n in range(500) if n not in culprits]
         assert (len(culprits), 500 - len(culprits)) == (figures["dead"], figures["delivered"])
         check_sum(figures)
-        assert len(sender.tries) <= 1 + 2 * 9 * len(culprits)
+        assert len(sender.sent) <= 1 + 2 * 9 * len(culprits)
 
     run(main())
     assert sorted(culprits) == sorted(letters_of(data))
@@ -104,12 +104,12 @@ def test_a_letter_says_where_it_stood_and_what_was_said(data: DataDir, feed: Fee
         runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
-        (letter,) = DeadLetters(data.dead_dir("hook") / "dead.db").letters()
+        (letter,) = DeadLetters(data.dead_dir("hook") / "dead.db").read()
         assert (event(3), 400, "status 400", b'{"error":"invalid"}') == (
             letter.event,
             letter.status,
             letter.reason,
-            letter.answer,
+            letter.response,
         )
         assert (sender.ids[0], 3) == (letter.batch, letter.number)
 
@@ -128,7 +128,7 @@ def test_halves_have_ids_of_their_own_that_stay_the_same_after_a_crash(
         runner = make_runner(data, second)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
-        assert [first.ids[1], first.tries[1]] == [second.ids[0], second.tries[0]]
+        assert [first.ids[1], first.sent[1]] == [second.ids[0], second.sent[0]]
         assert 4 == len(set(first.ids[:1] + second.ids) | {first.ids[1]}) + 1
         assert list(range(4)) == second.numbers
 
@@ -151,7 +151,7 @@ def test_after_a_crash_the_parts_of_a_batch_are_read_at_once(
         feed.write(*map(event, range(40)))
         crashes = 25
         first = FakeSender(limits=MANY)
-        first.judge = lambda _: NO if len(first.tries) < crashes else ZeroDivisionError()  # type: ignore[return-value]
+        first.judge = lambda _: NO if len(first.sent) < crashes else ZeroDivisionError()  # type: ignore[return-value]
         with pytest.raises(ZeroDivisionError):
             await make_runner(data, first).run()
         planned = plans_on_disk(data, "hook")
@@ -170,22 +170,22 @@ def test_after_a_crash_the_parts_of_a_batch_are_read_at_once(
 
 def test_too_large_a_batch_makes_the_next_ones_smaller(data: DataDir, feed: Feed) -> None:
     def judge(batch: Batch) -> Outcome:
-        too_large = Refused("status 413", 413, is_too_large=True)
+        too_large = Rejected("status 413", 413, is_too_large=True)
         return too_large if batch.size_bytes > 3000 else Accepted()
 
     async def main() -> None:
-        sender = FakeSender(judge=judge, limits=Limits(10_000, 10_000, 0.1))
+        sender = FakeSender(judge=judge, limits=BatchLimits(10_000, 10_000, 0.1))
         for n in range(400):
             feed.write(event(n, padding=80))
         runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
-            before = len(sender.tries)
+            before = len(sender.sent)
             for n in range(400, 600):
                 feed.write(event(n, padding=80))
             await until(lambda: is_settled(runner, feed))
         assert sorted(sender.numbers) == list(range(600))
-        sizes = [sum(map(len, lines)) for lines in sender.tries]
+        sizes = [sum(map(len, lines)) for lines in sender.sent]
         assert sizes[0] > 9000
         assert 1000 < max(sizes[before:]) < 3000
         assert "dead" not in runner.counted
@@ -198,10 +198,10 @@ def test_events_that_are_too_large_do_not_make_batches_smaller(data: DataDir, fe
 
     def judge(batch: Batch) -> Outcome:
         is_too_large = any(len(line) > 2000 for line in batch.lines())
-        return Refused("status 413", 413, is_too_large=True) if is_too_large else Accepted()
+        return Rejected("status 413", 413, is_too_large=True) if is_too_large else Accepted()
 
     async def main() -> None:
-        sender = FakeSender(judge=judge, limits=Limits(10_000, 10_000, 0.1))
+        sender = FakeSender(judge=judge, limits=BatchLimits(10_000, 10_000, 0.1))
         runner = make_runner(data, sender)
         async with running(runner):
             for start in range(0, 300, 100):
@@ -209,10 +209,10 @@ def test_events_that_are_too_large_do_not_make_batches_smaller(data: DataDir, fe
                 feed.write(event(start + 60, padding=5000))
                 feed.write(*(event(n, padding=80) for n in range(start + 61, start + 100)))
                 await until(lambda: is_settled(runner, feed))
-            before = len(sender.tries)
+            before = len(sender.sent)
             feed.write(*(event(n, padding=80) for n in range(300, 500)))
             await until(lambda: is_settled(runner, feed))
-        assert max(sum(map(len, lines)) for lines in sender.tries[before:]) > 9000
+        assert max(sum(map(len, lines)) for lines in sender.sent[before:]) > 9000
         assert 3 == runner.counted["dead"]
 
     run(main())
@@ -220,7 +220,7 @@ def test_events_that_are_too_large_do_not_make_batches_smaller(data: DataDir, fe
 
 def test_one_event_that_is_too_large_alone_dies(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        sender = refusing(1, outcome=Refused("status 413", 413, is_too_large=True))
+        sender = refusing(1, outcome=Rejected("status 413", 413, is_too_large=True))
         feed.write(*map(event, range(3)))
         runner = make_runner(data, sender)
         async with running(runner):
@@ -262,7 +262,7 @@ def test_a_destination_that_says_gone_is_not_asked_again_before_the_next_start(
             await until(lambda: runner.health.breaker.state == "disabled")
             feed.write(event(1))
             await runner.pause(0.1)
-            assert 1 == len(sender.tries)
+            assert 1 == len(sender.sent)
             check_sum(runner.stats(end_numbers(2)))
         runner = make_runner(data, sender, timings=timings)
         async with running(runner):
@@ -282,7 +282,7 @@ def test_of_a_batch_that_was_taken_in_part_only_the_rest_goes_again(
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             check_sum(runner.stats(end_numbers(6)))
-        assert [[event(1), event(4)]] == sender.tries[1:]
+        assert [[event(1), event(4)]] == sender.sent[1:]
         assert [0, 2, 5, 1, 4] == sender.numbers
         assert (5, 1) == (runner.counted["delivered"], runner.counted["dead"])
 
@@ -344,7 +344,7 @@ def test_no_room_for_dead_letters_holds_the_destination(data: DataDir, feed: Fee
         sender = refusing(1)
         feed.write(*map(event, range(3)))
         runner = make_runner(
-            data, sender, timings=timings, dead_bounds=DeadBounds(5, on_full="hold")
+            data, sender, timings=timings, dead_limits=DeadLetterLimits(5, on_full="hold")
         )
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "held")
@@ -369,10 +369,10 @@ def test_dead_letters_are_sent_again_on_request(data: DataDir, feed: Feed) -> No
             sender.judge = lambda batch: NO if 5 in numbers(batch) else Accepted()
             assert 2 == dead.ask_for_replay()
             await until(lambda: runner.counted["dead"] == 1)
-            await until(lambda: not any(each.replay for each in dead.letters()))
+            await until(lambda: not any(each.replay for each in dead.read()))
             check_sum(runner.stats(end_numbers(8)))
         assert 2 in sender.numbers
-        (letter,) = dead.letters()
+        (letter,) = dead.read()
         assert event(5) == letter.event
         dead.close()
 
@@ -396,7 +396,7 @@ def test_a_crash_between_a_replay_and_its_record_counts_it_once(data: DataDir, f
         async with running(runner):
             await until(lambda: runner.counted.get("dead") == 0)
             check_sum(runner.stats(end_numbers(4)))
-        assert ([2], []) == (last.numbers, dead.letters())
+        assert ([2], []) == (last.numbers, dead.read())
         assert [] == plans_on_disk(data, "hook")
         dead.close()
 
