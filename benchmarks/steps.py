@@ -20,7 +20,7 @@ from pixelfast.collect.responses import Responses
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Config, Source, WriteKey
 from pixelfast.deliver.batches import Batch as Sent
-from pixelfast.deliver.batches import Limits
+from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.event import EventWriter, Rules
 from pixelfast.spool import Committer, DataDir, SpoolWriter
@@ -279,7 +279,7 @@ def _commit_steps(folder: Path) -> Iterator[list[Step]]:
 def _delivery_steps(folder: Path) -> list[Step]:
     fill(folder / "data", LOGGED)
     data = DataDir.open(folder / "data")
-    limits = Limits(A_BATCH, 2**22, 1.0)
+    limits = BatchLimits(A_BATCH, 2**22, 1.0)
 
     def cut(wrap: Callable[[Sent], object] = lambda _: None) -> None:
         cutter = Cutter(data, {}, limits)

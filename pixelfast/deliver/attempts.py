@@ -37,10 +37,10 @@ class _Figures(TypedDict):
 
 
 class Attempts:
-    """Attempts by result, and how long they took; those of probes with them.
+    """Count attempts by result and measure how long they take; probes are counted, too.
 
     Attributes:
-        last_success_s: when something was accepted last, in seconds since 1970; 0: never.
+        last_success_s: when an event was last accepted, in seconds since 1970; 0 if never.
 
     >>> attempts = Attempts(DeliveryClock(monotonic_s=lambda: 7.5, wall_s=lambda: 1e9))
     >>> attempts.count(Accepted(), events=3, began_s=7.0)
@@ -55,16 +55,16 @@ class Attempts:
         self._durations = DurationHistogram()
 
     def began_s(self) -> float:
-        """Now, by the monotonic clock: when an attempt begins."""
+        """Return the time at which an attempt begins now, by the monotonic clock."""
         return self._clock.monotonic_s()
 
     def count(self, outcome: Outcome, events: int, began_s: float) -> None:
-        """Count an attempt at a batch of so many events, which began at `began_s`."""
+        """Count an attempt to send a batch of `events` events that began at `began_s`."""
         self._results[_RESULTS[type(outcome)]] += 1
         self._durations.add(self._clock.monotonic_s() - began_s)
         if accepts(outcome, events):
             self.last_success_s = self._clock.wall_s()
 
     def figures(self) -> _Figures:
-        """What was counted."""
+        """Return the counts."""
         return {"results": dict(self._results), "durations": self._durations.figures()}

@@ -1,4 +1,4 @@
-"""How large the batches of one destination may be, found out by its responses."""
+"""The maximum size of a destination's batches, adapted to its responses."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 __all__ = ["BatchSize"]
 
 _MIN_BYTES = 1024
-_GROWS_AFTER = 50  # accepted batches
+_GROWS_AFTER = 50  # accepted batches in a row
 
 
 class BatchSize:
-    """A bound in bytes that halves when a batch is rejected as too large, and grows again later.
+    """A limit in bytes that halves when a batch is rejected as too large, and grows again later.
 
-    Where the search for the cause ends at a single event, that event was to blame: anybody may send
-    a large one, so the bound is again as it was. It doubles after 50 accepted batches, up to
-    `most_bytes`, because the limit of a destination may be raised.
+    If a rejected batch is divided down to one event that is still too large, that event was the
+    cause, and the limit before the division applies again: any client can send a large event. The
+    limit doubles after 50 accepted batches, up to `ceiling_bytes`, because the destination may have
+    raised its own limit.
 
     >>> size = BatchSize(1_000_000)
     >>> size.rejected(800_000, events=500)
@@ -31,28 +32,28 @@ class BatchSize:
     800000
     """
 
-    def __init__(self, most_bytes: int, log: Any = None) -> None:
-        self.max_bytes = most_bytes
-        self._most_bytes = most_bytes
-        self._before_bytes = most_bytes  # the bound before the search for a cause began
-        self._accepted = 0  # since the last change
+    def __init__(self, ceiling_bytes: int, log: Any = None) -> None:
+        self.max_bytes = ceiling_bytes
+        self._ceiling_bytes = ceiling_bytes
+        self._before_bytes = ceiling_bytes  # the limit before a batch was divided
+        self._accepted = 0  # batches since the last change
         self._log = log
 
-    def bound(self, most_bytes: int) -> None:
-        """Have another upper bound; what was found out by responses stays.
+    def set_ceiling(self, ceiling_bytes: int) -> None:
+        """Change the ceiling; a limit that was learned from responses stays.
 
         >>> size = BatchSize(1_000_000)
-        >>> size.bound(2_000_000)
+        >>> size.set_ceiling(2_000_000)
         >>> size.max_bytes
         2000000
         """
-        is_whole = self.max_bytes == self._most_bytes
-        self._most_bytes = most_bytes
-        self.max_bytes = most_bytes if is_whole else min(self.max_bytes, most_bytes)
-        self._before_bytes = most_bytes if is_whole else min(self._before_bytes, most_bytes)
+        is_whole = self.max_bytes == self._ceiling_bytes
+        self._ceiling_bytes = ceiling_bytes
+        self.max_bytes = ceiling_bytes if is_whole else min(self.max_bytes, ceiling_bytes)
+        self._before_bytes = ceiling_bytes if is_whole else min(self._before_bytes, ceiling_bytes)
 
     def rejected(self, size_bytes: int, *, events: int) -> None:
-        """Take notice of status 413 for a batch of so many bytes and events."""
+        """Count a batch of this size that was rejected as too large."""
         smaller = max(_MIN_BYTES, size_bytes // 2)
         if events == 1:
             self.max_bytes = self._before_bytes
@@ -65,8 +66,8 @@ class BatchSize:
                 )
 
     def accepted(self) -> None:
-        """Take notice of an accepted batch."""
+        """Count an accepted batch."""
         self._accepted += 1
-        if self._accepted >= _GROWS_AFTER and self.max_bytes < self._most_bytes:
+        if self._accepted >= _GROWS_AFTER and self.max_bytes < self._ceiling_bytes:
             self._accepted = 0
-            self.max_bytes = self._before_bytes = min(2 * self.max_bytes, self._most_bytes)
+            self.max_bytes = self._before_bytes = min(2 * self.max_bytes, self._ceiling_bytes)

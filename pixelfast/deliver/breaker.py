@@ -1,4 +1,4 @@
-"""When a destination may be sent to again, after it has failed."""
+"""When requests to a destination may begin again after a failure."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ _OPENS_AT = 5  # failures in a row
 
 
 class Breaker:
-    """Lets everything through while things go well; else one try at a time, on a clock.
+    """A circuit breaker: allow all requests while they succeed, else one at a time after pauses.
 
-    States: `closed`, all is well; `open`, it has failed five times in a row; `waiting`, it has no
-    room; `held`, the settings are wrong on one side; `disabled`, it has asked for nothing more.
-    Times are monotonic seconds.
+    States: `closed`, requests succeed; `open`, five in a row have failed; `waiting`, the
+    destination lacks disk space; `held`, the settings on one side are wrong; `disabled`, the
+    destination has asked for no more requests. Times are monotonic, in seconds.
+
+    Attributes:
+        reason: of the last failure; "" after a success.
+        opened_s: when it last left the state `closed`.
     """
 
     def __init__(self, backoff: Backoff) -> None:
         self.state = "closed"
-        self.reason = ""  # of the last failure; "" once it went well
-        self.opened_s = 0.0  # when it was closed last
+        self.reason = ""
+        self.opened_s = 0.0
         self._backoff = backoff
         self._not_before_s = 0.0
         self._failed_s = float("-inf")
 
     @property
     def failures(self) -> int:
-        """In a row."""
+        """Failures in a row."""
         return self._backoff.failures
 
     @property
@@ -35,13 +39,13 @@ class Breaker:
         return self.state == "closed"
 
     def allows(self, now_s: float, under_way: int) -> bool:
-        """Whether another request may begin."""
+        """Whether another request may begin while `under_way` requests are under way."""
         if self.state == "disabled" or now_s < self._not_before_s:
             return False
         return self.is_closed or under_way == 0
 
     def wait_s(self, now_s: float) -> float:
-        """How long until it may, if nothing happens meanwhile."""
+        """How long until another request may begin, in seconds, unless an outcome changes it."""
         if self.state == "disabled":
             return float("inf")
         return max(0.0, self._not_before_s - now_s)
@@ -52,9 +56,9 @@ class Breaker:
         self._backoff.reset()
 
     def failed(self, reason: str, began_s: float, now_s: float, after_s: float) -> float:
-        """A try that may go better later; returns how long its batch waits.
+        """Count a failed request and return how long its batch waits, in seconds.
 
-        Requests that were under way together fail together, which counts once.
+        Requests that were under way at the same time and fail together count as one failure.
         """
         self.reason = reason
         if after_s:
@@ -63,7 +67,7 @@ class Breaker:
             return max(after_s, self.wait_s(now_s))
         self._failed_s = now_s
         if self.state == "waiting":
-            self.state = "closed"  # it has room, and another trouble
+            self.state = "closed"  # no longer for disk space
         wait_s = self._backoff.next_s(after_s)
         if self.state == "closed" and self._backoff.failures >= _OPENS_AT:
             self.state, self.opened_s = "open", now_s
@@ -72,7 +76,7 @@ class Breaker:
         return wait_s
 
     def await_space(self, reason: str, now_s: float, pause_s: float) -> None:
-        """A try that goes well once there is room; the next one is allowed `pause_s` later."""
+        """Wait for disk space; the next request is allowed after `pause_s`."""
         self.reason = reason
         if self.is_closed:
             self.opened_s = now_s
@@ -82,9 +86,9 @@ class Breaker:
     def hold(
         self, reason: str, now_s: float, held_s: float = 0.0, *, is_final: bool = False
     ) -> None:
-        """A try that no other can better before somebody changes something.
+        """Hold the destination until an operator changes a setting on one side.
 
-        The next one is allowed `held_s` later.
+        The next request is allowed after `held_s`, or never if `is_final`.
         """
         self.reason = reason
         if self.is_closed:

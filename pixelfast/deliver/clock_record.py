@@ -1,8 +1,9 @@
-"""What is known of the wall clock, kept for the next run: how far it was ahead, and its jumps.
+"""The wall clock's offset and jumps, stored for the next run.
 
-The steady clock counts from the start of the machine, so the offset holds until the next start: the
-record has the id that Linux gives to each, in /proc/sys/kernel/random/boot_id. If that cannot be
-read, jumps between two runs go unnoticed. Jumps hold for as long as events wait that are older.
+The steady clock counts from the boot of the machine, so the offset is valid until the next boot.
+The record contains the id that Linux gives to each boot, from /proc/sys/kernel/random/boot_id. If
+that cannot be read, jumps between two runs are not detected. Recorded jumps stay valid, because
+events may be older than they are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ClockRecord(msgspec.Struct, frozen=True):
-    """`boot`: which start of the machine `offset_s` holds for."""
+    """The boot of the machine for which `offset_s` is valid, and all known jumps."""
 
     boot: str = ""
     offset_s: float = 0.0
@@ -31,7 +32,7 @@ class ClockRecord(msgspec.Struct, frozen=True):
 
 
 def read_clock_record(data: DataDir) -> ClockRecord:
-    """Return what an earlier run recorded; an empty record if it cannot be read.
+    """Return the record of an earlier run, or an empty one if it cannot be read.
 
     Blocks for the disk.
     """
@@ -42,7 +43,7 @@ def read_clock_record(data: DataDir) -> ClockRecord:
 
 
 def write_clock_record(data: DataDir, clock: DeliveryClock, boot_id: Path = _BOOT_ID) -> None:
-    """Record what is known. A failure is not reported: then the next run knows nothing.
+    """Write the record. An error is ignored; the next run then starts without a record.
 
     Blocks for the disk.
     """
@@ -55,7 +56,7 @@ def write_clock_record(data: DataDir, clock: DeliveryClock, boot_id: Path = _BOO
 
 
 def this_boot(boot_id: Path = _BOOT_ID) -> str:
-    """Return the id of this start of the machine; empty if it is not known."""
+    """Return the id of the machine's current boot, or "" if it is not known."""
     try:
         return boot_id.read_text().strip()
     except OSError:

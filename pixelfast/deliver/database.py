@@ -1,7 +1,7 @@
-"""Small SQLite files that must not lose anything, and must not keep delivery from starting.
+"""SQLite files that must not lose data, and must not prevent delivery from starting.
 
-A rollback journal (`journal_mode=TRUNCATE`, `synchronous=FULL`) and one connection: versions 3.7.0
-to 3.51.2 can corrupt a database in WAL mode, and distributions ship some of them.
+They use a rollback journal (`journal_mode=TRUNCATE`, `synchronous=FULL`) and one connection.
+SQLite 3.7.0 to 3.51.2, which distributions ship, can corrupt a database in WAL mode.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["open_database"]
 
 _log = structlog.get_logger("deliver")
 _BUSY_S = 5.0
-_CACHE_KIB = 256  # of each destination's databases, by default; SQLite's own default is 2 MB
+_CACHE_KIB = 256  # per database; SQLite's default is 2 MB
 _PAGE_BYTES = 4096
 Migrations = Mapping[int, Sequence[str]]
 
@@ -36,14 +36,15 @@ def open_database(
     cache_kib: int = _CACHE_KIB,
     page_bytes: int = _PAGE_BYTES,
 ) -> sqlite3.Connection:
-    """Open a database, made where it is missing; a damaged one is set aside and a new one begun.
+    """Open a database, creating it if necessary; rename a damaged one and create a new one.
 
-    `verify` reads everything once: what can't be read now would end delivery later. `migrations`:
-    by the version that a database has, the statements that lead to the next version. `page_bytes`
-    is for a file that is made.
+    `verify` reads all data once, because data that cannot be read would end delivery later.
+    `migrations` maps a version to the statements that lead to the next version. `page_bytes`
+    applies to a new file.
 
     Raises:
-        sqlite3.Error: it can't be used now, which says nothing of what is in it: locked, no room.
+        sqlite3.Error: the database is not damaged but cannot be used now: it is locked, or the disk
+            is full.
     """
     make_directory(path.parent)
     try:
@@ -71,7 +72,7 @@ def _open(
 ) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        db.execute(f"PRAGMA page_size = {page_bytes}")  # of a new file; others stay as they are
+        db.execute(f"PRAGMA page_size = {page_bytes}")  # has no effect on existing files
         db.execute("PRAGMA journal_mode = TRUNCATE")
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA cache_size = -{cache_kib}")
@@ -81,7 +82,7 @@ def _open(
         elif found in migrations:
             _migrate(db, migrations)
         elif found != version:
-            raise _Damaged(f"schema version {found}, this program reads {version}")
+            raise _Damaged(f"schema version {found}; expected {version}")
         if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
             raise _Damaged("the database is damaged")
         try:
@@ -95,7 +96,7 @@ def _open(
 
 
 def _migrate(db: sqlite3.Connection, migrations: Migrations) -> None:
-    """Bring a database up to date, whole or not at all; another process may do so meanwhile."""
+    """Migrate a database in one transaction; another process may do so at the same time."""
     with db:
         db.execute("BEGIN IMMEDIATE")
         while (found := db.execute("PRAGMA user_version").fetchone()[0]) in migrations:
@@ -105,7 +106,7 @@ def _migrate(db: sqlite3.Connection, migrations: Migrations) -> None:
 
 
 class _Damaged(sqlite3.DatabaseError):
-    """Found by us, not by SQLite."""
+    """Damage that SQLite does not detect."""
 
 
 def _code(error: sqlite3.Error) -> int | None:
@@ -113,16 +114,16 @@ def _code(error: sqlite3.Error) -> int | None:
 
 
 def _is_damage(error: Exception, path: Path) -> bool:
-    """Whether the file is bad, or only can't be used now: locked, no room, no file descriptor."""
+    """Whether the file is damaged, not locked or short of disk space or file descriptors."""
     if not isinstance(error, sqlite3.OperationalError):
         return True
-    if _code(error) is None:  # the module's own: a text in it is no UTF-8
+    if _code(error) is None:  # raised by the module itself: a string is not UTF-8
         return True
     if _code(error) == sqlite3.SQLITE_ERROR:  # no such table, unsupported file format
         return True
     if _code(error) != sqlite3.SQLITE_READONLY:
         return False
-    # Bytes 18 and 19 are the versions that may write and read the file; above 2 SQLite fails.
+    # Bytes 18 and 19 are the write and read versions; SQLite opens no file with more than 2.
     with path.open("rb") as file:
         header = file.read(20)
     return len(header) == 20 and max(header[18], header[19]) > 2

@@ -1,4 +1,4 @@
-"""Whose fault a failure is, the events' or the destination's: others are sent to find out."""
+"""Whether events or their destination cause a failure; other events are sent to find out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Doubts"]
 
 
 class Doubts:
-    """Keeps rejected events until it is known whose fault that is, and sends the newest ahead."""
+    """Keep rejected events until the cause is known, and probe with the newest events."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Doubts:
         self._clock = clock
         self._sender = sender
         self._data = data
-        self.selection = selection  # may be replaced
+        self.selection = selection  # the runner replaces it when the settings change
         self._health = health
         self._queue = queue
         self._wake_up = wake_up
-        self._parked: list[tuple[Task, Outcome]] = []  # rejected, and perhaps not to blame
-        self._probe_accepted_s = float("-inf")  # when a probe was accepted last
+        self._parked: list[tuple[Task, Outcome]] = []  # rejected, cause not known yet
+        self._probe_accepted_s = float("-inf")  # when a probe was last accepted
         self._probe: asyncio.Task[tuple[Probed, float]] | None = None
-        self._was_newest = False  # the last probe of a destination that is down
+        self._was_newest = False  # the last probe of a failing destination sent the newest events
 
     def __len__(self) -> int:
         return len(self._parked)
@@ -63,10 +63,11 @@ class Doubts:
         self._parked.append((task, outcome))
 
     def judge(self, now_s: float, *, is_idle: bool) -> list[tuple[Task, Outcome]]:
-        """Send rejected events again once something else was accepted; hold where nothing is.
+        """Return the tasks whose rejection is final, and retry or hold the others.
 
-        What is rejected a second time then is bad for sure. Where no more comes (`is_idle`), once
-        is enough: those are returned.
+        Once the destination has accepted other events, the kept ones are sent again; a second
+        rejection is final. If everything is rejected, the destination is held. If no more events
+        arrive (`is_idle`), the first rejection is final after a while.
         """
         if not self._parked:
             return []
@@ -81,7 +82,7 @@ class Doubts:
         return []
 
     def take_back(self) -> None:
-        """Put all that is kept back into the queue."""
+        """Put all kept tasks back into the queue."""
         for task, _ in self._parked:
             self._queue.add(task)
         self._parked.clear()
@@ -90,7 +91,7 @@ class Doubts:
         if isinstance(outcome, Partial):
             outcome = next(iter(outcome.failed.values()))
         if self._health.hold_kind is Hold.REJECTIONS:
-            reason = self._health.breaker.reason  # as it was logged
+            reason = self._health.breaker.reason  # the same reason is not logged again
         else:
             reason = f"every event is rejected: {getattr(outcome, 'reason', '')}"
         self._health.hold(Hold.REJECTIONS, reason, outcome)
@@ -102,11 +103,11 @@ class Doubts:
         return self._probe is not None
 
     def send_newest(self, now_s: float, cursors: Mapping[int, Position], *, in_order: bool) -> bool:
-        """Send the newest events ahead if it is their turn; return whether nothing else is to go.
+        """Send the newest events as a probe if it is their turn; return whether to send no batch.
 
-        A destination that is down gets one probe at a time: what is planned and the newest events
-        in turn. One that rejects everything gets both. Where the order counts, nothing goes ahead
-        of a batch before that has failed for a while.
+        A destination that is down gets one request at a time, in turn a planned batch and a probe
+        with the newest events. A destination that rejects everything gets both at once. If the
+        order of events matters (`in_order`), a probe is sent only after a minute of failures.
         """
         hold = self._health.hold_kind
         if not self._sender.may_send_ahead or hold is Hold.DEAD_LETTERS:
@@ -132,16 +133,16 @@ class Doubts:
         events = events or self._queue.some_events(MAX_PROBED)
         began_s = self._clock.monotonic_s()
         if not events:
-            return Probed(Rejected("there is nothing to send"), 0), began_s
+            return Probed(Rejected("no events"), 0), began_s
         send = send_some if is_down else send_all
         return await send(self._sender, events), began_s
 
     def is_selective(self, now_s: float) -> bool:
-        """Whether a probe was accepted recently: the destination may fail at some events only."""
+        """Whether a probe was accepted recently: the destination may fail only for some events."""
         return now_s - self._probe_accepted_s < self._timings.selective_s
 
     def settle_probe(self) -> None:
-        """Take notice of the response to a probe, once it is there."""
+        """Handle the outcome of the probe, if it is finished."""
         if self._probe is None or not self._probe.done():
             return
         probe, self._probe = self._probe, None
@@ -159,7 +160,7 @@ class Doubts:
             self._health.note(outcome, events, began_s, 1)
 
     async def cancel(self) -> None:
-        """Forget what is kept, and a probe that is under way."""
+        """Forget all kept tasks and cancel a probe that is under way."""
         self._parked.clear()
         probe, self._probe = self._probe, None
         if probe is not None:
@@ -168,5 +169,5 @@ class Doubts:
 
     @property
     def oldest_times_ms(self) -> list[int]:
-        """When the oldest event of each task that is kept was received."""
+        """When the oldest event of each kept task was received."""
         return [task.plan.oldest_ms for task, _ in self._parked]

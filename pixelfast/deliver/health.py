@@ -1,4 +1,4 @@
-"""What a destination's responses say about it: may it be sent to, how much, how large."""
+"""What a destination's responses say about it: whether to send, and how much at once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ __all__ = ["Health", "Hold"]
 
 
 class Hold(Enum):
-    """Why a destination is held, which says what ends it."""
+    """Why a destination is held; the comments tell what ends the hold."""
 
-    SETTINGS = "settings"  # any response that is about events
-    REJECTIONS = "rejections"  # an event that is accepted
-    DEAD_LETTERS = "dead letters"  # room for one more
+    SETTINGS = "settings"  # any response that judges events
+    REJECTIONS = "rejections"  # an accepted event
+    DEAD_LETTERS = "dead letters"  # space for another dead letter
 
 
 class Health:
-    """Keeps the breaker and the concurrency of one destination, and tells the log of changes."""
+    """Keep the breaker and the concurrency of one destination, and log its changes of state.
+
+    Attributes:
+        failures: failed attempts that are not added to the totals yet.
+    """
 
     def __init__(
         self,
@@ -38,18 +42,18 @@ class Health:
         self._clock = clock
         self.breaker = Breaker(backoff)
         self.concurrency = Concurrency(concurrency)
-        self.failures = 0  # not counted yet
+        self.failures = 0
         self.hold_kind: Hold | None = None
-        self._held_s = self._timings.held_s  # how long settings were given the last time
-        self._told_s: dict[str, float] = {}  # when each reason was told last
-        self._hold_told_s: dict[str, float] = {}  # of those that it was held for
-        self._is_told = False  # that something is wrong
-        self._told_wait = ""  # the reason that was told last, while it waits for room
+        self._held_s = self._timings.held_s  # the last pause of a hold for settings
+        self._told_s: dict[str, float] = {}  # when each reason of a failure was last logged
+        self._hold_told_s: dict[str, float] = {}  # when each reason of a hold was last logged
+        self._is_told = False  # whether a failure or hold was logged since the last success
+        self._told_wait = ""  # the last logged reason while it waits for disk space
         self._wait_told_s: dict[str, float] = {}
         self._log = structlog.get_logger("deliver").bind(destination=name)
 
     def note(self, outcome: Outcome, events: int, began_s: float, under_way: int) -> float:
-        """Take notice of a response; returns until when its batch is not sent again."""
+        """Record an outcome; return when its batch may be sent again, or 0 if at once."""
         now_s = self._clock.monotonic_s()
         if isinstance(outcome, Accepted):
             self.concurrency.succeeded(began_s, now_s, under_way)
@@ -76,9 +80,9 @@ class Health:
         return 0.0
 
     def hold(self, kind: Hold, reason: str, outcome: Outcome) -> None:
-        """Something is wrong that no event is to blame for: try again slowly, and say so.
+        """Hold the destination for a cause that is not in the events: log it and retry slowly.
 
-        A destination that rejects everything is sent something at once: the newest events.
+        A destination that rejects everything gets a probe with the newest events at once.
         """
         is_final = isinstance(outcome, Held) and outcome.is_final
         now_s = self._clock.monotonic_s()
@@ -86,7 +90,7 @@ class Health:
         if self.hold_kind is not kind:
             held_s = 0.0 if kind is Hold.REJECTIONS else self._timings.held_s
         elif self.breaker.wait_s(now_s):
-            held_s = self.breaker.wait_s(now_s)  # under way together with the one that began it
+            held_s = self.breaker.wait_s(now_s)  # this request was under way when the hold began
         elif kind is Hold.SETTINGS:
             held_s = self._held_s = min(2 * self._held_s, self._timings.max_held_s)
         self.hold_kind = kind
@@ -104,7 +108,7 @@ class Health:
         self.failures += 1
 
     def found_space(self) -> None:
-        """A dead letter was kept: what was held for want of room goes on."""
+        """End a hold for full dead letters, because a dead letter was stored."""
         if self.hold_kind is Hold.DEAD_LETTERS:
             self._succeeded()
 
@@ -114,7 +118,7 @@ class Health:
             self._succeeded()
 
     def _failed(self, outcome: Retry, began_s: float, now_s: float) -> float:
-        """Say each reason once a minute, not every try of a long night."""
+        """Record a failure; each reason is logged at most once a minute."""
         is_news = (
             now_s - self._told_s.get(outcome.reason, float("-inf")) >= self._timings.log_again_s
         )
@@ -134,7 +138,7 @@ class Health:
         return wait_s
 
     def _wait(self, outcome: Waiting, now_s: float) -> float:
-        """Say it once, and not at every try, nor each time if it comes and goes."""
+        """Wait for disk space; a reason is logged once while it lasts, at most once a minute."""
         told_s = self._wait_told_s.get(outcome.reason, float("-inf"))
         is_old = now_s - told_s >= self._timings.log_again_s
         if outcome.reason != self._told_wait and is_old:

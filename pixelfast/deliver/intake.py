@@ -1,4 +1,4 @@
-"""When to look at the spool for one destination, and when a batch is due."""
+"""When to read the spool for one destination, and when a batch is due."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ __all__ = ["Intake"]
 
 
 class Intake:
-    """Cuts batches at the pace that their age allows.
+    """Cut batches when they are full, or when their first event is `max_age_s` old.
 
-    A batch is due `max_age_s` after its first event came, as far as that is known: events that are
-    new came since the last look.
+    The age of a new event is estimated: it arrived after the previous read of the spool.
+
+    Attributes:
+        cutter: cuts the batches.
+        next_look_s: when the ends of the slots are to be read again, by the monotonic clock.
     """
 
     def __init__(
@@ -25,19 +28,19 @@ class Intake:
         clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
     ) -> None:
         self.cutter = cutter
-        self.next_look_s = 0.0  # when the ends of the slots are to be looked at again
+        self.next_look_s = 0.0
         self._timings = timings
         self._clock = clock
         self._looked_s = self._listed_s = clock.monotonic_s()
-        self._moved_s = clock.monotonic_s()  # when something was there last
-        self._began_s = 0.0  # when the first event of the open batch came; 0: it has none
+        self._moved_s = clock.monotonic_s()  # when the spool last had new events
+        self._began_s = 0.0  # when the first event of the open batch arrived; 0 if it has none
 
     def cut(
         self, plan: Callable[[Cut], None], may_cut: Callable[[], bool], *, is_stopping: bool
     ) -> None:
-        """Pass each batch that is full or due to `plan`, while there is room and for a few ms.
+        """Pass each batch that is full or due to `plan`, while `may_cut` and for a few ms.
 
-        `is_stopping`: what is there is due.
+        If `is_stopping`, every batch is due.
         """
         timings, now_s = self._timings, self._clock.monotonic_s()
         cutter, max_age_s = self.cutter, self.cutter.limits.max_age_s
@@ -70,7 +73,7 @@ class Intake:
                 self.next_look_s = min(self.next_look_s, self._began_s + max_age_s)
 
     def close_batch(self) -> Cut:
-        """The open batch, due or not; the next one begins."""
+        """Return the open batch, due or not, and begin the next one."""
         self._began_s = 0.0
         return self.cutter.close_batch()
 

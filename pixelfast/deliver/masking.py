@@ -1,4 +1,4 @@
-"""Secrets are taken out of an outcome where it enters the engine: behind it nothing is secret."""
+"""Masking the secrets of the settings in outcomes, before the engine logs or stores them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["masked"]
 
-_TURN_S = 0.002  # then others get theirs
-_GROUP_BYTES = 4096  # between two looks at the clock; 1 KiB full of secrets takes 0.6 ms
-_EVENT_BYTES = 64  # that an event counts for beside its response
-# One outcome a turn of the loop: 64 that come together would hold it 64 times as long.
+_TURN_S = 0.002  # of the event loop, before other tasks run
+_GROUP_BYTES = 4096  # between two readings of the clock; 1 KiB full of secrets takes 0.6 ms
+_EVENT_BYTES = 64  # counted for an event in addition to its response
+# One outcome per turn of the loop: 64 at once would block it 64 times as long.
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
@@ -27,12 +27,12 @@ async def masked(
     redactor: Redactor,
     clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
 ) -> Outcome:
-    """The outcome with the secrets of the settings masked in its reasons and responses.
+    """Return the outcome with the secrets of the settings masked in its reasons and responses.
 
-    A destination may repeat our headers, and errors may quote a URL. Both are logged, and kept with
-    dead letters.
+    A response may repeat the request's headers, and an error may quote a URL. Both are logged and
+    stored with dead letters.
     """
-    if isinstance(outcome, Accepted | Waiting):  # a place on our own disk is no secret
+    if isinstance(outcome, Accepted | Waiting):  # a local path is not a secret
         return outcome
     if isinstance(outcome, Partial):
         return await _every_event_masked(outcome, redactor, clock)
@@ -42,7 +42,7 @@ async def masked(
 
 @contextlib.asynccontextmanager
 async def _turn() -> AsyncIterator[None]:
-    """A turn of the loop in which nothing else is masked, in the order of those who ask."""
+    """Wait for a turn of the event loop in which nothing else is masked, in order of arrival."""
     async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
         yield
         await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def _turn() -> AsyncIterator[None]:
 async def _every_event_masked(
     outcome: Partial, redactor: Redactor, clock: DeliveryClock
 ) -> Partial:
-    reasons: dict[str, str] = {}  # many events fail in the same way
+    reasons: dict[str, str] = {}  # by original: many events fail for the same reason
     failed: dict[int, Rejected | Retry] = {}
     groups = _groups(outcome.failed)
     while len(failed) < len(outcome.failed):
@@ -74,7 +74,7 @@ async def _every_event_masked(
 def _groups(
     failed: Mapping[int, Rejected | Retry],
 ) -> Iterator[list[tuple[int, Rejected | Retry]]]:
-    """The events in groups whose responses are masked together: one search for all of them."""
+    """Group the events so that one search covers the responses of a group."""
     group: list[tuple[int, Rejected | Retry]] = []
     size_bytes = 0
     for index, each in failed.items():

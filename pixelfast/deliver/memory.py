@@ -1,4 +1,4 @@
-"""How much memory the events of one destination may take."""
+"""How much memory the events of one destination may use."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pixelfast.deliver.batches import BatchLimits
 __all__ = ["MemoryShare", "share_of"]
 
 _PROCESS_BYTES = 64 * 2**20  # interpreter and libraries, without any destination
-# A thread, connections, and databases with their caches, without any event.
+# A thread, connections, and databases with their caches, without events.
 _DESTINATION_BYTES = 4 * 2**20
 _MIN_SHARE_BYTES = 2**18
 _MAX_WAITING_BYTES = 64 * 2**20  # reading further ahead gains nothing
-_MIN_BATCH_BYTES = 2**16  # one event, and room for what is around it
-_SENDING_COST = 3  # a batch, its request's body, and that body compressed or in pieces
+_MIN_BATCH_BYTES = 2**16  # the largest event, and its surroundings in a request
+_SENDING_COST = 3  # the batch, the request's body, and the body compressed or in pieces
 
 
 def share_of(max_memory_bytes: int, destinations: int) -> int:
-    """The share of one of several destinations in what the process may take, in bytes.
+    """Return the share of one destination in the memory of the process, in bytes.
 
-    A quarter of what is left for events is for the allocator, which does not fill its pages.
+    A quarter of the memory for events is reserved for the allocator, which does not fill its pages.
 
     >>> share_of(256 * 2**20, 2) // 2**20
     69
@@ -29,37 +29,40 @@ def share_of(max_memory_bytes: int, destinations: int) -> int:
 
 
 class MemoryShare:
-    """Bounds what is read ahead, how large a batch is and how much is sent at once.
+    """Limit how much is read ahead, the size of a batch, and how much is sent at once.
 
-    Each destination has a share of its own, so that one that hangs takes nothing from the others.
-    A batch that is being sent costs three times its events. One batch is always allowed.
+    Each destination has its own share, so that one that hangs takes no memory from the others.
+    A batch that is being sent uses three times the size of its events. One batch is always allowed.
+
+    Attributes:
+        sending_bytes: the size of the events that are being sent.
     """
 
     def __init__(self, share_bytes: int) -> None:
-        self.sending_bytes = 0  # events of the batches that are being sent
+        self.sending_bytes = 0
         self.resize(share_bytes)
 
     def resize(self, share_bytes: int) -> None:
-        """Have another share from now on; `bound` is to be called again."""
+        """Change the share; the caller calls `fit` again."""
         self._share_bytes = share_bytes
         self._most_batch_bytes = max(_MIN_BATCH_BYTES, share_bytes // (_SENDING_COST + 1))
 
     @property
     def buffer_bytes(self) -> int:
-        """What may be read at once, and be kept of it while it is not needed."""
+        """How much may be read at once, and kept until it is cut."""
         return self._share_bytes // 16
 
-    def bound(self, limits: BatchLimits) -> BatchLimits:
-        """Return limits whose batches fit."""
+    def fit(self, limits: BatchLimits) -> BatchLimits:
+        """Return these limits, lowered so that batches fit into the share."""
         self._most_batch_bytes = min(limits.max_bytes, self._most_batch_bytes)
         return BatchLimits(limits.max_events, self._most_batch_bytes, limits.max_age_s)
 
     def allows_reading(self, kept_bytes: int) -> bool:
-        """Whether to read on, with so many bytes of events in batches, sent or not."""
-        taken_bytes = kept_bytes + (_SENDING_COST - 1) * self.sending_bytes
-        return taken_bytes < min(_MAX_WAITING_BYTES, self._share_bytes // 2)
+        """Whether to read on while batches hold `kept_bytes` of events, under way or not."""
+        used_bytes = kept_bytes + (_SENDING_COST - 1) * self.sending_bytes
+        return used_bytes < min(_MAX_WAITING_BYTES, self._share_bytes // 2)
 
     def allows_sending(self) -> bool:
         """Whether to send one more batch."""
-        taken_bytes = _SENDING_COST * (self.sending_bytes + self._most_batch_bytes)
-        return not self.sending_bytes or taken_bytes <= self._share_bytes
+        used_bytes = _SENDING_COST * (self.sending_bytes + self._most_batch_bytes)
+        return not self.sending_bytes or used_bytes <= self._share_bytes

@@ -1,7 +1,7 @@
-"""What became of a send: what the engine is told by every kind of destination.
+"""The possible results of sending a batch, the same for every kind of destination.
 
-One is made for each event that a destination rejects, and there may be thousands a second. So they
-are structs of msgspec, which are made in an eighth of the time of a frozen dataclass.
+An outcome is created for each event that a destination rejects, perhaps thousands per second.
+Outcomes are therefore msgspec structs, which take an eighth of the time of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -22,44 +22,50 @@ __all__ = [
     "accepts",
 ]
 
-BUSY_STATUSES = frozenset({408, 425, 429, 503})  # of HTTP: the destination says that it is busy
+BUSY_STATUSES = frozenset({408, 425, 429, 503})  # HTTP statuses of a busy destination
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The destination has the batch. `memory` is kept with the cursors, for the next start."""
+    """The destination has the batch. `memory` is stored with the cursors for the next start."""
 
     memory: dict[str, object] | None = None
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """The destination does not have the batch, as far as we know: send it again.
+    """The destination does not have the batch, as far as is known: it is to be sent again.
 
-    Network faults, time limits, 408, 425, 429, and 5xx that may pass.
+    Network errors, timeouts, and the statuses 408, 425, 429 and temporary 5xx.
+
+    Attributes:
+        after_s: minimum time before the next attempt.
+        status: the HTTP status; 0 if there was no response.
+        response: the beginning of the response's body.
     """
 
     reason: str
-    after_s: float = 0.0  # at least this long from now
-    status: int = 0  # of HTTP; 0: none came
-    response: bytes = b""  # the beginning of its body
+    after_s: float = 0.0
+    status: int = 0
+    response: bytes = b""
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """The destination does not want these events, and will not tomorrow: 400, 413, 422.
+    """The destination rejects these events for good: 400, 413, 422.
 
-    A batch is halved down to the events that are to blame.
+    The batch is divided until the bad events are found. If `is_too_large` (413), later batches
+    become smaller, too.
     """
 
     reason: str
     status: int = 0
     response: bytes = b""
-    is_too_large: bool = False  # 413: batches get smaller, too
+    is_too_large: bool = False
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
-    """Something is wrong with the settings, not with the events: 401, 403, 404, 3xx and the like.
+    """The settings are wrong, not the events: 401, 403, 404, 3xx and similar statuses.
 
-    Nothing is thrown away; the destination is tried again slowly. `is_final`: not before the next
-    start (410: the destination has asked not to be sent anything any more).
+    No event is dropped; the destination is retried slowly. If `is_final`, it is not retried before
+    the next start (410: it has asked for no more requests).
     """
 
     reason: str
@@ -69,15 +75,16 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 
 
 class Partial(msgspec.Struct, frozen=True):
-    """The destination has the batch but for some events, by their index in it, counted from 0."""
+    """The destination has the batch except some events, by their index in it, counted from 0."""
 
     failed: Mapping[int, Rejected | Retry] = msgspec.field(default_factory=dict)
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """There is no room for the batch at the destination now: it is sent again until there is.
+    """The destination lacks disk space for the batch now, which is retried until there is enough.
 
-    Nothing has failed, and no event dies of it. `reason` stays the same while the cause does.
+    This is not a failure, and no event becomes a dead letter for it. `reason` stays the same as
+    long as the cause does.
     """
 
     reason: str
@@ -87,7 +94,7 @@ Outcome = Accepted | Retry | Rejected | Held | Partial | Waiting
 
 
 def accepts(outcome: Outcome, events: int) -> bool:
-    """Whether a destination has accepted some of a batch of so many events."""
+    """Whether the destination has accepted at least one of the batch's `events` events."""
     if isinstance(outcome, Partial):
         return len(outcome.failed) < events
     return isinstance(outcome, Accepted)

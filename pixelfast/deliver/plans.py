@@ -1,4 +1,4 @@
-"""What is going to be sent, decided and on the disk before it is sent for the first time."""
+"""The plan of a batch, stored on the disk before the batch is first sent."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Plan"]
 
 
 class Plan(msgspec.Struct, kw_only=True):
-    """A batch before it is accepted: its id, and how to make exactly its bytes again.
+    """The id of a batch that is not settled yet, and how to make its exact bytes again.
 
-    After a crash the same batch goes out again, byte for byte under the same id, so a destination
-    that has it can tell (ClickHouse drops an insert only where all of it is the same).
+    After a crash the same bytes are sent again under the same id, so that a destination can
+    recognize the batch (ClickHouse drops an insert only if all of it is the same).
 
     Attributes:
-        sequence: its place among all plans of the destination.
-        root: the id of the batch that it is, or is a part of.
-        numbers: of a part, which events of that batch: their places, counted from 0.
-        whole: of a part, how many events that batch has.
-        dead_letters: of dead letters that are sent again, their ids; there are no ranges then.
-        checksum: crc32 of its events as NDJSON.
+        sequence: the position among all plans of the destination.
+        root: the id of the whole batch; a part of it has another `id`.
+        numbers: for a part of a batch, the positions of its events in the whole, counted from 0.
+        whole: for a part of a batch, the number of events in the whole.
+        dead_letters: for dead letters that are sent again, their ids; `ranges` is then empty.
+        checksum: the CRC-32 of the events as NDJSON.
     """
 
     id: str
@@ -44,11 +44,11 @@ class Plan(msgspec.Struct, kw_only=True):
 
     @property
     def order(self) -> tuple[int, int]:
-        """Parts of a batch come where the batch was."""
+        """The sort key; parts of a batch take the position of the batch."""
         return self.sequence, self.numbers[0] if self.numbers else 0
 
     def batch(self, body: bytes, runs: tuple[Run, ...] = ()) -> Batch:
-        """The batch to send, of its events as NDJSON and their sources."""
+        """Return the batch to send, made of its events as NDJSON and their sources."""
         return Batch(
             id=self.id,
             body=body,
@@ -59,7 +59,7 @@ class Plan(msgspec.Struct, kw_only=True):
         )
 
     def read_back(self, data: DataDir) -> Batch | None:
-        """Make the batch again from the spool; None where it is not what it was.
+        """Read the batch from the spool again; return None if it has changed.
 
         Blocks for the disk.
         """
@@ -70,7 +70,7 @@ class Plan(msgspec.Struct, kw_only=True):
         return self.batch(found.body, found.runs) if is_same else None
 
     def whole_events(self, data: DataDir) -> tuple[list[bytes], list[str]]:
-        """The events of the batch that it is, or is a part of, and their sources.
+        """Return the events of the whole batch, and their sources.
 
         Blocks for the disk.
         """
@@ -78,7 +78,7 @@ class Plan(msgspec.Struct, kw_only=True):
         return found.lines(), found.sources()
 
     def part_of(self, lines: list[bytes], sources: list[str]) -> Batch | None:
-        """As `read_back`, of the events of the whole batch and their sources."""
+        """Make this part from the events of the whole batch; return None if it has changed."""
         places = [n for n in self.numbers or () if n < len(sources)]
         found = some_events(lines, sources, places)
         is_same = crc32(found.body) == self.checksum

@@ -1,8 +1,8 @@
-"""Sending the newest events ahead, to see whether a destination accepts anything at all.
+"""Probing a destination with the newest events, to see whether it accepts any event at all.
 
-All of the oldest events may be bad while newer ones are good. What is sent ahead is a copy: the
-event is delivered again in its turn, with the same messageId. A probe has an id of its own, so that
-no destination mistakes it for a batch that it knows.
+All of the oldest events may be bad while newer ones are good. A probe sends copies: the events are
+delivered again in their turn, with the same messageId. Each probe has its own id, so that no
+destination mistakes it for a batch that it has.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _MAX_SINGLE = 16
 def newest_events(
     data: DataDir, cursors: Mapping[int, Position], selection: Selection
 ) -> list[bytes]:
-    """The newest events of all slots that a destination takes and has not read yet.
+    """Return the newest events in all slots that a destination accepts and has not read yet.
 
-    Each with its line feed. Blocks for the disk.
+    At most 64 events, each with its line feed. Blocks for the disk.
     """
     picks = selection.picker() if selection.parses else None
     found: list[tuple[int, bytes]] = []
@@ -62,18 +62,25 @@ def _unread(frame: Frame, cursor: Position) -> list[bytes]:
 
 
 class Probed(NamedTuple):
-    """What became of a probe."""
+    """The result of a probe.
 
-    outcome: Outcome  # the response that tells most
-    events: int  # that this is the response to
-    accepted: int = 0  # of those that were sent one by one
+    Attributes:
+        outcome: the most informative outcome of its requests.
+        events: the number of events in that request.
+        accepted, failed: the numbers of events that were sent one by one.
+    """
+
+    outcome: Outcome
+    events: int
+    accepted: int = 0
     failed: int = 0
 
 
 async def send_some(sender: Sender, events: list[bytes]) -> Probed:
     """Send copies of at most 16 events one by one, to a destination that fails.
 
-    Goes on as long as the destination responses: it may be up and fail at most events only.
+    Stop at the first request without a response. While the destination responds, it may be up and
+    fail only for some events.
     """
     accepted = failed = 0
     told: Outcome | None = None
@@ -90,7 +97,7 @@ async def send_some(sender: Sender, events: list[bytes]) -> Probed:
 
 
 async def send_all(sender: Sender, events: list[bytes]) -> Probed:
-    """Send copies of events until one is accepted; what is rejected together is divided."""
+    """Send copies of events until one is accepted; divide batches that are rejected."""
     waiting = [events]
     while True:
         lines = waiting.pop()
@@ -105,7 +112,7 @@ async def send_all(sender: Sender, events: list[bytes]) -> Probed:
 
 
 def _is_response(outcome: Outcome) -> bool:
-    """Whether a destination failed by a response, and did not ask to be left alone for a while."""
+    """Whether a destination responded with a failure, and did not say that it is busy."""
     if not isinstance(outcome, Retry | Held) or outcome.status in BUSY_STATUSES:
         return False
     return outcome.status > 0 and not (isinstance(outcome, Retry) and outcome.after_s)

@@ -1,4 +1,4 @@
-"""The metrics of a destination: those that follow from its totals, and those of its state file."""
+"""The metrics of a destination, from its totals and from its state file."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from pixelfast.spool import DataDir, Position, SlotReader
 
 __all__ = ["COUNTED", "figures_on_disk", "with_pending"]
 
-# Of every event that was stored since a destination was registered it is known what became of it:
+# Every event that was stored since a destination was registered is accounted for:
 # stored + repeated - missing = delivered + dead + filtered + expired + pending.
 COUNTED = ("delivered", "dead", "filtered", "expired", "missing", "repeated", "batches", "failures")
-_HEAD_BYTES = 2**16  # of a slot, to find the oldest event in
+_HEAD_BYTES = 2**16  # read of a slot to find its oldest event
 
 
 def with_pending(
     totals: Mapping[str, int], end_numbers: Mapping[int, int] | None
 ) -> dict[str, int]:
-    """Return a destination's totals with `stored` and `pending`, which follow from them.
+    """Return a destination's totals with `stored` and `pending`, which are calculated from them.
 
-    `end_numbers`: by slot, the number of the next event; None: not known yet, and so are these two.
+    `end_numbers` is the number of the next event by slot. If it is None because it is not known
+    yet, `stored` and `pending` are left out.
 
     >>> with_pending({"before": 10, "delivered": 4, "dead": 1}, {0: 20})["pending"]
     5
@@ -42,9 +43,10 @@ def with_pending(
 def figures_on_disk(
     data: DataDir, name: str, end_numbers: Mapping[int, int] | None, clock: DeliveryClock
 ) -> dict[str, float]:
-    """Return what is known of a destination without its runner: totals, `pending` and `lag_s`.
+    """Return a destination's totals, `pending` and `lag_s` from the disk, without its runner.
 
-    Empty if its state cannot be read: what is not known is not 0. Blocks for the disk.
+    Return nothing if the state cannot be read, because unknown figures are not 0. Blocks for the
+    disk.
     """
     try:
         progress = read_progress(data.destination_dir(name) / "state.db")
@@ -57,7 +59,7 @@ def figures_on_disk(
 
 
 def _oldest_ms(data: DataDir, progress: Progress) -> int:
-    """When the oldest event that is not delivered was received; 0 if there is none."""
+    """Return when the oldest undelivered event was received, or 0 if there is none."""
     times = [each.oldest_ms for each in progress.plans]
     for slot in data.slots():
         start = progress.cursors.get(slot, Position())

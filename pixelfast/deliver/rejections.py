@@ -1,4 +1,4 @@
-"""Whether rejected events are to blame for it, or their destination is."""
+"""Whether events are rejected because they are bad, or because their destination is wrong."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ _MIN_EVENTS = 10
 _MIN_BATCHES = 2
 _REMEMBERED_BATCHES = 4096
 _REMEMBERED_EVENTS = 2000
-_BEST_GROUP = 0.69  # bad events expected in a group whose test tells most: ln 2
+_BEST_GROUP = 0.69  # expected bad events in a group whose test is most informative: ln 2
 _MAX_PARTS = 512
 
 
 class Rejections:
-    """Tells bad events, which become dead letters, from a destination that rejects everything.
+    """Tell bad events, which become dead letters, from a destination that rejects everything.
 
-    Write keys are public, so any share of the events may be bad. An event that was rejected by
-    itself is bad for sure once its destination has accepted something around the same time; until
-    then it is kept. Nothing but rejections means that the destination is wrong: `must_hold`.
+    Write keys are public, so any share of the events may be bad. An event that was rejected on its
+    own is certainly bad if its destination accepted another event at about the same time; until
+    then it is kept. If nothing is accepted at all, the destination must be held.
+
+    Attributes:
+        accepted_s: when an event was last accepted, by the monotonic clock.
 
     >>> rejections = Rejections(Timings())
     >>> for batch in ("a", "b"):
@@ -33,15 +36,15 @@ class Rejections:
 
     def __init__(self, timings: Timings) -> None:
         self._timings = timings
-        self.accepted_s = float("-inf")  # when something was accepted last
-        self._accepted: dict[str, None] = {}  # batches of which something was, the newest last
-        self._rejected: dict[str, int] = {}  # of each batch, in a row, while nothing was accepted
+        self.accepted_s = float("-inf")
+        self._accepted: dict[str, None] = {}  # batches with an accepted event, the newest last
+        self._rejected: dict[str, int] = {}  # events of each batch since the last acceptance
         self._wholly_rejected: set[str] = set()
-        self._first_s = self._last_s = 0.0  # when the first and the last of those were
-        self._good = self._bad = 0  # events of late
+        self._first_s = self._last_s = 0.0  # the first and last of these rejections
+        self._good = self._bad = 0  # recent events
 
     def accept(self, batch: str, events: int, now_s: float) -> None:
-        """Count events that were accepted of a batch, by its id or that of the whole."""
+        """Count accepted events of a batch; a part of a batch has the id of the whole."""
         self.accepted_s = now_s
         self._rejected.clear()
         self._wholly_rejected.clear()
@@ -52,7 +55,7 @@ class Rejections:
         self._count(events, 0)
 
     def reject(self, batch: str, events: int, whole: int, now_s: float) -> None:
-        """Count events that were rejected by themselves, of a batch that has `whole` events."""
+        """Count events that were rejected on their own, from a batch of `whole` events."""
         self._first_s = self._first_s if self._rejected else now_s
         self._last_s = now_s
         self._rejected[batch] = self._rejected.get(batch, 0) + events
@@ -61,24 +64,24 @@ class Rejections:
         self._count(0, events)
 
     def blame(self, events: int) -> None:
-        """Count events that their destination fails at."""
+        """Count events that make their destination fail."""
         self._count(0, events)
 
     def are_bad(self, batch: str, began_s: float) -> bool:
-        """Whether events of a batch that are rejected by a request that `began_s` are to blame."""
+        """Whether events of a batch, rejected by a request that `began_s`, are certainly bad."""
         if self.accepted_s >= began_s:
             return True
         return batch in self._accepted and sum(self._rejected.values()) < _MIN_EVENTS
 
     def must_hold(self, now_s: float) -> bool:
-        """Whether nothing at all is accepted: ten events, two whole batches, for two seconds.
+        """Whether nothing is accepted: ten events and two whole batches rejected in two seconds.
 
-        The time is for a stream of bad events with a good one here and there, which must go on.
+        The time allows for a stream of bad events with few good ones, which must go on.
         """
         return self._looks_wrong() and now_s - self._first_s >= self._timings.all_rejected_s
 
     def is_quiet(self, now_s: float) -> bool:
-        """Whether too few were rejected to blame the destination, and no more came for a while."""
+        """Whether there are too few rejections to blame the destination, and no recent ones."""
         return not self._looks_wrong() and now_s - self._last_s >= self._timings.quiet_s
 
     def _looks_wrong(self) -> bool:
@@ -88,10 +91,10 @@ class Rejections:
         )
 
     def part_events(self, events: int) -> int:
-        """How large the parts of a rejected batch are to be, to find its bad events soon.
+        """Return the size of the parts into which to divide a rejected batch of `events` events.
 
-        Halves while few events are bad; else groups that have a bad event every second time, so
-        that each response tells as much as it can.
+        Parts are halves while few events are bad. Otherwise about every second part has a bad
+        event, so that each response is as informative as possible.
         """
         half = (events + 1) // 2
         share = self._bad / (self._good + self._bad) if self._bad else 0.0

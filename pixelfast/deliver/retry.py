@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""How long to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from email.utils import parsedate_to_datetime
 
 __all__ = ["Backoff", "parse_retry_after"]
 
-_LONGEST_RETRY_AFTER_S = 3600.0
+_MAX_RETRY_AFTER_S = 3600.0
 
 
 class Backoff:
-    """Exponential waits with full jitter.
+    """Exponential backoff with full jitter.
 
-    Each wait is a random part of an upper bound that doubles from `first_s` to `max_s`, so that
-    many senders do not come back all at once.
+    Each wait is a random fraction of a maximum that doubles from `first_s` to `max_s`, so that many
+    senders do not retry at the same time.
 
     >>> backoff = Backoff(0.5, 60.0, random=lambda: 1.0)
     >>> [backoff.next_s() for _ in range(9)]
@@ -29,38 +29,40 @@ class Backoff:
         self._first_s = first_s
         self._max_s = max_s
         self._random = random
-        self._bound_s = first_s
+        self._limit_s = first_s
         self.failures = 0  # in a row
 
     def next_s(self, at_least_s: float = 0.0) -> float:
-        """Count a failure; how long to wait after it."""
+        """Count a failure and return how long to wait after it, in seconds."""
         self.failures += 1
-        bound_s = min(self._bound_s, self._max_s)
-        self._bound_s = min(self._bound_s * 2, self._max_s)
-        return max(bound_s * self._random(), at_least_s)
+        limit_s = min(self._limit_s, self._max_s)
+        self._limit_s = min(self._limit_s * 2, self._max_s)
+        return max(limit_s * self._random(), at_least_s)
 
     def reset(self) -> None:
         """Count a success."""
         self.failures = 0
-        self._bound_s = self._first_s
+        self._limit_s = self._first_s
 
 
-def parse_retry_after(text: str | None, now: datetime | None = None) -> float:
-    """Seconds that a Retry-After header asks to wait (RFC 9110 section 10.2.3), at most an hour.
+def parse_retry_after(value: str | None, now: datetime | None = None) -> float:
+    """Return the seconds that a Retry-After header asks for, at most one hour; 0 if it is invalid.
+
+    Source: RFC 9110 section 10.2.3.
 
     >>> parse_retry_after("120"), parse_retry_after(None), parse_retry_after("soon")
     (120.0, 0.0, 0.0)
     """
-    if not text:
+    if not value:
         return 0.0
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), _LONGEST_RETRY_AFTER_S)
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), _MAX_RETRY_AFTER_S)
     try:
-        until = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # years and offsets beyond all calendars
+        until = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):  # a year or UTC offset out of range
         return 0.0
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)
     seconds = (until - (now or datetime.now(UTC))).total_seconds()
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S)
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)

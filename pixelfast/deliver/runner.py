@@ -91,7 +91,7 @@ class Runner:
         self._retry_for_s = retry_for_s
         self._dead_limits = dead_limits
         self._log = structlog.get_logger("deliver").bind(destination=name)
-        self._size = BatchSize(self._memory.bound(sender.limits).max_bytes, self._log)
+        self._size = BatchSize(self._memory.fit(sender.limits).max_bytes, self._log)
         self._stopping = asyncio.Event()
         self._give_up_s = 0.0
         self._has_given_up = False
@@ -227,7 +227,7 @@ class Runner:
                 self._intake.cutter.select(selection)
             self._selection = self._doubts.selection = selection
         self._memory.resize(share_bytes)
-        self._size.bound(self._memory.bound(self.sender.limits).max_bytes)
+        self._size.set_ceiling(self._memory.fit(self.sender.limits).max_bytes)
 
     async def pause(self, seconds: float) -> bool:
         """Wait; True where the wait was cut short because we stop."""
@@ -268,7 +268,7 @@ class Runner:
             cutter = Cutter(
                 self._data,
                 dict(state.cursors),
-                self._memory.bound(self.sender.limits),
+                self._memory.fit(self.sender.limits),
                 self._selection,
                 state.numbers,
                 chunk_bytes=self._memory.buffer_bytes,

@@ -1,4 +1,4 @@
-"""Which events a destination takes. Only a filter by name or type parses events."""
+"""Which events a destination accepts. Only a filter by name or type parses events."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ __all__ = ["Selection"]
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What a destination takes; kept with each plan, so that its bytes stay the same.
+    """Which events a destination accepts; kept with each plan, so that its bytes stay the same.
 
-    `without`: sources that do not go to it. `events`: names, `*` for any text; a page has no name.
-    `types`: `track`, `page`. Empty means all.
+    Attributes:
+        without: the sources whose events it does not get.
+        events: the names of its events, with `*` for any string; a page has no name. Empty for all.
+        types: `track` or `page`; empty for all.
     """
 
     without: tuple[str, ...] = ()
@@ -25,14 +27,14 @@ class Selection(msgspec.Struct, frozen=True):
 
     @property
     def parses(self) -> bool:
-        """Whether events must be looked into."""
+        """Whether events must be parsed."""
         return bool(self.events or self.types)
 
     def takes_source(self, source: str) -> bool:
         return source not in self.without
 
     def picker(self) -> Callable[[bytes], bool]:
-        """Tells of one event's JSON whether it is taken.
+        """Return a function that tells whether an event is accepted, from its JSON.
 
         >>> Selection(events=("Order *",)).picker()(b'{"type":"track","event":"Order Paid"}')
         True

@@ -1,4 +1,4 @@
-"""What the engine asks of every kind of destination."""
+"""The interface of every kind of destination."""
 
 from __future__ import annotations
 
@@ -19,29 +19,34 @@ __all__ = ["Sender"]
 
 
 class Sender(ABC):
-    """Sends batches to one destination.
+    """Send batches to one destination.
 
-    `in_thread` runs what blocks; the runner puts a thread of the sender's own there.
-    `concurrency` is how many calls of `send` may be under way at once, each with another batch.
-    `may_send_ahead`: whether a copy of an event may be sent before its turn, as a probe.
+    Attributes:
+        limits: the limits of a batch.
+        concurrency: how many calls of `send` may be under way at once, each with another batch;
+            with 1, batches are sent in the order of their events.
+        may_send_ahead: whether a copy of an event may be sent before its turn, as a probe.
+        retry_first_s, retry_most_s: the first and the longest pause after failures.
+        in_thread: runs a blocking call; the runner replaces it by the sender's own thread.
+        redactor: masks the secrets of the settings; the engine replaces it.
     """
 
     limits: BatchLimits
-    concurrency: int = 1  # 1: in the order of events
+    concurrency: int = 1
     may_send_ahead: bool = True
     retry_first_s: float = 0.5
     retry_most_s: float = 60.0
     in_thread: Callable[..., Awaitable[Any]] = staticmethod(asyncio.to_thread)  # type: ignore[arg-type] # ParamSpec
 
-    redactor: Redactor = Redactor()  # knows no secrets; the engine puts its own there
+    redactor: Redactor = Redactor()  # masks nothing
 
     @functools.cached_property
     def attempts(self) -> Attempts:
-        """What was sent; the engine puts its own here, which outlives this sender."""
+        """The counts of attempts; the engine replaces them by counts that outlive this sender."""
         return Attempts(DeliveryClock())
 
     async def deliver(self, batch: Batch) -> Outcome:
-        """Send a batch once; the secrets of the settings are masked in what is returned."""
+        """Send a batch once and return its outcome with all secrets masked."""
         began_s = self.attempts.began_s()
         outcome = await self.send(batch)
         self.attempts.count(outcome, batch.events, began_s)
@@ -49,19 +54,19 @@ class Sender(ABC):
 
     @abstractmethod
     async def open(self, memory: dict[str, object]) -> None:
-        """Get ready, anew if called again.
+        """Prepare for sending; a second call starts again from the beginning.
 
         `memory` is what the last accepted batch asked to remember.
         """
 
     @abstractmethod
     async def send(self, batch: Batch) -> Outcome:
-        """Send a batch once. Faults of the destination are an outcome, not an exception."""
+        """Send a batch once. Failures of the destination are outcomes, not exceptions."""
 
     def figures(self) -> dict[str, float]:
-        """What it tells of itself, for the metrics; does not block."""
+        """Return the sender's own metrics; does not block."""
         return {}
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of files and connections."""
+        """Close all files and connections."""

@@ -1,4 +1,4 @@
-"""Doing what a destination's responses call for: plans end, wait, are divided, or hold it."""
+"""Carrying out settlements: plans end, wait or are divided, and destinations are held."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Settler"]
 
 
 class Settler:
-    """Settles the tasks of one destination.
+    """Settle the tasks of one destination.
 
-    `retry_for_s`: older events become dead letters when a try fails.
+    Events older than `retry_for_s` become dead letters when an attempt fails.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Settler:
         self._dead_limits = dead_limits
 
     def settle(self, task: Task, outcome: Outcome, began_s: float, under_way: int) -> None:
-        """Settle a task by the response to a request that `began_s`, one of so many under way."""
+        """Settle a task by the outcome of a request that `began_s`, one of `under_way` requests."""
         now_s = self._clock.monotonic_s()
         accepted_s = self._doubts.rejections.accepted_s
         failure = _failure(outcome, task.plan.events)
@@ -50,13 +50,13 @@ class Settler:
         is_at_fault = failure is not None and task.is_at_fault(
             failure, accepted_s, now_s, recent_s=self._recent_s if is_selective else 0.0
         )
-        # An operator asked for dead letters to be sent again: one at fault stays one.
+        # A replayed dead letter that is at fault stays a dead letter.
         is_too_old = is_at_fault and task.plan.dead_letters is not None
         task.not_before_s = 0.0
         if is_at_fault:
             assert failure is not None
             outcome = failure
-            self._health.failures += 1  # of the batch, not of its destination
+            self._health.failures += 1  # counted, but not held against the destination
         else:
             task.not_before_s = self._health.note(outcome, task.plan.events, began_s, under_way)
         situation = Situation(began_s, now_s, is_too_old, is_at_fault, task.rejected_s)
@@ -65,7 +65,7 @@ class Settler:
             self._queue.release()
 
     def settle_doubts(self, *, is_idle: bool) -> None:
-        """Settle what can be by what has become known of others. `is_idle`: no others are left."""
+        """Settle kept tasks whose cause is known by now. `is_idle`: no other tasks are left."""
         self._doubts.settle_probe()
         now_s = self._clock.monotonic_s()
         for task, outcome in self._doubts.judge(now_s, is_idle=is_idle):
@@ -88,12 +88,14 @@ class Settler:
         self._state.count("failures", self._health.failures)
         self._health.failures = 0
         if settlement.has_ended:
-            # For its parts.
+            # The parts of the task inherit these times.
             if isinstance(outcome, Partial) and accepts(outcome, task.plan.events):
-                task.failed_s = situation.began_s  # what is left of it failed, or is to be buried
+                task.failed_s = situation.began_s  # its remaining events failed
             elif not situation.is_at_fault:
                 task.failed_s = 0.0
-            task.rejected_s = situation.now_s if settlement.hold else 0.0  # no room for its letters
+            task.rejected_s = (
+                situation.now_s if settlement.hold else 0.0
+            )  # the dead letters are full
             self._state.settle(task, settlement)
             if settlement.dead and not settlement.hold:
                 self._health.found_space()
@@ -112,9 +114,9 @@ class Settler:
 
 
 def _failure(outcome: Outcome, events: int) -> Retry | None:
-    """How a destination failed at all events of a batch, whether it said so once or of each.
+    """Return the failure that all events of a batch share, or None.
 
-    What looks like a wrong setting may be a firewall that does not like the text of an event.
+    A hold counts as well: the cause may be a firewall that rejects a string in one event.
     """
     if isinstance(outcome, Held) and not outcome.is_final:
         return Retry(outcome.reason, 0.0, outcome.status, outcome.response)

@@ -1,4 +1,4 @@
-"""A destination's cursors, plans and totals, on the disk before anything relies on them."""
+"""A destination's cursors, plans and totals, stored before anything depends on them."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 
 @dataclass(slots=True)
 class Changes:
-    """What is to be written in one transaction.
+    """The changes of one transaction.
 
     Attributes:
-        after: where cutting goes on, slot by slot: behind all that is planned or not wanted.
-        numbers: the number of the event there, where it is known.
-        planned: plans that are new.
-        ended: ids of plans that have come to their end.
-        memory: what the destination asked to remember; None: as it was.
-        counted: to be added to the totals.
+        after: by slot, where cutting goes on: after all events that are planned or filtered out.
+        numbers: by slot, the number of the event there, if it is known.
+        planned: new plans.
+        ended: ids of plans that have ended.
+        memory: what the destination asked to remember; None if it is unchanged.
+        counted: numbers to add to the totals.
     """
 
     after: dict[int, Position] = field(default_factory=dict)
@@ -63,10 +63,10 @@ class Changes:
 class Store:
     """One destination's `state.db`.
 
-    A damaged one is set aside and a new one begun: its destination gets again what the spool still
-    holds, which delivery at least once allows and losing events does not.
+    A damaged file is renamed and a new one is created. The destination then gets all events again
+    that the spool still has: at-least-once delivery allows repeated events but no lost ones.
 
-    Every method blocks for the disk; one thread at a time may call.
+    Every method blocks for the disk. Only one thread at a time may call them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,19 +74,19 @@ class Store:
         self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all)
 
     def cursors(self) -> dict[int, Position]:
-        """Where cutting goes on."""
+        """Return where cutting goes on, by slot."""
         return _cursors(self._db)
 
     def plans(self) -> list[Plan]:
-        """The plans that have not come to their end, in their order."""
+        """Return the plans that have not ended, in their order."""
         return _plans(self._db)
 
     def numbers(self) -> dict[int, int]:
-        """The number of the event at each cursor, where it is known."""
+        """Return the number of the event at each cursor, if it is known."""
         return dict(self._db.execute("SELECT slot, number FROM cursor WHERE number IS NOT NULL"))
 
     def memory(self) -> dict[str, object]:
-        """What the destination asked to remember with its last batch."""
+        """Return what the destination asked to remember with its last batch."""
         row = self._db.execute("SELECT value FROM memory WHERE name = 'destination'").fetchone()
         try:
             return msgspec.json.decode(row[0], type=dict[str, object]) if row else {}
@@ -95,11 +95,11 @@ class Store:
             return {}
 
     def counters(self) -> dict[str, int]:
-        """Totals since the database was made."""
+        """Return the totals since the database was created."""
         return dict(self._db.execute("SELECT name, value FROM counter"))
 
     def commit(self, changes: Changes) -> None:
-        """Write all of it or nothing."""
+        """Write all changes in one transaction."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
@@ -132,12 +132,12 @@ class Store:
 
 
 def register(path: Path, cursors: dict[int, Position], numbers: dict[int, int]) -> None:
-    """Make the state of a destination that is new: its reading begins at `cursors`.
+    """Create the state of a new destination, which begins to read at `cursors`.
 
-    `numbers` are those of the events there: what comes before is none of its own.
+    `numbers` are the numbers of the events there; earlier events do not belong to the destination.
 
-    Whole or not at all, and only once: a state that is there stays as it is. A folder without one
-    is no new destination but one that lost its state; that begins at the earliest event.
+    The state is created completely or not at all, and an existing one is not changed. A destination
+    whose folder exists without a state has lost it, and begins at the earliest event.
     """
     folder = path.parent
     if folder.exists():
@@ -151,7 +151,7 @@ def register(path: Path, cursors: dict[int, Position], numbers: dict[int, int]) 
         store.commit(Changes(after=cursors, numbers=numbers, counted=counted))
         store.close()
         sync_directory(temporary)
-        with contextlib.suppress(OSError):  # somebody else was faster
+        with contextlib.suppress(OSError):  # another process was faster
             os.rename(temporary, folder)  # noqa: PTH104 - fails on a folder that is not empty
         sync_directory(folder.parent)
     finally:
@@ -162,7 +162,7 @@ def register(path: Path, cursors: dict[int, Position], numbers: dict[int, int]) 
 
 
 class Progress(NamedTuple):
-    """How far a destination has got, as it stands on the disk."""
+    """A destination's cursors, plans and totals, as stored on the disk."""
 
     cursors: dict[int, Position]
     plans: list[Plan]
@@ -170,10 +170,10 @@ class Progress(NamedTuple):
 
 
 def read_progress(path: Path) -> Progress:
-    """Read the state of a destination that another process may use, and change nothing.
+    """Read the state of a destination without changing it; another process may use it.
 
     Raises:
-        sqlite3.Error, msgspec.DecodeError: it can't be read now, or is damaged.
+        sqlite3.Error, msgspec.DecodeError: the state cannot be read now, or is damaged.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0.2)) as db:
@@ -182,7 +182,11 @@ def read_progress(path: Path) -> Progress:
 
 
 def read_low_water(path: Path) -> dict[int, Position]:
-    """Return what a destination still needs, slot by slot; raises as `read_progress`."""
+    """Return the first position that a destination still needs, by slot.
+
+    Raises:
+        sqlite3.Error, msgspec.DecodeError: as `read_progress`.
+    """
     progress = read_progress(path)
     low = progress.cursors
     for plan in progress.plans:

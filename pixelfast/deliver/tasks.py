@@ -1,4 +1,4 @@
-"""A batch on its way: its plan, its events while they are in memory, and how it has failed."""
+"""A batch that is being delivered: its plan, its events in memory, and its failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pixelfast.spool import DataDir
 
 __all__ = ["Task", "events_of_dead_letters"]
 
-_PATIENCE = 2  # failures of a batch of its own before it is suspected
+_PATIENCE = 2  # failures of a batch before its events are blamed
 _PATIENCE_IF_BUSY = 10
 
 
@@ -27,17 +27,17 @@ class Task:
     """One batch from the moment it is planned until it is settled.
 
     Attributes:
-        plan: what of it is on the disk.
-        batch: its events; None while they are not in memory.
-        not_before_s: when it may be sent; 0: at once.
-        sent_s: when it was sent last; 0 before that.
-        failures: how often its destination failed at it, having accepted others since the previous
-            failure.
-        failed_s: when it failed last; of a part, at first when the whole batch failed.
-        is_part: of a batch that its destination failed at while it took others.
-        is_culprit: its destination fails at this one event.
-        outcome: how it failed last.
-        rejected_s: when it was rejected before it was known whether it is to blame; 0: never.
+        plan: the part of it that is stored on the disk.
+        batch: its events; None if they are not in memory.
+        not_before_s: when it may be sent; 0 if at once.
+        sent_s: when it was last sent; 0 if never.
+        failures: how often it failed after its destination had accepted other events since the
+            previous failure.
+        failed_s: when it last failed; a part begins with the time of the whole batch.
+        is_part: whether it is a part of a batch that failed while others were accepted.
+        is_culprit: whether it is one event that makes its destination fail.
+        outcome: its last failure.
+        rejected_s: when it was rejected while the cause was not known yet; 0 if never.
     """
 
     plan: Plan
@@ -55,7 +55,7 @@ class Task:
 
     @classmethod
     def of_cut(cls, cut: Cut, sequence: int, selection: Selection) -> Task:
-        """Plan what was cut."""
+        """Plan a batch that was cut."""
         identity = uuid.uuid4().hex
         found = cut.batch()
         plan = Plan(
@@ -73,7 +73,7 @@ class Task:
 
     @classmethod
     def of_dead_letters(cls, letters: Sequence[DeadLetter], sequence: int) -> Task:
-        """Plan dead letters for another try."""
+        """Plan dead letters that are to be sent again."""
         identity = uuid.uuid4().hex
         found = events_of_dead_letters(letters)
         plan = Plan(
@@ -90,7 +90,7 @@ class Task:
 
     @classmethod
     def of_rest(cls, plan: Plan, data: DataDir) -> Task | None:
-        """Plan what the spool still holds of a plan; None if that is nothing.
+        """Plan the events of a plan that the spool still has; return None if there are none.
 
         Blocks for the disk.
         """
@@ -111,9 +111,9 @@ class Task:
         return cls(rest, rest.batch(found.body, found.runs))
 
     def divided(self, groups: Iterable[Sequence[int]]) -> list[Task]:
-        """Plan some of its events in each part, by their places in the batch.
+        """Plan a part of the batch for each group of positions in it.
 
-        The parts may be sent when it may be, and have failed and been rejected when it was. Takes
+        The parts inherit when the batch may be sent, and when it failed and was rejected. Takes
         some milliseconds for 10,000 events.
         """
         assert self.batch is not None
@@ -145,7 +145,7 @@ class Task:
             rejected_s=self.rejected_s,
         )
 
-    # --- how it fails -----------------------------------------------------------------------
+    # --- failures ---------------------------------------------------------------------------
 
     def is_at_fault(
         self,
@@ -155,13 +155,13 @@ class Task:
         *,
         recent_s: float,
     ) -> bool:
-        """Note a failure; return whether the events are to blame.
+        """Count a failure; return whether the events are to blame.
 
-        A destination that crashes on an event, or never responses to it, accepts other batches. So
-        the events are to blame only if something was accepted (`accepted_s`) since the previous
-        failure of the same events; while the destination is down, nothing is accepted. If the
-        destination is known to fail at some events, an acceptance at most `recent_s` before the
-        first failure is enough, and the batch is divided once; `recent_s` is 0 otherwise.
+        A destination that crashes on an event, or never responds to it, still accepts other
+        batches. The events are therefore to blame only if other events were accepted
+        (`accepted_s`) since the previous failure; while the destination is down, it accepts
+        nothing. If the destination is known to fail for some events, an acceptance at most
+        `recent_s` before the first failure is enough. Otherwise `recent_s` is 0.
         """
         before_s, self.failed_s, self.outcome = self.failed_s, now_s, outcome
         since_s = before_s or (now_s if self.is_busy else now_s - recent_s)

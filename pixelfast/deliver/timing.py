@@ -15,12 +15,12 @@ _JUMP_S = 5.0  # a smaller difference is the slewing of a time service
 
 
 def _since_boot_s() -> float:
-    """Seconds since the machine started, those in which it was suspended with them."""
+    """Return the seconds since the machine booted, including time in suspension."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Jump(NamedTuple):
-    """A jump of the wall clock: what it said just before, and by how many seconds it jumped."""
+    """A jump of the wall clock: its time just before, and by how many seconds it jumped."""
 
     before_s: float
     seconds: float
@@ -29,12 +29,12 @@ class Jump(NamedTuple):
 class DeliveryClock:
     """Tell the time, and ages that do not depend on jumps of the wall clock.
 
-    `monotonic_s` counts seconds from an arbitrary start and never goes back. `wall_s` counts
-    seconds since 1970 and may jump; `steady_s` tells by how much.
-
     Attributes:
-        offset_s: how far the wall clock was ahead of the steady one when it was looked at last.
-        jumps: those that are known, the latest 16 of them.
+        monotonic_s: returns seconds from an arbitrary start; never goes back.
+        wall_s: returns seconds since 1970; may jump.
+        steady_s: returns seconds since the machine booted, to detect those jumps.
+        offset_s: how far the wall clock was ahead of the steady clock when last compared.
+        jumps: the last 16 known jumps.
 
     >>> DeliveryClock(monotonic_s=lambda: 7.0).monotonic_s()
     7.0
@@ -55,11 +55,11 @@ class DeliveryClock:
         self.jumps: list[Jump] = []
 
     def look(self) -> float:
-        """Take notice of a jump of the wall clock since the last look; return its seconds or 0."""
+        """Detect a jump of the wall clock since the last call; return its seconds, or 0."""
         return self.expect(self.offset_s)
 
     def expect(self, offset_s: float) -> float:
-        """As `look`, if the wall clock was so far ahead before, for example in an earlier run."""
+        """Detect a jump as `look` does, compared with an offset from an earlier run."""
         now_s = self.steady_s()
         self.offset_s = self.wall_s() - now_s
         jump_s = self.offset_s - offset_s
@@ -69,10 +69,10 @@ class DeliveryClock:
         return jump_s
 
     def age_s(self, at_ms: float) -> float:
-        """Return how long ago a wall time was, in seconds; at least 0.
+        """Return the age of a wall time in seconds, at least 0.
 
-        If the clock jumped, it is not known on which side of the jump a time was taken that both
-        sides had. Then the event counts as the younger one, so that a jump makes nothing too old.
+        If the clock jumped, a time may have occurred both before and after the jump. The smaller
+        age is then returned, so that a jump makes no event too old.
         """
         at_s = at_ms / 1000
         age_s = self.wall_s() - at_s
@@ -80,64 +80,64 @@ class DeliveryClock:
         return max(0.0, steady_age_s if age_s < 0 else min(age_s, steady_age_s))
 
     def surely_before_ms(self, age_s: float) -> int:
-        """Return the wall time before which everything is older than `age_s`, whatever jumped."""
+        """Return a wall time before which every event is older than `age_s`, despite all jumps."""
         ahead_s = sum(max(0.0, jump_s) for _, jump_s in self.jumps)
         return int((self.wall_s() - ahead_s - age_s) * 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """How long delivery waits, in seconds. The defaults are those of `pixelfast deliver`.
+    """The intervals of delivery, in seconds. The defaults are those of `pixelfast deliver`.
 
     Reading the spool:
 
-    min_look_pause_s: shortest pause between two looks at the ends of the slots. The pause is a
+    min_look_pause_s: shortest pause between two reads of the ends of the slots. The pause is a
         quarter of a batch's maximum age, so that many small frames are read at once and an event
-        still leaves about when it is due.
+        is still sent about when it is due.
     max_look_pause_s: longest such pause.
-    busy_look_pause_s: longest such pause after a look that filled a batch.
-    idle_after_s: time without an event after which every pause is the longest.
+    busy_look_pause_s: longest such pause after a read that filled a batch.
+    idle_after_s: time without new events after which every pause has the maximum length.
     list_slots_s: time between two searches of the data directory for new slots.
-    intake_turn_s: time that one destination cuts batches before others get their turn.
-    cutter_turn_s: time that one look at the slots takes. A read that has begun is finished.
+    intake_turn_s: time for which one destination cuts batches before others get their turn.
+    cutter_turn_s: time for which the slots are read at once. A read that has begun is completed.
 
     Running:
 
     check_s: longest time a runner sleeps before it looks for something to do.
-    stop_s: time that a stopped runner goes on delivering; less than a stop of the process may take.
+    stop_s: time for which a stopped runner goes on delivering; less than the process has to stop.
     lock_retry_s: time between two attempts to lock a destination.
-    min_restart_s, max_restart_s: bounds of the pause before a failed runner is restarted.
-    steady_s: time after which a failure of a runner no longer counts with its earlier ones.
+    min_restart_s, max_restart_s: shortest and longest pause before a failed runner is restarted.
+    steady_s: run time of a runner after which its next failure counts as the first one.
 
     Writing the state of a destination:
 
     write_s: shortest time between two transactions.
     settled_s: longest time a settled batch waits for its transaction.
     replay_s: time between two searches for dead letters that are to be sent again.
-    dead_age_s: time between two searches for dead letters that are too old.
+    dead_age_s: time between two searches for dead letters over their limits.
 
     Judging failures:
 
-    all_rejected_s: time without any acceptance after which a destination that rejects is held.
-    quiet_s: time without another rejection after which rejected events are judged.
-    space_s: time between two attempts of a destination that waits for room.
-    held_s: first pause of a destination that is held for its settings; it doubles.
+    all_rejected_s: time in which a destination accepts nothing before it is held.
+    quiet_s: time without another rejection after which rejected events become dead letters.
+    space_s: time between two attempts while a destination waits for disk space.
+    held_s: first pause of a destination that is held for its settings; it doubles each time.
     max_held_s: longest such pause.
-    log_again_s: time in which a repeated message is logged once.
+    log_again_s: time after which a repeated message is logged again.
     recent_s: how long before the first failure of a batch an acceptance counts against the batch.
     partial_pause_s: shortest pause of events that failed while others of their batch did not.
-    culprit_pause_s: first pause of an event that its destination fails at; it doubles.
+    culprit_pause_s: first pause of an event that makes its destination fail; it doubles each time.
     max_culprit_pause_s: longest such pause.
-    in_order_s: time that an ordered destination is down before newer events go ahead as probes.
-    selective_s: time for which an accepted probe means that the destination fails at some events.
+    in_order_s: time for which an ordered destination is down before newer events are probed with.
+    selective_s: time after an accepted probe in which failures are blamed on single events.
 
-    The spool's space:
+    Disk space of the spool:
 
     figures_s: time between two reads of the figures of a destination whose runner has failed.
-    clock_s: time between two looks for a jump of the wall clock.
+    clock_s: time between two checks for a jump of the wall clock.
     retention_s: time between two searches for segments that can be removed.
-    use_noted_s: time between two notes that a destination is in use.
-    forgotten_s: time that a destination removed from the settings still holds its events.
+    use_noted_s: time between two records that a destination is in use.
+    forgotten_s: time for which events are kept for a destination removed from the settings.
     """
 
     min_look_pause_s: float = 0.01
