@@ -39,9 +39,10 @@ bench: $(VENV)/.bench $(VENV)/.rivals ## measure; writes benchmarks/RESULTS.md
 locust: $(VENV)/.bench ## load from locust; checks that every accepted event arrived
 	@$(BIN)/python -m benchmarks.run_locust
 
-lint: $(VENV)/.test ## ruff (lint and format), mypy, and the .pyi against the compiled modules
+lint: $(VENV)/.test ## ruff, the phrase check, mypy, and the .pyi against the compiled modules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m tests.house.phrases
 	@$(BIN)/mypy
 	@timeout 300 $(BIN)/python -m mypy.stubtest --concise --ignore-disjoint-bases \
 	  --allowlist tests/house/stubtest-allowlist.txt $(MODULES)
