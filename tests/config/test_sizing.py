@@ -17,7 +17,7 @@ from pixelfast.event import EventWriter, Rules
 from pixelfast.spool.format import SegmentId
 from tests.spools import seal
 
-SIZING = Path(__file__).parents[2].joinpath("docs/production.md").read_text().split("## Sizing")[1]
+SIZING = Path(__file__).parents[2].joinpath("docs/production.md").read_text().split("## Capacity planning")[1]
 GIB = 2**30
 AGENT = (
     b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
@@ -152,7 +152,7 @@ def event_bytes(target: str, agent: bytes) -> float:
     ("name", "target", "agent"),
     [
         ("an e-mail open without a `User-Agent`", OPENED, b""),
-        ("the same with one", OPENED, AGENT),
+        ("an e-mail open with a `User-Agent`", OPENED, AGENT),
         ("a page view with five properties", SEEN, AGENT),
     ],
 )
@@ -177,4 +177,4 @@ def test_the_table_of_times_in_the_documents_is_computed() -> None:
 
 def test_the_defaults_last_as_long_as_the_documents_say() -> None:
     lasting = time_in_words(lasting_s(Config().spool.max_bytes, 50_000))
-    assert f"last {lasting}" in " ".join(SIZING.split())
+    assert f"lasts {lasting} at 50,000 pixels/s" in " ".join(SIZING.split())

@@ -33,12 +33,9 @@ def wrong_in(block: Block, folder: Path, shell: Session) -> list[str]:
 
 UNMARKED = {  # pages whose blocks still have to be marked
     "docs/commands.md",
-    "docs/destinations.md",
     "docs/metrics.md",
     "docs/nginx.md",
-    "docs/operations.md",
     "docs/monitor.md",
-    "docs/production.md",
     "docs/troubleshoot.md",
 }
 
