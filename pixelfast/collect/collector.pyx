@@ -116,9 +116,9 @@ cdef class Collector:
                 response.status = 204
             elif method != Method.HEAD:
                 response.status = 405
-                response.reason = owned("method")
-                self.sources.nobody.count_refused("method")
-                self._note(self.sources.nobody, "method", 405, request, None)
+                response.reason = owned("method-not-allowed")
+                self.sources.nobody.count_refused("method-not-allowed")
+                self._note(self.sources.nobody, "method-not-allowed", 405, request, None)
         elif route == Route.ROBOTS and (method == Method.HEAD or method == Method.GET):
             response.kind = Kind.ROBOTS
             response.status = 200

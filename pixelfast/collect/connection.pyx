@@ -107,7 +107,7 @@ cdef class Connections:
             count = self.evicted - self._evicted_logged
             self._evicted_logged = self.evicted
             self._log.warning(
-                "connections_closed_for_memory", count=count, max_memory=self._max_memory
+                "connections_evicted", count=count, max_memory=self._max_memory
             )
 
     def drain(self):
@@ -125,7 +125,7 @@ cdef class Connections:
             try:
                 connection._on_acknowledged(ticket, is_stored)
             except Exception:  # noqa: BLE001 - one connection's failure is not the others'
-                self._log.exception("answer_failed")
+                self._log.exception("response_failed")
                 connection._abort()
             ticket += 1
         for connection in waiters:
@@ -135,7 +135,7 @@ cdef class Connections:
             try:
                 connection._flush()
             except Exception:  # noqa: BLE001 - one connection's failure is not the others'
-                self._log.exception("answer_failed")
+                self._log.exception("response_failed")
                 connection._abort()
 
     cdef int _count(self, int status) except -1:

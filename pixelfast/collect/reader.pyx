@@ -373,9 +373,9 @@ cdef object _head_error(RequestLine line, const char* start, Py_ssize_t length):
         if not _may_be_method(start, min(length, MAX_METHOD_BYTES)):
             return RequestError(400, "malformed-request", "the method is not a token")
         if length > MAX_METHOD_BYTES:
-            return RequestError(405, "method")
+            return RequestError(405, "method-not-allowed")
     elif not _is_known_method(line.method):
-        return RequestError(405, "method")
+        return RequestError(405, "method-not-allowed")
     if line.target.length > MAX_TARGET_BYTES:
         return RequestError(
             414, "target-too-long", f"request target is over {MAX_TARGET_BYTES:,} bytes"

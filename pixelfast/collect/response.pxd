@@ -9,7 +9,7 @@ from libc.string cimport memmove
 
 cdef enum:
     # The most that a response takes when it is written, whatever it says by then.
-    MOST_PIXEL_BYTES = 424      # without an origin
+    MOST_PIXEL_BYTES = 436      # without an origin
     MOST_PREFLIGHT_BYTES = 288
     MOST_TEXT_BYTES = 320
     MOST_CORS_BYTES = 88        # beside the origin itself

@@ -139,7 +139,7 @@ class Worker:
         try:
             self._certificate = load_certificate(tls)
         except ConfigError as error:
-            self._log.error("tls_certificate_unusable", error=str(error))
+            self._log.error("tls_certificate_not_loaded", error=str(error))
         else:
             self._tls.context = self._certificate.context
 

@@ -201,7 +201,7 @@ def _whole(letter: DeadLetter, redactor: Redactor) -> dict[str, object]:
         "source": letter.source,
         "status": letter.status,
         "reason": redactor.text(letter.reason),
-        "answer": redactor.data(letter.response).decode("utf-8", "replace"),
+        "response": redactor.data(letter.response).decode("utf-8", "replace"),
         "attempts": letter.attempts,
         "batch": letter.batch,
         "number": letter.number,

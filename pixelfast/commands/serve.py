@@ -131,7 +131,7 @@ def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -
         if not path:
             continue
         if data.path.resolve() in Path(path).resolve().parents:
-            log.warning("socket_is_in_data_dir", path=path)
+            log.warning("socket_in_data_dir", path=path)
         if "unix:" not in config.server.trusted_proxies:
             hint = 'add "unix:" to server.trusted_proxies, or events have no request_ip'
             log.warning("unix_peers_not_trusted", path=path, hint=hint)
@@ -150,7 +150,7 @@ async def _run(
     admin_address = await _start_admin(admin, config.server.admin, handover)
     log = structlog.get_logger("supervisor")
     log.info(
-        "started",
+        "server_started",
         version=__version__,
         listen=listening.addresses,
         tls_listen=listening.tls_addresses,
@@ -166,7 +166,7 @@ async def _run(
     )
 
     def say_welcome() -> None:
-        log.info("ready")
+        log.info("server_ready")
         click.echo(_welcome(config, data, listening, admin_address, is_demo=is_demo))
 
     try:
@@ -193,7 +193,7 @@ async def _start_admin(admin: Admin, address: str, handover: Handover | None) ->
             why = describe_failure(parse_address(address), error)
             what = f'cannot listen at "{address}": {why}'
             raise ConfigError("server.admin", None, what) from None
-        structlog.get_logger("supervisor").warning("admin_address_taken", address=address)
+        structlog.get_logger("supervisor").warning("admin_address_in_use", address=address)
         return ""
 
 

@@ -62,7 +62,7 @@ class BatchSize:
             self._accepted = 0
             if self._log is not None:
                 self._log.warning(
-                    "batches_made_smaller", max_bytes=smaller, refused_bytes=size_bytes
+                    "batch_size_reduced", max_bytes=smaller, rejected_bytes=size_bytes
                 )
 
     def accepted(self) -> None:

@@ -12,17 +12,17 @@ _OPENS_AT = 5  # failures in a row
 class Breaker:
     """A circuit breaker: allow all requests while they succeed, else one at a time after pauses.
 
-    States: `closed`, requests succeed; `open`, five in a row have failed; `waiting`, the
+    States: `healthy`, requests succeed; `backing_off`, five in a row have failed; `waiting`, the
     destination lacks disk space; `held`, the settings on one side are wrong; `disabled`, the
     destination has asked for no more requests. Times are monotonic, in seconds.
 
     Attributes:
         reason: of the last failure; "" after a success.
-        opened_s: when it last left the state `closed`.
+        opened_s: when it last left the state `healthy`.
     """
 
     def __init__(self, backoff: Backoff) -> None:
-        self.state = "closed"
+        self.state = "healthy"
         self.reason = ""
         self.opened_s = 0.0
         self._backoff = backoff
@@ -35,14 +35,14 @@ class Breaker:
         return self._backoff.failures
 
     @property
-    def is_closed(self) -> bool:
-        return self.state == "closed"
+    def is_healthy(self) -> bool:
+        return self.state == "healthy"
 
     def allows(self, now_s: float, under_way: int) -> bool:
         """Whether another request may begin while `under_way` requests are under way."""
         if self.state == "disabled" or now_s < self._not_before_s:
             return False
-        return self.is_closed or under_way == 0
+        return self.is_healthy or under_way == 0
 
     def wait_s(self, now_s: float) -> float:
         """How long until another request may begin, in seconds, unless an outcome changes it."""
@@ -51,7 +51,7 @@ class Breaker:
         return max(0.0, self._not_before_s - now_s)
 
     def succeeded(self) -> None:
-        self.state, self.reason = "closed", ""
+        self.state, self.reason = "healthy", ""
         self._not_before_s = 0.0
         self._backoff.reset()
 
@@ -67,18 +67,18 @@ class Breaker:
             return max(after_s, self.wait_s(now_s))
         self._failed_s = now_s
         if self.state == "waiting":
-            self.state = "closed"  # no longer for disk space
+            self.state = "healthy"  # no longer for disk space
         wait_s = self._backoff.next_s(after_s)
-        if self.state == "closed" and self._backoff.failures >= _OPENS_AT:
-            self.state, self.opened_s = "open", now_s
-        if self.state != "closed":
+        if self.state == "healthy" and self._backoff.failures >= _OPENS_AT:
+            self.state, self.opened_s = "backing_off", now_s
+        if self.state != "healthy":
             self._not_before_s = max(self._not_before_s, now_s + wait_s)
         return wait_s
 
     def await_space(self, reason: str, now_s: float, pause_s: float) -> None:
         """Wait for disk space; the next request is allowed after `pause_s`."""
         self.reason = reason
-        if self.is_closed:
+        if self.is_healthy:
             self.opened_s = now_s
         self.state = "waiting"
         self._not_before_s = now_s + pause_s
@@ -91,7 +91,7 @@ class Breaker:
         The next request is allowed after `held_s`, or never if `is_final`.
         """
         self.reason = reason
-        if self.is_closed:
+        if self.is_healthy:
             self.opened_s = now_s
         self.state = "disabled" if is_final else "held"
         self._not_before_s = now_s + held_s

@@ -307,7 +307,7 @@ class Engine:
                     # A disk that is full or broken is no mistake of ours that a trace would show.
                     is_known = isinstance(error, OSError | sqlite3.Error | PixelfastError)
                     self._log.error(
-                        "runner_failed",
+                        "destination_failed",
                         destination=runner.name,
                         error=reason,
                         exc_info=None if is_known else error,

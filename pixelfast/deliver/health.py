@@ -101,8 +101,8 @@ class Health:
             self._log.error(
                 "destination_disabled" if is_final else "destination_held",
                 reason=reason,
-                answer=getattr(outcome, "response", b"")[:200].decode("utf-8", "replace"),
-                next_try_s=None if is_final else round(held_s, 1),
+                response=getattr(outcome, "response", b"")[:200].decode("utf-8", "replace"),
+                retry_in_s=None if is_final else round(held_s, 1),
             )
         self.breaker.hold(reason, now_s, held_s, is_final=is_final)
         self.failures += 1
@@ -132,7 +132,7 @@ class Health:
             self._log.warning(
                 "delivery_failed",
                 reason=outcome.reason,
-                next_try_s=round(wait_s, 1),
+                retry_in_s=round(wait_s, 1),
                 failures=self.breaker.failures,
             )
         return wait_s
@@ -151,11 +151,11 @@ class Health:
     def _succeeded(self) -> None:
         if self._told_wait:
             self._told_wait = ""
-            self._log.info("destination_has_room")
-        if not self.breaker.is_closed and self._is_told:
+            self._log.info("destination_space_freed")
+        if not self.breaker.is_healthy and self._is_told:
             self._told_s.clear()
             self._is_told = False
-            self._log.info("destination_is_back", failures=self.breaker.failures)
+            self._log.info("destination_recovered", failures=self.breaker.failures)
         self.breaker.succeeded()
         self.hold_kind = None
         self._held_s = self._timings.held_s

@@ -216,7 +216,7 @@ class Reclaimer:
         low.update({slot: until[slot] for slot in passed})
         if passed and name not in self._told_absent:
             self._told_absent.add(name)
-            self._log.warning("events_of_absent_destination_removed", destination=name)
+            self._log.warning("removed_destination_events_deleted", destination=name)
 
     def _forgotten(self, known: set[str]) -> dict[str, dict[int, Position]]:
         """The cursors of destinations that were taken out of the settings not long ago.

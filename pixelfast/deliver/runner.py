@@ -292,7 +292,7 @@ class Runner:
                 return lock_file(path)
             except SpoolLocked as error:
                 if told.add(1):
-                    self._log.warning("waiting_for_lock", error=str(error))
+                    self._log.warning("destination_locked", error=str(error))
             if await self.pause(self._timings.lock_retry_s):
                 return None
 
@@ -390,14 +390,14 @@ class Runner:
         if self._may_cut(state):
             return is_stopping or now_s >= intake.next_look_s
         is_too_much = intake.cutter.buffered_bytes > self._memory.buffer_bytes
-        if is_too_much or not self.health.breaker.is_closed:
+        if is_too_much or not self.health.breaker.is_healthy:
             intake.cutter.release()
         return False
 
     def _may_cut(self, state: StateWriter) -> bool:
         """Whether to cut ahead: not for a destination that takes nothing."""
         waiting = self.queue.batches + len(self._under_way) + state.fresh_batches
-        if not self.health.breaker.is_closed or self._has_given_up:
+        if not self.health.breaker.is_healthy or self._has_given_up:
             return waiting == 0 and not self._has_given_up
         is_full = not self._memory.allows_reading(state.waiting_bytes)
         if is_full or self.queue.plans >= _WAITING_PLANS:
@@ -408,7 +408,7 @@ class Runner:
     def _tend_dead_letters(self, limits: BatchLimits, state: StateWriter, now_s: float) -> None:
         if now_s - self._replayed_s >= self._timings.replay_s:
             self._replayed_s = now_s
-            may_replay = self.health.breaker.is_closed and self._may_cut(state)
+            may_replay = self.health.breaker.is_healthy and self._may_cut(state)
             state.tend_dead_letters(limits if may_replay else None, now_s)
 
     def _bound_batches(self, cutter: Cutter) -> None:
@@ -426,7 +426,7 @@ class Runner:
         while len(self._under_way) < self.health.concurrency.limit and self._allows(now_s):
             if not self._memory.allows_sending():
                 return
-            is_probe = not self.health.breaker.is_closed
+            is_probe = not self.health.breaker.is_healthy
             in_order = self.sender.concurrency == 1
             cursors = self._intake.cutter.cursors if is_probe and self._intake else {}
             if is_probe and self._doubts.send_newest(now_s, cursors, in_order=in_order):

@@ -205,10 +205,10 @@ class StateWriter:
         if events := self._rejected_throttle.add(len(settlement.dead)):
             first = next(iter(settlement.dead.values()))
             self._log.warning(
-                "events_refused",
+                "events_rejected",
                 events=events,
                 reason=first.reason,
-                answer=first.response[:200].decode("utf-8", "replace"),
+                response=first.response[:200].decode("utf-8", "replace"),
             )
         self._next.replayed += settlement.replayed
         self._next.rejected_again |= settlement.rejected_again
@@ -334,7 +334,7 @@ class StateWriter:
     async def _tend_dead_letters(self, limits: BatchLimits | None, is_due: bool) -> None:
         letters = await self._thread.run(self.dead.tend, limits, is_due=is_due)
         if letters:
-            self._log.info("dead_letters_sent_again", events=len(letters))
+            self._log.info("dead_letters_replayed", events=len(letters))
             self._changing()
             self._add(Task.of_dead_letters(letters, self._sequence))
             self._sequence += 1

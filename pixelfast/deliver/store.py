@@ -91,7 +91,7 @@ class Store:
         try:
             return msgspec.json.decode(row[0], type=dict[str, object]) if row else {}
         except (msgspec.DecodeError, TypeError):
-            _log.error("memory_damaged", path=str(self.path))
+            _log.error("destination_memory_damaged", path=str(self.path))
             return {}
 
     def counters(self) -> dict[str, int]:

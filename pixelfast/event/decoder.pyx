@@ -184,7 +184,7 @@ cdef class Decoder:
         self._tried_times |= 1 << place
         time = read_time(trimmed, &self._event.times_us[place])
         if time is None:
-            self._warn("not-a-date-time", path)
+            self._warn("invalid-time", path)
         return time
 
     cdef int _warn_of_blank_times(self) except -1:
@@ -195,14 +195,14 @@ cdef class Decoder:
             place = path.root - RootField.ORIGINAL_TIMESTAMP
             if not self._tried_times & (1 << place):
                 self._tried_times |= 1 << place
-                self._warn("not-a-date-time", path)
+                self._warn("invalid-time", path)
         return 0
 
     cdef int _warn_of_repeats(self) except -1:
         # Unless an object or array took the place: then each of its values has a warning already.
         for container, name, path in self._repeats:
             if type(container[name]) is not dict and type(container[name]) is not list:
-                self._warn("repeated-brackets", <KeyPath>path)
+                self._warn("repeated-array-name", <KeyPath>path)
         return 0
 
     cdef object _coerced(self, int i, KeyPath path, unsigned int in_arrays, bint is_string):
@@ -259,7 +259,7 @@ cdef class Decoder:
                 )
             else:
                 if index == NAME_SEGMENT:
-                    return self._warn("not-an-index", path)
+                    return self._warn("invalid-index", path)
                 in_arrays |= <unsigned int>1 << segment
                 if segment == last:
                     return self._put_in_array(
@@ -288,7 +288,7 @@ cdef class Decoder:
                 self._has_losers = True
             else:
                 for owner in self._owners[(id(container), name)]:
-                    self._warn("object-or-array-wins", <KeyPath>owner)
+                    self._warn("value-conflict", <KeyPath>owner)
         child = [] if wants_array else {}
         container[name] = child
         return child
@@ -315,7 +315,7 @@ cdef class Decoder:
 
     cdef int _keep_first(self, KeyPath path, object container, object name, object there) except -1:
         if type(there) is dict or type(there) is list:
-            return self._warn("object-or-array-wins", path)
+            return self._warn("value-conflict", path)
         if path.has_brackets:
             self._repeats.append((container, name, path))
         # Silent; but should a container take the place, each of these was left out too.

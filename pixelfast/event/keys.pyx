@@ -130,7 +130,7 @@ cdef class KeyPath:
                 return self._warn("not-an-object")
             self.kind = KeyKind.WRITE_KEY
         elif first in _SERVER_OWNED:
-            return self._warn("server-owned-name")
+            return self._warn("reserved-name")
         elif first in _FIELDS:
             self.root = _FIELDS[first]
             if self.depth > 1:
@@ -138,7 +138,7 @@ cdef class KeyPath:
         elif first in _OBJECTS:
             self.root = _OBJECTS[first]
             if self.depth == 1:
-                return self._warn("not-a-value")
+                return self._warn("value-for-object")
         return 0
 
     cdef int _warn(self, str reason) except -1:

@@ -70,7 +70,16 @@ _OF_DEAD_LETTERS = (
     ("letters", "pixelfast_dead_letters", "Dead letters kept, by source."),
     ("size_bytes", "pixelfast_dead_letter_bytes", "Bytes of the dead letters kept."),
 )
-_STATES = ("starting", "closed", "open", "waiting", "held", "disabled", "failing", "unusable")
+_STATES = (
+    "starting",
+    "healthy",
+    "backing_off",
+    "waiting",
+    "held",
+    "disabled",
+    "failing",
+    "unusable",
+)
 
 
 # Of a process that is silent: they never become less, or stand on the disk.

@@ -69,11 +69,11 @@ def apply_limits(config: Config, workers: int, *, cgroup_root: str = "/sys/fs/cg
             remedy=_OPEN_FILES_REMEDY,
         )
     for shortage in _memory_shortages(config, workers, cgroup_root):
-        log.warning("memory_limit_is_low", **shortage)
+        log.warning("memory_limit_low", **shortage)
     cores = len(os.sched_getaffinity(0))
     if workers > cores:
         log.warning(
-            "more_workers_than_cores",
+            "workers_exceed_cores",
             workers=workers,
             cores=cores,
             remedy="set server.workers to 0 or to the number of cores",

@@ -227,7 +227,7 @@ class Supervisor:
         for child in collectors:
             child.leave()
         lame_duck_s = self.config.server.lame_duck_s
-        self._log.info("stopping", lame_duck_s=lame_duck_s)
+        self._log.info("server_stopping", lame_duck_s=lame_duck_s)
         await asyncio.sleep(lame_duck_s)
         # Before the collectors close theirs: a socket that is open here alone would take
         # connections that nobody accepts.
@@ -238,7 +238,7 @@ class Supervisor:
         for child in self._tasks.keys() - set(collectors):
             await child.stop(self._tasks[child], _DELIVERY_STOP_S)
         watching.cancel()
-        self._log.info("stopped")
+        self._log.info("server_stopped")
 
     def _start(self, *children: Child) -> None:
         for child in (each for each in children if each not in self._tasks):
@@ -331,7 +331,7 @@ class Supervisor:
         try:
             await asyncio.to_thread(outcome.write, Path(self.data_dir, name))
         except OSError as error:  # the disk is full: the log has it all the same
-            self._log.warning("outcome_not_kept", error=str(error))
+            self._log.warning("outcome_not_written", error=str(error))
 
     async def _upgrade(self, began_ns: int) -> list[str]:
         """Become the installed program; return what prevents it."""
@@ -345,7 +345,7 @@ class Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     handover = self._hand_over(began_ns, address, fds)
                     if not self._stop_wanted.is_set():
-                        self._log.info("upgrading")
+                        self._log.info("upgrade_started")
                         replace_program(handover, {**os.environ, **self._notifier.environment})
                 await asyncio.sleep(_QUIET_PAUSE_S)
             problem = "a process does not read what the supervisor sends"
@@ -386,7 +386,7 @@ class Supervisor:
         for problem in problems:
             self._log.error("upgrade_failed", problem=problem)
         if not problems:
-            self._log.info("upgraded", version=__version__)
+            self._log.info("upgrade_completed", version=__version__)
         await self._conclude("upgrade", handover.began_ns, problems)
         grace_s = handover.config.server.drain_timeout_s + 5.0
         await asyncio.gather(
@@ -471,7 +471,7 @@ class Supervisor:
         self.config = config
         change_logging(config.log, Redactor(config))
         self._log.info(
-            "reloaded",
+            "reload_completed",
             sources=len(config.sources),
             destinations=len(config.destinations),
             not_reloaded=len(kept),

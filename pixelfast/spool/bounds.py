@@ -51,5 +51,5 @@ class SlotBounds:
                     min_free=self._min_free,
                 )
             else:
-                self._log.info("spool_has_room", used_bytes=used_bytes, free_bytes=free_bytes)
+                self._log.info("spool_space_freed", used_bytes=used_bytes, free_bytes=free_bytes)
         return is_full

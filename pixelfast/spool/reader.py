@@ -318,7 +318,7 @@ class SlotReader:
             if number not in self._newer:
                 self._newer.add(number)
                 self.newer_segments += 1
-                _log.error("segment_is_newer", slot=self.slot, error=str(error))
+                _log.error("segment_format_unsupported", slot=self.slot, error=str(error))
             return None
         except MovedSegment as error:
             _log.error("segment_moved", slot=self.slot, error=str(error))

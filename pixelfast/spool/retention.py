@@ -84,7 +84,7 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
     finally:
         os.close(lock)
     if segments:
-        _log.info("drained_slot_removed", slot=slot, segments=len(segments))
+        _log.info("slot_removed", slot=slot, segments=len(segments))
     return bool(segments)
 
 

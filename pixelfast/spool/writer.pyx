@@ -397,7 +397,7 @@ cdef class SpoolWriter:
             self._supply.make()
             self._loop.call_later(RETRY_INTERVAL_S, self._recover)
             return
-        self._log.warning("disk_is_back")
+        self._log.warning("disk_recovered")
         self._enter(WriterState.FULL if self._is_full() else WriterState.OPEN)
         if self._segment is None:
             self._go_on()

@@ -99,7 +99,7 @@ def test_decode_says_what_was_left_out_and_why() -> None:
     shown = json.loads(run("decode", "/pixel/v1/page?writeKey=k&userId=1&a..b=1&type=x").output)
     assert shown["warnings"] == [
         {"parameter": "a..b", "reason": "empty-segment"},
-        {"parameter": "type", "reason": "server-owned-name"},
+        {"parameter": "type", "reason": "reserved-name"},
     ]
 
 
@@ -108,11 +108,11 @@ def test_decode_says_what_was_left_out_and_why() -> None:
     [
         ("amp;a=1", {"amp;a": "html-escaped"}),
         ("anonymousId={{id}}", {"anonymousId": "placeholder"}),
-        ("timestamp=yesterday", {"timestamp": "not-a-date-time"}),
-        ("a[]=1&a[]=2", {"a[]": "repeated-brackets"}),
-        ("a.0=1&a.b=2", {"a.b": "not-an-index"}),
-        ("a=1&a.b=2", {"a": "object-or-array-wins"}),
-        ("properties=1", {"properties": "not-a-value"}),
+        ("timestamp=yesterday", {"timestamp": "invalid-time"}),
+        ("a[]=1&a[]=2", {"a[]": "repeated-array-name"}),
+        ("a.0=1&a.b=2", {"a.b": "invalid-index"}),
+        ("a=1&a.b=2", {"a": "value-conflict"}),
+        ("properties=1", {"properties": "value-for-object"}),
         ("event.a=1", {"event.a": "not-an-object"}),
         ("каша=1&timestamp=1700000000000&userId=&context.app_version=1.10&%20b%20=1", {}),
     ],

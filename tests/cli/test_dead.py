@@ -79,7 +79,7 @@ def test_show_is_json_with_the_event_and_the_answer(data: DataDir) -> None:
     assert [2, 3] == [each["id"] for each in found]
     assert {"type": "track", "event": "E1"} == found[0]["event"]
     assert ('{"error":"no"}', "batch", 1) == (
-        found[0]["answer"],
+        found[0]["response"],
         found[0]["batch"],
         found[0]["number"],
     )
@@ -184,5 +184,5 @@ def test_letters_of_an_earlier_version_are_shown_without_secrets(
     )
     options = ("-c", str(settings))
     shown = run(data, "show", "hook", str(identity), *options).output
-    assert ("no …", "…") == (json.loads(shown)["reason"], json.loads(shown)["answer"])
+    assert ("no …", "…") == (json.loads(shown)["reason"], json.loads(shown)["response"])
     assert "bear3r" not in run(data, "ls", "hook", *options).output

@@ -36,7 +36,12 @@ REFUSED = {
     "no key": (http(b"/pixel/v1/track"), 400, "no-write-key", {}),
     "unknown key": (http(TRACK.replace(b"demo", b"who")), 401, "unknown-write-key", {}),
     "disabled": (http(TRACK.replace(b"demo", b"off")), 404, "source-disabled", {}),
-    "method": (http(TRACK, b"PUT"), 405, "method", {"Allow": "GET, HEAD, POST, OPTIONS"}),
+    "method": (
+        http(TRACK, b"PUT"),
+        405,
+        "method-not-allowed",
+        {"Allow": "GET, HEAD, POST, OPTIONS"},
+    ),
     "event": (http(TRACK + b"&properties.a=" + b'"' * 20_000), 413, "event-too-large", {}),
 }
 

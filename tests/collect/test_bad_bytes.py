@@ -139,10 +139,10 @@ def test_a_method_that_nobody_knows_is_answered_405(name: str, piece_bytes: int)
     connection, transport = fake.connect()
     feed(connection, UNKNOWN_METHODS[name], piece_bytes)
     (answer,) = read_answers(transport.sent)
-    assert (405, "method", GIF) == (answer.status, answer.reason, answer.body)
+    assert (405, "method-not-allowed", GIF) == (answer.status, answer.reason, answer.body)
     assert "GET, HEAD, POST, OPTIONS" == answer.headers["Allow"]
     assert (True, True) == (answer.closes, transport.has_eof)
-    assert {"method": 1} == fake.collector.sources.nobody.refused
+    assert {"method-not-allowed": 1} == fake.collector.sources.nobody.refused
 
 
 @pytest.mark.parametrize("first", [http(), http(headers=[b"Connection: keep-alive"])])

@@ -294,7 +294,7 @@ def test_connections_closed_for_memory_are_logged_once_a_sweep(fake: FakeCollect
         fake.connections.sweep()
         fake.connections.sweep()
     (entry,) = logs
-    assert ("connections_closed_for_memory", "warning", fake.connections.evicted, MAX_MEMORY) == (
+    assert ("connections_evicted", "warning", fake.connections.evicted, MAX_MEMORY) == (
         entry["event"],
         entry["log_level"],
         entry["count"],

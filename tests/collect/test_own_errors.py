@@ -195,7 +195,7 @@ def test_a_mistake_about_one_response_keeps_no_other_connection_from_its_own() -
     fake.loop.turn()
     with structlog.testing.capture_logs() as logs:
         fail_commit(fake, errno.EIO)
-    assert "answer_failed" in [entry["event"] for entry in logs]
+    assert "response_failed" in [entry["event"] for entry in logs]
     assert [503, 503] == [*statuses(pairs[0][1].sent), *statuses(pairs[2][1].sent)]
     assert (b"", True) == (pairs[1][1].sent, pairs[1][1].is_aborted)
 
@@ -218,6 +218,6 @@ def test_a_mistake_about_one_acknowledgement_keeps_no_other_connection_from_its_
     fake.loop.turn()
     with structlog.testing.capture_logs() as logs:
         fail_commit(fake, errno.EIO)
-    assert "answer_failed" in [entry["event"] for entry in logs]
+    assert "response_failed" in [entry["event"] for entry in logs]
     assert [503, 503] == [*statuses(pairs[0][1].sent), *statuses(pairs[2][1].sent)]
     assert (b"", True) == (pairs[1][1].sent, pairs[1][1].is_aborted)

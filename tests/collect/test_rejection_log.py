@@ -83,7 +83,7 @@ def test_a_rate_limit_another_method_and_a_bad_request_are_lines(logged: Lines) 
     ask(fake, http(page("wk-demo"), method=b"DELETE"))
     ask(fake, b"GET /pixel/v1/page?writeKey=wk-demo HTTP/1.1\r\nHost: a b\r\n\r\n")
     found = [(line["reason"], line["status"], line.get("source")) for line in logged]
-    assert [("rate-limited", 429, "slow"), ("method", 405, None)] == found[:2]
+    assert [("rate-limited", 429, "slow"), ("method-not-allowed", 405, None)] == found[:2]
     assert ("malformed-request", 400, None) == found[2]
 
 
@@ -131,8 +131,8 @@ def test_what_this_server_cannot_store_is_logged_once_a_minute(logged: Lines) ->
 
 def test_the_end_tells_what_was_left_out(logged: Lines) -> None:
     log = RejectionLog(Log())
-    assert log.is_due("method", 100.0)
-    assert not log.is_due("method", 100.1)
+    assert log.is_due("method-not-allowed", 100.0)
+    assert not log.is_due("method-not-allowed", 100.1)
     log.flush(100.2)
     assert [] == logged
     log.flush(100.2, is_end=True)
@@ -165,8 +165,8 @@ def test_the_address_behind_a_proxy_is_shown_as_the_settings_say(
 @pytest.mark.parametrize("peer", ["", "fe80::1%eth0", "not an address"])
 def test_an_odd_address_is_no_failure(logged: Lines, peer: str) -> None:
     log = RejectionLog(Log())
-    assert log.is_due("method", 1.0)
-    log.write("method", 405, address=peer)
+    assert log.is_due("method-not-allowed", 1.0)
+    log.write("method-not-allowed", 405, address=peer)
     assert ("fe80::/48" if "fe80" in peer else None) == logged[0].get("address")
 
 

@@ -253,12 +253,12 @@ def test_accepted_events_and_warnings_are_counted() -> None:
     assert 4 == sum(demo.warned.values())
     fake.exchange(http(PAGE + b"&amp;a=1&userId=null&b[]=1&b[]=2&timestamp=0"))
     assert {
-        "server-owned-name": 1,
+        "reserved-name": 1,
         "empty-segment": 2,
-        "not-a-date-time": 2,
+        "invalid-time": 2,
         "html-escaped": 1,
         "placeholder": 1,
-        "repeated-brackets": 1,
+        "repeated-array-name": 1,
     } == demo.warned
 
 

@@ -103,11 +103,11 @@ def test_options_is_answered_204_without_a_body_or_an_event(target: bytes) -> No
 def test_any_other_method_is_refused_and_told_which_are_allowed(method: bytes) -> None:
     fake = FakeCollector()
     answer = ask(fake, http(TRACK, method))
-    assert (405, GIF, "method") == (answer.status, answer.body, answer.reason)
+    assert (405, GIF, "method-not-allowed") == (answer.status, answer.body, answer.reason)
     assert "GET, HEAD, POST, OPTIONS" == answer.headers["Allow"]
     assert PIXEL_HEADERS.items() <= answer.headers.items()
     assert [] == events(fake)
-    assert {"method": 1} == fake.collector.sources.nobody.refused
+    assert {"method-not-allowed": 1} == fake.collector.sources.nobody.refused
 
 
 def test_only_405_and_options_speak_of_allowed_methods() -> None:

@@ -131,10 +131,12 @@ def test_a_destination_without_room_waits_and_nothing_dies(data: DataDir, feed: 
                 assert (0, 0, 3) == (figures["dead"], figures["failures"], figures["pending"])
                 sender.script.clear()
                 await sender.has(3)
-                await until(lambda: runner.stats({0: 3})["state"] == "closed")
+                await until(lambda: runner.stats({0: 3})["state"] == "healthy")
         assert [0, 1, 2] == sender.numbers
         assert 1 == len(set(sender.ids)), "the batch keeps its id"
-        assert ["destination_waiting", "destination_has_room"] == [each["event"] for each in logs]
+        assert ["destination_waiting", "destination_space_freed"] == [
+            each["event"] for each in logs
+        ]
 
     run(main())
 
@@ -152,7 +154,7 @@ def test_waiting_that_comes_and_goes_is_told_once_a_minute() -> None:
                 own.note(outcome, 1, clock.now_s, 1)
                 clock.advance(1.0)
     told = [each["event"] for each in logs]
-    assert 5 == told.count("destination_waiting") == told.count("destination_has_room")
+    assert 5 == told.count("destination_waiting") == told.count("destination_space_freed")
 
 
 def test_waiting_that_begins_again_within_the_minute_is_told_when_it_lasts() -> None:
@@ -174,7 +176,7 @@ def test_another_trouble_ends_the_waiting() -> None:
     assert "waiting" == own.breaker.state
     clock.advance(1.0)
     own.note(Retry("Input/output error"), 1, clock.now_s, 1)
-    assert ("closed", "Input/output error") == (own.breaker.state, own.breaker.reason)
+    assert ("healthy", "Input/output error") == (own.breaker.state, own.breaker.reason)
 
 
 def test_a_file_destination_waits_for_room_and_goes_on(

@@ -254,7 +254,7 @@ def test_a_flood_of_large_bad_events_neither_holds_nor_fills_the_disk(
                     feed.write(*(event(n, 10 * KIB) for n in range(start, start + 50)))
                 await until(lambda: is_settled(runner, feed))
                 figures = runner.stats({0: 310})
-                assert "closed" == runner.health.breaker.state
+                assert "healthy" == runner.health.breaker.state
         assert (155, 155) == (figures["delivered"], figures["dead"])
         check_sum(figures)
         letters = figures["dead_letters"]
@@ -264,7 +264,7 @@ def test_a_flood_of_large_bad_events_neither_holds_nor_fills_the_disk(
         told = [each["event"] for each in logs]
         assert 1 == told.count("dead_letters_nearly_full")
         assert 1 == told.count("dead_letters_dropped"), "once a minute"
-        assert 1 == told.count("events_refused")
+        assert 1 == told.count("events_rejected")
 
     run(main())
     path = data.dead_dir("hook") / "dead.db"
@@ -306,14 +306,14 @@ def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed:
                 await until(lambda: len(sender.sent) > attempts + 3)
                 assert "no room for more dead letters" == runner.last_error
                 told = [each["event"] for each in logs]
-                assert "destination_is_back" not in told[told.index("destination_held") :]
+                assert "destination_recovered" not in told[told.index("destination_held") :]
                 check_sum(runner.stats({0: 40}))
                 dead = DeadLetters(data.dead_dir("hook") / "dead.db")
                 while not is_settled(runner, feed):
                     dead.drop()
                     await runner.pause(0.02)
                 dead.close()
-                assert "closed" == runner.health.breaker.state
+                assert "healthy" == runner.health.breaker.state
                 check_sum(runner.stats({0: 40}))
         assert "dead_letters_dropped" not in [each["event"] for each in logs]
         assert set(range(0, 40, 2)) == set(sender.numbers)

@@ -119,7 +119,7 @@ def test_a_sender_that_raises_is_started_again_and_nothing_is_lost(
                 await bad.has(12)
         assert list(range(12)) == bad.numbers
         assert list(range(12)) == good.numbers
-        failed = [each for each in logs if each["event"] == "runner_failed"]
+        failed = [each for each in logs if each["event"] == "destination_failed"]
         traced = [(each["destination"], type(each["exc_info"])) for each in failed]
         assert [("bad", ZeroDivisionError), ("bad", RuntimeError)] == traced
         assert (3, 3, 1) == (len(bad.memories), bad.closed, good.closed)
@@ -178,12 +178,12 @@ def test_the_second_engine_on_a_data_directory_waits_for_the_first(
                 feed.write(*map(event, range(5)))
                 await first.has(5)
                 async with running(waiting):
-                    await until(lambda: [x for x in logs if x["event"] == "waiting_for_lock"])
+                    await until(lambda: [x for x in logs if x["event"] == "destination_locked"])
                     assert not waiting.stats()["is_ready"]
                     feed.write(*map(event, range(5, 10)))
                     await first.has(10)
                     await asyncio.sleep(20 * QUICK.lock_retry_s)  # it asks for the lock meanwhile
-            assert 1 == len([x for x in logs if x["event"] == "waiting_for_lock"])
+            assert 1 == len([x for x in logs if x["event"] == "destination_locked"])
             assert [] == second.sent, "it was stopped while it waited"
             waiting = make_engine(data, {"hook": second})
             async with running(waiting):
@@ -205,7 +205,7 @@ def test_the_second_engine_takes_over_when_the_first_has_ended(data: DataDir, fe
                 with capture_logs() as logs:
                     engine = make_engine(data, {"hook": second})
                     await later.enter_async_context(running(engine))
-                    await until(lambda: [x for x in logs if x["event"] == "waiting_for_lock"])
+                    await until(lambda: [x for x in logs if x["event"] == "destination_locked"])
             feed.write(*map(event, range(5, 10)))
             await second.has(5)
         assert list(range(10)) == first.numbers + second.numbers
@@ -260,7 +260,7 @@ def test_figures_are_those_of_each_destination(data: DataDir, feed: Feed) -> Non
         figures = {
             "stored": 8,
             "pending": 0,
-            "state": "closed",
+            "state": "healthy",
             "under_way": 0,
             "concurrency": 1,
             "lag_s": 0.0,

@@ -93,9 +93,9 @@ def test_a_destination_that_rejects_everything_is_held_and_nothing_dies(
                 assert 0 == runner.counted.get("dead", 0)
                 sender.judge = lambda _: Accepted()  # somebody has fixed it
                 await until(lambda: is_settled(runner, feed))
-                assert "closed" == runner.health.breaker.state
+                assert "healthy" == runner.health.breaker.state
         (held,) = [each for each in logs if each["event"] == "destination_held"]
-        assert ("error", '{"error":"invalid"}') == (held["log_level"], held["answer"])
+        assert ("error", '{"error":"invalid"}') == (held["log_level"], held["response"])
         assert "every event is rejected: status 400" == held["reason"]
         assert set(range(100)) == set(sender.numbers)
 
@@ -178,7 +178,7 @@ def test_a_single_bad_event_dies_though_nothing_else_comes(data: DataDir, feed: 
         runner = make_runner(data, FakeSender(judge=lambda _: NO, limits=SMALL))
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
-            assert "closed" == runner.health.breaker.state
+            assert "healthy" == runner.health.breaker.state
 
     run(main())
     assert [0] == letters_of(data)
@@ -198,7 +198,7 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
             assert 39 == await asyncio.to_thread(ask_for_replay, data)
             await until(lambda: len(sender.sent) > 100)
             await until(lambda: are_replayed(data))
-            assert "closed" == runner.health.breaker.state
+            assert "healthy" == runner.health.breaker.state
 
     run(main())
     assert 39 == len(letters_of(data))
@@ -212,9 +212,9 @@ def test_a_hold_that_comes_and_goes_is_told_once_a_minute() -> None:
             health.hold(Hold.REJECTIONS, "every event is rejected", NO)
             assert "held" == health.breaker.state
             health.note(Accepted(), 1, hand.now_s, 1)
-            assert "closed" == health.breaker.state
+            assert "healthy" == health.breaker.state
             hand.advance(1.0)
-    told = ["destination_held", "destination_is_back"]
+    told = ["destination_held", "destination_recovered"]
     assert told * 2 == [each["event"] for each in logs]
 
 
@@ -232,8 +232,8 @@ def test_only_a_kept_letter_or_a_good_batch_ends_a_hold_for_want_of_room() -> No
             assert ["destination_held"] == [each["event"] for each in logs]
             assert "held" == health.breaker.state
             end(health)
-        assert ["destination_held", "destination_is_back"] == [each["event"] for each in logs]
-        assert "closed" == health.breaker.state
+        assert ["destination_held", "destination_recovered"] == [each["event"] for each in logs]
+        assert "healthy" == health.breaker.state
 
 
 # --- the rule by itself ----------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less() -> No
         hand.advance(waits[-1])
     assert [5.0, 10.0, 20.0, 40.0, 60.0, 60.0] == waits
     health.note(Rejected("status 400"), 1, hand.now_s, 1)
-    assert "closed" == health.breaker.state
+    assert "healthy" == health.breaker.state
     health.hold(Hold.SETTINGS, "status 401", Held("status 401", 401))
     assert 5.0 == health.breaker.wait_s(hand.now_s)
 

@@ -31,12 +31,12 @@ def test_five_failures_in_a_row_open_the_breaker_and_one_try_at_a_time_goes_on()
         assert breaker.allows(now_s, under_way=3)
         now_s += 0.1
         breaker.failed("down", began_s=now_s - 0.05, now_s=now_s, after_s=0.0)
-    assert ("open", 5) == (breaker.state, breaker.failures)
+    assert ("backing_off", 5) == (breaker.state, breaker.failures)
     assert not breaker.allows(now_s + 7.9, 0)
     assert breaker.allows(now_s + 8.0, 0)
     assert not breaker.allows(now_s + 8.0, 1)
     breaker.succeeded()
-    assert ("closed", "", 0) == (breaker.state, breaker.reason, breaker.failures)
+    assert ("healthy", "", 0) == (breaker.state, breaker.reason, breaker.failures)
     assert breaker.allows(now_s, 10)
 
 
@@ -44,7 +44,7 @@ def test_requests_that_fail_together_count_as_one_failure() -> None:
     breaker = make_breaker()
     for _ in range(64):
         breaker.failed("reset", began_s=1.0, now_s=2.0, after_s=0.0)
-    assert ("closed", 1) == (breaker.state, breaker.failures)
+    assert ("healthy", 1) == (breaker.state, breaker.failures)
 
 
 def test_retry_after_stops_everything_until_then() -> None:
@@ -144,7 +144,7 @@ def test_while_a_destination_is_down_only_one_batch_is_tried(data: DataDir, feed
         feed.write(*map(event, range(1000)))
         runner = make_runner(data, sender)
         async with running(runner):
-            await until(lambda: runner.health.breaker.state == "open")
+            await until(lambda: runner.health.breaker.state == "backing_off")
             before = len(sender.sent)
             sender.max_under_way = 0
             await until(lambda: len(sender.sent) >= before + 10)

@@ -58,7 +58,7 @@ def test_only_the_events_that_a_destination_fails_at_wait(
             feed.write(event(100))
             await until(lambda: good <= set(sender.numbers))
             await until(lambda: len(plans_on_disk(data, "hook")) == len(culprits))
-            await until(lambda: runner.health.breaker.is_closed)
+            await until(lambda: runner.health.breaker.is_healthy)
             check_sum(runner.stats({0: 101}))
             assert len(culprits) == runner.stats({0: 101})["pending"]
             sender.judge = lambda _: Accepted()  # somebody has fixed it
@@ -139,7 +139,7 @@ def test_a_destination_that_is_down_is_not_asked_to_take_a_batch_in_parts(
         runner = runner_of(data, sender)
         async with running(runner):
             await until(lambda: len(sender.sent) > 60)
-            assert "open" == runner.health.breaker.state
+            assert "backing_off" == runner.health.breaker.state
             planned = [n for n, each in enumerate(sender.ids) if not each.startswith("probe-")]
             assert {20} == {len(sender.sent[n]) for n in planned}
             assert 5 == len({sender.ids[n] for n in planned[-10:]}), "each gets its turn"
@@ -296,7 +296,7 @@ def test_a_destination_that_goes_down_blames_no_event(
             sender.judge = lambda _: next(answers, outcome)
             sender.gate.set()
             before = len(sender.sent)
-            await until(lambda: not runner.health.breaker.is_closed)
+            await until(lambda: not runner.health.breaker.is_healthy)
             attempts = 4 if isinstance(outcome, Held) else 60  # probes of a hold are seldom
             await until(lambda: len(sender.sent) > before + attempts)
             assert len([each for each in runner.queue if each.is_culprit]) <= len(poison)

@@ -52,7 +52,7 @@ def test_a_destination_whose_state_cannot_be_written_is_failing_and_told_truly(
             assert not engine.stats()["is_ready"]
             await until(lambda: float(str(told()["lag_s"])) > 0)
             mend(db)
-            await until(lambda: told()["state"] == "closed" and told().get("pending") == 0)
+            await until(lambda: told()["state"] == "healthy" and told().get("pending") == 0)
             assert 12 == told()["delivered"]
             check_sum(told())
         assert not runner.has_failed
@@ -83,7 +83,7 @@ def test_totals_do_not_go_back_when_a_transaction_fails(data: DataDir, feed: Fee
             await until(lambda: is_delivered(5, "failing"))
             assert db is not None
             mend(db)
-            await until(lambda: is_delivered(5, "closed"))
+            await until(lambda: is_delivered(5, "healthy"))
         assert sorted(seen) == seen
 
     run(main())

@@ -173,7 +173,7 @@ def test_a_stop_does_not_wait_to_plan_for_a_destination_that_refuses(
         feed.write(*map(event, range(7)))  # two of them in the open batch
         runner = make_runner(data, sender)
         task = asyncio.ensure_future(runner.run())
-        await until(lambda: not runner.health.breaker.is_closed)
+        await until(lambda: not runner.health.breaker.is_healthy)
         runner.stop()
         await asyncio.wait_for(task, 2.0)  # it gives up after 5 s
         assert {0: Position()} == cursors_on_disk(data, "hook")

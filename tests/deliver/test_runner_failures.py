@@ -32,7 +32,7 @@ def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: 
         assert [
             ("delivery_failed", "a"),
             ("delivery_failed", "b"),
-            ("destination_is_back", None),
+            ("destination_recovered", None),
         ] == (found)
         assert (5, "") == (runner.counted["failures"], runner.last_error)
 

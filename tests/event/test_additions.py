@@ -97,7 +97,7 @@ def test_a_given_timestamp_stays_as_sent() -> None:
 def test_what_is_no_time_is_left_out_with_a_warning(name: str, value: str) -> None:
     event, warnings = completed(f"{name}={value}")
     assert event[name] == NOW
-    assert warnings == ["not-a-date-time"]
+    assert warnings == ["invalid-time"]
 
 
 @pytest.mark.parametrize(

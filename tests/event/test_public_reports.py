@@ -110,7 +110,7 @@ def test_a_write_key_and_a_wrong_name_may_be_html_escaped() -> None:
     assert warnings == [
         ("html-escaped", "amp;writeKey"),
         ("html-escaped", "amp;type"),
-        ("server-owned-name", "amp;type"),
+        ("reserved-name", "amp;type"),
     ]
 
 
@@ -180,10 +180,10 @@ def test_a_placeholder_gives_way_to_an_identity() -> None:
 def test_an_invalid_time_gives_way_to_a_valid_one() -> None:
     event, warnings = warned(f"{BASE}&timestamp=now&time%73tamp=+&timestamp=1700000000000")
     assert event["timestamp"] == NOW
-    assert warnings == [("not-a-date-time", "timestamp")]
+    assert warnings == [("invalid-time", "timestamp")]
     event, warnings = warned(f"{BASE}&sentAt=&sentAt=+&time%73tamp=+&timestamp=soon")
     assert (event["timestamp"], event["sentAt"]) == (NOW, NOW)
-    assert sorted(warnings) == [("not-a-date-time", "sentAt"), ("not-a-date-time", "timestamp")]
+    assert sorted(warnings) == [("invalid-time", "sentAt"), ("invalid-time", "timestamp")]
 
 
 # --- values that the server has -------------------------------------------------------------------
@@ -275,7 +275,10 @@ def test_a_time_is_taken_in_the_forms_that_people_send(
 def test_a_second_value_in_brackets_is_lost_with_a_warning() -> None:
     event, warnings = warned(f"{BASE}&a[]=1&a%5B%5D=2&properties.b[]=3&properties.b[]=4")
     assert (event["a[]"], event["properties"]) == ("1", {"b[]": 3})
-    assert warnings == [("repeated-brackets", "a%5B%5D"), ("repeated-brackets", "properties.b[]")]
+    assert warnings == [
+        ("repeated-array-name", "a%5B%5D"),
+        ("repeated-array-name", "properties.b[]"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -283,10 +286,10 @@ def test_a_second_value_in_brackets_is_lost_with_a_warning() -> None:
 )
 def test_brackets_anywhere_in_a_name_warn(query: str) -> None:
     _, warnings = warned(f"{BASE}&{query}")
-    assert ["repeated-brackets"] == [reason for reason, _ in warnings]
+    assert ["repeated-array-name"] == [reason for reason, _ in warnings]
 
 
 def test_a_value_in_brackets_that_an_object_replaces_has_one_warning() -> None:
     for query in ("a[]=1&a[]=2&a[].b=3", "a[].b=3&a[]=1&a[]=2", "a[]=1&a[].b=3&a[]=2"):
         _, warnings = warned(f"{BASE}&{query}")
-        assert warnings == [("object-or-array-wins", "a[]")] * 2
+        assert warnings == [("value-conflict", "a[]")] * 2

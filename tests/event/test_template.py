@@ -260,7 +260,7 @@ def test_a_caller_may_change_the_warnings_that_it_gets() -> None:
     query = b"userId=7&event=e&type=x"
     for _ in range(2 * ENOUGH):
         _, warnings = write(writer, query, Rules(), is_track=True)
-        assert [("server-owned-name", b"type")] == warnings
+        assert [("reserved-name", b"type")] == warnings
         warnings.clear()
     assert writer.from_templates > 0
 

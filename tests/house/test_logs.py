@@ -41,7 +41,7 @@ def test_a_leak_is_found(line: str, what: str) -> None:
         (REJECTED + '"203.0.113.0/24", "key_fingerprint": "2bd806c97f0e"}', ""),
         (REJECTED + '"2001:db8:1::/48"}', ""),
         (REJECTED + '"203.0.113.7"}', FULL),
-        ('{"event": "started", "listen": ["127.0.0.1:8080"]}', ""),
+        ('{"event": "server_started", "listen": ["127.0.0.1:8080"]}', ""),
         ('{"error": "cannot connect to 192.0.2.1"}', 'url = "http://192.0.2.1/"'),
     ],
 )

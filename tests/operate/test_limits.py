@@ -46,8 +46,8 @@ def test_a_memory_limit_below_what_the_settings_allow_is_logged(tmp_path: Path) 
     (tmp_path / "memory.max").write_text(str(2**30))
     with capture_logs() as logged:
         apply_limits(Config(), 1, cgroup_root=str(tmp_path))
-    assert [] == [line for line in logged if line["event"] == "memory_limit_is_low"]
+    assert [] == [line for line in logged if line["event"] == "memory_limit_low"]
     with capture_logs() as logged:
         apply_limits(Config(), 4, cgroup_root=str(tmp_path))
-    (line,) = (line for line in logged if line["event"] == "memory_limit_is_low")
+    (line,) = (line for line in logged if line["event"] == "memory_limit_low")
     assert ("1GiB", "1728MiB") == (line["limit"], line["needed"])

@@ -97,7 +97,7 @@ def test_what_is_not_known_is_absent() -> None:
 
 
 def test_a_silent_process_tells_only_what_never_becomes_less() -> None:
-    figures = {"state": "closed", "delivered": 7, "pending": 3, "lag_s": 0.2}
+    figures = {"state": "healthy", "delivered": 7, "pending": 3, "lag_s": 0.2}
     lines = exposed({"hook": figures}, is_silent=True)
     assert 'pixelfast_delivered_events_total{destination="hook"} 7.0' in lines
     assert not [
@@ -112,7 +112,7 @@ def test_a_silent_process_tells_only_what_never_becomes_less() -> None:
 
 def test_of_a_silent_process_health_tells_no_lag() -> None:
     letters = {"web": {"letters": 3}}
-    figures = {"state": "closed", "delivered": 7, "lag_s": 0.2, "dead_letters": letters}
+    figures = {"state": "healthy", "delivered": 7, "lag_s": 0.2, "dead_letters": letters}
     destinations = {"destinations": {"hook": figures}}
     assert {"hook": figures} == known_destinations(destinations, is_silent=False)
     expected = {"state": "unknown", "delivered": 7, "dead_letters": letters}

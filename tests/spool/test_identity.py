@@ -86,7 +86,7 @@ def test_a_segment_of_a_newer_version_is_passed_over_and_left_alone(
     reader.close()
     assert read_events(data, Position(2, 72)) == [b"2", b"3"]
     assert copies(data) == []
-    assert len([entry for entry in logs if entry["event"] == "segment_is_newer"]) == 2
+    assert len([entry for entry in logs if entry["event"] == "segment_format_unsupported"]) == 2
     remove_read_segments(data, 0, [4])
     assert [2, 4, 5] == data.segments(0)
     slot.files.close()
@@ -109,7 +109,7 @@ def test_a_reader_waits_before_a_newest_segment_of_a_newer_version(
     assert [[b"2"], [b"2"]] == [events_of(drain(reader)) for reader in readers]
     assert [1, 1] == [reader.newer_segments for reader in readers]
     assert [0, 0] == [reader.missing_segments for reader in readers]
-    assert len([entry for entry in logs if entry["event"] == "segment_is_newer"]) == 2
+    assert len([entry for entry in logs if entry["event"] == "segment_format_unsupported"]) == 2
     for reader in readers:
         reader.close()
 

@@ -235,4 +235,4 @@ def test_it_is_said_whether_the_slot_or_the_disk_is_full_while_that_changes(
     expected = ["disk-full", "spool-full", "spool-full", "disk-full"]
     assert [*(("full", each) for each in expected), ("open", "")] == seen
     told = [entry["event"] for entry in logs]
-    assert ["disk_full", "spool_full", "disk_full", "spool_has_room"] == told
+    assert ["disk_full", "spool_full", "disk_full", "spool_space_freed"] == told

@@ -274,7 +274,7 @@ def test_failures_are_logged_with_their_segment(logs: list[Any]) -> None:
     found = [(entry["event"], entry.get("segment")) for entry in logs]
     assert ("commit_failed", "0000000000000001.seg") in found
     assert ("commit_failed", "0000000000000002.seg") in found
-    assert ("disk_is_back", None) in found
+    assert ("disk_recovered", None) in found
 
 
 def test_a_segment_that_was_made_ahead_outlasts_the_failure_of_the_others() -> None:

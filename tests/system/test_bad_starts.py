@@ -96,7 +96,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one_for_all_processes(tmp_path: Pa
             if line.startswith("Max open files")
         ]
         assert [["4096", "4096"]] * 3 == limits
-        (started,) = (line for line in server.log.splitlines() if '"started"' in line)
+        (started,) = (line for line in server.log.splitlines() if '"server_started"' in line)
         assert '"open_files": 4096' in started
 
 
@@ -195,7 +195,7 @@ def test_a_port_that_needs_a_capability_is_named(folder: Path) -> None:
 def test_more_workers_than_cores_is_one_warning(tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     with serving(tmp_path / "data", "--workers", str(cores + 1)) as server:
-        assert 1 == server.log_events().count("more_workers_than_cores")
+        assert 1 == server.log_events().count("workers_exceed_cores")
 
 
 def test_an_unwritable_tmpdir_is_no_obstacle(tmp_path: Path) -> None:

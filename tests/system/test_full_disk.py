@@ -57,7 +57,7 @@ def test_a_full_disk_is_a_few_lines_without_a_traceback(tmp_path: Path, disk: Pa
         assert 200 == server.track("before")
         fill(disk / "filler")
         wait_until(lambda: server.track("full") == 503, "a pixel that is rejected")
-        wait_until(lambda: "runner_failed" in server.log_events(), "a destination that fails")
+        wait_until(lambda: "destination_failed" in server.log_events(), "a destination that fails")
         for _ in range(50):
             server.track("full")
         (disk / "filler").unlink()
@@ -71,7 +71,7 @@ def test_a_full_disk_is_a_few_lines_without_a_traceback(tmp_path: Path, disk: Pa
         assert 0 == server.stop()
     assert "Traceback" not in server.log
     counts = Counter(server.log_events())
-    assert counts["runner_failed"] <= 2 * 2  # by two destinations, which may fail in two ways
+    assert counts["destination_failed"] <= 2 * 2  # by two destinations, which may fail in two ways
     assert 1 <= counts["pixel_rejected"] <= 4
     assert len(server.log.splitlines()) < 40
 

@@ -239,5 +239,5 @@ def test_a_socket_that_others_cannot_get_to_is_warned_of(folder: Path) -> None:
     inside, outside = folder / "data" / "px.sock", folder / "px.sock"
     listen = ("--listen", f"unix:{inside}", "--listen", f"unix:{outside}")
     with serving(folder / "data", *listen) as server:
-        warned = [line for line in server.log.splitlines() if "socket_is_in_data_dir" in line]
+        warned = [line for line in server.log.splitlines() if "socket_in_data_dir" in line]
     assert [True] == [str(inside) in line for line in warned]

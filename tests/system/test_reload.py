@@ -150,7 +150,7 @@ def test_many_reloads_at_once_end_with_the_last_file(tmp_path: Path) -> None:
         assert [401, 200] == [track(server, f"wk-{n}") for n in (98, 99)]
         assert {"pixel_rejected"} == set(server.log_events())
         reload_well(server, PLAIN)
-        assert {"pixel_rejected", "reloaded"} == set(server.log_events())
+        assert {"pixel_rejected", "reload_completed"} == set(server.log_events())
         reload_well(server)
         assert "destinations_reloaded" in server.log_events()
 
@@ -224,7 +224,7 @@ def test_a_reload_that_is_wanted_after_a_stop_began_is_ignored(tmp_path: Path) -
     settings = PLAIN.replace(SERVER, SERVER + "lame_duck_s = 1.5\n")
     with serving(tmp_path / "data", settings=settings) as server:
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "stopping" in server.log_events(), "the stop")
+        wait_until(lambda: "server_stopping" in server.log_events(), "the stop")
         server.process.send_signal(signal.SIGHUP)
         assert 200 == track(server, "wk-web")
         assert 0 == server.wait()

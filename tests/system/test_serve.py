@@ -93,7 +93,7 @@ def test_the_first_try_needs_no_settings(tmp_path: Path) -> None:
 
 def test_the_start_says_in_one_line_what_is_in_force(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--workers", "1") as server:
-        assert ["started", "ready"] == server.log_events()[:2]
+        assert ["server_started", "server_ready"] == server.log_events()[:2]
         started = json.loads(server.log.splitlines()[0])
         expected = {
             "version": __version__,

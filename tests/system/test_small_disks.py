@@ -186,9 +186,9 @@ def test_an_archive_waits_at_half_of_the_disk_and_pixels_are_stored_until_the_sp
         pixels.send_until(lambda reasons: not reasons, "pixels are stored again")
         wait_until(lambda: sorted(pixels.acked) == events_in(archive, aside), "all are there")
         told = server.log_events()
-        names = ("destination_waiting", "destination_has_room", "delivery_failed")
+        names = ("destination_waiting", "destination_space_freed", "delivery_failed")
         assert [1, 1, 0] == [told.count(name) for name in names]
-        assert {"spool_full", "spool_has_room"} <= set(told)
+        assert {"spool_full", "spool_space_freed"} <= set(told)
         assert_quiet(server)
 
 
@@ -219,7 +219,7 @@ def test_less_than_min_free_is_disk_full_until_there_is_more(disk: Path, tmp_pat
         wait_until(lambda: "disk_full" in server.log_events(), "the disk is full")
         assert {"disk-full"} == pixels.send()
         (disk / "others").unlink()
-        wait_until(lambda: "spool_has_room" in server.log_events(), "there is room")
+        wait_until(lambda: "spool_space_freed" in server.log_events(), "there is room")
         assert set() == pixels.send()
         told = server.log_events()
         # What is noticed first, less than min_free or no room for a segment, is logged once.
@@ -251,7 +251,7 @@ def test_a_disk_without_any_room_costs_one_line_each_and_no_event(
         pixels.send_until(lambda reasons: not reasons, "there is room")
         wait_until(lambda: set(pixels.acked) <= set(events_in(archive)), "all are there")
         told = server.log_events()
-        for name in ("segment_create_failed", "destination_waiting", "runner_failed"):
+        for name in ("segment_create_failed", "destination_waiting", "destination_failed"):
             assert told.count(name) <= 1, name
         assert "segment_create_failed" in told
         assert_quiet(server)

@@ -259,7 +259,7 @@ def test_a_reload_takes_the_certificate_that_was_not_usable_at_a_restart(tmp_pat
         for name, pid in server.children().items():
             if name.startswith("pf-collector"):
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: server.log_events().count("tls_certificate_unusable") == 2, "both")
+        wait_until(lambda: server.log_events().count("tls_certificate_not_loaded") == 2, "both")
         wait_until(lambda: 1.0 == server.metrics()["pixelfast_ready"], "ready")
         issue(tmp_path)
         done = run_pixelfast("reload", "--data-dir", str(server.data_dir))

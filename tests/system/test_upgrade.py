@@ -161,8 +161,10 @@ def test_an_end_in_the_middle_of_an_upgrade_leaves_nothing_behind(
         server.write_key = "wk-web"
         assert 200 == server.track("Before")
         server.process.send_signal(signal.SIGUSR2)
-        wait_until(lambda: "upgrading" in server.log, "the upgrade")
-        wait_until(lambda: len(server.children()) > 3 or "upgraded" in server.log, "new ones")
+        wait_until(lambda: "upgrade_started" in server.log, "the upgrade")
+        wait_until(
+            lambda: len(server.children()) > 3 or "upgrade_completed" in server.log, "new ones"
+        )
         children = server.children()
         os.kill(server.process.pid, number)
         assert (0 if number == signal.SIGTERM else -number) == server.wait()
@@ -183,7 +185,7 @@ def test_what_is_asked_for_before_an_upgrade_comes_after_it(tmp_path: Path) -> N
                 pool.submit(ask, data, signal.SIGUSR2, UPGRADE_OUTCOME, 60.0),
             ]
             assert [True, True] == [each.result().is_successful for each in asked]
-        assert 2 == server.log_events().count("upgraded")
+        assert 2 == server.log_events().count("upgrade_completed")
 
 
 def test_systemd_is_told_of_an_upgrade(tmp_path: Path) -> None:

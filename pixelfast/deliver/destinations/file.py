@@ -170,7 +170,7 @@ class FileSender(Sender):
                 ahead = os.pread(fd, size - recorded, recorded)
             if is_recorded and b"\0" in ahead:
                 # A power cut left a hole. All behind the recorded size comes again.
-                _log.warning("hole_cut", file=name, bytes=size - recorded)
+                _log.warning("archive_hole_removed", file=name, bytes=size - recorded)
                 os.ftruncate(fd, recorded)
                 size, ahead = recorded, b""
             os.fdatasync(fd)  # a killed process may have written it and not synced it
@@ -334,7 +334,7 @@ def _cut_torn_tail(fd: int, name: str) -> int:
             break
         end = start
     if end < size:
-        _log.warning("torn_line_cut", file=name, bytes=size - end)
+        _log.warning("archive_line_truncated", file=name, bytes=size - end)
         os.ftruncate(fd, end)
         os.fsync(fd)
     return end

@@ -31,7 +31,7 @@ class Dead(NamedTuple):
 
 
 def deliver(
-    destination: Destination, data: DataDir, events: Iterable[bytes] = (), state: str = "closed"
+    destination: Destination, data: DataDir, events: Iterable[bytes] = (), state: str = "healthy"
 ) -> dict[str, Any]:
     """Deliver events until none is pending, or until the destination is `held`; its figures."""
 
@@ -47,7 +47,7 @@ def deliver(
         def is_over() -> bool:
             now = figures()
             is_settled = now.get("stored", 0) > 0 and not now.get("pending")
-            return now["state"] == "held" or (state == "closed" and is_settled)
+            return now["state"] == "held" or (state == "healthy" and is_settled)
 
         async with running(engine):
             await until(is_over, _BOUND_S)

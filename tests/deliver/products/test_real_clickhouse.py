@@ -109,7 +109,7 @@ def test_rows_that_cannot_be_read_are_dead_letters_alone(
     bad_ones = {3, 4, 17, 77, 199}
     events = [tracked(n, value=bad if n in bad_ones else good) for n in range(200)]
     figures = deliver(destination(clickhouse_engine, database), data, events)
-    assert ("closed", 195, 5) == tuple(figures[name] for name in ("state", "delivered", "dead"))
+    assert ("healthy", 195, 5) == tuple(figures[name] for name in ("state", "delivered", "dead"))
     stored = sql(clickhouse_engine, f"SELECT messageId FROM {database}.events")
     assert sorted(message_id(n) for n in range(200) if n not in bad_ones) == sorted(stored)
     letters = dead_letters(data, "warehouse")
@@ -202,7 +202,7 @@ def test_rows_that_an_expression_rejects_are_dead_letters_alone(
     )
     events = [tracked(n, value=bad if n in (5, 40) else good) for n in range(64)]
     figures = deliver(destination(clickhouse_engine, database), data, events)
-    assert ("closed", 62, 2) == tuple(figures[name] for name in ("state", "delivered", "dead"))
+    assert ("healthy", 62, 2) == tuple(figures[name] for name in ("state", "delivered", "dead"))
     stored = sql(clickhouse_engine, f"SELECT messageId FROM {database}.events")
     assert sorted(message_id(n) for n in range(64) if n not in (5, 40)) == sorted(stored)
     reasons = {each.reason for each in dead_letters(data, "warehouse")}
@@ -245,7 +245,7 @@ def test_what_one_event_says_makes_no_other_one_a_dead_letter(
     )
     events = [tracked(n, event="Order", value=bad if n == place else good) for n in range(64)]
     figures = deliver(destination(clickhouse_engine, database), data, events)
-    assert ("closed", 63, 1) == tuple(figures[name] for name in ("state", "delivered", "dead"))
+    assert ("healthy", 63, 1) == tuple(figures[name] for name in ("state", "delivered", "dead"))
     stored = sql(clickhouse_engine, f"SELECT messageId FROM {database}.events")
     assert sorted(message_id(n) for n in range(64) if n != place) == sorted(stored)
     (letter,) = dead_letters(data, "warehouse")
@@ -280,7 +280,7 @@ def test_arrays_of_different_sizes_are_dead_letters_alone(
     )
     events = [tracked(n, **{"n.a": [1], "n.b": [1] * (1 + (n == 9))}) for n in range(32)]
     figures = deliver(destination(clickhouse_engine, database), data, events)
-    assert ("closed", 31, 1) == tuple(figures[name] for name in ("state", "delivered", "dead"))
+    assert ("healthy", 31, 1) == tuple(figures[name] for name in ("state", "delivered", "dead"))
     assert [31] == sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.events")
 
 
