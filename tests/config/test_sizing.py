@@ -17,7 +17,13 @@ from pixelfast.event import EventWriter, Rules
 from pixelfast.spool.format import SegmentId
 from tests.spools import seal
 
-SIZING = Path(__file__).parents[2].joinpath("docs/production.md").read_text().split("## Capacity planning")[1]
+SIZING = (
+    Path(__file__)
+    .parents[2]
+    .joinpath("docs/production.md")
+    .read_text()
+    .split("## Capacity planning")[1]
+)
 GIB = 2**30
 AGENT = (
     b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
