@@ -11,7 +11,7 @@ SOURCES := $(shell find pixelfast -name '*.pyx' -o -name '*.pxd')
 MODULES := $(sort $(subst /,.,$(patsubst %.pyx,%,$(filter %.pyx,$(SOURCES)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test products torture build dist bench locust lint docs linkcheck sanitize clean
+.PHONY: help run test products torture build dist bench locust lint docs linkcheck coverage sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ docs: $(VENV)/.docs ## build the site in build/docs; a broken link is an error
 
 linkcheck: $(VENV)/.docs ## check the links of the documentation to other sites
 	@$(BIN)/python -m sphinx --builder linkcheck --quiet --doctree-dir build/doctrees docs build/linkcheck
+
+coverage: $(VENV)/.test ## coverage of Python and Cython; TESTS=tests/collect for a part
+	@tests/coverage.sh $(TESTS)
 
 sanitize: $(VENV)/.test ## the tests of the compiled modules under ASan and UBSan
 	@tests/sanitize.sh

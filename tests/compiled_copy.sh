@@ -1,0 +1,26 @@
+# Sourced by the scripts that test another build of the compiled modules. `compiled_copy NAME` brings
+# the copy of the checkout in build/NAME up to date, compiles it with the switches of the environment
+# and makes it the current folder. Such a build never replaces the one in the checkout, because every
+# later benchmark would measure it.
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=$root/.venv/bin/python
+
+compiled_copy() {
+    work=$root/build/$1
+    rm -rf "$work/tests" # so that deleted tests do not run
+    mkdir -p "$work"
+    (cd "$root" && cp -ru tests docs deploy benchmarks setup.py pyproject.toml Makefile ./*.md LICENSE "$work")
+    (cd "$root" && find pixelfast -type f ! -name '*.so' ! -name '*.c' ! -path '*__pycache__*' -print0) |
+        (cd "$root" && xargs -0 cp -u --parents -t "$work")
+    cd "$work"
+    # Deleted modules would still be compiled and imported.
+    find pixelfast -type f ! -name '*.so' | while read -r file; do
+        [ -e "$root/$file" ] || rm "$file"
+    done
+    find pixelfast -name '*.so' | while read -r file; do
+        [ -e "${file%%.*}.pyx" ] || rm "$file"
+    done
+    "$python" setup.py --quiet build_ext --inplace
+    export PYTHONPATH="$work"
+}
