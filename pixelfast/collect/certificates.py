@@ -40,15 +40,15 @@ def load_certificate(tls: ServerTls) -> Certificate:
     pem = _read("server.tls.cert", tls.cert)
     match = _PEM.search(pem)
     if match is None:
-        what = "a PEM file with a certificate, its chain behind it"
+        what = "expected a PEM file with a certificate followed by its chain"
         raise ConfigError("server.tls.cert", f'"{tls.cert}"', what)
     key_path = tls.key or tls.cert
     key_name = "server.tls.key" if tls.key else "server.tls.cert"
     key = _read(key_name, key_path)
     if b"ENCRYPTED" in key:
-        raise ConfigError(key_name, f'"{key_path}"', "a private key without a passphrase")
+        raise ConfigError(key_name, f'"{key_path}"', "expected a private key without a passphrase")
     if b"PRIVATE KEY-----" not in key:
-        raise ConfigError(key_name, f'"{key_path}"', "a PEM file with a private key")
+        raise ConfigError(key_name, f'"{key_path}"', "expected a PEM file with a private key")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -59,12 +59,14 @@ def load_certificate(tls: ServerTls) -> Certificate:
         valid_from_s, expires_s = _validity(ssl.PEM_cert_to_DER_cert(match[0].decode()))
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            what = "the private key of the certificate in server.tls.cert"
+            what = "expected the private key of the certificate in server.tls.cert"
             raise ConfigError(key_name, f'"{key_path}"', what) from None
         why = (error.reason or "not a PEM file").lower().replace("_", " ")
-        raise ConfigError("server.tls.cert", f'"{tls.cert}"', f"a usable file: {why}") from None
+        raise ConfigError(
+            "server.tls.cert", f'"{tls.cert}"', f"cannot use the certificate: {why}"
+        ) from None
     except (ValueError, IndexError):
-        what = "a certificate as RFC 5280 has it"
+        what = "expected a certificate as RFC 5280 describes"
         raise ConfigError("server.tls.cert", f'"{tls.cert}"', what) from None
     return Certificate(context, valid_from_s, expires_s)
 
@@ -102,7 +104,7 @@ def _read(name: str, path: str) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: NUL in its name
         why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(name, f'"{path}"', f"a file that can be read ({why})") from None
+        raise ConfigError(name, f'"{path}"', f"cannot read the file: {why}") from None
 
 
 def _utc(seconds: float) -> str:

@@ -12,7 +12,7 @@ import click
 from pixelfast.config import Config, read_config
 from pixelfast.errors import ConfigError
 from pixelfast.operate.handover import is_handed_over
-from pixelfast.operate.reload import SettingsFile, mistakes_in
+from pixelfast.operate.reload import SettingsFile, errors_in
 
 __all__ = ["settings_file", "with_listen", "with_settings", "with_sources", "with_stored_data"]
 
@@ -58,7 +58,7 @@ def _with_settings(command: Callable[..., None], may_lack: tuple[str, ...]) -> C
         except ConfigError as error:
             if not is_handed_over(os.environ):
                 raise
-            file = SettingsFile(config, read, mistakes_in(error))  # the old settings go on
+            file = SettingsFile(config, read, errors_in(error))  # the old settings go on
         click.get_current_context().obj = file
         command(settings=settings, **arguments)
 

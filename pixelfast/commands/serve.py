@@ -24,7 +24,7 @@ from pixelfast.operate.admin import Admin
 from pixelfast.operate.handover import Handover, SocketGroup, check_handover, take_handover
 from pixelfast.operate.limits import Limits, apply_limits
 from pixelfast.operate.listeners import Listening, open_listening
-from pixelfast.operate.reload import mistakes_in
+from pixelfast.operate.reload import errors_in
 from pixelfast.operate.signals import hold_signals
 from pixelfast.operate.sockets import describe_failure
 from pixelfast.operate.supervisor import Supervisor
@@ -72,7 +72,7 @@ def serve(settings: Config, check_upgrade: int) -> None:
         try:
             start = _prepare(handover.config if failure else wanted, ([], []), handed, handover)
         except (PixelfastError, OSError) as error:
-            failure = mistakes_in(error)
+            failure = errors_in(error)
             start = _prepare(handover.config, ([], []), handed, handover)
     config, data = start.config, start.data
     is_demo = not settings.sources and not failure

@@ -121,7 +121,11 @@ def pixel_url(
     if call == "track" and not (event or "").strip():
         raise ConfigError("--event", None, "is missing: a track call needs it")
     if base is not None and not is_base_url(base):
-        raise ConfigError("--base", f'"{_readable(base)}"', 'a URL without query: "https://HOST"')
+        raise ConfigError(
+            "--base",
+            f'"{_readable(base)}"',
+            'expected a URL without a query, such as "https://example.com"',
+        )
     pairs = [("writeKey", write_key or _first_write_key(config))]
     if user_id:
         pairs.append(("userId", user_id))
@@ -214,7 +218,7 @@ def _pairs(option: str, strings: Iterable[str]) -> list[tuple[str, str]]:
     for each in strings:
         key, equals, value = each.partition("=")
         if not equals or not key:
-            raise ConfigError(option, f'"{_readable(each)}"', "NAME=VALUE")
+            raise ConfigError(option, f'"{_readable(each)}"', "expected NAME=VALUE")
         pairs.append((key, value))
     return pairs
 

@@ -1,10 +1,16 @@
-"""Settings: one TOML file becomes one frozen `Config`; without a file the defaults run.
+"""Settings: a TOML file becomes a frozen `Config`; without a file, the defaults apply.
 
-`schema` has a struct for each section and `destinations` one for each kind of destination, with the
-unit, default and meaning of every field; `fields` is what both share; `reader` turns a file into a
-`Config` or into the list of all its mistakes, `clashes` finds those between settings; `report` says
-what holds, with secrets masked, and `redactor` masks them in what comes back; `units`, `texts` and
-`words` know sizes and addresses, kinds of text, and how a mistake is said.
+`schema`       a struct for each section, with the unit, default and meaning of every field
+`destinations` a struct for each type of destination
+`fields`       types that both share
+`reader`       reads a file into a `Config`, or reports all its errors
+`clashes`      finds conflicts between settings
+`report`       the effective settings with secrets masked, and the reference of all settings
+`redactor`     replaces secrets in data from outside; `prefixes` finds where they may begin
+`sizing`       how long the spool lasts, and the warnings of `pixelfast check` about disks
+`units`        sizes and addresses
+`strings`      kinds of strings
+`words`        words for error messages
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from pixelfast.config.reader import read_config, read_data_dir
 from pixelfast.config.redactor import Redactor
 from pixelfast.config.report import describe, fingerprint, mask
 from pixelfast.config.schema import Config, Deliver, Log, Server, ServerTls, Source, Spool, WriteKey
-from pixelfast.config.texts import is_base_url
+from pixelfast.config.strings import is_base_url
 from pixelfast.config.units import Address, format_bytes, parse_address, parse_bytes
 from pixelfast.config.words import without_secrets
 

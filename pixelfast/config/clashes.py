@@ -1,6 +1,6 @@
-"""What no single setting can tell: what is used twice, names of nothing, settings at odds.
+"""Conflicts between settings: duplicates, references to unknown names, contradictions.
 
-Looks at what could be read of each table, so that a mistake elsewhere hides none of these.
+These checks use whatever could be read of each table, so that another error hides none of them.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from pixelfast.errors import ConfigError
 
 __all__ = ["INVALID", "Table", "clashes"]
 
-INVALID: Any = object()  # stands where a value had a mistake that is in the list already
+INVALID: Any = object()  # a value with an error that has been reported
 
-# What the sender makes itself, and what belongs to the connection: RFC 9110 section 7.6.1.
-# What is trimmed from both ends of a write key: the categories of docs/pixel.md.
+# Unicode categories of the characters that are removed from both ends of the write key of a pixel.
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
-_SENDERS_OWN = {
+# Headers that pixelfast sets itself, or that belong to the connection (RFC 9110 section 7.6.1).
+_RESERVED_HEADERS = {
     *("host", "content-length", "content-encoding", "transfer-encoding", "connection"),
     *("keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect"),
 }
 
 
 class Table(NamedTuple):
-    """One table of the file, as far as it could be read."""
+    """A table of the file, as far as it could be read."""
 
     path: str
     cls: type[msgspec.Struct]
     values: dict[str, Any]
 
     def get(self, name: str) -> Any:
-        """The value as given, else the default; None where it had a mistake."""
+        """Return the value in the file, else the default; None if it has an error."""
         if name in self.values:
             return None if self.values[name] is INVALID else self.values[name]
         for field in msgspec.structs.fields(self.cls):
@@ -55,14 +55,15 @@ class Table(NamedTuple):
         return None
 
     def gives(self, *names: str) -> bool:
-        """Whether all these stand in the file, and right."""
+        """Return whether the file has valid values for all these settings."""
         return all(self.values.get(name, INVALID) is not INVALID for name in names)
 
 
 def clashes(tables: list[Table], *, has_file: bool) -> Iterator[ConfigError]:
-    """Every clash in and between `tables`, which are in the order of the file.
+    """Yield all conflicts within and between `tables`, which are in the order of the file.
 
-    Without a file the default admin address gives way to a pixel address (see `serve`).
+    Without a file, `serve` does not use the default admin address if pixels use it, so that is no
+    conflict.
     """
     for table in tables:
         for cls, rule in _RULES:
@@ -89,24 +90,24 @@ def _listen(server: Table) -> Iterator[ConfigError]:
             address = _address(text)
             if address in addresses:
                 yield ConfigError(
-                    f"{server.path}.{name}[{place}]", shown(text), "each address only once"
+                    f"{server.path}.{name}[{place}]", shown(text), "duplicate address"
                 )
-            elif any(address[1:]):  # port 0 is a free one each time
+            elif any(address[1:]):  # with port 0, the system chooses a free one each time
                 addresses.append(address)
 
 
 def _admin(server: Table) -> Iterator[ConfigError]:
     admin = server.get("admin")
-    if not admin or not any(_address(admin)[1:]):  # port 0 is always a free one
+    if not admin or not any(_address(admin)[1:]):  # with port 0, the system chooses a free one
         return
     for name, listen in _listens(server).items():
         if _address(admin) in [_address(text) for text in listen]:
-            what = f"an address that server.{name} does not have"
+            what = f"address is also in server.{name}"
             yield ConfigError(f"{server.path}.admin", shown(admin), what)
 
 
 def _listens(server: Table) -> dict[str, tuple[str, ...]]:
-    """Return the addresses of pixels, by setting, as far as they could be read."""
+    """Return the addresses that accept pixels, by setting, as far as they could be read."""
     tls = server.get("tls")
     return {"listen": server.get("listen") or (), "tls.listen": tls.listen if tls else ()}
 
@@ -123,7 +124,7 @@ def _sizes(spool: Table) -> Iterator[ConfigError]:
     segment, most = spool.get("segment_bytes"), spool.get("max_bytes")
     if segment is not None and most is not None and segment > most:
         name = "segment_bytes" if spool.gives("segment_bytes") else "max_bytes"
-        what = f"segment_bytes ({format_bytes(segment)}) to be at most max_bytes"
+        what = f"expected segment_bytes ({format_bytes(segment)}) to be at most max_bytes"
         what += f" ({format_bytes(most)})"
         yield ConfigError(f"{spool.path}.{name}", f'"{format_bytes(spool.get(name))}"', what)
 
@@ -133,22 +134,22 @@ def _number_rules(source: Table) -> Iterator[ConfigError]:
     for place, name in enumerate(source.get("force_numbers") or ()):
         if name in strings:
             path = f"{source.path}.force_numbers[{place}]"
-            yield ConfigError(path, shown(name), "a place that strings does not have")
+            yield ConfigError(path, shown(name), "field is also in strings")
 
 
 def _waits(destination: Table) -> Iterator[ConfigError]:
     for name, bound in (("connect_timeout_s", "timeout_s"), ("retry_first_s", "retry_most_s")):
-        # A default is only an upper bound then, and nobody's mistake.
+        # A default does not conflict: it is only an upper limit.
         if destination.gives(name, bound) and destination.get(name) > destination.get(bound):
             path = f"{destination.path}.{name}"
-            most = f"at most {bound} ({shown(destination.get(bound))})"
+            most = f"expected at most {bound} ({shown(destination.get(bound))})"
             yield ConfigError(path, shown(destination.get(name)), most)
 
 
 def _authentication(hook: Table) -> Iterator[ConfigError]:
     for other in ("bearer_token", "api_key"):
         if hook.get("username") and hook.get(other):
-            what = "clashes with username: choose one"
+            what = "cannot be combined with username"
             yield ConfigError(f"{hook.path}.{other}", None, what)
     if hook.get("password") and hook.get("username") == "":
         yield ConfigError(f"{hook.path}.password", None, "requires username")
@@ -160,7 +161,7 @@ def _tls(destination: Table) -> Iterator[ConfigError]:
     for name in ("tls_ca", "tls_cert"):
         if destination.get(name) and str(destination.get("url")).startswith("http:"):
             yield ConfigError(
-                f"{destination.path}.{name}", None, "requires a url that begins with https:"
+                f"{destination.path}.{name}", None, "requires a URL that begins with https:"
             )
 
 
@@ -169,12 +170,12 @@ def _headers(hook: Table) -> Iterator[ConfigError]:
     seen: set[str] = set()
     for name in hook.get("headers") or ():
         path = f"{hook.path}.headers.{name}"
-        if name.lower() in _SENDERS_OWN:
-            yield ConfigError(path, None, "is a header that pixelfast sets itself; remove it")
+        if name.lower() in _RESERVED_HEADERS:
+            yield ConfigError(path, None, "pixelfast sets this header itself; remove it")
         elif name.lower() in seen:
             yield ConfigError(path, None, "is duplicated")
         elif name.lower() == "authorization" and has_own:
-            what = "clashes with username and bearer_token: choose one"
+            what = "cannot be combined with username or bearer_token"
             yield ConfigError(path, None, what)
         seen.add(name.lower())
 
@@ -184,7 +185,8 @@ def _archive(archive: Table) -> Iterator[ConfigError]:
     if keep and rotate and keep < rotate:
         name = "keep_bytes" if archive.gives("keep_bytes") else "rotate_bytes"
         what = (
-            f"rotate_bytes ({format_bytes(rotate)}) to be at most keep_bytes ({format_bytes(keep)})"
+            f"expected rotate_bytes ({format_bytes(rotate)}) to be at most keep_bytes"
+            f" ({format_bytes(keep)})"
         )
         yield ConfigError(f"{archive.path}.{name}", f'"{format_bytes(archive.get(name))}"', what)
 
@@ -224,16 +226,16 @@ def _folders(tables: list[Table], destinations: list[Table]) -> Iterator[ConfigE
             continue
         folder = Path(path) if path else Path(data_dir) / "events" / name
         if table.get("archive_mode") not in (None, "0600") and _is_inside(folder, Path(data_dir)):
-            what = "requires a path outside of data_dir, which only its owner can enter"
+            what = "requires a path outside of data_dir, because only the owner can enter data_dir"
             yield ConfigError(f"{table.path}.archive_mode", None, what)
         key = os.path.normpath("/" / folder.absolute()).lstrip("/")
         if folders.setdefault(key, name) != name:
-            what = f'destination "{folders[key]}" writes there already'
+            what = f'destination "{folders[key]}" uses the same directory'
             yield ConfigError(f"{table.path}.path", None, what)
 
 
 def _is_inside(folder: Path, data_dir: Path) -> bool:
-    """Whether a folder lies in the data directory, by whatever links it is reached."""
+    """Return whether a directory is inside the data directory, with all links resolved."""
     real = Path(os.path.realpath(folder))
     return Path(os.path.realpath(data_dir)) in (real, *real.parents)
 
@@ -246,14 +248,14 @@ def _keys(tables: list[Table]) -> Iterator[ConfigError]:
             _INVISIBLE
         ):
             what = (
-                "begins or ends with white space, which is removed from the keys of pixels; no"
-                " pixel could match it"
+                "begins or ends with white space or an invisible character; these are removed from"
+                " the keys of pixels, so that no pixel could match"
             )
             yield ConfigError(table.path, None, what)
         if key in owners:
-            what = f'source "{owners[key]}" has this key already'
+            what = f'source "{owners[key]}" has the same key'
             yield ConfigError(table.path, None, what)
-        elif key is not None:  # its path is sources[NAME].write_keys[PLACE]
+        elif key is not None:  # its path is sources[NAME].write_keys[INDEX]
             owners[key] = table.path.removeprefix("sources[").rpartition("].write_keys[")[0]
 
 
@@ -266,6 +268,6 @@ def _references(sources: list[Table], destinations: list[Table]) -> Iterator[Con
     for source in sources:
         for place, wanted in enumerate(source.get("destinations") or ()):
             if wanted not in known:
-                what = f"the name of a destination: {one_of(known)}"
+                what = f"unknown destination; expected {one_of(known)}"
                 path = f"{source.path}.destinations[{place}]"
                 yield ConfigError(path, shown(wanted), what, nearest=nearest(wanted, known))

@@ -1,4 +1,4 @@
-"""What can be set of a destination: a frozen struct for each `type`."""
+"""The settings of destinations: a frozen struct for each `type`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pixelfast.config.fields import HeaderName, HeaderText, Identifier, IndexNam
 __all__ = [
     "Batching",
     "ClickhouseDestination",
+    "Delivery",
     "Destination",
     "ElasticsearchDestination",
     "FileDestination",
@@ -34,40 +35,41 @@ MaxBytes = Annotated[
 ]
 
 
-class _Delivery(Struct, frozen=True, kw_only=True):
-    """What all destinations have in common."""
+class Delivery(Struct, frozen=True, kw_only=True):
+    """Settings that all destinations have."""
 
-    name: Name
+    name: Annotated[Name, Meta(description="name of the destination in commands, metrics and logs")]
     start: Annotated[
         Literal["newest", "earliest"],
         Meta(
-            description="first event of a new destination: the next event stored, or the oldest "
-            "event in the spool"
+            description="first event of a new destination: the next event that is stored, or the "
+            "oldest event in the spool"
         ),
     ] = "newest"
     events: Annotated[
         tuple[str, ...],
         Meta(
-            description='deliver only events with these names, "*" matches any characters; pages '
-            "have no name"
+            description="deliver only events with these names, in which `*` matches any "
+            "characters; pages have no event name; default: all"
         ),
     ] = ()
     types: Annotated[
-        tuple[Literal["track", "page"], ...], Meta(description="deliver only events of these types")
+        tuple[Literal["track", "page"], ...],
+        Meta(description="deliver only events of these types; default: all"),
     ] = ()
     required: Annotated[
         bool,
         Meta(
-            description="false: its oldest events expire before the spool is full; true: they are "
-            "kept, and pixels get 503 when the spool is full"
+            description="`true` keeps undelivered events until they are delivered, so that a full "
+            "spool rejects pixels with 503; `false` lets the oldest expire before the spool is full"
         ),
     ] = True
     max_lag_bytes: Annotated[
         int,
         Meta(
             ge=0,
-            description="maximum size of its undelivered events in the spool; above it the oldest "
-            "events expire; 0: no limit",
+            description="maximum size of the undelivered events in the spool; above it the oldest "
+            "expire; 0: no limit",
             extra={"unit": "B"},
         ),
     ] = 0
@@ -75,53 +77,53 @@ class _Delivery(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**16,
-            description="maximum size of the dead letters on disk; `on_dead_full` applies above it",
+            description="maximum size of the dead letters on disk; above it `on_dead_full` applies",
             extra={"unit": "B"},
         ),
     ] = 2**30
     max_dead_age_s: Annotated[
-        float, Meta(gt=0, description="longest time that a dead letter is kept; then it is deleted")
+        float, Meta(gt=0, description="maximum age of a dead letter; older ones are deleted")
     ] = 2_592_000.0
     on_dead_full: Annotated[
         Literal["drop_oldest", "hold"],
         Meta(
-            description="above `max_dead_bytes`: drop the oldest dead letters of the source with"
-            " the largest share, or hold the destination"
+            description="above `max_dead_bytes`: delete the oldest dead letters of the source that"
+            " has most bytes, or hold the destination"
         ),
     ] = "drop_oldest"
 
 
-class Batching(_Delivery, frozen=True, kw_only=True):
-    """What the destinations that send over HTTP have in common."""
+class Batching(Delivery, frozen=True, kw_only=True):
+    """Settings that all destinations over HTTP have; each type has defaults of its own for some."""
 
     max_events: MaxEvents
     max_bytes: MaxBytes
     url: Annotated[str, Meta(description="URL of the requests", extra={"kind": "url"})]
     gzip: Annotated[bool, Meta(description="compress request bodies")] = False
     max_age_s: Annotated[
-        float, Meta(gt=0, description="longest time that an event waits for its batch to be sent")
+        float, Meta(gt=0, description="maximum time that an event waits for its batch to be sent")
     ] = 1.0
     timeout_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="longest time of a request, from connecting to the end of the response; "
-            "then it is retried",
+            description="maximum duration of a request, from connecting to the end of the "
+            "response; a request that takes longer is retried",
         ),
     ] = 30.0
-    connect_timeout_s: Annotated[float, Meta(gt=0, description="longest time to connect")] = 5.0
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="maximum time to connect")] = 5.0
     retry_first_s: Annotated[
-        float, Meta(gt=0, description="maximum wait before the first retry")
+        float, Meta(gt=0, description="maximum delay before the first retry")
     ] = 0.5
     retry_most_s: Annotated[
-        float, Meta(gt=0, description="maximum wait before any later retry")
+        float, Meta(gt=0, description="maximum delay before any later retry")
     ] = 60.0
     retry_for_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="maximum age of events that are retried; older ones become dead letters "
-            "when an attempt fails",
+            description="maximum age of events that are retried; an event that is older becomes a "
+            "dead letter when an attempt fails",
         ),
     ] = 259_200.0
     concurrency: Annotated[
@@ -129,33 +131,42 @@ class Batching(_Delivery, frozen=True, kw_only=True):
     ] = 64
     tls_ca: Annotated[
         str,
-        Meta(description='PEM file of trusted certificate authorities; "": those of the system'),
+        Meta(
+            description='PEM file with trusted certificate authorities; `""`: those of the system'
+        ),
     ] = ""
     tls_cert: Annotated[
-        str, Meta(description='PEM file of the client certificate, for mutual TLS; "": none')
+        str,
+        Meta(description='PEM file with the client certificate for mutual TLS; `""`: none'),
     ] = ""
     tls_key: Annotated[
-        str, Meta(description='PEM file of its private key; "": in the file of `tls_cert`')
+        str,
+        Meta(
+            description='PEM file with the private key of `tls_cert`; `""`: the key is in that file'
+        ),
     ] = ""
     block_private: Annotated[
-        bool, Meta(description="do not connect to private, loopback and reserved addresses")
+        bool,
+        Meta(description="never connect to private, loopback or reserved addresses"),
     ] = False
 
 
-class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", tag="file"):
+class FileDestination(Delivery, frozen=True, kw_only=True, tag_field="type", tag="file"):
     """Newline-delimited JSON in files that are rotated by size and age."""
 
     path: Annotated[
         str,
         Meta(
-            description='folder of the files; "": <data_dir>/events/<name>', extra={"kind": "path"}
+            description='directory of the files; `""`: `events/NAME` in the data directory',
+            extra={"kind": "path"},
         ),
     ] = ""
     rotate_bytes: Annotated[
         int,
         Meta(
             ge=1024,
-            description="size at which a file is closed, after the batch that reaches it",
+            description="size above which a file is closed; the batch that reaches it is still "
+            "written to the file",
             extra={"unit": "B"},
         ),
     ] = 64 * 2**20
@@ -163,8 +174,8 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
     compression: Annotated[
         Literal["none", "gzip", "zstd"],
         Meta(
-            description="compression of closed files, which get the suffix `.gz` or `.zst`; zstd "
-            "requires the extra `pixelfast[zstd]`",
+            description="compression of closed files, which adds the suffix `.gz` or `.zst`; "
+            "`zstd` requires the extra `pixelfast[zstd]`",
             extra={"kind": "compression"},
         ),
     ] = "none"
@@ -172,8 +183,8 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
         float,
         Meta(
             ge=0,
-            description="closed files whose newest event is older are deleted; 0: age deletes no "
-            "file",
+            description="maximum age of the newest event of a closed file; older files are "
+            "deleted; 0: no limit",
         ),
     ] = 0.0
     keep_bytes: Annotated[
@@ -181,7 +192,7 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
         Meta(
             ge=0,
             description="maximum size of all files; above it the oldest closed files are deleted; "
-            "0: size deletes no file",
+            "0: no limit, but `max_disk_share` applies",
             extra={"unit": "B"},
         ),
     ] = 0
@@ -190,32 +201,33 @@ class FileDestination(_Delivery, frozen=True, kw_only=True, tag_field="type", ta
         Meta(
             gt=0,
             le=1,
-            description="without `keep_bytes`: maximum share of their file system that the files "
-            "take; above it events wait in the spool",
+            description="without `keep_bytes`: maximum share of the file system that the files "
+            "use; above it, events wait in the spool",
         ),
     ] = 0.5
     archive_mode: Annotated[
-        Literal["0600", "0640", "0660", "0644", "0664"],
+        Literal["0600", "0640", "0644", "0660", "0664"],
         Meta(
-            description="file permissions in octal; users who can read the files can also enter "
-            "the folder. More than 0600 requires a `path` outside of `data_dir`"
+            description="permissions of the files, in octal; users who can read the files can also "
+            "enter the directory. Values other than `0600` require a `path` outside of `data_dir`"
         ),
     ] = "0600"
 
 
 class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="http"):
-    """POST requests with batches of events."""
+    """Batches of events in POST requests."""
 
     format: Annotated[
         Literal["json_array", "ndjson", "single"],
         Meta(
-            description="body of a request: one array, one event per line, or one event per request"
+            description="body of a request: an array of events, one event per line, or a single "
+            "event"
         ),
     ] = "json_array"
     headers: Annotated[
         dict[HeaderName, HeaderText],
         Meta(
-            description="headers added to every request, except those that pixelfast sets itself: "
+            description="additional headers of every request, except those that pixelfast sets: "
             "Host, Connection, Content-Length, Content-Encoding, Transfer-Encoding, "
             "TE, Trailer, Upgrade, Expect, Keep-Alive, Proxy-Connection",
             extra={"secret": True},
@@ -225,7 +237,7 @@ class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag
         str, Meta(description="user name for HTTP basic authentication", extra={"kind": "username"})
     ] = ""
     password: Annotated[
-        Secret | None, Meta(description="password for `username`; default: empty")
+        Secret | None, Meta(description="password of `username`; default: empty")
     ] = None
     bearer_token: Annotated[
         Secret | None,
@@ -235,8 +247,8 @@ class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag
         tuple[str, ...],
         Meta(
             max_length=2,
-            description="secrets that sign requests as Standard Webhooks specify; two during a "
-            "rotation",
+            description="secrets that sign requests as the Standard Webhooks specification "
+            "describes; two during a rotation",
             extra={"secret": True, "kind": "signing secret"},
         ),
     ] = ()
@@ -264,7 +276,7 @@ class SegmentDestination(Batching, frozen=True, kw_only=True, tag_field="type", 
     url: Annotated[
         str,
         Meta(
-            description="URL of the region; Europe: https://events.eu1.segmentapis.com",
+            description="URL of the region; for Europe: `https://events.eu1.segmentapis.com`",
             extra={"kind": "base url"},
         ),
     ] = "https://api.segment.io"
@@ -276,16 +288,17 @@ class SegmentDestination(Batching, frozen=True, kw_only=True, tag_field="type", 
 
 
 class PosthogDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag="posthog"):
-    """PostHog: POST {url}/batch/, in the shape of its events."""
+    """PostHog: POST {url}/batch/ with events in its own format."""
 
     url: Annotated[
         str,
         Meta(
-            description="URL of the region or of your own server; Europe: https://eu.i.posthog.com",
+            description="URL of the region or of your own server; for Europe: "
+            "`https://eu.i.posthog.com`",
             extra={"kind": "base url"},
         ),
     ] = "https://us.i.posthog.com"
-    api_key: Annotated[Secret, Meta(description="the project's token, phc_…")]
+    api_key: Annotated[Secret, Meta(description="project API key, which begins with `phc_`")]
     max_events: MaxEvents = 1000
     max_bytes: MaxBytes = 2_000_000
 
@@ -296,7 +309,7 @@ class ClickhouseDestination(
     """A ClickHouse table: INSERT … FORMAT JSONEachRow over HTTP."""
 
     url: Annotated[str, Meta(description="URL of the HTTP interface", extra={"kind": "base url"})]
-    table: Annotated[Identifier, Meta(description="table for the events, one row for each")]
+    table: Annotated[Identifier, Meta(description="table that gets a row for each event")]
     database: Annotated[Identifier, Meta(description="database of the table")] = "default"
     username: Annotated[str, Meta(min_length=1, description="user name")] = "default"
     password: Annotated[Secret | None, Meta(description="password of the user")] = None
@@ -310,16 +323,18 @@ class ElasticsearchDestination(
     """An index of Elasticsearch or OpenSearch: POST {url}/{index}/_bulk."""
 
     url: Annotated[str, Meta(description="URL of the cluster", extra={"kind": "base url"})]
-    index: Annotated[IndexName, Meta(description="index for the events, one document for each")]
+    index: Annotated[IndexName, Meta(description="index that gets a document for each event")]
     api_key: Annotated[
         Secret | None,
-        Meta(description="encoded API key, as Kibana shows it", extra={"kind": "token"}),
+        Meta(
+            description="API key in its encoded form, as Kibana shows it", extra={"kind": "token"}
+        ),
     ] = None
     username: Annotated[
         str, Meta(description="user name for HTTP basic authentication", extra={"kind": "username"})
     ] = ""
     password: Annotated[
-        Secret | None, Meta(description="password for `username`; default: empty")
+        Secret | None, Meta(description="password of `username`; default: empty")
     ] = None
     max_events: MaxEvents = 1000
     max_bytes: MaxBytes = 4 * 2**20

@@ -1,4 +1,4 @@
-"""Where one of many byte strings may begin, found in one pass over the data."""
+"""Finds where one of many byte strings may begin, in one pass over the data."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
@@ -12,7 +12,7 @@ cdef enum:
 
 
 cdef class Prefixes:
-    # By place in a prefix and byte: the groups that have a prefix with this byte at this place.
+    # For each position in a prefix and each byte: the groups that have a prefix with this byte there.
     cdef uint64_t _groups[MOST_BYTES][256]
     cdef Py_ssize_t _length
 

@@ -1,8 +1,8 @@
-"""Masking the secrets of the settings in whatever comes back from outside.
+"""Masks the secrets of the settings in data from outside.
 
-A destination may repeat our request in its answer, and with it a token; an error may quote a URL.
-Answers and errors are logged, stored with dead letters and shown as figures, so they are masked
-where they come in, and once more where the log goes out.
+A destination may repeat a request in its response, with the token in it; an error may quote a URL.
+Responses and errors are logged, stored with dead letters and shown at the admin address. Therefore
+they are masked when they arrive, and again when they are logged.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["MASK", "Redactor"]
 
 MASK = "…"
 _MASK_BYTES = MASK.encode()
-_SHORT_BYTES = 6  # a secret shorter than this is masked where it stands alone
-_LEAST_TAIL_BYTES = 4  # of a secret that was cut at the end; less of it tells nothing
-# In URLs and headers: words of every API, which many answers have for reasons of their own.
-_NO_SECRETS = {
+_SHORT_BYTES = 6  # a shorter secret is masked only as a separate word
+_MIN_TAIL_BYTES = 4  # of a secret that is truncated; fewer bytes reveal nothing
+# Common words of APIs in URLs and headers, which many responses contain for other reasons.
+_COMMON_WORDS = {
     *("api", "v1", "v2", "v3", "v4", "http", "https", "services", "in", "input", "ingest"),
     *("collect", "collector", "capture", "event", "events", "track", "batch", "bulk"),
     *("hook", "hooks", "webhook", "webhooks", "json", "ndjson", "gzip", "true", "false", "0", "1"),
@@ -39,7 +39,7 @@ _WORD = rb"[0-9a-z_]"
 
 
 class Redactor:
-    """Masks the secrets of a configuration, in the forms in which servers give them back.
+    """Masks the secrets of the settings, in the encodings in which servers return them.
 
     >>> from pixelfast.config import Config, HttpDestination
     >>> hook = HttpDestination(
@@ -49,10 +49,10 @@ class Redactor:
     >>> redactor.text('no: Bearer s3cr3t\\\\/t for /in/path-token?k=key%2Din%2Dquery')
     'no: Bearer … for /in/…?k=…'
 
-    A secret is found as it is, percent-encoded, as JSON and HTML escape it, in base64 and in
-    hexadecimal digits, in any letter case. So is the beginning of a secret at the end of a string
-    that was cut. Secrets of less than six bytes are masked only where no letter or digit stands
-    beside them.
+    Secrets are found verbatim, percent-encoded, escaped as in JSON and HTML, in base64 and in
+    hexadecimal digits, in upper and lower case. The beginning of a secret at the end of a truncated
+    string is found as well. A secret of fewer than six bytes is masked only if no letter or digit
+    is next to it.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -63,7 +63,7 @@ class Redactor:
         long = [form for form in ordered if len(form) >= _SHORT_BYTES]
         self._longest = len(long[0]) if long else 0
         self._long = _Starts(long, _SHORT_BYTES)
-        self._cut = _Starts(long, _LEAST_TAIL_BYTES)
+        self._cut = _Starts(long, _MIN_TAIL_BYTES)
         short = [re.escape(form) for form in ordered if len(form) < _SHORT_BYTES]
         self._short = None
         if short:
@@ -71,13 +71,13 @@ class Redactor:
             self._short = re.compile(pattern)
 
     def text(self, text: str) -> str:
-        """The text with every secret masked."""
+        """Return a string with every secret masked."""
         encoded = text.encode("utf-8", "surrogatepass")
         masked = self.data(encoded)
         return text if masked is encoded else masked.decode("utf-8", "surrogatepass")
 
     def data(self, data: bytes) -> bytes:
-        """The bytes with every secret masked; the same object where there was none."""
+        """Return bytes with every secret masked; return the same object if there is none."""
         lowered = data.lower()
         spans: list[tuple[int, int]] = []
         for at, forms in self._long.found_in(lowered):
@@ -92,9 +92,10 @@ class Redactor:
         return _masked(data, spans) if spans else data
 
     def all_data(self, parts: Sequence[bytes]) -> list[bytes]:
-        """Each of the byte strings as `data` returns it.
+        """Return byte strings with every secret masked, as `data` does for one.
 
-        Most have nothing that begins as a secret does: one search in all of them together tells.
+        This is faster than calling `data` for each: one search in all of them finds those that may
+        contain a secret, which few do.
         """
         lowered = b"\n".join(parts).lower()
         ends = list(accumulate(len(each) + 1 for each in parts))
@@ -108,7 +109,7 @@ class Redactor:
         return found
 
     def _cut_secret(self, lowered: bytes) -> int:
-        """Where the beginning of a secret stands at the end: answers are kept in part."""
+        """Return where a truncated secret begins at the end of the data, or the data's length."""
         end = len(lowered)
         for at, forms in self._cut.found_in(lowered, max(0, end - self._longest)):
             if any(form.startswith(lowered[at:]) for form in forms):
@@ -119,7 +120,7 @@ class Redactor:
 class _Starts:
     """Finds where one of many byte strings may begin, by their first `length` bytes.
 
-    A search for each of them would take longer than the answer took to come.
+    A separate search for each byte string would take too long.
     """
 
     def __init__(self, forms: list[bytes], length: int) -> None:
@@ -130,7 +131,7 @@ class _Starts:
         self._length = length
 
     def found_in(self, data: bytes, start: int = 0) -> Iterator[tuple[int, list[bytes]]]:
-        """Each place, and the strings that begin with the bytes there, the longest first."""
+        """Yield each place, and the strings that begin with the bytes there, longest first."""
         while (at := self._prefixes.find(data, start)) >= 0:
             start = at + 1
             if forms := self._forms.get(data[at : at + self._length]):
@@ -138,7 +139,7 @@ class _Starts:
 
 
 def _masked(data: bytes, spans: list[tuple[int, int]]) -> bytes:
-    """The data with a mask in the place of each span; those that touch get one together."""
+    """Replace each span by a mask; adjacent spans share one."""
     parts: list[bytes] = []
     end = 0
     for start, stop in sorted(spans):
@@ -149,7 +150,7 @@ def _masked(data: bytes, spans: list[tuple[int, int]]) -> bytes:
 
 
 def _secrets(config: Config) -> Iterator[tuple[str, bool]]:
-    """Every secret, and whether it is one that we send to somebody who may give it back."""
+    """Yield every secret, and whether it is sent to a destination, which may return it."""
     for source in config.sources:
         yield from ((each, False) for each in _of_struct_items(source.write_keys))
     for destination in config.destinations:
@@ -164,14 +165,14 @@ def _of_struct_items(keys: tuple[WriteKey, ...]) -> Iterator[str]:
 def _of_struct(struct: msgspec.Struct) -> Iterator[str]:
     for field in msgspec.structs.fields(type(struct)):
         value: Any = getattr(struct, field.name)
-        _, extra = unwrap(msgspec.inspect.type_info(field.type))
+        _, extra = unwrap(field.type)
         if "url" in extra.get("kind", ""):
             yield from _of_url(value)
         elif extra.get("secret"):
             for each in _strings(value):
-                if each.lower() not in _NO_SECRETS:
+                if each.lower() not in _COMMON_WORDS:
                     yield from _of_value(each)
-    # Authorization of RFC 7617: user and password in base64, whichever field is the user.
+    # RFC 7617: user and password are encoded together, whichever field has the user.
     user = getattr(struct, "username", "") or getattr(struct, "write_key", "")
     password = getattr(struct, "password", None) or ""
     if user and (password or hasattr(struct, "write_key")):
@@ -188,7 +189,7 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _of_value(value: str) -> Iterator[str]:
-    """A secret, and what it consists of: "Bearer …", "name=…; name=…", "whsec_…"."""
+    """Yield a secret and its parts: those of "Bearer …", "name=…; name=…" and "whsec_…"."""
     yield value
     if value.startswith("whsec_"):
         yield value.removeprefix("whsec_")
@@ -203,7 +204,7 @@ def _of_value(value: str) -> Iterator[str]:
 
 
 def _of_url(url: str) -> Iterator[str]:
-    """User, values of the query, and all of the path behind its first segment."""
+    """Yield the user, the values of the query, and the path segments after the first."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -217,12 +218,12 @@ def _of_url(url: str) -> Iterator[str]:
     values = [value for _, value in parse_qsl(parts.query, keep_blank_values=True)]
     raw = [each.partition("=")[2] or each for each in parts.query.split("&")]
     for each in (*behind, *map(unquote, behind), *values, *raw):
-        if each.lower() not in _NO_SECRETS:
+        if each.lower() not in _COMMON_WORDS:
             yield each
 
 
 def _forms(secret: str, is_sent: bool) -> set[bytes]:
-    """How a secret may come back, in small letters. An empty one has no form."""
+    """Return a secret in the encodings in which it may be returned, in lower case."""
     if not secret:
         return set()
     in_json = json.dumps(secret, ensure_ascii=False)[1:-1]
@@ -249,7 +250,7 @@ def _forms(secret: str, is_sent: bool) -> set[bytes]:
     }
     forms = {form.encode("utf-8", "surrogatepass") for form in written}
     with contextlib.suppress(UnicodeEncodeError):
-        forms.add(secret.encode("latin-1"))  # as HTTP sends headers
+        forms.add(secret.encode("latin-1"))  # the encoding of HTTP headers
     if is_sent:
         forms |= _in_base64(secret.encode("utf-8", "surrogatepass"))
         forms.add(secret.encode("utf-8", "surrogatepass").hex().encode())
@@ -257,7 +258,7 @@ def _forms(secret: str, is_sent: bool) -> set[bytes]:
 
 
 def _percent_encoded(secret: str) -> str:
-    """Every character but letters and digits: some encode `-`, `.` and `_`, too."""
+    """Encode everything except letters and digits, because some encode `-`, `.` and `_`."""
     return "".join(
         char
         if char.isascii() and char.isalnum()
@@ -267,7 +268,7 @@ def _percent_encoded(secret: str) -> str:
 
 
 def _in_base64(secret: bytes) -> set[bytes]:
-    """Base64 of a secret wherever it stands in what is encoded, without what its neighbours set."""
+    """Return the base64 of a secret at any offset, without the digits that its neighbors change."""
     forms = {base64.b64encode(secret), base64.urlsafe_b64encode(secret)}
     if len(secret) >= _SHORT_BYTES:
         for before in range(3):

@@ -1,15 +1,15 @@
-"""Settings for people to read: the effective ones as TOML, and the reference of all of them."""
+"""The effective settings as TOML, and the reference of all settings as Markdown."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
 import msgspec
 
-from pixelfast.config.destinations import Destination
+from pixelfast.config.destinations import Batching, Delivery, Destination
 from pixelfast.config.schema import (
     Config,
     Deliver,
@@ -22,7 +22,7 @@ from pixelfast.config.schema import (
     unwrap,
 )
 from pixelfast.config.units import format_bytes
-from pixelfast.config.words import without_secrets
+from pixelfast.config.words import value_range, without_secrets
 from pixelfast.printable import toml_text
 
 __all__ = ["describe", "fingerprint", "mask", "reference"]
@@ -31,7 +31,7 @@ _FINGERPRINT_DIGITS = 12
 
 
 def mask(secret: str) -> str:
-    """Keep just enough of a secret to tell it from another.
+    """Return the beginning of a long secret, which tells it from others, and "…".
 
     >>> mask("wk_live_1234567890"), mask("short")
     ('wk_live_…', '…')
@@ -40,7 +40,7 @@ def mask(secret: str) -> str:
 
 
 def fingerprint(secret: str) -> str:
-    """Return a name for a secret that does not reveal it: the first digits of its SHA-256.
+    """Return the first 12 hexadecimal digits of a secret's SHA-256, which do not reveal it.
 
     >>> fingerprint("wk_live_1234567890")
     '7bb6b131a11b'
@@ -50,12 +50,12 @@ def fingerprint(secret: str) -> str:
 
 
 def describe(config: Config) -> str:
-    """Write the whole of `config` as TOML, every default filled in, every secret masked."""
+    """Return all settings as TOML, with defaults filled in and secrets masked."""
     return "\n".join(_table(config, "")).strip() + "\n"
 
 
 def _table(struct: msgspec.Struct, path: str) -> Iterator[str]:
-    """A struct's plain fields first, then its tables, as TOML wants them."""
+    """Yield the lines of a struct: plain fields before tables, as TOML requires."""
     later: list[tuple[str, Any]] = []
     tag_field = struct.__struct_config__.tag_field
     for field in msgspec.structs.fields(type(struct)):
@@ -66,7 +66,7 @@ def _table(struct: msgspec.Struct, path: str) -> Iterator[str]:
         ):
             later.append((name, value))
         elif value is not None:
-            yield f"{name} = {_value(value, unwrap(msgspec.inspect.type_info(field.type))[1])}"
+            yield f"{name} = {_value(value, unwrap(field.type)[1])}"
         if name == "name" and tag_field:
             yield f'{tag_field} = "{struct.__struct_config__.tag}"'
     for name, value in later:
@@ -105,9 +105,11 @@ def _value(value: object, extra: dict[str, Any]) -> str:
 
 
 def reference() -> str:
-    """Every setting with its default and meaning, as Markdown tables."""
-    parts = [_section("(top level)", Config)]
-    for title, cls in (
+    """Return Markdown tables of all settings with their defaults, values and meanings."""
+    types = get_args(Destination)
+    over_http = [cls for cls in types if issubclass(cls, Batching)]
+    parts = [_section("(top level)", _fields(Config))]
+    for title, section in (
         ("[server]", Server),
         ("[server.tls]", ServerTls),
         ("[spool]", Spool),
@@ -115,34 +117,65 @@ def reference() -> str:
         ("[log]", Log),
         ("[[sources]]", Source),
         ("[[sources]] write_keys", WriteKey),
-        *(
-            (f'[[destinations]] type = "{cls.__struct_config__.tag}"', cls)
-            for cls in get_args(Destination)
-        ),
     ):
-        parts.append(_section(title, cls))
+        parts.append(_section(title, _fields(section)))
+    common = _fields(Delivery)
+    kinds = _listed(map(_tag, types))
+    type_row = f"| `type` | required | {kinds} | product or protocol of the destination |"
+    parts.append(_section("[[destinations]]", common, "All destinations.", type_row))
+    # Fields without a default here have one of their own in each type.
+    batching = [each for each in _fields(Batching, common) if not each.required]
+    intro = f"Destinations of the types {_listed(map(_tag, over_http))}."
+    parts.append(_section("[[destinations]] over HTTP", batching, intro))
+    for cls in types:
+        shown = common if cls not in over_http else [*common, *batching]
+        inherited = [each for each in shown if each.name not in cls.__annotations__]
+        parts.append(_section(f'[[destinations]] type = "{_tag(cls)}"', _fields(cls, inherited)))
     return "\n\n".join(parts) + "\n"
 
 
-def _section(title: str, cls: type[msgspec.Struct]) -> str:
-    lines = [f"### {title}", "", "| setting | default | |", "|---|---|---|"]
-    for field in msgspec.structs.fields(cls):
-        annotation = msgspec.inspect.type_info(field.type)
-        kind, extra = unwrap(annotation)
-        meaning = _description(annotation) or extra.get("allowed", "")
+def _tag(cls: type[msgspec.Struct]) -> str:
+    return str(cls.__struct_config__.tag)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def _fields(
+    cls: type[msgspec.Struct], inherited: Sequence[msgspec.structs.FieldInfo] = ()
+) -> list[msgspec.structs.FieldInfo]:
+    """Return the fields of a struct without those that are in `inherited`."""
+    names = {each.name for each in inherited}
+    return [each for each in msgspec.structs.fields(cls) if each.name not in names]
+
+
+def _section(
+    title: str, fields: list[msgspec.structs.FieldInfo], intro: str = "", *rows: str
+) -> str:
+    lines = [f"### {title}", "", *([intro, ""] if intro else [])]
+    lines += ["| setting | default | values | meaning |", "|---|---|---|---|", *rows]
+    for field in fields:
+        kind, extra = unwrap(field.type)
+        meaning = _description(msgspec.inspect.type_info(field.type))
         if not meaning:
-            continue  # a section of its own
-        if isinstance(kind, msgspec.inspect.LiteralType):
-            meaning += ": " + ", ".join(f"`{choice}`" for choice in kind.values)
-        default = "" if field.required else _default(field.default, extra)
-        lines.append(f"| `{field.encode_name}` | {default} | {meaning} |")
+            continue  # a table, which has its own section
+        default = "required" if field.required else _default(field.default, extra)
+        lines.append(f"| `{field.encode_name}` | {default} | {_values(kind, extra)} | {meaning} |")
     return "\n".join(lines)
+
+
+def _values(kind: msgspec.inspect.Type, extra: dict[str, Any]) -> str:
+    if choices := extra.get("choices"):
+        any_of = "" if isinstance(kind, msgspec.inspect.LiteralType) else "any of "
+        return any_of + _listed(choices)
+    return str(extra.get("allowed", "")) or value_range(kind, extra)
 
 
 def _default(value: object, extra: dict[str, Any]) -> str:
     if value is None:
         return ""
-    if callable(value) or value is msgspec.NODEFAULT:  # a default factory: of a table
+    if callable(value) or value is msgspec.NODEFAULT:  # the default factory of a table
         return "`{ }`"
     return f"`{_value(value, extra)}`"
 

@@ -1,13 +1,13 @@
-"""What can be set: a frozen struct for each section of the settings file.
+"""The schema of the settings: a frozen struct for each section of the settings file.
 
-Every field has its default, its meaning as `description`, and its unit: in the name (`_s`, seconds;
-`_ms`, milliseconds) or as the type `Size` (bytes; a text such as "64MiB" in the file).
+Every field has a default, a `description`, and a unit: in its name (`_s`, seconds) or as
+`extra={"unit": "B"}` (bytes; in the file also a string such as "64MiB").
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from msgspec import Meta, Struct, inspect
 
@@ -28,13 +28,13 @@ __all__ = [
 
 
 class ServerTls(Struct, frozen=True, kw_only=True):
-    """`[server.tls]`: TLS by pixelfast itself, for servers without nginx."""
+    """`[server.tls]`: TLS without a proxy."""
 
     listen: Annotated[
         tuple[str, ...],
         Meta(
             min_length=1,
-            description="addresses that accept pixels over TLS, besides those of `listen`",
+            description="addresses that accept pixels over TLS, in addition to `server.listen`",
             extra={"kind": "address"},
         ),
     ]
@@ -42,23 +42,23 @@ class ServerTls(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             min_length=1,
-            description="PEM file with the certificate, followed by its chain; read again at a"
-            " reload",
+            description="PEM file with the certificate followed by its chain; a reload reads it"
+            " again",
             extra={"kind": "path"},
         ),
     ]
     key: Annotated[
         str,
         Meta(
-            description='PEM file with the private key, without a passphrase; "": in the file of'
-            " `cert`",
+            description='PEM file with the private key, without a passphrase; `""`: the key is in'
+            " the file `cert`",
             extra={"kind": "path"},
         ),
     ] = ""
 
 
 class Server(Struct, frozen=True, kw_only=True):
-    """`[server]`: where pixels come in."""
+    """`[server]`: addresses, processes, limits and timeouts of the collectors."""
 
     listen: Annotated[
         tuple[str, ...],
@@ -68,7 +68,7 @@ class Server(Struct, frozen=True, kw_only=True):
     admin: Annotated[
         str,
         Meta(
-            description='address of health checks and metrics; "" disables it',
+            description='address that serves health checks and metrics; `""`: none',
             extra={"kind": "address?"},
         ),
     ] = "127.0.0.1:8081"
@@ -78,8 +78,8 @@ class Server(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
-            description="proxies from which X-Forwarded-For, X-Real-IP and `message_id_header` "
-            'are accepted, as networks or addresses; `"unix:"`: every process that '
+            description="networks and addresses of proxies whose `X-Forwarded-For`, `X-Real-IP` "
+            'and `message_id_header` are used; `"unix:"` trusts every process that '
             "can open the Unix sockets of `listen`",
             extra={"kind": "trusted"},
         ),
@@ -87,14 +87,15 @@ class Server(Struct, frozen=True, kw_only=True):
     message_id_header: Annotated[
         str,
         Meta(
-            description='header, such as `"X-Request-ID"`, whose value becomes the `messageId` of '
-            "an event that has none, from trusted proxies only: a request that a proxy sends again "
-            'to another server stays one event. At most 128 visible ASCII characters; `""`: none',
+            description='header, such as `"X-Request-ID"`, from which an event without a '
+            "`messageId` gets one, so that a request that a proxy sends to a second server stays "
+            "one event; only from trusted proxies, at most 128 visible ASCII characters; "
+            '`""`: none',
             extra={"kind": "header name?"},
         ),
     ] = ""
     unix_mode: Annotated[
-        Literal["0600", "0660", "0666"],
+        Literal["0666", "0660", "0600"],
         Meta(description="permissions of the Unix sockets of `listen`, in octal"),
     ] = "0666"
     always_200: Annotated[
@@ -107,8 +108,8 @@ class Server(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="path of the health check for load balancers, at the addresses of "
-            '`listen`: 200 `ok` while this collector can store events, else 503; "" '
-            "disables it",
+            "`listen`: 200 while this collector can store events, otherwise 503; "
+            '`""`: none',
             extra={"kind": "health path?"},
         ),
     ] = "/health"
@@ -117,7 +118,8 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=2**20,
-            description="maximum number of open connections of one collector; further ones get 503",
+            description="maximum number of open connections of one collector; additional "
+            "connections get 503",
         ),
     ] = 20_000
     max_memory: Annotated[
@@ -125,8 +127,8 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             ge=2**20,
             description="maximum memory of one collector for incomplete requests and unread "
-            "responses, apart from 2 KiB for each connection; above it the "
-            "connections that have waited longest are closed",
+            "responses, in addition to 2 KiB for each connection; above it, the connections that "
+            "have waited longest are closed",
             extra={"unit": "B"},
         ),
     ] = 256 * 2**20
@@ -134,40 +136,41 @@ class Server(Struct, frozen=True, kw_only=True):
         float,
         Meta(
             gt=0,
-            description="longest time from the first byte of a request to its last; a request "
-            "that takes longer is answered 408",
+            description="maximum time from the first byte of a request to its last; a request "
+            "that takes longer gets 408",
         ),
     ] = 10.0
     idle_timeout_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="longest time that a keep-alive connection may be idle; then it is closed",
+            description="maximum time that a keep-alive connection may be idle before it is closed",
         ),
     ] = 75.0
     drain_timeout_s: Annotated[
-        float, Meta(ge=0, description="longest time that a stop waits for requests in progress")
+        float,
+        Meta(ge=0, description="maximum time that a stop waits for requests that are in progress"),
     ] = 10.0
     lame_duck_s: Annotated[
         float,
         Meta(
             ge=0,
-            description="time at the beginning of a stop in which health checks fail and pixels "
-            "are still accepted, so that load balancers stop sending requests first",
+            description="time at the beginning of a stop during which health checks fail while "
+            "pixels are still accepted, so that load balancers stop sending requests",
         ),
     ] = 0.0
     hung_after_s: Annotated[
         float,
         Meta(
             ge=2,
-            description="longest time that a process may not report; then it is killed and "
-            "restarted. After 5 s it is not ready",
+            description="maximum time that a process may be silent before it is killed and "
+            "restarted; after 5 s it is not ready",
         ),
     ] = 10.0
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """All addresses of pixels, those that speak TLS last."""
+        """All addresses that accept pixels; those with TLS are last."""
         return self.listen + (self.tls.listen if self.tls else ())
 
 
@@ -177,15 +180,15 @@ class Spool(Struct, frozen=True, kw_only=True):
     ack: Annotated[
         Literal["synced", "written", "received"],
         Meta(
-            description="what a 200 guarantees: `synced`: the event is on the disk; `written`: "
-            "the kernel has it; `received`: it is in memory"
+            description="what a 200 guarantees, strongest first: the event is on the disk "
+            "(`synced`), in the kernel (`written`) or in memory (`received`)"
         ),
     ] = "synced"
     max_bytes: Annotated[
         int,
         Meta(
             ge=2**20,
-            description="maximum size of all segments; `on_full` applies above it",
+            description="maximum size of all segments; above it `on_full` applies",
             extra={"unit": "B"},
         ),
     ] = 20 * 2**30
@@ -193,36 +196,36 @@ class Spool(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="free disk space that is left for other programs; `on_full` applies below "
-            "it; 0: none",
+            description="minimum free disk space, which is left to other programs; below it "
+            "`on_full` applies",
             extra={"unit": "B"},
         ),
     ] = 512 * 2**20
     on_full: Annotated[
         Literal["reject", "drop_oldest"],
         Meta(
-            description="above `max_bytes` or below `min_free`: respond with 503, or let the "
-            "oldest events expire, even if they are not delivered"
+            description="above `max_bytes` or below `min_free`: reject pixels with 503, or let "
+            "the oldest events expire even if they are undelivered"
         ),
     ] = "reject"
     compression: Annotated[
         Literal["none", "zstd"],
         Meta(
-            description="compression of events on the disk; zstd requires the extra "
+            description="compression of the events on disk; `zstd` requires the extra "
             "`pixelfast[zstd]`",
             extra={"kind": "compression"},
         ),
     ] = "none"
     segment_bytes: Annotated[
         int,
-        Meta(ge=2**17, le=2**31, description="size of one segment file", extra={"unit": "B"}),
+        Meta(ge=2**17, le=2**31, description="size of a segment", extra={"unit": "B"}),
     ] = 64 * 2**20
     max_waiting_bytes: Annotated[
         int,
         Meta(
             ge=2**16,
             description="maximum size of the events of one collector that wait for the disk; "
-            "further pixels get 503",
+            "additional pixels get 503",
             extra={"unit": "B"},
         ),
     ] = 32 * 2**20
@@ -230,98 +233,109 @@ class Spool(Struct, frozen=True, kw_only=True):
         float,
         Meta(
             gt=0,
-            description="longest time an event may wait for the disk before its pixel is answered "
+            description="maximum time that an event may wait for the disk before its pixel gets "
             "503",
         ),
     ] = 2.0
 
 
 class Deliver(Struct, frozen=True, kw_only=True):
-    """`[deliver]`: the process that brings events to the destinations."""
+    """`[deliver]`: the delivery process."""
 
     max_memory: Annotated[
         int,
         Meta(
             ge=96 * 2**20,
-            description="maximum memory of the delivery process, of which each destination has an "
-            "equal share; near the limit it reads fewer events ahead and sends fewer "
-            "and smaller batches at once. Allow 64 MiB plus 4 MiB for each "
-            "destination",
+            description="maximum memory of the delivery process, shared equally by the "
+            "destinations; near the limit, fewer events are read ahead, and fewer and smaller "
+            "batches are sent at once. Set it to at least 64 MiB plus 4 MiB for each destination",
             extra={"unit": "B"},
         ),
     ] = 256 * 2**20
 
 
 class WriteKey(Struct, frozen=True, kw_only=True):
-    """A key that names its source; after `expires` it is refused with 401."""
+    """A write key, which identifies its source."""
 
     key: Annotated[Secret, Meta(description="the key that pixels contain")]
     expires: Annotated[
         Annotated[datetime, Meta(tz=True)] | None,
         Meta(
-            description="RFC 3339 date-time with offset; later the key is rejected; default: never"
+            description="RFC 3339 date-time with an offset; from then on, pixels with this key are "
+            "rejected with 401; default: never"
         ),
     ] = None
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """`[[sources]]`: who sends, and how its pixels are read."""
+    """`[[sources]]`: a sender of pixels, and how its pixels are read."""
 
-    name: Name
+    name: Annotated[Name, Meta(description="name of the source in metrics and logs")]
     write_keys: Annotated[
         tuple[WriteKey, ...],
-        Meta(min_length=1, description="keys of the source; several during a rotation"),
+        Meta(min_length=1, description="write keys; more than one during a rotation"),
     ]
-    enabled: Annotated[bool, Meta(description="false: its pixels are rejected with 404")] = True
+    enabled: Annotated[bool, Meta(description="`false` rejects the source's pixels with 404")] = (
+        True
+    )
     destinations: Annotated[
         Annotated[tuple[str, ...], Meta(min_length=1)] | None,
-        Meta(description="names of the destinations that get its events; default: all"),
+        Meta(description="names of the destinations that get the source's events; default: all"),
     ] = None
     numbers: Annotated[bool, Meta(description="convert numeric strings to numbers")] = True
-    booleans: Annotated[bool, Meta(description="convert true and false to booleans")] = False
+    booleans: Annotated[
+        bool, Meta(description="convert the strings `true` and `false` to booleans")
+    ] = False
     strings: Annotated[
         tuple[str, ...],
         Meta(
-            description="fields that always remain strings, without the indexes of arrays: "
-            "`properties.products.price`",
-            extra={"kind": "place"},
+            description="fields that always remain strings, such as "
+            "`properties.products.price`; array indexes are left out",
+            extra={"kind": "field"},
         ),
     ] = ()
     force_numbers: Annotated[
         tuple[str, ...],
-        Meta(description="fields that become numbers whatever their name", extra={"kind": "place"}),
+        Meta(
+            description="fields whose numeric strings become numbers even if their names are "
+            "excluded from conversion",
+            extra={"kind": "field"},
+        ),
     ] = ()
     ignore: Annotated[
         tuple[str, ...],
-        Meta(description="cache busters: top-level names that are omitted without a warning"),
+        Meta(
+            description="top-level parameters that are left out without a warning, such as cache "
+            "busters"
+        ),
     ] = ("_", "z", "cb", "rand")
     fill: Annotated[
         tuple[Literal["ip", "referer", "locale"], ...],
         Meta(
-            description="`ip`, `referer`, `locale`: set context.ip, context.page.url, "
-            "context.locale from the request if they are absent or blank"
+            description="fields that the server sets from the request if the pixel does not: "
+            "`context.ip` (`ip`), `context.page.url` (`referer`), `context.locale` (`locale`)"
         ),
     ] = ()
     placeholders: Annotated[
         Literal["drop", "keep"],
         Meta(
-            description="what to do with a userId or anonymousId that is an unreplaced template, "
-            "such as `{{user.id}}` or `undefined`: omit it with a warning, or keep it "
-            "as an id"
+            description="what to do with a `userId` or `anonymousId` that a template did not "
+            "replace, such as `{{user.id}}` or `undefined`: leave it out with a warning, or keep "
+            "it as an id"
         ),
     ] = "drop"
     rate_limit: Annotated[
         float,
         Meta(
             ge=0,
-            description="maximum number of events per second of all collectors together, with "
-            "bursts of up to one second's events; further pixels get 429; 0: no limit",
+            description="maximum number of events per second, counted over all collectors, with "
+            "bursts of up to one second; additional pixels get 429; 0: no limit",
         ),
     ] = 0.0
 
 
 class Log(Struct, frozen=True, kw_only=True):
-    """`[log]`: what pixelfast says, on standard error."""
+    """`[log]`: the log on standard error."""
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -329,32 +343,32 @@ class Log(Struct, frozen=True, kw_only=True):
     ] = "info"
     format: Annotated[
         Literal["auto", "console", "json"],
-        Meta(description="auto: `console` on a terminal, otherwise `json`"),
+        Meta(description="format of log events; `auto` is `console` on a terminal, else `json`"),
     ] = "auto"
     rejections: Annotated[
         bool,
         Meta(
-            description="log rejected pixels as `pixel_rejected`: at most one line a second for"
+            description="log rejected pixels as `pixel_rejected`, at most one line per second for"
             " each reason and collector"
         ),
     ] = True
     addresses: Annotated[
         Literal["masked", "full", "none"],
         Meta(
-            description="client addresses in the log: masked to the network (/24 of IPv4, /48 of "
-            "IPv6), in full, or omitted"
+            description="client addresses in the log: masked to their network (/24 for IPv4, /48 "
+            "for IPv6), in full, or left out"
         ),
     ] = "masked"
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """All settings. An empty `sources` stands for the demo source of a first try."""
+    """All settings. If `sources` is empty, the demo source is used."""
 
     data_dir: Annotated[
         str,
         Meta(
             min_length=1,
-            description="folder for all data: spool, archives, dead letters, state",
+            description="directory of all data: spool, archives, dead letters, state",
             extra={"kind": "path"},
         ),
     ] = "./pixelfast-data"
@@ -368,9 +382,18 @@ class Config(Struct, frozen=True, kw_only=True):
     )
 
 
-def unwrap(kind: inspect.Type) -> tuple[Any, dict[str, Any]]:
-    """Take `Annotated` and `| None` off a field's type: the plain type, and the extras."""
-    extra: dict[str, Any] = {}
+def unwrap(annotation: Any) -> tuple[inspect.Type, dict[str, Any]]:
+    """Return a field's type without `Annotated` and `| None`, and its extras.
+
+    The extra "choices" has the values of a `Literal` in the order in which they were declared,
+    which the type itself does not keep.
+
+    >>> unwrap(Literal["b", "a"])[1]
+    {'choices': ('b', 'a')}
+    """
+    kind: Any = inspect.type_info(annotation)
+    choices = _choices(annotation)
+    extra: dict[str, Any] = {"choices": choices} if choices else {}
     while isinstance(kind, inspect.Metadata | inspect.UnionType):
         if isinstance(kind, inspect.Metadata):
             extra = (kind.extra or {}) | extra  # the outer one is the field's own
@@ -378,3 +401,10 @@ def unwrap(kind: inspect.Type) -> tuple[Any, dict[str, Any]]:
         else:
             kind = next(t for t in kind.types if not isinstance(t, inspect.NoneType))
     return kind, extra
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    found = (_choices(each) for each in get_args(annotation) if not isinstance(each, Meta))
+    return next(filter(None, found), ())

@@ -1,11 +1,18 @@
-"""Sizes and addresses as people write them in a settings file."""
+"""Sizes and addresses as a settings file contains them."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-__all__ = ["Address", "format_bytes", "parse_address", "parse_bytes"]
+__all__ = [
+    "ADDRESS_ALLOWED",
+    "SIZE_ALLOWED",
+    "Address",
+    "format_bytes",
+    "parse_address",
+    "parse_bytes",
+]
 
 _UNITS = {
     "": 1,
@@ -20,17 +27,18 @@ _UNITS = {
     "TiB": 2**40,
 }
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
-SIZE_ALLOWED = 'a number of bytes, or a string such as "64MiB" or "1.9MB" (B kB MB GB TB KiB MiB …)'
-ADDRESS_ALLOWED = '"HOST:PORT", "[IPV6]:PORT" or "unix:/PATH" (port 0 to 65535)'
+SIZE_ALLOWED = 'a number of bytes or a string such as "64MiB" (units B kB MB GB TB KiB MiB GiB TiB)'
+ADDRESS_ALLOWED = '"HOST:PORT", "[IPV6]:PORT" or "unix:/PATH", with a port from 0 to 65535'
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size: IEC units count in 1,024, SI units in 1,000.
+    """Parse a size into bytes. IEC units are powers of 1,024, SI units powers of 1,000.
 
     >>> parse_bytes("20GiB"), parse_bytes("1.9MB"), parse_bytes("512")
     (21474836480, 1900000, 512)
 
-    Raises ValueError where the text is none.
+    Raises:
+        ValueError: the string is not a size.
     """
     match = _SIZE.fullmatch(text)
     if match is None or match[2] not in _UNITS:
@@ -44,7 +52,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(size: int) -> str:
-    """Write a size so that `parse_bytes` gives it back exactly.
+    """Format a size in the largest unit that represents it exactly.
 
     >>> format_bytes(21474836480), format_bytes(1900000), format_bytes(1000001)
     ('20GiB', '1900kB', '1000001B')
@@ -57,7 +65,7 @@ def format_bytes(size: int) -> str:
 
 
 class Address(NamedTuple):
-    """Where to listen: `path` for a Unix socket, else `host` and `port`."""
+    """An address to listen at: `path` of a Unix socket, or `host` and `port`."""
 
     host: str
     port: int
@@ -70,14 +78,15 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address:
-    """Read an address to listen at.
+    """Parse an address to listen at.
 
     >>> parse_address("127.0.0.1:8080")
     Address(host='127.0.0.1', port=8080, path='')
     >>> str(parse_address("[::1]:80")), parse_address("unix:/run/pixel.sock").path
     ('[::1]:80', '/run/pixel.sock')
 
-    Raises ValueError where the text is none.
+    Raises:
+        ValueError: the string is not an address.
     """
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")

@@ -1,4 +1,4 @@
-"""What a setting takes and what it was given, in words for the person who wrote it."""
+"""Words for error messages about settings: the allowed values, and the value that was given."""
 
 from __future__ import annotations
 
@@ -12,50 +12,66 @@ from msgspec import inspect
 
 from pixelfast.config.units import SIZE_ALLOWED, format_bytes
 
-__all__ = ["allowed", "choices", "nearest", "one_of", "shown", "without_secrets"]
+__all__ = ["allowed", "nearest", "one_of", "shown", "value_range", "without_secrets"]
 
-_MOST_CHARACTERS = 60
-_BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"))
-_WORDS: dict[type, str] = {
+_MAX_CHARACTERS = 60
+_TYPES: dict[type, str] = {
     inspect.BoolType: "true or false",
-    inspect.IntType: "a whole number",
+    inspect.IntType: "an integer",
     inspect.FloatType: "a number",
     inspect.StrType: "a string",
     inspect.DictType: 'a table { NAME = "STRING" }',
-    inspect.DateTimeType: "a date-time with its offset, such as 2027-01-31T00:00:00Z",
+    inspect.DateTimeType: "a date-time with an offset, such as 2027-01-31T00:00:00Z",
 }
 
 
 def allowed(kind: inspect.Type, extra: dict[str, Any]) -> str:
-    """Say what a type takes.
+    """Describe the values that a type allows. `extra` is what `schema.unwrap` returns with it.
 
-    >>> allowed(inspect.IntType(ge=0, le=9), {}), allowed(inspect.StrType(min_length=1), {})
-    ('a whole number, at least 0, at most 9', 'a non-empty string')
+    >>> allowed(inspect.IntType(ge=0), {}), allowed(inspect.StrType(min_length=1), {})
+    ('an integer, at least 0', 'a non-empty string')
+    >>> allowed(inspect.IntType(ge=1, le=64), {}), allowed(inspect.FloatType(gt=0), {})
+    ('an integer from 1 to 64', 'a number greater than 0')
     """
     if extra.get("allowed"):
         return str(extra["allowed"])
     if isinstance(kind, inspect.LiteralType):
-        return one_of(choices(kind))
+        return one_of(extra["choices"])
     if isinstance(kind, inspect.VarTupleType):
-        return f"an array [ … ], each item: {allowed(kind.item_type, {})}"
-    what = SIZE_ALLOWED if extra.get("unit") == "B" else _WORDS.get(type(kind), "another value")
-    bounds = [
-        f", {word} {format_bytes(bound) if extra.get('unit') == 'B' else bound}"
-        for name, word in _BOUNDS
-        if (bound := getattr(kind, name, None)) is not None
-    ]
+        return f"an array, each item {allowed(kind.item_type, extra)}"
+    what = SIZE_ALLOWED if extra.get("unit") == "B" else _TYPES.get(type(kind), "another value")
     if getattr(kind, "min_length", None):
         what = what.replace("a ", "a non-empty ", 1)
-    return what + "".join(bounds)
+    bounds = value_range(kind, extra)
+    return f"{what}, {bounds}" if bounds.startswith("at ") else f"{what} {bounds}".rstrip()
 
 
-def choices(kind: inspect.Type) -> list[str]:
-    """The texts that a type takes, where they are counted out."""
-    return [str(choice) for choice in kind.values] if isinstance(kind, inspect.LiteralType) else []
+def value_range(kind: inspect.Type, extra: dict[str, Any]) -> str:
+    """Describe the range of a number or size; return "" if there is none.
+
+    >>> value_range(inspect.IntType(ge=1, le=64), {}), value_range(inspect.StrType(), {})
+    ('from 1 to 64', '')
+    """
+    least, above, most = (getattr(kind, name, None) for name in ("ge", "gt", "le"))
+
+    def number(value: Any) -> str:
+        return format_bytes(value) if extra.get("unit") == "B" else str(value)
+
+    if least is not None and most is not None:
+        return f"from {number(least)} to {number(most)}"
+    words = []
+    if least is not None:
+        words.append(f"at least {number(least)}")
+    if above is not None:
+        words.append(f"greater than {number(above)}")
+    if most is not None:
+        words.append(f"at most {number(most)}")
+    return ", ".join(words)
 
 
 def one_of(names: Iterable[str]) -> str:
-    """
+    """Return names as a list of alternatives.
+
     >>> print(one_of(["a", "b"]))
     one of "a", "b"
     """
@@ -63,12 +79,14 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
+    """Return the known name that is most similar, or None if none is similar."""
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)), None)
 
 
 def shown(value: object) -> str:
-    """A value as it stands in the file, cut where it is long; what is inside tables stays unsaid.
+    """Return a value as it is written in the file, without the contents of tables.
+
+    A long value is truncated, and secrets in a URL are replaced.
 
     >>> shown({"write_keys": ["wk_1"]}), shown(["a", {"b": 1}]), shown("https://u:p@h/x?token=1")
     ('{ … }', '["a", { … }]', '"https://…@h/x?…"')
@@ -82,14 +100,14 @@ def shown(value: object) -> str:
     else:
         plain = without_secrets(value) if isinstance(value, str) else value
         text = json.dumps(plain, ensure_ascii=False, default=str)
-    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "…"
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 3] + "…"
 
 
 def without_secrets(text: str, *, is_url: bool = False) -> str:
-    """A URL with its scheme, host and first path segment; any other text as it is.
+    """Reduce a URL to its scheme, host and first path segment; return any other string as it is.
 
-    Users, passwords and tokens stand in the rest of it. `is_url`: it is meant to be a URL, even if
-    its scheme is missing.
+    The rest of a URL may contain users, passwords and tokens. Set `is_url` for a string that is
+    meant to be a URL even if it has no scheme.
     """
     if "://" not in text:
         return without_secrets(f"x://{text}").removeprefix("x://") if is_url else text

@@ -22,8 +22,8 @@ __all__ = [
     "Outcome",
     "ReloadState",
     "SettingsFile",
+    "errors_in",
     "merge",
-    "mistakes_in",
 ]
 
 RELOAD_OUTCOME = "reload.json"  # in the data directory
@@ -110,8 +110,8 @@ def _merge(section: str, running: Any, wanted: Any, kept: list[KeptSetting]) -> 
     return msgspec.structs.replace(wanted, **as_before)
 
 
-def mistakes_in(error: Exception) -> list[str]:
-    """Return the mistakes of a settings file, one line each."""
+def errors_in(error: Exception) -> list[str]:
+    """Return the errors of a settings file, one line each."""
     if isinstance(error, ConfigErrors):
         return [f"{error.path}: {problem}" for problem in error.problems]
     return [str(error)]

@@ -46,8 +46,8 @@ from pixelfast.operate.reload import (
     Outcome,
     ReloadState,
     SettingsFile,
+    errors_in,
     merge,
-    mistakes_in,
 )
 from pixelfast.operate.signals import ignore_other_signals, release_signals
 from pixelfast.operate.systemd import Notifier
@@ -445,7 +445,7 @@ class Supervisor:
         try:
             wanted = await asyncio.to_thread(lambda: self._adopt(self._settings_file.read()))
         except (PixelfastError, OSError) as error:
-            problems = mistakes_in(error)
+            problems = errors_in(error)
             for problem in problems:
                 self._log.error("reload_rejected", problem=problem)
             return problems

@@ -402,7 +402,7 @@ def test_check_warns_on_standard_error_and_ends_with_0(tmp_path: Path) -> None:
     result = run("check", str(settings), "--rate", "1000", "--event-bytes", "700")
     assert 0 == result.exit_code
     assert 'warning: required destinations without max_lag_bytes: "hook". ' in result.stderr
-    assert "20GiB last 9 hours at 1,000 pixels/s of 700 bytes" in result.stderr
+    assert "(20GiB) within 9 hours at 1,000 pixels/s and 700 bytes per event" in result.stderr
     assert "hook" == tomllib.loads(result.stdout)["destinations"][0]["name"]
     assert 2 == run("check", str(settings), "--rate", "0").exit_code
 
@@ -412,7 +412,7 @@ def test_check_shows_all_mistakes_and_ends_with_2(tmp_path: Path) -> None:
     settings.write_text("[server]\nwokers = 1\nadmin = 3\n")
     result = run("check", str(settings))
     assert result.exit_code == 2
-    assert "2 mistakes" in result.stderr
+    assert "2 errors" in result.stderr
     assert result.stdout == ""
 
 

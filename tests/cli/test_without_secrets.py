@@ -70,12 +70,12 @@ def test_a_command_that_only_looks_runs_without_them(settings: str, command: str
 def test_what_uses_them_names_all_that_are_missing(settings: str, command: str) -> None:
     result = run(command, "-c", settings)
     assert 2 == result.exit_code
-    assert "7 mistakes" in result.stderr
+    assert "7 errors" in result.stderr
 
 
 def test_check_needs_them_unless_it_is_told(settings: str) -> None:
     result = run("check", settings)
-    assert (2, True) == (result.exit_code, "7 mistakes" in result.stderr)
+    assert (2, True) == (result.exit_code, "7 errors" in result.stderr)
     result = run("check", settings, "--without-secrets")
     assert (0, True) == (result.exit_code, 'name = "hook"' in result.stdout)
 
@@ -84,7 +84,7 @@ def test_other_mistakes_are_found_all_the_same(settings: str) -> None:
     path = Path(settings)
     path.write_text(path.read_text() + 'gzipp = true\nurl2 = "${PIXELFAST_TEST_HOST}"\n')
     result = run("spool", "ls", "-c", settings)
-    assert (2, True) == (result.exit_code, "2 mistakes" in result.stderr)
+    assert (2, True) == (result.exit_code, "2 errors" in result.stderr)
 
 
 def test_write_keys_are_needed_where_they_are_used(tmp_path: Path, settings: str) -> None:

@@ -79,18 +79,18 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, files: TlsFiles) ->
         )
     )
     absent = tmp_path / "absent.pem"
-    readable = "a file that can be read (No such file or directory)"
+    unreadable = "cannot read the file: No such file or directory"
     assert [
-        f'server.tls.cert = "{absent}": expected {readable}',
-        f'server.tls.key = "{absent}": expected {readable}',
-        f'server.tls.cert = "{no_pem}": expected a PEM file with a certificate,'
-        " its chain behind it",
+        f'server.tls.cert = "{absent}": {unreadable}',
+        f'server.tls.key = "{absent}": {unreadable}',
+        f'server.tls.cert = "{no_pem}": expected a PEM file with a certificate'
+        " followed by its chain",
         f'server.tls.key = "{no_pem}": expected a PEM file with a private key',
         f'server.tls.cert = "{files.cert}": expected a PEM file with a private key',
         f'server.tls.key = "{locked}": expected a private key without a passphrase',
         f'server.tls.key = "{other.key}": expected the private key of the certificate in'
         " server.tls.cert",
-        f'server.tls.cert = "{tmp_path}": expected a file that can be read (Is a directory)',
+        f'server.tls.cert = "{tmp_path}": cannot read the file: Is a directory',
     ] == [
         mistake(settings(absent, files.key)),
         mistake(settings(files.cert, absent)),

@@ -1,7 +1,8 @@
-"""Settings that are right each for itself and wrong together, and those that would fail later."""
+"""Conflicts between settings, and values that would fail later or have no effect."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,18 @@ def source(**fields: Any) -> dict[str, Any]:
     return {"sources": [{"name": "a", "write_keys": ["k"], **fields}]}
 
 
-def test_a_key_of_two_sources_is_refused_without_showing_it(
+def test_a_write_key_of_two_sources_is_rejected_without_showing_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SHARED", "wk_shared_secret")
     keys = {"a": "wk_shared_secret", "b": "${SHARED}"}
     sources = [{"name": name, "write_keys": [key]} for name, key in keys.items()]
     problems = problems_in({"sources": sources})
-    assert problems == ['sources[b].write_keys[0]: source "a" has this key already']
+    assert problems == ['sources[b].write_keys[0]: source "a" has the same key']
 
 
 @pytest.mark.parametrize("key", ["wk ", " wk", "\u200bwk", "wk\u00ad"])
-def test_a_key_with_a_blank_at_an_end_would_match_no_pixel(key: str) -> None:
+def test_a_write_key_with_white_space_at_an_end_is_rejected(key: str) -> None:
     (problem,) = problems_in(source(write_keys=[key]))
     assert problem.startswith("sources[a].write_keys[0]: begins or ends with white space")
     assert [] == problems_in(source(write_keys=[key.strip(" \n\u200b\u00ad") + " x"]))
@@ -70,17 +71,17 @@ def test_a_key_with_a_blank_at_an_end_would_match_no_pixel(key: str) -> None:
         files("", "/d/events/a", data_dir="/d"),
     ],
 )
-def test_two_file_destinations_of_one_folder_are_refused(table: dict[str, Any]) -> None:
-    assert problems_in(table) == ['destinations[b].path: destination "a" writes there already']
+def test_two_file_destinations_with_the_same_directory_are_rejected(table: dict[str, Any]) -> None:
+    assert problems_in(table) == ['destinations[b].path: destination "a" uses the same directory']
 
 
-def test_file_destinations_of_two_folders_are_taken() -> None:
+def test_file_destinations_with_different_directories_are_accepted() -> None:
     assert [] == problems_in(files("/x/o", "/x/o/p", ""))
 
 
-def test_bearer_token_and_username_clash() -> None:
+def test_a_bearer_token_cannot_be_combined_with_a_username() -> None:
     problems = problems_in(hook(username="u", bearer_token="t"))
-    assert problems == ["destinations[h].bearer_token: clashes with username: choose one"]
+    assert problems == ["destinations[h].bearer_token: cannot be combined with username"]
 
 
 @pytest.mark.parametrize(
@@ -88,25 +89,25 @@ def test_bearer_token_and_username_clash() -> None:
     "Host content-length Content-Encoding Transfer-Encoding CONNECTION Keep-Alive "
     "Proxy-Connection TE Trailer Upgrade Expect".split(),
 )
-def test_headers_that_the_sender_makes_are_refused(name: str) -> None:
+def test_a_header_that_pixelfast_sets_itself_is_rejected(name: str) -> None:
     problems = problems_in(hook(headers={name: "5", "X-Mine": "1"}))
     assert problems == [
-        f"destinations[h].headers.{name}: is a header that pixelfast sets itself; remove it"
+        f"destinations[h].headers.{name}: pixelfast sets this header itself; remove it"
     ]
 
 
-def test_a_header_is_given_once() -> None:
+def test_a_duplicate_header_is_rejected() -> None:
     assert ["destinations[h].headers.x-a: is duplicated"] == problems_in(
         hook(headers={"X-A": "1", "x-a": "2"})
     )
     (problem,) = problems_in(hook(headers={"authorization": "x"}, bearer_token="t"))
-    assert problem.startswith("destinations[h].headers.authorization: clashes with")
+    assert problem.startswith("destinations[h].headers.authorization: cannot be combined with")
 
 
-def test_every_header_that_is_wrong_is_said() -> None:
+def test_every_invalid_header_is_reported() -> None:
     problems = problems_in(hook(headers={"A b": "x", "C": "y\n", "D": 3, "E": "secret"}))
     assert [problem.partition(":")[0] for problem in problems] == [
-        'a name in destinations[h].headers = "A b"',
+        'name in destinations[h].headers = "A b"',
         "destinations[h].headers.C = (hidden)",
         "destinations[h].headers.D = (hidden)",
     ]
@@ -124,18 +125,20 @@ def test_every_header_that_is_wrong_is_said() -> None:
         ({"bearer_token": "a\x7f"}, "bearer_token"),
     ],
 )
-def test_credentials_that_no_header_can_carry_are_refused(fields: dict[str, Any], key: str) -> None:
+def test_credentials_that_no_header_can_contain_are_rejected(
+    fields: dict[str, Any], key: str
+) -> None:
     (problem,) = problems_in(hook(**fields))
     assert problem.startswith(f"destinations[h].{key} = ")
 
 
 @pytest.mark.parametrize("key", ["a:b", "a\n", "\0"])
-def test_a_write_key_that_no_header_can_carry_is_refused(key: str) -> None:
+def test_a_write_key_that_no_header_can_contain_is_rejected(key: str) -> None:
     (problem,) = problems_in({"destinations": [{**RUDDER, "write_key": key}]})
     assert problem.startswith("destinations[h].write_key = (hidden): expected a string without")
 
 
-def test_a_user_without_a_password_is_taken_and_a_password_without_a_user_is_not() -> None:
+def test_a_password_requires_a_username_but_a_username_requires_no_password() -> None:
     assert [] == problems_in(hook(username="an-api-key"))
     (problem,) = problems_in(hook(password="secret-of-nobody"))
     assert problem == "destinations[h].password: requires username"
@@ -153,14 +156,14 @@ def test_a_user_without_a_password_is_taken_and_a_password_without_a_user_is_not
         ("server", "idle_timeout_s"),
     ],
 )
-def test_numbers_have_an_end(section: str, name: str, number: int) -> None:
+def test_a_number_that_is_too_large_is_rejected(section: str, name: str, number: int) -> None:
     (problem,) = problems_in({section: {name: number}})
     assert problem.startswith(f"{section}.{name} = {number}: expected ")
-    assert ", at most " in problem
+    assert " at most " in problem or re.search(r" from \d\S* to \d", problem)
 
 
 @pytest.mark.parametrize("text", ["1" * 5000, "9" * 400 + ".5TiB", "99999999TiB"])
-def test_sizes_have_an_end(text: str) -> None:
+def test_a_size_that_is_too_large_is_rejected(text: str) -> None:
     (problem,) = problems_in({"spool": {"max_bytes": text}})
     assert problem.startswith('spool.max_bytes = "')
 
@@ -173,12 +176,12 @@ def test_sizes_have_an_end(text: str) -> None:
         (["unix:/run/x.sock", "unix:/run//x.sock"], 1),
     ],
 )
-def test_an_address_to_listen_at_is_given_once(listen: list[str], place: int) -> None:
+def test_a_duplicate_address_is_rejected(listen: list[str], place: int) -> None:
     (problem,) = problems_in({"server": {"listen": listen, "admin": ""}})
     assert problem.startswith(f"server.listen[{place}] = ")
 
 
-def test_port_0_is_another_port_each_time() -> None:
+def test_addresses_with_port_0_are_not_duplicates() -> None:
     server = {"listen": ["127.0.0.1:0", "127.0.0.1:0"], "admin": "127.0.0.1:0"}
     assert [] == problems_in({"server": server})
 
@@ -192,7 +195,7 @@ def test_port_0_is_another_port_each_time() -> None:
         {"listen": ["unix:/x"], "admin": "unix:/x"},
     ],
 )
-def test_the_admin_address_is_another_one(server: dict[str, Any]) -> None:
+def test_an_admin_address_that_accepts_pixels_is_rejected(server: dict[str, Any]) -> None:
     (problem,) = problems_in({"server": server})
     assert problem.startswith("server.admin = ")
 
@@ -206,31 +209,28 @@ def tls(*listen: str, **more: Any) -> dict[str, Any]:
     [
         (
             tls("127.0.0.1:8080"),
-            'server.tls.listen[0] = "127.0.0.1:8080": expected each address only once',
+            'server.tls.listen[0] = "127.0.0.1:8080": duplicate address',
         ),
-        (tls("h:1", "h:2", "h:1"), 'server.tls.listen[2] = "h:1": expected each address only once'),
+        (tls("h:1", "h:2", "h:1"), 'server.tls.listen[2] = "h:1": duplicate address'),
         (
             tls("127.0.0.1:8081"),
-            'server.admin = "127.0.0.1:8081": expected an address that server.tls.listen does not'
-            " have",
+            'server.admin = "127.0.0.1:8081": address is also in server.tls.listen',
         ),
         (tls(), "server.tls.listen = []: expected an array with at least 1 item"),
         (tls("h:1", cert=""), 'server.tls.cert = "": expected a non-empty string'),
-        ({"server": {"tls": {"listen": ["h:1"]}}}, "server.tls.cert: is missing"),
+        ({"server": {"tls": {"listen": ["h:1"]}}}, "server.tls.cert: required setting is missing"),
         ({"server": {"tls": True}}, "server.tls = true: expected a table"),
     ],
 )
-def test_tls_addresses_are_others_and_have_a_certificate(
-    table: dict[str, Any], problem: str
-) -> None:
+def test_invalid_tls_settings_are_rejected(table: dict[str, Any], problem: str) -> None:
     assert [problem] == problems_in(table)
 
 
-def test_tls_and_plain_addresses_stand_side_by_side() -> None:
+def test_tls_and_plain_addresses_can_be_combined() -> None:
     assert [] == problems_in(tls("127.0.0.1:8443", "[::1]:8443", "unix:/run/tls.sock"))
 
 
-def test_without_a_file_the_default_admin_address_gives_way() -> None:
+def test_without_a_file_the_default_admin_address_is_no_conflict() -> None:
     config = read_config(None, {"server.listen": ["127.0.0.1:8081"]})
     assert "127.0.0.1:8081" == config.server.admin
     with pytest.raises(ConfigErrors, match=r"server\.admin"):
@@ -247,10 +247,16 @@ def test_without_a_file_the_default_admin_address_gives_way() -> None:
         ),
         (
             source(strings=["a.b", "c"], force_numbers=["d", "c"]),
-            'sources[a].force_numbers[1] = "c": expected a place that strings does not have',
+            'sources[a].force_numbers[1] = "c": field is also in strings',
         ),
-        (source(strings=["propertis.."]), 'sources[a].strings[0] = "propertis..": expected names'),
-        (source(force_numbers=["a", ""]), 'sources[a].force_numbers[1] = "": expected names'),
+        (
+            source(strings=["propertis.."]),
+            'sources[a].strings[0] = "propertis..": expected non-empty names',
+        ),
+        (
+            source(force_numbers=["a", ""]),
+            'sources[a].force_numbers[1] = "": expected non-empty names',
+        ),
         (hook(retry_first_s=9, retry_most_s=8), "destinations[h].retry_first_s = 9.0: expected at"),
         (hook(connect_timeout_s=9, timeout_s=8), "destinations[h].connect_timeout_s = 9.0: exp"),
         (
@@ -266,15 +272,17 @@ def test_without_a_file_the_default_admin_address_gives_way() -> None:
         (files("/a\0b"), 'destinations[a].path = "/a\\u0000b": expected a path without control'),
     ],
 )
-def test_what_would_do_nothing_or_fail_later_is_refused(table: dict[str, Any], start: str) -> None:
+def test_a_value_that_has_no_effect_or_would_fail_later_is_rejected(
+    table: dict[str, Any], start: str
+) -> None:
     assert [start] == [problem[: len(start)] for problem in problems_in(table)]
 
 
-def test_one_of_two_settings_that_is_left_at_its_default_is_no_clash() -> None:
+def test_a_default_does_not_conflict_with_another_setting() -> None:
     assert [] == problems_in(hook(timeout_s=2, retry_most_s=0.1))
 
 
-def test_each_item_of_an_array_is_looked_at() -> None:
+def test_every_item_of_an_array_is_checked() -> None:
     listen = ["127.0.0.1:1", "a:b", ":80", "h:99999", "unix:x", 3]
     places = [
         problem.partition(" = ")[0] for problem in problems_in({"server": {"listen": listen}})
@@ -283,7 +291,7 @@ def test_each_item_of_an_array_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("overrides", [{"server.listen": ["h:1"]}, {"server.workers": 1}])
-def test_an_override_of_what_is_no_table_is_no_traceback(
+def test_an_override_in_a_section_that_is_not_a_table_is_an_error(
     tmp_path: Path, overrides: dict[str, Any]
 ) -> None:
     path = tmp_path / "x.toml"
@@ -292,16 +300,16 @@ def test_an_override_of_what_is_no_table_is_no_traceback(
         read_config(path, overrides)
 
 
-def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_is_not_utf_8_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BYTES", "\udcff")
-    assert ["data_dir = (hidden): expected a string in UTF-8"] == problems_in(
+    assert ["data_dir = (hidden): expected a string in valid UTF-8"] == problems_in(
         {"data_dir": "${BYTES}"}
     )
-    with pytest.raises(ConfigErrors, match="a string in UTF-8"):
+    with pytest.raises(ConfigErrors, match="a string in valid UTF-8"):
         read_config(None, {"data_dir": "/\udcff"})
 
 
-def test_the_defaults_clash_with_nothing() -> None:
+def test_the_defaults_have_no_conflicts() -> None:
     assert Config() == config_from_table({})
 
 
@@ -314,7 +322,7 @@ def test_an_archive_in_the_data_directory_cannot_be_shared(tmp_path: Path, path:
     table = {"data_dir": str(data), "destinations": [{**archive, "archive_mode": "0640"}]}
     with pytest.raises(ConfigErrors) as caught:
         config_from_table(table)
-    what = "requires a path outside of data_dir, which only its owner can enter"
+    what = "requires a path outside of data_dir, because only the owner can enter data_dir"
     assert [f"destinations[a].archive_mode: {what}"] == [str(p) for p in caught.value.problems]
     table["destinations"] = [{**archive, "archive_mode": "0600"}]
     config_from_table(table)

@@ -1,4 +1,4 @@
-"""Settings of destinations: what is taken, what is refused, and that no secret is shown."""
+"""Settings of destinations: accepted and rejected values, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def config_of(**settings: Any) -> Config:
     return config_from_table({"destinations": [{"name": "d", "url": URL, **settings}]})
 
 
-def mistakes_in(**settings: Any) -> str:
+def errors_of(**settings: Any) -> str:
     with pytest.raises(ConfigErrors) as caught:
         config_of(**settings)
     return str(caught.value)
 
 
-def test_one_or_two_signing_secrets_are_taken_and_masked() -> None:
+def test_one_or_two_signing_secrets_are_accepted_and_masked() -> None:
     for secrets in ([SECRET], [SECRET, SECRET[:-4] + "AAAA"]):
         text = describe(config_of(type="http", signing_secrets=secrets))
         assert "signing_secrets = [" in text
@@ -43,10 +43,10 @@ def test_one_or_two_signing_secrets_are_taken_and_masked() -> None:
         [""],
     ],
 )
-def test_no_other_signing_secret_is_taken_and_none_is_shown(secrets: list[str]) -> None:
-    text = mistakes_in(type="http", signing_secrets=secrets)
+def test_an_invalid_signing_secret_is_rejected_and_not_shown(secrets: list[str]) -> None:
+    text = errors_of(type="http", signing_secrets=secrets)
     assert "destinations[d].signing_secrets" in text
-    assert "whsec_ followed by 24 to 64 bytes in base64" in text
+    assert "a string of whsec_ and 24 to 64 bytes in base64" in text
     assert "not base64" not in text
     assert SECRET[6:] not in text
 
@@ -60,7 +60,7 @@ def test_no_other_signing_secret_is_taken_and_none_is_shown(secrets: list[str]) 
         ({"type": "elasticsearch", "index": "i", "api_key": "a2V5MTIzs3cret"}, "s3cret"),
     ],
 )
-def test_every_product_is_a_type_and_its_secret_is_masked(
+def test_each_product_has_a_type_and_its_secret_is_masked(
     settings: dict[str, str], secret: str
 ) -> None:
     text = describe(config_of(**settings))
@@ -68,37 +68,35 @@ def test_every_product_is_a_type_and_its_secret_is_masked(
     assert secret not in text
 
 
-def test_a_type_that_is_none_is_told_the_nearest() -> None:
-    assert 'did you mean "elasticsearch"?' in mistakes_in(type="elasticserch")
-    assert '"posthog"' in mistakes_in(type="nonsense")
+def test_an_unknown_type_is_rejected_with_the_most_similar_type() -> None:
+    assert 'did you mean "elasticsearch"?' in errors_of(type="elasticserch")
+    assert '"posthog"' in errors_of(type="nonsense")
 
 
 @pytest.mark.parametrize("table", ["", "a.b", "a`b", "1a", "a b", "a;b", "ä", "a" * 129, "a\n"])
-def test_what_is_no_identifier_is_no_table(table: str) -> None:
-    assert "destinations[d].table" in mistakes_in(type="clickhouse", table=table)
-    assert "destinations[d].database" in mistakes_in(type="clickhouse", table="t", database=table)
+def test_an_invalid_table_name_is_rejected(table: str) -> None:
+    assert "destinations[d].table" in errors_of(type="clickhouse", table=table)
+    assert "destinations[d].database" in errors_of(type="clickhouse", table="t", database=table)
 
 
 @pytest.mark.parametrize(
     "index",
     ["", ".", "..", "_a", "-a", "A", "a/b", "a?b", "a#b", "a,b", "a*", "ä", "a" * 201, "a\n"],
 )
-def test_what_is_no_name_of_an_index_is_none(index: str) -> None:
-    assert "destinations[d].index" in mistakes_in(type="elasticsearch", index=index)
+def test_an_invalid_index_name_is_rejected(index: str) -> None:
+    assert "destinations[d].index" in errors_of(type="elasticsearch", index=index)
 
 
-def test_one_kind_of_credentials_is_enough() -> None:
+def test_two_kinds_of_credentials_are_rejected() -> None:
     both = {"type": "elasticsearch", "index": "i", "username": "u", "api_key": "k"}
-    assert "api_key: clashes with username" in mistakes_in(**both)
+    assert "api_key: cannot be combined with username" in errors_of(**both)
 
 
-def test_a_key_wants_its_certificate_and_a_certificate_wants_https() -> None:
-    assert "tls_key: requires tls_cert" in mistakes_in(type="http", tls_key="/k.pem")
+def test_a_client_key_requires_a_certificate_and_a_certificate_requires_https() -> None:
+    assert "tls_key: requires tls_cert" in errors_of(type="http", tls_key="/k.pem")
     plain = {"type": "http", "url": "http://example.com/"}
-    assert "tls_ca: requires a url that begins with https:" in mistakes_in(
-        **plain, tls_ca="/ca.pem"
-    )
-    assert "tls_cert: requires a url that begins with https:" in mistakes_in(
+    assert "tls_ca: requires a URL that begins with https:" in errors_of(**plain, tls_ca="/ca.pem")
+    assert "tls_cert: requires a URL that begins with https:" in errors_of(
         **plain, tls_cert="/c.pem"
     )
     config_of(type="http", tls_ca="/ca.pem", tls_cert="/c.pem", tls_key="/k.pem")

@@ -1,8 +1,9 @@
-"""Settings: what is right is taken, and of what is wrong every mistake is said at once."""
+"""Reading settings: valid values are accepted, and all errors are reported at once."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def problems_in(table: dict[str, Any]) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_a_whole_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUDDER_WRITE_KEY", "secret")
     monkeypatch.setenv("TEAM", "blue")
     path = tmp_path / "pixelfast.toml"
@@ -92,14 +93,13 @@ def test_a_whole_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    """Editors on Windows write one."""
     path = tmp_path / "pixelfast.toml"
     path.write_bytes(b"\xef\xbb\xbf[server]\r\nworkers = 3\r\n")
     assert 3 == read_config(path).server.workers
 
 
 @pytest.mark.parametrize("path", ["", "/", "/health", "/a/b-c._~", "/pixel"])
-def test_a_health_path_is_taken(path: str) -> None:
+def test_a_valid_health_path_is_accepted(path: str) -> None:
     table = {"server": {"health_path": path}}
     assert path == config_from_table(table).server.health_path
 
@@ -119,19 +119,19 @@ def test_a_health_path_is_taken(path: str) -> None:
         "/pixel/v1/track",
     ],
 )
-def test_what_is_no_health_path_is_rejected(path: str) -> None:
+def test_an_invalid_health_path_is_rejected(path: str) -> None:
     (problem,) = problems_in({"server": {"health_path": path}})
     assert problem.startswith(f'server.health_path = "{path}": expected a path such as "/health"')
 
 
 @pytest.mark.parametrize("name", ["", "X-Request-ID", "traceparent", "CF-Ray", "x_y"])
-def test_a_header_for_the_message_id_is_taken(name: str) -> None:
+def test_a_valid_message_id_header_is_accepted(name: str) -> None:
     table = {"server": {"message_id_header": name}}
     assert name == config_from_table(table).server.message_id_header
 
 
 def names_in_table() -> list[str]:
-    """The headers that collectors know, from their table."""
+    """Return the headers in the collectors' header table."""
     source = (Path(__file__).parents[2] / "pixelfast/collect/headers.pxd").read_text()
     return sorted(set(re.findall(r'strncasecmp\(name, b"([a-z-]+)"', source)))
 
@@ -140,39 +140,40 @@ def names_in_table() -> list[str]:
     "name",
     ["X Request", "X-Id:", "", "é", "a\r\nb", "(a)", "Host", "X-Forwarded-For", *names_in_table()],
 )
-def test_another_header_for_the_message_id_is_rejected(name: str) -> None:
+def test_an_invalid_message_id_header_is_rejected(name: str) -> None:
     (problem,) = problems_in({"server": {"message_id_header": name or " "}})
     assert problem.startswith("server.message_id_header = ")
     assert problem.endswith(
-        'expected a header name such as "X-Request-ID" that has no other meaning; or ""'
+        "expected the name of a header that pixelfast does not use otherwise, such as"
+        ' "X-Request-ID"; or ""'
     )
 
 
-def test_the_peers_of_unix_sockets_can_be_trusted() -> None:
+def test_unix_sockets_can_be_trusted() -> None:
     table = {"server": {"trusted_proxies": ["unix:", "192.0.2.1"]}}
     assert ("unix:", "192.0.2.1") == config_from_table(table).server.trusted_proxies
     (problem,) = problems_in({"server": {"trusted_proxies": ["unix:/run/x"]}})
     assert problem == (
         'server.trusted_proxies[0] = "unix:/run/x": expected a network such as "10.0.0.0/8" or '
-        '"::1/128", an address, or "unix:"'
+        '"::1/128", an IP address, or "unix:"'
     )
 
 
-def test_without_a_file_the_defaults_run() -> None:
+def test_without_a_file_the_defaults_apply() -> None:
     assert read_config(None) == Config()
 
 
-def test_overrides_replace_what_the_file_says() -> None:
+def test_overrides_replace_values_of_the_file() -> None:
     config = read_config(None, {"server.workers": 3, "data_dir": "/x"})
     assert (3, "/x") == (config.server.workers, config.data_dir)
 
 
-def test_a_bad_override_is_refused_like_the_file() -> None:
+def test_an_invalid_override_is_rejected() -> None:
     with pytest.raises(ConfigErrors, match=r"server\.listen\[0\] = \"nowhere\""):
         read_config(None, {"server.listen": ["nowhere"]})
 
 
-MISTAKES = """
+INVALID = """
 data_dri = "x"
 [server]
 listen = ["localhost", "127.0.0.1:8080"]
@@ -210,11 +211,11 @@ headers = { A = "b", B = 3 }
 max_age_s = nan
 max_events = true
 """
-SAID = [
-    "data_dri: no such setting",
+ERRORS = [
+    "data_dri: unknown setting",
     'server.listen[0] = "localhost": expected "HOST:PORT"',
-    "server.wokers: no such setting",
-    "server.workers = -1: expected a whole number, at least 0",
+    "server.wokers: unknown setting",
+    "server.workers = -1: expected an integer from 0 to 1024",
     'server.trusted_proxies[0] = "10.0.0.0/33": expected a network',
     'spool.ack = "sync": expected one of',
     'spool.max_bytes = "20Gib": expected a number of bytes',
@@ -224,19 +225,19 @@ SAID = [
     "sources[web].write_keys = []: expected an array with at least 1 item",
     'destinations[archive].type = "fiel": expected one of',
     'destinations[rudder].url = "data-plane.example.com": expected a URL',
-    "destinations[rudder].write_key = ",
+    "destinations[rudder].write_key = (hidden): the environment variable NOT_SET_ANYWHERE is not",
     'destinations[hook].url = "https://…@example.com": expected a URL',
     "destinations[hook].headers.B = (hidden): expected a string without control characters",
     "destinations[hook].max_age_s = NaN: expected a number",
-    "destinations[hook].max_events = true: expected a whole number",
+    "destinations[hook].max_events = true: expected an integer",
     "sources[web].name: is duplicated",
-    'sources[web].destinations[0] = "archiv": expected the name of a destination',
+    'sources[web].destinations[0] = "archiv": unknown destination; expected one of "archive"',
 ]
 
 
-def test_every_mistake_is_said_at_once(tmp_path: Path) -> None:
-    problems = problems_of(MISTAKES, tmp_path)
-    assert SAID == [p[: len(s)] for p, s in zip(problems, SAID, strict=True)]
+def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
+    problems = problems_of(INVALID, tmp_path)
+    assert ERRORS == [p[: len(s)] for p, s in zip(problems, ERRORS, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_every_mistake_is_said_at_once(tmp_path: Path) -> None:
         ({"sources": [{"name": "a", "write_keys": ["k"], "fill": ["ip", "refrer"]}]}, "referer"),
     ],
 )
-def test_the_nearest_known_name_is_offered(table: dict[str, Any], nearest: str) -> None:
+def test_the_most_similar_name_is_suggested(table: dict[str, Any], nearest: str) -> None:
     (problem,) = problems_in(table)
     assert problem.endswith(f'; did you mean "{nearest}"?')
 
@@ -269,30 +270,33 @@ def spool(**fields: Any) -> dict[str, Any]:
     ("table", "start"),
     [
         ({"server": 3}, "server = 3: expected a table"),
-        ({"sources": {"name": "a"}}, "sources = { … }: expected an array of tables, [[sources]]"),
+        ({"sources": {"name": "a"}}, "sources = { … }: expected an array of tables: [[sources]]"),
         ({"sources": [3]}, "sources[0] = 3: expected a table"),
-        (source("a"), "sources[a].write_keys: is missing"),
+        (source("a"), "sources[a].write_keys: required setting is missing"),
         (source("a/b", write_keys=["k"]), 'sources[a/b].name = "a/b": expected 1 to 63'),
         (source("a\n", write_keys=["k"]), "sources[a\\x0a].name"),
         (source("", write_keys=["k"]), 'sources[0].name = "": expected 1 to 63'),
-        ({"destinations": [{"name": "a"}]}, "destinations[a].type: is missing"),
+        ({"destinations": [{"name": "a"}]}, "destinations[a].type: required setting is missing"),
         ({"destinations": ["a"]}, 'destinations[0] = "a": expected a table'),
         (spool(max_bytes=5), "spool.max_bytes = 5: expected a number of bytes"),
         (spool(max_bytes="5TiBs"), 'spool.max_bytes = "5TiBs": expected a number of bytes'),
         ({"server": {"admin": "x"}}, 'server.admin = "x": expected "HOST:PORT"'),
         ({"server": {"listen": []}}, "server.listen = []: expected"),
-        ({"server": {"idle_timeout_s": 0}}, "server.idle_timeout_s = 0: expected a number, more"),
+        (
+            {"server": {"idle_timeout_s": 0}},
+            "server.idle_timeout_s = 0: expected a number greater than 0",
+        ),
         ({"log": {"level": "loud"}}, 'log.level = "loud": expected one of'),
         ({"data_dir": 5}, "data_dir = 5: expected a non-empty string"),
         ({"destinations": [{"name": "d", "type": ["file"]}]}, 'destinations[d].type = ["file"]'),
         ({"destinations": [{"name": ["d"], "type": "file"}]}, 'destinations[0].name = ["d"]'),
     ],
 )
-def test_a_mistake_says_key_value_and_what_is_allowed(table: dict[str, Any], start: str) -> None:
+def test_an_error_contains_key_value_and_allowed_values(table: dict[str, Any], start: str) -> None:
     assert [start] == [problem[: len(start)] for problem in problems_in(table)]
 
 
-def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+def test_a_secret_can_be_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t0ken\n")
     destination = {
         "name": "h",
@@ -305,13 +309,13 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [{"file": "/nowhere/at/all"}, {"fil": "x"}, {"file": 3}])
-def test_a_secret_from_no_file_is_refused(value: dict[str, Any]) -> None:
+def test_a_secret_from_a_file_that_does_not_exist_is_rejected(value: dict[str, Any]) -> None:
     hook = {"name": "h", "type": "http", "url": "https://example.com/", "bearer_token": value}
     (problem,) = problems_in({"destinations": [hook]})
     assert problem.startswith("destinations[h].bearer_token = ")
 
 
-def test_a_doubled_dollar_stands_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doubled_dollar_is_a_literal_dollar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A", "x")
     config = config_from_table({"data_dir": "$${A}/${A}/$A"})
     assert config.data_dir == "${A}/x/$A"
@@ -321,7 +325,9 @@ def test_a_doubled_dollar_stands_for_itself(monkeypatch: pytest.MonkeyPatch) -> 
     ("content", "message"),
     [(b"a = ", "is not valid TOML"), (b"\xff", "is not valid TOML"), (None, "cannot be read")],
 )
-def test_a_file_that_is_none_says_so(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_cannot_be_read_or_parsed_is_an_error(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "x.toml"
     if content is not None:
         path.write_bytes(content)
@@ -329,7 +335,7 @@ def test_a_file_that_is_none_says_so(tmp_path: Path, content: bytes | None, mess
         read_config(path)
 
 
-def test_the_settings_survive_the_way_to_a_process(
+def test_the_settings_survive_being_passed_to_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUDDER_WRITE_KEY", "secret")
@@ -340,11 +346,9 @@ def test_the_settings_survive_the_way_to_a_process(
     assert config == msgspec.json.decode(msgspec.json.encode(config), type=Config)
 
 
-def test_the_report_is_toml_with_secrets_masked(
+def test_the_effective_settings_are_toml_with_secrets_masked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tomllib
-
     monkeypatch.setenv("RUDDER_WRITE_KEY", "verysecretwritekey")
     monkeypatch.setenv("TEAM", "verysecretheader")
     path = tmp_path / "pixelfast.toml"
@@ -359,7 +363,7 @@ def test_the_report_is_toml_with_secrets_masked(
     assert table["sources"][0]["write_keys"][1]["expires"] == datetime(2027, 1, 31, tzinfo=UTC)
 
 
-def test_the_report_of_the_defaults_is_a_settings_file(tmp_path: Path) -> None:
+def test_the_effective_default_settings_are_a_valid_settings_file(tmp_path: Path) -> None:
     path = tmp_path / "default.toml"
     path.write_text(describe(Config()))
     assert Config() == read_config(path)

@@ -1,4 +1,4 @@
-"""Secrets of the settings are masked in whatever form a server gives them back."""
+"""Secrets of the settings are masked in every encoding in which a server may return them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_secret_is_masked_in_every_form(form: str) -> None:
+def test_a_secret_is_masked_in_every_encoding(form: str) -> None:
     redactor = redactor_of(headers={"X-Key": SECRET})
     given_back = FORMS[form](SECRET)
     masked = redactor.text(f"before {given_back} behind")
@@ -100,7 +100,7 @@ def test_the_write_keys_of_sources_are_masked() -> None:
     assert "writeKey=…&k=…" == redactor.text("writeKey=wk_a1&k=wk-other")
 
 
-def test_a_secret_that_was_cut_at_the_end_is_masked_as_far_as_it_stands_there() -> None:
+def test_a_secret_that_is_truncated_at_the_end_is_masked() -> None:
     redactor = redactor_of(bearer_token="tok-1234567890")
     for length in range(4, 14):
         answer = b"x" * (1024 - length) + b"tok-1234567890"[:length]
@@ -108,17 +108,17 @@ def test_a_secret_that_was_cut_at_the_end_is_masked_as_far_as_it_stands_there() 
     assert b"the tok-12 of" == redactor.data(b"the tok-12 of")
 
 
-def test_a_short_secret_is_masked_where_it_stands_alone() -> None:
+def test_a_short_secret_is_masked_only_as_a_separate_word() -> None:
     redactor = redactor_of(bearer_token="ab1")
     assert "Bearer … lab1 ab12 (…)" == redactor.text("Bearer ab1 lab1 ab12 (AB1)")
 
 
-def test_secrets_that_overlap_leave_nothing_between_them() -> None:
+def test_overlapping_secrets_are_masked_completely() -> None:
     redactor = redactor_of(headers={"A": "first-and", "B": "and-second"})
     assert "…" == redactor.text("first-and-second")
 
 
-def test_what_has_no_secret_is_the_same_object() -> None:
+def test_data_without_a_secret_is_returned_as_the_same_object() -> None:
     redactor = redactor_of(bearer_token="tok-1234567", url="https://h.example/api/v1/events")
     answer = b'{"error":"too many events for /api/v1/events"}\x80'
     assert redactor.data(answer) is answer
@@ -146,9 +146,7 @@ PARTS = [
 
 @pytest.mark.parametrize("fields", [{}, {"X-Key": SECRET}, {"X-Pin": "1234", "X-Key": SECRET}])
 @pytest.mark.parametrize("order", [1, -1])
-def test_many_byte_strings_are_masked_as_each_of_them_is(
-    fields: dict[str, str], order: int
-) -> None:
+def test_many_byte_strings_are_masked_like_each_of_them(fields: dict[str, str], order: int) -> None:
     redactor = redactor_of(headers=fields)
     parts = PARTS[::order]
     expected = [redactor.data(each) for each in parts]
@@ -156,5 +154,5 @@ def test_many_byte_strings_are_masked_as_each_of_them_is(
     assert (expected != parts) == bool(fields)
 
 
-def test_of_no_byte_string_none_is_masked() -> None:
+def test_an_empty_list_of_byte_strings_stays_empty() -> None:
     assert [] == redactor_of(headers={"X-Key": SECRET}).all_data([])

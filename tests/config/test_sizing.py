@@ -1,4 +1,4 @@
-"""How long a spool lasts, what can fill it, and the tables of that in the documents."""
+"""How long the spool lasts, what can fill it, and the tables of these in the documentation."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def file(name: str, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("_large_disk")
-def test_required_destinations_without_a_bound_are_named_with_the_time_that_the_spool_lasts() -> (
-    None
-):
+def test_required_destinations_without_a_limit_are_named_with_the_time_to_fill_the_spool() -> None:
     destinations = [
         file("archive"),
         file("lagging", max_lag_bytes="1GiB"),
@@ -70,9 +68,9 @@ def test_required_destinations_without_a_bound_are_named_with_the_time_that_the_
     ]
     (warning,) = warnings({"destinations": destinations})
     assert warning.startswith('required destinations without max_lag_bytes: "archive", "hook". ')
-    assert "20GiB last 17 minutes at 50,000 pixels/s of 420 bytes" in warning
+    assert "(20GiB) within 17 minutes at 50,000 pixels/s and 420 bytes per event" in warning
     (warning,) = warnings({"destinations": destinations}, pixels_per_s=500, event_bytes=570)
-    assert "20GiB last 21 hours at 500 pixels/s of 570 bytes" in warning
+    assert "(20GiB) within 21 hours at 500 pixels/s and 570 bytes per event" in warning
 
 
 @pytest.mark.usefixtures("_large_disk")
@@ -83,11 +81,11 @@ def test_required_destinations_without_a_bound_are_named_with_the_time_that_the_
         {"spool": {"on_full": "drop_oldest"}},
     ],
 )
-def test_there_is_no_warning_where_nothing_fills_the_spool(table: dict[str, Any]) -> None:
+def test_there_is_no_warning_if_nothing_can_fill_the_spool(table: dict[str, Any]) -> None:
     assert [] == warnings(table)
 
 
-def test_a_time_has_two_digits_or_more() -> None:
+def test_a_duration_is_shown_in_the_largest_unit_of_which_it_has_two() -> None:
     times = [0, 1.9, 2, 119, 120, 7199, 7200, 172_799, 172_800]
     expected = ["less than 2 seconds", "less than 2 seconds", "2 seconds", "119 seconds"]
     expected += ["2 minutes", "120 minutes", "2 hours", "48 hours", "2 days"]
@@ -99,7 +97,7 @@ def test_a_time_has_two_digits_or_more() -> None:
 QUIET = {"spool": {"on_full": "drop_oldest"}}
 
 
-def test_a_disk_that_is_smaller_than_the_spool_may_be_is_told(
+def test_a_disk_that_is_too_small_for_the_spool_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = {**QUIET, "data_dir": str(tmp_path / "not" / "there")}
@@ -107,11 +105,12 @@ def test_a_disk_that_is_smaller_than_the_spool_may_be_is_told(
     assert [] == warnings(table)
     set_disk(monkeypatch, 100, 20)
     (warning,) = warnings(table)
-    assert "has 19.5 GiB for the spool beyond spool.min_free, less than spool.max_bytes" in warning
+    assert "the disk has 19.5 GiB for the spool, apart from spool.min_free" in warning
+    assert "less than spool.max_bytes (20GiB)" in warning
     assert "disk-full" in warning
 
 
-def test_what_the_spool_takes_already_counts(
+def test_the_segments_that_exist_already_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = tmp_path / "shards" / "0"
@@ -124,16 +123,18 @@ def test_what_the_spool_takes_already_counts(
     assert [] == warnings(table)
 
 
-def test_a_disk_that_is_smaller_than_keep_bytes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_smaller_than_keep_bytes_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     table = {**QUIET, "destinations": [file("archive", keep_bytes="50GiB")]}
     set_disk(monkeypatch, 51, 51)
     assert [] == warnings(table)
     set_disk(monkeypatch, 50, 50)
     (warning,) = warnings(table)
-    assert warning.startswith("destinations[archive].keep_bytes: its disk has 49.5 GiB beyond")
+    assert warning.startswith("destinations[archive].keep_bytes: the disk has 49.5 GiB, apart")
 
 
-def test_whoever_may_not_look_at_the_disk_gets_no_warning_of_it(
+def test_there_is_no_warning_about_a_disk_that_cannot_be_accessed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def forbid(_: object) -> None:
@@ -143,11 +144,11 @@ def test_whoever_may_not_look_at_the_disk_gets_no_warning_of_it(
     assert [] == warnings(QUIET)
 
 
-# --- the documents -------------------------------------------------------------------------------
+# --- the documentation ---------------------------------------------------------------------------
 
 
 def event_bytes(target: str, agent: bytes) -> float:
-    """What an event takes in the spool if 65 are stored by one commit, as under load."""
+    """Return the size of an event in the spool if a commit stores 65 events, as under load."""
     events = EventWriter()
     events.open(b"/pixel/v1/" + target.encode())
     event, _ = events.write(Rules(), 1_795_342_530_123, address="203.0.113.77", user_agent=agent)
@@ -162,14 +163,14 @@ def event_bytes(target: str, agent: bytes) -> float:
         ("a page view with five properties", SEEN, AGENT),
     ],
 )
-def test_the_sizes_of_events_in_the_documents_are_true(
+def test_the_sizes_of_events_in_the_documentation_are_right(
     name: str, target: str, agent: bytes
 ) -> None:
     (documented,) = re.findall(rf"^\| {re.escape(name)} \| (\d+) bytes \|", SIZING, re.MULTILINE)
     assert float(documented) == pytest.approx(event_bytes(target, agent), rel=0.05)
 
 
-def test_the_table_of_times_in_the_documents_is_computed() -> None:
+def test_the_table_of_durations_in_the_documentation_is_right() -> None:
     (head,) = re.findall(r"^\| pixels/s \|(.*)\|$", SIZING, re.MULTILINE)
     sizes = [parse_bytes(each.strip()) for each in head.split("|")]
     rows = re.findall(r"^\| ([\d,]+) \|(.*)\|$", SIZING, re.MULTILINE)
@@ -181,6 +182,6 @@ def test_the_table_of_times_in_the_documents_is_computed() -> None:
     assert f"{EVENT_BYTES} bytes" in SIZING
 
 
-def test_the_defaults_last_as_long_as_the_documents_say() -> None:
+def test_the_duration_with_default_settings_in_the_documentation_is_right() -> None:
     lasting = time_in_words(lasting_s(Config().spool.max_bytes, 50_000))
     assert f"lasts {lasting} at 50,000 pixels/s" in " ".join(SIZING.split())

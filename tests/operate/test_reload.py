@@ -10,7 +10,7 @@ import pytest
 from pixelfast.config import Config, HttpDestination, Server, Source, Spool, WriteKey, read_config
 from pixelfast.config.schema import ServerTls
 from pixelfast.errors import ConfigErrors
-from pixelfast.operate.reload import Outcome, merge, mistakes_in
+from pixelfast.operate.reload import Outcome, errors_in, merge
 
 RUNNING = Config(
     sources=(Source(name="web", write_keys=(WriteKey(key="wk"),)),),
@@ -59,10 +59,10 @@ def test_every_mistake_of_a_file_is_a_line(tmp_path: Path) -> None:
     path.write_text("[server]\nworkers = -1\nlisten = 3\n")
     with pytest.raises(ConfigErrors) as caught:
         read_config(path)
-    first, second = mistakes_in(caught.value)
+    first, second = errors_in(caught.value)
     assert first.startswith(f"{path}: server.workers = -1")
     assert second.startswith(f"{path}: server.listen = 3")
-    assert ["gone"] == mistakes_in(OSError("gone"))
+    assert ["gone"] == errors_in(OSError("gone"))
 
 
 def test_an_outcome_is_read_back(tmp_path: Path) -> None:

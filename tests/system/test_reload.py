@@ -160,7 +160,7 @@ def test_a_file_with_mistakes_changes_nothing(tmp_path: Path) -> None:
         assert 1.0 == server.metrics()["pixelfast_config_last_reload_successful"]
         done = reload(server, PLAIN.replace("wk-web", "wk-other") + "wrong = 1\nrotate_bytes = 1\n")
         assert (1, "") == (done.returncode, done.stdout)
-        assert "destinations[archive].wrong: no such setting" in done.stderr
+        assert "destinations[archive].wrong: unknown setting" in done.stderr
         assert "destinations[archive].rotate_bytes = 1: expected" in done.stderr
         assert 2 == server.log_events().count("reload_rejected")
         assert "does not change to the demo source" in reload(server, "[server]\n").stderr

@@ -108,7 +108,7 @@ def test_what_cannot_take_over_changes_nothing(tmp_path: Path) -> None:
         rewrite(server, settings() + "wrong = 1\n")
         done = run_pixelfast("upgrade", "--data-dir", str(server.data_dir))
         assert (1, "") == (done.returncode, done.stdout)
-        assert "destinations[archive].wrong: no such setting" in done.stderr
+        assert "destinations[archive].wrong: unknown setting" in done.stderr
         rewrite(server, settings(3))
         # The slots that the new collectors would take cannot be used.
         for slot in (2, 3, 4):

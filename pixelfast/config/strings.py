@@ -1,0 +1,148 @@
+"""Kinds of strings that settings hold: how each is checked, and how an error describes it.
+
+A field names its kind in the `extra` of its `Meta`: `extra={"kind": "address"}`. A kind whose name
+ends in "?" allows the empty string as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from pixelfast.config.units import ADDRESS_ALLOWED, parse_address
+
+__all__ = ["STRING_KINDS", "StringKind", "is_base_url"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+# Headers that collectors read for another purpose, or that belong to the connection.
+_READ_HEADERS = {
+    *("user-agent", "accept-language", "referer", "origin", "x-real-ip", "x-forwarded-for"),
+    *("host", "connection", "expect", "content-length", "transfer-encoding", "upgrade"),
+    "proxy-connection",
+}
+_HEALTH_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
+
+
+class StringKind(NamedTuple):
+    """A kind of string: the check of a value, and the words for what is allowed."""
+
+    is_valid: Callable[[str], bool]
+    allowed: str
+
+
+def is_base_url(string: str) -> bool:
+    """Return whether a path can be appended to a URL, that is, whether it has no query.
+
+    >>> is_base_url("https://px.example.com"), is_base_url("px.example.com"), is_base_url("a b")
+    (True, False, False)
+    """
+    return _is_url(string) and "?" not in string
+
+
+def _is_address(string: str) -> bool:
+    try:
+        parse_address(string)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_network(string: str) -> bool:
+    try:
+        ipaddress.ip_network(string, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_url(string: str) -> bool:
+    try:
+        parts = urlsplit(string)
+        parts.port  # noqa: B018 - reading it raises ValueError if the port is not a number
+    except ValueError:
+        return False
+    # urlsplit accepts white space in a host and removes it at both ends.
+    is_whole = string.isprintable() and not any(char.isspace() for char in string)
+    is_plain = not parts.fragment and "@" not in parts.netloc
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and is_whole and is_plain
+
+
+def _is_field(string: str) -> bool:
+    return all(string.split("."))
+
+
+def _is_health_path(string: str) -> bool:
+    """Return whether a path is in its normalized form and not used for another purpose."""
+    is_used = string == "/robots.txt" or string.startswith("/pixel/")
+    return _HEALTH_PATH.fullmatch(string) is not None and not is_used
+
+
+def _is_free_header(string: str) -> bool:
+    return _TOKEN.fullmatch(string) is not None and string.lower() not in _READ_HEADERS
+
+
+def _is_signing_secret(string: str) -> bool:
+    """Return whether it is a secret of the Standard Webhooks specification, "Signature scheme"."""
+    try:
+        size = len(base64.b64decode(string.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        return False
+    return string.startswith("whsec_") and 24 <= size <= 64
+
+
+STRING_KINDS = {
+    "address": StringKind(_is_address, ADDRESS_ALLOWED),
+    "address?": StringKind(
+        lambda string: not string or _is_address(string), f'{ADDRESS_ALLOWED}, or ""'
+    ),
+    "health path?": StringKind(
+        lambda string: not string or _is_health_path(string),
+        'a path such as "/health" that consists of letters, digits and -._~ between slashes, other'
+        ' than /robots.txt and paths below /pixel/; or ""',
+    ),
+    "trusted": StringKind(
+        lambda string: string == "unix:" or _is_network(string),
+        'a network such as "10.0.0.0/8" or "::1/128", an IP address, or "unix:"',
+    ),
+    "header name?": StringKind(
+        lambda string: not string or _is_free_header(string),
+        'the name of a header that pixelfast does not use otherwise, such as "X-Request-ID"; or ""',
+    ),
+    "base url": StringKind(is_base_url, 'a URL without a query, such as "https://example.com"'),
+    "url": StringKind(
+        _is_url,
+        'a URL without user name, password and fragment, such as "https://example.com/hook"',
+    ),
+    "signing secret": StringKind(
+        _is_signing_secret, "a string of whsec_ and 24 to 64 bytes in base64"
+    ),
+    "compression": StringKind(
+        lambda string: string != "zstd" or importlib.util.find_spec("zstandard") is not None,
+        "\"none\", because a package is missing; for zstd: pip install 'pixelfast[zstd]'",
+    ),
+    "path": StringKind(
+        lambda string: not _CONTROL.search(string), "a path without control characters"
+    ),
+    "field": StringKind(
+        _is_field, 'non-empty names separated by dots, such as "properties.products.price"'
+    ),
+    "secret": StringKind(
+        lambda string: not _CONTROL.search(string), "a string without control characters"
+    ),
+    # RFC 7617 section 2: the first colon ends the user name.
+    "username": StringKind(
+        lambda string: ":" not in string and not _CONTROL.search(string),
+        "a string without colons and control characters",
+    ),
+    "token": StringKind(
+        lambda string: _VISIBLE_ASCII.fullmatch(string) is not None,
+        "visible ASCII characters without spaces",
+    ),
+}
