@@ -13,7 +13,8 @@ import orjson
 from pixelfast.commands.options import with_stored_data
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Redactor
-from pixelfast.deliver.dead import DeadLetter, DeadLetterGroup, DeadLetters
+from pixelfast.deliver.bundles import DeadLetter
+from pixelfast.deliver.dead import DeadLetterGroup, DeadLetters
 from pixelfast.errors import PixelfastError
 from pixelfast.printable import json_text, printable
 from pixelfast.spool import DataDir

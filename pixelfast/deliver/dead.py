@@ -10,48 +10,51 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
+from pixelfast.deliver.bundles import Bundle, DeadLetter, Row, merged, numbers_in
 from pixelfast.deliver.database import open_database
 from pixelfast.deliver.timing import DeliveryClock
 
-__all__ = ["DeadLetter", "DeadLetterGroup", "DeadLetterLimits", "DeadLetters", "SourceDeadLetters"]
+__all__ = ["DeadLetterGroup", "DeadLetterLimits", "DeadLetters", "SourceDeadLetters"]
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SIZE = (
     "size_bytes INTEGER GENERATED ALWAYS AS (length(event) + length(reason) + length(answer))"
     " VIRTUAL"
 )
 # What each source's letters take is kept up to date in the transactions that change them: delivery
-# and the commands change letters side by side. New letters are counted together, as there may be
-# thousands a second, all others by triggers.
+# and the commands change letters side by side. New letters are counted as they are added, all
+# others by triggers.
 _BY_SOURCE = (
     """CREATE TABLE source (name TEXT PRIMARY KEY, letters INTEGER NOT NULL,
         size_bytes INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0) STRICT""",
     "CREATE INDEX letter_source ON letter (source)",
     "CREATE INDEX letter_died ON letter (died_ms)",
-    """CREATE TRIGGER letter_removed AFTER DELETE ON letter BEGIN
-        UPDATE source SET letters = letters - 1, size_bytes = size_bytes - old.size_bytes
-        WHERE name = old.source; END""",
     """CREATE TRIGGER letter_changed AFTER UPDATE OF reason, answer ON letter BEGIN
         UPDATE source SET size_bytes = size_bytes + new.size_bytes - old.size_bytes
         WHERE name = old.source; END""",
 )
+_REMOVED = """CREATE TRIGGER letter_removed AFTER DELETE ON letter BEGIN
+    UPDATE source SET letters = letters - old.letters, size_bytes = size_bytes - old.size_bytes
+    WHERE name = old.source; END"""
+# A row has one letter or several, see `bundles`. Long columns come last: SQLite reads through what
+# stands before a column.
 _SCHEMA = (
     """
-CREATE TABLE letter (id INTEGER PRIMARY KEY AUTOINCREMENT, batch TEXT NOT NULL,
-    number INTEGER NOT NULL, event BLOB NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
-    answer BLOB NOT NULL, attempts INTEGER NOT NULL, died_ms INTEGER NOT NULL,
-    replay INTEGER NOT NULL DEFAULT 0, source TEXT NOT NULL DEFAULT '', """
+CREATE TABLE letter (id INTEGER PRIMARY KEY AUTOINCREMENT, letters INTEGER NOT NULL DEFAULT 1,
+    batch TEXT NOT NULL, number INTEGER NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
+    attempts INTEGER NOT NULL, died_ms INTEGER NOT NULL, replay INTEGER NOT NULL DEFAULT 0,
+    source TEXT NOT NULL DEFAULT '', parts BLOB NOT NULL DEFAULT X'', event BLOB NOT NULL,
+    answer BLOB NOT NULL, """
     + _SIZE
     + """,
     UNIQUE (batch, number)) STRICT;
 CREATE INDEX letter_replay ON letter (replay) WHERE replay > 0;
 """
-    + ";\n".join((*_BY_SOURCE, ""))
+    + ";\n".join((*_BY_SOURCE, _REMOVED, ""))
 )
 _MIGRATIONS = {
     1: (
@@ -60,30 +63,34 @@ _MIGRATIONS = {
         *_BY_SOURCE,
         "INSERT INTO source (name, letters, size_bytes)"
         " SELECT source, count(*), sum(size_bytes) FROM letter GROUP BY source",
-    )
+    ),
+    2: (
+        "ALTER TABLE letter ADD COLUMN letters INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE letter ADD COLUMN parts BLOB NOT NULL DEFAULT X''",
+        "DROP TRIGGER IF EXISTS letter_removed",
+        _REMOVED,
+    ),
 }
-_LETTERS = (
-    "SELECT id, batch, number, event, status, reason, answer, attempts, died_ms, replay, source"
-    " FROM letter"
+# The columns of `Row`.
+_ROWS = (
+    "SELECT id, letters, batch, number, status, reason, attempts, died_ms, replay, source, parts,"
+    " event, answer FROM letter"
+)
+_INSERT = (
+    "INSERT INTO letter (id, letters, batch, number, status, reason, attempts, died_ms, replay,"
+    " source, parts, event, answer) VALUES "
 )
 # Many rows in one statement: sqlite3 releases the GIL for each, and beside a busy event loop waits
-# to have it back. Powers of two, so that few statements are prepared. What all rows have in common
-# is bound once.
+# to have it back. Powers of two, so that few statements are prepared.
 _MAX_ROWS = 64
-_INSERT = (
-    "INSERT INTO letter (batch, attempts, died_ms, number, event, status, reason, answer, source)"
-    " VALUES %s ON CONFLICT DO NOTHING"
-)
-_COMMON, _OWN = 3, 6  # parameters of all rows, and of each
-# Pages of new files: letters of 1 KB fill large ones better, but an empty file has nine of them.
-_SMALL_PAGE_BYTES, _LARGE_PAGE_BYTES = 4096, 8192
+# Pages of new files: a large one takes more letters in one row, but an empty file has nine of them.
+_SMALL_PAGE_BYTES, _LARGE_PAGE_BYTES = 4096, 16384
 _MANY_BYTES = 2**24
 _STEP_BYTES = 256 * 2**10
 # A transaction of many letters must fit, or SQLite writes and syncs in the middle of it.
 _CACHE_KIB = 2048
-_New: TypeAlias = tuple[str, int, bytes, int, str, bytes, int, str]
-_MIN_BYTES = 2**17  # whatever the disk has; an empty file with large pages has 72 KiB
-_MAX_DROPPED = 500  # letters looked at in one step
+_MIN_BYTES = 2**18  # whatever the disk has; an empty file with large pages has 144 KiB
+_MAX_DROPPED = 500  # rows looked at in one step
 
 
 class DeadLetterLimits(NamedTuple):
@@ -130,25 +137,6 @@ class DeadLetterGroup(NamedTuple):
     newest_ms: int
 
 
-class DeadLetter(NamedTuple):
-    """One event that was rejected.
-
-    `batch` and `number` are where it stood, `response` the first 1 KB of what the destination said.
-    """
-
-    id: int
-    batch: str
-    number: int
-    event: bytes
-    status: int
-    reason: str
-    response: bytes
-    attempts: int
-    died_ms: int
-    replay: int
-    source: str
-
-
 class DeadLetters:
     """The dead letters of one destination. Every method blocks for the disk."""
 
@@ -167,11 +155,11 @@ class DeadLetters:
         )
         self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
 
-    def add(self, letters: Iterable[_New], bounds: DeadLetterLimits | None = None) -> None:
-        """Keep (batch, number, event, status, reason, response, attempts, source).
+    def add(self, bundles: Iterable[Bundle], bounds: DeadLetterLimits | None = None) -> None:
+        """Keep letters; those that are there already stay as they are.
 
-        Again does no harm. With `bounds`, letters that no longer fit are dropped in the same
-        transaction.
+        With `bounds`, letters that no longer fit are dropped in the same transaction, step by
+        step, so that the file does not grow far beyond its bound.
         """
         now_ms = self._now_ms()
         if bounds is not None:
@@ -180,50 +168,99 @@ class DeadLetters:
             )
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            for some in _in_steps(letters):
-                self._add(some, now_ms)
-                if bounds is not None:
-                    self._keep_within(bounds)
+            next_id = self._last_id() + 1
+            rows: list[Row] = []
+            step_bytes = 0
+            for bundle in self._new_ones(merged(bundles)):
+                for row in bundle.rows(next_id, now_ms, self._page_bytes):
+                    rows.append(row)
+                    step_bytes += row.size_bytes
+                    if step_bytes >= _STEP_BYTES:
+                        self._add_step(rows, bounds)
+                        rows, step_bytes = [], 0
+                next_id += len(bundle.numbers)
+            self._add_step(rows, bounds)
+            self._db.execute(
+                "UPDATE sqlite_sequence SET seq = ? WHERE name = 'letter'", [next_id - 1]
+            )
 
-    def _add(self, letters: list[_New], now_ms: int) -> None:
-        """Keep letters and count them for their sources."""
-        (last,) = self._db.execute("SELECT ifnull(max(id), 0) FROM letter").fetchone()
-        added = 0
-        for (batch, attempts), group in groupby(letters, key=itemgetter(0, 6)):
-            same = list(group)
-            start = 0
-            while start < len(same):
-                rows = min(_MAX_ROWS, 1 << (len(same) - start).bit_length() - 1)
-                values: list[object] = [batch, attempts, now_ms]
-                for _, number, event, status, reason, response, _, source in islice(
-                    same, start, start + rows
-                ):
-                    # For bytes, unlike bytearray, sqlite3 looks for an adapter each time.
-                    values += number, bytearray(event), status, reason, bytearray(response), source
-                added += self._db.execute(_insert(rows), values).rowcount
-                start += rows
-        if added == len(letters):
-            self._count(_sizes(letters))
-        else:
-            self._count_since(last)
+    def _add_step(self, rows: list[Row], bounds: DeadLetterLimits | None) -> None:
+        self._insert(rows)
+        if bounds is not None:
+            self._keep_within(bounds)
 
-    def _count_since(self, last: int) -> None:
-        """Count the letters behind an id for their sources."""
-        rows = self._db.execute(
-            "SELECT source, count(*), sum(size_bytes) FROM letter WHERE id > ?"
-            " GROUP BY +source",  # by id, not along the index of all sources
-            [last],
-        )
-        self._count(rows.fetchall())
+    def _last_id(self) -> int:
+        """The last id that was ever given to a letter."""
+        rows = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'letter'").fetchall()
+        return int(rows[0][0]) if rows else 0
 
-    def _count(self, rows: Iterable[tuple[str, int, int]]) -> None:
-        """Add letters and bytes to what is noted of sources."""
+    def _new_ones(self, bundles: Iterable[Bundle]) -> Iterator[Bundle]:
+        """Leave out the letters that are there: after a crash the last ones come again."""
+        known: dict[str, set[int]] = {}
+        for bundle in bundles:
+            if bundle.batch not in known:
+                rows = self._db.execute(
+                    "SELECT letters, number, parts FROM letter WHERE batch = ?", [bundle.batch]
+                )
+                known[bundle.batch] = {number for row in rows for number in numbers_in(*row)}
+            numbers = known[bundle.batch]
+            if not numbers.isdisjoint(bundle.numbers):
+                places = [n for n, each in enumerate(bundle.numbers) if each not in numbers]
+                bundle = bundle.only(places)
+            if bundle.numbers:
+                yield bundle
+
+    def _insert(self, rows: list[Row]) -> None:
+        """Add rows and count them for their sources."""
+        start = 0
+        while start < len(rows):
+            count = min(_MAX_ROWS, 1 << (len(rows) - start).bit_length() - 1)
+            some = rows[start : start + count]
+            self._db.execute(_insertion(count), list(chain.from_iterable(some)))
+            start += count
+        letters: Counter[str] = Counter()
+        size_bytes: Counter[str] = Counter()
+        for row in rows:
+            letters[row.source] += row.letters
+            size_bytes[row.source] += row.size_bytes
         self._db.executemany(
             "INSERT INTO source (name, letters, size_bytes) VALUES (?, ?, ?)"
             " ON CONFLICT (name) DO UPDATE SET letters = letters + excluded.letters,"
             " size_bytes = size_bytes + excluded.size_bytes",
-            rows,
+            [(name, letters[name], size_bytes[name]) for name in letters],
         )
+
+    def _rows_of(self, ids: Iterable[int]) -> list[tuple[int, int, list[int]]]:
+        """Find the rows with any of these letters: their ids, how many letters, and which."""
+        rows: list[tuple[int, int, list[int]]] = []
+        end = 0  # behind the letters of the last row
+        for each in sorted(set(ids)):
+            if each >= end:
+                found = self._db.execute(
+                    "SELECT id, letters FROM letter WHERE id <= ? ORDER BY id DESC LIMIT 1", [each]
+                ).fetchone()
+                if found is None or each >= sum(found):
+                    continue
+                rows.append((*found, []))
+                end = sum(found)
+            rows[-1][2].append(each)
+        return rows
+
+    def _row(self, row_id: int) -> Row:
+        return Row(*self._db.execute(_ROWS + " WHERE id = ?", [row_id]).fetchone())
+
+    def _isolate(self, ids: Iterable[int]) -> list[tuple[int, int]]:
+        """Have rows with these letters and no others; return the id and letters of each row."""
+        isolated: list[tuple[int, int]] = []
+        for row_id, letters, wanted in self._rows_of(ids):
+            if len(wanted) == letters:
+                isolated.append((row_id, letters))
+                continue
+            row = self._row(row_id)
+            self._db.execute("DELETE FROM letter WHERE id = ?", [row_id])
+            self._insert(row.divided())
+            isolated += [(each, 1) for each in wanted]
+        return isolated
 
     def keep_within(self, bounds: DeadLetterLimits) -> None:
         """Drop letters that are too old or no longer fit."""
@@ -240,7 +277,7 @@ class DeadLetters:
         """
         if bounds.max_age_s != float("inf"):
             until_ms = self._clock.surely_before_ms(bounds.max_age_s)
-            old = "SELECT id, source FROM letter WHERE died_ms < ? AND replay < 2"
+            old = "SELECT id, source, letters FROM letter WHERE died_ms < ? AND replay < 2"
             self._drop(self._db.execute(old, [until_ms]).fetchall())
         if bounds.on_full != "drop_oldest":
             return
@@ -259,12 +296,13 @@ class DeadLetters:
         """
         excess //= 2
         rows = self._db.execute(
-            "SELECT id, size_bytes FROM letter WHERE source = ? AND replay < 2 ORDER BY id LIMIT ?",
+            "SELECT id, letters, size_bytes FROM letter WHERE source = ? AND replay < 2"
+            " ORDER BY id LIMIT ?",
             [source, _MAX_DROPPED],
         )
         chosen = []
-        for identity, size_bytes in rows:
-            chosen.append((identity, source))
+        for identity, letters, size_bytes in rows:
+            chosen.append((identity, source, letters))
             # What is larger than a page takes whole ones.
             page_bytes = self._page_bytes
             is_large = size_bytes > page_bytes
@@ -273,11 +311,15 @@ class DeadLetters:
                 break
         return self._drop(chosen) > 0
 
-    def _drop(self, rows: list[tuple[int, str]]) -> int:
+    def _drop(self, rows: list[tuple[int, str, int]]) -> int:
+        """Drop rows, by id, source and letters."""
+        dropped: Counter[str] = Counter()
+        for _, source, letters in rows:
+            dropped[source] += letters
         self._db.executemany("DELETE FROM letter WHERE id = ?", [row[:1] for row in rows])
         self._db.executemany(
             "UPDATE source SET dropped = dropped + ? WHERE name = ?",
-            [(events, name) for name, events in Counter(name for _, name in rows).items()],
+            [(letters, name) for name, letters in dropped.items()],
         )
         return len(rows)
 
@@ -307,34 +349,39 @@ class DeadLetters:
         }
 
     def count(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM letter").fetchone()[0])
+        return self._sum("SELECT sum(letters) FROM letter")
+
+    def _sum(self, query: str) -> int:
+        return self._db.execute(query).fetchone()[0] or 0
 
     def groups(self) -> list[DeadLetterGroup]:
         """Return the dead letters by source, status and reason, the largest group first."""
         rows = self._db.execute(
-            "SELECT source, status, reason, count(*) AS letters, min(died_ms), max(died_ms)"
-            " FROM letter GROUP BY source, status, reason ORDER BY letters DESC, source, reason"
+            "SELECT source, status, reason, sum(letters), min(died_ms), max(died_ms)"
+            " FROM letter GROUP BY source, status, reason ORDER BY 4 DESC, source, reason"
         )
         return [DeadLetterGroup(*row) for row in rows]
 
     def read(self, ids: Iterable[int] | None = None, *, limit: int = 2**62) -> list[DeadLetter]:
         """Those with these ids, or all, oldest first."""
         if ids is None:
-            rows = self._db.execute(_LETTERS + " ORDER BY id LIMIT ?", [limit])
-            return [DeadLetter(*row) for row in rows]
-        found = []
-        for each in ids:
-            rows = self._db.execute(_LETTERS + " WHERE id = ?", [each])
-            found += [DeadLetter(*row) for row in rows]
-        return found
+            return list(islice(self._letters(), limit))
+        wanted = list(ids)
+        rows = [self._row(row_id) for row_id, _, _ in self._rows_of(wanted)]
+        found = {each.id: each for row in rows for each in row.to_letters()}
+        return [found[each] for each in wanted if each in found]
+
+    def _letters(self, condition: str = "") -> Iterator[DeadLetter]:
+        for row in self._db.execute(f"{_ROWS} {condition} ORDER BY id"):
+            yield from Row(*row).to_letters()
 
     def ask_for_replay(self, ids: Iterable[int] | None = None) -> int:
         """Have them sent again, all where none is named; returns how many will be."""
-        return self._each("UPDATE letter SET replay = 1 WHERE replay = 0", ids)
+        return self._change("UPDATE letter SET replay = 1 WHERE replay = 0", ids)
 
     def drop(self, ids: Iterable[int] | None = None) -> int:
         """Give them up for good; not those that are being sent again. Returns how many."""
-        return self._each("DELETE FROM letter WHERE replay = 0", ids)
+        return self._change("DELETE FROM letter WHERE replay = 0", ids)
 
     def take_for_replay(self, max_events: int, max_bytes: int) -> list[DeadLetter]:
         """Return the oldest that are to be sent again; from now on they are being sent.
@@ -345,44 +392,49 @@ class DeadLetters:
         left_bytes = max_bytes
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            rows = self._db.execute(
-                _LETTERS + " WHERE replay = 1 ORDER BY id LIMIT ?", [max_events]
-            )
-            for row in rows:
-                letter = DeadLetter(*row)
+            for letter in self._letters("WHERE replay = 1"):
                 left_bytes -= len(letter.event) + 1
-                if taken and left_bytes < 0:
+                if taken and (left_bytes < 0 or len(taken) == max_events):
                     break
                 taken.append(letter)
-            rows.close()
-            self._db.executemany(
-                "UPDATE letter SET replay = 2 WHERE id = ?", [(each.id,) for each in taken]
-            )
+            self._mark(2, [each.id for each in taken])
         return taken
 
     def give_back(self, planned: Iterable[int]) -> None:
         """After a crash: those that were taken and are in no plan are taken again."""
         known = set(planned)
-        rows = self._db.execute("SELECT id FROM letter WHERE replay = 2").fetchall()
-        lost = [row for row in rows if row[0] not in known]
+        rows = self._db.execute("SELECT id, letters FROM letter WHERE replay = 2").fetchall()
+        taken = (row_id + place for row_id, letters in rows for place in range(letters))
+        lost = [each for each in taken if each not in known]
         if lost:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany("UPDATE letter SET replay = 1 WHERE id = ?", lost)
+                self._mark(1, lost)
+
+    def _mark(self, replay: int, ids: Iterable[int]) -> None:
+        self._db.executemany(
+            "UPDATE letter SET replay = ? WHERE id = ?",
+            [(replay, row_id) for row_id, _ in self._isolate(ids)],
+        )
 
     def remove(self, ids: Iterable[int]) -> None:
         """Those that the destination has by now."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("DELETE FROM letter WHERE id = ?", [(each,) for each in ids])
+            self._db.executemany(
+                "DELETE FROM letter WHERE id = ?", [row[:1] for row in self._isolate(ids)]
+            )
 
     def reject_again(self, identity: int, status: int, reason: str, response: bytes) -> None:
         """One that was rejected once more."""
-        self._db.execute(
-            "UPDATE letter SET replay = 0, attempts = attempts + 1, status = ?, reason = ?,"
-            " answer = ? WHERE id = ?",
-            [status, reason, response, identity],
-        )
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._isolate([identity])
+            self._db.execute(
+                "UPDATE letter SET replay = 0, attempts = attempts + 1, status = ?, reason = ?,"
+                " answer = ? WHERE id = ?",
+                [status, reason, response, identity],
+            )
 
     def close(self) -> None:
         self._db.close()
@@ -390,50 +442,27 @@ class DeadLetters:
     def _now_ms(self) -> int:
         return round(self._clock.wall_s() * 1000)
 
-    def _each(self, statement: str, ids: Iterable[int] | None) -> int:
+    def _change(self, statement: str, ids: Iterable[int] | None) -> int:
+        """Change letters by a statement about rows with `replay = 0`; return how many."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             if ids is None:
-                return self._db.execute(statement).rowcount
+                changed = self._sum("SELECT sum(letters) FROM letter WHERE replay = 0")
+                self._db.execute(statement)
+                return changed
             changed = 0
-            for each in ids:
-                changed += self._db.execute(f"{statement} AND id = ?", [each]).rowcount
+            for row_id, letters in self._isolate(ids):
+                changed += letters * self._db.execute(statement + " AND id = ?", [row_id]).rowcount
             return changed
 
 
 @cache
-def _insert(rows: int) -> str:
-    common = ", ".join(f"?{n + 1}" for n in range(_COMMON))
-    own = (
-        ", ".join(f"?{_COMMON + _OWN * row + n + 1}" for n in range(_OWN)) for row in range(rows)
-    )
-    return _INSERT % ", ".join(f"({common}, {each})" for each in own)
-
-
-def _sizes(letters: Iterable[_New]) -> list[tuple[str, int, int]]:
-    """Letters and bytes by source, as the column `size_bytes` counts them."""
-    letters_of: Counter[str] = Counter()
-    bytes_of: Counter[str] = Counter()
-    for _, _, event, _, reason, response, _, source in letters:
-        letters_of[source] += 1
-        # SQLite's length() of a string ends at a zero.
-        bytes_of[source] += len(event) + len(response) + len(reason.partition("\0")[0])
-    return [(source, events, bytes_of[source]) for source, events in letters_of.items()]
-
-
-def _in_steps(letters: Iterable[_New]) -> Iterator[list[_New]]:
-    """So many at once that the file does not grow far beyond its bound before some are dropped."""
-    step: list[_New] = []
-    size_bytes = 0
-    for each in letters:
-        step.append(each)
-        size_bytes += len(each[2])
-        if size_bytes >= _STEP_BYTES:
-            yield step
-            step, size_bytes = [], 0
-    if step:
-        yield step
+def _insertion(rows: int) -> str:
+    row = ", ".join("?" * len(Row._fields))
+    return _INSERT + ", ".join([f"({row})"] * rows)
 
 
 def _read_all(db: sqlite3.Connection) -> None:
     db.execute("SELECT batch, number + attempts + replay + died_ms FROM letter").fetchall()
+    for row in db.execute("SELECT letters, number, parts FROM letter"):
+        numbers_in(*row)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pixelfast.deliver.batches import BatchLimits
-from pixelfast.deliver.dead import DeadLetter, DeadLetterLimits, DeadLetters, SourceDeadLetters
+from pixelfast.deliver.bundles import Bundle, DeadLetter
+from pixelfast.deliver.dead import DeadLetterLimits, DeadLetters, SourceDeadLetters
 from pixelfast.deliver.outcomes import Rejected, Retry
-from pixelfast.deliver.settlement import NewDeadLetter
 from pixelfast.deliver.timing import DeliveryClock, Timings
 
 __all__ = ["DeadKeeper", "LogThrottle"]
@@ -73,7 +73,7 @@ class DeadKeeper:
 
     def write(
         self,
-        added: list[NewDeadLetter],
+        added: list[Bundle],
         removed: list[int],
         rejected_again: dict[int, Rejected | Retry],
     ) -> None:

@@ -6,26 +6,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pixelfast.deliver.bundles import Bundle
 from pixelfast.deliver.lines import line_sizes, pick_lines
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.rejections import Rejections
 from pixelfast.deliver.tasks import Task
 
-__all__ = ["NewDeadLetter", "Settlement", "Situation", "dead_letters", "settle"]
-
-
-class NewDeadLetter(NamedTuple):
-    """An event that a destination does not want, and what it said."""
-
-    batch: str
-    number: int
-    event: bytes
-    status: int
-    reason: str
-    response: bytes
-    attempts: int
-    source: str = ""
+__all__ = ["Settlement", "Situation", "dead_letters", "settle"]
 
 
 class Situation(NamedTuple):
@@ -76,24 +64,31 @@ class Settlement:
     is_unproven: bool = False
 
 
-def dead_letters(task: Task, dead: Mapping[int, Rejected | Retry]) -> list[NewDeadLetter]:
+def dead_letters(task: Task, dead: Mapping[int, Rejected | Retry]) -> list[Bundle]:
     """Make dead letters of events of a task, by their places.
 
     Takes some milliseconds for 10,000 events.
     """
-    assert task.batch is not None
-    places = sorted(dead)
-    lines, sources = pick_lines(task.batch.body, places), task.batch.sources()
-    root, attempts, numbers = task.plan.root, task.plan.attempts, task.plan.numbers
-    letters = []
-    for n, line in zip(places, lines, strict=True):
-        why, number = dead[n], numbers[n] if numbers else n
-        letters.append(
-            NewDeadLetter(
-                root, number, line, why.status, why.reason, why.response, attempts, sources[n]
-            )
+    batch, plan = task.batch, task.plan
+    assert batch is not None
+    sources = batch.sources()
+    alike: dict[tuple[str, int, str], list[int]] = {}
+    for place in sorted(dead):
+        why = dead[place]
+        alike.setdefault((sources[place], why.status, why.reason), []).append(place)
+    return [
+        Bundle(
+            plan.root,
+            plan.attempts,
+            source,
+            status,
+            reason,
+            [plan.numbers[place] for place in places] if plan.numbers else places,
+            pick_lines(batch.body, places),
+            [dead[place].response for place in places],
         )
-    return letters
+        for (source, status, reason), places in alike.items()
+    ]
 
 
 def settle(

@@ -289,8 +289,8 @@ class StateWriter:
     def _commit(self, writing: Transaction) -> list[Task]:
         """Write a transaction; return the parts of the batches that were divided."""
         assert self._store is not None
-        letters = [each for task, dead in writing.buried for each in dead_letters(task, dead)]
-        self.dead.write(letters, writing.replayed, writing.rejected_again)
+        bundles = [each for task, dead in writing.buried for each in dead_letters(task, dead)]
+        self.dead.write(bundles, writing.replayed, writing.rejected_again)
         parts = [each for task, groups in writing.divided for each in task.divided(groups)]
         writing.changes.planned += [part.plan for part in parts]
         self._store.commit(writing.changes)

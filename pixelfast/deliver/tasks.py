@@ -10,7 +10,7 @@ from zlib import crc32
 import msgspec
 
 from pixelfast.deliver.batches import Batch, Cut, read_ranges, some_events
-from pixelfast.deliver.dead import DeadLetter
+from pixelfast.deliver.bundles import DeadLetter
 from pixelfast.deliver.outcomes import BUSY_STATUSES, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection

@@ -10,14 +10,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pixelfast.cli import cli
+from pixelfast.deliver.bundles import Bundle
 from pixelfast.deliver.dead import DeadLetters
-from pixelfast.deliver.settlement import NewDeadLetter
 from pixelfast.spool import DataDir
+from tests.bundles import bundle
 from tests.program import on_terminal
 
 
-def letter(number: int, event: bytes) -> NewDeadLetter:
-    return NewDeadLetter("batch", number, event, 400, "status 400", b'{"error":"no"}', 3, "web")
+def letter(number: int, event: bytes) -> Bundle:
+    return bundle(number, event, reason="status 400", response=b'{"error":"no"}', attempts=3)
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_ls_lists_so_many_and_says_how_many_there_are(data: DataDir) -> None:
 
 def test_ls_counts_them_by_source_and_reason(data: DataDir) -> None:
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
-    dead.add([NewDeadLetter("other", 0, b"{}", 0, "no response within 5 s", b"", 1, "mail")])
+    dead.add([bundle(batch="other", status=0, reason="no response within 5 s", source="mail")])
     dead.close()
     lines = [re.split("  +", line) for line in run(data, "ls", "--summary").output.splitlines()]
     assert ["destination", "letters", "oldest", "newest", "source", "status", "reason"] == lines[0]
@@ -155,9 +156,7 @@ def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir) -> None:
     reason = (
         "status 400: the property plan of type string is not in the tracking plan of this source"
     )
-    dead.add(
-        [NewDeadLetter("b", 0, b'{"event":"Email Opened"}', 400, reason, b"", 3, "newsletter")]
-    )
+    dead.add([bundle(0, b'{"event":"Email Opened"}', reason=reason, source="newsletter")])
     dead.close()
     output = on_terminal("dead", "ls", "--data-dir", str(data.path), columns=80)
     lines = output.splitlines()
@@ -172,9 +171,8 @@ def test_letters_of_an_earlier_version_are_shown_without_secrets(
 ) -> None:
     """They were kept as they came."""
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
-    dead.add(
-        [NewDeadLetter("old", 1, b'{"type":"page"}', 400, "no bear3r-token", b"bear3r-token", 1)]
-    )
+    secret = "bear3r-token"
+    dead.add([bundle(9, b'{"type":"page"}', reason=f"no {secret}", response=secret.encode())])
     identity = dead.read()[-1].id
     dead.close()
     settings = tmp_path / "pixelfast.toml"

@@ -9,6 +9,7 @@ from zlib import crc32
 import pytest
 
 from pixelfast.deliver.batches import Batch, BatchLimits, Run
+from pixelfast.deliver.bundles import Bundle
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.rejections import Rejections
@@ -107,8 +108,8 @@ def test_of_a_batch_that_is_partly_accepted_the_rest_dies_or_is_sent_again() -> 
 
 def test_dead_letters_say_where_their_events_stood() -> None:
     (half,) = task().divided([[2, 3]])
-    (letter,) = dead_letters(half, {0: NO})
-    assert ("whole", 2, LINES[2], 400, "status 400", b"bad", 2, "mail") == letter
+    (bundle,) = dead_letters(half, {0: NO})
+    assert Bundle("whole", 2, "mail", 400, "status 400", [2], [LINES[2]], [b"bad"]) == bundle
 
 
 def test_events_without_room_for_their_dead_letters_hold_the_destination() -> None:

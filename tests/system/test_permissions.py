@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pixelfast.deliver.dead import DeadLetters
-from pixelfast.deliver.settlement import NewDeadLetter
+from tests.bundles import bundle
 from tests.modes import mode, umask
 from tests.program import run_pixelfast
 from tests.servers import serving
@@ -85,7 +85,7 @@ def folder() -> Iterator[Path]:
 
 def add_dead_letter(data_dir: Path) -> None:
     dead = DeadLetters(data_dir / "dead" / "archive" / "dead.db")
-    dead.add([NewDeadLetter("batch", 0, b'{"type":"track"}', 400, "status 400", b"no", 1)])
+    dead.add([bundle(0, b'{"type":"track"}')])
     dead.close()
 
 
