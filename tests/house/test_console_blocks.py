@@ -34,9 +34,6 @@ def wrong_in(block: Block, folder: Path, shell: Session) -> list[str]:
 UNMARKED = {  # pages whose blocks still have to be marked
     "docs/commands.md",
     "docs/metrics.md",
-    "docs/nginx.md",
-    "docs/monitor.md",
-    "docs/troubleshoot.md",
 }
 
 
