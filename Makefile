@@ -10,6 +10,9 @@ BUILD_REQUIREMENTS := $(BIN)/python -c 'import tomllib; \
 SOURCES := $(shell find pixelfast -name '*.pyx' -o -name '*.pxd')
 MODULES := $(sort $(subst /,.,$(patsubst %.pyx,%,$(filter %.pyx,$(SOURCES)))))
 
+# Servers and tests start many processes, each of which would compile every Python module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test products torture build dist bench locust lint docs linkcheck coverage sanitize clean
 

@@ -15,6 +15,9 @@ settings.register_profile(
 settings.register_profile("short", settings.get_profile("default"), max_examples=50)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# Else each of the programs that tests start would compile every Python module again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 VECTORS = [
     json.loads(line)
     for line in Path(__file__).with_name("vectors.jsonl").read_text(encoding="utf-8").splitlines()

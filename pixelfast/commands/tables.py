@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 import click
-from rich.cells import cell_len
+from wcwidth import wcswidth
 
 from pixelfast.printable import printable
 
@@ -68,19 +68,19 @@ def _text(cell: object, width: int | None) -> str:
 
 
 def _fits(lines: Iterable[str], width: int) -> bool:
-    return all(cell_len(line) <= width for line in lines)
+    return all(wcswidth(line) <= width for line in lines)
 
 
 def _aligned(cells: list[list[str]], numbers: list[bool]) -> list[str]:
     columns = [
-        max(length for cell in column if (length := cell_len(cell)) <= _MAX_COLUMN_WIDTH)
+        max(length for cell in column if (length := wcswidth(cell)) <= _MAX_COLUMN_WIDTH)
         for column in zip(*cells, strict=True)
     ]
     lines = []
     for row in cells:
         line = ""
         for cell, column, is_number in zip(row, columns, numbers, strict=False):
-            padding = " " * (column - cell_len(cell))
+            padding = " " * (column - wcswidth(cell))
             line += (padding + cell if is_number else cell + padding) + _GAP
         lines.append(line.rstrip())
     return lines
@@ -100,11 +100,11 @@ def _wrapped(text: str, width: int, first: str = _INDENT) -> list[str]:
 
 def _blocks(cells: list[list[str]], width: int) -> list[str]:
     headers, *rows = cells
-    column = max(map(cell_len, headers))
+    column = max(map(wcswidth, headers))
     lines = []
     for row in rows:
         for header, cell in zip(headers, row, strict=True):
-            first = header + " " * (column - cell_len(header)) + _GAP
+            first = header + " " * (column - wcswidth(header)) + _GAP
             lines += _wrapped(cell, width, first) or [first.rstrip()]
         lines.append("")
     return lines[:-1]
