@@ -12,7 +12,6 @@ import pytest
 import pixelfast
 
 ROOT = Path(pixelfast.__file__).parent
-MAX_LINES = 500
 MODULES = [
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
     for path in sorted(ROOT.rglob("*.pyx"))
@@ -42,14 +41,3 @@ def test_a_module_that_is_not_compiled_says_how_to_build_it() -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "make build" in result.stdout
-
-
-def test_no_module_is_longer_than_one_job_needs() -> None:
-    """About 400 lines is where to ask whether a module has two jobs."""
-    too_long = {
-        path.name: lines
-        for path in ROOT.rglob("*.py*")
-        if path.suffix in {".py", ".pyx"}
-        and (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
-    }
-    assert too_long == {}

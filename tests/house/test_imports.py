@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import pixelfast
 
 ROOT = Path(pixelfast.__file__).parent
@@ -102,8 +100,3 @@ def test_every_import_that_is_allowed_is_made() -> None:
     allowed = {(importer, each) for importer, imports in ALLOWED.items() for each in imports}
     # Named in a string: commands are imported when they are used.
     assert {("cli", "commands")} == allowed - seen
-
-
-@pytest.mark.parametrize(("one", "other"), [("collect", "deliver"), ("deliver", "collect")])
-def test_collect_and_deliver_never_meet(one: str, other: str) -> None:
-    assert other not in ALLOWED[one]
