@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -13,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/pixelfast/pixelfast"
 
 project = "pixelfast"
-release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+release = re.findall(r'__version__ = "(.+)"', (ROOT / "pixelfast/__init__.py").read_text("utf-8"))[0]
 extensions = ["myst_parser", "sphinx_copybutton"]
 
 # Anchors of headings are those of GitHub, so that a link works in both places.
