@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/pixelfast/pixelfast"
 
 project = "pixelfast"
-release = re.findall(r'__version__ = "(.+)"', (ROOT / "pixelfast/__init__.py").read_text("utf-8"))[0]
+PACKAGE = (ROOT / "pixelfast/__init__.py").read_text("utf-8")
+(release,) = re.findall(r'^__version__ = "(.+)"$', PACKAGE, re.MULTILINE)
 extensions = ["myst_parser", "sphinx_copybutton"]
 
 # Anchors of headings are those of GitHub, so that a link works in both places.
