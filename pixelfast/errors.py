@@ -12,7 +12,7 @@
     └── DestinationError   the state or files of a destination cannot be used
 
 A message says what is wrong, the value and the limit:
-``request target is 40,112 bytes, limit 32,768``.
+``the request target is 40,112 bytes long; the limit is 32,768``.
 """
 
 from __future__ import annotations

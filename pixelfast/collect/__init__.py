@@ -1,22 +1,25 @@
-"""Collect: from the bytes of a connection to an event in the spool, and the GIF back.
+"""Collect pixels: read requests from connections, store their events in the spool, and respond.
 
-`connection`    HTTP on one connection: its states, its responses in order, what it may hold
-`flow_control`  whether a connection may read and write
-`response`      a response as a value, and those that a connection owes
-`reader`        from bytes to one request after the other, wherever TCP cuts
-`scan`          a scan for what nearly every request is, in front of the parser
-`chunks`        the end of a body in chunks
-`headers`       the headers that matter, and what becomes of each
-`limits`        every limit of a request and of a connection
-`clock`         wall time for events, monotonic time for limits and durations
-`collector`     from a request to its response: routes, sources, the event into the spool
-`sources`       write keys, and the sources that they name
-`budgets`       rate limits, in memory that all collectors share
-`responses`     the bytes of every response
-`rejections`    lines in the log about rejected pixels
-`proxies`       the client's address behind trusted proxies
-`open_files`    how many connections the limit of open files allows
 `worker`        one collector process
+`connection`    HTTP on one connection: states, responses in order, memory limits
+`flow_control`  whether a connection may read and write
+`tls`           TLS between a socket and a connection
+`certificates`  the certificate of the TLS addresses
+`reader`        requests parsed from bytes, however TCP splits them
+`scan`          a fast path for plain GET requests, ahead of the parser
+`chunks`        the end of a chunked body
+`headers`       the headers that the collector uses, and how each is handled
+`host`          the valid values of a Host header
+`limits`        the limits of a request and of a connection
+`collector`     routes and sources: from a request to its response and its event
+`response`      a response as a value, and the queue of responses that a connection owes
+`responses`     the bytes of every response
+`rejections`    log lines about rejected pixels
+`sources`       write keys and their sources
+`budgets`       rate limits, in memory that all collectors share
+`proxies`       the client's address behind trusted proxies
+`open_files`    the number of connections that the limit of open files allows
+`clock`         wall time for events, monotonic time for limits and durations
 """
 
 from __future__ import annotations

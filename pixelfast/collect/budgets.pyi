@@ -3,7 +3,7 @@ from collections.abc import Iterable, Mapping
 __all__ = ["RateBudget", "RateBudgets"]
 
 class RateBudgets:
-    """The budgets of rate limits, in memory that the collectors of one server share.
+    """Hold the rate limits of all sources, in memory that the collectors of one server share.
 
     >>> budget = RateBudgets.private(["web"]).budget("web", rate=2.0)
     >>> [budget.take_at(now_s=7.0) for _ in range(3)]
@@ -12,40 +12,43 @@ class RateBudgets:
 
     @classmethod
     def open(cls, fd: int, places: Mapping[str, int]) -> RateBudgets:
-        """Map the memory behind a descriptor, which may be closed afterwards.
+        """Map the memory of a descriptor, which may be closed afterwards.
 
         Args:
-            fd: a file in memory (memfd_create), filled with zeros when it was new.
-            places: where the word of each source begins, in bytes, a multiple of 8.
+            fd: a file in memory (memfd_create) that initially contained zeros.
+            places: the offset of each source's word in bytes, a multiple of 8.
 
         Raises:
             OSError: the memory cannot be mapped.
-            ValueError: a place is outside of the memory.
+            ValueError: an offset is not a multiple of 8 or lies outside the memory.
         """
 
     @classmethod
     def private(cls, names: Iterable[str]) -> RateBudgets:
-        """Return budgets of these sources for one process alone."""
+        """Return budgets that are not shared with other processes."""
 
     def budget(self, name: str, rate: float) -> RateBudget:
         """Return the budget of one source.
 
         Args:
-            name: a source that has a place.
-            rate: events a second, more than 0. It may differ from one call to the next: what was
-                used before still counts.
+            name: the name of a source that has an offset.
+            rate: events per second, more than 0. It may differ between calls; earlier events still
+                count.
 
         Raises:
-            KeyError: the source has no place.
+            KeyError: the source has no offset.
+            ValueError: `rate` is not more than 0.
         """
 
 class RateBudget:
-    """One source's budget: at most `rate` events a second, and a second's worth at once."""
+    """Limit one source to `rate` events per second, with bursts of up to one second's worth."""
 
     def __init__(self, budgets: RateBudgets, name: str, rate: float) -> None: ...
     def take_at(self, now_s: float) -> float:
-        """Use the budget for one event; return 0, or in how many seconds there will be enough.
+        """Take the budget of one event and return 0.
+
+        If the limit is reached, take nothing and return the seconds until an event is allowed.
 
         Args:
-            now_s: seconds by CLOCK_MONOTONIC.
+            now_s: the time of CLOCK_MONOTONIC in seconds.
         """

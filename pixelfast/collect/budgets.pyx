@@ -1,12 +1,11 @@
-"""Rate limits that all collectors share: one 64-bit word a source, in memory that all of them map.
+"""Rate limits shared by all collectors: one 64-bit word per source, in memory that all of them map.
 
-The word is the theoretical arrival time of GCRA, in nanoseconds of CLOCK_MONOTONIC, which is the
-same clock in every process. An event that is accepted moves the word on by the interval between
-two events, from the present at the earliest. If the word is ahead of the clock by more than a
-second's worth of intervals, the limit is reached. That is a token bucket that holds one second's
-worth of events, and at least one, and its whole state changes by one compare-and-swap: a process
-that is killed leaves the word as it was before or after, and no lock.
-"""
+The word is the theoretical arrival time of the generic cell rate algorithm (GCRA), in nanoseconds
+of CLOCK_MONOTONIC, which is the same clock in every process. An accepted event advances the word by
+the interval between two events, starting at the present or later. If the word is ahead of the clock
+by more than one second's worth of intervals, the limit is reached. This is equivalent to a token
+bucket that holds one second's worth of events, and at least one. A single compare-and-swap changes
+the whole state, so a killed process leaves neither a lock nor a half-changed word. """
 
 from libc.math cimport llround
 from libc.stdint cimport int64_t
@@ -35,7 +34,7 @@ cdef enum:
     WORD_BYTES = 8
 
 cdef double SECOND_NS = 1e9
-cdef double MAX_INTERVAL_NS = 2.0**61   # 73 years; a sum of two still fits
+cdef double MAX_INTERVAL_NS = 2.0**61   # 73 years; the sum of two fits 64 bits
 
 
 cdef class RateBudgets:
@@ -60,7 +59,10 @@ cdef class RateBudgets:
             if place % WORD_BYTES or not 0 <= place <= len(memory) - WORD_BYTES
         ]
         if wrong:
-            raise ValueError(f"no room for the rate of {wrong[0]} in {len(memory)} bytes")
+            offset = places[wrong[0]]
+            raise ValueError(
+                f"source {wrong[0]}: offset {offset} is not that of a word in {len(memory)} bytes"
+            )
         self._memory = memory
         self._bytes = memory
         self._places = dict(places)
@@ -73,7 +75,7 @@ cdef class RateBudget:
 
     def __init__(self, RateBudgets budgets not None, str name not None, double rate):
         if not rate > 0.0:
-            raise ValueError(f"rate {rate}, expected more than 0")
+            raise ValueError(f"rate is {rate}; expected more than 0")
         self._bytes = budgets._bytes
         self._word = <int64_t*>&self._bytes[<Py_ssize_t>budgets._places[name]]
         self._interval_ns = max(1, llround(min(SECOND_NS / rate, MAX_INTERVAL_NS)))
@@ -82,20 +84,20 @@ cdef class RateBudget:
     cpdef double take_at(self, double now_s) noexcept:
         cdef int64_t now_ns = llround(now_s * SECOND_NS)
         cdef int64_t seen = load(self._word)
-        cdef int64_t most_ns = self._tolerance_ns + self._interval_ns   # that this rate leads to
+        cdef int64_t max_ns = self._tolerance_ns + self._interval_ns   # that this rate can reach
         cdef int64_t ahead_ns
         while True:
             ahead_ns = seen - now_ns
-            if ahead_ns > most_ns + <int64_t>SECOND_NS:
-                # The rate was lower until a moment ago. Another process that has read its clock a
-                # little later is not meant: hence the second.
-                if swap(self._word, &seen, now_ns + most_ns):
-                    seen = now_ns + most_ns
+            if ahead_ns > max_ns + <int64_t>SECOND_NS:
+                # The rate was lower until now, so the word is too far ahead. The extra second
+                # allows for other processes that read their clocks a little later.
+                if swap(self._word, &seen, now_ns + max_ns):
+                    seen = now_ns + max_ns
             elif ahead_ns > self._tolerance_ns:
                 return (ahead_ns - self._tolerance_ns) / SECOND_NS
             elif swap(self._word, &seen, now_ns + max(ahead_ns, 0) + self._interval_ns):
                 return 0.0
 
     cdef void give_back(self) noexcept:
-        # The event that the budget was taken for is not stored.
+        # Return the budget of an event that is not stored.
         subtract(self._word, self._interval_ns)

@@ -1,4 +1,4 @@
-"""The certificate that a collector shows at its TLS addresses."""
+"""Load the certificate of the TLS addresses, and find problems with it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Certificate", "load_certificate", "warnings_about"]
 _EXPIRES_SOON_S = 14 * 86400.0
 _OTHERS_MAY_READ = 0o004
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-# For TLS 1.2: Mozilla's "intermediate" without the ciphers that need parameters of their own.
+# For TLS 1.2: Mozilla's "intermediate" configuration without the ciphers that need DH parameters.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # DER (ITU-T X.690)
 _SEQUENCE, _UTC_TIME, _EXPLICIT_0 = 0x30, 0x17, 0xA0
 
 
 class Certificate(NamedTuple):
-    """What connections are made with, and between when it is valid, in seconds since 1970."""
+    """Hold the TLS context of new connections, and its validity in seconds since 1970."""
 
     context: ssl.SSLContext
     valid_from_s: float
@@ -32,10 +32,10 @@ class Certificate(NamedTuple):
 
 
 def load_certificate(tls: ServerTls) -> Certificate:
-    """Read the files of the settings. Blocks.
+    """Load the certificate and the private key that the settings name. Blocks on file reads.
 
     Raises:
-        ConfigError: a file cannot be read or used, or key and certificate do not match.
+        ConfigError: a file cannot be read, is invalid, or the key does not match the certificate.
     """
     pem = _read("server.tls.cert", tls.cert)
     match = _PEM.search(pem)
@@ -66,13 +66,18 @@ def load_certificate(tls: ServerTls) -> Certificate:
             "server.tls.cert", f'"{tls.cert}"', f"cannot use the certificate: {why}"
         ) from None
     except (ValueError, IndexError):
-        what = "expected a certificate as RFC 5280 describes"
+        what = "expected a valid X.509 certificate (RFC 5280)"
         raise ConfigError("server.tls.cert", f'"{tls.cert}"', what) from None
     return Certificate(context, valid_from_s, expires_s)
 
 
 def warnings_about(tls: ServerTls, certificate: Certificate, now_s: float) -> list[str]:
-    """What an operator should change, in sentences.
+    """Return warnings for the operator about a certificate and its files.
+
+    Args:
+        tls: the settings that name the files.
+        certificate: the loaded certificate.
+        now_s: the time in seconds since 1970.
 
     >>> tls = ServerTls(listen=("0.0.0.0:8443",), cert="/dev/null")
     >>> warnings_about(tls, Certificate(ssl.create_default_context(), 0.0, 86400.0), 0.0)
@@ -102,7 +107,7 @@ def warnings_about(tls: ServerTls, certificate: Certificate, now_s: float) -> li
 def _read(name: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: NUL in its name
+    except (OSError, ValueError) as error:  # ValueError: the path contains NUL
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError(name, f'"{path}"', f"cannot read the file: {why}") from None
 
@@ -114,30 +119,30 @@ def _utc(seconds: float) -> str:
 def _validity(der: bytes) -> tuple[float, float]:
     """Return notBefore and notAfter of a certificate (RFC 5280 section 4.1).
 
-    The standard library has no public function for a certificate that is not verified.
+    The standard library can only do this for the certificate of a verified peer.
     """
     start, _, _ = _element(der, 0)  # Certificate
     start, _, _ = _element(der, start)  # TBSCertificate
     _, end, tag = _element(der, start)
-    if tag == _EXPLICIT_0:  # the version; then comes the serial number
+    if tag == _EXPLICIT_0:  # a version precedes the serial number
         _, end, _ = _element(der, end)
     for _ in ("signature", "issuer"):
         _, end, _ = _element(der, end)
     start, _, tag = _element(der, end)
     if tag != _SEQUENCE:
-        raise ValueError("no Validity")
+        raise ValueError("the certificate has no Validity")
     times = []
     for _ in ("notBefore", "notAfter"):
         begin, start, tag = _element(der, start)
-        text = der[begin:start].decode("ascii")
-        if tag == _UTC_TIME:  # two digits of the year: RFC 5280 section 4.1.2.5.1
-            text = ("19" if int(text[:2]) >= 50 else "20") + text
-        times.append(datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp())
+        string = der[begin:start].decode("ascii")
+        if tag == _UTC_TIME:  # the year has two digits (RFC 5280 section 4.1.2.5.1)
+            string = ("19" if int(string[:2]) >= 50 else "20") + string
+        times.append(datetime.strptime(string, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp())
     return times[0], times[1]
 
 
 def _element(der: bytes, start: int) -> tuple[int, int, int]:
-    """Return where the contents of an element begin, where they end, and its tag."""
+    """Return the start and the end of an element's contents, and its tag."""
     tag, size = der[start], der[start + 1]
     start += 2
     if size >= 0x80:
@@ -145,5 +150,5 @@ def _element(der: bytes, start: int) -> tuple[int, int, int]:
         size = int.from_bytes(der[start : start + count])
         start += count
     if start + size > len(der):
-        raise ValueError("cut off")
+        raise ValueError("the certificate is truncated")
     return start, start + size, tag

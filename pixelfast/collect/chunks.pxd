@@ -1,4 +1,4 @@
-# The end of a body in chunks (RFC 9112 section 7.1), found byte by byte; nothing of it is kept.
+# Find the end of a chunked body (RFC 9112 section 7.1) byte by byte, without keeping any of it.
 #
 #     state           next byte                   next state
 #     SIZE_START      hex digit                   SIZE
@@ -8,7 +8,7 @@
 #     EXTENSION       no control character        EXTENSION
 #                     CR                          SIZE_LF
 #     SIZE_LF         LF                          DATA, or TRAILER_START after a size of 0
-#     DATA            any                         DATA, or DATA_CR after the last one
+#     DATA            any                         DATA, or DATA_CR after the last byte
 #     DATA_CR         CR                          DATA_LF
 #     DATA_LF         LF                          SIZE_START
 #     TRAILER_START   character of a token        TRAILER_NAME
@@ -20,8 +20,8 @@
 #     TRAILER_LF      LF                          TRAILER_START
 #     END_LF          LF                          WHOLE
 #
-# A tab is not a control character here. Any other byte: MALFORMED. The parser finds the same ends, but
-# it gathers a trailer, and it cannot be stopped at the end.
+# A tab does not count as a control character. Any other byte leads to MALFORMED. The parser finds
+# the same ends, but it collects the trailer and cannot be stopped at the end.
 
 from libc.stdint cimport int64_t
 
@@ -41,16 +41,16 @@ cdef enum ChunkState:
     TRAILER_VALUE
     TRAILER_LF
     END_LF
-    # the ends
+    # final states
     WHOLE
     MALFORMED
     TOO_LARGE
 
 cdef struct Chunks:
     ChunkState state
-    int64_t size                # of the chunk under way; of its data, what is left
+    int64_t size                # of the current chunk; in DATA, the bytes left of it
     int64_t data_bytes          # of all chunks
-    int64_t framing_bytes       # of everything else
+    int64_t framing_bytes       # of all other bytes
 
 
 cdef inline Chunks no_chunks() noexcept:
@@ -58,7 +58,8 @@ cdef inline Chunks no_chunks() noexcept:
 
 
 cdef inline Py_ssize_t skip_chunks(Chunks* chunks, const char* data, Py_ssize_t length) noexcept:
-    # Go on to the end of the body, as `chunks.state` says; returns the bytes skipped.
+    # Skip bytes up to the end of the body and return their number. `chunks.state` says whether the
+    # end is reached.
     cdef Py_ssize_t i = 0, skipped
     while i < length and chunks.state < ChunkState.WHOLE:
         if chunks.state == ChunkState.DATA:

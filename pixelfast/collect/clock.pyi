@@ -1,7 +1,7 @@
 __all__ = ["Clock"]
 
 class Clock:
-    """Wall time in milliseconds since 1970, and a monotonic clock in seconds.
+    """Read wall time in milliseconds since 1970, and monotonic time in seconds.
 
     >>> clock = Clock.fixed(wall_ms=1000)
     >>> clock.advance(2.5)
@@ -11,10 +11,14 @@ class Clock:
 
     @classmethod
     def fixed(cls, wall_ms: int = ..., monotonic_s: float = 1000.0) -> Clock:
-        """Return a clock that stands still until `advance`."""
+        """Return a clock that only `advance` moves."""
 
     def advance(self, seconds: float) -> None:
-        """Move a fixed clock forward. Raises RuntimeError for any other."""
+        """Move a fixed clock forward.
+
+        Raises:
+            RuntimeError: the clock is not fixed.
+        """
 
     def now_ms(self) -> int:
         """Return the wall time in milliseconds since 1970."""

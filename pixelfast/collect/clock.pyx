@@ -1,4 +1,4 @@
-"""The clock of a collector: wall time for events, monotonic time for limits and durations."""
+"""Read the time of a collector: wall time for events, monotonic time for limits and durations."""
 
 from libc.stdint cimport int64_t
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
@@ -43,7 +43,7 @@ cdef class Clock:
         return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
 
     cdef double monotonic_s(self) noexcept:
-        # Coarse: exact to a few milliseconds, without a system call.
+        # The coarse clock is accurate to a few milliseconds and needs no system call.
         cdef timespec now
         if self._is_fixed:
             return self._monotonic_s

@@ -15,21 +15,21 @@ cdef class Collector:
     cdef readonly object responses
     cdef readonly Clock clock
     cdef readonly TrustedProxies proxies
-    cdef readonly bytes message_id_header   # empty: there is none
+    cdef readonly bytes message_id_header   # empty if there is none
     cdef readonly bint always_200
     cdef readonly object rejections     # a RejectionLog, or None
-    cdef public bint is_leaving         # pixels are accepted, but the health check fails
+    cdef public bint fails_health_checks  # although events can be stored
     cdef public SpoolWriter writer
-    cdef bytes _health_path             # empty: there is none
+    cdef bytes _health_path             # empty if there is none
     cdef EventWriter _events
-    cdef Sink _sink                     # into the spool
-    cdef bytes _gif                     # the response to most requests
+    cdef Sink _sink                     # writes into the spool
+    cdef bytes _gif                     # the most common response, rendered
     cdef object _log
 
     cdef int respond(
         self, Request request, Method method, object waiter, Response* response
     ) except -1
-    cdef int give_up(
+    cdef int reject_unread(
         self, Request request, Method method, object error, Response* response
     ) except -1
     cdef int reject_unstored(self, Response* response) except -1

@@ -10,26 +10,27 @@ from pixelfast.spool import SpoolWriter
 __all__ = ["Collector"]
 
 class Collector:
-    """Responds to requests; what all connections of one process share.
+    """Respond to the requests of all connections of one process.
 
-    Set `writer` before the first request: it calls back `Connections.on_stored`, so it comes last.
+    Set `writer` before the first request. It is not an argument because it needs
+    `Connections.on_stored`, and the connections need the collector.
 
     Args:
-        sources: the write keys, and how their pixels are read.
+        sources: the write keys and the rules of their sources.
         responses: renders responses.
         clock: wall time for events, monotonic time for rate limits.
-        trusted_proxies: networks whose X-Forwarded-For, X-Real-IP and `message_id_header` are
-            believed; "unix:" for the peers of Unix sockets.
+        trusted_proxies: networks whose X-Forwarded-For, X-Real-IP and `message_id_header` headers
+            are trusted; "unix:" for the peers of Unix sockets.
         message_id_header: the header whose value becomes the messageId of an event that has none;
-            empty: there is none.
-        always_200: send 200 for every GET and POST of a pixel, also if it is rejected.
-        health_path: the path of the health check; empty: there is none.
-        rejections: logs a sample of the rejected pixels; None: none is logged.
+            empty to use no header.
+        always_200: respond with 200 to every GET and POST of a pixel, even if it is rejected.
+        health_path: the path of the health check; empty for none.
+        rejections: logs a sample of the rejected pixels; None to log none.
     """
 
     writer: SpoolWriter
-    is_leaving: bool
-    """Whether the health check fails although events can be stored."""
+    fails_health_checks: bool
+    """Whether health checks fail although events can be stored."""
 
     def __init__(
         self,
@@ -58,11 +59,11 @@ class Collector:
     @property
     def rejections(self) -> RejectionLog | None: ...
     def follow(self, trusted_proxies: Iterable[str], always_200: bool, health_path: str) -> None:
-        """Follow other settings, between two requests; they mean what they mean for a new one."""
+        """Apply new settings, between two requests; they have the meaning of the constructor's."""
 
     def tick(self, now_s: float) -> None:
-        """Renew the Date header; to be called once a second.
+        """Renew the Date header. Call this once per second.
 
         Args:
-            now_s: seconds since 1970.
+            now_s: the time in seconds since 1970.
         """

@@ -1,4 +1,4 @@
-"""From a request to its response: routes and methods, and the way of an event into the spool."""
+"""Respond to requests: routes and methods, and storing events in the spool."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport PyObject, Py_XDECREF
@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from pixelfast.collect.limits cimport MAX_ORIGIN_BYTES
 from pixelfast.collect.proxies cimport TrustedProxies
-from pixelfast.collect.reader cimport Method, Request, copy_of, excuse, slice_of
+from pixelfast.collect.reader cimport Method, Request, as_request_error, copy_of, slice_of
 from pixelfast.collect.response cimport Kind, Response, owned
 from pixelfast.collect.sources cimport ActiveKey, ActiveSource, Sources
 from pixelfast.event.message_ids cimport is_message_id
@@ -37,13 +37,14 @@ cdef list _INVALID_MESSAGE_ID = [("invalid-message-id", None)]
 cdef str NOT_FOUND = "not-found"
 cdef str NOT_STORED = "not-stored"
 cdef str SHUTTING_DOWN = "shutting-down"
-# Errors raised before a pixel is fully read. Other requests are not a GET or POST of a pixel.
-cdef frozenset _OF_A_PIXEL = frozenset((413, 414, 431, 500))
+# Status codes of a pixel request that is rejected before it is read completely. With other codes
+# the request is not known to be a GET or POST of a pixel.
+cdef frozenset _UNREAD_PIXEL = frozenset((413, 414, 431, 500))
 cdef dict _REJECTIONS = {code: RequestError(503, reason) for code, reason in REJECTIONS.items()}
 
 
 cdef class _SpoolSink(Sink):
-    # Leads an event into the spool. The collector sets the members before each.
+    # Store an event in the spool. The collector sets the attributes before each event.
     cdef SpoolWriter writer
     cdef uint32_t source
     cdef int64_t received_ms
@@ -90,7 +91,7 @@ cdef class Collector:
         self._health_path = health_path.encode("ascii")
 
     def tick(self, now_s):
-        # Once a second: the Date header changes.
+        # Called once per second, because the Date header changes.
         self.responses.tick(now_s)
         self._gif = self.responses.pixel()
         if self.rejections is not None:
@@ -101,7 +102,7 @@ cdef class Collector:
     cdef int respond(
         self, Request request, Method method, object waiter, Response* response
     ) except -1:
-        # Fill in the response to a request; `response.connection` is set already.
+        # Fill in the response to a request; the caller has set `response.connection`.
         cdef Slice query
         cdef Route route = split_target(request.target, &query)
         response.is_head = method == Method.HEAD
@@ -117,8 +118,8 @@ cdef class Collector:
             elif method != Method.HEAD:
                 response.status = 405
                 response.reason = owned("method-not-allowed")
-                self.sources.nobody.count_refused("method-not-allowed")
-                self._note(self.sources.nobody, "method-not-allowed", 405, request, None)
+                self.sources.unknown.count_rejection("method-not-allowed")
+                self._note(self.sources.unknown, "method-not-allowed", 405, request, None)
         elif route == Route.ROBOTS and (method == Method.HEAD or method == Method.GET):
             response.kind = Kind.ROBOTS
             response.status = 200
@@ -129,7 +130,7 @@ cdef class Collector:
     cdef int _respond_elsewhere(
         self, Request request, Method method, Response* response
     ) except -1:
-        # The response on a path that `split_target` does not know.
+        # Fill in the response for a path that `split_target` does not know.
         if (
             self._health_path
             and (method == Method.HEAD or method == Method.GET)
@@ -137,21 +138,21 @@ cdef class Collector:
         ):
             response.kind = Kind.HEALTH
             response.status = 200
-            if self.is_leaving or not self.writer.is_ready:
+            if self.fails_health_checks or not self.writer.is_ready:
                 response.status = 503
                 response.reason = owned(
-                    SHUTTING_DOWN if self.is_leaving else self.writer.rejection
+                    SHUTTING_DOWN if self.fails_health_checks else self.writer.rejection
                 )
                 response.retry_after_s = RETRY_AFTER_S
             return 0
         response.kind = Kind.NOT_FOUND
         response.status = 404
         if is_below(request.target, slice_of(PIXEL_FOLDER)):
-            # Somebody's image has a wrong address: nothing is to be seen of it.
+            # A page may have an image with a wrong path: respond with an invisible image.
             response.kind = Kind.PIXEL
             response.reason = owned(NOT_FOUND)
             response.origin = _echoed(request.origin)
-            self._note(self.sources.nobody, NOT_FOUND, 404, request, None)
+            self._note(self.sources.unknown, NOT_FOUND, 404, request, None)
         return 0
 
     cdef int _collect(
@@ -163,19 +164,19 @@ cdef class Collector:
         Response* response,
     ) except -1:
         cdef:
-            ActiveSource source = self.sources.nobody
+            ActiveSource source = self.sources.unknown
             ActiveKey key
             int64_t now_ms = self.clock.wall_ms()
             Receipt receipt
-            str text = None
+            str write_key = None
             str address = request.peer
             bint is_charged = False
         try:
             self._events.open_query(route, query)
-            text = self._events.write_key()
-            if not text:
-                raise RequestError(400, "no-write-key", "no writeKey")
-            key = self.sources.find(text)
+            write_key = self._events.write_key()
+            if not write_key:
+                raise RequestError(400, "no-write-key", "writeKey is missing or empty")
+            key = self.sources.find(write_key)
             if key is None:
                 raise RequestError(401, "unknown-write-key", "no source has this write key")
             source = key.source
@@ -190,14 +191,14 @@ cdef class Collector:
             if is_charged:
                 source.budget.give_back()
             if isinstance(error, RequestError):
-                self._note(source, error.reason, error.status, request, text)
+                self._note(source, error.reason, error.status, request, write_key)
                 return self._reject(source, error, self.always_200, response)
             raise
         if receipt.rejection:
             if is_charged:
                 source.budget.give_back()
             error = _REJECTIONS[receipt.rejection]
-            self._note(source, error.reason, error.status, request, text)
+            self._note(source, error.reason, error.status, request, write_key)
             return self._reject(source, error, self.always_200, response)
         source.accepted += 1
         response.ticket = 0 if self.writer.acks_at_once else receipt.ticket
@@ -210,7 +211,7 @@ cdef class Collector:
             _SpoolSink sink = <_SpoolSink>self._sink
             Additions additions
             list warnings
-            bint has_invalid_id = False  # of a proxy
+            bint has_invalid_id = False  # the proxy's message id is invalid
         additions.received_ms = now_ms
         additions.address.at = PyUnicode_AsUTF8AndSize(address, &additions.address.length)
         additions.user_agent = request.user_agent
@@ -237,10 +238,11 @@ cdef class Collector:
 
     # --- rejections --------------------------------------------------------------------------
 
-    cdef int give_up(
+    cdef int reject_unread(
         self, Request request, Method method, object error, Response* response
     ) except -1:
-        # The response to a request that cannot be read to its end: the last of its connection.
+        # Fill in the response to a request that cannot be read completely. It is the last response
+        # of its connection.
         cdef Slice query
         cdef Route route = Route.NOT_FOUND
         if request.target.at != NULL:
@@ -251,20 +253,20 @@ cdef class Collector:
         response.origin = _echoed(request.origin)
         is_hidden = (
             self.always_200
-            and error.status in _OF_A_PIXEL
+            and error.status in _UNREAD_PIXEL
             and (method == Method.GET or method == Method.POST)
             and (route == Route.TRACK or route == Route.PAGE)
         )
-        self._note(self.sources.nobody, error.reason, error.status, request, None)
-        return self._reject(self.sources.nobody, error, is_hidden, response)
+        self._note(self.sources.unknown, error.reason, error.status, request, None)
+        return self._reject(self.sources.unknown, error, is_hidden, response)
 
     cdef int reject_unstored(self, Response* response) except -1:
-        # The response said 200, but its event could not be stored.
+        # Change a response from 200 to 503, because its event could not be stored.
         response.status = 200 if self.always_200 else 503
         response.reason = owned(NOT_STORED)
         response.retry_after_s = RETRY_AFTER_S
-        self.sources.nobody.count_refused(NOT_STORED)
-        self._note(self.sources.nobody, NOT_STORED, 503, None, None)
+        self.sources.unknown.count_rejection(NOT_STORED)
+        self._note(self.sources.unknown, NOT_STORED, 503, None, None)
         return 0
 
     cdef int _reject(
@@ -277,13 +279,14 @@ cdef class Collector:
             response.retry_after_s = min(
                 getattr(error, "retry_after_s", RETRY_AFTER_S), MAX_RETRY_AFTER_S
             )
-        source.count_refused(error.reason)
+        source.count_rejection(error.reason)
         return 0
 
     cdef int _note(
         self, ActiveSource source, str reason, int status, Request request, str write_key
     ) except -1:
-        # Log a rejection if one is due; `request` and `write_key` may be None.
+        # Log a rejection unless its reason was logged recently. `request` and `write_key` may be
+        # None.
         cdef str address = ""
         cdef bytes referrer = None
         if self.rejections is None or not self.rejections.is_due(
@@ -304,7 +307,7 @@ cdef class Collector:
     # --- bytes -------------------------------------------------------------------------------
 
     cdef bytes render(self, Response* response):
-        # The bytes of a response, as it goes out.
+        # Return the bytes of a response when it is sent.
         if (
             response.kind == Kind.PIXEL
             and response.status == 200
@@ -316,8 +319,8 @@ cdef class Collector:
             return self._gif
         try:
             return self._render(response)
-        except Exception as error:  # noqa: BLE001 - a mistake of ours is this response's only
-            return self._render_failed(excuse(error, self._log), response)
+        except Exception as error:  # noqa: BLE001 - a bug must affect only this response
+            return self._render_failed(as_request_error(error, self._log), response)
 
     cdef bytes _render(self, Response* response):
         origin = None if response.origin == NULL else <bytes>response.origin
@@ -355,15 +358,15 @@ cdef class Collector:
             and not response.is_head
         )
         failed.kind = Kind.PIXEL
-        self._reject(self.sources.nobody, error, is_hidden, &failed)
+        self._reject(self.sources.unknown, error, is_hidden, &failed)
         try:
             return self._render(&failed)
         finally:
-            Py_XDECREF(failed.reason)  # the rest is still the response's
+            Py_XDECREF(failed.reason)  # `response` owns everything else
 
 
 cdef PyObject* _echoed(Slice origin) except? NULL:
-    # Owned; NULL if the request has no Origin, or one that is too long to be echoed.
+    # Return the Origin as an owned reference, or NULL if it is missing or too long to be echoed.
     if origin.at == NULL or origin.length > MAX_ORIGIN_BYTES:
         return NULL
     return owned(PyBytes_FromStringAndSize(origin.at, origin.length))

@@ -11,7 +11,7 @@ cpdef enum:
     MAX_OVER_LIMIT = 16     # connections over `max_connections` that may linger
 
 cpdef enum State:
-    # In this order: up to BODY requests are read, from LAST on input is ignored.
+    # The order matters: requests are read up to BODY, and input is ignored from LAST on.
     IDLE
     HEAD
     BODY
@@ -21,7 +21,8 @@ cpdef enum State:
     CLOSED
 
 cdef inline unsigned int states_after(State state) noexcept:
-    # The table in `connection.pyx`: the states that may follow, as bits. CLOSED may follow any other.
+    # Return the states that may follow, as bits: the table in `connection.pyx`. CLOSED may follow
+    # any other state.
     if state == State.IDLE:
         return 1 << State.HEAD | 1 << State.BODY | 1 << State.LAST | 1 << State.HALF_CLOSED
     if state == State.HEAD:
@@ -36,20 +37,20 @@ cdef inline unsigned int states_after(State state) noexcept:
 cdef class Connections:
     cdef readonly Collector collector
     cdef readonly set open
-    cdef public int handshakes          # of TLS connections that are not in `open` yet
+    cdef public int handshakes          # TLS connections that are not in `open` yet
     cdef public bint is_draining
     cdef readonly int64_t requests
-    cdef readonly dict answered         # status: count
+    cdef readonly dict responses        # {status: count}
     cdef readonly int64_t dropped_responses
-    cdef readonly int64_t held_bytes    # of all connections: what `max_memory` bounds
+    cdef readonly int64_t held_bytes    # of all connections, limited by `max_memory`
     cdef readonly int64_t evicted
     cdef readonly int64_t accepted
-    cdef Histogram[6] _durations        # of responses, by the first digit of their status
+    cdef Histogram[6] _durations        # of responses, by the first digit of the status
     cdef Clock _clock
-    cdef Request _plain                 # the plain GET that is scanned, of any connection
+    cdef Request _plain                 # the plain GET being scanned, shared by all connections
     cdef readonly int max_connections
     cdef int64_t _max_memory
-    cdef int64_t _evicted_logged        # of `evicted`
+    cdef int64_t _evicted_logged        # the part of `evicted` that was logged
     cdef double _header_timeout_s
     cdef double _idle_timeout_s
     cdef object _log
@@ -60,15 +61,15 @@ cdef class Connections:
 
 cdef class Connection:
     cdef State _state
-    cdef double _since_s                # when it began to wait for what it waits for
+    cdef double _since_s                # when its current wait began
     cdef Connections _all
     cdef Collector _collector
     cdef object _transport              # None once it is closed
     cdef str _peer
     cdef bint _is_proxied
-    cdef bint _is_fresh                 # it has not had a request yet
-    cdef Reader _reader                 # None until it is needed
-    cdef bytes _unparsed                # input that is not parsed yet; None: there is none
+    cdef bint _is_fresh                 # no request has arrived yet
+    cdef Reader _reader                 # None until needed
+    cdef bytes _unparsed                # input that is not parsed yet, or None
     cdef ResponseQueue _responses
     cdef FlowControl _flow
 
@@ -81,7 +82,7 @@ cdef class Connection:
     cdef int _respond_to_read(self) except -1
     cdef int _respond(self, Request request, Method method, int connection) except -1
     cdef int _reject(self, object error) except -1
-    cdef int _give_up(self, object error, Request request, Method method) except -1
+    cdef int _reject_unread(self, object error, Request request, Method method) except -1
     cdef int _drop_reader(self) except -1
     # responses
     cdef int _push(self, Response response) except -1
@@ -89,7 +90,7 @@ cdef class Connection:
     cdef int _flush(self) except -1
     cdef bytes _take(self, int count)
     cdef int _account(self) except -1
-    # the end
+    # closing
     cdef int _drain(self) except -1
     cdef int _sweep(self, double now_s) except -1
     cdef int _linger(self) except -1

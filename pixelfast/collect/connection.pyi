@@ -8,10 +8,10 @@ from pixelfast.spool.histograms import HistogramFigures
 __all__ = ["MAX_OVER_LIMIT", "Connection", "Connections", "State", "check_transition"]
 
 MAX_OVER_LIMIT: int
-"""Connections over `max_connections` that may linger with their 503."""
+"""Number of connections beyond `max_connections` that may linger after their 503."""
 
 class State(enum.IntEnum):
-    """The states of a connection; `connection.pyx` begins with the table of transitions."""
+    """Name the states of a connection; the table of transitions is in `connection.pyx`."""
 
     IDLE = 0
     HEAD = 1
@@ -22,7 +22,7 @@ class State(enum.IntEnum):
     CLOSED = 6
 
 def check_transition(old: State, new: State) -> None:
-    """Raise AssertionError if a connection may not go from one state to the other.
+    """Raise AssertionError if the transition is not legal.
 
     >>> check_transition(State.IDLE, State.HEAD)
     >>> check_transition(State.CLOSED, State.IDLE)
@@ -31,29 +31,30 @@ def check_transition(old: State, new: State) -> None:
     """
 
 class Connections:
-    """All open connections of one collector process.
+    """Manage all open connections of one collector process.
 
     Args:
         collector: responds to their requests.
-        max_connections: over it a new connection is answered 503 and closed.
-        max_memory: bytes of incomplete requests and unread responses; over it the connections
-            that have waited longest are closed.
-        header_timeout_s: longest time a request may take from its first byte to its last.
-        idle_timeout_s: longest time a connection may wait for a request or for its peer to read.
+        max_connections: maximum number of connections; further ones get a 503 and are closed.
+        max_memory: maximum size of incomplete requests and unread responses, in bytes; beyond it
+            the connections that have waited longest are closed.
+        header_timeout_s: maximum time from the first byte of a request to its last.
+        idle_timeout_s: maximum time a connection may wait for a request, or for its peer to read.
 
     Attributes:
-        is_draining: each response is the last of its connection; may be set before `drain`.
-        handshakes: TLS connections that are not in `open` yet; they count for `max_connections`.
-        requests: requests read, rejected ones included.
-        answered: responses by status.
-        dropped_responses: responses to clients that had gone.
-        held_bytes: bytes of incomplete requests and unread responses now.
-        evicted: connections closed for `max_memory`.
-        accepted: connections accepted, those over `max_connections` with them.
+        is_draining: whether each response is the last of its connection; may be set before `drain`.
+        handshakes: number of TLS connections that are not in `open` yet; they count towards
+            `max_connections`.
+        requests: number of requests, including rejected ones.
+        responses: number of responses by status.
+        dropped_responses: number of responses to clients that had left.
+        held_bytes: current size of incomplete requests and unread responses.
+        evicted: number of connections closed because of `max_memory`.
+        accepted: number of accepted connections, including those beyond `max_connections`.
     """
 
     def __init__(self, collector: Collector, **limits: float) -> None:
-        """`limits` are those of `follow`."""
+        """Take the limits of `follow`."""
 
     def follow(
         self,
@@ -63,7 +64,7 @@ class Connections:
         header_timeout_s: float = 10.0,
         idle_timeout_s: float = 75.0,
     ) -> None:
-        """Follow other limits, between two requests, and the proxies that the collector trusts."""
+        """Apply new limits and the collector's trusted proxies, between two requests."""
 
     handshakes: int
     @property
@@ -74,7 +75,7 @@ class Connections:
     @property
     def requests(self) -> int: ...
     @property
-    def answered(self) -> dict[int, int]: ...
+    def responses(self) -> dict[int, int]: ...
     @property
     def dropped_responses(self) -> int: ...
     @property
@@ -86,29 +87,29 @@ class Connections:
     @property
     def accepted(self) -> int: ...
     def durations(self) -> dict[str, HistogramFigures]:
-        """Return histograms of responses by class of status ("2xx", "4xx", "5xx"), in seconds.
+        """Return a histogram of durations in seconds for each class of status: 2xx, 4xx and 5xx.
 
-        A duration begins once the request was read and ends when its response is written. One
+        A duration begins when the request has been read and ends when its response is written. One
         request in 16 is measured.
         """
 
     def connect(self) -> Connection:
-        """Return the protocol of a new connection; the servers of the loop call it."""
+        """Return the protocol of a new connection, for `create_server` of the event loop."""
 
     def sweep(self) -> None:
-        """End the connections whose time is up; to be called about once a second."""
+        """Close connections that have reached a timeout. Call this about once per second."""
 
     def on_stored(self, waiters: list[Any], first_ticket: int, is_stored: bool) -> None:
-        """Send the responses that one commit makes ready; `SpoolWriter` calls it."""
+        """Send the responses whose events one commit has stored, for `SpoolWriter`."""
 
     def drain(self) -> None:
-        """Make each response the last of its connection; close those without a request."""
+        """Make each response the last of its connection, and close idle connections."""
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 on one connection, as asyncio's transports call it."""
+    """Speak HTTP/1.1 on one connection, as a protocol for asyncio's transports."""
 
     def __init__(self, connections: Connections) -> None: ...
     @property
     def state(self) -> State: ...
     def hold(self, sealed_bytes: int) -> None:
-        """Count the bytes of an incomplete TLS record, which `max_memory` bounds, too."""
+        """Count the bytes of an incomplete TLS record towards `max_memory`."""

@@ -1,35 +1,35 @@
-"""HTTP/1.1 on one connection: its states, its responses in order, and what it may make us hold.
+"""Speak HTTP/1.1 on one connection: states, responses in order, and memory limits.
 
 A connection is in one of these states; `_enter` raises AssertionError for any other transition.
 
     state        next state   when
     IDLE         HEAD         a part of a request's head arrived
-                 BODY         a whole head arrived, but not all of the body
-                 LAST         the last request was read, or rejected; or the drain began
-                 HALF_CLOSED  nothing more is read: the peer sent FIN, or no descriptor is left
+                 BODY         a complete head arrived, but only a part of the body
+                 LAST         the last request was read or rejected, or draining began
+                 HALF_CLOSED  input has ended: the peer sent FIN, or descriptors ran out
     HEAD         IDLE         the request was read
-                 BODY         the head is whole
-                 LAST         the last request was read, or rejected
+                 BODY         the head is complete
+                 LAST         the last request was read or rejected
                  HALF_CLOSED  the peer sent FIN and waits for responses
     BODY         IDLE         the request was read
-                 LAST         the last request was read, or rejected
+                 LAST         the last request was read or rejected
                  HALF_CLOSED  the peer sent FIN and waits for responses
     LAST         HALF_CLOSED  the peer sent FIN
-                 LINGERING    the last response was written; so was FIN
+                 LINGERING    the last response and FIN were written
     HALF_CLOSED  LINGERING    the last response was written; the transport closes
-    any          CLOSED       the transport is gone or was aborted
+    any          CLOSED       the transport was closed or aborted
 
-A whole request that arrives in one read leaves the state IDLE. The rules, each with its test:
+A complete request that arrives in one read leaves the state IDLE. Each rule has a test:
 
-1.  Pipelined requests all arrive within one read. Their responses go out in order, in one write,
-    and acknowledgements may come in any order. A peer that does not read its responses is not read
-    from.
-2.  One connection holds at most `MAX_RESPONSE_BYTES` of responses, one read and one head; all of
-    them at most `max_memory`, over which those that have waited longest are closed. All is counted
-    after each step, whether or not the connection may write.
-3.  A client may go away while its event is committed: the event stays, the response is dropped.
-4.  After the last response the connection lingers: closing with unread bytes would make the kernel
-    reset it, and the peer would lose the response (RFC 9112 section 9.6).
+1.  Pipelined requests may all arrive in one read. Their responses are sent in order and in one
+    write, although acknowledgements may arrive in any order. A connection whose peer does not read
+    its responses stops reading.
+2.  One connection holds at most `MAX_RESPONSE_BYTES` of responses, one read and one head. All
+    connections together hold at most `max_memory`, beyond which those that have waited longest are
+    closed. Memory is counted after each step.
+3.  If a client leaves while its event is being committed, the event is kept, but not the response.
+4.  After the last response the connection lingers: if it closed with unread bytes, the kernel would
+    reset it and the peer would lose the response (RFC 9112 section 9.6).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -40,7 +40,7 @@ from pixelfast.collect.flow_control cimport (
     discard_input, is_choked, pause_reading, resume_reading, write,
 )
 from pixelfast.collect.proxies cimport address_of
-from pixelfast.collect.reader cimport Method, Reader, Reading, Request, excuse
+from pixelfast.collect.reader cimport Method, Reader, Reading, Request, as_request_error
 from pixelfast.collect.response cimport (
     Kind, Response, ResponseQueue, drop_responses, find_response, free_queue, free_response,
     new_response, push_response, ready_responses, response_at,
@@ -56,12 +56,12 @@ from pixelfast.errors import RequestError
 __all__ = ["MAX_OVER_LIMIT", "Connection", "Connections", "State", "check_transition"]
 
 cdef enum:
-    MEMORY_FREED_AT_ONCE = 8    # this part of `max_memory`, so that the search for it pays
-    MEASURED_ONE_IN = 16        # requests: it takes a look at the clock
+    MEMORY_FREED_AT_ONCE = 8    # an eighth of `max_memory`, to make the search worthwhile
+    MEASURED_ONE_IN = 16        # requests, because a duration costs a read of the clock
 
 cdef int KEEP = _responses.KEEP, KEEP_SAID = _responses.KEEP_SAID, CLOSE = _responses.CLOSE
 cdef double LINGER_S = 2.0
-cdef double FRESH_S = 1.0           # how long a drain waits for a connection's first request
+cdef double FRESH_S = 1.0           # wait for the first request of a connection while draining
 
 
 cpdef check_transition(State old, State new):
@@ -75,7 +75,7 @@ cdef class Connections:
         self.collector = collector
         self.open = set()
         self.handshakes = 0
-        self.answered = {}
+        self.responses = {}
         self._clock = collector.clock
         self._plain = Request("", False, collector.message_id_header)
         self._log = structlog.get_logger("collect")
@@ -117,14 +117,14 @@ cdef class Connections:
             connection._drain()
 
     def on_stored(self, list waiters not None, int64_t first_ticket, bint is_stored):
-        # First all responses of the commit become ready, then each connection writes once: those
-        # of one read stand side by side, and a second flush finds nothing to write.
+        # Mark all responses as ready before any connection writes, so that each writes once. The
+        # requests of one read are neighbours in `waiters`.
         cdef Connection connection, last = None
         cdef int64_t ticket = first_ticket
         for connection in waiters:
             try:
                 connection._on_acknowledged(ticket, is_stored)
-            except Exception:  # noqa: BLE001 - one connection's failure is not the others'
+            except Exception:  # noqa: BLE001 - must not affect other connections
                 self._log.exception("response_failed")
                 connection._abort()
             ticket += 1
@@ -134,12 +134,12 @@ cdef class Connections:
             last = connection
             try:
                 connection._flush()
-            except Exception:  # noqa: BLE001 - one connection's failure is not the others'
+            except Exception:  # noqa: BLE001 - must not affect other connections
                 self._log.exception("response_failed")
                 connection._abort()
 
     cdef int _count(self, int status) except -1:
-        self.answered[status] = self.answered.get(status, 0) + 1
+        self.responses[status] = self.responses.get(status, 0) + 1
         return 0
 
     def durations(self):
@@ -150,7 +150,7 @@ cdef class Connections:
         add_duration(&self._durations[response.status // 100], duration_ns)
 
     cdef int _make_room(self) except -1:
-        # Close the connections that have held something longest.
+        # Close the connections that have held memory for the longest time.
         cdef int64_t goal = self._max_memory - self._max_memory // MEMORY_FREED_AT_ONCE
         cdef Connection connection
         cdef list holders = []
@@ -193,7 +193,7 @@ cdef class Connection:
         plain = transport.get_extra_info("socket")
         self._transport = transport
         self._flow.fd = -1 if plain is None else plain.fileno()
-        # What the transport has to buffer, the peer does not read: `pause_writing` says so at once.
+        # `pause_writing` comes with the first byte that the transport buffers.
         transport.set_write_buffer_limits(0)
         self._since_s = connections._clock.monotonic_s()
         self._peer = address_of(peer)
@@ -204,8 +204,8 @@ cdef class Connection:
         surplus = len(connections.open) + connections.handshakes - connections.max_connections
         if surplus > 0:
             if surplus > MAX_OVER_LIMIT:
-                # No descriptor to spare: it closes at once. Its first input is read, so that the
-                # kernel does not reset it before the peer has the response.
+                # Close immediately to save descriptors. Read the first input, so that the kernel
+                # does not reset the connection before the peer has the response.
                 discard_input(self._flow.fd)
                 self._enter(State.HALF_CLOSED)
             self._reject(RequestError(503, "too-many-connections"))
@@ -223,7 +223,7 @@ cdef class Connection:
         self._flush()
 
     def eof_received(self):
-        # The peer sends nothing more, and may wait for the responses to what it sent.
+        # The peer has sent its last request, and may wait for responses.
         if self._state >= State.LINGERING or self._responses.count == 0:
             return False
         if self._state != State.HALF_CLOSED:
@@ -247,7 +247,7 @@ cdef class Connection:
     # --- requests ----------------------------------------------------------------------------
 
     cdef int _parse(self, bytes data) except -1:
-        # `data` is everything that is not parsed yet.
+        # Read the requests in `data`, which is all input not parsed so far.
         cdef Py_ssize_t start = 0, length = len(data), taken
         self._unparsed = None
         self._flow.has_backlog = False
@@ -263,7 +263,7 @@ cdef class Connection:
         return 0
 
     cdef Py_ssize_t _take_plain(self, bytes data, Py_ssize_t start) except -1:
-        # Respond to the plain GET that stands there: its length, or 0 if it is the reader's.
+        # Respond to a plain GET at `start` and return its length; 0 if the reader must read it.
         cdef:
             Connections connections = self._all
             Request request = connections._plain
@@ -278,7 +278,7 @@ cdef class Connection:
         if length == 0:
             return 0
         if self._reader is not None:
-            self._reader.next()  # it saw the start of this one, or line ends before it
+            self._reader.next()  # it has seen the start of this request, or line ends before it
             if self._state == State.HEAD:
                 self._enter(State.IDLE)
         request.peer = self._peer
@@ -287,17 +287,17 @@ cdef class Connection:
         return length
 
     cdef Py_ssize_t _take_any(self, bytes data, Py_ssize_t start) except -1:
-        # The bytes that the reader took; 0 if they come again with more.
+        # Return the number of bytes that the reader consumed; 0 if it needs them again with more.
         cdef Reader reader = self._need_reader()
         cdef Py_ssize_t taken = reader.read(data, start)
         cdef State state
         if reader.owes_continue:
-            # Also if the body is here already (RFC 9110 section 10.1.1 allows both): this does not
-            # depend on where TCP cuts.
+            # Even if the body has arrived (RFC 9110 section 10.1.1 allows both), so that responses
+            # do not depend on how TCP splits the input.
             reader.owes_continue = False
             push_response(&self._responses, new_response(Kind.CONTINUE, 100, KEEP))
         if reader.reading == Reading.FAILED:
-            self._give_up(reader.error, reader.request, reader.method)
+            self._reject_unread(reader.error, reader.request, reader.method)
         elif reader.reading == Reading.DONE:
             self._respond_to_read()
         elif reader.has_part():
@@ -309,7 +309,7 @@ cdef class Connection:
         return taken
 
     cdef Reader _need_reader(self):
-        if self._reader is None:  # many connections never do: 1.5 KB each
+        if self._reader is None:  # it takes 1.5 KB, and many connections never need one
             self._reader = Reader(
                 self._peer, self._is_proxied, self._collector.message_id_header, self._all._log
             )
@@ -337,24 +337,24 @@ cdef class Connection:
             response.read_ns = self._all._clock.monotonic_ns()
         try:
             self._collector.respond(request, method, self, &response)
-        except Exception as error:  # noqa: BLE001 - a mistake of ours is this request's only
+        except Exception as error:  # noqa: BLE001 - a bug must affect only this request
             free_response(&response)
-            return self._give_up(excuse(error, self._all._log), request, method)
+            return self._reject_unread(as_request_error(error, self._all._log), request, method)
         return self._push(response)
 
     cdef int _reject(self, object error) except -1:
-        # Give up a request that is not whole, whatever is there of it.
+        # Reject a request that is incomplete, or that was not even read.
         cdef Reader reader = self._need_reader()
         reader.fail(error, self._unparsed or reader.request.head or b"")
-        self._give_up(error, reader.request, reader.method)
+        self._reject_unread(error, reader.request, reader.method)
         return self._flush()
 
-    cdef int _give_up(self, object error, Request request, Method method) except -1:
-        # This request can't be read to its end, so none after it can be found.
+    cdef int _reject_unread(self, object error, Request request, Method method) except -1:
+        # Reject a request that cannot be read completely. The requests after it cannot be found.
         cdef Response response = new_response(Kind.PIXEL, 200, CLOSE)
         if self._state < State.LAST:
             self._enter(State.LAST)
-        self._collector.give_up(request, method, error, &response)
+        self._collector.reject_unread(request, method, error, &response)
         self._drop_reader()
         return self._push(response)
 
@@ -375,15 +375,15 @@ cdef class Connection:
     cdef int _on_acknowledged(self, int64_t ticket, bint is_stored) except -1:
         cdef Response* response = find_response(&self._responses, ticket)
         if response == NULL:
-            return 0  # the client has gone
+            return 0  # the client has left
         if not is_stored:
             self._collector.reject_unstored(response)
-        response.ticket = 0  # last: until here it says 200
+        response.ticket = 0  # set last: `reject_unstored` expects a response that waits
         return self._all._count(response.status)
 
     cdef int _flush(self) except -1:
-        # Write the responses that are ready, up to the first that is not. Then count what is held,
-        # and read on only if there is room; after the last request all input is discarded.
+        # Write the responses up to the first that is not ready, count memory, and read on if the
+        # limits allow it. After the last request all input is discarded.
         cdef int ready
         while self._state != State.CLOSED:
             ready = 0 if self._flow.is_write_paused else ready_responses(&self._responses)
@@ -393,7 +393,7 @@ cdef class Connection:
                 self._linger()
             self._account()
             if self._state == State.CLOSED:
-                break  # for memory
+                break  # closed to free memory
             if self._state < State.LAST and is_choked(&self._flow, self._responses.size_bytes):
                 pause_reading(&self._flow, self._transport)
                 break
@@ -404,7 +404,7 @@ cdef class Connection:
         return 0
 
     cdef bytes _take(self, int count):
-        # The bytes of the oldest responses, as they go out.
+        # Remove the oldest responses from the queue and return their bytes.
         cdef Response* response
         cdef bytes data
         cdef list parts = []
@@ -420,7 +420,7 @@ cdef class Connection:
         return data if count == 1 else b"".join(parts)
 
     cdef int _account(self) except -1:
-        # Count anew what this connection holds.
+        # Update the memory held by this connection.
         cdef Py_ssize_t held = self._responses.size_bytes + self._flow.unsent_bytes
         held += self._flow.sealed_bytes
         if self._unparsed is not None:
@@ -433,11 +433,11 @@ cdef class Connection:
             self._all._make_room()
         return 0
 
-    # --- the end -----------------------------------------------------------------------------
+    # --- closing -----------------------------------------------------------------------------
 
     cdef int _drain(self) except -1:
-        # The response that is owed last says that it is the last. Of a fresh connection the request
-        # is on its way, and proxies send it again only on one that was kept.
+        # Announce the end with the last response owed. A fresh connection may be about to get its
+        # first request, which proxies do not repeat on another connection.
         if self._state != State.IDLE or self._is_fresh:
             return 0
         self._enter(State.LAST)
@@ -457,7 +457,7 @@ cdef class Connection:
             if waited_s > LINGER_S:
                 self._abort()
         elif self._responses.count:
-            pass  # the writer sees to it that they become ready
+            pass  # the spool writer limits this wait
         elif self._state == State.IDLE:
             if waited_s > (FRESH_S if connections.is_draining else connections._idle_timeout_s):
                 self._transport.close()
@@ -466,7 +466,7 @@ cdef class Connection:
         return 0
 
     cdef int _linger(self) except -1:
-        # Say that nothing more comes, and wait for the peer to say the same.
+        # Send FIN and wait for the peer's.
         cdef bint has_peer_ended = self._state == State.HALF_CLOSED
         self._enter(State.LINGERING)
         self._unparsed = None

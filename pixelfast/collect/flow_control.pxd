@@ -1,4 +1,4 @@
-# Flow control of one connection: whether it may read and write, and how much it holds.
+# Flow control of one connection: whether it may read and write, and how much memory it holds.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
@@ -10,23 +10,24 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t length, int flags)
 
 cdef struct FlowControl:
-    bint is_write_paused        # the peer does not read what it was sent
+    bint is_write_paused        # the peer does not read its responses
     bint is_read_paused
-    bint has_backlog            # input that was read waits for room
-    int fd                      # the transport's; -1 if it has none or is closed
-    Py_ssize_t unsent_bytes     # that the transport holds
-    Py_ssize_t sealed_bytes     # of a TLS record that is not whole yet
-    Py_ssize_t held_bytes       # all that the connection holds, as last counted
+    bint has_backlog            # input was read but cannot be parsed yet
+    int fd                      # of the transport; -1 if it has none or is closed
+    Py_ssize_t unsent_bytes     # response bytes that the transport buffers
+    Py_ssize_t sealed_bytes     # of an incomplete TLS record
+    Py_ssize_t held_bytes       # everything that the connection held when last counted
 
 
 cdef inline bint is_choked(const FlowControl* flow, Py_ssize_t owed_bytes) noexcept:
-    # Whether nothing more is read: `owed_bytes` of responses wait.
+    # Return whether the connection must stop reading while it owes `owed_bytes` of responses.
     return flow.is_write_paused or owed_bytes >= MAX_RESPONSE_BYTES
 
 
 cdef inline int write(FlowControl* flow, object transport, bytes data) except -1:
-    # Send past the transport, which holds nothing yet: that saves 0.2 to 0.8 µs. The transport gets
-    # the rest, and sees the error if there is one. It may call `pause_writing` at once.
+    # Send directly to the socket, because the transport buffers nothing: that saves 0.2 to 0.8 µs.
+    # The transport gets the unsent rest, and handles errors. It may call `pause_writing`
+    # immediately.
     cdef ssize_t sent = -1
     cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
     if flow.fd >= 0:
@@ -54,7 +55,7 @@ cdef inline int resume_reading(FlowControl* flow, object transport) except -1:
 
 
 cdef inline void discard_input(int fd) noexcept:
-    # Read what has arrived by now, up to the largest request.
+    # Read and discard input that has already arrived, up to the maximum size of a request.
     cdef char[8192] data
     cdef int reads = 0
     while fd >= 0 and reads < 16 and recv(fd, data, sizeof(data), MSG_DONTWAIT) > 0:

@@ -1,23 +1,26 @@
-# The headers that matter, each once: its name, and what becomes of it.
+# The headers that the collector uses, and how each is handled.
 #
-#     header              by the scan, of a plain GET     by the reader, of any request
-#     User-Agent          kept                            kept, the first
-#     Accept-Language     kept                            kept, the first
-#     Referer             kept                            kept, the first
-#     Origin              kept                            kept, the last
-#     X-Real-IP           kept, of a trusted proxy        kept, the last that is not empty, of one
-#     X-Forwarded-For     kept, of a trusted proxy        kept, all joined, of a trusted proxy
-#     the message id's    kept, of a trusted proxy        kept, the last that is not empty, of one
-#     Host                must be there once, a host      must be a host; once in HTTP/1.1
-#     Connection          the reader's                    `keep-alive` is answered
-#     Expect              the reader's                    `100-continue` is answered
-#     Content-Length      the reader's                    bounds the body
-#     Transfer-Encoding   the reader's                    closes an HTTP/1.0 connection
-#     Upgrade             the reader's                    the parser's
-#     Proxy-Connection    the reader's                    the parser's
+#     header              scan (plain GET requests)       reader (all other requests)
+#     User-Agent          kept                            first one kept
+#     Accept-Language     kept                            first one kept
+#     Referer             kept                            first one kept
+#     Origin              kept                            last one kept
+#     X-Real-IP           kept *1                         last non-empty one kept *1
+#     X-Forwarded-For     kept *1                         all joined and kept *1
+#     message id header   kept *1                         last non-empty one kept *1
+#     Host                required once, must be a host   at most once, must be a host *2
+#     Connection          left to the reader              `keep-alive` is echoed
+#     Expect              left to the reader              `100-continue` is honoured
+#     Content-Length      left to the reader              limits the body
+#     Transfer-Encoding   left to the reader              closes an HTTP/1.0 connection
+#     Upgrade             left to the reader              handled by the parser
+#     Proxy-Connection    left to the reader              handled by the parser
 #
-# The scan leaves a request to the reader if a header that it keeps is duplicated. The message id's
-# header has its name from the settings (`server.message_id_header`): `header_in` knows it.
+#     *1 only if the peer is a trusted proxy
+#     *2 required in HTTP/1.1
+#
+# The scan leaves a request to the reader if a header that it keeps is duplicated. The setting
+# `server.message_id_header` names the message id header, so `header_in` recognizes it.
 
 from posix.strings cimport strncasecmp
 
@@ -31,9 +34,9 @@ cdef enum Header:
     X_REAL_IP
     X_FORWARDED_FOR
     MESSAGE_ID
-    # counted by both
+    # checked by both
     HOST
-    # about the connection or the body: the scan takes no request with one of them
+    # about the connection or the body: the scan leaves such requests to the reader
     CONNECTION
     EXPECT
     CONTENT_LENGTH
@@ -54,7 +57,7 @@ cdef extern from *:
 
 
 cdef inline Header header_of(const char* name, Py_ssize_t length) noexcept nogil:
-    # By length first: most headers match no name here.
+    # Compare lengths first: most headers match none of these names.
     if length == 10:
         if strncasecmp(name, b"user-agent", 10) == 0:
             return Header.USER_AGENT

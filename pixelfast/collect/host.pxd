@@ -1,4 +1,4 @@
-# What the Host header may say: one rule for the scan and the reader.
+# The valid values of a Host header, for the scan and the reader.
 
 from libc.string cimport memchr, memcpy
 
@@ -18,9 +18,9 @@ cdef extern from *:
 
 
 cdef inline bint is_host(Slice value) noexcept nogil:
-    # Whether `value` is empty, a host name, an IPv4 address or an IPv6 address in brackets, with a
-    # port or not (RFC 9110 section 7.2). Underscores are common in the names of containers; RFC 3986
-    # allows more, which no name in DNS has.
+    # Return whether `value` is empty, a host name, an IPv4 address or an IPv6 address in brackets,
+    # with an optional port (RFC 9110 section 7.2). Underscores are allowed because names of
+    # containers often have them; other characters that RFC 3986 allows do not occur in DNS.
     cdef:
         const char* at = value.at
         const char* end = at + value.length
@@ -53,11 +53,11 @@ cdef inline bint is_host(Slice value) noexcept nogil:
     return True
 
 
-cdef inline bint is_ipv6(const char* text, Py_ssize_t length) noexcept nogil:
+cdef inline bint is_ipv6(const char* string, Py_ssize_t length) noexcept nogil:
     cdef char plain[INET6_ADDRSTRLEN]
     cdef unsigned char address[16]
-    if length >= INET6_ADDRSTRLEN or memchr(text, 0, length) != NULL:
+    if length >= INET6_ADDRSTRLEN or memchr(string, 0, length) != NULL:
         return False
-    memcpy(plain, text, length)
+    memcpy(plain, string, length)
     plain[length] = 0
     return inet_pton(AF_INET6, plain, address) == 1

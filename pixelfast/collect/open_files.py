@@ -1,4 +1,4 @@
-"""How many connections a collector can have under a limit of open files."""
+"""Relate the number of connections to the limit of open files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from pixelfast.config import Server
 
 __all__ = ["connections_within", "files_of_connections"]
 
-# Segments, pipes and what the interpreter has open, beside connections and listening sockets.
+# Segments, pipes and the interpreter's own files, but not connections and listening sockets.
 _OWN_FILES = 48
 
 
 def files_of_connections(server: Server, connections: int) -> int:
-    """Return how many descriptors a collector needs that accepts so many connections.
+    """Return the number of descriptors that a collector needs for a number of connections.
 
-    The limit of connections must be met before that of descriptors: a connection over it still
-    gets its 503.
+    It includes some for connections beyond the limit, which still get a 503.
     """
     return _OWN_FILES + MAX_OVER_LIMIT + len(server.addresses) + connections
 
 
 def connections_within(server: Server, open_files: int) -> int:
-    """Return how many connections a collector accepts under a limit of open files; at least 1."""
+    """Return how many connections a collector accepts with a limit of open files: at least 1."""
     return max(1, min(server.max_connections, open_files - files_of_connections(server, 0)))

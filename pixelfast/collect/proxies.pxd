@@ -9,7 +9,7 @@ cdef struct Network:
 cdef class TrustedProxies:
     cdef Network* _networks
     cdef Py_ssize_t _count
-    cdef readonly bint trusts_unix      # the peers of Unix sockets
+    cdef readonly bint trusts_unix      # peers of Unix sockets are trusted
 
     cpdef bint trusts(self, str address)
     cdef bint trusts_peer(self, object peername) except -1
@@ -20,7 +20,7 @@ cdef str address_of(object peername)
 
 
 cdef inline bint is_empty_list(Slice value) noexcept nogil:
-    # Without an element that is not empty (RFC 9110 section 5.6.1.2).
+    # Return whether a list has only empty elements (RFC 9110 section 5.6.1.2).
     cdef Py_ssize_t i
     for i in range(value.length):
         if value.at[i] != c',' and value.at[i] != c' ' and value.at[i] != c'\t':

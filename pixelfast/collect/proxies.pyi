@@ -4,7 +4,13 @@ from typing import Self
 __all__ = ["TrustedProxies"]
 
 class TrustedProxies:
-    """The networks whose proxy headers are believed; "unix:": the peers of Unix sockets.
+    """Decide which peers are trusted proxies, and find the addresses of their clients.
+
+    Args:
+        networks: networks in CIDR notation; "unix:" stands for the peers of Unix sockets.
+
+    Raises:
+        ValueError: a network is invalid.
 
     >>> proxies = TrustedProxies(["127.0.0.1/32", "10.0.0.0/8"])
     >>> proxies.trusts("10.1.2.3"), proxies.trusts("192.0.2.1")
@@ -17,12 +23,13 @@ class TrustedProxies:
     @property
     def trusts_unix(self) -> bool: ...
     def trusts(self, address: str) -> bool:
-        """Return whether a peer is a trusted proxy; its address may have a port."""
+        """Return whether the peer with this address, with an optional port, is a trusted proxy."""
 
     def client_address(self, peer: str, forwarded_for: bytes | None, real_ip: bytes | None) -> str:
-        """Return the address of the client of a request whose peer is trusted.
+        """Return the address of the client of a request from a trusted peer.
 
-        That is the right-most address of X-Forwarded-For that is not trusted, or the left-most if
-        all are. X-Real-IP counts if there is no X-Forwarded-For. An item that is not an address
-        ends the search. Ports are left off. The peer if no address can be read.
+        This is the right-most address in X-Forwarded-For that is not trusted, or the left-most
+        address if all are trusted. X-Real-IP is used if X-Forwarded-For is missing or empty. An
+        element that is not an address ends the search. Ports are removed. If no address is found,
+        the result is `peer`.
         """

@@ -1,7 +1,7 @@
-"""The address of a client behind trusted proxies: X-Forwarded-For, read from the right.
+"""Find the address of a client behind trusted proxies: read X-Forwarded-For from the right.
 
-Each proxy appends the address of its own client, so the right-most address that does not belong to
-a trusted proxy is the one that nobody could forge.
+Each proxy appends the address of its own client, so the client cannot forge the right-most address
+that does not belong to a trusted proxy.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -16,37 +16,37 @@ import ipaddress
 
 cdef extern from "<arpa/inet.h>" nogil:
     enum: AF_INET, AF_INET6, INET6_ADDRSTRLEN
-    int inet_pton(int family, const char* text, void* address)
-    const char* inet_ntop(int family, const void* address, char* text, unsigned int size)
+    int inet_pton(int family, const char* string, void* address)
+    const char* inet_ntop(int family, const void* address, char* string, unsigned int size)
 
 __all__ = ["TrustedProxies"]
 
-cdef str UNIX = "unix:"  # among the networks: the peers of Unix sockets
-cdef uint64_t MAPPED = 0xFFFF00000000  # ::ffff:0:0/96, where IPv4 lies within IPv6
+cdef str UNIX = "unix:"  # in `networks`: trust the peers of Unix sockets
+cdef uint64_t MAPPED = 0xFFFF00000000  # ::ffff:0:0/96, the IPv4-mapped IPv6 addresses
 
 
 cdef bint _parse(
-    const char* text, Py_ssize_t length, uint64_t* high, uint64_t* low, char* canonical
+    const char* string, Py_ssize_t length, uint64_t* high, uint64_t* low, char* canonical
 ) noexcept:
-    # An address, with a port or not: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1]:80.
-    # `canonical` receives its canonical form (INET6_ADDRSTRLEN bytes).
+    # Parse an address with an optional port: 192.0.2.1, 192.0.2.1:80, 2001:db8::1,
+    # [2001:db8::1]:80. Write its canonical form to `canonical` (INET6_ADDRSTRLEN bytes).
     cdef:
         char plain[46]
         uint8_t raw[16]
         const char* stop
         int i
-    if length and text[0] == c'[':
-        stop = <const char*>memchr(text, c']', length)
+    if length and string[0] == c'[':
+        stop = <const char*>memchr(string, c']', length)
         if stop == NULL:
             return False
-        text, length = text + 1, stop - text - 1
+        string, length = string + 1, stop - string - 1
     else:
-        stop = <const char*>memchr(text, c':', length)
-        if stop != NULL and memchr(stop + 1, c':', text + length - stop - 1) == NULL:
-            length = stop - text
+        stop = <const char*>memchr(string, c':', length)
+        if stop != NULL and memchr(stop + 1, c':', string + length - stop - 1) == NULL:
+            length = stop - string
     if length == 0 or length >= 46:
         return False
-    memcpy(plain, text, length)
+    memcpy(plain, string, length)
     plain[length] = 0
     high[0] = low[0] = 0
     if inet_pton(AF_INET, plain, raw) == 1:
@@ -64,7 +64,7 @@ cdef bint _parse(
 
 
 cdef Slice _trimmed(const char* start, const char* end) noexcept:
-    # Without the white space and the empty elements around it.
+    # Remove white space and empty elements at both ends.
     while start < end and _is_padding(start[0]):
         start += 1
     while end > start and _is_padding((end - 1)[0]):
@@ -73,7 +73,7 @@ cdef Slice _trimmed(const char* start, const char* end) noexcept:
 
 
 cdef Slice _last_item(const char* start, const char* end) noexcept:
-    # The last element that is not empty; empty: there is none.
+    # Return the last element that is not empty, or an empty slice.
     cdef const char* at
     while end > start and _is_padding((end - 1)[0]):
         end -= 1
@@ -88,25 +88,25 @@ cdef inline bint _is_padding(char c) noexcept:
 
 
 cdef bint _is_tcp(object peername) noexcept:
-    # Of a transport: the peer of a Unix socket has a string, and None stands for a TCP peer that had
-    # reset before it was accepted.
+    # Return whether a transport's peer uses TCP. The name of a Unix peer is a string; None means
+    # that a TCP peer reset the connection before it was accepted.
     return isinstance(peername, tuple) and len(<tuple>peername) > 0
 
 
 cdef str address_of(object peername):
-    # The address of a peer; an IPv4 peer of a socket that takes both families has it mapped to IPv6.
-    # Empty if it has none.
+    # Return the canonical address of a peer, or an empty string if it has none. Dual-stack sockets
+    # report IPv4 peers as IPv4-mapped IPv6 addresses, which become IPv4.
     cdef:
         uint64_t high, low
         char canonical[46]
         Py_ssize_t length
         str address
-        const char* text
+        const char* string
     if not _is_tcp(peername):
         return ""
     address = (<tuple>peername)[0]
-    text = PyUnicode_AsUTF8AndSize(address, &length)
-    if not _parse(text, length, &high, &low, canonical):
+    string = PyUnicode_AsUTF8AndSize(address, &length)
+    if not _parse(string, length, &high, &low, canonical):
         return address
     return PyUnicode_DecodeASCII(canonical, strlen(canonical), NULL)
 
@@ -118,7 +118,7 @@ cdef class TrustedProxies:
         networks = list(networks)
         self.trusts_unix = UNIX in networks
         parsed = [
-            ipaddress.ip_network(text, strict=False) for text in networks if text != UNIX
+            ipaddress.ip_network(each, strict=False) for each in networks if each != UNIX
         ]
         self._networks = <Network*>PyMem_Calloc(len(parsed) + 1, sizeof(Network))
         if self._networks == NULL:
@@ -151,8 +151,8 @@ cdef class TrustedProxies:
             uint64_t high, low
             char canonical[46]
             Py_ssize_t length
-            const char* text = PyUnicode_AsUTF8AndSize(address, &length)
-        return _parse(text, length, &high, &low, canonical) and self._trusts(high, low)
+            const char* string = PyUnicode_AsUTF8AndSize(address, &length)
+        return _parse(string, length, &high, &low, canonical) and self._trusts(high, low)
 
     cdef bint trusts_peer(self, object peername) except -1:
         if _is_tcp(peername):
@@ -168,8 +168,9 @@ cdef class TrustedProxies:
         return self.client_of(peer, first, second)
 
     cdef str client_of(self, str peer, Slice forwarded_for, Slice real_ip):
-        # For a trusted peer. Empty elements and empty headers are skipped (RFC 9110 section 5.6.1.2);
-        # another item that is not an address ends the search: the last address counts.
+        # Return the client's address, for a trusted peer. Empty elements and empty headers are
+        # skipped (RFC 9110 section 5.6.1.2). Any other invalid element ends the search, and the
+        # address found before it counts.
         cdef:
             const char* start
             const char* end

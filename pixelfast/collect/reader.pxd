@@ -12,17 +12,17 @@ cdef enum Method:
     OTHER
 
 cdef class Request:
-    # of the connection
+    # fields of the connection
     cdef str peer                       # "" for a Unix socket
     cdef bint is_proxied                # the peer is a trusted proxy
-    cdef Slice message_id_name          # of the header with the message id; empty: there is none
-    cdef bytes _message_id_header       # that `message_id_name` points into
-    # of one request: NULL if it was not sent
+    cdef Slice message_id_name          # name of the message id header; empty if there is none
+    cdef bytes _message_id_header       # `message_id_name` points into it
+    # fields of one request; a slice is NULL if it was not sent
     cdef Slice target
     cdef Slice user_agent, origin, forwarded_for, real_ip, message_id, referer, languages
-    cdef bytes head                     # that the target points into
-    cdef bytes _forwarded               # that `forwarded_for` points into
-    cdef list _kept                     # bytes that the headers point into
+    cdef bytes head                     # `target` points into it
+    cdef bytes _forwarded               # `forwarded_for` points into it
+    cdef list _kept                     # the other headers point into these bytes
     cdef bint is_in_head
     cdef bint says_keep_alive
     cdef bint expects_continue
@@ -39,7 +39,7 @@ cdef class Request:
     cdef int add_body(self, bytes piece) except -1
 
 cdef inline Header header_in(Request request, const char* name, Py_ssize_t length) noexcept:
-    # The header that a name stands for in this request.
+    # Return the header with this name.
     cdef Header header = header_of(name, length)
     if (
         header == Header.OTHER_HEADER
@@ -50,7 +50,8 @@ cdef inline Header header_in(Request request, const char* name, Py_ssize_t lengt
     return header
 
 cdef inline Slice* place_of(Request request, Header header) noexcept:
-    # Where the value of a header is kept; NULL if it is not. A proxy's are if it is trusted.
+    # Return the field for the value of a header, or NULL if it is not kept. Proxy headers are kept
+    # only if the peer is a trusted proxy.
     if header == Header.USER_AGENT:
         return &request.user_agent
     if header == Header.ACCEPT_LANGUAGE:
@@ -68,22 +69,22 @@ cdef inline Slice* place_of(Request request, Header header) noexcept:
     return NULL
 
 cdef enum Reading:
-    IN_HEAD     # before a request or within its head
+    IN_HEAD     # before a request or in its head
     IN_BODY
     DONE        # `request` is complete
-    FAILED      # `error` says why; no request can be found after it
+    FAILED      # see `error`; the next request cannot be found
 
 cdef class Reader:
     cdef Request request
     cdef Reading reading
-    cdef Method method                  # of a request that is DONE or FAILED
+    cdef Method method                  # of the request that is DONE or FAILED
     cdef object error
-    cdef bint owes_continue             # the client waits for 100 before it sends the body
+    cdef bint owes_continue             # the client expects 100 before it sends the body
     cdef bint keeps_alive
-    cdef bint is_upgrade                # another protocol may follow
+    cdef bint is_upgrade                # the connection may switch to another protocol
     cdef object _parser, _feed          # None until a head is complete
     cdef object _log
-    cdef Py_ssize_t _searched_bytes     # of the head, for its end
+    cdef Py_ssize_t _searched_bytes     # of the head, already searched for its end
     cdef Py_ssize_t _blank_bytes        # line ends before the request
     cdef Chunks _chunks                 # of the body
 
@@ -101,6 +102,6 @@ cdef class Reader:
     cdef int _parse(self, bytes data) except -1
     cdef bint _is_1_1(self) except -1
 
-cdef bytes copy_of(Slice text)
+cdef bytes copy_of(Slice string)
 cdef Slice slice_of(bytes value) noexcept
-cdef object excuse(object error, object log)
+cdef object as_request_error(object error, object log)

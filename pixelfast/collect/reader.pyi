@@ -1,10 +1,10 @@
 __all__ = ["Reader", "Request", "scan"]
 
 class Request:
-    """What is kept of one request; for compiled code."""
+    """Hold the parts of one request that are used later; used only by compiled code."""
 
 class Reader:
-    """Reads the requests that are not plain GETs; for compiled code, and for httptools to call."""
+    """Read requests that are not plain GETs; used by compiled code, and called by httptools."""
 
     def on_header(self, name: bytes, value: bytes) -> None: ...
     def on_headers_complete(self) -> None: ...
@@ -12,8 +12,11 @@ class Reader:
     def on_message_complete(self) -> None: ...
 
 def scan(data: bytes, message_id_header: bytes = b"") -> tuple[int, dict[str, bytes]] | None:
-    """Return the length of the plain GET that `data` begins with, and what is kept of it.
+    """Return the length of the plain GET at the start of `data`, and its headers and target.
 
-    None if it does not begin with a whole one: the reader has it parsed. The value of
-    `message_id_header` is kept as `message-id`.
+    The result is None if `data` does not start with a complete plain GET; the reader parses such
+    requests. The value of `message_id_header` is returned as `message-id`.
+
+    >>> scan(b"GET /pixel/v1/page HTTP/1.1\\r\\nHost: example.com\\r\\n\\r\\n")
+    (50, {'target': b'/pixel/v1/page'})
     """

@@ -1,20 +1,21 @@
-"""From bytes to one request after the other, wherever TCP cuts. `scan` takes plain GETs; the reader
-has httptools parse all other requests.
+"""Read requests from bytes, however TCP splits them.
 
-The rules, each with its test:
+`scan` handles plain GET requests; the reader parses all others with httptools. These rules hold,
+each with a test:
 
-1.  A head is parsed once it is whole, in one piece, and a body is never fed beyond its end. The
-    parser reports spans as they come, so with a head in pieces its errors and ours would be met in
-    an order that depends on the pieces.
-2.  A head is checked in a fixed order. First `_head_error`, on what is there of it: a method that is
-    not a token (400), an unknown method (405), a target that is too long (414), a request line that is
-    not `METHOD target HTTP/1.0` or `HTTP/1.1` (400), a head that is too large (431); more bytes never
-    change the result once there is one. Then the parser, which sees bytes from 0x80 on in the target
-    as others: it rejects them.
-3.  httptools has no limits: headers and a body are counted here. It never sees the data of a body in
-    chunks.
-4.  An exception in a callback comes back as HttpParserCallbackError, a subclass of the class that
-    means a fault of the client. It is caught first: 500 if it is not a RequestError.
+1.  A head is parsed in one piece once it is complete, and the parser never sees bytes beyond the
+    end of a body. The parser reports errors as bytes arrive, so if it got a head in pieces, the
+    order of its errors and those of this module would depend on the pieces.
+2.  A head is checked in a fixed order. `_head_error` comes first and works on incomplete heads: a
+    method that is not a token (400), an unknown method (405), a target that is too long (414), a
+    request line that is not `METHOD target HTTP/1.0` or `HTTP/1.1` (400), a head that is too large
+    (431). More bytes never change an error once it is found. The parser comes second. It rejects
+    bytes from 0x80 on in a target, so it gets `_` in their place.
+3.  httptools has no limits, so this module counts headers and bodies. It passes only the end of a
+    chunked body to the parser.
+4.  The parser raises an exception of a callback as HttpParserCallbackError, a subclass of the
+    class for errors of the client. It must be caught first, and becomes a 500 unless its cause is a
+    RequestError.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -47,21 +48,21 @@ from pixelfast.errors import RequestError
 __all__ = ["Reader", "Request", "scan"]
 
 cdef struct RequestLine:
-    # What the first bytes of a head say before all of it has arrived.
-    Slice method                # up to its space; empty before the space has arrived
-    Slice target                # as much of it as has arrived
-    bint is_malformed           # behind the method
+    # The request line, as far as it has arrived.
+    Slice method                # empty until the space after it has arrived
+    Slice target                # as far as it has arrived
+    bint is_malformed           # after the method
 
 cdef enum:
-    MAX_METHOD_BYTES = 32       # longer than every method that the parser knows
+    MAX_METHOD_BYTES = 32       # longer than any method that the parser knows
 
-# What the parser is shown of a target: it rejects bytes from 0x80 on.
+# Replaces bytes from 0x80 on, which the parser rejects in a target.
 cdef bytes _ASCII_ONLY = bytes(range(128)) + b"_" * 128
 
 
 cdef class Request:
-    # What the collector needs of one request, within its limits: the parser has none of its own (it
-    # accepts a target of 200,000 bytes).
+    # What the collector needs of one request. The methods enforce the limits, because the parser
+    # has none (it accepts a target of 200,000 bytes).
 
     def __cinit__(
         self, str peer="", bint is_proxied=False, bytes message_id_header not None=b""
@@ -94,26 +95,28 @@ cdef class Request:
         cdef Header header
         cdef Slice* place
         if not self.is_in_head:
-            return 0  # a trailer is not trusted to say who sent the request
+            return 0  # trailers must not set the client's address
         self.header_count += 1
         self.header_bytes += length + len(value) + 4  # ": " and CRLF
         if self.header_count > MAX_HEADERS:
-            raise RequestError(431, "too-many-headers", f"more than {MAX_HEADERS} headers")
+            raise RequestError(
+                431, "too-many-headers", f"the request has more than {MAX_HEADERS} headers"
+            )
         if self.header_bytes > MAX_HEADER_BYTES:
             raise RequestError(
-                431, "headers-too-large", f"headers are over {MAX_HEADER_BYTES:,} bytes"
+                431, "headers-too-large", f"the headers have more than {MAX_HEADER_BYTES:,} bytes"
             )
         header = header_in(self, PyBytes_AS_STRING(name), length)
         place = place_of(self, header)
         if place != NULL:
             if header == Header.X_FORWARDED_FOR:
-                # Not in `_kept`: each header would keep all before it once more.
+                # Not in `_kept`, where each joined value would stay, with quadratic memory.
                 if self._forwarded is not None:
                     value = self._forwarded + b"," + value
                 self._forwarded = value
                 place[0] = slice_of(value)
             elif (
-                is_empty_list(place[0])  # a blank one does not hide another
+                is_empty_list(place[0])  # a blank value does not hide another
                 or header == Header.ORIGIN
                 or (
                     (header == Header.X_REAL_IP or header == Header.MESSAGE_ID)
@@ -123,9 +126,11 @@ cdef class Request:
                 place[0] = self._keep(value)
         elif header == Header.HOST:
             if self.has_host:
-                raise RequestError(400, "malformed-request", "more than one Host header")
+                raise RequestError(400, "malformed-request", "Host is duplicated")
             if not is_host(slice_of(value)):
-                raise RequestError(400, "malformed-request", "the Host header is not a host")
+                raise RequestError(
+                    400, "malformed-request", "Host is not a valid host name or IP address"
+                )
             self.has_host = True
         elif header == Header.CONNECTION:
             self.says_keep_alive = value.lower() == b"keep-alive"
@@ -142,7 +147,7 @@ cdef class Request:
         return slice_of(value)
 
     cdef Py_ssize_t held_bytes(self) noexcept:
-        # The head, and the headers that are kept beside it.
+        # Return the size of the head and of the headers copied from it.
         cdef Py_ssize_t held = 0 if self.head is None else PyBytes_GET_SIZE(self.head)
         if self._forwarded is not None:
             held += PyBytes_GET_SIZE(self._forwarded)
@@ -153,7 +158,9 @@ cdef class Request:
     cdef int add_body(self, bytes piece) except -1:
         self.body_bytes += len(piece)
         if self.body_bytes > MAX_BODY_BYTES:
-            raise RequestError(413, "body-too-large", f"body is over {MAX_BODY_BYTES:,} bytes")
+            raise RequestError(
+                413, "body-too-large", f"the body has more than {MAX_BODY_BYTES:,} bytes"
+            )
         return 0
 
 
@@ -166,8 +173,8 @@ cdef class Reader:
     # --- what a connection calls -------------------------------------------------------------
 
     cdef Py_ssize_t read(self, bytes data, Py_ssize_t start) except -1:
-        # Read on; `reading` says how far. Returns the number of bytes read, or 0 if all of them are
-        # part of a head: then they are to be passed again, with more.
+        # Read on and return the number of bytes consumed; `reading` tells the progress. 0 means
+        # that the head is incomplete: call again with the same bytes and more.
         cdef:
             const char* at = PyBytes_AS_STRING(data) + start
             Py_ssize_t length = PyBytes_GET_SIZE(data) - start, end
@@ -188,28 +195,29 @@ cdef class Reader:
         return end
 
     cdef bint has_part(self) noexcept:
-        # Whether a part of a request has arrived.
+        # Return whether part of a request has arrived.
         return self._searched_bytes > 0 or self.reading == Reading.IN_BODY
 
     cdef bint has_head(self, bytes data, Py_ssize_t start) noexcept:
-        # Whether `data` completes the head.
+        # Return whether `data` completes the head.
         return self.reading == Reading.IN_HEAD and _head_end(
             PyBytes_AS_STRING(data) + start, PyBytes_GET_SIZE(data) - start, self._searched_bytes
         ) > 0
 
     cdef Py_ssize_t held_bytes(self) noexcept:
-        # Of a request whose body is incomplete.
+        # Return the memory of a request whose body is incomplete.
         return self.request.held_bytes() if self.reading == Reading.IN_BODY else 0
 
     cdef int next(self) except -1:
-        # Forget the request that was read, here or by the scan.
+        # Prepare for the next request, after the reader or the scan has read one.
         self.request.reset()
         self.reading = Reading.IN_HEAD
         self._blank_bytes = self._searched_bytes = 0
         return 0
 
     cdef int fail(self, object error, bytes start) except -1:
-        # `start`: as much of the head as has arrived; its first line may tell method and target.
+        # Fail with an error. `start` is the head as far as it has arrived, for its method and
+        # target.
         cdef RequestLine line = _request_line(PyBytes_AS_STRING(start), PyBytes_GET_SIZE(start))
         self.request.head = start
         self.request.target = line.target
@@ -219,14 +227,14 @@ cdef class Reader:
         return 0
 
     cdef int close(self) except -1:
-        # The parser holds methods of its reader: break the reference cycle.
+        # Break the reference cycle: the parser holds methods of its reader.
         self._parser = self._feed = None
         return 0
 
     # --- head and body -----------------------------------------------------------------------
 
     cdef Py_ssize_t _read_blank(self, const char* at, Py_ssize_t length) except -1:
-        # RFC 9112 section 2.2: line ends before a request are ignored.
+        # Skip line ends before a request (RFC 9112 section 2.2).
         cdef Py_ssize_t taken = 0
         while taken < length and (at[taken] == c'\r' or at[taken] == c'\n'):
             taken += 1
@@ -245,9 +253,9 @@ cdef class Reader:
         self.method = _method_of(line.method)
         self.reading = Reading.IN_BODY
         self._chunks = no_chunks()
-        self._parse(_shown(head, line.target))
+        self._parse(_with_ascii_target(head, line.target))
         if self.reading == Reading.IN_BODY and self.request.is_in_head:
-            # PRI, the preface of HTTP/2: the parser sees no end of the head there.
+            # The parser finds no end of the head in PRI, the preface of HTTP/2.
             self.fail(RequestError(400, "malformed-request"), head)
         return 0
 
@@ -263,7 +271,7 @@ cdef class Reader:
     cdef Py_ssize_t _read_chunks(self, const char* at, Py_ssize_t length) except -1:
         length = skip_chunks(&self._chunks, at, length)
         if self._chunks.state == ChunkState.WHOLE:
-            self._parse(b"0\r\n\r\n")  # the parser needs only the end
+            self._parse(b"0\r\n\r\n")  # the parser only needs to see the end
         elif self._chunks.state == ChunkState.MALFORMED:
             self.fail(RequestError(400, "malformed-request"), self.request.head)
         elif self._chunks.state == ChunkState.TOO_LARGE:
@@ -274,9 +282,9 @@ cdef class Reader:
         try:
             self._feed(data)
         except HttpParserCallbackError as error:
-            self.fail(excuse(error.__context__ or error, self._log), self.request.head)
+            self.fail(as_request_error(error.__context__ or error, self._log), self.request.head)
         except HttpParserUpgrade:
-            pass  # the request was read to its end
+            pass  # the request is complete
         except HttpParserError:
             self.fail(RequestError(400, "malformed-request"), self.request.head)
         return 0
@@ -290,7 +298,7 @@ cdef class Reader:
         cdef Request request = self.request
         request.is_in_head = False
         if not request.has_host and self._is_1_1():
-            raise RequestError(400, "malformed-request", "no Host header")
+            raise RequestError(400, "malformed-request", "Host is missing")
         self.owes_continue = request.expects_continue and self._is_1_1()
 
     def on_body(self, bytes body):
@@ -298,8 +306,8 @@ cdef class Reader:
 
     def on_message_complete(self):
         self.is_upgrade = self._parser.should_upgrade()
-        # RFC 9112 section 6.1: before HTTP/1.1 the framing of chunks may be faulty, so no request
-        # can be found after them.
+        # Before HTTP/1.1 chunked framing may be faulty, so a connection must close after it (RFC
+        # 9112 section 6.1).
         self.keeps_alive = self._parser.should_keep_alive() and (
             not self.request.has_transfer_coding or self._is_1_1()
         )
@@ -313,12 +321,12 @@ cdef Slice slice_of(bytes value) noexcept:
     return Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
 
-cdef bytes copy_of(Slice text):
-    return None if text.at == NULL else PyBytes_FromStringAndSize(text.at, text.length)
+cdef bytes copy_of(Slice string):
+    return None if string.at == NULL else PyBytes_FromStringAndSize(string.at, string.length)
 
 
-cdef object excuse(object error, object log):
-    # The RequestError to respond with; a mistake of ours is logged.
+cdef object as_request_error(object error, object log):
+    # Return the RequestError to respond with. Any other exception is a bug and is logged.
     if isinstance(error, RequestError):
         return error
     log.error("request_failed", exc_info=error)
@@ -326,7 +334,7 @@ cdef object excuse(object error, object log):
 
 
 cdef RequestLine _request_line(const char* start, Py_ssize_t length) noexcept:
-    # The method and the target at the start of a head, as far as they have arrived.
+    # Return the request line of a head, as far as it has arrived.
     cdef RequestLine line
     cdef const char* at = start
     cdef const char* end = start + length
@@ -347,7 +355,8 @@ cdef RequestLine _request_line(const char* start, Py_ssize_t length) noexcept:
 
 
 cdef bint _may_be_version(const char* at, Py_ssize_t length) noexcept:
-    # What follows a target, as far as it has arrived (RFC 9112 section 3; the parser takes more).
+    # Return whether the bytes after a target are a valid version, as far as they have arrived (RFC
+    # 9112 section 3; the parser accepts more).
     cdef const char* form = b" HTTP/1.1\r\n"
     cdef Py_ssize_t i
     for i in range(min(length, 11)):
@@ -356,11 +365,11 @@ cdef bint _may_be_version(const char* at, Py_ssize_t length) noexcept:
     return True
 
 
-cdef bytes _shown(bytes head, Slice target):
-    # The head as the parser is shown it.
+cdef bytes _with_ascii_target(bytes head, Slice target):
+    # Return the head with an ASCII-only target for the parser.
     cdef Py_ssize_t start = target.at - PyBytes_AS_STRING(head), i
     cdef unsigned char bits = 0
-    for i in range(target.length):  # without a branch: many bytes at a time
+    for i in range(target.length):  # no branch, so that the compiler can vectorize it
         bits |= <unsigned char>target.at[i]
     if bits < 0x80:
         return head
@@ -368,7 +377,7 @@ cdef bytes _shown(bytes head, Slice target):
 
 
 cdef object _head_error(RequestLine line, const char* start, Py_ssize_t length):
-    # The RequestError of a head, or of its first bytes; None if nothing is wrong so far.
+    # Return the RequestError of a head or of its first bytes, or None if there is no error so far.
     if line.method.length == 0:
         if not _may_be_method(start, min(length, MAX_METHOD_BYTES)):
             return RequestError(400, "malformed-request", "the method is not a token")
@@ -378,20 +387,23 @@ cdef object _head_error(RequestLine line, const char* start, Py_ssize_t length):
         return RequestError(405, "method-not-allowed")
     if line.target.length > MAX_TARGET_BYTES:
         return RequestError(
-            414, "target-too-long", f"request target is over {MAX_TARGET_BYTES:,} bytes"
+            414, "target-too-long", f"the request target has more than {MAX_TARGET_BYTES:,} bytes"
         )
     if line.is_malformed:
         return RequestError(
             400, "malformed-request", "the request line is not METHOD target HTTP/1.0 or HTTP/1.1"
         )
     if length > MAX_HEAD_BYTES:
-        return RequestError(431, "headers-too-large", f"head is over {MAX_HEAD_BYTES:,} bytes")
+        return RequestError(
+            431, "headers-too-large", f"the head has more than {MAX_HEAD_BYTES:,} bytes"
+        )
     return None
 
 
 cdef Py_ssize_t _head_end(const char* start, Py_ssize_t length, Py_ssize_t searched) noexcept:
-    # The length of the head with its empty line; 0 if it is incomplete. A line may end with a bare
-    # LF, so that the parser can reject it at once. `searched`: bytes that were searched before.
+    # Return the length of the head with its empty line, or 0 if it is incomplete. A bare LF ends a
+    # line here, so that the parser can reject it immediately. `searched` bytes were searched
+    # before.
     cdef const char* end = start + length
     cdef const char* at = start + max(searched - 2, 0)
     while True:
@@ -434,14 +446,14 @@ cdef bint _is_known_method(Slice method) except -1:
     if _method_of(method) != Method.OTHER:
         return True
     try:
-        HttpRequestParser(None).feed_data(copy_of(method) + b" ")  # its list is longer
+        HttpRequestParser(None).feed_data(copy_of(method) + b" ")  # it knows more methods
     except HttpParserInvalidMethodError:
         return False
     return True
 
 
 cdef Py_ssize_t _length_of(bytes value) except -2:
-    # The parser rejects any value that is not a number of 64 bits; this only bounds the digits.
+    # The parser rejects values that are not 64-bit numbers, so this only limits the digits.
     cdef bytes digits = value.strip().lstrip(b"0") or b"0"
     return min(int(digits[:20]), MAX_BODY_BYTES + 1) if digits.isdigit() else -1
 

@@ -1,10 +1,10 @@
-"""Lines in the log about pixels that are rejected: at most one a second for each reason.
+"""Log rejected pixels: at most one line per second for each reason.
 
-Of pixels that are rejected with 503 there is one a minute: the reason is ours and not the sender's,
-and a full disk is not to be filled with its own log.
+Rejections with 503 are logged at most once per minute: the cause is the server and not the client,
+and the log must not fill a disk that is already full.
 
-A line says who sent the pixel, and where the image stands, as far as somebody who mends it has to
-know: never the write key or the query.
+A line shows the client's address and the host of the page, so that the operator can find the faulty
+pixel. It never contains the write key or the query.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _INTERVAL_S = 1.0
 _UNAVAILABLE = 503
 _UNAVAILABLE_INTERVAL_S = 60.0
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
-_PREFIXES = {4: 24, 6: 48}  # of masked addresses, by version
+_PREFIXES = {4: 24, 6: 48}  # prefix length of masked addresses, by IP version
 
 
 @dataclass(slots=True)
 class _Reason:
     logged_s: float
-    suppressed: int = 0  # since then
+    suppressed: int = 0  # since `logged_s`
     interval_s: float = _INTERVAL_S
 
 
 class RejectionLog:
-    """Decides which rejections are logged, and writes their lines.
+    """Decide which rejections are logged, and log them.
 
     >>> RejectionLog(Log()).is_due("no-write-key", 100.0)
     True
@@ -49,14 +49,16 @@ class RejectionLog:
         self.follow(settings)
 
     def follow(self, settings: Log) -> None:
-        """Follow other settings; the intervals go on."""
+        """Apply new settings without resetting the intervals."""
         self._is_on = settings.rejections
         self._addresses = settings.addresses
 
     def is_due(self, reason: str, now_s: float) -> bool:
-        """Count a rejection; return whether `write` is to be called for it.
+        """Count a rejection and return whether the caller must log it with `write`.
 
-        This is all that a rejection which is not logged costs.
+        Args:
+            reason: the reason of the rejection.
+            now_s: monotonic time in seconds.
         """
         if not self._is_on:
             return False
@@ -80,7 +82,7 @@ class RejectionLog:
         referrer: bytes | None = None,
         write_key: str | None = None,
     ) -> None:
-        """Log a rejection that is due; empty values are left out."""
+        """Log a rejection for which `is_due` returned True. Empty values are omitted."""
         if status == _UNAVAILABLE:
             self._reasons[reason].interval_s = _UNAVAILABLE_INTERVAL_S
         line = {
@@ -97,7 +99,10 @@ class RejectionLog:
         )
 
     def flush(self, now_s: float, *, is_end: bool = False) -> None:
-        """Log the counts of reasons that have not come again; to be called once a second."""
+        """Log the counts of suppressed rejections whose reason has not recurred.
+
+        Call this once per second, and with `is_end` before the process ends.
+        """
         for reason, known in self._reasons.items():
             if known.suppressed and (is_end or now_s - known.logged_s >= 2 * known.interval_s):
                 known.logged_s = now_s
@@ -110,7 +115,7 @@ class RejectionLog:
         return count
 
     def _shown(self, address: str) -> str:
-        """The address as the settings allow it to be shown."""
+        """Return the address as `log.addresses` allows it to be logged."""
         if self._addresses == "none" or not address:
             return ""
         if self._addresses == "full":
@@ -124,7 +129,7 @@ class RejectionLog:
 
 
 def _host_of(referrer: bytes) -> str:
-    """The host of a referrer; "" if it is not one that a browser would send."""
+    """Return the host of a referrer, or "" if no browser would send such a referrer."""
     try:
         host = urlsplit(referrer.decode("ascii")).hostname or ""
     except ValueError:

@@ -1,5 +1,5 @@
-# A response as a value, from the request until it is written; and the responses that a connection
-# owes, in the order of its requests. Bytes are made of them once, when they go out.
+# A response as a value, and the queue of responses that a connection owes, in the order of its
+# requests. A response is rendered once, when it is written.
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
@@ -8,13 +8,13 @@ from libc.stdint cimport int64_t
 from libc.string cimport memmove
 
 cdef enum:
-    # The most that a response takes when it is written, whatever it says by then.
-    MOST_PIXEL_BYTES = 436      # without an origin
-    MOST_PREFLIGHT_BYTES = 288
-    MOST_TEXT_BYTES = 320
-    MOST_CORS_BYTES = 88        # beside the origin itself
-    FIRST_ROOM = 2              # most connections have one request under way
-    MOST_KEPT_ROOM = 16         # of an empty queue
+    # The maximum size of a rendered response, whatever its content.
+    MAX_PIXEL_BYTES = 436       # without CORS headers
+    MAX_PREFLIGHT_BYTES = 288
+    MAX_TEXT_BYTES = 320
+    MAX_CORS_BYTES = 88         # without the origin itself
+    FIRST_ROOM = 2              # most connections have one request at a time
+    MAX_EMPTY_ROOM = 16         # that an empty queue keeps
 
 cdef enum Kind:
     PIXEL
@@ -25,23 +25,23 @@ cdef enum Kind:
     CONTINUE
 
 cdef struct Response:
-    int64_t ticket              # of the event that it waits for; 0: it is ready
-    PyObject* reason            # str of X-Pixelfast-Error, owned; NULL: no error
-    PyObject* origin            # bytes of Access-Control-Allow-Origin, owned; NULL: no CORS
-    int retry_after_s           # 0: no Retry-After
+    int64_t ticket              # of the event it waits for; 0 if it is ready
+    PyObject* reason            # str for X-Pixelfast-Error, owned; NULL if there is no error
+    PyObject* origin            # bytes for Access-Control-Allow-Origin, owned; NULL for no CORS
+    int retry_after_s           # 0 for no Retry-After
     short status
     unsigned char kind          # Kind
-    unsigned char connection    # what it says of the connection, as `responses` numbers it
-    unsigned char is_head       # the request was HEAD: no body
-    int64_t read_ns             # when the request had been read; 0: its duration is not measured
+    unsigned char connection    # KEEP, KEEP_SAID or CLOSE of `responses`
+    unsigned char is_head       # the request was HEAD, so there is no body
+    int64_t read_ns             # when the request was read; 0 if its duration is not measured
 
 cdef struct ResponseQueue:
     Response* all
     int room
-    int first                   # of `all`, the oldest
+    int first                   # index of the oldest response in `all`
     int count
-    int searched                # where the last ticket stood
-    Py_ssize_t size_bytes       # the most that the responses take when they are written
+    int searched                # position where the last ticket was found
+    Py_ssize_t size_bytes       # maximum size of the rendered responses
 
 
 cdef inline Response new_response(Kind kind, int status, int connection) noexcept:
@@ -59,24 +59,24 @@ cdef inline void free_response(Response* response) noexcept:
     response.reason = response.origin = NULL
 
 
-cdef inline Py_ssize_t most_bytes(const Response* response) noexcept:
-    cdef Py_ssize_t most = MOST_TEXT_BYTES
+cdef inline Py_ssize_t max_bytes(const Response* response) noexcept:
+    cdef Py_ssize_t size = MAX_TEXT_BYTES
     if response.kind == Kind.PIXEL:
-        most = MOST_PIXEL_BYTES
+        size = MAX_PIXEL_BYTES
     elif response.kind == Kind.PREFLIGHT:
-        most = MOST_PREFLIGHT_BYTES
+        size = MAX_PREFLIGHT_BYTES
     if response.origin != NULL:
-        most += MOST_CORS_BYTES + PyBytes_GET_SIZE(<bytes>response.origin)
-    return most
+        size += MAX_CORS_BYTES + PyBytes_GET_SIZE(<bytes>response.origin)
+    return size
 
 
 cdef inline int push_response(ResponseQueue* queue, Response response) except -1:
-    # The queue owns what the response owns.
+    # The queue takes ownership of the response's references.
     if queue.first + queue.count == queue.room:
         make_room(queue)
     queue.all[queue.first + queue.count] = response
     queue.count += 1
-    queue.size_bytes += most_bytes(&response)
+    queue.size_bytes += max_bytes(&response)
     return 0
 
 
@@ -96,13 +96,13 @@ cdef inline int make_room(ResponseQueue* queue) except -1:
 
 
 cdef inline Response* response_at(ResponseQueue* queue, int place) noexcept:
-    # Counted from the oldest.
+    # `place` counts from the oldest response.
     return &queue.all[queue.first + place]
 
 
 cdef inline Response* find_response(ResponseQueue* queue, int64_t ticket) noexcept:
-    # The response that waits for a ticket; NULL if none does. Tickets come in order, so the search
-    # goes on behind the last one.
+    # Return the response that waits for a ticket, or NULL. Tickets are nearly always acknowledged
+    # in order, so the search starts at the last one found.
     cdef int i, place
     for i in range(queue.count):
         place = (queue.searched + i) % queue.count
@@ -113,7 +113,7 @@ cdef inline Response* find_response(ResponseQueue* queue, int64_t ticket) noexce
 
 
 cdef inline int ready_responses(ResponseQueue* queue) noexcept:
-    # How many may go out: those before the first that waits.
+    # Return the number of responses before the first that waits.
     cdef int count = 0
     while count < queue.count and queue.all[queue.first + count].ticket == 0:
         count += 1
@@ -121,22 +121,22 @@ cdef inline int ready_responses(ResponseQueue* queue) noexcept:
 
 
 cdef inline void drop_responses(ResponseQueue* queue, int count) noexcept:
-    # Forget the oldest.
+    # Remove the oldest responses.
     cdef int place
     for place in range(queue.first, queue.first + count):
-        queue.size_bytes -= most_bytes(&queue.all[place])
+        queue.size_bytes -= max_bytes(&queue.all[place])
         free_response(&queue.all[place])
     queue.count -= count
     queue.first += count
     queue.searched = 0
     if queue.count == 0:
         queue.first = 0
-        if queue.room > MOST_KEPT_ROOM:
+        if queue.room > MAX_EMPTY_ROOM:
             free_queue(queue)
 
 
 cdef inline void free_queue(ResponseQueue* queue) noexcept:
-    # Forget all of them, and give their memory back.
+    # Remove all responses and free the memory.
     cdef int place
     for place in range(queue.first, queue.first + queue.count):
         free_response(&queue.all[place])

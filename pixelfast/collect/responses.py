@@ -1,8 +1,8 @@
-"""The bytes of every response, rendered once a second and then only looked up.
+"""Render the bytes of responses; common responses are rendered once per second and cached.
 
-A pixel route sends the same 43-byte GIF whatever the status: browsers draw an image body under 4xx
-and 5xx too, so a picture is never broken, while the status tells machines the truth.
-"""
+Pixel routes return the same 43-byte GIF with every status. Browsers display the body of an image
+response with a 4xx or 5xx status as well, so a page never shows a broken image, and the status
+still tells scripts and proxies the truth."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["CLOSE", "CONTINUE", "KEEP", "KEEP_SAID", "Responses"]
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAAAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 ALLOW = b"GET, HEAD, POST, OPTIONS"
 
-# What a response says about its connection: nothing (HTTP/1.1 keeps it), that it is kept (a client
-# that asks for that may speak HTTP/1.0), or that it closes.
+# The Connection header of a response: none (HTTP/1.1 keeps the connection), keep-alive (for clients
+# that ask for it, possibly with HTTP/1.0), or close.
 KEEP, KEEP_SAID, CLOSE = 0, 1, 2
 _CONNECTION = {KEEP: b"", KEEP_SAID: b"Connection: keep-alive\r\n", CLOSE: b"Connection: close\r\n"}
 
@@ -38,9 +38,12 @@ assert len(GIF) == 43
 
 
 class Responses:
-    """Renders responses, and keeps those that it rendered until the next second.
+    """Render responses, and cache them until `tick`.
 
-    `tick` is called when a second has passed: the Date header changes with it (RFC 9110, 6.6.1).
+    Call `tick` once per second, because the Date header changes (RFC 9110 section 6.6.1).
+
+    >>> Responses().robots(CLOSE, is_head=False).split(b"\\r\\n")[-1]
+    b'User-agent: *\\nDisallow: /\\n'
     """
 
     def __init__(self) -> None:
@@ -49,7 +52,11 @@ class Responses:
         self.tick(time.time())
 
     def tick(self, now_s: float) -> None:
-        """Forget the responses of the last second; `now_s` is in seconds since 1970."""
+        """Drop cached responses if the Date header has changed.
+
+        Args:
+            now_s: the time in seconds since 1970.
+        """
         date = f"Date: {formatdate(now_s, usegmt=True)}\r\n".encode("ascii")
         if date != self._date:
             self._date = date
@@ -65,15 +72,15 @@ class Responses:
         origin: bytes | None = None,
         is_head: bool = False,
     ) -> bytes:
-        """Return a response of a pixel route.
+        """Return the response of a pixel route.
 
         Args:
             status: the status code.
             connection: `KEEP`, `KEEP_SAID` or `CLOSE`.
-            reason: the value of X-Pixelfast-Error; empty: no error.
-            retry_after_s: the value of Retry-After; 0: no such header.
-            origin: the Origin header of the request, echoed for CORS; None: no CORS.
-            is_head: the request was HEAD, so the response has no body.
+            reason: the value of X-Pixelfast-Error; empty for no header.
+            retry_after_s: the value of Retry-After; 0 for no header.
+            origin: the Origin header of the request, echoed for CORS; None for no CORS headers.
+            is_head: omit the body, because the request was HEAD.
         """
         if origin is not None:
             return self._pixel(status, connection, reason, retry_after_s, origin, is_head)
@@ -109,7 +116,7 @@ class Responses:
         return b"".join(head)
 
     def preflight(self, connection: int, origin: bytes | None) -> bytes:
-        """Return the 204 for OPTIONS, with what a CORS preflight asks for."""
+        """Return the 204 for OPTIONS, with the headers of a CORS preflight."""
         return b"".join(
             [
                 _status_line(204),
@@ -125,7 +132,7 @@ class Responses:
         )
 
     def robots(self, connection: int, *, is_head: bool) -> bytes:
-        """Return robots.txt, which keeps crawlers away."""
+        """Return robots.txt, which disallows crawlers."""
         return self._text(200, connection, _ROBOTS, is_head)
 
     def not_found(self, connection: int, *, is_head: bool) -> bytes:
@@ -135,7 +142,7 @@ class Responses:
     def health(
         self, status: int, connection: int, *, reason: str, retry_after_s: int, is_head: bool
     ) -> bytes:
-        """Return what load balancers ask for: 200, or 503 with its reason."""
+        """Return the response to a health check: 200, or 503 with a reason."""
         body = b"ok" if status == 200 else b"unavailable"
         more = b"Cache-Control: no-store\r\n"
         if retry_after_s:

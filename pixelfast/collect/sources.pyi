@@ -8,25 +8,29 @@ from pixelfast.event import Rules
 __all__ = ["ActiveSource", "RateLimited", "Sources"]
 
 class RateLimited(RequestError):
-    """429: the source is over its rate limit. `retry_after_s` is in whole seconds."""
+    """Reject a request with 429: the source is over its rate limit.
+
+    Attributes:
+        retry_after_s: whole seconds until the source may send again.
+    """
 
     retry_after_s: int
 
     def __init__(self, retry_after_s: int) -> None: ...
 
 class ActiveSource:
-    """One source: its rules, its rate limit, and its counts.
+    """Hold the rules, the rate limit and the counters of one source.
 
     Args:
-        name: its name in the settings.
-        number: its place among the names of the spool writer.
-        settings: its settings; None: the source of requests without a known write key.
-        budgets: has room for its rate limit; needed only with one.
+        name: the name in the settings.
+        number: the index among the names of the spool writer.
+        settings: the settings; None for the source that counts requests without a known write key.
+        budgets: the memory of its rate limit; required if the source has one.
 
     Attributes:
-        accepted: events accepted.
-        refused: rejected requests by reason.
-        warned: warnings by reason.
+        accepted: number of accepted events.
+        rejected: number of rejected requests by reason.
+        warned: number of warnings by reason.
     """
 
     accepted: int
@@ -39,7 +43,7 @@ class ActiveSource:
         budgets: RateBudgets | None = None,
     ) -> None: ...
     def follow(self, settings: config.Source, budgets: RateBudgets) -> None:
-        """Follow other settings; the counts go on."""
+        """Apply new settings and keep the counters."""
 
     @property
     def name(self) -> str: ...
@@ -50,46 +54,46 @@ class ActiveSource:
     @property
     def is_enabled(self) -> bool: ...
     @property
-    def refused(self) -> dict[str, int]: ...
+    def rejected(self) -> dict[str, int]: ...
     @property
     def warned(self) -> dict[str, int]: ...
 
 class ActiveKey:
-    """One write key of a source, and when it expires; for compiled code."""
+    """Hold one write key of a source and its expiry; used only by compiled code."""
 
 class Sources:
     """Find the source of a write key.
 
     Args:
-        settings: the sources, in the order of their numbers.
-        budgets: the rate limits that other collectors share; None: this process is the only one.
+        settings: the settings of all sources, in the order of their numbers.
+        budgets: the rate limits shared with other collectors; None if there are no others.
 
     Attributes:
-        all: the sources, those that are no longer in the settings with them.
-        nobody: counts requests without a known write key.
+        all: the sources, including those removed from the settings.
+        unknown: counts requests without a known write key.
     """
 
     def __init__(
         self, settings: Iterable[config.Source], budgets: RateBudgets | None = None
     ) -> None: ...
     def follow(self, settings: Iterable[config.Source], budgets: RateBudgets | None = None) -> None:
-        """Follow other settings, between two requests.
+        """Apply new settings, between two requests.
 
-        Sources keep their numbers and counts; new ones get the next numbers. Those that have gone
-        keep nothing but their place: their keys are unknown from now on.
+        Sources keep their numbers and counters; new sources get the next numbers. The keys of
+        removed sources become unknown.
         """
 
     @property
     def all(self) -> list[ActiveSource]: ...
     @property
-    def nobody(self) -> ActiveSource: ...
+    def unknown(self) -> ActiveSource: ...
     def check(self, write_key: str, now_ms: int) -> ActiveSource:
-        """Return the source that accepts pixels with a write key now, whatever its rate.
+        """Return the source of a write key if it accepts pixels now, regardless of its rate.
 
         Args:
-            write_key: the key, decoded.
-            now_ms: milliseconds since 1970.
+            write_key: the decoded key.
+            now_ms: the time in milliseconds since 1970.
 
         Raises:
-            RequestError: 401, the key is unknown or has expired; 404, the source is disabled.
+            RequestError: 401 if the key is unknown or has expired; 404 if the source is disabled.
         """

@@ -1,4 +1,4 @@
-"""Write keys, the sources that they name, and how each source's pixels are read."""
+"""Look up write keys, their sources, and the rules of each source."""
 
 from libc.math cimport ceil
 from libc.stdint cimport int64_t
@@ -16,7 +16,7 @@ cdef class ActiveSource:
     def __init__(self, str name, int number, settings=None, RateBudgets budgets=None):
         self.name = name
         self.number = number
-        self.refused = {}
+        self.rejected = {}
         self.warned = {}
         if settings is not None:
             self.follow(settings, budgets)
@@ -35,14 +35,14 @@ cdef class ActiveSource:
         self.budget = budgets.budget(self.name, settings.rate_limit) if settings.rate_limit else None
 
     cdef int take_budget(self, double now_s) except -1:
-        # Before the work of decoding. An event that is not stored gives it back.
+        # Called before the query is decoded; the caller returns the budget if no event is stored.
         cdef double wait_s = self.budget.take_at(now_s)
         if wait_s > 0.0:
             raise RateLimited(ceil(wait_s))
         return 0
 
-    cdef count_refused(self, str reason):
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+    cdef count_rejection(self, str reason):
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
     cdef count_warnings(self, list warnings):
         for reason, _ in warnings:
@@ -52,7 +52,7 @@ cdef class ActiveSource:
 cdef class ActiveKey:
 
     cdef int check(self, int64_t now_ms) except -1:
-        # Raises RequestError if pixels with this key are rejected now.
+        # Raise RequestError if pixels with this key are rejected now.
         if self.expires_ms and now_ms >= self.expires_ms:
             raise RequestError(401, "expired-write-key", "the write key has expired")
         if not self.source.is_enabled:
@@ -71,11 +71,11 @@ cdef class Sources:
 
     def __init__(self, settings, RateBudgets budgets=None):
         self.all = []
-        self.nobody = ActiveSource("", -1)
+        self.unknown = ActiveSource("", -1)
         self.follow(settings, budgets)
 
     def follow(self, settings not None, RateBudgets budgets=None):
-        # Sources keep their numbers: events that wait for the disk name theirs by it.
+        # Sources keep their numbers, because events that wait for the disk refer to them.
         cdef ActiveSource source
         cdef ActiveKey key
         cdef dict keys = {}

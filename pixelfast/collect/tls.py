@@ -1,16 +1,16 @@
-"""TLS between a socket and a `Connection`.
+"""Speak TLS between a socket and a `Connection`.
 
 `TlsTransport` is the protocol of the socket's transport, and the transport of the connection. The
-event loops' own TLS transports do not fit: they drop the responses that a connection still owes
-when its peer has said that it sends nothing more, they buffer what no limit counts, and they do not
-tell of handshakes that are under way.
+TLS transports of the event loops are not suitable: they drop the responses that a connection still
+owes when its peer has sent close_notify, they buffer bytes that no limit counts, and they do not
+report handshakes in progress.
 
 A transport is in one of these states:
 
     state      next state  when
-    HANDSHAKE  OPEN        the handshake is complete; there is a connection from now on
+    HANDSHAKE  OPEN        the handshake is complete, and the connection was created
     OPEN       ENDED       the connection has written its last response
-    any        CLOSED      the handshake failed or took too long, or the connection closes
+    any        CLOSED      the handshake failed or took too long, or the connection closed
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pixelfast.collect.connection import MAX_OVER_LIMIT, Connection, Connections
 
 __all__ = ["TlsConnections", "TlsTransport"]
 
-# RFC 8446 section 5.1 and 5.2; RFC 5246 section 6.2.3 for TLS 1.2, which may add more.
+# RFC 8446 sections 5.1 and 5.2; RFC 5246 section 6.2.3 for TLS 1.2, which has a larger overhead.
 _MAX_PLAIN_BYTES = 2**14
 _MAX_RECORD_BYTES = 5 + _MAX_PLAIN_BYTES + 2048
 
@@ -40,17 +40,18 @@ class _State(enum.IntEnum):
 
 
 class TlsConnections:
-    """The TLS connections of one collector.
+    """Manage the TLS connections of one collector.
 
     Args:
-        connections: what they become once their handshake is complete.
-        context: certificate and settings of handshakes from now on; may be replaced. None: there
-            is no certificate, and connections are closed.
-        max_connections: as that of `connections`; a handshake counts as a connection.
-        handshake_timeout_s: longest time a handshake may take.
+        connections: creates a connection after each completed handshake.
+        context: the TLS context of new handshakes; may be replaced. If it is None, there is no
+            certificate, and new connections are closed.
+        max_connections: the limit of `connections`, which includes handshakes.
+        handshake_timeout_s: maximum duration of a handshake.
+        clock: returns monotonic time in seconds.
 
     Attributes:
-        failures: handshakes that failed or took too long.
+        failures: number of handshakes that failed or took too long.
     """
 
     def __init__(
@@ -66,20 +67,20 @@ class TlsConnections:
         self.context = context
         self.failures = 0
         self._clock = clock
-        self._began_s: dict[TlsTransport, float] = {}  # of handshakes, in this order
+        self._began_s: dict[TlsTransport, float] = {}  # start times of handshakes, oldest first
         self.follow(max_connections, handshake_timeout_s)
 
     def follow(self, max_connections: int, handshake_timeout_s: float) -> None:
-        """Follow other limits."""
+        """Apply new limits."""
         self._max_handshakes = max_connections + MAX_OVER_LIMIT
         self._handshake_timeout_s = handshake_timeout_s
 
     def connect(self) -> TlsTransport:
-        """Return the protocol of a new socket; the servers of the loop call it."""
+        """Return the protocol of a new socket, for `create_server` of the event loop."""
         return TlsTransport(self)
 
     def sweep(self) -> None:
-        """End the handshakes whose time is up; to be called about once a second."""
+        """Close handshakes that take too long. Call this about once per second."""
         now_s = self._clock()
         for transport, began_s in list(self._began_s.items()):
             if now_s - began_s <= self._handshake_timeout_s:
@@ -87,13 +88,13 @@ class TlsConnections:
             transport.abort()
 
     def begin(self, transport: TlsTransport) -> bool:
-        """Count a handshake; return whether there is room for it."""
+        """Count a handshake; return whether the limits allow it."""
         self._began_s[transport] = self._clock()
         self.connections.handshakes += 1
         return len(self.connections.open) + self.connections.handshakes <= self._max_handshakes
 
     def end(self, transport: TlsTransport, *, is_complete: bool) -> None:
-        """Count a handshake no longer."""
+        """Stop counting a handshake."""
         del self._began_s[transport]
         self.connections.handshakes -= 1
         if not is_complete:
@@ -101,7 +102,7 @@ class TlsConnections:
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
-    """One TLS connection."""
+    """Connect one TLS socket with its connection."""
 
     def __init__(self, all_of_them: TlsConnections) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._connection: Connection | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject
-        self._sealed_bytes = 0  # of a record that is not whole yet
+        self._sealed_bytes = 0  # of an incomplete record
         self._has_peer_ended = False
         self._is_write_paused = False
         self._is_read_paused = False  # by the connection
@@ -121,7 +122,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._raw = cast("asyncio.Transport", transport)
-        # As a connection wants it of its transport: `pause_writing` comes with the first byte held.
+        # A connection expects `pause_writing` for the first byte that its transport buffers.
         self._raw.set_write_buffer_limits(0)
         context = self._all.context
         if not self._all.begin(self) or context is None:
@@ -140,12 +141,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         self._incoming.write(data)
         if self._state == _State.HANDSHAKE:
-            self._shake_hands()
+            self._do_handshake()
         if self._state == _State.OPEN:
             self._read(len(data))
 
     def eof_received(self) -> bool:
-        """FIN, or the peer's close_notify: it may wait for responses."""
+        """Handle FIN or close_notify of the peer, which may still wait for responses."""
         if self._state != _State.OPEN or self._connection is None:
             return False
         self._has_peer_ended = True
@@ -167,7 +168,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "socket":
-            return default  # nothing may be written past this transport
+            return default  # the connection must not bypass this transport
         return self._raw.get_extra_info(name, default)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -175,7 +176,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return self._connection
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        assert high == 0, "the limit of the socket's transport is 0 already"
+        assert high == 0, "the socket's transport has the limit 0"
         del low
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -190,9 +191,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._send()
 
     def write_eof(self) -> None:
-        """End sending with close_notify and FIN; data that is received afterwards is discarded."""
+        """End sending with close_notify and FIN, and discard all data received afterwards."""
         if self._state == _State.OPEN:
-            self._say_goodbye()
+            self._send_close_notify()
             self._state = _State.ENDED
             self._raw.write_eof()
 
@@ -206,7 +207,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def close(self) -> None:
         if self._state == _State.OPEN:
-            self._say_goodbye()
+            self._send_close_notify()
         self._close()
         self._raw.close()
 
@@ -216,13 +217,13 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     # --- records -------------------------------------------------------------------------------
 
-    def _shake_hands(self) -> None:
+    def _do_handshake(self) -> None:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._send()
         except ssl.SSLError:
-            self._send()  # the alert that says why
+            self._send()  # the alert with the reason
             self.close()
         else:
             self._state = _State.OPEN
@@ -232,9 +233,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._connection.connection_made(self)
 
     def _read(self, new_bytes: int) -> None:
-        """Pass on what can be decrypted, in one piece, as `Connection` wants it.
+        """Pass all data that can be decrypted to the connection, in one piece.
 
-        `new_bytes`: how many have arrived.
+        `new_bytes` is the number of encrypted bytes that have just arrived.
         """
         parts: list[bytes] = []
         has_failed = has_ended = False
@@ -247,7 +248,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             sealed_bytes = min(new_bytes + (0 if parts else self._sealed_bytes), _MAX_RECORD_BYTES)
         except ssl.SSLError:
             has_failed = True
-        self._send()  # an alert, or the reply to an update of keys
+        self._send()  # an alert, or the response to a key update
         connection = self._connection
         assert connection is not None
         if parts and self._state == _State.OPEN:
@@ -264,16 +265,16 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._outgoing.pending and self._state != _State.CLOSED:
             self._raw.write(self._outgoing.read())
 
-    def _say_goodbye(self) -> None:
-        # The peer has not said it yet, or the connection has failed.
+    def _send_close_notify(self) -> None:
+        # `unwrap` raises an error if the peer has not sent close_notify yet, or if TLS has failed.
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
         self._send()
 
     def _pace_reading(self) -> None:
-        """Read from the socket only if neither side is to wait.
+        """Read from the socket unless the connection or the peer must catch up.
 
-        A peer that does not read what it is sent is not read from: TLS itself has replies, too.
+        If the peer does not read, stop reading from it, because even TLS itself sends responses.
         """
         is_paused = self._is_write_paused or self._is_read_paused
         if is_paused != self._is_raw_paused and self._state != _State.CLOSED:

@@ -1,4 +1,4 @@
-"""One collector process, between its sockets and its slot of the spool."""
+"""Run one collector process: accept connections and store events in one slot of the spool."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compress
 __all__ = ["Worker"]
 
 _LOCK_RETRY_S = 0.1
-_LAST_S = 1.0  # for the connections that are closed last
+_LAST_S = 1.0  # time for the remaining connections to close
 _BACKLOG = 4096
-# At a stop, how long idle keep-alive connections stay open: a request may be on its way already.
-_LAST_CALL_S = 0.3
-# For each connection, in the kernel (which doubles it): it bounds one read, and what a client that
-# never reads can hold there. A request within the limits fits.
+# How long idle connections stay open at a stop, because a request may already be on its way.
+_IDLE_GRACE_S = 0.3
+# Size of the kernel's buffers of each connection, which the kernel doubles. It limits one read, and
+# the memory that a client which never reads can occupy. A request within the limits fits.
 _KERNEL_BUFFER_BYTES = 32 * 2**10
 
 
@@ -43,11 +43,11 @@ class Worker:
 
     Args:
         config: the settings.
-        data: where the slot is.
+        data: the data directory with the slot.
         slot: the number of the slot.
-        workers: collectors that share `spool.max_bytes`.
-        budgets: the rate limits, if other collectors share them.
-        lock_wait_s: how long to wait for the previous collector of the slot to finish.
+        workers: number of collectors that share `spool.max_bytes`.
+        budgets: the rate limits shared with other collectors; None if there are no others.
+        lock_wait_s: maximum time to wait until the previous collector has left the slot.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class Worker:
             handshake_timeout_s=server.header_timeout_s,
         )
         self._speaks_tls = False
-        self._certificate: Certificate | None = None  # the last one that could be used
+        self._certificate: Certificate | None = None  # the last usable one
         self._servers: list[asyncio.Server] = []
         self._ticking: asyncio.TimerHandle | None = None
 
     async def start(
         self, sockets: list[socket.socket], tls_sockets: Collection[socket.socket] = ()
     ) -> None:
-        """Open the slot and accept connections; those of `tls_sockets` speak TLS.
+        """Open the slot and accept connections. Connections of `tls_sockets` use TLS.
 
         Raises:
-            SpoolLocked: another collector owns the slot.
+            SpoolLocked: another collector still owns the slot after `lock_wait_s`.
         """
         loop = asyncio.get_running_loop()
         spool = self._config.spool
@@ -128,10 +128,10 @@ class Worker:
         gc.freeze()
 
     def read_certificate(self) -> None:
-        """Take the certificate for new TLS connections from its files, which may be new; blocks.
+        """Load the certificate for new TLS connections from its files. Blocks on file reads.
 
-        If they cannot be used, the last one stays; without one, TLS connections are closed and all
-        others go on.
+        If loading fails, the previous certificate stays in use. If there is none, TLS connections
+        are closed; all others are unaffected.
         """
         tls = self._config.server.tls
         if tls is None:
@@ -144,14 +144,14 @@ class Worker:
             self._tls.context = self._certificate.context
 
     def reload(self, config: Config, budgets: RateBudgets | None = None) -> None:
-        """Follow other settings from the next request on; what is open goes on.
+        """Apply new settings from the next request on, without closing connections.
 
-        Where events are stored and how, and where pixels come in, stays as it was.
+        Settings of the spool and of listening addresses do not change.
         """
         collector, server = self.collector, config.server
         collector.sources.follow(config.sources, budgets)
         names = [source.name.encode("ascii") for source in collector.sources.all]
-        if collector.writer is not None:  # else it is not started yet, and takes them all
+        if collector.writer is not None:  # otherwise `start` passes all names
             collector.writer.names.extend(names[len(collector.writer.names) :])
         collector.follow(server.trusted_proxies, server.always_200, server.health_path)
         limits = self._limits(server)
@@ -162,49 +162,47 @@ class Worker:
         if self._speaks_tls:
             self.read_certificate()
 
-    def leave(self) -> None:
-        """Fail health checks from now on, and still accept pixels."""
-        self.collector.is_leaving = True
+    def fail_health_checks(self) -> None:
+        """Fail health checks from now on, but continue to accept pixels."""
+        self.collector.fails_health_checks = True
 
     async def stop(self, *, is_handed_over: bool = False) -> None:
-        """Accept no more connections, finish open requests, store their events, close the slot.
+        """Stop accepting connections, finish open requests, store their events and close the slot.
 
-        `is_handed_over`: other processes accept from the same sockets. Then there is time to let
-        keep-alive connections end with their next response.
+        `is_handed_over` means that another process accepts from the same sockets. Then idle
+        connections may stay open for `server.drain_timeout_s`, to end with their next response.
         """
         if not is_handed_over:
-            self.leave()
+            self.fail_health_checks()
         for server in self._servers:
             server.close()
         drain_timeout_s = self._config.server.drain_timeout_s
-        last_call_s = drain_timeout_s if is_handed_over else min(_LAST_CALL_S, drain_timeout_s)
+        grace_s = drain_timeout_s if is_handed_over else min(_IDLE_GRACE_S, drain_timeout_s)
         self.connections.is_draining = True
-        await self._wait_for_connections(last_call_s)
-        await asyncio.sleep(0)  # one turn of the loop: requests that have arrived are read
+        await self._wait_for_connections(grace_s)
+        await asyncio.sleep(0)  # let the loop read requests that have arrived
         self.connections.drain()
-        await self._wait_for_connections(
-            _LAST_S if is_handed_over else drain_timeout_s - last_call_s
-        )
+        await self._wait_for_connections(_LAST_S if is_handed_over else drain_timeout_s - grace_s)
         await self.collector.writer.close()
         self._rejections.flush(time.monotonic(), is_end=True)
         if self._ticking is not None:
             self._ticking.cancel()
 
-    async def _wait_for_connections(self, longest_s: float) -> None:
-        deadline = time.monotonic() + longest_s
-        # No Event: a connection ends on the hot path.
+    async def _wait_for_connections(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        # Polling keeps an asyncio.Event off the hot path, where connections end.
         while self.open_connections and time.monotonic() < deadline:  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.02)
 
     @property
     def open_connections(self) -> int:
-        """Connections that are open now, TLS handshakes under way included."""
+        """Number of open connections, including TLS handshakes in progress."""
         return len(self.connections.open) + self.connections.handshakes
 
     def stats(self) -> dict[str, Any]:
-        """Return the figures of this process; `totals` are counts since it started."""
+        """Return the statistics of this process; `totals` count from its start."""
         connections, writer = self.connections, self.collector.writer
-        sources = [*self.collector.sources.all, self.collector.sources.nobody]
+        sources = [*self.collector.sources.all, self.collector.sources.unknown]
         return {
             "slot": self.slot,
             "is_ready": writer.is_ready,
@@ -219,12 +217,12 @@ class Worker:
             "totals": {
                 "accepted_connections": connections.accepted,
                 "evicted_connections": connections.evicted,
-                "responses": {str(s): count for s, count in connections.answered.items()},
+                "responses": {str(s): count for s, count in connections.responses.items()},
                 "response_durations": connections.durations(),
                 "dropped_responses": connections.dropped_responses,
                 "tls_handshake_failures": self._tls.failures,
                 "accepted_events": {s.name: s.accepted for s in sources if s.accepted},
-                "rejected_requests": {s.name: s.refused for s in sources if s.refused},
+                "rejected_requests": {s.name: s.rejected for s in sources if s.rejected},
                 "warnings": {s.name: s.warned for s in sources if s.warned},
                 "stored_events": writer.stored_events,
                 "stored_bytes": writer.stored_bytes,

@@ -1,25 +1,27 @@
-"""What a pixel means: from a request target to an event and its JSON.
+"""Turn the request target of a pixel into an event and its JSON.
 
-`EventWriter` is the one entry, for compiled code and for Python; `Rules` say how a source's pixels
-are read. Pure: no input or output, the clock is an argument, and every cache belongs to a writer.
+`EventWriter` is the only entry point, for compiled code and for Python; `Rules` configure how the
+pixels of a source are read. The package does no input or output, takes the clock as an argument and
+keeps every cache in a writer.
 
 Compiled modules:
 
-`writer`    the entry; the server's additions, the JSON
-`template`  the JSON of a shape that comes again and again, with slots for the values
-`decoder`   the nested event: numbers as numbers, identities, times, what is left out
-`keys`      the places that keys name, and the shapes of queries that come again
+`writer`    the entry point: server-side additions and JSON output
+`template`  the JSON of a frequent query shape, with slots for the values
+`decoder`   the nested event: numbers, identities, times and ignored parameters
+`keys`      the place in the event that each key names, and the shapes of frequent queries
 
-Leaves, compiled into those that use them:
+Leaves, compiled into the modules that use them:
 
-`slices`        bytes in a buffer of somebody else
-`limits`        every size limit of a pixel
-`target`        which route a request target names, and its query
-`query`         where the parameters of a query stand
-`numbers`       which strings are numbers
-`strings`       percent-encoded strings, as a str or as JSON; trimming
+`slices`        bytes in a buffer that another object owns
+`limits`        the size limits of a pixel
+`target`        the route and the query of a request target
+`paths`         paths compared regardless of how they are written
+`query`         the positions of the parameters in a query
+`numbers`       the strings that are numbers
+`strings`       percent-encoded strings as a str or as JSON; trimming
 `placeholders`  ids that a template should have replaced
-`times`         times in all forms that people send
+`times`         times in all accepted formats
 `message_ids`   UUIDs that sort by time
 """
 

@@ -19,23 +19,23 @@ cdef class Rules:
 cdef class Event:
     # A decoded event, before the server's additions.
     cdef list fields                        # by RootField, None where absent
-    cdef dict rest                          # the root names beside them, in order of appearance
+    cdef dict rest                          # all other names at the root, in the order sent
     cdef list warnings                      # [(reason, raw key)]
     cdef int64_t times_us[3]                # of the fields from ORIGINAL_TIMESTAMP that are not None
-    cdef bint has_placeholder               # in place of an id
-    cdef bint has_repeated_field            # only of an event with slots
+    cdef bint has_placeholder               # an id was a placeholder
+    cdef bint has_repeated_field            # set only by `decode_slots`
 
 cdef class Decoder:
-    # Builds the nested event from the parameters of a query.
+    # Build the nested event from the parameters of a query.
     cdef Query* _query
     cdef Rules _rules
     cdef Event _event
-    cdef bint _makes_slots                  # instead of values
-    cdef dict _owners           # (container's id, name): [KeyPath] of the plain values; None: not kept
-    cdef bint _has_losers       # a plain value gave way, and who owned it was not kept
+    cdef bint _makes_slots                  # build slots instead of values
+    cdef dict _owners           # {(id of the container, name): [KeyPath]} of plain values, or None
+    cdef bint _has_displaced    # a container replaced a plain value while `_owners` was None
     cdef int _slots_left
     cdef list _blank_times      # [KeyPath]
-    cdef int _tried_times       # a bit for each of the three that had a value that is not blank
+    cdef int _tried_times       # a bit for each time field that had a non-blank value
     cdef list _repeats          # [(container, name, KeyPath)] of values after the first of `a[]`
     cdef char _scratch[MAX_TARGET_BYTES]
 

@@ -3,21 +3,22 @@ from collections.abc import Iterable
 __all__ = ["Rules"]
 
 class Rules:
-    """Say how one source's pixels become events.
+    """Define how the pixels of one source become events.
 
-    Rules are immutable and compare by value; equal ones share what a writer learns of its pixels.
+    Rules are immutable and compare by value. A writer shares its templates among equal rules.
 
     Args:
-        numbers: turn strings that a double carries without loss into numbers.
-        booleans: turn `true` and `false` into booleans, where a number could stand.
-        strings: places that always stay strings: their names joined with dots, without the indexes
-            of arrays. If an index is a plain name, as it is in an object, it is part of that.
-        force_numbers: places that may become numbers whatever their name.
-        ignore: names at the top level that are left out silently.
-        fill: which of `ip`, `referer` and `locale` the server fills in from the request:
-            `context.ip`, `context.page.url`, `context.locale`, each if it is absent or blank.
-        keeps_placeholders: take ids that a template should have replaced, such as `{{user.id}}` and
-            `undefined`, for ids.
+        numbers: convert strings to numbers if a double represents them exactly.
+        booleans: convert `true` and `false` to booleans wherever a number is allowed.
+        strings: places that always hold strings, as names joined with dots. Array indexes are left
+            out; an index that is a name in an object is part of the place.
+        force_numbers: places that may hold numbers regardless of their name.
+        ignore: names at the top level that are dropped without a warning.
+        fill: values to add from the request: `ip` for `context.ip`, `referer` for
+            `context.page.url`, `locale` for `context.locale`. Each is added only if the event has
+            no such value, or a blank one.
+        keeps_placeholders: accept ids that a template should have replaced, such as `{{user.id}}`
+            and `undefined`.
 
     >>> Rules(strings=["properties.campaign"]) == Rules(strings=("properties.campaign",))
     True

@@ -1,6 +1,6 @@
-"""From a query's parameters to the nested event: places, numbers, identities, times.
+"""Decode the parameters of a query into the nested event: places, numbers, identities and times.
 
-`Decoder` puts the values into the places that their keys name, by the `Rules` of the source.
+`Decoder` stores each value in the place that its key names, according to the `Rules` of the source.
 """
 
 from cpython.dict cimport PyDict_GetItem
@@ -82,7 +82,7 @@ cdef class Decoder:
         return event
 
     cdef Event decode_slots(self, Query* query, list paths, Rules rules, bint is_track):
-        # The event with slots for its values: what is checked of them is not checked here.
+        # Build the event with slots in place of its values. Values are not checked.
         self._makes_slots = True
         return self._build_all(query, paths, rules, is_track)
 
@@ -99,8 +99,9 @@ cdef class Decoder:
         self._query = query
         self._rules = rules
         event = self._build(paths, is_track, None)
-        if self._has_losers:
-            # Rare, so only now: once more, remembering who owns what, to name those that give way.
+        if self._has_displaced:
+            # Build again and track the owner of each value, so that the displaced parameters can be
+            # named. This is rare, so the first pass does not pay for it.
             event = self._build(paths, is_track, {})
         return event
 
@@ -118,7 +119,7 @@ cdef class Decoder:
         self._repeats = []
         self._tried_times = 0
         self._owners = owners
-        self._has_losers = False
+        self._has_displaced = False
         self._slots_left = MAX_ARRAY_SLOTS
         for i in range(len(paths)):
             path = <KeyPath>paths[i]
@@ -152,8 +153,9 @@ cdef class Decoder:
         return event
 
     cdef str _usable(self, int i, KeyPath path):
-        # The value of a field that is a string at the root, as it stands in the event. What is empty
-        # gives way to a later value: forms and templates send an empty field before the real one.
+        # Return the event's value of a string field at the root, or an empty string or None. A
+        # later parameter replaces an empty value: forms and templates send an empty field before
+        # the real one.
         cdef str string = self.string_of_parameter(self._query, i)
         cdef str trimmed = trim(string)
         cdef int root = path.root
@@ -188,7 +190,7 @@ cdef class Decoder:
         return time
 
     cdef int _warn_of_blank_times(self) except -1:
-        # The first of each field that has no other value.
+        # Warn once for each time field that has only blank values.
         cdef KeyPath path
         cdef int place
         for path in self._blank_times:
@@ -199,7 +201,7 @@ cdef class Decoder:
         return 0
 
     cdef int _warn_of_repeats(self) except -1:
-        # Unless an object or array took the place: then each of its values has a warning already.
+        # If an object or array displaced the values, each of them already has a warning.
         for container, name, path in self._repeats:
             if type(container[name]) is not dict and type(container[name]) is not list:
                 self._warn("repeated-array-name", <KeyPath>path)
@@ -231,12 +233,13 @@ cdef class Decoder:
         return string
 
     cdef int _place(self, int i, KeyPath path, dict root, int start) except -1:
-        # Walk from `root` along the segments from `start`, making what is missing.
+        # Store the value of parameter `i`: follow the segments of `path` from `start` on, beginning
+        # at `root`, and create missing containers.
         cdef:
             object container = root
             object child
             PyObject* found
-            unsigned int in_arrays = 0  # a bit for each segment that is an index of an array
+            unsigned int in_arrays = 0  # a bit for each segment that is an array index
             int segment, index
             int last = path.depth - 1
             bint is_string = last == 0  # a value at the root is always a string
@@ -246,7 +249,7 @@ cdef class Decoder:
             index = path.index[segment]
             if type(container) is dict:
                 if last > 0:
-                    # In an object an index is a name like any other, and not one that means a string.
+                    # An index is an ordinary name in an object, and such a name may hold a number.
                     is_string = path.is_string[segment] and index == NAME_SEGMENT
                 if segment == last:
                     return self._put_in_object(
@@ -280,12 +283,12 @@ cdef class Decoder:
     cdef object _descend(
         self, KeyPath path, object container, object name, object child, bint wants_array
     ):
-        # The container at `name`; a plain value there gives way to it.
+        # Return the container at `name`, created if necessary. It displaces a plain value.
         if type(child) is dict or type(child) is list:
             return child
         if child is not None:
             if self._owners is None:
-                self._has_losers = True
+                self._has_displaced = True
             else:
                 for owner in self._owners[(id(container), name)]:
                     self._warn("value-conflict", <KeyPath>owner)
@@ -318,7 +321,8 @@ cdef class Decoder:
             return self._warn("value-conflict", path)
         if path.has_brackets:
             self._repeats.append((container, name, path))
-        # Silent; but should a container take the place, each of these was left out too.
+        # There is no warning, unless a container displaces the first value: then it displaces this
+        # one, too.
         return 0 if self._owners is None else self._own(path, container, name)
 
     cdef int _own(self, KeyPath path, object container, object name) except -1:
@@ -332,7 +336,7 @@ cdef class Decoder:
         self._slots_left -= missing
         if self._slots_left < 0:
             raise RequestError(
-                413, "event-too-large", f"arrays of more than {MAX_ARRAY_SLOTS:,} slots together"
+                413, "event-too-large", f"arrays have more than {MAX_ARRAY_SLOTS:,} slots in total"
             )
         container.extend([None] * missing)
         return 0
@@ -343,7 +347,7 @@ cdef class Decoder:
 
 
 cdef str _place_of(KeyPath path, unsigned int in_arrays):
-    # What settings call a place inside an array.
+    # Return the name that settings use for a place: the segments without array indexes.
     return ".".join(
         [path.names[i] for i in range(path.depth) if not in_arrays & (<unsigned int>1 << i)]
     )
@@ -356,12 +360,12 @@ cdef int _check_required(Event event, bint is_track) except -1:
             raise RequestError(
                 400,
                 "placeholder-identity",
-                "userId and anonymousId are absent or placeholders that no template has replaced",
+                "userId and anonymousId are missing, or are placeholders that no template replaced",
             )
-        raise RequestError(400, "no-identity", "neither userId nor anonymousId")
+        raise RequestError(400, "no-identity", "userId and anonymousId are both missing or empty")
     if is_track:
         if not fields[RootField.EVENT]:
-            raise RequestError(400, "no-event", "a track call without event")
+            raise RequestError(400, "no-event", "a track call requires event")
     elif fields[RootField.NAME] is not None and not <str>fields[RootField.NAME]:
         fields[RootField.NAME] = "Unknown Page"
     return 0
@@ -378,6 +382,6 @@ cdef SlotKind _slot_kind(int root, bint is_track):
 
 
 cdef str _unquoted(str name):
-    # Without one pair of double quotes: AMP sends them.
+    # Remove one pair of double quotes: AMP sends ids in quotes.
     cdef Py_ssize_t last = len(name) - 1
     return name[1:last] if last >= 1 and name[0] == '"' and name[last] == '"' else name

@@ -8,7 +8,7 @@ from pixelfast.event.template cimport Template
 cdef enum KeyKind:
     PLACE = 0           # names a place in the event
     WRITE_KEY = 1       # names the source
-    WARNED = 2          # left out, `warning` says why
+    WARNED = 2          # the parameter is dropped; `warning` is the reason
     TOO_DEEP = 3        # more than MAX_SEGMENTS segments
 
 cdef enum RootField:
@@ -24,7 +24,7 @@ cdef enum RootField:
     SENT_AT = 9
     TIMESTAMP = 10
     FIELD_COUNT = 11
-    TRAITS = 12         # an object that stands among the others
+    TRAITS = 12         # an object; the event has it among `rest`
     OTHER = 13          # any other name at the root
 
 cdef enum:
@@ -32,26 +32,26 @@ cdef enum:
     APPEND_SEGMENT = -1
 
 cdef class KeyPath:
-    # The place in an event that a parameter's key names.
-    cdef bytes raw                          # as it stands in the query
-    cdef tuple names                        # the segments; empty if they are too many
+    # A parameter's key, and the place in an event that it names.
+    cdef bytes raw                          # as sent, percent-encoded
+    cdef tuple names                        # the segments; empty if there are too many
     cdef str dotted                         # the names joined with dots
-    cdef str warning                        # why the parameter is left out, or None
+    cdef str warning                        # why the parameter is dropped, or None
     cdef KeyKind kind
-    cdef bint is_escaped                    # `amp;` stood before the name
-    cdef bint has_brackets                  # a name holds `[]`: an array in other dialects
+    cdef bint is_escaped                    # the name began with `amp;`
+    cdef bint has_brackets                  # a name contains `[]`, an array in other dialects
     cdef int root                           # a RootField
-    cdef int depth                          # how many segments
-    cdef signed char index[MAX_SEGMENTS]    # of an array, or NAME_SEGMENT or APPEND_SEGMENT
-    cdef bint is_string[MAX_SEGMENTS]       # a place of this name never holds a number
+    cdef int depth                          # number of segments
+    cdef signed char index[MAX_SEGMENTS]    # array index, NAME_SEGMENT or APPEND_SEGMENT
+    cdef bint is_string[MAX_SEGMENTS]       # a place with this name never holds a number
 
     cdef int _parse(self) except -1
     cdef int _classify(self, str first) except -1
     cdef int _warn(self, str reason) except -1
 
 cdef class KeyCache:
-    # Keys are few and come again and again, so decoded keys are kept: a request pays for a look-up,
-    # not for decoding (10x in time for the documented URL).
+    # Decoded keys. Sites send the same few keys with every request, so a request pays for a lookup
+    # instead of decoding, which takes ten times as long for the documented URL.
     cdef dict _paths                        # {raw key: KeyPath}
 
     cdef KeyPath find(self, Slice raw)
@@ -64,27 +64,27 @@ cdef struct Sighting:
     uint32_t count
 
 cdef class Shape:
-    # The keys of a query in their order, and all that follows from them alone.
+    # The keys of a query in order, and everything that depends only on them.
     cdef list paths             # [KeyPath]
-    cdef int write_key          # which parameter it is; -1: none
-    cdef tuple templates        # by variant: {Rules: Template, or None}; None: the shape is not kept
+    cdef int write_key          # index of the parameter, or -1
+    cdef tuple templates        # for each variant {Rules: Template or None}; None: not cached
     cdef uint64_t _hash
     cdef list _keys             # [raw key]
     cdef Py_ssize_t _key_bytes
 
-    cdef bint _fits(self, Query* query) noexcept
+    cdef bint _matches(self, Query* query) noexcept
 
 cdef class ShapeCache:
-    # The shapes that come again and again, and their templates, within a bound of memory.
+    # The shapes of frequent queries and their templates, in a limited amount of memory.
     cdef uint64_t seed
     cdef KeyCache _keys
     cdef dict _kept             # {hash: Shape}
-    cdef Shape _last            # found last
+    cdef Shape _last            # the last one found
     cdef Py_ssize_t _kept_bytes
     cdef Sighting _seen[SEEN_SHAPES]
 
     cdef Shape find(self, Query* query)
     cdef int keep_template(self, Shape shape, int variant, object rules, Template template) except -1
     cdef Shape _describe(self, Query* query)
-    cdef bint _comes_again(self, Query* query) noexcept
-    cdef bint _makes_room(self, Py_ssize_t size)
+    cdef bint _is_frequent(self, Query* query) noexcept
+    cdef bint _evicts_for(self, Py_ssize_t size)

@@ -1,3 +1,3 @@
-# For compiled code only: `EventWriter` looks up the shape of each query.
+# Used only by compiled code: `EventWriter` looks up the shape of each query.
 
 __all__: list[str] = []

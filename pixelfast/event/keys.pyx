@@ -1,10 +1,9 @@
-"""What the keys of a query say, whatever the values: each key's place, and the query's shape.
+"""Decode and cache everything about a query that depends only on its keys.
 
-`KeyPath` is one key, decoded: the place in the event that it names. A `Shape` is the keys of a query
-in their order. Both are kept for the next query of the same keys. Anybody may send any keys, so what
-is kept is counted: when it gets too large, all of it goes, and what is in use is back after a few
-pixels.
-"""
+A `KeyPath` is one decoded key: the place in the event that it names. A `Shape` is the keys of a
+query in order. Both are cached for later queries with the same keys. Clients choose the keys, so
+the size of the cache is limited: when it is full, it is cleared, and frequent entries return within
+a few pixels. """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
@@ -24,14 +23,15 @@ __all__ = []
 
 cdef enum:
     CACHED_KEYS = 4096          # ~1.5 MB when full; a site sends a few dozen
-    CACHED_KEY_BYTES = 128      # longer ones are decoded each time
-    KEPT_BYTES = 16777216       # about 900 shapes like that of the documented call, with templates
-    KEPT_PARAMETERS = 64        # of a shape that is kept
+    CACHED_KEY_BYTES = 128      # longer keys are decoded each time
+    KEPT_BYTES = 16777216       # about 900 shapes like the documented call, with templates
+    KEPT_PARAMETERS = 64        # maximum of a cached shape
     KEPT_KEY_BYTES = 2048
-    PARAMETER_BYTES = 800       # of its key and its path
-    SHAPE_BYTES = 1000          # beside that
-    NO_TEMPLATE_BYTES = 300     # of the note that there is none
-    # A shape is kept when it comes for the fourth time: who sends random keys gains nothing.
+    PARAMETER_BYTES = 800       # memory of its key and path
+    SHAPE_BYTES = 1000          # memory of everything else in a shape
+    NO_TEMPLATE_BYTES = 300     # memory of an entry that says None
+    # A shape is cached when it is seen for the fourth time, so that random keys do not fill the
+    # cache.
     SIGHTINGS = 4
 
 cdef dict _FIELDS = {
@@ -53,8 +53,8 @@ cdef dict _OBJECTS = {
 cdef frozenset _SERVER_OWNED = frozenset(
     ("type", "integrations", "rudderId", "request_ip", "receivedAt")
 )
-# Places of these names hold strings whatever they look like, so that a warehouse column keeps one
-# type: a version 1.10 is not 1.1, and a postal code 01067 stands beside 10115.
+# Places with these names always hold strings, so that a warehouse column keeps one type: version
+# 1.10 is not 1.1, and the postal codes 01067 and 10115 belong in the same column.
 cdef frozenset _STRING_NAMES = frozenset(
     "id version name title path url referrer search locale timezone ip useragent sku zip zipcode "
     "postalcode postal_code phone email token coupon build".split()
@@ -89,7 +89,7 @@ cdef class KeyCache:
         path._parse()
         if raw.length <= CACHED_KEY_BYTES:
             if len(self._paths) >= CACHED_KEYS:
-                self._paths.clear()  # somebody sends random keys; the real ones are back at once
+                self._paths.clear()  # a client sends random keys; frequent keys return at once
             self._paths[key] = path
         return path
 
@@ -148,8 +148,8 @@ cdef class KeyPath:
 
 
 cdef str _plain_name(str decoded):
-    # Trimmed, and without `amp;` at its start: in a URL that was HTML-escaped twice, `&amp;` stands
-    # before a name.
+    # Trim the name and remove each leading `amp;`, which stands there if the URL was HTML-escaped
+    # twice.
     cdef Py_ssize_t start = 0, end = len(decoded)
     while end > 0 and is_invisible(decoded[end - 1]):
         end -= 1
@@ -164,8 +164,8 @@ cdef str _plain_name(str decoded):
 
 
 cdef list _split(str key):
-    # Split at dots; (name, is a plain name whatever it looks like) for each segment. Of a key that is
-    # too deep only the first segments: 32 KB of dots made a megabyte of them.
+    # Split a key at its dots and return (name, is_plain) for each segment; a plain name is never an
+    # index. Stop once the key is too deep: 32 KB of dots would take a megabyte.
     cdef:
         list segments = []
         list name = []
@@ -209,8 +209,8 @@ cdef bint _is_string(str name):
 
 cdef class Shape:
 
-    cdef bint _fits(self, Query* query) noexcept:
-        # Key by key: a hash alone could be that of another query.
+    cdef bint _matches(self, Query* query) noexcept:
+        # Compare key by key: another query may have the same hash.
         cdef bytes key
         cdef int i
         if self._hash != query.hash or len(self._keys) != query.count:
@@ -232,30 +232,30 @@ cdef class ShapeCache:
         self._kept = {}
 
     cdef Shape find(self, Query* query):
-        # The shape that is kept, or a new one.
+        # Return the cached shape, or a new one.
         cdef Shape shape = self._last
         cdef PyObject* found
-        if shape is not None and shape._fits(query):
+        if shape is not None and shape._matches(query):
             return shape
         found = PyDict_GetItem(self._kept, query.hash)
-        if found != NULL and (<Shape>found)._fits(query):
+        if found != NULL and (<Shape>found)._matches(query):
             self._last = <Shape>found
             return self._last
         shape = self._describe(query)
         if (
             query.count <= KEPT_PARAMETERS
             and shape._key_bytes <= KEPT_KEY_BYTES
-            and self._comes_again(query)
+            and self._is_frequent(query)
         ):
-            self._makes_room(SHAPE_BYTES + query.count * PARAMETER_BYTES + 2 * shape._key_bytes)
+            self._evicts_for(SHAPE_BYTES + query.count * PARAMETER_BYTES + 2 * shape._key_bytes)
             self._kept[query.hash] = shape
             shape.templates = ({}, {}, {}, {})
         return shape
 
     cdef int keep_template(self, Shape shape, int variant, object rules, Template template) except -1:
-        # None is kept too: there is none for these rules.
-        if self._makes_room(NO_TEMPLATE_BYTES if template is None else template.kept_bytes()):
-            shape.templates = None  # the shape went with all others
+        # None is stored as well: the shape has no template under these rules.
+        if self._evicts_for(NO_TEMPLATE_BYTES if template is None else template.kept_bytes()):
+            shape.templates = None  # the shape was evicted with all others
         else:
             (<dict>shape.templates[variant])[rules] = template
         return 0
@@ -277,7 +277,7 @@ cdef class ShapeCache:
                 shape.write_key = i
         return shape
 
-    cdef bint _comes_again(self, Query* query) noexcept:
+    cdef bint _is_frequent(self, Query* query) noexcept:
         cdef Sighting* seen = &self._seen[query.hash % SEEN_SHAPES]
         cdef uint32_t tag = <uint32_t>(query.hash >> 32)
         if seen.tag != tag:
@@ -286,8 +286,8 @@ cdef class ShapeCache:
         seen.count += 1
         return seen.count >= SIGHTINGS
 
-    cdef bint _makes_room(self, Py_ssize_t size):
-        # For something of about this size that is kept; true if all else had to go.
+    cdef bint _evicts_for(self, Py_ssize_t size):
+        # Count a new entry of about `size` bytes; return whether the cache was cleared for it.
         self._kept_bytes += size
         if self._kept_bytes <= KEPT_BYTES:
             return False

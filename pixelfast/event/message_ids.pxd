@@ -1,9 +1,9 @@
-# Message ids: which strings of a proxy can be one, and those that are made here: UUIDs of version 7
-# (RFC 9562 section 5.7), so they sort by time.
+# Message ids: check the ids that a proxy sends, and generate UUIDs of version 7 (RFC 9562 section
+# 5.7), which sort by time.
 #
-# Random bytes are taken from the kernel a block at a time. The block stands in a page that the
-# kernel empties in a forked process, so two processes never share ids. Where the kernel can't do
-# that (Linux before 4.14), each id takes its bytes from the kernel.
+# Random bytes come from the kernel in blocks. The kernel zeroes the page of the block in a forked
+# process, so two processes never share ids. If the kernel does not support that (Linux before
+# 4.14), each id reads its own random bytes.
 
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EINTR, errno
@@ -30,8 +30,8 @@ cdef extern from "<sys/random.h>" nogil:
 
 cdef enum:
     MESSAGE_ID_BYTES = 36
-    MAX_MESSAGE_ID_BYTES = 128  # of a proxy's
-    RANDOM_BYTES = 10       # of one id
+    MAX_MESSAGE_ID_BYTES = 128  # of an id that a proxy sends
+    RANDOM_BYTES = 10       # per id
     IDS_OF_A_BLOCK = 400
 
 cdef struct RandomBlock:
@@ -40,11 +40,12 @@ cdef struct RandomBlock:
 
 cdef struct MessageIds:
     RandomBlock* block
-    int ids_of_a_block      # 1: a forked process would have the same block
+    int ids_of_a_block      # 1 if a forked process would inherit the block
 
 
 cdef inline bint is_message_id(Slice given) noexcept nogil:
-    # Whether a proxy's string can be one: visible ASCII that JSON holds as it is.
+    # Return whether a string from a proxy is a valid message id: visible ASCII that JSON does not
+    # escape.
     cdef Py_ssize_t i
     if not 0 < given.length <= MAX_MESSAGE_ID_BYTES:
         return False
@@ -61,8 +62,8 @@ cdef inline int open_message_ids(MessageIds* ids) except -1:
     if page == MAP_FAILED:
         PyErr_SetFromErrno(OSError)
     ids.block = <RandomBlock*>page
-    is_emptied = madvise(page, sizeof(RandomBlock), MADV_WIPEONFORK) == 0
-    ids.ids_of_a_block = IDS_OF_A_BLOCK if is_emptied else 1
+    is_wiped = madvise(page, sizeof(RandomBlock), MADV_WIPEONFORK) == 0
+    ids.ids_of_a_block = IDS_OF_A_BLOCK if is_wiped else 1
     return 0
 
 
@@ -73,7 +74,7 @@ cdef inline void close_message_ids(MessageIds* ids) noexcept:
 
 
 cdef inline int write_message_id(MessageIds* ids, char* out, int64_t ms) except -1:
-    # MESSAGE_ID_BYTES bytes: 48 bits of milliseconds since 1970, 74 random bits.
+    # Write MESSAGE_ID_BYTES bytes: 48 bits of milliseconds since 1970 and 74 random bits.
     cdef:
         const char* digits = b"0123456789abcdef"
         RandomBlock* block = ids.block

@@ -1,4 +1,4 @@
-# Which strings are numbers: those that a double carries without loss.
+# Strings that are numbers: those that a double represents exactly.
 
 from cpython.long cimport PyLong_FromLongLong
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -13,18 +13,18 @@ cdef extern from *:
     const double POWERS_OF_TEN "pixelfast_powers_of_ten" [16]
 
 cdef enum:
-    MAX_NUMBER_BYTES = 17       # no longer string is a number
+    MAX_NUMBER_BYTES = 17       # a longer string is not a number
     MAX_DECIMAL_DIGITS = 15
 
 cdef struct Number:
     bint is_negative
-    int before                  # digits before the point
-    int after                   # and after it; 0: there is no point
-    long long digits            # all of them, as one integer
+    int before                  # digits before the decimal point
+    int after                   # digits after it; 0: there is no point
+    long long digits            # all digits as one integer
 
 
 cdef inline object number_of(str string):
-    # The number that a string stands for, or None.
+    # Return the number that a string represents, or None.
     cdef:
         Number number
         Py_ssize_t length
@@ -33,16 +33,17 @@ cdef inline object number_of(str string):
         return None
     if number.after == 0:
         return PyLong_FromLongLong(-number.digits if number.is_negative else number.digits)
-    # Both fit a double exactly, so one division rounds correctly (Clinger 1990, the fast path).
+    # A double holds both operands exactly, so one division rounds correctly (Clinger 1990, the fast
+    # path).
     return (-1.0 if number.is_negative else 1.0) * (
         <double>number.digits / POWERS_OF_TEN[number.after]
     )
 
 
 cdef inline Py_ssize_t write_number(char* out, const char* string, Py_ssize_t length) noexcept nogil:
-    # Write the number that a string stands for as orjson does, and return its length; 0: not a
-    # number, -1: orjson would use another notation. With at most 15 digits, the shortest string
-    # that gives the same double is the one that was sent, without zeros at its end.
+    # Write the number that a string represents as orjson does. Return its length, 0 if the string
+    # is not a number, or -1 if orjson uses another notation. With at most 15 digits, the shortest
+    # string for the same double is the string that was sent, without trailing zeros.
     cdef Number number
     cdef Py_ssize_t point
     if not _parse_number(string, length, &number):
@@ -50,7 +51,7 @@ cdef inline Py_ssize_t write_number(char* out, const char* string, Py_ssize_t le
     if number.after:
         point = length - number.after - 1
         if number.after > 4 and number.digits < POWERS_OF_TEN[number.after - 4]:
-            return -1  # less than 0.0001: with an exponent
+            return -1  # below 0.0001, which orjson writes with an exponent
         while length > point + 2 and string[length - 1] == c'0':
             length -= 1
     memcpy(out, string, length)

@@ -1,5 +1,5 @@
-# The path of a target, compared as people write it: percent-encoded unreserved characters are
-# decoded (RFC 3986 section 6.2.2.2), and repeated slashes count as one.
+# Compare the path of a target regardless of how it is written: percent-encoded unreserved
+# characters are decoded (RFC 3986 section 6.2.2.2), and repeated slashes count as one.
 
 from libc.string cimport memchr
 from posix.strings cimport strncasecmp
@@ -8,14 +8,14 @@ from pixelfast.event.slices cimport Slice
 from pixelfast.event.strings cimport HEX
 
 cdef struct Path:
-    # The rest of a path, and what was read before it.
+    # The unread rest of a path.
     const char* at
     const char* end
     bint is_behind_slash
 
 
 cdef inline bint is_path(Slice target, Slice path) noexcept nogil:
-    # Whether the path of `target` is `path`; one slash or `.gif` at its end is ignored.
+    # Return whether the path of `target` is `path`. One slash or `.gif` at the end is ignored.
     cdef Path rest = path_of(target)
     cdef const char* ending = b".gif"
     cdef int c
@@ -31,13 +31,13 @@ cdef inline bint is_path(Slice target, Slice path) noexcept nogil:
 
 
 cdef inline bint is_below(Slice target, Slice folder) noexcept nogil:
-    # Whether the path of `target` begins with `folder`, which ends with a slash.
+    # Return whether the path of `target` begins with `folder`, which ends with a slash.
     cdef Path rest = path_of(target)
     return skip_start(&rest, folder)
 
 
 cdef inline Path path_of(Slice target) noexcept nogil:
-    # Up to a `?` or `#`. In absolute form it follows the authority.
+    # Return the path: the target up to a `?` or `#`, without scheme and authority.
     cdef:
         const char* at = target.at
         const char* end = at + target.length
@@ -54,7 +54,8 @@ cdef inline Path path_of(Slice target) noexcept nogil:
 
 
 cdef inline const char* after_authority(const char* start, const char* end) noexcept nogil:
-    # RFC 9112 section 3.2.2, absolute form: http://host/path?query
+    # Return the start of the path in absolute form, http://host/path?query (RFC 9112 section
+    # 3.2.2), or `start` if the target has another form.
     cdef const char* slash
     cdef const char* mark
     cdef Py_ssize_t scheme = 0
@@ -72,7 +73,7 @@ cdef inline const char* after_authority(const char* start, const char* end) noex
 
 
 cdef inline bint skip_start(Path* rest, Slice start) noexcept nogil:
-    # Whether it begins with `start`, which is then skipped.
+    # Skip `start`, or return False if the path does not begin with it.
     cdef Py_ssize_t i
     for i in range(start.length):
         if next_character(rest) != <unsigned char>start.at[i]:
@@ -81,7 +82,7 @@ cdef inline bint skip_start(Path* rest, Slice start) noexcept nogil:
 
 
 cdef inline int next_character(Path* rest) noexcept nogil:
-    # -1 at the end.
+    # Return the next character, or -1 at the end.
     cdef int c, high, low
     while rest.at < rest.end:
         c = <unsigned char>rest.at[0]

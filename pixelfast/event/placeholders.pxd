@@ -1,5 +1,5 @@
-# Placeholders: ids that a template should have replaced. Kept as an id, one of them would merge all
-# visitors of a page into one.
+# Placeholders: ids that a template should have replaced. An event store would merge all visitors
+# that share such an id.
 
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.string cimport memcmp
@@ -9,8 +9,8 @@ from pixelfast.event.slices cimport Slice
 
 cdef extern from *:
     """
-    /* Whether one of 8 bytes is {, [, |, a backslash, % or (, or a control character. Bit 0x20 is set
-       first, which makes one comparison of two characters. */
+    /* Return whether one of 8 bytes is {, [, |, a backslash, % or (, or a control character. Setting
+       bit 0x20 first lets one comparison find two characters. */
     static CYTHON_INLINE int pixelfast_has_tag_byte(const char* at) {
         const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
         uint64_t word;
@@ -26,8 +26,8 @@ cdef extern from *:
 
 
 cdef inline bint is_placeholder(str string, Slice sent) except -1:
-    # `string` is trimmed and unquoted, `sent` is the value as it stands in the query: `%%DEVICE_ID%%`
-    # holds a valid escape, so its name is lost when it is decoded.
+    # `string` is trimmed and unquoted; `sent` is the undecoded value. `%%DEVICE_ID%%` contains a
+    # valid escape (`%DE`), so decoding destroys the name.
     cdef Py_ssize_t length
     cdef const char* at = PyUnicode_AsUTF8AndSize(string, &length)
     if at == NULL:
@@ -51,8 +51,8 @@ cdef inline bint is_placeholder(str string, Slice sent) except -1:
 
 
 cdef inline bint may_be_placeholder(const char* string, Py_ssize_t length) noexcept nogil:
-    # A cheap look that says no of nearly all ids, at a string or the JSON of one; of JSON with a
-    # backslash it says yes. A `%%` in the query leaves a `%` in the string.
+    # Return False for nearly all real ids, cheaply. `string` may also be JSON; the result is True
+    # if it has a backslash. A `%%` in the query leaves a `%` in the decoded string.
     cdef Py_ssize_t i
     if length >= 8:
         for i in range(0, length - 7, 8):
@@ -66,7 +66,8 @@ cdef inline bint may_be_placeholder(const char* string, Py_ssize_t length) noexc
 
 
 cdef inline bint _is_unset(const char* at, Py_ssize_t length) noexcept nogil:
-    # What JavaScript, Python and others write for a variable without a value; AMP's own names.
+    # The strings that JavaScript, Python and others write for an unset variable, and the names of
+    # AMP variables.
     if length == 4:
         return (
             memcmp(at, b"null", 4) == 0
@@ -88,13 +89,13 @@ cdef inline bint _is_unset(const char* at, Py_ssize_t length) noexcept nogil:
 
 
 cdef inline bint _holds(str string, str before, str after) except -1:
-    # By `find`, which takes a time in proportion to the string's length whatever stands there.
+    # `str.find` takes linear time for any input.
     cdef Py_ssize_t start = string.find(before)
     return start >= 0 and string.find(after, start + len(before)) >= 0
 
 
 cdef inline bint _holds_percent_tag(const char* at, Py_ssize_t length) noexcept nogil:
-    # `%%NAME%%`, or AMPscript's `%%=NAME%%`.
+    # Return whether the string contains `%%NAME%%` or AMPscript's `%%=NAME%%`.
     cdef Py_ssize_t start, i
     for start in range(length - 4):
         if at[start] != c'%' or at[start + 1] != c'%':

@@ -1,4 +1,4 @@
-# The parameters of a query, found and not decoded.
+# The parameters of a query, located but not decoded.
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcpy
@@ -9,14 +9,14 @@ from pixelfast.event.slices cimport Slice
 cdef struct Query:
     int count
     Py_ssize_t length               # in bytes
-    uint64_t hash                   # of the keys and their order
+    uint64_t hash                   # of the keys in order
     Slice keys[MAX_PARAMETERS]      # as sent
     Slice values[MAX_PARAMETERS]
 
 
 cdef inline bint split_query(Query* query, Slice whole, uint64_t seed) noexcept nogil:
-    # Find the keys and values; they point into `whole`. False: more than MAX_PARAMETERS. With a
-    # secret seed nobody outside can tell which keys share a hash.
+    # Find the keys and values, which point into `whole`. Return False if there are more than
+    # MAX_PARAMETERS. The seed is secret, so that clients cannot construct keys with the same hash.
     cdef:
         const char* start = whole.at
         const char* end = start + whole.length

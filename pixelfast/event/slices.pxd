@@ -1,14 +1,14 @@
-# Bytes that stand in a buffer of somebody else: valid as long as that buffer.
+# A range of bytes in a buffer that another object owns, valid as long as that buffer.
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 cdef struct Slice:
-    const char* at          # NULL: absent, if that differs from empty
+    const char* at          # NULL: absent, as opposed to empty
     Py_ssize_t length
 
 
 cdef inline Slice stripped(Slice whole) noexcept nogil:
-    # Without the white space around it, as `bytes.strip` does it.
+    # Remove white space at both ends, as `bytes.strip` does.
     while whole.length and _is_space(whole.at[0]):
         whole.at += 1
         whole.length -= 1
@@ -18,7 +18,7 @@ cdef inline Slice stripped(Slice whole) noexcept nogil:
 
 
 cdef inline str string_of(Slice whole):
-    # What is not UTF-8 becomes U+FFFD.
+    # Decode UTF-8; invalid bytes become U+FFFD.
     return PyUnicode_DecodeUTF8(whole.at, whole.length, "replace")
 
 

@@ -1,4 +1,4 @@
-# Strings as they stand in a query or a header: decoded, written as JSON, trimmed.
+# Decode the strings of a query or a header, write them as JSON, and trim them.
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t
@@ -8,20 +8,21 @@ from pixelfast.event.slices cimport Slice
 
 cdef extern from *:
     """
-    /* One more than the value of a hexadecimal digit; 0: not a digit. */
+    /* The value of a hexadecimal digit plus one; 0 if it is not a digit. */
     CYTHON_UNUSED static const unsigned char pixelfast_hex[256] = {
         ['0'] = 1, ['1'] = 2, ['2'] = 3, ['3'] = 4, ['4'] = 5,
         ['5'] = 6, ['6'] = 7, ['7'] = 8, ['8'] = 9, ['9'] = 10,
         ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
         ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16
     };
-    /* ASCII that stands for itself both in a query and in JSON: not ", %, + and the backslash. */
+    /* ASCII that is the same in a query and in JSON: everything visible and DEL, but not ", %, + and
+       the backslash. */
     CYTHON_UNUSED static const unsigned char pixelfast_plain[256] = {
         [0x20 ... 0x21] = 1, [0x23 ... 0x24] = 1, [0x26 ... 0x2A] = 1, [0x2C ... 0x5B] = 1,
         [0x5D ... 0x7F] = 1
     };
-    /* How many of the next 8 bytes are plain, up to the first that is not. Each term sets the high
-       bit of the bytes that it means, and perhaps of bytes after those. */
+    /* Return how many of the next 8 bytes are plain before the first that is not. Each term sets
+       the high bit of the bytes it looks for, and possibly of bytes after them. */
     static CYTHON_INLINE int pixelfast_plain_bytes(const char* at) {
         const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
         uint64_t word, special;
@@ -37,7 +38,7 @@ cdef extern from *:
         return special ? __builtin_ctzll(special) >> 3 : 8;
     }
     /* White space and invisible characters: the general categories Cc, Cf, Zs, Zl and Zp of
-       Unicode 16, first and last of each range. */
+       Unicode 16, as the first and the last character of each range. */
     CYTHON_UNUSED static const uint32_t pixelfast_invisible[][2] = {
         {0x00, 0x20}, {0x7F, 0xA0}, {0xAD, 0xAD}, {0x600, 0x605}, {0x61C, 0x61C},
         {0x6DD, 0x6DD}, {0x70F, 0x70F}, {0x890, 0x891}, {0x8E2, 0x8E2}, {0x1680, 0x1680},
@@ -57,7 +58,8 @@ cdef extern from *:
 
 
 cdef inline str decode_string(Slice raw, char* scratch):
-    # `scratch` has room for at least `raw.length` bytes: decoding never makes a string longer.
+    # Decode percent-encoding and UTF-8. `scratch` has space for `raw.length` bytes: decoding never
+    # makes a string longer.
     cdef:
         const char* at = raw.at
         const char* end = at + raw.length
@@ -77,7 +79,7 @@ cdef inline str decode_string(Slice raw, char* scratch):
 cdef inline Py_ssize_t decode_start(
     char* out, Slice raw, Py_ssize_t room
 ) noexcept nogil:
-    # Decode the first bytes of a string, at most `room`; return how many there are.
+    # Decode at most `room` bytes from the start of a string; return their number.
     cdef const char* at = raw.at
     cdef const char* end = at + raw.length
     cdef Py_ssize_t used = 0
@@ -88,9 +90,9 @@ cdef inline Py_ssize_t decode_start(
 
 
 cdef inline Py_ssize_t write_json_string(char* out, Slice string, bint is_query) noexcept nogil:
-    # Write what stands between the quotes of the JSON string, byte for byte as orjson does, and
-    # return its length, at most twice that of `string`. -1: not UTF-8, or it has characters that
-    # decoding leaves out or replaces. `out` has room for 8 bytes more.
+    # Write the JSON string without its quotes, byte for byte as orjson does. Return its length,
+    # which is at most twice that of `string`, or -1 if the string is not UTF-8 or has characters
+    # that decoding removes or replaces. `out` has space for 8 bytes beyond that.
     cdef:
         const char* raw = string.at
         const char* end = raw + string.length
@@ -156,7 +158,7 @@ cdef inline Py_ssize_t write_json_string(char* out, Slice string, bint is_query)
 
 
 cdef inline str trim(str string):
-    # Without white space and invisible characters at both ends.
+    # Remove white space and invisible characters at both ends.
     cdef Py_ssize_t length = len(string), start = 0, end = length
     while start < end and is_invisible(string[start]):
         start += 1
@@ -166,8 +168,8 @@ cdef inline str trim(str string):
 
 
 cdef inline bint is_trimmed_json(const char* json, Py_ssize_t length) noexcept nogil:
-    # Whether `trim` would leave the string as it is that was written as this JSON. False in doubt:
-    # an escape at its ends may be that of a control character.
+    # Return whether `trim` would leave the string behind this JSON unchanged. False if unsure: an
+    # escape at either end may stand for a control character.
     cdef char first, last
     if length == 0:
         return True
@@ -191,7 +193,7 @@ cdef inline bint _has_visible_ends(const char* string, Py_ssize_t length) noexce
 
 
 cdef inline bint is_invisible(Py_UCS4 c) noexcept nogil:
-    # White space, control and format characters: what `trim` removes.
+    # Return whether `trim` removes this character: white space, control and format characters.
     cdef int i
     if 0x20 < c < 0x7F:
         return False  # nearly always
@@ -202,7 +204,7 @@ cdef inline bint is_invisible(Py_UCS4 c) noexcept nogil:
 
 
 cdef inline Py_UCS4 _code_point(const char* at) noexcept nogil:
-    # The character that begins at `at`, in UTF-8 that is known to be valid.
+    # Return the character at `at`, which must be valid UTF-8.
     cdef const unsigned char* utf8 = <const unsigned char*>at
     cdef uint32_t c = utf8[0]
     if c < 0x80:
@@ -220,7 +222,7 @@ cdef inline Py_UCS4 _code_point(const char* at) noexcept nogil:
 
 
 cdef inline unsigned char _next_byte(const char** raw, const char* end) noexcept nogil:
-    # The byte that stands at `raw`, decoded; goes past it.
+    # Decode the byte at `raw` and advance past it.
     cdef const char* at = raw[0]
     cdef unsigned char high, low
     raw[0] += 1

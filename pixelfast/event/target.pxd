@@ -1,4 +1,4 @@
-# The request target: which route it names, and its query.
+# The route and the query of a request target.
 
 from libc.string cimport memchr, memcmp
 
@@ -13,9 +13,9 @@ cdef enum Route:
 
 
 cdef inline bint is_well_formed(Slice target) noexcept nogil:
-    # Whether these bytes may stand in a target: no spaces and control characters. Bytes from 0x80 on
-    # may, as in nginx: mail clients and old browsers don't encode them. Without a branch, so that the
-    # compiler checks many bytes at a time.
+    # Return whether a target has neither spaces nor control characters. Bytes from 0x80 on are
+    # allowed, as in nginx: mail clients and old browsers do not encode them. There is no branch in
+    # the loop, so that the compiler can vectorize it.
     cdef const unsigned char* at = <const unsigned char*>target.at
     cdef unsigned char bad = 0
     cdef Py_ssize_t i
@@ -25,7 +25,7 @@ cdef inline bint is_well_formed(Slice target) noexcept nogil:
 
 
 cdef inline Route split_target(Slice target, Slice* query) noexcept nogil:
-    # The query is what follows the first `?`, up to a `#`.
+    # Return the route, and the query: everything between the first `?` and a `#`.
     cdef:
         const char* start = target.at
         const char* end = start + target.length
@@ -35,7 +35,7 @@ cdef inline Route split_target(Slice target, Slice* query) noexcept nogil:
         Route route
     mark = <const char*>memchr(start, c'#', end - start)
     if mark != NULL:
-        end = mark  # a fragment is for the browser; a client that sends one does not mean the query
+        end = mark  # a fragment is for the browser and not a part of the query
     if start < end and start[0] != c'/':
         path = after_authority(start, end)
     stop = <const char*>memchr(path, c'?', end - path)
@@ -46,7 +46,7 @@ cdef inline Route split_target(Slice target, Slice* query) noexcept nogil:
         query.at = stop + 1
     query.length = end - query.at
     route = _route_of(path, stop - path)
-    if route == Route.NOT_FOUND:  # or written in another way
+    if route == Route.NOT_FOUND:  # perhaps it is written in another way
         if is_path(target, Slice(b"/pixel/v1/track", 15)):
             return Route.TRACK
         if is_path(target, Slice(b"/pixel/v1/page", 14)):

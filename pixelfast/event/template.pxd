@@ -3,34 +3,34 @@ from pixelfast.event.slices cimport Slice
 
 cdef enum SlotKind:
     VALUE_SLOT          # a string, a number, or a boolean
-    TRIMMED_SLOT        # a string without white space around it
-    NAME_SLOT           # such a string that is not empty
-    IDENTITY_SLOT       # such a string that is not a placeholder; left out if it is empty
-    USER_AGENT_SLOT     # of the header
+    TRIMMED_SLOT        # a string that has no white space at its ends
+    NAME_SLOT           # a TRIMMED_SLOT that is not empty
+    IDENTITY_SLOT       # a TRIMMED_SLOT that is not a placeholder; omitted if empty
+    USER_AGENT_SLOT     # from the User-Agent header
     MESSAGE_ID_SLOT
     RECEIVED_SLOT
-    ADDRESS_SLOT        # left out if it is empty
-    NO_SLOT             # only the literal
+    ADDRESS_SLOT        # omitted if empty
+    NO_SLOT             # only a literal
 
 cdef class TemplateSlot:
-    # Where the value of a parameter, or an addition of the server, goes.
+    # The place of a parameter's value or of a value that the server adds.
     cdef SlotKind kind
-    cdef int parameter          # whose value it takes
+    cdef int parameter          # whose value it holds
     cdef bint numbers
     cdef bint booleans
-    cdef bint is_filled         # of a VALUE_SLOT: if it is blank, something else takes its place
+    cdef bint is_filled         # a VALUE_SLOT whose value the server replaces if it is blank
 
 cdef TemplateSlot new_slot(SlotKind kind, int parameter=*, bint numbers=*, bint booleans=*)
 
 cdef struct ServerValues:
-    # What is not in the query.
+    # The values that are not in the query.
     const char* received        # TIME_BYTES
     Slice address
-    Slice user_agent            # without white space around it
-    Slice message_id            # JSON holds it as it is
+    Slice user_agent            # without white space at its ends
+    Slice message_id            # needs no escaping in JSON
 
 cdef struct Piece:
-    const char* literal         # what stands before the slot; of one that is left out, its name
+    const char* literal         # before the slot; of an optional slot only its name
     Py_ssize_t literal_bytes
     SlotKind kind
     int parameter
@@ -39,8 +39,8 @@ cdef struct Piece:
     bint is_filled
 
 cdef class Template:
-    # The JSON of all events of one shape, with slots for what differs.
-    cdef list warnings          # [(reason, raw key)]: the same for every query of a shape
+    # The JSON of all events of one shape, with slots for the values.
+    cdef list warnings          # [(reason, raw key)], the same for every query of the shape
     cdef Piece* _pieces
     cdef int _count
     cdef list _literals
@@ -49,7 +49,7 @@ cdef class Template:
     cdef int _add(self, object value, list json) except -1
     cdef int _end_piece(self, list json, TemplateSlot slot) except -1
     cdef Py_ssize_t kept_bytes(self) noexcept
-    cdef Py_ssize_t most_bytes(self, Py_ssize_t query_bytes, ServerValues* server) noexcept
+    cdef Py_ssize_t max_bytes(self, Py_ssize_t query_bytes, ServerValues* server) noexcept
     cdef Py_ssize_t fill(self, char* out, Query* query, ServerValues* server) noexcept nogil
 
 cdef Template template_of(dict event, list warnings)

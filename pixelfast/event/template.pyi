@@ -1,3 +1,3 @@
-# For compiled code only: `EventWriter` decides when a template writes an event.
+# Used only by compiled code: `EventWriter` decides when a template writes an event.
 
 __all__: list[str] = []

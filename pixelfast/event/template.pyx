@@ -1,9 +1,9 @@
-"""Templates: the JSON of all events of one shape, with slots for what differs.
+"""Write events from templates: the JSON of all events of one shape, with slots for the values.
 
-A template is made once from an event whose values are slots, so only the decoder says what a query
-means. Filling one in takes a quarter of the time of building dicts and encoding them. What a
-template can't write exactly as orjson would, byte for byte, it leaves to orjson: `fill` says so.
-"""
+A template is made once from an event whose values are slots, so only the decoder defines what a
+query means. Filling a template takes a quarter of the time of building dicts and encoding them. If
+a value would not come out byte for byte as orjson writes it, `fill` returns -1 and the event is
+encoded by orjson. """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
@@ -22,7 +22,7 @@ import orjson
 __all__ = []
 
 cdef enum:
-    TEMPLATE_BYTES = 300        # of a template, beside its pieces
+    TEMPLATE_BYTES = 300        # memory of a template without its pieces
 
 cdef object _dumps = orjson.dumps
 
@@ -43,7 +43,7 @@ cdef TemplateSlot new_slot(
 
 
 cdef Template template_of(dict event, list warnings):
-    # `event` is JSON's, but for its slots.
+    # Make a template of an event whose values are JSON or slots.
     cdef Template template = Template.__new__(Template)
     cdef list json = []
     template.warnings = warnings
@@ -59,7 +59,7 @@ cdef class Template:
         PyMem_Free(self._pieces)
 
     cdef int _add(self, object value, list json) except -1:
-        # `json` is the literal so far.
+        # Append `value` to `json`, the parts of the current literal.
         cdef bint is_first = True
         if type(value) is dict:
             json.append(b"{")
@@ -96,7 +96,7 @@ cdef class Template:
         self._pieces = <Piece*>larger
         piece = &self._pieces[self._count]
         self._count += 1
-        self._literals.append(literal)  # keeps its bytes
+        self._literals.append(literal)  # keeps the bytes alive
         piece.literal = PyBytes_AS_STRING(literal)
         piece.literal_bytes = PyBytes_GET_SIZE(literal)
         self._literal_bytes += piece.literal_bytes
@@ -112,16 +112,16 @@ cdef class Template:
         return 0
 
     cdef Py_ssize_t kept_bytes(self) noexcept:
-        # How much memory it takes, about: a bytes object has 33 bytes more than it holds.
+        # Estimate the template's memory. A bytes object has an overhead of 33 bytes.
         return TEMPLATE_BYTES + self._literal_bytes + self._count * (sizeof(Piece) + 80)
 
-    cdef Py_ssize_t most_bytes(self, Py_ssize_t query_bytes, ServerValues* server) noexcept:
-        # The longest event there can be: strings grow to twice their length, and get quotes.
+    cdef Py_ssize_t max_bytes(self, Py_ssize_t query_bytes, ServerValues* server) noexcept:
+        # The maximum size of the event: escaping at most doubles a string, and adds quotes.
         cdef Py_ssize_t strings = query_bytes + server.address.length + server.user_agent.length
         return self._literal_bytes + 2 * strings + server.message_id.length + 64 * self._count
 
     cdef Py_ssize_t fill(self, char* out, Query* query, ServerValues* server) noexcept nogil:
-        # The event's length in bytes; -1 where the event must be built and encoded.
+        # Write the event; return its length in bytes, or -1 if it has to be decoded and encoded.
         cdef:
             char* start = out
             Piece* piece = self._pieces
@@ -152,7 +152,7 @@ cdef class Template:
                     return -1
                 out += written
             elif value.length == 0 and _is_optional(piece.kind):
-                pass  # and so is its name
+                pass  # its literal, the name, is omitted as well
             else:
                 out += piece.literal_bytes
                 out[0] = c'"'
@@ -177,18 +177,19 @@ cdef inline bint _is_optional(SlotKind kind) noexcept nogil:
 
 
 cdef inline bint _is_filled(const char* json, Py_ssize_t length) noexcept nogil:
-    # Whether it is not a blank string; False in doubt.
+    # Return whether a value is not a blank string. False if unsure.
     return json[0] != c'"' or (length > 2 and is_trimmed_json(json + 1, length - 2))
 
 
 cdef inline bint _is_accepted(SlotKind kind, const char* string, Py_ssize_t length) noexcept nogil:
-    # Whether the string may stand as it is; what is trimmed or rejected is left to the decoder.
+    # Return whether the string is final. The decoder handles strings that are trimmed or rejected.
     if kind > SlotKind.IDENTITY_SLOT:
         return True
     if not is_trimmed_json(string, length):
         return False
     if kind == SlotKind.IDENTITY_SLOT:
-        # A backslash may stand before a quote that is taken off.
+        # `may_be_placeholder` is also True for a backslash, which may escape a quote that is
+        # removed.
         return length > 0 and not may_be_placeholder(string, length)
     return length > 0 or kind == SlotKind.TRIMMED_SLOT
 
@@ -199,7 +200,7 @@ cdef inline Py_ssize_t _write_value(
     cdef char start[MAX_NUMBER_BYTES + 1]
     cdef Py_ssize_t length, written
     if value.length and (numbers or booleans):
-        # The first byte says of nearly all strings that they are not numbers.
+        # The first byte rules out nearly all strings that are not numbers.
         if numbers and value.at[0] <= c'9':
             length = decode_start(start, value, MAX_NUMBER_BYTES + 1)
             written = write_number(out, start, length)

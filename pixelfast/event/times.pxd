@@ -1,5 +1,7 @@
-# Times as RFC 3339 strings, in C because each event has four of them: `datetime` took 5 us an event.
-# Days are counted with the proleptic Gregorian calendar from 0000-01-01 to 9999-12-31.
+# Times as RFC 3339 strings. They are written in C because each event has four of them: `datetime`
+# took 5 µs per event.
+#
+# Days are counted in the proleptic Gregorian calendar from 0000-01-01 to 9999-12-31.
 
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t
@@ -19,16 +21,17 @@ cdef extern from *:
     const int64_t LAST_MS "PIXELFAST_LAST_MS"
 
 cdef enum:
-    TIME_BYTES = 24     # 2026-11-23T10:15:30.123Z
+    TIME_BYTES = 24             # 2026-11-23T10:15:30.123Z
 
 cdef struct TimeString:
-    # The last time that was written: most events of one turn of the loop share it. Zeroed: none.
+    # The last time written, which most events of one iteration of the event loop share. All zeros
+    # if there is none.
     int64_t ms
     char string[TIME_BYTES]
 
 
 cdef inline const char* time_string(TimeString* last, int64_t ms) noexcept nogil:
-    # TIME_BYTES bytes that are valid until the next call.
+    # Return TIME_BYTES bytes, valid until the next call.
     if last.ms != ms or last.string[0] == 0:
         write_time(last.string, ms)
         last.ms = ms
@@ -36,7 +39,7 @@ cdef inline const char* time_string(TimeString* last, int64_t ms) noexcept nogil
 
 
 cdef inline void write_time(char* out, int64_t ms) noexcept nogil:
-    # TIME_BYTES bytes. `ms` since 1970; out of range, the nearest time of the years 0 to 9999.
+    # Write TIME_BYTES bytes. `ms` counts from 1970 and is clamped to the years 0 to 9999.
     cdef:
         int64_t days, rest
         int year = 0, month = 0, day = 0
@@ -55,9 +58,10 @@ cdef inline void write_time(char* out, int64_t ms) noexcept nogil:
 
 
 cdef inline str read_time(str string, int64_t* us):
-    # A time as it stands in an event, and in microseconds since 1970; None: it is not a time. It
-    # stays as it is in the form that every destination takes (RFC 3339 section 5.6 with `T`, `Z` and
-    # at most 9 digits of a second, without leap seconds); of all other forms, UTC is written.
+    # Return the time as the event holds it, and set `us` to microseconds since 1970; None if
+    # `string` is not a time. The form that every destination accepts is kept (RFC 3339 section 5.6
+    # with `T`, with `Z` or an offset, at most 9 fractional digits and no leap second);
+    # other forms are rewritten in UTC.
     cdef:
         Py_ssize_t length
         const char* at = PyUnicode_AsUTF8AndSize(string, &length)
@@ -83,7 +87,7 @@ cdef inline str read_time(str string, int64_t* us):
 cdef inline bint _parse_date_time(
     const char* at, Py_ssize_t length, int64_t* us, bint* is_common
 ) noexcept nogil:
-    # Digits of a second after the sixth are cut off. `at` ends with a NUL.
+    # Fractional digits after the sixth are ignored. `at` is NUL-terminated.
     cdef:
         int year, month, day, hour, minute, second = 0, fraction = 0
         int offset_hour, offset_minute, days_of_month
@@ -135,7 +139,7 @@ cdef inline bint _parse_date_time(
         is_common[0] = is_common[0] and sign == c'Z'
         return i == length
     if sign != c'+' and sign != c'-' and sign != c' ':
-        return False  # the space was a `+`, which a query must encode
+        return False  # a space was a `+`, which a query must percent-encode
     offset_hour = _number(at + i, 2)
     if not 0 <= offset_hour <= 23:
         return False
@@ -151,7 +155,7 @@ cdef inline bint _parse_date_time(
 
 
 cdef inline int64_t _digits(const char* at, Py_ssize_t width) noexcept nogil:
-    # -1: not all of them are digits.
+    # Return the value of `width` digits, or -1 if one is not a digit.
     cdef int64_t value = 0
     cdef Py_ssize_t place
     for place in range(width):
@@ -166,7 +170,8 @@ cdef inline bint _is_leap(int year) noexcept nogil:
 
 
 cdef inline int64_t _days_from_civil(int64_t year, int month, int day) noexcept nogil:
-    # Days since 1970-01-01. Years begin in March, so that a leap day is the last of its year.
+    # Return the days since 1970-01-01. Years begin in March, so that a leap day is the last day of
+    # its year.
     cdef int64_t era, year_of_era, day_of_year
     if month <= 2:
         year -= 1
@@ -201,7 +206,7 @@ cdef inline void _put(char* at, int value, int width) noexcept nogil:
 
 
 cdef inline int _number(const char* at, int width) noexcept nogil:
-    # -1: not all of them are digits.
+    # Return the value of `width` digits, or -1 if one is not a digit.
     cdef int place, value = 0
     for place in range(width):
         if not c'0' <= at[place] <= c'9':

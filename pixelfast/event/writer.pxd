@@ -10,17 +10,17 @@ from pixelfast.event.template cimport Template
 from pixelfast.event.times cimport TimeString
 
 cdef class Sink:
-    # Where an event's bytes go.
-    cdef char* reserve(self, Py_ssize_t size) except NULL   # room for an event of at most `size` bytes
-    cdef int take(self, Py_ssize_t length) except -1        # the event at `reserve` is complete
+    # The receiver of an event's bytes.
+    cdef char* reserve(self, Py_ssize_t size) except NULL   # space for at most `size` bytes
+    cdef int take(self, Py_ssize_t length) except -1        # the reserved event is complete
 
 cdef struct Additions:
-    # What the server knows beside the target.
+    # What the server knows about the request beyond its target.
     int64_t received_ms         # since 1970
-    Slice address               # canonical, ASCII; empty: unknown
-    Slice user_agent            # as sent, empty: absent
-    Slice referer, languages    # as sent, NULL: absent; for rules that fill in from them
-    Slice message_id            # `is_message_id`; empty: one is made where the query has none
+    Slice address               # canonical ASCII; empty if unknown
+    Slice user_agent            # as sent; empty if absent
+    Slice referer, languages    # as sent; NULL if absent; used only by `Rules.fill`
+    Slice message_id            # valid by `is_message_id`; empty: generate one if needed
 
 cdef class EventWriter:
     cdef readonly int64_t from_templates
@@ -29,18 +29,19 @@ cdef class EventWriter:
     cdef Decoder _decoder
     cdef TimeString _time
     cdef MessageIds _message_ids
-    cdef object _events         # a sink for Python
+    cdef object _events         # the sink of `write`
     # the target that is open
-    cdef bytes _target          # that the query points into, if Python opened it
-    cdef Route _route           # NOT_FOUND: none is open
+    cdef bytes _target          # keeps the query alive if Python opened it
+    cdef Route _route           # NOT_FOUND if none is open
     cdef Query _query
     cdef Shape _shape
 
-    # Open the query of a target that `split_target` has split; it must stay where it is until the
-    # event is written. Routes other than TRACK and PAGE have no event.
+    # Open a query found by `split_target`. Its buffer must stay valid until the event is written.
+    # Routes other than TRACK and PAGE have no event.
     cdef int open_query(self, Route route, Slice query) except -1
     cpdef str write_key(self)
-    # Write the event into `sink`; return its warnings [(reason, raw key)], not to be changed.
+    # Write the event into `sink` and return its warnings [(reason, raw key)]; the caller must not
+    # change the list.
     cdef list write_into(self, Sink sink, Rules rules, Additions* additions)
     cdef Template _template_of(self, Rules rules, bint has_user_agent)
     cdef Template _make_template(self, Rules rules, bint has_user_agent)

@@ -5,20 +5,20 @@ from pixelfast.event.decoder import Rules
 __all__ = ["EventWriter", "Sink"]
 
 class Sink:
-    """Take events from compiled code: `reserve` gives room, `take` says how much of it is used.
+    """Receive events from compiled code: `reserve` returns space, `take` ends an event.
 
-    It has no methods for Python, where `EventWriter.write` returns the event.
+    Python code cannot call it; `EventWriter.write` returns the event instead.
     """
 
 class EventWriter:
-    """Turn request targets into events, by `open`, `write_key` and `write` in this order.
+    """Turn request targets into events: call `open`, `write_key` and `write` in this order.
 
-    Not for use by two threads at once. It keeps what it learns of the keys that come again and
-    again, at most about 20 MB.
+    A writer must not be used by two threads at once. It caches keys and templates in at most about
+    20 MB.
 
     Args:
-        uses_templates: write common events from templates, about four times as fast. The events are
-            the same without; tests compare the two.
+        uses_templates: write frequent shapes of events from templates, which is about four times as
+            fast. The events are identical either way.
 
     >>> from pixelfast.event import Rules
     >>> writer = EventWriter()
@@ -32,31 +32,34 @@ class EventWriter:
     """
 
     from_templates: int
-    """How many events were written from templates."""
+    """Number of events written from templates."""
 
     def __init__(self, *, uses_templates: bool = True) -> None: ...
     def open(
         self, target: bytes, *, is_checked: bool = False
     ) -> Literal["track", "page", "robots"] | None:
-        """Open a request target and return its route; None: no route of this server.
+        """Open a request target and return its route, or None if it names none.
 
-        Takes the origin form and the absolute form (RFC 9112 sections 3.2.1 and 3.2.2). Only
-        `track` and `page` have an event. The target before is closed, also by an error.
+        The target may have origin form or absolute form (RFC 9112 sections 3.2.1 and 3.2.2). Only
+        `track` and `page` have an event. The previous target is closed, even if this call fails.
 
         Args:
-            target: the target as it was sent, at most 32,768 bytes of visible ASCII.
-            is_checked: an HTTP parser has already checked its characters.
+            target: the target as sent, at most 32,768 bytes without spaces and control characters.
+            is_checked: skip the check of the characters, because an HTTP parser has done it.
 
         Raises:
-            RequestError: 414, the target is longer than 32,768 bytes; 400, it has other characters
-                than visible ASCII, or its query more than 256 parameters.
+            RequestError: 414 if the target is longer than 32,768 bytes; 400 if it has spaces or
+                control characters, or if its query has more than 256 parameters.
 
         >>> EventWriter().open(b"http://example.com/pixel/v1/page?userId=1#top")
         'page'
         """
 
     def write_key(self) -> str | None:
-        """Return the first write key of the open target, decoded; None: it has none.
+        """Return the first write key of the open target that is not blank.
+
+        It is decoded and trimmed. The result is an empty string if all write keys are blank, and
+        None if the target has none.
 
         >>> writer = EventWriter()
         >>> writer.open(b"/pixel/v1/page?writeKey=a%20b&writeKey=c"), writer.write_key()
@@ -76,24 +79,24 @@ class EventWriter:
     ) -> tuple[bytes, list[tuple[str, bytes]]]:
         """Return the event of the open target as JSON, and its warnings.
 
-        The JSON is UTF-8 of at most 32,768 bytes, without a line feed. A warning is (reason, raw
-        key) of a parameter that was left out.
+        The JSON is at most 32,768 bytes of UTF-8 without a line feed. Each warning is (reason, raw
+        key) of a parameter that was dropped or corrected.
 
         Args:
-            rules: those of the source that the write key names.
-            received_ms: when the request arrived, milliseconds since 1970.
-            address: the client's address, for `request_ip`; empty: unknown.
-            user_agent: the User-Agent header, for `context.userAgent` if that is absent.
-            referer: the Referer header, used if the rules fill in from it.
-            languages: the Accept-Language header, used if the rules fill in from it.
-            message_id: the messageId if the query has none: at most 128 bytes of visible ASCII
-                without `"` and a backslash. Empty: a UUIDv7 is made.
+            rules: the rules of the source that the write key names.
+            received_ms: the time of the request, in milliseconds since 1970.
+            address: the client's address, for `request_ip`; empty if unknown.
+            user_agent: the User-Agent header, for `context.userAgent` if that is missing or blank.
+            referer: the Referer header, for `fill`.
+            languages: the Accept-Language header, for `fill`.
+            message_id: the messageId of an event whose query has none: at most 128 bytes of visible
+                ASCII without `"` and backslash. If it is empty, a UUIDv7 is generated.
 
         Raises:
-            RequestError: 400, a key has more than 32 segments, there is neither userId nor
-                anonymousId, or a track call has no event; 413, the event is longer than 32,768
-                bytes, or its arrays are so large that it would be.
-            ValueError: no target with an event is open, or `message_id` is not one.
+            RequestError: 400 if a key has more than 32 segments, if there is neither userId nor
+                anonymousId, or if a track call has no event; 413 if the event is longer than 32,768
+                bytes or its arrays have more than 16,384 slots.
+            ValueError: no target with an event is open, or `message_id` is invalid.
 
         >>> from pixelfast.event import Rules
         >>> writer = EventWriter()

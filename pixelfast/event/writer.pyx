@@ -1,9 +1,8 @@
-"""The one entry to this package: from a request target to an event's JSON in a sink.
+"""The entry point of this package: write the event of a request target into a sink, as JSON.
 
-An event is written by a template of its shape, that is of its keys in their order, once the shape
-has come often enough; else it is decoded and encoded by orjson. Both write the same bytes. The
-pixels of one page have the same shape, so this is the usual way.
-"""
+The shape of a query is its keys in order. Once a shape is frequent, its events are written from a
+template; all others are decoded, and encoded by orjson. Both ways write the same bytes. The pixels
+of one page have the same shape, so most events come from templates. """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
@@ -45,7 +44,7 @@ __all__ = ["EventWriter", "Sink"]
 cdef object _dumps = orjson.dumps
 cdef dict _INTEGRATIONS = {"All": True}
 cdef dict _ROUTE_NAMES = {Route.TRACK: "track", Route.PAGE: "page", Route.ROBOTS: "robots"}
-# Fields whose values decide what else is in the event.
+# Fields whose values determine other parts of the event.
 cdef tuple _READ_FROM_VALUES = (
     RootField.MESSAGE_ID,
     RootField.ORIGINAL_TIMESTAMP,
@@ -64,7 +63,7 @@ cdef class Sink:
 
 
 cdef class _BytesSink(Sink):
-    # Holds one event for Python.
+    # Hold one event for `EventWriter.write`.
     cdef bytes _room
     cdef bytes event
 
@@ -104,7 +103,9 @@ cdef class EventWriter:
             raise _too_long("request target", whole.length)
         if not is_checked and not is_well_formed(whole):
             raise RequestError(
-                400, "malformed-request", "a target has no spaces and control characters: use %XX"
+                400,
+                "malformed-request",
+                "the request target has a space or a control character; expected %XX",
             )
         route = split_target(whole, &query)
         self._target = target  # the query points into it
@@ -118,7 +119,9 @@ cdef class EventWriter:
         if query.length > MAX_TARGET_BYTES:
             raise _too_long("query", query.length)
         if not split_query(&self._query, query, self._shapes.seed):
-            raise RequestError(400, "too-many-parameters", f"more than {MAX_PARAMETERS} parameters")
+            raise RequestError(
+                400, "too-many-parameters", f"the query has more than {MAX_PARAMETERS} parameters"
+            )
         self._shape = self._shapes.find(&self._query)
         self._route = route
         return 0
@@ -157,7 +160,7 @@ cdef class EventWriter:
         additions.languages = _slice_of(languages)
         additions.message_id = _slice_of(message_id)
         if message_id and not is_message_id(additions.message_id):
-            raise ValueError(f"not a message id: {message_id!r}")
+            raise ValueError(f"invalid message id: {message_id!r}")
         warnings = self.write_into(sink, rules, &additions)
         event, sink.event = sink.event, None
         return event, list(warnings)
@@ -169,7 +172,7 @@ cdef class EventWriter:
             char made[MESSAGE_ID_BYTES]
             Py_ssize_t length
         if self._route == Route.NOT_FOUND:
-            raise ValueError("no pixel is open")
+            raise ValueError("no target with an event is open")
         server.user_agent = stripped(additions.user_agent)
         template = self._template_of(rules, server.user_agent.length > 0)
         if template is None:
@@ -181,7 +184,7 @@ cdef class EventWriter:
             write_message_id(&self._message_ids, made, additions.received_ms)
             server.message_id = Slice(&made[0], MESSAGE_ID_BYTES)
         length = template.fill(
-            sink.reserve(template.most_bytes(self._query.length, &server)), &self._query, &server
+            sink.reserve(template.max_bytes(self._query.length, &server)), &self._query, &server
         )
         if length < 0:
             return self._write_encoded(sink, rules, additions)
@@ -192,7 +195,8 @@ cdef class EventWriter:
     # --- by a template -----------------------------------------------------------------------
 
     cdef Template _template_of(self, Rules rules, bint has_user_agent):
-        # None: there is none, or the shape has not come often enough.
+        # Return the template of the open query, or None if there is none or the shape is not
+        # frequent.
         cdef int variant = (self._route == Route.TRACK) << 1 | has_user_agent
         cdef Template template
         cdef PyObject* found
@@ -211,7 +215,7 @@ cdef class EventWriter:
         try:
             event = self._decoder.decode_slots(&self._query, self._shape.paths, rules, is_track)
         except RequestError:
-            return None  # for this reason or another one, such queries are rejected
+            return None  # every query of this shape is rejected, whatever its values
         if event.has_repeated_field:
             return None
         fields = event.fields
@@ -249,14 +253,16 @@ cdef class EventWriter:
         cdef Py_ssize_t length = PyBytes_GET_SIZE(encoded)
         if length > MAX_EVENT_BYTES:
             raise RequestError(
-                413, "event-too-large", f"event is {length:,} bytes, limit {MAX_EVENT_BYTES:,}"
+                413,
+                "event-too-large",
+                f"the event is {length:,} bytes long; the limit is {MAX_EVENT_BYTES:,}",
             )
         memcpy(sink.reserve(length), PyBytes_AS_STRING(encoded), length)
         sink.take(length)
         return event.warnings
 
     cdef dict _complete(self, Event event, Rules rules, Additions* additions):
-        # The event with the server's additions, in the order that events have.
+        # Return the event with the server's additions, with its keys in the documented order.
         cdef:
             list fields = event.fields
             Slice agent = stripped(additions.user_agent)
@@ -276,7 +282,7 @@ cdef class EventWriter:
             timestamp = received
             if sent_us != original_us:
                 timestamp_us = received_us - (sent_us - original_us)
-                # Rounded down to the millisecond before the year 1970 as well as after it.
+                # Round down to a millisecond, also before 1970.
                 timestamp_us -= ((timestamp_us % 1000) + 1000) % 1000
                 write_time(computed, timestamp_us // 1000)
                 timestamp = _string_of_time(computed)
@@ -301,7 +307,9 @@ cdef class EventWriter:
 
 cdef object _too_long(str what, Py_ssize_t length):
     return RequestError(
-        414, "target-too-long", f"{what} is {length:,} bytes, limit {MAX_TARGET_BYTES:,}"
+        414,
+        "target-too-long",
+        f"the {what} is {length:,} bytes long; the limit is {MAX_TARGET_BYTES:,}",
     )
 
 
@@ -316,7 +324,7 @@ cdef str _string_of_time(const char* time):
 
 
 cdef str _given(Event event, int field, str otherwise, int64_t* us):
-    # The time of a parameter, in `us` too.
+    # Return the time that a parameter gives and set `us`, or return `otherwise`.
     cdef str given = <str>event.fields[field]
     if given is None:
         return otherwise
@@ -325,7 +333,8 @@ cdef str _given(Event event, int field, str otherwise, int64_t* us):
 
 
 cdef bint _is_absent(dict members, str name):
-    # An empty parameter does not stand in the way of what the server knows.
+    # Return whether a member is missing or blank: a blank parameter does not override a value that
+    # the server has.
     given = members.get(name, "")
     return type(given) is str and not trim(<str>given)
 
@@ -385,7 +394,7 @@ cdef dict _assemble(
     object timestamp,
     object request_ip,
 ):
-    # In the order that events have.
+    # Return the event with its keys in the documented order.
     cdef list fields = event.fields
     cdef dict result = {"type": "track" if is_track else "page"}
     cdef object channel = fields[RootField.CHANNEL]

@@ -84,7 +84,7 @@ class _CollectorService:
         await self._worker.start(plain, tls)
 
     def leave(self) -> None:
-        self._worker.leave()
+        self._worker.fail_health_checks()
 
     async def reload(self, message: Reload) -> None:
         budgets = self._budgets.open(self._rates_fd, message.rate_places)

@@ -180,7 +180,7 @@ def test_always_200_hides_every_refusal_of_a_pixel(name: str) -> None:
     assert (200, GIF) == (answer.status, answer.body)
     assert PIXEL_HEADERS.items() <= answer.headers.items()
     counts = [
-        source.refused for source in (*fake.collector.sources.all, fake.collector.sources.nobody)
+        source.rejected for source in (*fake.collector.sources.all, fake.collector.sources.unknown)
     ]
     assert {reason: 1} in counts
     assert [] == fake.disk.events()
@@ -194,7 +194,7 @@ def test_always_200_hides_an_event_that_was_not_stored() -> None:
     fail_commit(fake, errno.EIO)
     connection.data_received(http())  # refused at once: the disk is broken
     assert [(200, GIF)] * 2 == [(a.status, a.body) for a in read_answers(transport.sent)]
-    assert {200: 2} == fake.connections.answered
+    assert {200: 2} == fake.connections.responses
 
 
 OVERSIZED = {
@@ -212,8 +212,8 @@ def test_always_200_hides_that_a_pixel_was_too_large_to_read(name: str, method: 
     fake = make_collector(always_200=True)
     answer = ask(fake, http(target, method, headers, body))
     assert (200, name, GIF, True) == (answer.status, answer.reason, answer.body, answer.closes)
-    assert {name: 1} == fake.collector.sources.nobody.refused
-    assert {200: 1} == fake.connections.answered
+    assert {name: 1} == fake.collector.sources.unknown.rejected
+    assert {200: 1} == fake.connections.responses
 
 
 @pytest.mark.parametrize("name", OVERSIZED)

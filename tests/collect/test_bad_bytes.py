@@ -117,7 +117,7 @@ def test_what_is_no_request_is_answered_400_and_ends_the_connection(
     assert PIXEL_HEADERS.items() <= answer.headers.items()
     assert (True, True) == (answer.closes, transport.has_eof)
     assert ([], []) == (events(fake), logs)
-    assert {"malformed-request": 1} == fake.collector.sources.nobody.refused
+    assert {"malformed-request": 1} == fake.collector.sources.unknown.rejected
 
 
 UNKNOWN_METHODS = {
@@ -142,7 +142,7 @@ def test_a_method_that_nobody_knows_is_answered_405(name: str, piece_bytes: int)
     assert (405, "method-not-allowed", GIF) == (answer.status, answer.reason, answer.body)
     assert "GET, HEAD, POST, OPTIONS" == answer.headers["Allow"]
     assert (True, True) == (answer.closes, transport.has_eof)
-    assert {"method-not-allowed": 1} == fake.collector.sources.nobody.refused
+    assert {"method-not-allowed": 1} == fake.collector.sources.unknown.rejected
 
 
 @pytest.mark.parametrize("first", [http(), http(headers=[b"Connection: keep-alive"])])

@@ -84,7 +84,7 @@ def test_sources_do_not_share(table: RateTable) -> None:
 
 def test_a_place_outside_of_the_memory_is_an_error(table: RateTable) -> None:
     for place in (-8, 4, 128):
-        with pytest.raises(ValueError, match="no room for the rate of web in 128 bytes"):
+        with pytest.raises(ValueError, match=f"offset {place} is not that of a word in 128 bytes"):
             RateBudgets.open(table.fd, {"web": place})
     with pytest.raises(ValueError, match="expected more than 0"):
         budget_of(table, 0.0)

@@ -40,7 +40,7 @@ def test_an_event_that_is_being_committed_stays(error: Exception | None) -> None
     connection.connection_lost(error)
     fake.disk.settle()
     assert (b"", 3, 3) == (transport.sent, len(events(fake)), fake.connections.dropped_responses)
-    assert ({}, set()) == (fake.connections.answered, fake.connections.open)
+    assert ({}, set()) == (fake.connections.responses, fake.connections.open)
 
 
 def test_an_event_that_waits_for_the_next_commit_stays() -> None:
@@ -67,7 +67,7 @@ def test_a_client_that_goes_away_does_not_hear_of_a_failure_and_others_do() -> N
     with structlog.testing.capture_logs():
         fail_commit(fake, errno.EIO)
     assert (b"", [503, 503]) == (of_gone.sent, statuses(of_here.sent))
-    assert {503: 2} == fake.connections.answered
+    assert {503: 2} == fake.connections.responses
 
 
 def test_ready_answers_behind_a_pending_one_are_dropped_with_it() -> None:

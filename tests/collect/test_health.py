@@ -27,9 +27,9 @@ def test_it_is_200_while_events_can_be_stored(method: bytes, more: list[bytes]) 
 def test_it_makes_no_event_and_is_no_rejected_pixel() -> None:
     fake = make_collector()
     ask(fake, http(b"/health?writeKey=wk-demo&userId=u1"))
-    fake.collector.is_leaving = True
+    fake.collector.fails_health_checks = True
     ask(fake, http(b"/health?writeKey=wk-demo&userId=u1"))
-    assert ([], {}) == (events(fake), fake.collector.sources.nobody.refused)
+    assert ([], {}) == (events(fake), fake.collector.sources.unknown.rejected)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_it_is_503_while_events_cannot_be_stored(always_200: bool) -> None:
 
 def test_it_is_503_once_a_stop_has_begun_although_pixels_are_accepted() -> None:
     fake = make_collector()
-    fake.collector.is_leaving = True
+    fake.collector.fails_health_checks = True
     answer = ask(fake, http(b"/health"))
     assert (503, "shutting-down") == (answer.status, answer.reason)
     assert 200 == ask(fake, http()).status

@@ -131,7 +131,7 @@ def test_a_damaged_request_is_answered_or_its_connection_ends(mutate: Mutation) 
                 (answer,) = read_answers(of_good.take())
                 assert 200 == answer.status
     assert {good} == fake.connections.open
-    assert 0 == fake.connections.answered.get(500, 0)
+    assert 0 == fake.connections.responses.get(500, 0)
     told = repr(logs)
     assert "secret" not in told
     assert "treasure" not in told
@@ -146,5 +146,5 @@ def test_the_damage_reaches_many_places() -> None:
         for seed in range(60):
             choose = random.Random(f"{mutate.__name__} {seed}")
             play(fake, choose, mutated(choose, mutate))
-    assert {200, 204, 400, 401, 404, 408} <= fake.connections.answered.keys()
+    assert {200, 204, 400, 401, 404, 408} <= fake.connections.responses.keys()
     assert len(fake.disk.events()) > 50

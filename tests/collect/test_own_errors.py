@@ -114,7 +114,7 @@ def test_a_response_that_can_not_be_rendered_becomes_500(name: str) -> None:
     assert [500, 200] == [answer.status for answer in answers]
     assert ("internal-error", GIF) == (answers[0].reason, answers[0].body)
     assert ["request_failed"] == [entry["event"] for entry in logs]
-    assert {"internal-error": 1} == fake.collector.sources.nobody.refused
+    assert {"internal-error": 1} == fake.collector.sources.unknown.rejected
 
 
 def test_the_requests_before_a_mistake_are_answered_and_stored() -> None:
@@ -143,14 +143,14 @@ def test_a_mistake_does_not_touch_other_connections() -> None:
     good.data_received(http())
     fake.disk.settle()
     assert [200, 200] == statuses(of_good.sent)
-    assert {200: 3, 500: 1} == fake.connections.answered
+    assert {200: 3, 500: 1} == fake.connections.responses
 
 
 def test_mistakes_are_counted_by_their_reason() -> None:
     fake = failing_collector()
     for _ in range(3):
         fake.exchange(FAILING)
-    assert {"internal-error": 3} == fake.collector.sources.nobody.refused
+    assert {"internal-error": 3} == fake.collector.sources.unknown.rejected
 
 
 def test_a_refusal_is_not_logged_as_a_mistake() -> None:
@@ -214,7 +214,7 @@ def test_a_mistake_about_one_acknowledgement_keeps_no_other_connection_from_its_
     pairs = [fake.connect() for _ in range(3)]
     for connection, _ in pairs:
         connection.data_received(http())
-    fake.collector.sources.nobody.refused["not-stored"] = Count()  # type: ignore[assignment]
+    fake.collector.sources.unknown.rejected["not-stored"] = Count()  # type: ignore[assignment]
     fake.loop.turn()
     with structlog.testing.capture_logs() as logs:
         fail_commit(fake, errno.EIO)

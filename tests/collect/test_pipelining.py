@@ -90,8 +90,8 @@ def test_only_the_events_of_the_commit_that_failed_are_refused(fake: FakeCollect
     assert ORIGIN.decode() == answers[2].headers["Access-Control-Allow-Origin"]
     assert [503] == statuses(transport_of_other.sent)
     assert 2 == len(events(fake))
-    assert {200: 3, 400: 1, 404: 1, 503: 3} == fake.connections.answered
-    assert {"no-write-key": 1, "not-stored": 3} == fake.collector.sources.nobody.refused
+    assert {200: 3, 400: 1, 404: 1, 503: 3} == fake.connections.responses
+    assert {"no-write-key": 1, "not-stored": 3} == fake.collector.sources.unknown.rejected
 
 
 def test_a_commit_that_fails_once_is_tried_again_and_nobody_hears_of_it(

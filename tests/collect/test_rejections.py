@@ -60,7 +60,7 @@ def test_a_bad_query_is_refused(route: bytes, query: bytes, status: int, reason:
     assert PIXEL_HEADERS.items() <= answer.headers.items()
     assert "Retry-After" not in answer.headers
     assert [] == fake.disk.events()
-    assert {status: 1} == fake.connections.answered
+    assert {status: 1} == fake.connections.responses
 
 
 @pytest.mark.parametrize(
@@ -228,20 +228,20 @@ def test_rejections_are_counted_by_source_and_reason() -> None:
     fake = FakeCollector()
     for route, query, *_ in BAD_QUERIES:
         fake.exchange(http(b"/pixel/v1/%b?%b" % (route, query)))
-    (demo,), nobody = fake.collector.sources.all, fake.collector.sources.nobody
+    (demo,), nobody = fake.collector.sources.all, fake.collector.sources.unknown
     assert {
         "no-identity": 4,
         "placeholder-identity": 2,
         "no-event": 3,
         "too-deep": 1,
         "event-too-large": 1,
-    } == demo.refused
+    } == demo.rejected
     assert {
         "no-write-key": 7,
         "unknown-write-key": 5,
         "too-many-parameters": 1,
         "target-too-long": 1,
-    } == nobody.refused
+    } == nobody.rejected
     assert 0 == demo.accepted
 
 
@@ -249,7 +249,7 @@ def test_accepted_events_and_warnings_are_counted() -> None:
     fake = FakeCollector()
     fake.exchange(http() + http(TRACK + b"&type=x&a..b=1&a.b..=2") + http(PAGE + b"&sentAt=now"))
     (demo,) = fake.collector.sources.all
-    assert (3, {}) == (demo.accepted, demo.refused)
+    assert (3, {}) == (demo.accepted, demo.rejected)
     assert 4 == sum(demo.warned.values())
     fake.exchange(http(PAGE + b"&amp;a=1&userId=null&b[]=1&b[]=2&timestamp=0"))
     assert {

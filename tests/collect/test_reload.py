@@ -29,7 +29,7 @@ def test_sources_keep_their_numbers_and_counts() -> None:
     assert [("demo", 0, 1), ("shop", 1, 1), ("app", 2, 0)] == [
         (each.name, each.number, each.accepted) for each in sources.all
     ]
-    assert {"unknown-write-key": 1} == sources.nobody.refused
+    assert {"unknown-write-key": 1} == sources.unknown.rejected
     answers = [
         ask(fake, http(TRACK.replace(b"wk-demo", key))).status
         for key in (b"wk-demo", b"wk-shop", b"wk-next")

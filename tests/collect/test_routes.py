@@ -107,7 +107,7 @@ def test_any_other_method_is_refused_and_told_which_are_allowed(method: bytes) -
     assert "GET, HEAD, POST, OPTIONS" == answer.headers["Allow"]
     assert PIXEL_HEADERS.items() <= answer.headers.items()
     assert [] == events(fake)
-    assert {"method-not-allowed": 1} == fake.collector.sources.nobody.refused
+    assert {"method-not-allowed": 1} == fake.collector.sources.unknown.rejected
 
 
 def test_only_405_and_options_speak_of_allowed_methods() -> None:

@@ -84,7 +84,7 @@ def test_over_its_rate_a_source_is_answered_429_until_time_has_passed() -> None:
     assert 200 == ask(fake, with_key(b"wk-slow")).status
     assert 429 == ask(fake, with_key(b"wk-slow")).status
     assert 3 == len(events(fake))
-    assert {"rate-limited": 3} == fake.collector.sources.all[0].refused
+    assert {"rate-limited": 3} == fake.collector.sources.all[0].rejected
 
 
 def test_a_429_has_the_cors_headers_with_an_origin() -> None:

@@ -344,7 +344,7 @@ def test_an_event_may_have_32768_bytes(size: int, status: int, uses_templates: b
     if status == 200:
         assert size == len(encoded("x" * (size - empty)))
     else:
-        with pytest.raises(RequestError, match="32,769 bytes, limit 32,768") as caught:
+        with pytest.raises(RequestError, match="32,769 bytes long; the limit is 32,768") as caught:
             encoded("x" * (size - empty))
         assert (413, "event-too-large") == (caught.value.status, caught.value.reason)
 

@@ -73,7 +73,7 @@ def test_a_target_may_have_32768_bytes() -> None:
     start = b"/pixel/v1/page?userId=u&writeKey=k&a="
     assert "page" == writer.open(start + b"x" * (32_768 - len(start)))
     assert "k" == writer.write_key()
-    with pytest.raises(RequestError, match="target is 32,769 bytes, limit 32,768") as caught:
+    with pytest.raises(RequestError, match="is 32,769 bytes long; the limit is 32,768") as caught:
         writer.open(start + b"x" * (32_769 - len(start)))
     assert (414, "target-too-long") == (caught.value.status, caught.value.reason)
 
@@ -129,11 +129,11 @@ def test_every_other_byte_is_allowed() -> None:
 )
 def test_a_target_without_an_event_closes_the_one_before(target: bytes) -> None:
     writer = EventWriter()
-    with pytest.raises(ValueError, match="no pixel is open"):
+    with pytest.raises(ValueError, match="no target with an event is open"):
         writer.write(Rules(), 0)
     writer.open(b"/pixel/v1/page?writeKey=k&userId=u")
     with suppress(RequestError):
         writer.open(target)
     assert writer.write_key() is None
-    with pytest.raises(ValueError, match="no pixel is open"):
+    with pytest.raises(ValueError, match="no target with an event is open"):
         writer.write(Rules(), 0)
