@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 MAX_INTEGER = 2**53 - 1  # §3.2
 MAX_DECIMAL_DIGITS = 15  # §3.2
+MAX_KEPT_OFFSET = timedelta(hours=18)  # §4: Elasticsearch rejects larger offsets
 
 # §3.2: names that never hold a number; the list is compared with case ignored, the endings exactly.
 NEVER_NUMBERS = (
@@ -111,7 +112,8 @@ def date_time(text: str) -> str | None:
         return None
     is_common = match[4] == "T" and match[7] and point != "," and len(fraction) <= 9
     has_offset = zulu == "Z" or (sign in ("+", "-") and colon)
-    if is_common and has_offset and second < 60:
+    offset = timedelta(hours=offset_hour, minutes=offset_minute)
+    if is_common and has_offset and second < 60 and offset <= MAX_KEPT_OFFSET:
         return text
     if second == 60:
         second, fraction = 59, "999"
@@ -121,7 +123,6 @@ def date_time(text: str) -> str | None:
     )
     shifted = 400 if moment else -400
     moment = moment or datetime(year - 400, month, day, hour, minute, second, tzinfo=UTC)
-    offset = timedelta(hours=offset_hour, minutes=offset_minute)
     moment += offset if sign == "-" else -offset
     year = moment.year - shifted
     if not 0 <= year <= 9999:

@@ -22,6 +22,7 @@ cdef extern from *:
 
 cdef enum:
     TIME_BYTES = 24             # 2026-11-23T10:15:30.123Z
+    MAX_KEPT_OFFSET_M = 1080    # 18 hours; Elasticsearch rejects larger offsets
 
 cdef struct TimeString:
     # The last time written, which most events of one iteration of the event loop share. All zeros
@@ -60,7 +61,7 @@ cdef inline void write_time(char* out, int64_t ms) noexcept nogil:
 cdef inline str read_time(str string, int64_t* us):
     # Return the time as the event holds it, and set `us` to microseconds since 1970; None if
     # `string` is not a time. The form that every destination accepts is kept (RFC 3339 section 5.6
-    # with `T`, with `Z` or an offset, at most 9 fractional digits and no leap second);
+    # with `T`, with `Z` or an offset up to ±18:00, at most 9 fractional digits and no leap second);
     # other forms are rewritten in UTC.
     cdef:
         Py_ssize_t length
@@ -150,6 +151,8 @@ cdef inline bint _parse_date_time(
     offset_minute = _number(at + i, 2)
     if not (0 <= offset_minute <= 59 and i + 2 == length):
         return False
+    if offset_hour * 60 + offset_minute > MAX_KEPT_OFFSET_M:
+        is_common[0] = False
     us[0] += (1 if sign == c'-' else -1) * (offset_hour * 3600 + offset_minute * 60) * <int64_t>1000000
     return True
 
