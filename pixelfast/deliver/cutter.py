@@ -1,4 +1,4 @@
-"""Cutting batches from the spool's NDJSON; events are parsed only where a filter asks for it."""
+"""Cutting batches from the spool's NDJSON; events are parsed only if a filter requires it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ _FRAMES_A_LOOK_AT_THE_CLOCK = 64
 
 
 class Cutter:
-    """Reads all slots for one destination and cuts what it takes into batches.
+    """Read all slots for one destination and cut the events it accepts into batches.
 
-    `cursors` are the positions to start at, `numbers` those of the events there, where they are
-    known; slots without a cursor are read from their beginning.
-    `limits` may be replaced between two batches. `chunk_bytes` bounds what is read at once.
+    `cursors` are the positions to start at, and `numbers` the numbers of the events there, if they
+    are known. Slots without a cursor are read from their beginning. At most `chunk_bytes` are
+    read at once.
+
+    Attributes:
+        limits: the limits of a batch; may be replaced between two batches.
+        has_more: whether the last `cut` ended before it reached the end of each slot.
     """
 
     def __init__(
@@ -42,32 +46,32 @@ class Cutter:
         self._chunk_bytes = min(chunk_bytes, _CHUNK_BYTES)
         self._turn_s = timings.cutter_turn_s
         self._now_s = clock.monotonic_s
-        self._until_s = 0.0  # when the current `cut` has to end
+        self._until_s = 0.0  # when the current `cut` must end
         self._data = data
         self.select(selection)
         self._cursors = cursors
         self._readers: dict[int, SlotReader] = {}
-        self._frames: dict[int, list[Frame]] = {}  # read and not cut yet, the next one last
+        self._frames: dict[int, list[Frame]] = {}  # read but not cut yet, the next one last
         self._reached: dict[int, Position] = {}
         self._open = Cut()
         self._is_closed = False  # the next event did not fit into the open batch
-        self._first_slot = 0  # the one that the next look begins with
+        self._first_slot = 0  # the next `cut` begins with it
         self._numbers = dict(numbers or {})  # by slot: the number of the next event, once known
-        self.has_more = False  # the last `cut` ended before it had seen the end of each slot
+        self.has_more = False
         self.find_slots()
 
     @property
     def cursors(self) -> dict[int, Position]:
-        """Where cutting goes on, slot by slot."""
+        """Where cutting goes on, by slot."""
         return dict(self._reached)
 
     def select(self, selection: Selection) -> None:
-        """Take what this selects; only between two batches."""
+        """Change the selection; only between two batches."""
         self._selection = selection
         self._picks = selection.picker() if selection.parses else None
 
     def find_slots(self) -> None:
-        """Begin to read the slots that have come since; let go of those that have gone."""
+        """Begin to read new slots, and close slots that were removed."""
         there = self._data.slots()
         for slot in there:
             if slot not in self._readers:
@@ -77,12 +81,12 @@ class Cutter:
             if slot not in self._open.after:
                 self._readers.pop(slot).close()
                 del self._frames[slot]
-                self._cursors[slot] = self._reached.pop(slot)  # should it come back
+                self._cursors[slot] = self._reached.pop(slot)  # in case the slot returns
 
     def skip_to(self, slot: int, position: Position) -> int:
-        """Go on at a later position of a slot; how many events are passed by.
+        """Go on at a later position of a slot, and return how many events are skipped.
 
-        Only between two batches: what is cut and what comes next would not be one range.
+        Only between two batches, because a batch is one range of a slot.
         """
         if slot not in self._readers or position <= self._reached[slot]:
             return 0
@@ -94,7 +98,7 @@ class Cutter:
         return after - before if before is not None and after is not None else 0
 
     def unread_events(self, end_numbers: Mapping[int, int]) -> int:
-        """How many events lie ahead, where each slot's next event will have this number."""
+        """Return the number of events not cut yet, given the number of each slot's next event."""
         unread = 0
         for slot, end in end_numbers.items():
             number = self._number(slot) if slot in self._readers else None
@@ -102,27 +106,27 @@ class Cutter:
         return unread
 
     def ends_from(self, end_numbers: Mapping[int, int]) -> dict[int, int]:
-        """By slot the number of the next event, no smaller than what has been read already."""
+        """Return `end_numbers`, raised to the numbers of events that were already cut."""
         return dict(end_numbers) | {
             slot: max(number, end_numbers.get(slot, 0)) for slot, number in self._numbers.items()
         }
 
     def known_numbers(self, slots: Iterable[int]) -> dict[int, int]:
-        """The numbers of the next events of slots, where they are known."""
+        """Return the number of the next event of each slot, if it is known."""
         return {slot: self._numbers[slot] for slot in slots if slot in self._numbers}
 
     @property
     def open_counts(self) -> dict[str, int]:
-        """What is counted of the open batch, by the names of the totals."""
+        """The counts of the open batch, by the names of the totals."""
         return self._open.counts
 
     @property
     def open_events(self) -> int:
-        """Events of the open batch that its destination takes."""
+        """The number of events in the open batch."""
         return self._open.events
 
     def _number(self, slot: int) -> int | None:
-        """The number of the event that is cut next; None where there is none yet."""
+        """Return the number of the event that is cut next, or None if there is none yet."""
         if slot not in self._numbers:
             frames = self._frames[slot]
             if not frames:
@@ -139,11 +143,10 @@ class Cutter:
         self._reached[slot] = start
 
     def cut(self) -> bool:
-        """Take what is there into the open batch; True when that is full.
+        """Add stored events to the open batch, and return whether it is full.
 
-        Looks at the end of each slot once and does not wait for new events: those that are stored
-        meanwhile are for the next call. Ends after about 2 ms, so that other destinations get their
-        turn; then `has_more` says so.
+        Reads to the end of each slot once and does not wait for new events. Ends after about 2 ms,
+        so that other destinations get their turn; `has_more` is then True.
         """
         self._until_s = self._now_s() + self._turn_s
         slots = sorted(self._readers)
@@ -152,14 +155,14 @@ class Cutter:
         for slot in slots[turn:] + slots[:turn]:
             if not self._cut_slot(slot):
                 self.has_more = True
-                self._first_slot = slot + 1  # no slot keeps the others waiting
+                self._first_slot = slot + 1  # so that no slot delays the others forever
                 break
         for pieces in self._open.pieces.values():
             pieces.copy_out()
         return self._is_full()
 
     def _cut_slot(self, slot: int) -> bool:
-        """Take events up to the end of a slot; False if the batch or the turn ends before it."""
+        """Add events up to the end of a slot; return False if the batch or the turn ends first."""
         frames, reader = self._frames[slot], self._readers[slot]
         has_looked = False
         while True:
@@ -173,18 +176,18 @@ class Cutter:
             has_looked = True
 
     def _read(self, slot: int) -> bool:
-        """Read on in a slot; False if there is nothing yet."""
+        """Read on in a slot; return False if it has no new events."""
         found = self._readers[slot].read(self._chunk_bytes)
         self._frames[slot].extend(reversed(found))
         return bool(found)
 
     @property
     def buffered_bytes(self) -> int:
-        """Memory that is taken by what was read and is not cut yet."""
+        """The memory used by frames that were read but not cut yet."""
         return sum(self._readers[slot].buffer_bytes for slot, each in self._frames.items() if each)
 
     def release(self) -> None:
-        """Let go of what was read and is not cut yet; it is read again when it is needed."""
+        """Release frames that were read but not cut yet; they are read again when needed."""
         for slot, frames in self._frames.items():
             if frames:
                 self._readers[slot].rewind(frames[-1])
@@ -192,15 +195,15 @@ class Cutter:
 
     @property
     def oldest_ms(self) -> int:
-        """When the oldest event of the open batch was received; 0 where there is none."""
+        """When the oldest event of the open batch was received; 0 if there is none."""
         return self._open.oldest_ms
 
     def has_moved(self) -> bool:
-        """Whether the open batch gets past anything, if only past events that are not taken."""
+        """Whether the open batch covers any events, even if all of them were filtered out."""
         return bool(self._open.after)
 
     def close_batch(self) -> Cut:
-        """The open batch; the next one begins."""
+        """Return the open batch and begin the next one."""
         cut, self._open, self._is_closed = self._open, Cut(), False
         return cut
 
@@ -215,10 +218,10 @@ class Cutter:
         return self._is_closed
 
     def _take_whole(self, slot: int) -> int:
-        """Take the frames that fit as a whole, of one source and numbered without a gap.
+        """Add consecutive whole frames of one source, numbered without a gap; return how many.
 
-        Does the same as `_take` for each of them, but keeps the books once for all: with few
-        clients each event is a frame of its own. Returns how many frames were taken.
+        Equivalent to calling `_take` for each frame, but updates the counts only once: with few
+        clients, each event is in its own frame.
         """
         number = self._numbers.get(slot)
         if self._picks is not None or number is None or self._reached[slot].skip:
@@ -258,7 +261,7 @@ class Cutter:
         return len(views)
 
     def _take(self, slot: int) -> bool:
-        """Take one frame of a slot, or as much of it as the batch has room for."""
+        """Add one frame of a slot, or as many of its events as fit; return False if none fits."""
         frames = self._frames[slot]
         frame = frames[-1]
         cut = self._open
@@ -266,7 +269,7 @@ class Cutter:
         is_begun = (reached.segment, reached.offset) == (frame.segment, frame.offset)
         skip = reached.skip if is_begun else 0
         if skip >= frame.events:
-            skip, passed, taken = -1, 0, frame.events  # the cursor is behind all of them
+            skip, passed, taken = -1, 0, frame.events  # the cursor is after the whole frame
         elif self._selection.takes_source(frame.source):
             passed = self._take_events(slot, frame, skip)
             taken = skip + passed
@@ -292,20 +295,20 @@ class Cutter:
         return True
 
     def _take_events(self, slot: int, frame: Frame, skip: int) -> int:
-        """Take events of a frame from event `skip` on, as many as fit; returns how many passed."""
+        """Add events of a frame from event `skip` on; return how many were added or filtered."""
         cut = self._open
-        room_bytes = self.limits.max_bytes - cut.size_bytes
-        room_events = self.limits.max_events - cut.events
+        left_bytes = self.limits.max_bytes - cut.size_bytes
+        left_events = self.limits.max_events - cut.events
         if self._picks is not None:
-            return self._pick_events(slot, frame, skip, room_events, room_bytes)
+            return self._pick_events(slot, frame, skip, left_events, left_bytes)
         start = after_events(frame.body, 0, skip)
-        if frame.events - skip <= room_events and len(frame.body) - start <= room_bytes:
+        if frame.events - skip <= left_events and len(frame.body) - start <= left_bytes:
             events, end = frame.events - skip, len(frame.body)
         else:
             events, end = 0, start
             for line_feed in _LINE_FEED.finditer(frame.body, start):
                 is_first = cut.events + events == 0
-                if events == room_events or (line_feed.end() - start > room_bytes and not is_first):
+                if events == left_events or (line_feed.end() - start > left_bytes and not is_first):
                     break
                 events, end = events + 1, line_feed.end()
         if events:
@@ -315,9 +318,9 @@ class Cutter:
         return events
 
     def _pick_events(
-        self, slot: int, frame: Frame, skip: int, room_events: int, room_bytes: int
+        self, slot: int, frame: Frame, skip: int, left_events: int, left_bytes: int
     ) -> int:
-        """As `_take_events`, one event at a time, and only those that the filter lets through."""
+        """Do the same as `_take_events`, event by event, for a filter that parses events."""
         assert self._picks is not None
         start = after_events(frame.body, 0, skip)
         passed = 0
@@ -325,11 +328,11 @@ class Cutter:
             event = bytes(frame.body[start : line_feed.end()])
             if self._picks(event):
                 is_first = self._open.events == 0
-                if room_events == 0 or (len(event) > room_bytes and not is_first):
+                if left_events == 0 or (len(event) > left_bytes and not is_first):
                     self._is_closed = True
                     break
-                room_events -= 1
-                room_bytes -= len(event)
+                left_events -= 1
+                left_bytes -= len(event)
                 self._keep(slot, frame, event, 1)
             else:
                 self._open.filtered += 1

@@ -1,4 +1,4 @@
-"""Batches that wait to be sent, and which one is next."""
+"""Tasks that wait to be sent, and which one is next."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from pixelfast.deliver.timing import Timings
 
 __all__ = ["MAX_CULPRITS", "Queue"]
 
-# How many culprits may wait before those die that failed so often: none of them is in memory.
+# Numbers of waiting culprits, and the failures after which another becomes a dead letter then. The
+# events of culprits are not in memory.
 MAX_CULPRITS = ((256, 5), (2560, 1))
 _MAX_BUSY_CULPRITS = 25_600
-_PAUSE_SHARE = 9.0  # culprits take a tenth of the time
+_PAUSE_SHARE = 9.0  # culprits use a tenth of the time
 
 
 class Queue:
     """The tasks of one destination that are not under way.
 
-    They are taken in the order of their events; a task with a delay becomes ready when the delay is
-    over. A culprit is taken only if nothing else is ready, and rarely: it must not use up the time
-    of the others.
+    Tasks are taken in the order of their events; a task with a delay becomes ready after the delay.
+    A culprit, one event that makes its destination fail, is taken only if nothing else is ready, so
+    that culprits use at most a tenth of the time.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Queue:
         self._later: list[tuple[float, int, Task]] = []  # a heap, by time
         self._culprits: list[tuple[float, int, Task]] = []
         self._culprits_at_s = 0.0
-        self._under_way_s: float | None = None  # since when a culprit is
+        self._under_way_s: float | None = None  # since when a culprit is under way
         self._ties = count()
         self._batches: Counter[str] = Counter()
 
@@ -55,12 +56,12 @@ class Queue:
 
     @property
     def plans(self) -> int:
-        """How many wait, but for culprits."""
+        """The number of waiting tasks, without culprits."""
         return len(self._ready) + len(self._later)
 
     @property
     def batches(self) -> int:
-        """How many batches these are of: the parts of one count once."""
+        """The number of batches that these tasks belong to; the parts of a batch count as one."""
         return len(self._batches)
 
     def add(self, task: Task) -> None:
@@ -74,7 +75,7 @@ class Queue:
             insort(self._ready, task, key=_order)
 
     def take_where(self, is_wanted: Callable[[Task], bool]) -> list[Task]:
-        """Take all tasks of which this holds."""
+        """Take all tasks for which `is_wanted` returns True."""
         taken = [task for task in self if is_wanted(task)]
         gone = set(map(id, taken))
         self._ready = [task for task in self._ready if id(task) not in gone]
@@ -87,10 +88,10 @@ class Queue:
         return taken
 
     def next(self, now_s: float, *, in_order: bool, is_probe: bool) -> Task | None:
-        """Take the task that is to be sent now.
+        """Take the task that is to be sent now, or return None.
 
-        `in_order`: none overtakes another, but for culprits. `is_probe`: the destination is down
-        or held, so each gets its turn: one of them may be what it fails at.
+        If `in_order`, no task except a culprit overtakes another. If `is_probe`, because the
+        destination is down or held, the tasks take turns: one of them may be the cause.
         """
         while self._later and self._later[0][0] <= now_s:
             task = heapq.heappop(self._later)[2]
@@ -108,7 +109,7 @@ class Queue:
         return task
 
     def next_s(self) -> float:
-        """When something comes up that is not up yet; infinity where nothing does."""
+        """Return when the next delayed task becomes ready; infinity if there is none."""
         times = [heap[0][0] for heap in (self._later,) if heap]
         if self._culprits and self._under_way_s is None:
             times.append(max(self._culprits[0][0], self._culprits_at_s))
@@ -118,11 +119,11 @@ class Queue:
     def is_ready(self) -> bool:
         return bool(self._ready)
 
-    def some_events(self, most: int) -> list[bytes]:
-        """Events of any batches that wait, each with its line feed; none is taken."""
+    def some_events(self, max_events: int) -> list[bytes]:
+        """Return random events of waiting batches, each with its line feed; no task is taken."""
         batches = [task.batch for task in self._ready if task.batch is not None]
-        chosen = random.sample(batches, min(most, len(batches)))
-        each = most // max(1, len(chosen))
+        chosen = random.sample(batches, min(max_events, len(batches)))
+        each = max_events // max(1, len(chosen))
         events: list[bytes] = []
         for batch in chosen:
             lines = batch.lines()
@@ -139,28 +140,28 @@ class Queue:
     # --- culprits ----------------------------------------------------------------------------
 
     def set_apart(self, task: Task, now_s: float) -> None:
-        """Keep one event that its destination fails at; it is tried rarely, until it is too old.
+        """Keep a culprit, which is retried rarely until it is too old.
 
-        Its batch is not kept in memory, but read again from the spool.
+        Its event is not kept in memory, but read from the spool again.
         """
         task.is_culprit = True
         task.batch = None
         pause_s = self._timings.culprit_pause_s * 2 ** min(task.failures, 20)
-        bound_s = min(self._timings.max_culprit_pause_s, pause_s)
-        task.not_before_s = now_s + bound_s * (0.5 + random.random() / 2)  # noqa: S311
+        max_s = min(self._timings.max_culprit_pause_s, pause_s)
+        task.not_before_s = now_s + max_s * (0.5 + random.random() / 2)  # noqa: S311
         self.add(task)
 
     def is_surplus(self, task: Task) -> bool:
-        """Whether a culprit that has failed again is to die, since too many wait."""
+        """Whether a culprit that failed again becomes a dead letter because too many wait."""
         waiting = len(self._culprits)
         if task.is_busy:
             return waiting >= _MAX_BUSY_CULPRITS
         return any(
-            waiting >= most and task.failures >= often for most, often in self._most_culprits
+            waiting >= limit and task.failures >= often for limit, often in self._most_culprits
         )
 
     def release(self) -> None:
-        """Send all culprits with the others again: one was accepted, so their cause is gone."""
+        """Make all culprits normal tasks: one of them was accepted, so the cause may be gone."""
         culprits, self._culprits = self._culprits, []
         for _, _, task in culprits:
             task.is_culprit, task.not_before_s = False, 0.0
@@ -176,7 +177,7 @@ class Queue:
         return task
 
     def responded(self, task: Task, now_s: float) -> None:
-        """Note that a task that was taken has got its response."""
+        """Note that the request of a taken task has ended."""
         if task.is_culprit and self._under_way_s is not None:
             self._culprits_at_s = now_s + _PAUSE_SHARE * (now_s - self._under_way_s)
             self._under_way_s = None

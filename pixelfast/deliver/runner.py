@@ -1,4 +1,4 @@
-"""One destination: what is cut is planned, what is planned is sent, what is settled is written."""
+"""The delivery of one destination: cut batches, plan them, send them, settle them."""
 
 from __future__ import annotations
 
@@ -37,16 +37,20 @@ from pixelfast.spool.datadir import lock_file
 
 __all__ = ["Runner"]
 
-_WAITING_BATCHES = 64  # cut ahead, so that one transaction plans many
-_NEVER_LESS = frozenset(COUNTED) - {"dead"}  # dead letters may be delivered after all
-_WAITING_PLANS = 4096  # a batch with bad events is divided into many
+_WAITING_BATCHES = 64  # cut ahead, so that one transaction plans several
+_NEVER_LESS = frozenset(COUNTED) - {"dead"}  # dead letters may be delivered later
+_WAITING_PLANS = 4096  # a batch with bad events is divided into many plans
 
 
 class Runner:
-    """Brings one destination all its events, each batch until it is settled.
+    """Deliver all events of one destination.
 
-    Batches are planned, sent and settled side by side: up to `sender.concurrency` are under way at
-    once. Where that is 1, they go in the order of their events.
+    Up to `sender.concurrency` batches are under way at once. If that is 1, batches are sent in the
+    order of their events.
+
+    Attributes:
+        is_open: whether the state was read, so that the cursors are known.
+        has_failed: whether the last run failed, and the sender was not opened again since.
     """
 
     def __init__(
@@ -65,21 +69,25 @@ class Runner:
         max_culprits: Sequence[tuple[int, int]] = MAX_CULPRITS,
         backoff: Backoff | None = None,
     ) -> None:
-        """Deliver to `sender` what `selection` takes.
+        """Deliver the events that `selection` accepts to `sender`.
 
-        `share_bytes` bounds the memory of its events. `turn` is held while events are read: of all
-        destinations that share it, one at a time holds up the loop. `max_culprits`: how many
-        events that it fails at may wait, and how many failures one needs to die beyond that.
-        `backoff`: the pauses after failures, if not with the bounds of the sender.
+        Args:
+            retry_for_s: events older than this become dead letters when an attempt fails.
+            share_bytes: the maximum memory of its events.
+            turn: held while events are read, so that only one of the destinations that share it
+                blocks the event loop at a time.
+            max_culprits: numbers of waiting culprits, and the failures after which another one
+                becomes a dead letter.
+            backoff: the pauses after failures; by default those of the sender.
         """
         self.name = name
         self.sender = sender
         self._memory = MemoryShare(share_bytes)
         self._turn = turn or asyncio.Lock()
-        self.is_open = False  # it has said where it is
-        self.has_failed = False  # its last run, and it has not come so far again since
-        self._told: dict[str, float] = {}  # the totals that were told last
-        self._on_disk: dict[str, float] = {}  # figures, as they were read last
+        self.is_open = False
+        self.has_failed = False
+        self._told: dict[str, float] = {}  # the last reported totals
+        self._on_disk: dict[str, float] = {}  # the figures that were last read
         self._read_s = float("-inf")
         backoff = backoff or Backoff(sender.retry_first_s, sender.retry_most_s)
         self._timings = timings
@@ -96,7 +104,7 @@ class Runner:
         self._give_up_s = 0.0
         self._has_given_up = False
         self._wake: asyncio.Future[None] | None = None
-        self.queue = Queue(timings, max_culprits)  # planned on the disk
+        self.queue = Queue(timings, max_culprits)  # tasks whose plans are on the disk
         self._doubts = Doubts(
             sender, data, selection, self.health, self.queue, self._wake_up, timings, clock
         )
@@ -104,27 +112,27 @@ class Runner:
         self._intake: Intake | None = None
         self._replayed_s = 0.0
 
-    # --- what others ask ---------------------------------------------------------------------
+    # --- interface to the engine -------------------------------------------------------------
 
     def stop(self) -> None:
-        """Deliver what is there for at most `stop_s`, then end; give up on the first failure."""
+        """Deliver the stored events for at most `stop_s`, then end; end at the first failure."""
         self._give_up_s = self._clock.monotonic_s() + self._timings.stop_s
         self._stopping.set()
         self._wake_up()
 
     def give_way(self) -> None:
-        """End as soon as nothing is under way; another runner goes on with the rest."""
+        """End as soon as no request is under way; another runner delivers the rest."""
         self._has_given_up = True
         self.stop()
 
     @property
     def cursors(self) -> dict[int, Position]:
-        """Up to where each slot is no longer needed: behind it something is planned, or unread."""
+        """The first position of each slot that is still needed: planned, or not read yet."""
         return self.state.low_water() if self.state else {}
 
     @property
     def counted(self) -> dict[str, int]:
-        """Totals of this destination, as they stand on the disk."""
+        """The totals of this destination, as stored on the disk."""
         return self.state.counted if self.state else {}
 
     @property
@@ -132,13 +140,13 @@ class Runner:
         return self.health.breaker.reason
 
     def fail(self, reason: str) -> None:
-        """Take notice that a run has failed."""
+        """Record that a run has failed."""
         self.has_failed = True
         self.health.breaker.reason = reason
 
     @property
     def lag_s(self) -> float:
-        """How old the oldest event is that is read and not delivered; 0 where there is none."""
+        """The age of the oldest event that was read but not delivered, in seconds; 0 if none."""
         times = [self._intake.cutter.oldest_ms] if self._intake else []
         times += [task.plan.oldest_ms for task in self.queue]
         times += self._doubts.oldest_times_ms
@@ -147,14 +155,14 @@ class Runner:
         return self._clock.age_s(oldest_ms) if oldest_ms else 0.0
 
     def stats(self, end_numbers: Mapping[int, int] | None) -> dict[str, object]:
-        """What there is to know about it; `end_numbers`: by slot, the number of the next event."""
+        """Return all figures; `end_numbers` is the number of the next event by slot, if known."""
         figures: dict[str, float] = {}
         if self.state and self._intake:
             figures = self._figures(self.state, self._intake.cutter, end_numbers)
         elif self.has_failed:
             figures = self._figures_on_disk(end_numbers)
         for name in _NEVER_LESS & figures.keys():
-            # What a transaction that failed would have counted is counted again with the next.
+            # A failed transaction takes back counts, which the next one adds again.
             figures[name] = self._told[name] = max(figures[name], self._told.get(name, 0))
         state = self.health.breaker.state
         if self.has_failed or not self.is_open:
@@ -179,14 +187,14 @@ class Runner:
         figures: dict[str, float] = {"lag_s": round(self.lag_s, 3)}
         if end_numbers is None:
             return figures | with_pending(totals, None)
-        ends = cutter.ends_from(end_numbers)  # reading may be ahead of where they were seen last
+        ends = cutter.ends_from(end_numbers)  # reading may be ahead of them
         figures |= with_pending(totals, ends)
         unread = cutter.unread_events(ends)
         figures["pending"] = state.planned_events + cutter.open_events + unread
         return figures
 
     def _figures_on_disk(self, end_numbers: Mapping[int, int] | None) -> dict[str, float]:
-        """Read them now and then: it blocks for the disk."""
+        """Return the figures from the disk, read at most every 5 s because that blocks."""
         now_s = self._clock.monotonic_s()
         if now_s - self._read_s >= self._timings.figures_s:
             self._read_s = now_s
@@ -194,7 +202,7 @@ class Runner:
         return dict(self._on_disk)
 
     def expire(self, until: Mapping[int, Position]) -> None:
-        """Give up all events before these positions, slot by slot, but for those under way."""
+        """Give up all events before these positions, by slot, except those under way."""
         state, intake = self.state, self._intake
         if state is None or intake is None or not self.is_open:
             return
@@ -218,7 +226,7 @@ class Runner:
             self._wake_up()
 
     def follow(self, selection: Selection, share_bytes: int) -> None:
-        """Take other events from the next batch on, with other memory; all else goes on."""
+        """Apply a new selection and memory share from the next batch on."""
         if selection != self._selection:
             if self._intake is not None:
                 if self.state is not None and self._intake.cutter.has_moved():
@@ -230,7 +238,7 @@ class Runner:
         self._size.set_ceiling(self._memory.fit(self.sender.limits).max_bytes)
 
     async def pause(self, seconds: float) -> bool:
-        """Wait; True where the wait was cut short because we stop."""
+        """Wait; return True if a stop ended the wait early."""
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
@@ -249,7 +257,7 @@ class Runner:
             stack.callback(os.close, lock)
             thread = OwnThread(f"deliver-{self.name}")
             stack.push_async_callback(thread.close)
-            # Another one: what waits for the state's disk does not keep the next batches waiting.
+            # A second thread, so that the disk of the state does not delay the next batches.
             senders = OwnThread(f"send-{self.name}")
             stack.push_async_callback(senders.close)
             self.sender.in_thread = senders.run
@@ -285,7 +293,7 @@ class Runner:
             await self._work(self._intake, state)
 
     async def _lock(self, path: Path) -> int | None:
-        """One process at a time delivers to a destination; another one may be stopping still."""
+        """Lock the destination for this process; another process may still be stopping."""
         told = LogThrottle(self._timings, self._clock)
         while True:
             try:
@@ -325,12 +333,12 @@ class Runner:
         )
         while True:
             now_s = self._clock.monotonic_s()
-            is_stopping = self._stopping.is_set()  # a stop in this turn has a turn of its own
+            is_stopping = self._stopping.is_set()  # a stop during this turn gets another turn
             self._wake = loop.create_future()
             for task in state.take_planned():
                 self.queue.add(task)
             if self._is_time_to_cut(intake, state, now_s, is_stopping=is_stopping):
-                self._bound_batches(intake.cutter)
+                self._limit_batches(intake.cutter)
                 async with self._turn:
                     intake.cut(
                         lambda cut: state.plan(cut, self._selection),
@@ -353,7 +361,7 @@ class Runner:
 
     def _is_finished(self, cutter: Cutter, state: StateWriter, now_s: float) -> bool:
         if now_s > self._give_up_s:
-            return True  # what is under way is planned, and goes again after the next start
+            return True  # batches under way are planned, and sent again after the next start
         if self._under_way:
             return False
         if self._has_given_up:
@@ -361,7 +369,7 @@ class Runner:
         if state.has_fresh:
             return False
         if not self._allows(now_s):
-            return True  # what is not planned yet is as safe in the spool
+            return True  # events that are not planned are safe in the spool
         is_read = not cutter.has_moved() and not cutter.has_more
         return is_read and not self.queue.is_ready
 
@@ -395,7 +403,7 @@ class Runner:
         return False
 
     def _may_cut(self, state: StateWriter) -> bool:
-        """Whether to cut ahead: not for a destination that takes nothing."""
+        """Whether to cut another batch; not ahead while the destination accepts nothing."""
         waiting = self.queue.batches + len(self._under_way) + state.fresh_batches
         if not self.health.breaker.is_healthy or self._has_given_up:
             return waiting == 0 and not self._has_given_up
@@ -411,7 +419,7 @@ class Runner:
             may_replay = self.health.breaker.is_healthy and self._may_cut(state)
             state.tend_dead_letters(limits if may_replay else None, now_s)
 
-    def _bound_batches(self, cutter: Cutter) -> None:
+    def _limit_batches(self, cutter: Cutter) -> None:
         if cutter.limits.max_bytes != self._size.max_bytes:
             limits = cutter.limits
             cutter.limits = BatchLimits(limits.max_events, self._size.max_bytes, limits.max_age_s)
@@ -446,7 +454,7 @@ class Runner:
         if task.batch is None:
             task.batch = await self.state.read_back(task.plan)
             if task.batch is None:
-                return Accepted()  # there is nothing left of it; the state writer knows
+                return Accepted()  # its events have gone, which the state writer has counted
         task.plan.attempts += 1
         task.batch.attempt = task.plan.attempts
         return await self.sender.deliver(task.batch)

@@ -1,4 +1,4 @@
-"""What follows from a destination's response: sent, sent again, divided, or a dead letter."""
+"""Deciding what follows from an outcome: delivered, retried, divided, or dead letters."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["Settlement", "Situation", "dead_letters", "settle"]
 
 
 class Situation(NamedTuple):
-    """What decides, beside the response, about a batch.
+    """The facts besides the outcome that decide about a batch.
 
     Attributes:
         began_s: when the request began.
-        now_s: when the response came.
-        is_too_old: events that are not delivered now become dead letters.
-        is_at_fault: the batch fails while others are accepted.
-        rejected_s: when the same events were rejected before; 0: they were not.
-        is_final: there is nothing more to learn of events that are rejected.
-        room_bytes: how many more bytes of dead letters may be kept.
+        now_s: when its outcome was known.
+        is_too_old: whether events that are not delivered now become dead letters.
+        is_at_fault: whether the batch fails while others are accepted.
+        rejected_s: when the same events were rejected before; 0 if they were not.
+        is_final: whether rejected events become dead letters without further proof.
+        free_bytes: how many more bytes of dead letters may be kept.
     """
 
     began_s: float = 0.0
@@ -35,22 +35,23 @@ class Situation(NamedTuple):
     is_at_fault: bool = False
     rejected_s: float = 0.0
     is_final: bool = False
-    room_bytes: float = float("inf")
+    free_bytes: float = float("inf")
 
 
 @dataclass(slots=True)
 class Settlement:
-    """What is to be done about a task; one that neither ended nor is held is sent again later.
+    """What to do with a task. A task that has not ended is sent again later.
 
     Attributes:
-        groups: the places of events that are planned anew, those of each part.
-        dead: the places of events that become dead letters, and how each failed.
-        replayed: ids of dead letters that have arrived.
-        rejected_again: ids of those that have not.
+        has_ended: whether the plan ends.
+        groups: events that are planned again, as the positions of the events of each new part.
+        dead: events that become dead letters, by their positions, and how each failed.
+        replayed: ids of dead letters that were delivered.
+        rejected_again: ids of dead letters that failed again, and how.
         memory: what the destination asked to remember.
-        counted: what is added to the totals.
+        counted: numbers to add to the totals.
         hold: why the destination is to be held; "" if it is not.
-        is_unproven: it was rejected, and whether the events are to blame will turn out.
+        is_unproven: whether it is not known yet if the rejected events are bad.
     """
 
     has_ended: bool = False
@@ -65,7 +66,7 @@ class Settlement:
 
 
 def dead_letters(task: Task, dead: Mapping[int, Rejected | Retry]) -> list[Bundle]:
-    """Make dead letters of events of a task, by their places.
+    """Make dead letters of events of a task, by their positions.
 
     Takes some milliseconds for 10,000 events.
     """
@@ -94,9 +95,9 @@ def dead_letters(task: Task, dead: Mapping[int, Rejected | Retry]) -> list[Bundl
 def settle(
     task: Task, outcome: Outcome, rejections: Rejections, situation: Situation
 ) -> Settlement:
-    """Return what follows from a response; `rejections` counts what was accepted and rejected.
+    """Return what follows from an outcome; count accepted and rejected events in `rejections`.
 
-    Only looks at the outcome: what has to be done to the events themselves is left to others.
+    The task and its events are not changed; the caller carries out the settlement.
     """
     plan = task.plan
     settlement = Settlement()
@@ -125,7 +126,7 @@ def settle(
 
 
 def _split(settlement: Settlement, plan: Plan, size: int) -> None:
-    """Look in smaller parts for the events that are to blame."""
+    """Divide the batch into parts of `size` events to find the bad ones."""
     places = range(plan.events)
     settlement.groups = [places[start : start + size] for start in range(0, plan.events, size)]
     settlement.has_ended = True
@@ -138,7 +139,7 @@ def _divide(
     rejections: Rejections,
     situation: Situation,
 ) -> None:
-    """Some events are there, some are rejected, some are to be sent again."""
+    """Settle a batch of which some events are delivered, some rejected and some to be retried."""
     plan = task.plan
     rejected = {n: each for n, each in outcome.failed.items() if isinstance(each, Rejected)}
     later = {n: each for n, each in outcome.failed.items() if isinstance(each, Retry)}
@@ -148,7 +149,7 @@ def _divide(
     buried: dict[int, Rejected | Retry] = {**rejected, **(later if situation.is_too_old else {})}
     again = set() if situation.is_too_old else set(later)
     if rejected and not arrived and again:
-        # Apart, so that it turns out of each what is wrong with it: neither waits for the other.
+        # Separate plans, so that neither group waits for the other.
         settlement.groups = [sorted(rejected), sorted(again)]
         settlement.has_ended = True
         return
@@ -164,7 +165,7 @@ def _end(
     again: set[int],
     situation: Situation,
 ) -> None:
-    """Bury some events, send some again; all others have arrived."""
+    """Make some events dead letters and retry some; all others are delivered."""
     again = again | _bury(settlement, task, buried, situation)
     if len(again) == task.plan.events:
         return
@@ -176,7 +177,7 @@ def _end(
 def _are_bad(
     settlement: Settlement, plan: Plan, events: int, rejections: Rejections, situation: Situation
 ) -> bool:
-    """Count rejected events; whether they are to blame themselves, as far as is known."""
+    """Count rejected events; return whether they are certainly bad."""
     if plan.dead_letters is not None:
         return True
     if not situation.rejected_s:
@@ -191,10 +192,13 @@ def _are_bad(
     return is_known
 
 
-def _deliver(settlement: Settlement, plan: Plan, but: Collection[int]) -> None:
-    arrived = plan.events - len(but)
+def _deliver(settlement: Settlement, plan: Plan, excluded: Collection[int]) -> None:
+    """Count the events of a plan as delivered, except those at the excluded positions."""
+    arrived = plan.events - len(excluded)
     if plan.dead_letters is not None:
-        settlement.replayed = [each for n, each in enumerate(plan.dead_letters) if n not in but]
+        settlement.replayed = [
+            each for n, each in enumerate(plan.dead_letters) if n not in excluded
+        ]
         _count(settlement, "dead", -arrived)
     _count(settlement, "delivered", arrived)
     settlement.has_ended = True
@@ -206,12 +210,12 @@ def _bury(
     failed: Mapping[int, Rejected | Retry],
     situation: Situation,
 ) -> set[int]:
-    """Make events dead letters; return those that there is no room for."""
+    """Make events dead letters; return the positions of those that exceed their limit."""
     letters = task.plan.dead_letters
     if letters is not None:
         settlement.rejected_again |= {letters[n]: each for n, each in failed.items()}
         return set()
-    without = _beyond_limit(task, failed, situation.room_bytes)
+    without = _beyond_limit(task, failed, situation.free_bytes)
     if without:
         settlement.hold = "no room for more dead letters"
         failed = {n: each for n, each in failed.items() if n not in without}
@@ -220,17 +224,18 @@ def _bury(
     return without
 
 
-def _beyond_limit(task: Task, places: Iterable[int], room_bytes: float) -> set[int]:
+def _beyond_limit(task: Task, places: Iterable[int], free_bytes: float) -> set[int]:
+    """Return the positions of the events that do not fit into `free_bytes`."""
     without: set[int] = set()
     assert task.batch is not None
-    if task.batch.size_bytes <= room_bytes:
+    if task.batch.size_bytes <= free_bytes:
         return without
     places = sorted(places)
     for n, size_bytes in zip(places, line_sizes(task.batch.body, places), strict=True):
-        if size_bytes > room_bytes:
+        if size_bytes > free_bytes:
             without.add(n)
         else:
-            room_bytes -= size_bytes
+            free_bytes -= size_bytes
     return without
 
 

@@ -75,11 +75,11 @@ class Settler:
     def _follow(self, task: Task, outcome: Outcome, situation: Situation) -> Settlement:
         oldest_ms = task.plan.oldest_ms
         is_too_old = oldest_ms > 0 and self._clock.age_s(oldest_ms) > self._retry_for_s
-        room_bytes = float("inf")
+        free_bytes = float("inf")
         if self._dead_limits.on_full == "hold":
-            room_bytes = self._state.dead.max_bytes - self._state.dead.size_bytes
+            free_bytes = self._state.dead.max_bytes - self._state.dead.size_bytes
         situation = situation._replace(
-            is_too_old=situation.is_too_old or is_too_old, room_bytes=room_bytes
+            is_too_old=situation.is_too_old or is_too_old, free_bytes=free_bytes
         )
         settlement = settle(task, outcome, self._doubts.rejections, situation)
         if settlement.hold:

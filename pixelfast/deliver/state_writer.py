@@ -1,7 +1,7 @@
-"""Writing the state of a destination: changes are collected and written in one transaction.
+"""Writing the state of a destination; changes are collected and written in one transaction.
 
 New plans are written at most 20 times a second, settled ones after 200 ms or 64 batches. A batch
-may be sent once its plan is written. A dead letter is written before its plan is deleted.
+may be sent after its plan is written. A dead letter is written before its plan is deleted.
 """
 
 from __future__ import annotations
@@ -30,22 +30,25 @@ from pixelfast.spool import DataDir, Position
 __all__ = ["StateWriter"]
 
 _MAX_ENDS = 64
-_PLAN_BYTES = 1024  # of a plan whose events are not in memory
+_PLAN_BYTES = 1024  # memory of a plan whose events are not in memory
 
 
 @dataclass(slots=True)
 class Transaction:
-    """What is written together.
+    """The changes that are written together.
 
-    Batches are divided, and dead letters made, in the thread that writes: with 10,000 events that
-    takes too long for the loop.
+    Batches are divided, and dead letters are made, in the thread that writes, because that takes
+    too long for the event loop with 10,000 events.
 
     Attributes:
+        changes: the changes of the state database.
         planned: tasks whose plans are new.
-        roots: the ids of the batches that these, and what is divided, are of.
-        divided: settled tasks, and the places of the events of each part that takes their place.
-        settled_bytes: what the events of these and of `buried` take in memory until then.
-        buried: settled tasks, and the places of the events of them that become dead letters.
+        roots: the ids of the batches that new plans and parts belong to.
+        divided: settled tasks, and the positions of the events of each part that replaces them.
+        buried: settled tasks, and the positions of their events that become dead letters.
+        settled_bytes: the memory that the events of `divided` and `buried` use until then.
+        replayed: ids of dead letters that were delivered.
+        rejected_again: ids of dead letters that failed again, and how.
     """
 
     changes: Changes = field(default_factory=Changes)
@@ -59,21 +62,21 @@ class Transaction:
 
     @property
     def has_plans(self) -> bool:
-        """Whether something in it can be sent once it is written."""
+        """Whether it has plans that may be sent once they are written."""
         return bool(self.planned or self.divided)
 
 
 class StateWriter:
-    """Keep the state of a destination; whatever waits for the disk runs in its thread.
+    """Keep the state of a destination; all calls that block for the disk run in its thread.
 
     Attributes:
-        cursors: where cutting goes on, as it stands on the disk.
-        numbers: of the events there, as the last run left them.
-        counted: totals since the destination was registered, as they stand on the disk.
+        cursors: where cutting goes on, as stored on the disk.
+        numbers: the numbers of the events there when the last run ended.
+        counted: totals since the destination was registered, as stored on the disk.
         memory: what the destination asked to remember.
-        planned_events: events of plans that have not come to their end.
-        waiting_bytes: what they take in memory.
-        dead: the dead letters, as they stand on the disk.
+        planned_events: the number of events in plans that have not ended.
+        waiting_bytes: the memory that these events use.
+        dead: the dead letters.
     """
 
     def __init__(
@@ -94,8 +97,8 @@ class StateWriter:
         self.memory: dict[str, object] = {}
         self.planned_events = 0
         self.waiting_bytes = 0
-        self._kept_bytes: dict[str, int] = {}  # by plan, what of it is in memory
-        self._bounds_s = float("-inf")  # when those of dead letters were looked at last
+        self._kept_bytes: dict[str, int] = {}  # in memory, by plan
+        self._bounds_s = float("-inf")  # when the limits of dead letters were last enforced
         self._rejected_throttle = LogThrottle(timings, clock)
         self._data = data
         self._thread = thread
@@ -107,17 +110,17 @@ class StateWriter:
         self._store: Store | None = None
         self._sequence = 0
         self._next = Transaction()
-        self._writing = Transaction()  # what is being written
+        self._writing = Transaction()  # being written
         self._written: list[Task] = []
         self._pins: dict[str, Plan] = {}  # plans on the disk
         self._write: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._written_s = float("-inf")
         self._changed_s = 0.0
-        self._slots: set[int] = set()  # that this destination has read of
-        # The batch that a part was read of last: its id, events and sources.
+        self._slots: set[int] = set()  # slots that this destination has read
+        # The batch that was last read to make a part: its id, events and sources.
         self._whole: tuple[str, tuple[list[bytes], list[str]]] = "", ([], [])
-        self._remade: set[str] = set()  # batches that were planned anew
+        self._remade: set[str] = set()  # batches that were planned again
 
     async def open(self) -> list[Task]:
         """Read the state; return the tasks that the last run left, in their order."""
@@ -152,20 +155,21 @@ class StateWriter:
             self._store.close()
         self.dead.close()
 
-    # --- what is to be written ---------------------------------------------------------------
+    # --- collecting changes ------------------------------------------------------------------
 
     @property
     def fresh_batches(self) -> int:
-        """Batches of which something is planned that is not on the disk yet."""
+        """The number of batches with new plans that are not written yet."""
         return len(self._next.roots)
 
     @property
     def has_fresh(self) -> bool:
+        """Whether plans or dead letters are being written, or are to be."""
         return bool(self._next.has_plans or self._written or self._write or self._looking)
 
     @property
     def due_s(self) -> float:
-        """When the next write begins; infinity where there is nothing to, or one under way."""
+        """When the next write begins; infinity without changes or while a write is running."""
         changes = self._next.changes
         if self._write is not None or not changes:
             return float("inf")
@@ -176,7 +180,7 @@ class StateWriter:
         )
 
     def plan(self, cut: Cut, selection: Selection) -> None:
-        """Plan what was cut, or only go past it where nothing in it is taken."""
+        """Plan a batch that was cut, or only move the cursors if it has no events."""
         changes = self._changing()
         changes.after |= cut.after
         changes.numbers |= cut.numbers
@@ -190,7 +194,7 @@ class StateWriter:
             self._sequence += 1
 
     def settle(self, task: Task, settlement: Settlement) -> None:
-        """End a task; what takes its place begins."""
+        """End a task, and collect what its settlement requires."""
         plan, changes = task.plan, self._changing()
         self._end(plan)
         if settlement.groups:
@@ -220,12 +224,12 @@ class StateWriter:
             changes.count("batches", 1)
 
     def expire(self, plan: Plan) -> None:
-        """A plan is given up: its destination may miss events."""
+        """Give up a plan; its events count as expired."""
         self._end(plan)
         self.count("expired", plan.events)
 
     def skip(self, passed: dict[int, int], cutter: Cutter) -> None:
-        """Events, by slot, that were passed by unread: its destination may miss them, too."""
+        """Count events that were skipped unread as expired; `passed` is their number by slot."""
         self._changing().after |= {slot: cutter.cursors[slot] for slot in passed}
         self._changing().numbers |= cutter.known_numbers(passed)
         self.count("expired", sum(passed.values()))
@@ -256,7 +260,7 @@ class StateWriter:
         self.waiting_bytes -= self._kept_bytes.pop(plan.id, 0)
 
     def forget(self, plan: Plan) -> None:
-        """Note that a plan's events are not kept in memory any more."""
+        """Note that a plan's events are no longer kept in memory."""
         kept_bytes = self._kept_bytes.get(plan.id, 0)
         self._kept_bytes[plan.id] = min(kept_bytes, _PLAN_BYTES)
         self.waiting_bytes += self._kept_bytes[plan.id] - kept_bytes
@@ -264,7 +268,7 @@ class StateWriter:
     # --- writing -----------------------------------------------------------------------------
 
     def write_when_due(self, now_s: float, *, at_once: bool = False) -> None:
-        """Begin a write in the thread, one at a time."""
+        """Begin a write in the thread if it is due and no other write is running."""
         if self._write is None and self._next.changes and (at_once or now_s >= self.due_s):
             self._writing, self._next = self._next, Transaction()
             self._write = asyncio.ensure_future(self._write_all(self._writing))
@@ -297,7 +301,7 @@ class StateWriter:
         return parts
 
     def check(self) -> None:
-        """Pass on what went wrong in a write or a look for letters."""
+        """Raise the exception of a failed write or search for dead letters."""
         if self._write is not None and self._write.done():
             task, self._write = self._write, None
             task.result()
@@ -306,12 +310,12 @@ class StateWriter:
             task.result()
 
     def take_planned(self) -> list[Task]:
-        """Take the tasks whose plans have been written since: they may be sent."""
+        """Take the tasks whose plans were written since the last call; they may be sent."""
         written, self._written = self._written, []
         return written
 
     async def flush(self) -> None:
-        """Write all there is."""
+        """Write all changes, and wait for that."""
         while self._write is not None or self._next.changes:
             self.write_when_due(0.0, at_once=True)
             if self._write is not None:
@@ -321,9 +325,9 @@ class StateWriter:
     # --- dead letters, and plans of the last run ---------------------------------------------
 
     def tend_dead_letters(self, limits: BatchLimits | None, now_s: float) -> None:
-        """Keep the bounds of dead letters; plan those that somebody wants to be sent again.
+        """Enforce the limits of dead letters, and plan one batch of those to be sent again.
 
-        One batch within the limits; none without limits.
+        Without `limits`, none is planned.
         """
         if self._looking is None and self.dead.has_any:
             is_due = now_s - self._bounds_s >= self._timings.dead_age_s
@@ -340,16 +344,16 @@ class StateWriter:
             self._sequence += 1
 
     async def read_back(self, plan: Plan) -> Batch | None:
-        """The batch of a plan of an earlier run.
+        """Return the batch of a plan from an earlier run, read from the spool or dead letters.
 
-        None where it can't be made again as it was: then what is left of it is planned anew.
+        Return None if its bytes have changed; the events that are left are then planned again.
         """
         batch = await self._thread.run(self._read_back, plan)
         if batch is not None:
             return batch
         remade = None
         if plan.dead_letters is None and plan.root not in self._remade:
-            self._remade.add(plan.root)  # the whole: its other parts are in it
+            self._remade.add(plan.root)  # the whole batch, with its other parts
             remade = await self._thread.run(Task.of_rest, plan, self._data)
         self._end(plan)
         left = 0
@@ -357,7 +361,7 @@ class StateWriter:
             left = remade.plan.events
             self._add(remade)
         if plan.dead_letters is not None:
-            # They had arrived: else they were here.
+            # Dead letters are only removed after they were delivered.
             self._changing().count("delivered", plan.events)
             self._changing().count("dead", -plan.events)
         else:
@@ -382,14 +386,14 @@ class StateWriter:
     # --- figures -----------------------------------------------------------------------------
 
     def totals(self) -> dict[str, int]:
-        """As `counted`, with what is not on the disk yet."""
+        """Return `counted` with the changes that are not written yet."""
         totals = dict(self.counted)
         for writing in (self._writing, self._next):
             totals |= _added(totals, writing.changes)
         return totals
 
     def low_water(self) -> dict[int, Position]:
-        """What lies before it is needed no more, slot by slot."""
+        """Return the first position that is still needed, by slot."""
         low = dict(self.cursors)
         for plan in self._pins.values():
             for each in plan.ranges:

@@ -45,11 +45,11 @@ def batch_of(made: Task) -> Batch:
     return made.batch
 
 
-def settled(made: Task, outcome: Outcome, room_bytes: float = float("inf")) -> Settlement:
+def settled(made: Task, outcome: Outcome, free_bytes: float = float("inf")) -> Settlement:
     """What follows if others were accepted before."""
     rejections = Rejections(Timings())
     rejections.accept("other", 1, now_s=2.0)
-    situation = Situation(began_s=1.0, now_s=2.0, room_bytes=room_bytes)
+    situation = Situation(began_s=1.0, now_s=2.0, free_bytes=free_bytes)
     return settle(made, outcome, rejections, situation)
 
 
@@ -113,7 +113,7 @@ def test_dead_letters_say_where_their_events_stood() -> None:
 
 
 def test_events_without_room_for_their_dead_letters_hold_the_destination() -> None:
-    settlement = settled(task(), Partial({0: NO, 1: NO, 2: NO}), room_bytes=15.0)
+    settlement = settled(task(), Partial({0: NO, 1: NO, 2: NO}), free_bytes=15.0)
     assert ({0: NO, 1: NO}, [[2]]) == (settlement.dead, settlement.groups)
     assert "no room for more dead letters" == settlement.hold
     assert {"delivered": 1, "dead": 2} == settlement.counted
