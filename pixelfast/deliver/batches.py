@@ -159,7 +159,7 @@ class Cut:
     """What is cut for the next batch, by slot.
 
     Attributes:
-        start, after: where the batch starts and where the next one goes on.
+        start, after: where the batch starts and where the next one continues.
         first_numbers, numbers: the numbers of the events at `start` and at `after`.
         oldest_ms: when the first event of the oldest frame was received.
         filtered: events that the destination does not accept.

@@ -1,4 +1,4 @@
-"""When requests to a destination may begin again after a failure."""
+"""When requests to a destination are allowed after a failure."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Cutter:
 
     @property
     def cursors(self) -> dict[int, Position]:
-        """Where cutting goes on, by slot."""
+        """Where cutting continues, by slot."""
         return dict(self._reached)
 
     def select(self, selection: Selection) -> None:
@@ -84,7 +84,7 @@ class Cutter:
                 self._cursors[slot] = self._reached.pop(slot)  # in case the slot returns
 
     def skip_to(self, slot: int, position: Position) -> int:
-        """Go on at a later position of a slot, and return how many events are skipped.
+        """Continue at a later position of a slot, and return how many events are skipped.
 
         Only between two batches, because a batch is one range of a slot.
         """
@@ -126,7 +126,7 @@ class Cutter:
         return self._open.events
 
     def _number(self, slot: int) -> int | None:
-        """Return the number of the event that is cut next, or None if there is none yet."""
+        """Return the number of the event that is cut next, or None if it is not known yet."""
         if slot not in self._numbers:
             frames = self._frames[slot]
             if not frames:
@@ -195,7 +195,7 @@ class Cutter:
 
     @property
     def oldest_ms(self) -> int:
-        """When the oldest event of the open batch was received; 0 if there is none."""
+        """When the oldest event of the open batch was received; 0 without events."""
         return self._open.oldest_ms
 
     def has_moved(self) -> bool:

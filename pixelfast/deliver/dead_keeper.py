@@ -1,4 +1,4 @@
-"""The dead letters of a destination as delivery keeps them: within bounds, and said in the log."""
+"""Keeping the dead letters of a destination within their limits, and logging changes."""
 
 from __future__ import annotations
 
@@ -36,26 +36,33 @@ class LogThrottle:
 
 
 class DeadKeeper:
-    """Opens a destination's dead letters once there are some. Every method blocks for the disk.
+    """Maintain a destination's dead letters; the database is created with the first one.
+
+    Every method blocks for the disk.
 
     Attributes:
-        size_bytes: what they take on the disk.
-        max_bytes: what they may take, as the disk was at the last look.
-        by_source: what each source's take.
+        size_bytes: the disk space that dead letters use.
+        max_bytes: the current limit, which depends on the free disk space, too.
+        by_source: the numbers and sizes for each source.
     """
 
     def __init__(
-        self, path: Path, bounds: DeadLetterLimits, log: Any, timings: Timings, clock: DeliveryClock
+        self,
+        path: Path,
+        dead_limits: DeadLetterLimits,
+        log: Any,
+        timings: Timings,
+        clock: DeliveryClock,
     ) -> None:
         self.size_bytes = 0
-        self.max_bytes = bounds.max_bytes
+        self.max_bytes = dead_limits.max_bytes
         self.by_source: dict[str, SourceDeadLetters] = {}
         self._path = path
-        self._bounds = bounds
+        self._dead_limits = dead_limits
         self._clock = clock
         self._log = log
         self._dead: DeadLetters | None = None
-        self._dropped: int | None = None  # ever, as it was seen last
+        self._dropped: int | None = None  # the total at the last measurement
         self._told = LogThrottle(timings, clock)
         self._is_nearly_full = False
 
@@ -65,9 +72,9 @@ class DeadKeeper:
 
     @property
     def database(self) -> DeadLetters:
-        """The database, made where it is missing."""
+        """The database, which is created if it does not exist."""
         if self._dead is None:
-            self._dead = DeadLetters(self._path, self._clock, self._bounds.max_bytes)
+            self._dead = DeadLetters(self._path, self._clock, self._dead_limits.max_bytes)
             self._measure()
         return self._dead
 
@@ -77,9 +84,9 @@ class DeadKeeper:
         removed: list[int],
         rejected_again: dict[int, Rejected | Retry],
     ) -> None:
-        """Keep new letters, let go of those that have arrived, note those that have not."""
+        """Add dead letters, remove delivered ones, and record those that failed again."""
         if added:
-            self.database.add(added, self._bounds)
+            self.database.add(added, self._dead_limits)
         if removed:
             self.database.remove(removed)
         for each, outcome in rejected_again.items():
@@ -88,14 +95,14 @@ class DeadKeeper:
             self._measure()
 
     def tend(self, limits: BatchLimits | None, *, is_due: bool) -> list[DeadLetter]:
-        """Look after them; returns one batch of those that somebody wants to be sent again.
+        """Return one batch of dead letters that an operator wants to replay.
 
-        `is_due`: drop those that are too old or too many by now.
+        If `is_due`, first drop those that exceed the limits of age and size.
         """
         if is_due:
-            self.database.keep_within(self._bounds)
+            self.database.keep_within(self._dead_limits)
         dead = self.database
-        self._measure()  # the commands change them, too
+        self._measure()  # `pixelfast dead` changes them, too
         return dead.take_for_replay(limits.max_events, limits.max_bytes) if limits else []
 
     def close(self) -> None:
@@ -103,10 +110,10 @@ class DeadKeeper:
             self._dead.close()
 
     def _measure(self) -> None:
-        """Note what they take, and say so where that is nearly too much."""
+        """Measure the dead letters, and log if they were dropped or are nearly at the limit."""
         assert self._dead is not None
         self.size_bytes, self.by_source = self._dead.size_bytes(), self._dead.by_source()
-        self.max_bytes = self._bounds.current_max_bytes(self._dead.file_bytes())
+        self.max_bytes = self._dead_limits.current_max_bytes(self._dead.file_bytes())
         dropped = sum(each.dropped for each in self.by_source.values())
         more = 0 if self._dropped is None else dropped - self._dropped
         self._dropped = dropped
@@ -119,7 +126,7 @@ class DeadKeeper:
             self._log.warning(
                 "dead_letters_nearly_full",
                 bytes=self.size_bytes,
-                max_dead_bytes=self._bounds.max_bytes,
+                max_dead_bytes=self._dead_limits.max_bytes,
                 max_bytes=self.max_bytes,
-                on_dead_full=self._bounds.on_full,
+                on_dead_full=self._dead_limits.on_full,
             )

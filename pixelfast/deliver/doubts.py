@@ -65,7 +65,7 @@ class Doubts:
     def judge(self, now_s: float, *, is_idle: bool) -> list[tuple[Task, Outcome]]:
         """Return the tasks whose rejection is final, and retry or hold the others.
 
-        Once the destination has accepted other events, the kept ones are sent again; a second
+        Once the destination has accepted other events, the kept ones are retried; a second
         rejection is final. If everything is rejected, the destination is held. If no more events
         arrive (`is_idle`), the first rejection is final after a while.
         """

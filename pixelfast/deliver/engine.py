@@ -1,4 +1,4 @@
-"""Delivery: a runner for each destination, each at its own pace; then room is given back."""
+"""The delivery engine: a runner for each destination, and reclaiming the spool's disk space."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from pixelfast.spool import DataDir, Position
 
 __all__ = ["Engine", "register_destinations", "select"]
 
-_COUNTED_OF_ARCHIVES = ("archive_deleted_files", "archive_deleted_bytes")  # by each sender
-_OBJECTS_A_COLLECTION = 10_000
+_ARCHIVE_TOTALS = ("archive_deleted_files", "archive_deleted_bytes")  # counted by each sender
+_OBJECTS_PER_COLLECTION = 10_000
 
 
 def select(config: Config, destination: Destination) -> Selection:
-    """What a destination takes.
+    """Return which events a destination accepts.
 
-    A source that is no longer in the settings is taken: its events were answered with 200.
+    Events of a source that was removed from the settings are accepted, because they were stored for
+    this destination, too.
     """
     others = sorted(
         source.name
@@ -51,9 +52,9 @@ def select(config: Config, destination: Destination) -> Selection:
 
 
 def register_destinations(config: Config, data: DataDir) -> None:
-    """Note where new destinations begin, before any event comes that they are to get.
+    """Store where new destinations begin, before an event arrives that they are to get.
 
-    Blocks for the disk. Destinations that are known stay as they are.
+    Known destinations are not changed. Blocks for the disk.
     """
     ends: dict[int, tuple[Position, int]] = {}
     for each in config.destinations:
@@ -68,7 +69,7 @@ def register_destinations(config: Config, data: DataDir) -> None:
 
 
 def made_of(destination: Destination) -> tuple[object, ...]:
-    """Return what a destination's runner is made of: its settings, and the files that they name."""
+    """Return a destination's settings, and the state of the files they name, for comparison."""
     files = [getattr(destination, name, "") for name in ("tls_ca", "tls_cert", "tls_key")]
     return destination, *(_changed_at(path) for path in files if path)
 
@@ -82,7 +83,13 @@ def _changed_at(path: str) -> tuple[int, int] | None:
 
 
 class Engine:
-    """All destinations of one data directory; `workers` collectors share the room of its spool."""
+    """All destinations of one data directory, whose spool `workers` collectors share.
+
+    Attributes:
+        runners: the runners of all usable destinations.
+        unusable: destinations that cannot be created, with the reason.
+        reclaimer: removes segments of the spool.
+    """
 
     def __init__(
         self,
@@ -97,36 +104,38 @@ class Engine:
         self._timings = timings
         self._clock = clock = clock or DeliveryClock()
         needs = SpoolNeeds.of(config.spool, workers)
-        self._room = DiskQuota(data, needs, max_share=0.0)
+        self._quota = DiskQuota(data, needs, max_share=0.0)
         self._make_sender = make_sender or partial(destinations.make_sender, needs=needs)
         self._log = structlog.get_logger("deliver")
         self._config = config
         self._data = data
         self._redactor = Redactor(config)
         self._attempts: dict[str, Attempts] = {}
-        self._deleted: dict[str, Counter[str]] = {}  # of archives, by senders that were replaced
+        self._deleted: dict[
+            str, Counter[str]
+        ] = {}  # totals of archives whose senders were replaced
         self._stopping = asyncio.Event()
         self._running: dict[Runner, asyncio.Task[None]] = {}
-        # By destination the sources that did not go to it, and have been taken out of the settings:
-        # what the spool still holds of them does not go to it either.
+        # By destination, sources that it did not accept and that were removed from the settings. It
+        # does not get their events that are still in the spool either.
         self._withheld: dict[str, set[str]] = {}
-        self._turn = asyncio.Lock()  # of the one destination that reads
-        self.unusable: dict[str, str] = {}  # destinations that can't be made, and why
+        self._turn = asyncio.Lock()  # held by the destination that reads
+        self.unusable: dict[str, str] = {}
         self._made = {each.name: made_of(each) for each in config.destinations}
         self.runners = [runner for each in config.destinations if (runner := self._make(each))]
         self.reclaimer = Reclaimer(config, data, self.runners, workers, timings, clock)
 
     def _make(self, destination: Destination) -> Runner | None:
-        """A bad setting of one destination stops no other; its events are kept for it."""
+        """Create a runner, or return None if the destination is unusable; its events are kept."""
         try:
             sender = self._make_sender(destination, self._data, self._clock)
-        except Exception as error:  # noqa: BLE001 - whatever a library has against a setting
+        except Exception as error:  # noqa: BLE001 - any error of a library about a setting
             self._log.exception("destination_unusable", destination=destination.name)
             self.unusable[destination.name] = self._reason(error)
             return None
         sender.redactor = self._redactor
         sender.attempts = self._attempts.setdefault(destination.name, Attempts(self._clock))
-        retry_for_s = float("inf")  # a disk comes back, or is replaced
+        retry_for_s = float("inf")  # a failed disk will be replaced
         if not isinstance(destination, FileDestination):
             retry_for_s = destination.retry_for_s
         return Runner(
@@ -139,7 +148,7 @@ class Engine:
                 destination.max_dead_bytes,
                 destination.max_dead_age_s,
                 destination.on_dead_full,
-                room=partial(self._room.limit_bytes, self._data.path),
+                disk_limit=partial(self._quota.limit_bytes, self._data.path),
             ),
             share_bytes=self._share_bytes,
             turn=self._turn,
@@ -155,7 +164,7 @@ class Engine:
         selection = select(self._config, destination)
         withheld = self._withheld.get(destination.name, set())
         return msgspec.structs.replace(
-            selection, without=tuple(sorted(withheld.union(selection.without)))
+            selection, excluded=tuple(sorted(withheld.union(selection.excluded)))
         )
 
     def _reason(self, error: Exception) -> str:
@@ -163,18 +172,18 @@ class Engine:
 
     async def run(self) -> None:
         """Deliver until `stop`. A runner that fails is logged and restarted."""
-        # Replies and dead letters are thousands of objects without cycles. Looking for cycles among
-        # them, and among all that was imported, took 6 % of the time.
+        # Responses and dead letters are thousands of objects without cycles. Searching them and all
+        # imported modules for cycles used 6 % of the time.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_OBJECTS_A_COLLECTION)
+        gc.set_threshold(_OBJECTS_PER_COLLECTION)
         await asyncio.to_thread(self._expect_clock)
         tending = [
-            asyncio.create_task(each) for each in (self._reclaim_space(), self._watch_the_clock())
+            asyncio.create_task(each) for each in (self._reclaim_space(), self._watch_clock())
         ]
         try:
-            self._begin_all()
-            if self.runners or self.unusable:  # else there is nothing to deliver to
+            self._start_all()
+            if self.runners or self.unusable:  # otherwise there are no destinations
                 await self._stopping.wait()
             while running := list(self._running.values()):
                 await asyncio.gather(*running)
@@ -184,7 +193,7 @@ class Engine:
                 each.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin_all(self) -> None:
+    def _start_all(self) -> None:
         for runner in self.runners:
             if runner not in self._running:
                 task = self._running[runner] = asyncio.create_task(self._supervise(runner))
@@ -199,11 +208,11 @@ class Engine:
             runner.stop()
 
     async def reload(self, config: Config) -> None:
-        """Follow other settings. Destinations that are the same go on undisturbed.
+        """Apply new settings. Unchanged destinations continue without interruption.
 
-        One that has changed, or is no longer in the settings, stops in good order; what it did not
-        deliver is delivered with the new settings. Returns once nothing follows the old ones. A
-        new destination must be registered before (`register_destinations`).
+        A changed or removed destination stops cleanly; its undelivered events are delivered with
+        the new settings. Returns when no runner uses the old settings. New destinations must be
+        registered before (`register_destinations`).
         """
         for name in {each.name for each in config.destinations}:
             self._withhold(name, config)
@@ -228,11 +237,11 @@ class Engine:
             await asyncio.wait(tasks)
         if self._stopping.is_set():
             return
-        self._deleted = self._deleted_of_archives(leaving)
+        self._deleted = self._archive_totals(leaving)
         self.unusable.clear()
         runners = [kept.get(each.name) or self._make(each) for each in config.destinations]
         self.runners[:] = [runner for runner in runners if runner]
-        self._begin_all()
+        self._start_all()
         changed = {runner.name for runner in leaving}
         names = {runner.name for runner in self.runners}
         self._log.info(
@@ -243,47 +252,48 @@ class Engine:
         )
 
     def _withhold(self, name: str, config: Config) -> None:
-        """Remember which sources that go away did not go to a destination."""
+        """Remember which of the removed sources a destination did not accept."""
         known = {source.name for source in config.sources}
         for each in self._config.destinations:
             if each.name == name:
-                before = self._select(each).without
+                before = self._select(each).excluded
                 self._withheld[name] = {source for source in before if source not in known}
 
     def stats(self) -> dict[str, Any]:
-        """What this process knows of destinations; `totals` are counts since it started."""
+        """Return the figures of all destinations; `totals` are counted since the start."""
         unusable: dict[str, dict[str, Any]] = {
             name: {"state": "unusable", "last_error": reason}
             for name, reason in self.unusable.items()
         }
-        told: dict[str, dict[str, Any]] = {
+        running: dict[str, dict[str, Any]] = {
             each.name: each.stats(self.reclaimer.end_numbers) for each in self.runners
         }
         return {
             "is_ready": not self.unusable
             and all(runner.is_open and not runner.has_failed for runner in self.runners),
             "destinations": {
-                name: {**own, **self._measured(name)} for name, own in {**told, **unusable}.items()
+                name: {**own, **self._measured(name)}
+                for name, own in {**running, **unusable}.items()
             },
             "totals": {
-                "archives": self._deleted_of_archives(self.runners),
+                "archives": self._archive_totals(self.runners),
                 "removed_segments": self.reclaimer.removed_segments,
                 "attempts": {name: own.figures() for name, own in self._attempts.items()},
             },
         }
 
-    def _deleted_of_archives(self, runners: Iterable[Runner]) -> dict[str, Counter[str]]:
-        """What was deleted since the start, by these runners and by those that were replaced."""
+    def _archive_totals(self, runners: Iterable[Runner]) -> dict[str, Counter[str]]:
+        """Return the deletions since the start, by these runners and by replaced ones."""
         totals = {name: Counter(own) for name, own in self._deleted.items()}
         for runner in runners:
             figures = runner.sender.figures()
-            own = {each: int(figures[each]) for each in _COUNTED_OF_ARCHIVES if each in figures}
+            own = {each: int(figures[each]) for each in _ARCHIVE_TOTALS if each in figures}
             if own:
                 totals.setdefault(runner.name, Counter()).update(own)
         return totals
 
     def _measured(self, name: str) -> dict[str, float]:
-        """What is known of a destination beside its runner, which may have failed."""
+        """Return figures that do not depend on the runner, which may have failed."""
         figures: dict[str, float] = {}
         if name in self.reclaimer.pending_bytes:
             figures["pending_bytes"] = self.reclaimer.pending_bytes[name]
@@ -293,7 +303,7 @@ class Engine:
 
     async def _supervise(self, runner: Runner) -> None:
         backoff = Backoff(self._timings.min_restart_s, self._timings.max_restart_s)
-        told, told_s = "", float("-inf")
+        logged, logged_s = "", float("-inf")
         while True:
             started_s = self._clock.monotonic_s()
             try:
@@ -302,9 +312,9 @@ class Engine:
                 reason = self._reason(error)
                 runner.fail(reason)
                 now_s = self._clock.monotonic_s()
-                if reason != told or now_s - told_s >= self._timings.log_again_s:
-                    told, told_s = reason, now_s
-                    # A disk that is full or broken is no mistake of ours that a trace would show.
+                if reason != logged or now_s - logged_s >= self._timings.log_again_s:
+                    logged, logged_s = reason, now_s
+                    # A full or broken disk is not a bug, so a traceback would not help.
                     is_known = isinstance(error, OSError | sqlite3.Error | PixelfastError)
                     self._log.error(
                         "destination_failed",
@@ -327,14 +337,14 @@ class Engine:
             except OSError as error:
                 self._log.error("retention_failed", error=str(error))
 
-    async def _watch_the_clock(self) -> None:
+    async def _watch_clock(self) -> None:
         while True:
             await asyncio.sleep(self._timings.clock_s)
             if jump_s := self._clock.look():
                 await asyncio.to_thread(self._note_jump, jump_s)
 
     def _expect_clock(self) -> None:
-        """Notice a jump of the wall clock between the last run and this one."""
+        """Detect a jump of the wall clock between the last run and this one."""
         record = read_clock_record(self._data)
         self._clock.jumps = [*record.jumps, *self._clock.jumps]
         boot = this_boot()

@@ -53,7 +53,7 @@ class Health:
         self._log = structlog.get_logger("deliver").bind(destination=name)
 
     def note(self, outcome: Outcome, events: int, began_s: float, under_way: int) -> float:
-        """Record an outcome; return when its batch may be sent again, or 0 if at once."""
+        """Record an outcome; return when its batch may be retried, or 0 if at once."""
         now_s = self._clock.monotonic_s()
         if isinstance(outcome, Accepted):
             self.concurrency.succeeded(began_s, now_s, under_way)

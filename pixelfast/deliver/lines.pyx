@@ -26,7 +26,7 @@ cdef list walk(bytes body, places, bint copies):
         while True:
             line_feed = <const char*>memchr(place, c'\n', end - place)
             if line_feed == NULL:
-                raise ValueError(f"expected line {wanted}, there are {number}")
+                raise ValueError(f"line {wanted} does not exist; the body has {number} lines")
             if number == wanted:
                 break
             place = line_feed + 1

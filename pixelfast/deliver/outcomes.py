@@ -32,7 +32,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """The destination does not have the batch, as far as is known: it is to be sent again.
+    """The destination does not have the batch, as far as is known: it is retried.
 
     Network errors, timeouts, and the statuses 408, 425, 429 and temporary 5xx.
 

@@ -16,7 +16,7 @@ __all__ = ["Plan"]
 class Plan(msgspec.Struct, kw_only=True):
     """The id of a batch that is not settled yet, and how to make its exact bytes again.
 
-    After a crash the same bytes are sent again under the same id, so that a destination can
+    After a crash the same bytes are repeated under the same id, so that a destination can
     recognize the batch (ClickHouse drops an insert only if all of it is the same).
 
     Attributes:
@@ -24,7 +24,7 @@ class Plan(msgspec.Struct, kw_only=True):
         root: the id of the whole batch; a part of it has another `id`.
         numbers: for a part of a batch, the positions of its events in the whole, counted from 0.
         whole: for a part of a batch, the number of events in the whole.
-        dead_letters: for dead letters that are sent again, their ids; `ranges` is then empty.
+        dead_letters: for replayed dead letters, their ids; `ranges` is then empty.
         checksum: the CRC-32 of the events as NDJSON.
     """
 

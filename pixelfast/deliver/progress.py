@@ -59,7 +59,7 @@ def figures_on_disk(
 
 
 def _oldest_ms(data: DataDir, progress: Progress) -> int:
-    """Return when the oldest undelivered event was received, or 0 if there is none."""
+    """Return when the oldest undelivered event was received, or 0 without one."""
     times = [each.oldest_ms for each in progress.plans]
     for slot in data.slots():
         start = progress.cursors.get(slot, Position())

@@ -109,8 +109,8 @@ class Queue:
         return task
 
     def next_s(self) -> float:
-        """Return when the next delayed task becomes ready; infinity if there is none."""
-        times = [heap[0][0] for heap in (self._later,) if heap]
+        """Return when the next delayed task becomes ready; infinity without one."""
+        times = [self._later[0][0]] if self._later else []
         if self._culprits and self._under_way_s is None:
             times.append(max(self._culprits[0][0], self._culprits_at_s))
         return min(times, default=float("inf"))

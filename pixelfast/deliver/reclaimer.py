@@ -1,4 +1,4 @@
-"""Reclaiming the spool's space: read segments are removed, and the oldest expire if it is short."""
+"""Reclaiming disk space: segments that were read are removed, the oldest expire if necessary."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pixelfast.spool.highwater import read_high_water
 
 __all__ = ["Reclaimer", "log_ends"]
 
-_FREE_SHARE = 1.1  # of min_free: below it the oldest begins to expire
+_FREE_SHARE = 1.1  # of min_free; below it the oldest segments expire
 _FIRST = Position()
-_FULL_SHARE = 0.9  # of max_bytes: where the oldest begins to expire, before collectors reject
+_FULL_SHARE = 0.9  # of max_bytes; above it the oldest segments expire, so that pixels are accepted
 
 
 class _Segment(NamedTuple):
-    """A segment that holds something. They sort by age."""
+    """A segment that has events. Segments sort by age."""
 
     written_s: float
     slot: int
@@ -38,7 +38,13 @@ class _Segment(NamedTuple):
 
 
 class Reclaimer:
-    """Remove and expire segments for all destinations of an engine."""
+    """Remove and expire segments for all destinations of an engine.
+
+    Attributes:
+        removed_segments: the number of segments removed since the start.
+        end_numbers: by slot, the number of the next event; None until it was determined.
+        pending_bytes: by destination, the bytes from its oldest pending event to the end.
+    """
 
     def __init__(
         self,
@@ -54,32 +60,30 @@ class Reclaimer:
         self._slot_bytes = int(config.spool.max_bytes // workers * _FULL_SHARE)
         self._used_s = float("-inf")
         self.removed_segments = 0
-        # By slot the number of the next event; None until they were looked for.
         self.end_numbers: dict[int, int] | None = None
-        # By destination, from its oldest pending event to the end; of those where it is known.
         self.pending_bytes: dict[str, int] = {}
         self._config = config
         self._settings = {each.name: each for each in config.destinations}
         self._data = data
         self._runners = runners
-        self._told_absent: set[str] = set()
+        self._logged_removed: set[str] = set()
         self._ends: dict[int, LogEnd] = {}
         self._end_positions: dict[int, Position] = {}
         self._log = structlog.get_logger("deliver")
 
     def follow(self, config: Config) -> None:
-        """Follow other settings; the runners are those of the engine's list in any case.
+        """Apply new settings; the engine updates the list of runners itself.
 
-        What a destination without a runner needs is read from the disk, whether it is still to get
-        one or was taken out of the settings. So no segment is removed that one of them needs.
+        The needs of a destination without a runner are read from the disk, whether it gets a runner
+        later or was removed from the settings. So no segment is removed that a destination needs.
         """
         self._config = config
         self._settings = {each.name: each for each in config.destinations}
 
     async def keep(self) -> None:
-        """One round. Nothing happens before every destination has said where it is, or has failed.
+        """Run one round. No segment is removed until every runner is open or has failed.
 
-        What a runner that has failed needs is what it has on the disk.
+        The needs of a failed runner are read from its state on the disk.
         """
         self.end_numbers = await asyncio.to_thread(self._find_ends)
         segments = await asyncio.to_thread(self._segments)
@@ -111,12 +115,13 @@ class Reclaimer:
                 found[name] = read_low_water(self._data.destination_dir(name) / "state.db")
         return found
 
-    # --- what expires ------------------------------------------------------------------------
+    # --- expiring events ---------------------------------------------------------------------
 
     def _is_sure(self, name: str) -> bool:
-        """Whether a destination keeps its events even where the spool gets full.
+        """Whether a destination keeps its events even if the spool becomes full.
 
-        One that was taken out of the settings does not: nobody would know what fills the spool.
+        A destination that was removed from the settings does not, because an operator would not
+        find out why the spool is full.
         """
         settings = self._settings.get(name)
         is_required = settings is not None and settings.required
@@ -125,7 +130,7 @@ class Reclaimer:
     def _beyond_lag(
         self, name: str, low: dict[int, Position], segments: list[_Segment]
     ) -> dict[int, Position]:
-        """Where a destination has to go on that is too far behind."""
+        """Return where a destination that exceeds max_lag_bytes must continue."""
         settings = self._settings.get(name)
         max_lag_bytes = settings.max_lag_bytes if settings else 0
         if not max_lag_bytes:
@@ -139,9 +144,10 @@ class Reclaimer:
         sure: list[dict[int, Position]],
         segments: list[_Segment],
     ) -> dict[int, Position]:
-        """Where destinations at `lows` have to go on so that no slot gets full, nor the disk.
+        """Return where destinations at `lows` must continue so that neither disk nor slots fill up.
 
-        What one pins that is sure of its events is not worth expiring for others: it stays.
+        Segments that a destination in `sure` needs are kept, so expiring them for others would free
+        no space.
         """
         kept = [each for each in segments if _is_pinned(each, lows)]
         candidates = [each for each in kept if not _is_pinned(each, sure)]
@@ -154,7 +160,7 @@ class Reclaimer:
         return until
 
     def _missing_bytes(self, kept: list[_Segment], segments: list[_Segment]) -> int:
-        """What the disk has not free of `min_free`, beside what goes anyway."""
+        """Return how many bytes are missing to `min_free` after unneeded segments are removed."""
         if not self._config.spool.min_free:
             return 0
         going_bytes = sum(each.bytes for each in segments) - sum(each.bytes for each in kept)
@@ -162,10 +168,10 @@ class Reclaimer:
         return int(self._config.spool.min_free * _FREE_SHARE) - will_be_free
 
     def _segments(self) -> list[_Segment]:
-        """Every segment that holds something, the ones that were written first before others."""
+        """Return all segments that have events, in the order of writing."""
         found = []
         for slot in self._data.slots():
-            written_s = 0.0  # a segment may be closed after the next one was begun
+            written_s = 0.0  # a segment may be closed after the next one was started
             for number in self._data.segments(slot):
                 with contextlib.suppress(FileNotFoundError):
                     there = (self._data.slot_dir(slot) / segment_name(number)).stat()
@@ -176,17 +182,17 @@ class Reclaimer:
                         found.append(_Segment(written_s, slot, number, size))
         return sorted(found)
 
-    # --- what is removed ---------------------------------------------------------------------
+    # --- removing segments -------------------------------------------------------------------
 
     def _remove(self, running: dict[str, dict[int, Position]], segments: list[_Segment]) -> int:
         self._note_use()
         configured = self._settings.keys()
         absent = self._forgotten(running.keys() | configured)
-        for name in configured - running.keys():  # its runner is to come, or has failed
+        for name in configured - running.keys():  # its runner has not started, or has failed
             try:
                 low = read_low_water(self._data.destination_dir(name) / "state.db")
             except (OSError, sqlite3.Error, msgspec.DecodeError):
-                return 0  # its events are kept for it, and nobody knows which they are
+                return 0  # it is not known which events it needs
             self._move_on(name, low, self._beyond_lag(name, low, segments))
             absent[name] = low
         known = running | absent
@@ -204,24 +210,24 @@ class Reclaimer:
         return removed
 
     def _note_use(self) -> None:
-        """Now and again: these destinations are in use, should they be taken out one day."""
+        """Record every 10 minutes that these destinations are in use, in case they are removed."""
         if self._clock.monotonic_s() - self._used_s >= self._timings.use_noted_s:
             self._used_s = self._clock.monotonic_s()
             for runner in self._runners:
                 (self._data.destination_dir(runner.name) / "lock").touch()
 
     def _move_on(self, name: str, low: dict[int, Position], until: dict[int, Position]) -> None:
-        """Have a destination that does not run no longer keep what is before these positions."""
+        """Advance a destination without a runner to these positions."""
         passed = {slot for slot, position in until.items() if low.get(slot, _FIRST) < position}
         low.update({slot: until[slot] for slot in passed})
-        if passed and name not in self._told_absent:
-            self._told_absent.add(name)
+        if passed and name not in self._logged_removed:
+            self._logged_removed.add(name)
             self._log.warning("removed_destination_events_deleted", destination=name)
 
     def _forgotten(self, known: set[str]) -> dict[str, dict[int, Position]]:
-        """The cursors of destinations that were taken out of the settings not long ago.
+        """Return the cursors of destinations that were removed from the settings recently.
 
-        They may come back, after a mistake in the settings; `lock` was touched when they last ran.
+        They may return after a mistake in the settings. `lock` was touched when they last ran.
         """
         found = {}
         for folder in (self._data.path / "dest").iterdir():
@@ -241,9 +247,9 @@ class Reclaimer:
 def log_ends(
     data: DataDir, known: dict[int, LogEnd] | None = None
 ) -> dict[int, tuple[Position, int]]:
-    """Where each slot's log ends, and the number of its next event; of removed slots, too.
+    """Return the end of each slot's log and the number of its next event, also of removed slots.
 
-    `known` keeps what was found from one call to the next. Blocks for the disk.
+    `known` caches results between calls. Blocks for the disk.
     """
     known = {} if known is None else known
     found = {}
@@ -257,7 +263,7 @@ def log_ends(
 
 
 def _bytes_after(low: Mapping[int, Position], segments: list[_Segment]) -> int:
-    """How many bytes stand in these segments behind the positions, slot by slot."""
+    """Return the number of bytes in these segments after the position in each slot."""
     total = 0
     for each in segments:
         start = low.get(each.slot, _FIRST)
@@ -274,7 +280,10 @@ def _is_pinned(segment: _Segment, lows: list[dict[int, Position]]) -> bool:
 def _oldest(
     candidates: list[_Segment], too_much: int, segments: list[_Segment]
 ) -> dict[int, Position]:
-    """Behind the oldest candidates of so many bytes, by slot; each slot keeps its newest."""
+    """Return the positions after the oldest candidates with together `too_much` bytes, by slot.
+
+    The newest segment of each slot is kept.
+    """
     newest = {each.slot: each.number for each in segments}
     until: dict[int, Position] = {}
     for each in candidates:

@@ -76,7 +76,7 @@ class Rejections:
     def must_hold(self, now_s: float) -> bool:
         """Whether nothing is accepted: ten events and two whole batches rejected in two seconds.
 
-        The time allows for a stream of bad events with few good ones, which must go on.
+        The time allows for a stream of bad events with few good ones, which must continue.
         """
         return self._looks_wrong() and now_s - self._first_s >= self._timings.all_rejected_s
 

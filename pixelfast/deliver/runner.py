@@ -345,7 +345,7 @@ class Runner:
                         lambda: self._may_cut(state),
                         is_stopping=is_stopping,
                     )
-                    await asyncio.sleep(0)  # other tasks go on before the next turn
+                    await asyncio.sleep(0)  # other tasks continue before the next turn
             self._tend_dead_letters(intake.cutter.limits, state, now_s)
             state.write_when_due(now_s, at_once=is_stopping)
             self._send(now_s)
@@ -361,7 +361,7 @@ class Runner:
 
     def _is_finished(self, cutter: Cutter, state: StateWriter, now_s: float) -> bool:
         if now_s > self._give_up_s:
-            return True  # batches under way are planned, and sent again after the next start
+            return True  # batches under way are planned, and retried after the next start
         if self._under_way:
             return False
         if self._has_given_up:

@@ -16,12 +16,12 @@ class Selection(msgspec.Struct, frozen=True):
     """Which events a destination accepts; kept with each plan, so that its bytes stay the same.
 
     Attributes:
-        without: the sources whose events it does not get.
+        excluded: the sources whose events it does not get.
         events: the names of its events, with `*` for any string; a page has no name. Empty for all.
         types: `track` or `page`; empty for all.
     """
 
-    without: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = msgspec.field(default=(), name="without")
     events: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
 
@@ -31,7 +31,7 @@ class Selection(msgspec.Struct, frozen=True):
         return bool(self.events or self.types)
 
     def takes_source(self, source: str) -> bool:
-        return source not in self.without
+        return source not in self.excluded
 
     def picker(self) -> Callable[[bytes], bool]:
         """Return a function that tells whether an event is accepted, from its JSON.

@@ -54,7 +54,7 @@ class Sender(ABC):
 
     @abstractmethod
     async def open(self, memory: dict[str, object]) -> None:
-        """Prepare for sending; a second call starts again from the beginning.
+        """Prepare for sending; a second call starts over.
 
         `memory` is what the last accepted batch asked to remember.
         """

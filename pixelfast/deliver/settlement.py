@@ -40,7 +40,7 @@ class Situation(NamedTuple):
 
 @dataclass(slots=True)
 class Settlement:
-    """What to do with a task. A task that has not ended is sent again later.
+    """What to do with a task. A task that has not ended is retried later.
 
     Attributes:
         has_ended: whether the plan ends.
@@ -215,28 +215,28 @@ def _bury(
     if letters is not None:
         settlement.rejected_again |= {letters[n]: each for n, each in failed.items()}
         return set()
-    without = _beyond_limit(task, failed, situation.free_bytes)
-    if without:
-        settlement.hold = "no room for more dead letters"
-        failed = {n: each for n, each in failed.items() if n not in without}
+    excess = _beyond_limit(task, failed, situation.free_bytes)
+    if excess:
+        settlement.hold = "the dead letters have reached their size limit"
+        failed = {n: each for n, each in failed.items() if n not in excess}
     settlement.dead |= failed
     _count(settlement, "dead", len(failed))
-    return without
+    return excess
 
 
 def _beyond_limit(task: Task, places: Iterable[int], free_bytes: float) -> set[int]:
     """Return the positions of the events that do not fit into `free_bytes`."""
-    without: set[int] = set()
+    excess: set[int] = set()
     assert task.batch is not None
     if task.batch.size_bytes <= free_bytes:
-        return without
+        return excess
     places = sorted(places)
     for n, size_bytes in zip(places, line_sizes(task.batch.body, places), strict=True):
         if size_bytes > free_bytes:
-            without.add(n)
+            excess.add(n)
         else:
             free_bytes -= size_bytes
-    return without
+    return excess
 
 
 def _count(settlement: Settlement, name: str, events: int) -> None:

@@ -70,7 +70,7 @@ class StateWriter:
     """Keep the state of a destination; all calls that block for the disk run in its thread.
 
     Attributes:
-        cursors: where cutting goes on, as stored on the disk.
+        cursors: where cutting continues, as stored on the disk.
         numbers: the numbers of the events there when the last run ended.
         counted: totals since the destination was registered, as stored on the disk.
         memory: what the destination asked to remember.
@@ -98,7 +98,7 @@ class StateWriter:
         self.planned_events = 0
         self.waiting_bytes = 0
         self._kept_bytes: dict[str, int] = {}  # in memory, by plan
-        self._bounds_s = float("-inf")  # when the limits of dead letters were last enforced
+        self._enforced_s = float("-inf")  # when the limits of dead letters were last enforced
         self._rejected_throttle = LogThrottle(timings, clock)
         self._data = data
         self._thread = thread
@@ -325,13 +325,13 @@ class StateWriter:
     # --- dead letters, and plans of the last run ---------------------------------------------
 
     def tend_dead_letters(self, limits: BatchLimits | None, now_s: float) -> None:
-        """Enforce the limits of dead letters, and plan one batch of those to be sent again.
+        """Enforce the limits of dead letters, and plan one batch for replay.
 
         Without `limits`, none is planned.
         """
         if self._looking is None and self.dead.has_any:
-            is_due = now_s - self._bounds_s >= self._timings.dead_age_s
-            self._bounds_s = now_s if is_due else self._bounds_s
+            is_due = now_s - self._enforced_s >= self._timings.dead_age_s
+            self._enforced_s = now_s if is_due else self._enforced_s
             self._looking = asyncio.ensure_future(self._tend_dead_letters(limits, is_due))
             self._looking.add_done_callback(lambda _: self._wake_up())
 

@@ -37,7 +37,7 @@ class Changes:
     """The changes of one transaction.
 
     Attributes:
-        after: by slot, where cutting goes on: after all events that are planned or filtered out.
+        after: by slot, where cutting continues: after all events that are planned or filtered out.
         numbers: by slot, the number of the event there, if it is known.
         planned: new plans.
         ended: ids of plans that have ended.
@@ -74,7 +74,7 @@ class Store:
         self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all)
 
     def cursors(self) -> dict[int, Position]:
-        """Return where cutting goes on, by slot."""
+        """Return where cutting continues, by slot."""
         return _cursors(self._db)
 
     def plans(self) -> list[Plan]:

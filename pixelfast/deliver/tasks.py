@@ -73,7 +73,7 @@ class Task:
 
     @classmethod
     def of_dead_letters(cls, letters: Sequence[DeadLetter], sequence: int) -> Task:
-        """Plan dead letters that are to be sent again."""
+        """Plan dead letters for replay."""
         identity = uuid.uuid4().hex
         found = events_of_dead_letters(letters)
         plan = Plan(
@@ -90,7 +90,7 @@ class Task:
 
     @classmethod
     def of_rest(cls, plan: Plan, data: DataDir) -> Task | None:
-        """Plan the events of a plan that the spool still has; return None if there are none.
+        """Plan the events of a plan that the spool still has; return None if it has none.
 
         Blocks for the disk.
         """

@@ -104,7 +104,7 @@ class Timings:
     Running:
 
     check_s: longest time a runner sleeps before it looks for something to do.
-    stop_s: time for which a stopped runner goes on delivering; less than the process has to stop.
+    stop_s: time for which a stopped runner continues delivering; less than the process has to stop.
     lock_retry_s: time between two attempts to lock a destination.
     min_restart_s, max_restart_s: shortest and longest pause before a failed runner is restarted.
     steady_s: run time of a runner after which its next failure counts as the first one.
@@ -113,7 +113,7 @@ class Timings:
 
     write_s: shortest time between two transactions.
     settled_s: longest time a settled batch waits for its transaction.
-    replay_s: time between two searches for dead letters that are to be sent again.
+    replay_s: time between two searches for dead letters to replay.
     dead_age_s: time between two searches for dead letters over their limits.
 
     Judging failures:

@@ -39,17 +39,44 @@ def set_disk(monkeypatch: pytest.MonkeyPatch, size_mib: int, free_mib: int) -> N
     ("size", "free", "used", "min_free", "spool_most", "share", "limit", "reason"),
     [
         # An empty disk: half of it.
-        (1000, 1000, 0, 0, 0, 0.5, 500, "it takes 50% of its disk: max_disk_share"),
-        (1000, 1000, 0, 100, 200, 0.5, 500, "it takes 50% of its disk: max_disk_share"),
-        (1000, 600, 400, 100, 200, 0.9, 700, "the rest of its disk is for the spool"),
+        (1000, 1000, 0, 0, 0, 0.5, 500, "the archive has reached max_disk_share (50%)"),
+        (1000, 1000, 0, 100, 200, 0.5, 500, "the archive has reached max_disk_share (50%)"),
+        (1000, 600, 400, 100, 200, 0.9, 700, "the remaining disk space is reserved for the spool"),
         # No share: until min_free is left, with a small spool until that has its room.
-        (1000, 1000, 0, 100, 0, 0.0, 900, "its disk has no more than spool.min_free"),
-        (1000, 1000, 0, 100, 200, 0.0, 700, "the rest of its disk is for the spool"),
+        (
+            1000,
+            1000,
+            0,
+            100,
+            0,
+            0.0,
+            900,
+            "no more than spool.min_free is free on the disk of the archive",
+        ),
+        (1000, 1000, 0, 100, 200, 0.0, 700, "the remaining disk space is reserved for the spool"),
         # Others take much: half of what they leave, if the spool may take all.
-        (1000, 300, 100, 100, 10_000, 0.5, 150, "the rest of its disk is for the spool"),
+        (
+            1000,
+            300,
+            100,
+            100,
+            10_000,
+            0.5,
+            150,
+            "the remaining disk space is reserved for the spool",
+        ),
         # A tiny disk, and one that others have filled beyond min_free.
-        (16, 10, 2, 4, 10_000, 0.5, 4, "the rest of its disk is for the spool"),
-        (1000, 50, 100, 200, 10_000, 0.5, -50, "its disk has no more than spool.min_free"),
+        (16, 10, 2, 4, 10_000, 0.5, 4, "the remaining disk space is reserved for the spool"),
+        (
+            1000,
+            50,
+            100,
+            200,
+            10_000,
+            0.5,
+            -50,
+            "no more than spool.min_free is free on the disk of the archive",
+        ),
     ],
 )
 def test_an_archive_takes_its_share_and_leaves_the_spool_and_others_theirs(
@@ -189,7 +216,7 @@ def test_a_file_destination_waits_for_room_and_goes_on(
         set_disk(monkeypatch, 1000, 1000)
         assert isinstance(await sender.send(batch_of([event(1)])), Accepted)
         set_disk(monkeypatch, 1000, 0)
-        reason = "its disk has no more than spool.min_free"
+        reason = "no more than spool.min_free is free on the disk of the archive"
         for _ in range(2):
             assert Waiting(reason) == await sender.send(batch_of([event(2)]))
         set_disk(monkeypatch, 1000, 1000)

@@ -141,7 +141,7 @@ def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) 
 
 def test_on_a_disk_without_room_new_letters_take_the_room_of_old_ones(dead: DeadLetters) -> None:
     room = [2**30]
-    bounds = DeadLetterLimits(4096 * KIB, room=lambda _: room[0])
+    bounds = DeadLetterLimits(4096 * KIB, disk_limit=lambda _: room[0])
     dead.add([letter(n, size_bytes=8 * KIB) for n in range(250)], bounds)
     before = dead.file_bytes()
     assert 2048 * KIB < before < 4096 * KIB
@@ -441,7 +441,7 @@ def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed:
                 await until(lambda: runner.health.breaker.state == "held")
                 attempts = len(sender.sent)
                 await until(lambda: len(sender.sent) > attempts + 3)
-                assert "no room for more dead letters" == runner.last_error
+                assert "the dead letters have reached their size limit" == runner.last_error
                 told = [each["event"] for each in logs]
                 assert "destination_recovered" not in told[told.index("destination_held") :]
                 check_sum(runner.stats({0: 40}))
@@ -462,14 +462,14 @@ def test_hold_waits_for_room_on_the_disk_too(data: DataDir, feed: Feed) -> None:
     room = [256 * KIB]
 
     async def main() -> None:
-        bounds = DeadLetterLimits(2**30, on_full="hold", room=lambda _: room[0])
+        bounds = DeadLetterLimits(2**30, on_full="hold", disk_limit=lambda _: room[0])
         sender = FakeSender(limits=MANY, judge=refusing_odd)
         runner = make_runner(data, sender, dead_limits=bounds)
         async with running(runner):
             for n in range(200):
                 feed.write(event(n, padding=8 * KIB))
             await until(lambda: runner.stats(None)["state"] == "held")
-            assert "no room for more dead letters" == runner.last_error
+            assert "the dead letters have reached their size limit" == runner.last_error
             room[0] = 2**30
             await until(lambda: is_settled(runner, feed))
 

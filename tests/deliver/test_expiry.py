@@ -225,7 +225,8 @@ def test_a_destination_taken_out_of_the_settings_does_not_fill_the_spool(
                     await stays.has(first - 280)
                     await until(lambda: len(data.segments(0)) <= 10)
         assert len(before) > 10
-        told = [each["destination"] for each in logs if "absent" in each["event"]]
+        event_name = "removed_destination_events_deleted"
+        told = [each["destination"] for each in logs if each["event"] == event_name]
         assert ["goes"] == told
 
     run(main())

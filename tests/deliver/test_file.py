@@ -260,7 +260,7 @@ def test_a_second_sender_of_one_folder_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
         first, second = FileSender(tmp_path, NEVER, NEVER), FileSender(tmp_path, NEVER, NEVER)
         await first.open({})
-        with pytest.raises(DestinationError, match="another destination writes into"):
+        with pytest.raises(DestinationError, match="another destination writes to"):
             await second.open({})
         await first.close()
         await second.open({})

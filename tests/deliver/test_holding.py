@@ -227,7 +227,7 @@ def test_only_a_kept_letter_or_a_good_batch_ends_a_hold_for_want_of_room() -> No
     for end in ends:
         health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), DeliveryClock())
         with capture_logs() as logs:
-            health.hold(Hold.DEAD_LETTERS, "no room for more dead letters", NO)
+            health.hold(Hold.DEAD_LETTERS, "the dead letters have reached their size limit", NO)
             health.note(Partial({0: NO}), 2, 0.0, 1)
             assert ["destination_held"] == [each["event"] for each in logs]
             assert "held" == health.breaker.state
@@ -332,7 +332,7 @@ def test_probes_of_newest_events_are_not_of_those_already_read(data: DataDir, fe
     feed.write(event(103), source="mail")
     found = [json.loads(each)["n"] for each in newest_events(data, {0: position}, Selection())]
     assert [100, 101, 102, 103] == found
-    only_web = Selection(without=("mail",))
+    only_web = Selection(excluded=("mail",))
     found = [json.loads(each)["n"] for each in newest_events(data, {0: position}, only_web)]
     assert [100, 101, 102] == found
     found = [json.loads(each)["n"] for each in newest_events(data, {}, Selection())]

@@ -12,7 +12,7 @@ import pytest
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.destinations.http import http_sender
 from pixelfast.deliver.http import guard
-from pixelfast.deliver.http.guard import rejection
+from pixelfast.deliver.http.guard import blocked_reason
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
 from tests.deliver.running import run
@@ -94,19 +94,19 @@ PUBLIC = [
 @pytest.mark.parametrize("address", METADATA)
 def test_link_local_and_metadata_addresses_are_always_refused(address: str) -> None:
     for block_private in (False, True):
-        assert "link-local or metadata" in rejection(address, block_private)
+        assert "link-local or metadata" in blocked_reason(address, block_private)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_and_reserved_addresses_are_refused_where_it_is_asked_for(address: str) -> None:
-    assert "" == rejection(address, block_private=False)
-    assert "block_private" in rejection(address, block_private=True)
+    assert "" == blocked_reason(address, block_private=False)
+    assert "block_private" in blocked_reason(address, block_private=True)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_not_refused(address: str) -> None:
     for block_private in (False, True):
-        assert "" == rejection(address, block_private)
+        assert "" == blocked_reason(address, block_private)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ async def sent_to(url: str, block_private: bool = False) -> Outcome:
 
 def assert_held(outcome: Outcome, *words: str) -> None:
     assert isinstance(outcome, Held), outcome
-    for word in (*words, "not connected to"):
+    for word in (*words, "blocked address"):
         assert word in outcome.reason
     assert "s3cret" not in outcome.reason
 

@@ -1,10 +1,9 @@
-"""An HTTP destination that is not there, hangs, or breaks off: always an outcome, in time."""
+"""HTTP destinations that are down, hang or close the connection: each attempt has an outcome."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from contextlib import closing
 
 import aiohttp
@@ -20,47 +19,41 @@ from tests.fake_destination import Answer, FakeDestination
 from tests.listener import Listener
 
 
-def test_no_answer_in_time_is_tried_again() -> None:
+def test_a_request_without_a_response_in_time_is_retried() -> None:
     async def main() -> None:
         script = [Answer(first="never")]
         async with destination_and_sender(script, timeouts=QUICK) as (destination, sender):
-            began_s = time.monotonic()
             assert Retry("no response within 0.3 s") == await send(sender, 1)
-            assert 0.25 <= time.monotonic() - began_s < 3.0
             await destination.until(lambda: destination.open_connections == 0)
             assert Accepted() == await send(sender, 1)
 
     run(main())
 
 
-def test_half_an_answer_is_no_answer() -> None:
+def test_an_incomplete_response_is_retried() -> None:
     async def main() -> None:
         script = [Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Le", then="hang")]
         async with destination_and_sender(script, timeouts=QUICK) as (_, sender):
-            assert isinstance(await send(sender, 1), Retry)
+            assert Retry("no response within 0.3 s") == await send(sender, 1)
 
     run(main())
 
 
-def test_a_connection_that_never_comes_about_has_its_own_bound() -> None:
+def test_connecting_has_a_timeout_of_its_own() -> None:
     async def main() -> None:
         with closing(socket.socket()) as deaf, closing(socket.socket()) as waiting:
             deaf.bind(("127.0.0.1", 0))
             deaf.listen(0)
-            waiting.connect(deaf.getsockname())  # takes the one place of the queue
+            waiting.connect(deaf.getsockname())  # fills the queue of connections
             url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
-            timeouts = Timeouts(total_s=15.0, connect_s=0.3)
+            timeouts = Timeouts(total_s=1000.0, connect_s=0.3)
             async with using(HttpSender(url, "ndjson", LIMITS, timeouts=timeouts)) as sender:
-                began_s = time.monotonic()
-                outcome = await send(sender, 1)
-                assert isinstance(outcome, Retry)
-                assert time.monotonic() - began_s < 5.0
-                assert outcome.reason != "no response within 15 s", "it waited for 0.3 s"
+                assert Retry("no connection within 0.3 s") == await send(sender, 1)
 
     run(main())
 
 
-def test_a_connection_that_breaks_off_without_an_answer_is_tried_again() -> None:
+def test_a_connection_that_is_closed_without_a_response_is_retried() -> None:
     async def main() -> None:
         script = [Answer(first="reset"), Answer(raw=b"", then="close"), Answer(first="reset")]
         async with destination_and_sender(script) as (_, sender):
@@ -71,7 +64,7 @@ def test_a_connection_that_breaks_off_without_an_answer_is_tried_again() -> None
     run(main())
 
 
-def test_a_refused_connection_is_tried_again() -> None:
+def test_a_refused_connection_is_retried() -> None:
     async def main() -> None:
         async with (
             FakeDestination(is_up=False) as destination,
@@ -89,20 +82,20 @@ def test_a_refused_connection_is_tried_again() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        # What aiohttp 3.14 raises where a connection goes while it writes.
+        # What aiohttp 3.14 raises if a connection is lost while it writes.
         aiohttp.ClientOSError(32, "Can not write request body for http://x/?token=s3cret"),
         aiohttp.ClientOSError(None, "Can not write request body for http://x/?token=s3cret"),
         aiohttp.ClientConnectionError("Failed to send bytes: http://x/?token=s3cret"),
         aiohttp.InvalidURL("http://x/?token=s3cret"),
     ],
 )
-def test_no_reason_holds_what_a_library_says_of_the_url(error: aiohttp.ClientError) -> None:
+def test_a_reason_never_contains_the_url_that_a_library_quotes(error: aiohttp.ClientError) -> None:
     outcome = outcome_of_failure(error, 30.0, 5.0)
     assert "s3cret" not in outcome.reason
     assert outcome.reason
 
 
-def test_a_name_that_nobody_has_is_tried_again() -> None:
+def test_an_unknown_host_name_is_retried() -> None:
     async def main() -> None:
         url = "http://nosuchhost.invalid/hook"
         async with using(HttpSender(url, "ndjson", LIMITS, timeouts=Timeouts(5.0, 5.0))) as sender:
@@ -111,7 +104,7 @@ def test_a_name_that_nobody_has_is_tried_again() -> None:
     run(main())
 
 
-def test_a_destination_that_went_away_and_came_back_is_reached_again() -> None:
+def test_a_destination_that_was_down_is_reached_when_it_is_up() -> None:
     async def main() -> None:
         async with destination_and_sender() as (destination, sender):
             assert Accepted() == await send(sender, 1)
@@ -125,7 +118,7 @@ def test_a_destination_that_went_away_and_came_back_is_reached_again() -> None:
     run(main())
 
 
-def test_a_server_of_tls_is_not_spoken_to_in_clear_text_and_the_other_way_round() -> None:
+def test_tls_to_a_server_without_tls_fails_before_a_request_is_sent() -> None:
     async def main() -> None:
         async with FakeDestination() as destination:
             url = destination.url.replace("http:", "https:")
@@ -136,8 +129,8 @@ def test_a_server_of_tls_is_not_spoken_to_in_clear_text_and_the_other_way_round(
     run(main())
 
 
-def test_a_large_body_that_is_refused_unread_is_an_outcome() -> None:
-    """The destination answers 413 to the head and closes while the body is on its way."""
+def test_a_large_body_that_is_rejected_unread_has_an_outcome() -> None:
+    """The destination responds 413 to the head and closes while the body is being sent."""
 
     async def reject(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -158,7 +151,7 @@ def test_a_large_body_that_is_refused_unread_is_an_outcome() -> None:
     run(main())
 
 
-def test_a_send_that_is_cancelled_leaves_no_connection_behind() -> None:
+def test_a_cancelled_request_closes_its_connection() -> None:
     async def main() -> None:
         async with destination_and_sender([Answer(first="never")]) as (destination, sender):
             sending = asyncio.ensure_future(send(sender, 1))

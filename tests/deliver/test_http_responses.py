@@ -362,7 +362,7 @@ def test_a_mistake_over_an_answer_is_an_outcome_and_not_the_end_of_the_destinati
         ):
             sender.is_judge_faulty = True
             with capture_logs() as logs:
-                assert Retry("unexpected RecursionError") == await send(sender, 1)
+                assert Retry("internal error: RecursionError") == await send(sender, 1)
             assert [("send_failed", True)] == [(x["event"], x["exc_info"]) for x in logs]
             sender.is_judge_faulty = False
             assert Accepted() == await send(sender, 1)

@@ -147,7 +147,7 @@ def test_no_slot_waits_while_another_one_has_a_backlog_that_is_not_taken(data: D
     with (
         Feed(data, 0) as busy,
         Feed(data, 1) as calm,
-        intake(data, NO_LIMITS, clock, Selection(without=("mail",))) as tail,
+        intake(data, NO_LIMITS, clock, Selection(excluded=("mail",))) as tail,
     ):
         for n in range(200):
             busy.write(event(n), source="mail")
@@ -359,8 +359,8 @@ def test_shares_add_up_to_what_the_process_may_take() -> None:
         total = destinations * share_of(256 * 2**20, destinations) + 64 * 2**20
         assert total <= 256 * 2**20
     share = MemoryShare(8 * 2**20)
-    assert BatchLimits(10, 2 * 2**20, 1.0) == share.bound(BatchLimits(10, 2**30, 1.0))
-    assert BatchLimits(10, 2**20, 1.0) == share.bound(BatchLimits(10, 2**20, 1.0))
+    assert BatchLimits(10, 2 * 2**20, 1.0) == share.fit(BatchLimits(10, 2**30, 1.0))
+    assert BatchLimits(10, 2**20, 1.0) == share.fit(BatchLimits(10, 2**20, 1.0))
     assert [True, False] == [share.allows_reading(each) for each in (2**20, 4 * 2**20)]
     assert share.allows_sending()
     share.sending_bytes = 2**20

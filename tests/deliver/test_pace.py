@@ -1,16 +1,16 @@
-"""How much goes to a destination at once, and when again: concurrency, breaker, Retry-After."""
+"""How many requests a destination gets at once, and when: concurrency, breaker, Retry-After."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 
 from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
-from pixelfast.deliver.outcomes import Accepted, Retry
+from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.retry import Backoff
 from pixelfast.spool import DataDir
+from tests.deliver.clocks import HandClock
 from tests.deliver.runners import FakeSender, check_sum, make_runner, running
 from tests.deliver.running import run
 from tests.deliver.spools import event
@@ -24,7 +24,7 @@ def make_breaker() -> Breaker:
     return Breaker(Backoff(1.0, 8.0, random=lambda: 1.0))
 
 
-def test_five_failures_in_a_row_open_the_breaker_and_one_try_at_a_time_goes_on() -> None:
+def test_five_failures_in_a_row_open_the_breaker_which_then_allows_one_request_at_a_time() -> None:
     breaker = make_breaker()
     now_s = 0.0
     for _ in range(5):
@@ -47,14 +47,14 @@ def test_requests_that_fail_together_count_as_one_failure() -> None:
     assert ("healthy", 1) == (breaker.state, breaker.failures)
 
 
-def test_retry_after_stops_everything_until_then() -> None:
+def test_retry_after_stops_all_requests_until_then() -> None:
     breaker = make_breaker()
     breaker.failed("status 429", began_s=0.0, now_s=1.0, after_s=120.0)
     assert not breaker.allows(120.9, 0)
     assert breaker.allows(121.0, 7)
 
 
-def test_what_is_held_is_tried_on_its_own_clock() -> None:
+def test_a_held_destination_is_retried_after_its_own_pause() -> None:
     breaker = make_breaker()
     breaker.hold("status 401", now_s=10.0, held_s=60.0)
     assert [False, True, False] == [
@@ -66,7 +66,7 @@ def test_what_is_held_is_tried_on_its_own_clock() -> None:
     assert not breaker.allows(10.0**9, 0)
 
 
-def test_concurrency_grows_with_success_and_shrinks_once_for_one_trouble() -> None:
+def test_concurrency_grows_with_success_and_shrinks_once_for_simultaneous_failures() -> None:
     allowed = Concurrency(64)
     assert 4 == allowed.limit
     for _ in range(100):
@@ -79,14 +79,14 @@ def test_concurrency_grows_with_success_and_shrinks_once_for_one_trouble() -> No
     assert 51 == allowed.limit
 
 
-def test_concurrency_does_not_grow_where_it_is_not_used() -> None:
+def test_concurrency_does_not_grow_while_it_is_not_used() -> None:
     allowed = Concurrency(64)
     for _ in range(100):
         allowed.succeeded(0.0, 0.01, under_way=1)
     assert 4 == allowed.limit
 
 
-def test_answers_that_take_much_longer_than_usual_are_trouble() -> None:
+def test_responses_that_take_much_longer_than_usual_reduce_the_concurrency() -> None:
     allowed = Concurrency(64)
     for n in range(20):
         allowed.succeeded(float(n), n + 0.01, under_way=allowed.limit)
@@ -95,7 +95,7 @@ def test_answers_that_take_much_longer_than_usual_are_trouble() -> None:
     assert allowed.limit < before
 
 
-def test_concurrency_is_never_less_than_one() -> None:
+def test_concurrency_is_at_least_one() -> None:
     allowed = Concurrency(64)
     for n in range(200):
         allowed.failed(began_s=float(n) + 0.5, now_s=n + 1.0)
@@ -125,50 +125,88 @@ def test_many_batches_are_under_way_at_once_and_each_arrives_once(
     run(main())
 
 
-def test_one_batch_that_fails_does_not_hold_up_the_others(data: DataDir, feed: Feed) -> None:
+def test_a_batch_that_failed_waits_while_all_others_are_delivered(
+    data: DataDir, feed: Feed
+) -> None:
+    hand = HandClock()
+
     async def main() -> None:
-        sender = FakeSender([Retry("unlucky", 0.3)], limits=SMALL, concurrency=8)
-        sender.judge = lambda _: Accepted()
+        sender = FakeSender([Retry("unlucky")], limits=SMALL, concurrency=8)
         feed.write(*map(event, range(40)))
-        runner = make_runner(data, sender)
+        backoff = Backoff(3600.0, 3600.0, random=lambda: 1.0)
+        runner = make_runner(data, sender, clock=hand.clock, backoff=backoff)
         async with running(runner):
+            await until(lambda: len(sender.accepted) == 35)
+            await until(lambda: runner.queue.plans == 1)
+            assert set(sender.accepted).isdisjoint(sender.sent[0])
+            hand.advance(3600.0)
             await until(lambda: len(sender.accepted) == 40)
-        assert sorted(sender.numbers) == list(range(40))
+        assert list(range(40)) == sorted(sender.numbers)
+        assert sender.sent[0] == sender.sent[-1]
 
     run(main())
 
 
-def test_while_a_destination_is_down_only_one_batch_is_tried(data: DataDir, feed: Feed) -> None:
+def test_one_batch_under_way_does_not_delay_the_others(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender(limits=SMALL, concurrency=8)
+        sender.gate.clear()
+        feed.write(*map(event, range(5)))
+        async with running(make_runner(data, sender)):
+            await until(lambda: sender.under_way == 1)
+            slow, sender.gate = sender.gate, asyncio.Event()
+            sender.gate.set()
+            feed.write(*map(event, range(5, 40)))
+            await sender.has(35)
+            assert list(range(5, 40)) == sorted(sender.numbers)
+            slow.set()
+            await sender.has(40)
+
+    run(main())
+
+
+def test_a_destination_that_is_down_gets_one_request_at_a_time(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("down")] * 10**4, limits=SMALL, concurrency=16)
         feed.write(*map(event, range(1000)))
-        runner = make_runner(data, sender)
+        hand = HandClock(a_look_s=0.0001)
+        runner = make_runner(data, sender, clock=hand.clock)
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "backing_off")
-            before = len(sender.sent)
-            sender.max_under_way = 0
-            await until(lambda: len(sender.sent) >= before + 10)
-            assert 1 == sender.max_under_way
+            await until(lambda: not sender.under_way)
+            assert 1 < runner.health.concurrency.limit, "the breaker is what allows one only"
+            sender.gate.clear()
+            hand.advance(3600.0)
+            await until(lambda: sender.under_way)
+            hand.advance(3600.0)
+            await hand.looks(100)
+            assert 1 == sender.under_way
+            sender.gate.set()
             check_sum(runner.stats({0: 1000}))
             sender.script.clear()
             await until(lambda: len(set(sender.accepted)) == 1000)
         assert sorted(set(sender.numbers)) == list(range(1000))
-        assert len(sender.accepted) <= 1016, "a few may have been sent ahead as a probe"
+        assert len(sender.accepted) <= 1016, "a probe may have repeated up to 16 events"
 
     run(main())
 
 
-def test_retry_after_is_kept_to(data: DataDir, feed: Feed) -> None:
+def test_no_request_is_sent_before_retry_after_has_passed(data: DataDir, feed: Feed) -> None:
+    hand = HandClock(a_look_s=0.001)
+
     async def main() -> None:
-        sender = FakeSender([Retry("status 429", 0.4)], limits=SMALL, concurrency=16)
+        sender = FakeSender([Retry("status 429", 400.0)], limits=SMALL, concurrency=16)
         feed.write(*map(event, range(5)))
-        async with running(make_runner(data, sender)):
-            await until(lambda: sender.sent)
+        runner = make_runner(data, sender, clock=hand.clock)
+        async with running(runner):
+            await until(lambda: runner.health.breaker.failures == 1)
             feed.write(*map(event, range(5, 50)))
-            began_s = time.monotonic()
-            await asyncio.sleep(0.2)
-            assert 1 == len(sender.sent)
+            for _ in range(2):
+                await until(lambda: runner.queue.plans == 10)  # they could be sent
+                await hand.looks(100)
+                assert 1 == len(sender.sent)
+                hand.advance(199.0)
+            hand.advance(2.0)
             await sender.has(50)
-            assert time.monotonic() - began_s >= 0.3
 
     run(main())

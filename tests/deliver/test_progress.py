@@ -24,7 +24,7 @@ def broken(data: DataDir, change: str) -> sqlite3.Connection:
     return db
 
 
-def mend(db: sqlite3.Connection) -> None:
+def repair(db: sqlite3.Connection) -> None:
     db.execute("DROP TRIGGER broken")
     db.close()
 
@@ -51,7 +51,7 @@ def test_a_destination_whose_state_cannot_be_written_is_failing_and_told_truly(
             assert (5, "no") == (told()["delivered"], told()["last_error"])
             assert not engine.stats()["is_ready"]
             await until(lambda: float(str(told()["lag_s"])) > 0)
-            mend(db)
+            repair(db)
             await until(lambda: told()["state"] == "healthy" and told().get("pending") == 0)
             assert 12 == told()["delivered"]
             check_sum(told())
@@ -82,7 +82,7 @@ def test_totals_do_not_go_back_when_a_transaction_fails(data: DataDir, feed: Fee
             feed.write(*map(event, range(5)))
             await until(lambda: is_delivered(5, "failing"))
             assert db is not None
-            mend(db)
+            repair(db)
             await until(lambda: is_delivered(5, "healthy"))
         assert sorted(seen) == seen
 
@@ -109,7 +109,7 @@ def test_pending_bytes_are_those_of_the_spool_behind_the_cursor(data: DataDir, f
             is_down = False  # its runner fails now, and the disk still says how much there is
             await until(lambda: engine.stats()["destinations"]["hook"]["state"] == "failing")
             assert stored == pending("hook")
-            mend(db)
+            repair(db)
             await until(lambda: pending("hook") == 0)
 
     run(main())

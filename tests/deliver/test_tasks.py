@@ -115,7 +115,7 @@ def test_dead_letters_say_where_their_events_stood() -> None:
 def test_events_without_room_for_their_dead_letters_hold_the_destination() -> None:
     settlement = settled(task(), Partial({0: NO, 1: NO, 2: NO}), free_bytes=15.0)
     assert ({0: NO, 1: NO}, [[2]]) == (settlement.dead, settlement.groups)
-    assert "no room for more dead letters" == settlement.hold
+    assert "the dead letters have reached their size limit" == settlement.hold
     assert {"delivered": 1, "dead": 2} == settlement.counted
 
 

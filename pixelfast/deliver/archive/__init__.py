@@ -1,1 +1,1 @@
-"""What a `file` destination keeps on its disk: names, room, compression, and what is deleted."""
+"""The archive of a `file` destination: file names, disk space, compression and deletion."""

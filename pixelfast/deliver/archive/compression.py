@@ -1,9 +1,9 @@
-"""Compressing finished files, so that at every moment a whole one is there.
+"""Compressing finished files so that a complete file exists at every moment.
 
-A file that is written is never compressed: it stays readable to the last event, and what a crash
-leaves of it is found as it always was. Once it is finished, its compressed copy is written under
-another name, synced, and only then gets its own; after that the original is removed. Whole files
-compress several times as well as single batches would.
+The file that is being written is not compressed, so that all its events are readable and a crash
+leaves plain lines. When a file is finished, its compressed copy is written under a temporary name,
+synced and renamed; then the original is deleted. Compressing whole files saves several times as
+much as compressing single batches.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pixelfast.spool.modes import PRIVATE_FILE
 __all__ = ["check_compression", "compress_file", "settle_twin"]
 
 _CHUNK_BYTES = 2**20
-_PACKED_BYTES = 2**12  # read at once of a compressed file: what it expands to is kept in memory
+_PACKED_BYTES = 2**12  # read at once of a compressed file, because it expands in memory
 _GZIP = 31  # zlib's wbits: deflate with gzip's header and checksum
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 3
-_MISSING = "compression = \"zstd\" needs the package zstandard: pip install 'pixelfast[zstd]'"
+_MISSING = "compression = \"zstd\" requires the package zstandard: pip install 'pixelfast[zstd]'"
 
 
 class _Stream(Protocol):
@@ -41,10 +41,10 @@ class _Expander(Protocol):
 
 
 def check_compression(compression: str) -> None:
-    """Find out whether files can be compressed like this.
+    """Check that files can be compressed with this method.
 
     Raises:
-        DestinationError: the package is missing.
+        DestinationError: the package that it requires is not installed.
     """
     if compression == "zstd":
         try:
@@ -58,11 +58,11 @@ def compress_file(
 ) -> bool:
     """Replace a finished file by its compressed copy; return whether that was done.
 
-    It is not done if `must_stop`, or if somebody has changed or removed the file meanwhile.
-    Its time of modification stays. Blocks for the disk.
+    The file is left as it is if `must_stop` returns True, or if another process changes or removes
+    it in the meantime. The copy has the same modification time. Blocks for the disk.
 
     Raises:
-        OSError: the disk is full or fails; the file is there as it was.
+        OSError: the disk is full or fails; the file is unchanged.
     """
     target = name + SUFFIXES[compression]
     part = folder / part_name(target)
@@ -125,9 +125,9 @@ def _stream(compression: str) -> _Stream:
 
 
 def settle_twin(folder: Path, plain: str, compressed: str) -> bool:
-    """Remove a file whose compressed copy stands beside it, and is complete; return whether it was.
+    """Delete a file that has a complete compressed copy; return whether it was deleted.
 
-    A crash can leave both. What is not exactly the same is nobody's twin: both stay.
+    A crash can leave both. If the contents differ, both are kept.
     """
     try:
         is_same = _holds(folder / compressed, folder / plain)
@@ -139,7 +139,7 @@ def settle_twin(folder: Path, plain: str, compressed: str) -> bool:
 
 
 def _holds(compressed: Path, plain: Path) -> bool:
-    """Whether a compressed file is complete, holds what the other holds, and is on the disk."""
+    """Whether a compressed file is complete and has the contents of `plain`; sync it if so."""
     with contextlib.ExitStack() as stack:
         packed = stack.enter_context(compressed.open("rb"))
         text = stack.enter_context(plain.open("rb"))
@@ -149,12 +149,12 @@ def _holds(compressed: Path, plain: Path) -> bool:
         while data := packed.read(_PACKED_BYTES):
             try:
                 found = expander.decompress(data)
-            except Exception:  # noqa: BLE001 - whatever a library says of a file that is torn
+            except Exception:  # noqa: BLE001 - any error of a library about a damaged file
                 return False
             if found != text.read(len(found)):
                 return False
         is_whole = getattr(expander, "eof", False) and not text.read(1)
-        if is_whole:  # it may be another program's, which did not
+        if is_whole:  # another program may have written it without a sync
             os.fsync(packed.fileno())
             sync_directory(compressed.parent)
         return is_whole

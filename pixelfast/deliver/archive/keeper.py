@@ -1,4 +1,4 @@
-"""Looking after an archive's finished files: they are compressed, and the oldest are deleted."""
+"""Maintaining an archive: finished files are compressed, and the oldest are deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixelfast.spool.datadir import sync_directory
 
 __all__ = ["ArchiveKeeper"]
 
-_MAX_DELETED = 1000  # files in one round, which keeps it short, and small in memory
+_MAX_DELETED = 1000  # files per round, to limit its time and memory
 _MAX_COMPRESSED = 8
 _LOG_AGAIN_S = 60.0
 
@@ -24,16 +24,16 @@ _log = structlog.get_logger("deliver")
 
 
 class ArchiveKeeper:
-    """Keeps the finished files of one folder. Methods block for the disk unless it says otherwise.
+    """Maintain the finished files of one folder. Methods block for the disk unless noted.
 
-    The newest file is never touched: it may be open, and the next one is numbered after it. A file
-    is deleted as a whole and the oldest one first, so what a crash leaves is an archive as well.
+    The newest file is never touched: it may be open, and the next file is numbered after it. Whole
+    files are deleted, the oldest first, so that a crash leaves a valid archive.
 
     Attributes:
-        keep_bytes: over it the oldest files are deleted; 0: none for its size.
-        grown_bytes: what was ever appended; whoever appends counts it here.
-        files, deleted_files, deleted_bytes: for the metrics.
-        look_s: how long the last look at all files took.
+        keep_bytes: the size above which the oldest files are deleted; 0 for no limit.
+        grown_bytes: the total of appended bytes, which the caller counts here.
+        files, deleted_files, deleted_bytes: figures for the metrics.
+        look_s: how long the last listing of all files took.
         must_stop: ends a round early.
     """
 
@@ -48,49 +48,49 @@ class ArchiveKeeper:
         self._settings = settings
         self._mode = int(settings.archive_mode, 8)
         self._clock = clock
-        self._found_bytes = 0  # at the last look, less what went since
-        self._grown_before = 0  # that look
-        self._told_deleted = 0, 0  # files and bytes
-        self._told_s: dict[str, float] = {}  # by event
+        self._found_bytes = 0  # at the last listing, minus deleted files
+        self._grown_before = 0  # `grown_bytes` at the last listing
+        self._told_deleted = 0, 0  # files and bytes at the last message
+        self._told_s: dict[str, float] = {}  # when each event was last logged
 
-    # --- what does not block -----------------------------------------------------------------
+    # --- methods that do not block -----------------------------------------------------------
 
     @property
     def used_bytes(self) -> int:
-        """What the archive takes on the disk, by the last look and what was appended since."""
+        """The disk space of the archive: the last listing, and bytes appended since."""
         return self._found_bytes + self.grown_bytes - self._grown_before
 
     @property
     def is_over(self) -> bool:
-        """Whether files are to be deleted for their size."""
+        """Whether files are to be deleted because the archive is too large."""
         return 0 < self.keep_bytes < self.used_bytes
 
     # --- rounds ------------------------------------------------------------------------------
 
     def measure(self) -> None:
-        """Look how much there is."""
+        """Measure the archive."""
         self._look()
 
     def tend(self, newest: int) -> bool:
-        """Compress and delete what is due of the files before `newest`; True if that is not all."""
+        """Compress and delete due files before `newest`; return whether more files are due."""
         try:
             oldest, plain = self._look()
-            later = 0  # files that the next rounds compress
+            later = 0  # files left for the next rounds to compress
             if self._settings.compression != "none":
                 finished = [each for each in plain if each.number < newest]
                 if self._compress(finished[:_MAX_COMPRESSED]):
                     later = len(finished[_MAX_COMPRESSED:])
-                oldest, _ = self._look()  # each is smaller now, and has another name
-            # What is compressed later may not have to be deleted for its size.
+                oldest, _ = self._look()  # compressed files have other sizes and names
+            # Compressing the remaining files may make deleting unnecessary.
             finished = [each for each in oldest if each.number < newest]
             deleted = self._delete(finished, for_size=not later)
-        except OSError as error:  # of the folder: the next batch says so, too
+        except OSError as error:  # the next batch reports a broken folder, too
             self._tell_once("archive_not_tended", error=error.strerror)
             return False
         return deleted == _MAX_DELETED or later > 0
 
     def _look(self) -> tuple[list[ArchiveFile], list[ArchiveFile]]:
-        """The oldest files, and the oldest of those that are not compressed."""
+        """List the files; return the oldest, and the oldest that are not compressed."""
         began_s = self._clock.monotonic_s()
         grown_before, total, count = self.grown_bytes, 0, 0
         oldest: list[ArchiveFile] = []
@@ -138,7 +138,7 @@ class ArchiveKeeper:
         return len(deleted)
 
     def _is_too_old(self, file: ArchiveFile) -> bool:
-        """By its newest event; a jump of the wall clock makes no file too old."""
+        """Whether its newest event is too old; jumps of the wall clock do not count."""
         written_ms = 1000 * max(file.modified_s, file.began_s)
         keep_for_s = self._settings.keep_for_s
         return 0 < keep_for_s < self._clock.age_s(written_ms)
@@ -146,7 +146,7 @@ class ArchiveKeeper:
     # --- compressing -------------------------------------------------------------------------
 
     def _compress(self, files: Iterable[ArchiveFile]) -> bool:
-        """Compress them; return whether there is a point in going on with others."""
+        """Compress files; return whether it makes sense to compress more in this round."""
         compression = self._settings.compression
         for each in files:
             if self.must_stop:
@@ -166,7 +166,7 @@ class ArchiveKeeper:
         return True
 
     def clean_up(self) -> None:
-        """Remove what a crash left: unfinished copies, and originals beside finished ones."""
+        """Delete what a crash left: unfinished copies, and originals of finished copies."""
         for path in self.folder.glob(".*.part"):
             if is_own(path.name):
                 path.unlink(missing_ok=True)
@@ -175,7 +175,7 @@ class ArchiveKeeper:
                 settle_twin(self.folder, each.plain_name, each.name)
 
     def _tell_once(self, event: str, **about: object) -> bool:
-        """Log it, but not more often than once a minute."""
+        """Log an event at most once a minute; return whether it was logged."""
         now_s = self._clock.monotonic_s()
         if now_s - self._told_s.get(event, float("-inf")) < _LOG_AGAIN_S:
             return False

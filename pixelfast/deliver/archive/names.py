@@ -1,4 +1,4 @@
-"""The names of an archive's files; nothing else in its folder is touched."""
+"""The names of an archive's files; other files in its folder are not touched."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ _PART = re.compile(r"\.\d{8}T\d{6}Z-\d{8,}\.ndjson(\.gz|\.zst)\.part")
 
 
 class ArchiveFile(NamedTuple):
-    """A file of an archive; they sort in the order of writing."""
+    """A file of an archive. Files sort in the order in which they were written.
+
+    Attributes:
+        disk_bytes: the disk space that it uses.
+        modified_s: when it was last written, in seconds since 1970.
+    """
 
     number: int
     name: str
-    disk_bytes: int  # what it takes on the disk
-    modified_s: float  # when it was written last, in seconds since 1970
+    disk_bytes: int
+    modified_s: float
 
     @property
     def is_compressed(self) -> bool:
@@ -38,7 +43,7 @@ class ArchiveFile(NamedTuple):
 
     @property
     def began_s(self) -> float:
-        """When it was begun, by its name.
+        """When it was created, from its name, in seconds since 1970.
 
         >>> ArchiveFile(1, "20270115T080000Z-00000001.ndjson", 0, 0.0).began_s
         1800000000.0
@@ -47,7 +52,7 @@ class ArchiveFile(NamedTuple):
 
 
 def file_name(began_s: float, number: int) -> str:
-    """Return the name of a file that is begun now.
+    """Return the name of a file that is created at `began_s`.
 
     >>> file_name(1_800_000_000.0, 7)
     '20270115T080000Z-00000007.ndjson'
@@ -57,12 +62,12 @@ def file_name(began_s: float, number: int) -> str:
 
 
 def part_name(name: str) -> str:
-    """Return the name that a compressed file has until it is complete."""
+    """Return the name of a compressed file until it is complete."""
     return f".{name}.part"
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is one of a file destination's.
+    """Whether a file of this name belongs to a file destination.
 
     >>> is_own("20270115T080000Z-00000007.ndjson.gz"), is_own("notes.ndjson")
     (True, False)
@@ -71,9 +76,9 @@ def is_own(name: str) -> bool:
 
 
 def archive_files(folder: Path) -> Iterator[ArchiveFile]:
-    """Find the files of an archive, in no order; a year's are half a million.
+    """Yield the regular files of an archive, in any order.
 
-    Links and whatever else is no regular file are left out. Blocks for the disk.
+    An archive of one year may have half a million files. Blocks for the disk.
     """
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -82,7 +87,7 @@ def archive_files(folder: Path) -> Iterator[ArchiveFile]:
                 continue
             try:
                 there = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:  # somebody has moved it meanwhile
+            except FileNotFoundError:  # it was moved in the meantime
                 continue
             if stat.S_ISREG(there.st_mode):
                 yield ArchiveFile(int(match[2]), entry.name, there.st_blocks * 512, there.st_mtime)

@@ -1,4 +1,4 @@
-"""How much of its disk an archive may take: never so much that pixels cannot be stored."""
+"""How much disk space an archive may use without taking the space that the spool needs."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ __all__ = ["DiskQuota", "SpoolNeeds"]
 
 
 class SpoolNeeds(NamedTuple):
-    """What the spool needs of its disk, in bytes."""
+    """The disk space that the spool needs, in bytes.
 
-    min_free: int  # of every disk: what stays free
-    most: int  # all that it may take, with the segments that are made ahead
+    Attributes:
+        min_free: what must stay free on every disk.
+        max_used: the maximum size of the spool, with segments that are created ahead.
+    """
+
+    min_free: int
+    max_used: int
 
     @classmethod
     def of(cls, spool: Spool, workers: int) -> SpoolNeeds:
-        """Return what a spool with these settings and so many collectors needs."""
+        """Return the needs of a spool with these settings and number of collectors."""
         return cls(spool.min_free, spool.max_bytes + 2 * workers * spool.segment_bytes)
 
 
 class DiskQuota:
-    """Tells whether an archive may grow, or whatever else takes room that it need not take.
+    """Limit the disk space of an archive, or of dead letters.
 
-    Three bounds, each of which keeps something free:
+    There are three limits; the lowest applies:
 
-    1.  It takes at most `max_share` of its file system (0: no such bound).
-    2.  The file system keeps `min_free`.
-    3.  If the spool is on the same file system, it keeps its room: all that it may take, or half of
-        what `min_free` and others leave to the two of them if that is less.
+    1.  The archive uses at most `max_share` of its file system (0: no such limit).
+    2.  `min_free` stays free on the file system.
+    3.  If the spool is on the same file system, its maximum size is reserved for it, or half of the
+        space for the two of them if that is less.
 
-    So no archive leaves an empty spool without room. Every method blocks for the disk.
+    An archive thus always leaves space for the spool, even while the spool is empty. Every method
+    blocks for the disk.
     """
 
     def __init__(self, data: DataDir, needs: SpoolNeeds, max_share: float) -> None:
@@ -45,12 +51,12 @@ class DiskQuota:
         self._max_share = max_share
 
     def limit_bytes(self, folder: Path, used_bytes: int) -> int:
-        """Return how much an archive that takes `used_bytes` may take as things are."""
+        """Return the current maximum size of an archive that uses `used_bytes`."""
         return min(limit for limit, _ in self._limits(folder, used_bytes))
 
     def shortage(self, folder: Path, used_bytes: int, more_bytes: int) -> str:
-        """Return why an archive that takes `used_bytes` may not grow by `more_bytes`, or ""."""
-        # A spool that takes nothing yet needs most, so looking at its files is only then worth it.
+        """Return why an archive of `used_bytes` may not grow by `more_bytes`, or "" if it may."""
+        # An empty spool is the worst case, so its size matters only if that exceeds the limit.
         limit, reason = min(self._limits(folder, used_bytes, spool_bytes=0))
         if used_bytes + more_bytes > limit:
             limit, reason = min(self._limits(folder, used_bytes))
@@ -59,21 +65,23 @@ class DiskQuota:
     def _limits(
         self, folder: Path, used_bytes: int, spool_bytes: int | None = None
     ) -> list[tuple[int, str]]:
-        """The bounds, and what is said of them: the same words each time."""
+        """Return each limit, with a constant string that names it."""
         disk = os.statvfs(folder)
         ours = used_bytes + free_bytes(folder) - self._needs.min_free
-        limits = [(ours, "its disk has no more than spool.min_free")]
-        if self._max_share and disk.f_blocks:  # a file system that does not count has no share
+        limits = [(ours, "no more than spool.min_free is free on the disk of the archive")]
+        if self._max_share and disk.f_blocks:  # some file systems report no size
             limit = int(self._max_share * disk.f_blocks * disk.f_frsize)
-            limits.append((limit, f"it takes {self._max_share:.0%} of its disk: max_disk_share"))
+            limits.append(
+                (limit, f"the archive has reached max_disk_share ({self._max_share:.0%})")
+            )
         if folder.stat().st_dev == self._data.path.stat().st_dev:
             both = ours + (self._spool_bytes() if spool_bytes is None else spool_bytes)
-            limit = both - min(self._needs.most, both // 2)
-            limits.append((limit, "the rest of its disk is for the spool"))
+            limit = both - min(self._needs.max_used, both // 2)
+            limits.append((limit, "the remaining disk space is reserved for the spool"))
         return limits
 
     def _spool_bytes(self) -> int:
-        """What the spool takes on the disk, with what is preallocated."""
+        """Return the disk space of the spool, including preallocated segments."""
         total = 0
         for slot in self._data.slots():
             with (

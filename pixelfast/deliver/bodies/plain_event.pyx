@@ -1,4 +1,4 @@
-"""Which events are documents as they are: all names are plain and nothing is deep."""
+"""Finding events that need no change to be documents: plain names and little nesting."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
@@ -50,7 +50,7 @@ def plain_message_id(bytes line not None):
 
 
 cdef const char* closing_quote(const char* start, const char* end) noexcept nogil:
-    """The quote that ends a string, or NULL: it has an even number of backslashes before it."""
+    """Return the quote that ends a string, or NULL if it has no end."""
     cdef const char* quote = start
     cdef const char* before
     while True:
@@ -66,13 +66,13 @@ cdef const char* closing_quote(const char* start, const char* end) noexcept nogi
 
 
 cdef bint is_plain(const char* name, Py_ssize_t size, int depth) noexcept nogil:
-    """Not if it may be blank, reserved or a path. Unsure of what begins as white space does."""
+    """Return whether a name is certainly not blank, not reserved and without dots."""
     cdef unsigned char first
     if size == 0:
         return False
     first = <unsigned char> name[0]
     if first == c' ' or first == c'\\' or (first == c'_' and depth == 1):
         return False
-    if first == 0xC2 or 0xE1 <= first <= 0xE3:  # all white space outside of ASCII
+    if first == 0xC2 or 0xE1 <= first <= 0xE3:  # the lead bytes of all non-ASCII white space
         return False
     return memchr(name, c'.', size) == NULL

@@ -1,4 +1,4 @@
-"""Where events go: one module for each kind of destination."""
+"""One module for each kind of destination."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ def make_sender(
     clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
     needs: SpoolNeeds = SpoolNeeds(0, 0),  # noqa: B008 - immutable
 ) -> Sender:
-    """Return the sender of a configured destination; `needs`: what the spool's disk must keep."""
+    """Return the sender of a configured destination.
+
+    `needs` is the disk space that must be left for the spool.
+    """
     match destination:
         case settings.FileDestination():
             folder = Path(destination.path or data.events_dir(destination.name))
-            # With `keep_bytes` the oldest files make room.
+            # With `keep_bytes`, the oldest files are deleted instead.
             max_share = 0.0 if destination.keep_bytes else destination.max_disk_share
             return FileSender(
                 folder,
@@ -40,7 +43,7 @@ def make_sender(
                 mode=int(destination.archive_mode, 8),
                 clock=clock,
                 keeper=ArchiveKeeper(folder, destination, clock),
-                room=DiskQuota(data, needs, max_share),
+                quota=DiskQuota(data, needs, max_share),
             )
         case settings.RudderstackDestination():
             return RudderstackSender(destination)

@@ -1,4 +1,4 @@
-"""A ClickHouse table: a batch is one INSERT, and one that comes again is dropped there."""
+"""A ClickHouse table; a batch is one INSERT, and ClickHouse drops a repeated one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejecte
 
 __all__ = ["ClickhouseSender"]
 
-# Of ErrorCodes.cpp. Its statuses are too coarse: most of these come as 500.
-_OF_ROWS = frozenset(
+# Error codes from ErrorCodes.cpp. The HTTP status of most of them is 500.
+_ROW_CODES = frozenset(
     {
         6,  # CANNOT_PARSE_TEXT
         25,  # CANNOT_PARSE_ESCAPE_SEQUENCE
@@ -49,7 +49,7 @@ _OF_ROWS = frozenset(
         691,  # UNKNOWN_ELEMENT_OF_ENUM
     }
 )
-_OF_SETTINGS = frozenset(
+_SETTINGS_CODES = frozenset(
     {
         8,  # THERE_IS_NO_COLUMN
         10,  # NOT_FOUND_COLUMN_IN_BLOCK
@@ -81,8 +81,8 @@ _OF_SETTINGS = frozenset(
         516,  # AUTHENTICATION_FAILED
     }
 )
-# What the server or those around it lack for now, whatever else the text says.
-_OF_LOAD = frozenset(
+# Temporary problems of the server or its environment, whatever else the response says.
+_LOAD_CODES = frozenset(
     {
         159,  # TIMEOUT_EXCEEDED
         160,  # TOO_SLOW
@@ -103,8 +103,8 @@ _OF_LOAD = frozenset(
 )
 _TOO_MANY_PARTS = 252
 _VIOLATED_CONSTRAINT = 469
-_OF_A_SETTING = frozenset({115, 452})  # UNKNOWN_SETTING, SETTING_CONSTRAINT_VIOLATION
-# Old servers do without what these ask for.
+_OPTIONAL_CODES = frozenset({115, 452})  # UNKNOWN_SETTING, SETTING_CONSTRAINT_VIOLATION
+# Settings that old servers do not know; they are left out if a server rejects them.
 _OPTIONAL = (
     "deduplicate_blocks_in_dependent_materialized_views",
     "insert_deduplication_token",
@@ -121,18 +121,18 @@ _ROW = re.compile(
     rb"(?:: While executing \w{1,64}|: data for INSERT was parsed from \w{1,64}|\.| \(\w{1,64}\)"
     rb"| \(version [^()\n]{1,64}(?:\([^()\n]{1,64}\))?\)){0,12}\n?\Z"
 )
-# A value that a column, its default, a constraint or a view cannot be computed from.
+# Errors about a value that a column, default, constraint or view cannot be computed from.
 _SAYS_ROW = re.compile(
     rb"at row \d|\(while read(?:ing)? the value of key |while executing 'FUNCTION "
 )
-_BROKEN_ROW = b"!"  # no row of JSONEachRow: the insert fails here if not before
-_MIN_ROWS, _FIRST_ROWS, _MAX_ROWS = 16, 256, 1024  # rows of a request
-_MAX_KINDS = 8  # of bad rows in a batch: those that cannot be read, and constraints
-_SEARCHES = 8  # requests of one batch under way at once: each finds one row, and has to come back
+_BROKEN_ROW = b"!"  # not JSON: an insert fails at this row at the latest
+_MIN_ROWS, _FIRST_ROWS, _MAX_ROWS = 16, 256, 1024  # rows per request
+_MAX_KINDS = 8  # of errors in a batch: unparsable rows, and each violated constraint
+_SEARCHES = 8  # concurrent requests of one batch, because each finds only one row
 
 
 class _RejectedRow(Rejected, frozen=True, gc=False):
-    """`row` is to blame, counted from 1; none before it fails in the same way.
+    """The insert failed at `row`, counted from 1; no earlier row fails in the same way.
 
     The row could not be parsed (`key` is the field, if the response names it), or it violates a
     constraint.
@@ -144,19 +144,19 @@ class _RejectedRow(Rejected, frozen=True, gc=False):
 
 
 class _HeldBySetting(Held, frozen=True, gc=False):
-    """A setting of the query that the server does not know or the user may not change."""
+    """The server does not know a setting of the query, or the user may not change it."""
 
     setting: str = ""
 
 
 class ClickhouseSender(HttpSender):
-    """POST {url}/?query=INSERT INTO `database`.`table` FORMAT JSONEachRow, a row an event.
+    """Send POST {url}/?query=INSERT INTO `database`.`table` FORMAT JSONEachRow, one row per event.
 
-    Source: ClickHouse's documentation, "HTTP Interface" and "Deduplicating Inserts on Retries":
-    an insert whose insert_deduplication_token the table has seen is dropped and answered with 200.
-    Tables of the ReplicatedMergeTree family remember tokens by themselves, others once they have
-    `non_replicated_deduplication_window`. The response comes when the rows are written (no
-    async_insert).
+    Source: ClickHouse's documentation, "HTTP Interface" and "Deduplicating Inserts on Retries": the
+    response to an insert with a known insert_deduplication_token is 200, and its rows are dropped.
+    Tables of the ReplicatedMergeTree family remember tokens by default, other tables with the
+    setting `non_replicated_deduplication_window`. The response is sent when the rows are written
+    (no async_insert).
 
     An insert is stored as a whole or not at all. Rows that cannot be parsed or that violate a
     constraint are found by the row number in the response, and the other rows are inserted without
@@ -168,21 +168,21 @@ class ClickhouseSender(HttpSender):
     def __init__(self, settings: ClickhouseDestination) -> None:
         self._base = settings.url.rstrip("/")
         self._query = {
-            # Identifiers are checked by the settings: no quote is in them.
+            # The settings guarantee that the identifiers contain no quotes.
             "query": f"INSERT INTO `{settings.database}`.`{settings.table}` FORMAT JSONEachRow",
             "async_insert": "0",
-            "wait_end_of_query": "1",  # or a failure could come after a 200
+            "wait_end_of_query": "1",  # otherwise an error could follow a 200
             "input_format_skip_unknown_fields": "1",
-            "date_time_input_format": "best_effort",  # takes 2026-01-31T00:00:00.000Z
+            "date_time_input_format": "best_effort",  # accepts 2026-01-31T00:00:00.000Z
             "deduplicate_blocks_in_dependent_materialized_views": "1",
         }
-        # Constraints of a view's target count that one's rows.
+        # An error about a constraint of a view's target table counts the rows of that table.
         self._violated = re.compile(
             rb"[^'\n]{0,300}Constraint [^'\n]{1,300} for table `?%s`?\.`?%s`?"
             rb"(?: \([0-9a-f-]{36}\))? is violated at row (\d{1,9})\. Expression: "
             % (re.escape(settings.database.encode()), re.escape(settings.table.encode()))
         )
-        self._unsupported: set[str] = set()  # of _OPTIONAL, found out since the start
+        self._unsupported: set[str] = set()  # settings of _OPTIONAL that this server rejected
         headers = {"X-ClickHouse-User": settings.username}
         if settings.password:
             headers["X-ClickHouse-Key"] = settings.password
@@ -209,17 +209,17 @@ class ClickhouseSender(HttpSender):
         return outcome
 
     async def _insert_others(self, batch: Batch, first: _RejectedRow) -> Outcome:
-        """Find all rows that are to blame, and insert the others in one insert.
+        """Find all bad rows, and insert the others in one insert.
 
-        Halving would make an insert, and so a part of the table, of a few rows each. Here rows are
-        sent with a bad row behind them: nothing is stored, and the response tells how far they are
-        good. First that is a row that cannot be read; constraints are checked after all rows are
-        read, so then it is the row that violated one.
+        Dividing the batch would create inserts, and thus parts of the table, of a few rows each.
+        Instead, rows are sent with a bad row after them: nothing is stored, and the response tells
+        which row fails first. That bad row is unparsable at first. Because constraints are checked
+        after all rows are parsed, it is later a row that violated a constraint.
         """
         lines = batch.lines()
         rejected: dict[int, Rejected | Retry] = {}
         outcome = await self._send_rows(batch, [_BROKEN_ROW], "0")
-        if not _blames(outcome, 1):  # it counts in another way
+        if not _blames(outcome, 1):  # the server counts rows in another way
             return _not_accepted(outcome, first)
         bad_row = _BROKEN_ROW
         for _ in range(_MAX_KINDS):
@@ -229,7 +229,7 @@ class ClickhouseSender(HttpSender):
             rest = [lines[n] for n in range(len(lines)) if n not in rejected]
             if not rest:
                 return Partial(rejected)
-            # Another token than the whole batch's, and the same one when the batch comes again.
+            # A token that differs from the whole batch's, and is the same on a retry.
             digest = hashlib.blake2s(repr(sorted(rejected)).encode(), digest_size=8).hexdigest()
             outcome = await self._send_rows(batch, rest, f"but-{digest}")
             if isinstance(outcome, Accepted):
@@ -237,7 +237,7 @@ class ClickhouseSender(HttpSender):
             if not _blames(outcome, len(rest), is_violation=True):
                 return outcome
             bad_row = rest[outcome.row - 1]
-            # Does it count as we do? Not by the row alone: that would be stored if it does not.
+            # Verify the row number, in an insert that fails even if the number is wrong.
             outcome = await self._send_rows(batch, [bad_row, *rest], f"first-{digest}")
             if not _blames(outcome, 1, is_violation=True):
                 return _not_accepted(outcome, first)
@@ -251,7 +251,7 @@ class ClickhouseSender(HttpSender):
         bad_row: bytes,
         first: _RejectedRow,
     ) -> Outcome | None:
-        """Add the rows that fail as the bad one does to `rejected`; returns what prevents that."""
+        """Add all rows that fail like `bad_row` to `rejected`; return what prevented it."""
         problems: list[Outcome] = []
         known = _KnownValues()
         is_violation = bad_row is not _BROKEN_ROW
@@ -295,9 +295,9 @@ class ClickhouseSender(HttpSender):
     async def _confirm(
         self, batch: Batch, line: bytes, key: str, known: _KnownValues, place: int
     ) -> Outcome:
-        """What becomes of a row without the others; nothing is stored, as the last is broken.
+        """Return the outcome of a row on its own; nothing is stored, as a broken row follows.
 
-        The field by itself is asked for first: if that fails, so does each row that has it.
+        The field is sent without the row first. If that fails, each row with this value fails.
         """
         if (raw := _values(line).get(key)) is not None:
             value = bytes(raw)
@@ -311,7 +311,7 @@ class ClickhouseSender(HttpSender):
         return await self._send_rows(batch, [line, _BROKEN_ROW], f"only-{place}")
 
     async def _send_rows(self, batch: Batch, rows: list[bytes], name: str) -> Outcome:
-        """Insert some of a batch's rows; the token is made of the batch's id and the name."""
+        """Insert some of a batch's rows; the token consists of the batch's id and `name`."""
         body = b"\n".join(rows) + b"\n"
         part = Batch(
             id=f"{batch.id}-{name}",
@@ -322,21 +322,21 @@ class ClickhouseSender(HttpSender):
         return await super()._send(part)
 
     def judge(self, response: Response, batch: Batch) -> Outcome:
-        """By the code in the response's text, if it is a known one; else by the status."""
+        """Return the outcome by the error code in the response, or by the status if it has none."""
         outcome = classify(response)
         match = _CODE.search(response.body)
         if match is None:
             return outcome
         code, kept = int(match[1]), response.body[:1024]
         reason = f"status {response.status}, code {code}"
-        if code in _OF_A_SETTING:
+        if code in _OPTIONAL_CODES:
             for name in _OPTIONAL:
                 if name.encode() in response.body:
                     return _HeldBySetting(reason, response.status, kept, setting=name)
         if code == _TOO_MANY_PARTS and b"Too many partitions" in response.body and batch.events > 1:
-            # Of one insert: two of half as many rows have fewer each.
+            # The limit applies to an insert, so half of the batch may be below it.
             return Rejected(reason, response.status, kept)
-        if code not in _OF_LOAD and code != _TOO_MANY_PARTS:
+        if code not in _LOAD_CODES and code != _TOO_MANY_PARTS:
             if code == _VIOLATED_CONSTRAINT:
                 if violated := self._violated.match(response.body):
                     row = int(violated[1])
@@ -346,19 +346,19 @@ class ClickhouseSender(HttpSender):
             ):
                 key = (at[1] or b"").decode(errors="replace")
                 return _RejectedRow(reason, response.status, kept, row=int(at[2]), key=key)
-            if code in _OF_ROWS or _SAYS_ROW.search(response.body):
+            if code in _ROW_CODES or _SAYS_ROW.search(response.body):
                 return Rejected(reason, response.status, kept)
-        if code in _OF_SETTINGS:
+        if code in _SETTINGS_CODES:
             return Held(reason, response.status, kept)
         if isinstance(outcome, Retry):
             return Retry(reason, outcome.after_s, response.status, kept)
-        if isinstance(outcome, Accepted):  # "HTTP response codes caveats": it began well
+        if isinstance(outcome, Accepted):  # "HTTP response codes caveats": the error follows a 200
             return Retry(reason, 0.0, response.status, kept)
         return outcome
 
 
 def _blames(outcome: Outcome, rows: int, *, is_violation: bool = False) -> TypeGuard[_RejectedRow]:
-    """Whether one of so many rows is to blame, and for what was looked for."""
+    """Whether one of the first `rows` rows failed, for the expected kind of error."""
     return (
         isinstance(outcome, _RejectedRow)
         and outcome.is_violation == is_violation
@@ -367,17 +367,17 @@ def _blames(outcome: Outcome, rows: int, *, is_violation: bool = False) -> TypeG
 
 
 def _not_accepted(outcome: Outcome, first: Rejected) -> Outcome:
-    """What is said of a batch after a response that was not expected: it is not stored."""
+    """Return the outcome of a batch after an unexpected response: the batch is not stored."""
     return first if isinstance(outcome, Accepted) else outcome
 
 
 def _values(line: bytes) -> dict[str, msgspec.Raw]:
-    """The fields of a row, their values as they are written: a number keeps all its digits."""
+    """Return the fields of a row with their values as JSON, so that numbers keep all digits."""
     return msgspec.json.decode(line, type=dict[str, msgspec.Raw])
 
 
 class _KnownValues:
-    """Values that a column cannot take: whoever sends one of them often sends it again."""
+    """Values that a column does not accept; a client that sends one often repeats it."""
 
     def __init__(self) -> None:
         self._rejections: dict[str, dict[bytes, Rejected]] = {}
@@ -386,7 +386,7 @@ class _KnownValues:
         self._rejections.setdefault(key, {})[value] = rejection
 
     def rejection_of(self, line: bytes) -> Rejected | None:
-        """The rejection of a row with the same value in the same field."""
+        """Return the rejection of a row with a known value, or None."""
         if not self._rejections:
             return None
         fields = _values(line)

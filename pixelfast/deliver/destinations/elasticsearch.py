@@ -1,4 +1,4 @@
-"""An index of Elasticsearch or OpenSearch: each event is accepted or rejected by itself."""
+"""An index of Elasticsearch or OpenSearch, which accepts or rejects each event separately."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.bodies.documents import mend
+from pixelfast.deliver.bodies.documents import repair
 from pixelfast.deliver.bodies.plain_event import MAX_ID_BYTES, plain_message_id
 from pixelfast.deliver.http.responses import KEPT_BYTES, Response, classify
 from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
@@ -21,7 +21,7 @@ from pixelfast.deliver.retry import parse_retry_after
 
 __all__ = ["ElasticsearchSender"]
 
-# Without this a response to 1,000 events has 200 KB.
+# The wanted fields of a response. Without a filter, a response to 1,000 events has 200 KB.
 _WANTED = ",".join(
     (
         "error",
@@ -35,15 +35,15 @@ _WANTED = ",".join(
         "items.*.error.caused_by.caused_by.reason",
     )
 )
-_MAX_ITEM_BYTES = 1024  # of a response; reasons may quote values of any length
-_MAX_REASON_BYTES = 280  # three of them, one the cause of another, fit into 1 KiB
+_MAX_ITEM_BYTES = 1024  # read per item; reasons may quote values of any length
+_MAX_REASON_BYTES = 280  # a reason and two causes fit into 1 KiB
 _MAX_CAUSES = 2
 _QUOTES_REQUEST = b"at [Source: "
-_ESCAPE = b"\\u"  # by which a secret could be overlooked
+_ESCAPE = b"\\u"  # could hide a secret from masking
 _EXISTS = 409
 _UNAVAILABLE = 503  # a cluster without a master sends it with cluster_block_exception
 
-# Errors that the index or the cluster is to blame for, whatever their status.
+# Errors of the index or the cluster, whatever their status.
 _OF_SETTINGS = frozenset(
     {
         "cluster_block_exception",  # read-only, 403; disk above the flood stage, 429
@@ -57,7 +57,8 @@ _OF_SETTINGS = frozenset(
         "validation_exception",  # no more shards for a new index
     }
 )
-# These have a type that bad documents share. Reasons quote documents, so only the start counts.
+# Errors of settings whose type also occurs for bad documents. Reasons quote documents, so only the
+# beginning of a reason is compared.
 _REASONS_OF_SETTINGS = (
     "no write index is defined for alias [",
     "Alias [",  # has more than one index
@@ -80,7 +81,7 @@ class _Action(msgspec.Struct, gc=False):
 
 
 class _BulkResponse(msgspec.Struct):
-    """What is read of a response, without an object for each field of each error."""
+    """The parsed part of a response, without an object for each field of each error."""
 
     errors: bool
     items: list[_Action] = []
@@ -93,14 +94,14 @@ class _Head(msgspec.Struct):
     reason: object = None
 
 
-# No JSON of _bulk, no UTF-8, or too deep.
+# Not a response of _bulk, not UTF-8, or too deeply nested.
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _RESPONSE = msgspec.json.Decoder(_BulkResponse)
 _HEAD = msgspec.json.Decoder(_Head)
 
 
 class ElasticsearchSender(HttpSender):
-    """POST {url}/{index}/_bulk with `create` and the messageId as `_id`.
+    """Send POST {url}/{index}/_bulk with `create` and the messageId as `_id`.
 
     Source: Elasticsearch's documentation, "Bulk index or delete documents": the response is 200
     with a status for each item, in their order. A 409 says that the document exists, so a repeated
@@ -131,7 +132,7 @@ class ElasticsearchSender(HttpSender):
             if message_id is None:
                 event = orjson.loads(line)
                 message_id = orjson.dumps(_document_id(event) or batch.event_ids()[index])
-                document = mend(event)
+                document = repair(event)
                 line = line if document is None else orjson.dumps(document)
             parts.append(b'{"create":{"_id":%b}}\n%b\n' % (message_id, line))
         return b"".join(parts)
@@ -167,7 +168,7 @@ class ElasticsearchSender(HttpSender):
             outcome = _judge_item(status, error)
             if isinstance(outcome, Rejected) and _lacks_timestamp(error):
                 lines = lines or batch.lines()
-                # An event that has the field, in a form that is rejected, is to blame itself.
+                # If the event has the field, its value is to blame.
                 if b'"@timestamp"' not in lines[index]:
                     return Held(outcome.reason, status, outcome.response)
             if isinstance(outcome, Held):
@@ -177,10 +178,10 @@ class ElasticsearchSender(HttpSender):
         return Partial(failed) if failed else Accepted()
 
     def _judge_unreadable(self, response: Response, batch: Batch) -> Outcome:
-        """Send it again; what was stored is answered with 409 then, so nothing is stored twice.
+        """Retry the batch: stored events then get status 409, so they are not stored twice.
 
-        Reasons that quote long values can make a response longer than what is read of it. Half of
-        the batch has half of the response.
+        Reasons that quote long values can make a response longer than the part that is read. Half a
+        batch gets half the response, so the batch is divided then.
         """
         is_cut = len(response.body) >= self.max_response_bytes
         if is_cut and batch.events > 1 and response.body.startswith(b'{"errors":true,"items":['):
@@ -199,13 +200,14 @@ def _document_id(event: dict[str, Any]) -> str:
 
 
 def _judge_item(status: int, error: bytes) -> Outcome:
-    """What the error of an item means, as `_judge_error`.
+    """Return the outcome of an item's error, as `_judge_error` does.
 
-    There may be thousands a second. So most are kept as they came, and only two fields are read.
+    There may be thousands of errors per second, so most are kept unchanged, and only two of their
+    fields are parsed.
     """
     try:
         head = _HEAD.decode(error)
-    except msgspec.DecodeError:  # no object: it tells nothing
+    except msgspec.DecodeError:  # not an object
         return _judge_error(status, {}, b"")
     is_kept = len(error) <= KEPT_BYTES and _QUOTES_REQUEST not in error and _ESCAPE not in error
     if not isinstance(head.type, str) or status < 300 or not is_kept:
@@ -214,7 +216,7 @@ def _judge_item(status: int, error: bytes) -> Outcome:
 
 
 def _judge_error(status: int, error: dict[str, Any], body: bytes) -> Outcome:
-    """What the error of an item, or of the whole request with its body, means."""
+    """Return the outcome of an error, either of an item or of the whole request."""
     kept = _kept(error) if error else _beginning(body)
     kind, reason = error.get("type"), error.get("reason")
     if not isinstance(kind, str) or 200 <= status < 300:
@@ -232,7 +234,7 @@ def _outcome_of(status: int, kind: str, reason: object, kept: bytes) -> Outcome:
 
 @lru_cache(256)
 def _meaning(status: int, kind: str, is_of_settings: bool) -> Accepted | Retry | Rejected | Held:
-    """What a kind of error means, without the words of one; many items fail in the same way."""
+    """Return the outcome of a type of error; cached, because many items fail in the same way."""
     says = f"status {status}, {kind}"
     if is_of_settings and status != _UNAVAILABLE:
         return Held(says, status)
@@ -240,7 +242,7 @@ def _meaning(status: int, kind: str, is_of_settings: bool) -> Accepted | Retry |
 
 
 def _lacks_timestamp(error: bytes) -> bool:
-    """Whether it is a data stream's complaint: a document there needs `@timestamp`."""
+    """Whether an error says that a data stream requires the field `@timestamp`."""
     if b"@timestamp" not in error:
         return False
     told = orjson.loads(error)
@@ -250,7 +252,7 @@ def _lacks_timestamp(error: bytes) -> bool:
 
 
 def _error_of(body: bytes) -> dict[str, Any]:
-    """The error of a response to the whole request; empty if it tells of none."""
+    """Return the error of the whole request from its response, or {}."""
     try:
         error = orjson.loads(body)["error"]
     except (orjson.JSONDecodeError, LookupError, TypeError):
@@ -259,7 +261,7 @@ def _error_of(body: bytes) -> dict[str, Any]:
 
 
 def _kept(error: dict[str, Any]) -> bytes:
-    """What is kept of an error: all of it, as most are short, or its start without the request."""
+    """Return the whole error if it is short, otherwise its beginning without the request."""
     whole = orjson.dumps(error)
     if len(whole) <= KEPT_BYTES and _QUOTES_REQUEST not in whole:
         return whole
@@ -267,7 +269,7 @@ def _kept(error: dict[str, Any]) -> bytes:
 
 
 def _told(error: dict[str, Any], causes: int) -> dict[str, Any]:
-    """The start of an error: the cause before the reason, which often quotes the value first."""
+    """Return an error's beginning; the cause first, because the reason often quotes a value."""
     told: dict[str, Any] = {}
     if isinstance(kind := error.get("type"), str):
         told["type"] = kind[:100]
@@ -284,5 +286,5 @@ def _beginning(body: bytes) -> bytes:
 
 
 def _without_request(reason: str) -> str:
-    """Drop what version 7 quotes of the request: it begins with its headers, and so credentials."""
+    """Remove the request that version 7 quotes, because its headers contain credentials."""
     return reason.partition(_QUOTES_REQUEST.decode())[0].rstrip()

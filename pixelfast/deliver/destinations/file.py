@@ -1,16 +1,17 @@
 """Newline-delimited JSON in files.
 
-`<folder>/<UTC time>-<number>.ndjson`, whole lines only, synced before the cursor moves. The number
-counts up, so names sort in the order of writing; a file is closed once it has reached its size or
-its age, and the next batch opens the next one. Closed files are compressed and deleted beside that,
-in a thread of their own (`deliver/archive`); a batch that there is no room for waits.
+The files are `<folder>/<UTC time>-<number>.ndjson`. They contain whole lines, which are synced
+before the cursor moves. Numbers increase, so names sort in the order of writing. A file is closed
+at its maximum size or age, and the next batch creates the next file. Another thread compresses and
+deletes closed files (`deliver/archive`). A batch waits while the disk space for it is missing.
 
-With every batch the name and size of its file are remembered together with the cursors. So after
-a crash it is known which bytes at the end are of a batch whose cursor did not move: the first batch
-is compared with them, and what stands there already is not written twice.
+The name and size of the file are stored with the cursors after each batch. After a crash, bytes
+beyond that size belong to a batch whose cursor did not move. The next batch is compared with them,
+and events that are already in the file are not written twice.
 
-A lock on `.lock` in the folder keeps every other writer out, of another data directory as well.
-Only its owner can open that file; a lock on the folder could be held by everybody who may read it.
+A lock on `.lock` in the folder excludes all other writers, including those of other data
+directories. Only the owner can open that file, while any process that may read the folder could
+lock the folder itself.
 """
 
 from __future__ import annotations
@@ -41,20 +42,21 @@ __all__ = ["FileSender"]
 
 _log = structlog.get_logger("deliver")
 _MAX_COMPARED_BYTES = 64 * 2**20
-_TEND_S = 10.0  # between two looks at the files, unless something calls for one
+_TEND_S = 10.0  # between two rounds of maintenance, unless one is due earlier
 _TEND_PAUSE_S = 0.1
-_LOOK_SHARE = 20  # a look at very many files takes at most a twentieth of a core
+_LOOK_SHARE = 20  # listing very many files uses at most a twentieth of a core
 
 
 class FileSender(Sender):
-    """Appends to one file at a time; files get the permissions `mode`, whatever the umask.
+    """Append events to one file at a time.
 
-    `keeper` looks after the finished files, `room` says whether there is room for more.
+    Files have the permissions `mode`, whatever the umask. `keeper` maintains the finished files,
+    and `quota` limits the disk space.
     """
 
-    # Small, so that an event stands in its file well within a second of its response.
+    # Small, so that an event is in its file well within a second of its response.
     limits = BatchLimits(max_events=1_000_000, max_bytes=4 * 2**20, max_age_s=0.2)
-    may_send_ahead = False  # it fails for its disk, never for an event
+    may_send_ahead = False  # it fails because of its disk, never because of an event
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class FileSender(Sender):
         mode: int = PRIVATE_FILE,
         clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
         keeper: ArchiveKeeper | None = None,
-        room: DiskQuota | None = None,
+        quota: DiskQuota | None = None,
     ) -> None:
         self._clock = clock
         self.folder = Path(folder)
@@ -73,8 +75,8 @@ class FileSender(Sender):
         self._rotate_s = rotate_s
         self._mode = mode
         self._keeper = keeper
-        self._room = room
-        self._limit_bytes = 0  # that `room` told last
+        self._quota = quota
+        self._limit_bytes = 0  # the last limit from `quota`
         self._tending: asyncio.Task[None] | None = None
         self._tend_now = asyncio.Event()
         self._lock_fd = -1
@@ -83,7 +85,7 @@ class FileSender(Sender):
         self._size = 0
         self._number = 0
         self._opened_s = 0.0
-        self._written_ahead = b""  # stands in the file; its cursor did not move
+        self._written_ahead = b""  # at the end of the file; its cursor did not move
 
     async def open(self, memory: dict[str, object]) -> None:
         await self.in_thread(self._restore, memory)
@@ -127,7 +129,7 @@ class FileSender(Sender):
         return figures
 
     async def _tend(self, keeper: ArchiveKeeper) -> None:
-        """Look after the finished files, in a thread that no batch waits for."""
+        """Maintain the finished files in a thread that no batch waits for."""
         thread = OwnThread("archive")
         try:
             while True:
@@ -144,7 +146,7 @@ class FileSender(Sender):
     # --- in the thread -----------------------------------------------------------------------
 
     def _restore(self, memory: dict[str, object]) -> None:
-        """Go on where the last run stopped, in the file that it wrote last."""
+        """Continue where the last run stopped, in the last file that it wrote."""
         self._leave()
         self._written_ahead = b""
         self._number = 0
@@ -169,11 +171,11 @@ class FileSender(Sender):
             if recorded < size <= recorded + _MAX_COMPARED_BYTES:
                 ahead = os.pread(fd, size - recorded, recorded)
             if is_recorded and b"\0" in ahead:
-                # A power cut left a hole. All behind the recorded size comes again.
+                # A power failure left a hole. Events after the recorded size are written again.
                 _log.warning("archive_hole_removed", file=name, bytes=size - recorded)
                 os.ftruncate(fd, recorded)
                 size, ahead = recorded, b""
-            os.fdatasync(fd)  # a killed process may have written it and not synced it
+            os.fdatasync(fd)  # a killed process may have written data without a sync
         except BaseException:
             os.close(fd)
             raise
@@ -182,7 +184,7 @@ class FileSender(Sender):
         self._opened_s = self._clock.monotonic_s() - age_s
 
     def _own_folder(self) -> None:
-        """Make the folder where it is missing, and keep every other writer out of it."""
+        """Create the folder if it does not exist, and lock it against other writers."""
         self._leave_folder()
         missing = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -192,9 +194,9 @@ class FileSender(Sender):
         try:
             self._lock_fd = lock_file(self.folder / LOCK)
         except SpoolLocked as error:
-            message = f"another destination writes into {self.folder}: {error}"
+            message = f"another destination writes to {self.folder}: {error}"
             raise DestinationError(message) from None
-        # Of a folder that holds other things, too, only our files are ours to change.
+        # In a folder with other files, only the permissions of the archive's files are changed.
         with os.scandir(self.folder) as entries:
             is_ours = all(is_own(entry.name) for entry in entries)
         before = stat.S_IMODE(self.folder.stat().st_mode)
@@ -206,15 +208,15 @@ class FileSender(Sender):
         )
 
     def _measure_limit(self, keeper: ArchiveKeeper) -> None:
-        if self._room is not None:
-            with contextlib.suppress(OSError):  # the folder is gone; the next batch makes it
-                limit = self._room.limit_bytes(self.folder, keeper.used_bytes)
+        if self._quota is not None:
+            with contextlib.suppress(OSError):  # the next batch creates a missing folder again
+                limit = self._quota.limit_bytes(self.folder, keeper.used_bytes)
                 self._limit_bytes = min(limit, keeper.keep_bytes or limit)
 
     def _append(self, data: bytes) -> Outcome:
-        self._find_what_was_done_to_the_file()
+        self._detect_changes()
         if self._written_ahead:
-            data = self._without_what_stands_there(data)
+            data = self._without_written(data)
         if data:
             if reason := self._shortage(len(data)):
                 return Waiting(reason)
@@ -224,9 +226,9 @@ class FileSender(Sender):
         return Accepted({"file": self._name, "size": size})
 
     def _shortage(self, more_bytes: int) -> str:
-        if self._room is None or self._keeper is None or not self.folder.exists():
+        if self._quota is None or self._keeper is None or not self.folder.exists():
             return ""
-        return self._room.shortage(self.folder, self._keeper.used_bytes, more_bytes)
+        return self._quota.shortage(self.folder, self._keeper.used_bytes, more_bytes)
 
     def _write(self, data: bytes) -> None:
         done = 0
@@ -239,7 +241,7 @@ class FileSender(Sender):
         try:
             os.fdatasync(self._fd)
         except OSError:
-            # This file is not synced again: what failed to reach the disk counts as clean now.
+            # The file is not synced again, because the kernel has marked the failed pages as clean.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
             self._leave()
@@ -248,8 +250,8 @@ class FileSender(Sender):
         if self._keeper is not None:
             self._keeper.grown_bytes += len(data)
 
-    def _find_what_was_done_to_the_file(self) -> None:
-        """People move, remove and empty files: go on in a new one, or at the new end."""
+    def _detect_changes(self) -> None:
+        """Detect that the file was moved, deleted or truncated, and continue accordingly."""
         if self._fd < 0:
             return
         there = os.fstat(self._fd)
@@ -264,7 +266,8 @@ class FileSender(Sender):
             self._written_ahead = b""
             self._size = there.st_size
 
-    def _without_what_stands_there(self, data: bytes) -> bytes:
+    def _without_written(self, data: bytes) -> bytes:
+        """Return the data without what is already at the end of the file."""
         ahead = self._written_ahead
         if data.startswith(ahead):
             self._written_ahead = b""
@@ -272,7 +275,7 @@ class FileSender(Sender):
         if ahead.startswith(data):
             self._written_ahead = ahead[len(data) :]
             return b""
-        self._written_ahead = b""  # cut otherwise this time: delivered twice, not lost
+        self._written_ahead = b""  # the batch was cut differently: repeated, not lost
         return data
 
     def _rotate_when_due(self) -> None:
@@ -311,9 +314,10 @@ class FileSender(Sender):
 
 
 def _folder_mode(mode: int, before: int) -> int:
-    """The mode of a folder whose files have `mode`: whoever may read them may look for them.
+    """Return the mode of a folder whose files have `mode`.
 
-    Nobody else keeps a permission from `before`; those who may read keep theirs.
+    Users who may read the files may list the folder and keep their permissions of `before`. All
+    others lose theirs.
 
     >>> f"{_folder_mode(0o640, 0o2775):o}", f"{_folder_mode(0o600, 0o755):o}"
     ('2770', '700')
@@ -323,7 +327,7 @@ def _folder_mode(mode: int, before: int) -> int:
 
 
 def _cut_torn_tail(fd: int, name: str) -> int:
-    """Cut what a crash left of a line; the size without it."""
+    """Truncate an incomplete line at the end of the file; return the remaining size."""
     size = os.fstat(fd).st_size
     end = size
     while end > 0:

@@ -1,4 +1,4 @@
-"""Any HTTP endpoint that takes JSON."""
+"""Any HTTP endpoint that accepts JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostHog: the one destination that wants events in another shape, and so rewrites them."""
+"""PostHog, which requires events in its own format."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["PosthogSender", "posthog_event"]
 _LIBRARY = {"$lib": "pixelfast", "$lib_version": __version__}
 _UTM = {"source", "medium", "content", "term"}
 
-# What begins with a $ is an instruction to PostHog: `$merge_dangerously` and `$create_alias` merge
-# persons, `$set` and `$unset` change them, `$cookieless_mode` with a wrong value rejects the whole
-# batch. Write keys are public, so only names that describe are passed on.
+# Names that begin with $ are instructions to PostHog: `$merge_dangerously` and `$create_alias`
+# merge persons, `$set` and `$unset` change them, and a wrong value of `$cookieless_mode` makes
+# PostHog reject the whole batch. Write keys are public, so only descriptive names are passed on.
 _KNOWN_EVENTS = frozenset({"$pageview", "$pageleave", "$screen"})
 _KNOWN_PROPERTIES = frozenset(
     """
@@ -38,8 +38,8 @@ _KNOWN_PROPERTIES = frozenset(
 )
 _MAX_ID_BYTES = 200
 # Source: PostHog's documentation, "Ingestion warnings", "illegal distinct ID", and the list in its
-# ingestion service: ids that are nobody's, in quotes or not.
-_NOBODYS_IDS = frozenset(
+# ingestion service: ids that identify no user, with or without quotes.
+_ILLEGAL_IDS = frozenset(
     """
     anonymous guest distinctid distinct_id id not_authenticated email undefined true false nan none
     null 0
@@ -48,7 +48,7 @@ _NOBODYS_IDS = frozenset(
 
 
 class PosthogSender(HttpSender):
-    """Sends `{"api_key":…,"batch":[…]}` to `{url}/batch/`.
+    """Send `{"api_key":…,"batch":[…]}` to `{url}/batch/`.
 
     Source: PostHog's documentation, "Capture and batch API endpoints": a body may have
     20 MB. Its capture service responds 400 to a body that it cannot read, 401 or 403 to a wrong
@@ -73,7 +73,7 @@ class PosthogSender(HttpSender):
         events = (orjson.dumps(posthog_event(orjson.loads(line))) for line in batch.lines())
         return before + b",".join(events) + behind
 
-    def judge(self, response: Response, batch: Batch) -> Outcome:  # noqa: ARG002 - of all or none
+    def judge(self, response: Response, batch: Batch) -> Outcome:  # noqa: ARG002 - it applies to the whole batch
         outcome = classify(response)
         if isinstance(outcome, Accepted) and _is_over_quota(response.body):
             return Held("the project is over its quota", response.status, response.body[:1024])
@@ -84,7 +84,9 @@ class _Taken(msgspec.Struct):
     quota_limited: list[str] = []
 
 
-_decode_taken = msgspec.json.Decoder(_Taken).decode  # by its types: any JSON could take long
+_decode_taken = msgspec.json.Decoder(
+    _Taken
+).decode  # by type, because decoding arbitrary JSON could take long
 
 
 def _is_over_quota(body: bytes) -> bool:
@@ -97,14 +99,14 @@ def _is_over_quota(body: bytes) -> bool:
 
 
 def posthog_event(event: dict[str, Any]) -> dict[str, Any]:
-    """Rewrite an event as PostHog wants it; docs/destinations.md has the table.
+    """Rewrite an event in PostHog's format; docs/destinations.md has the table.
 
     >>> made = posthog_event({"type": "track", "event": "Opened", "userId": "u1",
     ...     "messageId": "m1", "timestamp": "2026-01-31T00:00:00.000Z", "properties": {"a": 1}})
     >>> made["event"], made["distinct_id"], made["properties"]["a"]
     ('Opened', 'u1', 1)
 
-    Properties of the event's own win over those that are derived from its context.
+    The event's own properties take precedence over those derived from its context.
     """
     message_id = str(event.get("messageId", ""))
     user_id = _identity(event.get("userId"))
@@ -112,7 +114,7 @@ def posthog_event(event: dict[str, Any]) -> dict[str, Any]:
     if isinstance(name, str) and name.startswith("$") and name not in _KNOWN_EVENTS:
         name = "_" + name
     return {
-        "uuid": _uuid_of(message_id),  # PostHog drops what it has had already by it
+        "uuid": _uuid_of(message_id),  # PostHog drops repeated events by it
         "event": name,
         "distinct_id": user_id or _identity(event.get("anonymousId")) or _uuid_of(message_id),
         "timestamp": event.get("timestamp"),
@@ -121,19 +123,19 @@ def posthog_event(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _identity(given: object) -> str:
-    """Whose events they are; "" where the id is one that PostHog takes for nobody's.
+    """Return the id to send, or "" for an id that PostHog would ignore.
 
-    It cuts ids off after 200 bytes, which could make two persons one.
+    PostHog truncates ids to 200 bytes, which could merge two persons. Longer ids are hashed.
     """
     identity = str(given or "")
-    if identity.strip().strip("'\"").lower() in _NOBODYS_IDS:
+    if identity.strip().strip("'\"").lower() in _ILLEGAL_IDS:
         return ""
     encoded = identity.encode()
     return identity if len(encoded) <= _MAX_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
 def _described(properties: dict[str, Any]) -> dict[str, Any]:
-    """The properties, with a `_` before names that are instructions."""
+    """Return the properties, with a `_` before names that are instructions."""
     if not any(name.startswith("$") for name in properties):
         return properties
     return {
@@ -143,7 +145,7 @@ def _described(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _derived(event: dict[str, Any], user_id: str) -> dict[str, Any]:
-    """What PostHog has names of its own for, and its instructions about persons and places."""
+    """Return the properties that PostHog has special names for, and its instructions."""
     context, own = _dict(event.get("context")), _dict(event.get("properties"))
     page, screen, campaign = (_dict(context.get(n)) for n in ("page", "screen", "campaign"))
     url = page.get("url") or own.get("url")
@@ -169,16 +171,16 @@ def _derived(event: dict[str, Any], user_id: str) -> dict[str, Any]:
         **{f"utm_{name}": campaign.get(name) for name in sorted(_UTM)},
         "anonymousId": event.get("anonymousId"),
         "$set": traits or None,
-        # Else PostHog would take our address for the visitor's.
+        # Otherwise PostHog would use the server's address as the visitor's.
         "$geoip_disable": None if ip else True,
-        # Without a user there is nobody to keep a profile of, and profiles cost.
+        # Profiles cost money, and events without a user need none.
         "$process_person_profile": None if user_id or traits else False,
     }
     return _LIBRARY | {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def _uuid_of(message_id: str) -> str:
-    """The id as a UUID: itself where it is one; PostHog drops events with others."""
+    """Return the id as a UUID, because PostHog drops events with other ids."""
     try:
         return str(uuid.UUID(message_id))
     except ValueError:
@@ -186,7 +188,7 @@ def _uuid_of(message_id: str) -> str:
 
 
 def _split(url: object) -> tuple[str, str]:
-    """Host and path of a URL, as far as it is one."""
+    """Return the host and path of a URL, or empty strings if it is invalid."""
     try:
         parts = urlsplit(str(url or ""))
     except ValueError:

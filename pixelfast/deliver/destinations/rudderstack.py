@@ -1,4 +1,4 @@
-"""A RudderStack data plane: its batch API is the HTTP sender with an envelope."""
+"""A RudderStack data plane, which accepts batches inside a JSON object."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pixelfast.deliver.outcomes import Rejected
 
 __all__ = ["RudderstackSender"]
 
-# The ids of most events begin with a letter or digit of ASCII.
+# Most ids begin with an ASCII character.
 _UNUSUAL_ID = re.compile(rb'"(?:anonymousId|userId)":"[^\x00-\x7f]')
-# Letters and marks that show nothing. The data plane removes them from ids, as it does all that
-# Go's unicode.IsPrint does not count as printable.
+# Letters and marks that are invisible. The data plane removes them from ids, and all characters
+# that Go's unicode.IsPrint does not regard as printable.
 _INVISIBLE = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _PRINTABLE = frozenset("LMNPS")  # the first letters of general categories
 _RUN_IDS = ("job_run_id", "task_run_id")
-_NOBODY = Rejected("neither userId nor anonymousId has a visible character: RudderStack rejects it")
+_NO_IDENTITY = Rejected("neither userId nor anonymousId has a visible character")
 
 
 class RudderstackSender(HttpSender):
-    """Sends `{"batch":[…]}` to `{url}/v1/batch`; the write key is the user of basic auth.
+    """Send `{"batch":[…]}` to `{url}/v1/batch`; the write key is the user name of basic auth.
 
     Source: RudderStack's HTTP API specification, "Batch", and its gateway's getJobDataFromRequest.
-    Its servers reject bodies over 4 MB and events over 32 KB; a batch is taken as a whole or
-    rejected as a whole, also for one event without an identity. What the first event's
-    `context.sources` says of a job's run is taken for the whole batch.
+    The servers reject bodies over 4 MB and events over 32 KB. They accept or reject a batch as a
+    whole, and reject it for one event without an identity. The ids of a job run in the first
+    event's `context.sources` would apply to the whole batch, so they are removed.
     """
 
     def __init__(self, settings: RudderstackDestination) -> None:
@@ -48,7 +48,7 @@ class RudderstackSender(HttpSender):
         events = batch.ndjson()
         if not events.isascii() and _UNUSUAL_ID.search(events):
             lines = enumerate(batch.lines())
-            if rejected := {n: _NOBODY for n, line in lines if _is_nobody(line)}:
+            if rejected := {n: _NO_IDENTITY for n, line in lines if _lacks_identity(line)}:
                 raise EventsRejected(rejected)
         end = events.find(b"\n")
         if events.find(b"_run_id", 0, end) >= 0:
@@ -56,7 +56,7 @@ class RudderstackSender(HttpSender):
         return batch.joined(*self._wrap)
 
 
-def _is_nobody(line: bytes) -> bool:
+def _lacks_identity(line: bytes) -> bool:
     if not _UNUSUAL_ID.search(line):
         return False
     event = orjson.loads(line)

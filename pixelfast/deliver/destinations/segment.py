@@ -1,4 +1,4 @@
-"""Twilio Segment: RudderStack's API is its own, with other limits."""
+"""Twilio Segment, whose API RudderStack has adopted with other limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ def segment_sender(settings: SegmentDestination) -> HttpSender:
     """Return a sender of `{"batch":[…]}` to `{url}/v1/batch`.
 
     The write key is the user name of basic authentication.
-
 
     Source: Twilio Segment's documentation, "HTTP API Source": a batch may have 500 KB and each of
     its events 32 KB; the response to a larger one is 400. Every other response is 200, whether the

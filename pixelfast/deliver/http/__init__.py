@@ -1,10 +1,10 @@
-"""HTTP as a client: requests whose cost is bounded, whatever the server at the other end does.
+"""An HTTP client whose requests have a limited cost, whatever the server does.
 
 `sender`      one batch, one POST request; the base of all destinations over HTTP
-`responses`     what a response means for a batch
-`failures`    what a request that got no response means
-`bounds`      how much of a response is read, and how long the loop is held by it
+`responses`   what a response means for a batch
+`failures`    what a request without a response means
+`bounds`      how much of a response is read, and how much time that may take
 `guard`       addresses that are never connected to
-`tls`         certificates, read again when they are renewed
-`signatures`  Standard Webhooks
+`tls`         certificates, which are read again when they are renewed
+`signatures`  the headers of Standard Webhooks
 """

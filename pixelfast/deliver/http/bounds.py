@@ -1,4 +1,4 @@
-"""What a destination's responses may cost us: bytes, interim responses, and time of the loop.
+"""Limits on the cost of a destination's responses: bytes, interim responses, and CPU time.
 
 aiohttp reads as fast as the peer sends. A peer can send interim responses (1xx) without end, a
 response in chunks of one byte, or responses to no request on an idle connection. All destinations
@@ -23,13 +23,13 @@ from pixelfast.deliver.timing import DeliveryClock
 __all__ = ["LoopShare", "ResponseTooCostly", "limit_responses"]
 
 _MAX_INTERIM = 8
-_MAX_HEAD_BYTES = 16384  # with interim responses and what chunks add to a body
-_FIRST_BYTES = 512  # of a response, which wait for nothing: most have no more
-_SLICE_BYTES = 4096  # parsed before anything is checked again: 1.7 ms of the costliest kind
+_MAX_HEAD_BYTES = 16384  # including interim responses and the framing of chunks
+_FIRST_BYTES = 512  # of a response that are parsed at once; most responses have no more
+_SLICE_BYTES = 4096  # parsed between two checks: at most 1.7 ms
 _SHARE = 0.2
 _BURST_S = 0.005
-_AND_READING = 4.0  # a body is read piece by piece later: costlier than parsing it
-_READ_S = 100e-6  # what each further read costs beside that: system calls, waking the task
+_AND_READING = 4.0  # reading a body in pieces takes longer than parsing it
+_READ_S = 100e-6  # additional cost of each further read: system calls, waking the task
 _WATCH_S = 0.25
 _PADDED = "too many TLS records without content"
 # struct tcp_info of linux/tcp.h: tcpi_bytes_received, since Linux 4.1
@@ -37,13 +37,13 @@ _TCP_INFO_RECEIVED, _TCP_INFO_BYTES = 128, 136
 
 
 class ResponseTooCostly(aiohttp.ClientError):
-    """A response is over a limit; its connection has been dropped."""
+    """A response exceeded a limit; its connection was closed."""
 
 
 class LoopShare:
-    """How much of the loop's time one destination may use for reading responses.
+    """The share of the event loop's time that one destination may use for reading responses.
 
-    Time that is not used is saved up to `burst_s`.
+    Unused time is saved, up to `burst_s`.
 
     >>> now_s = 10.0
     >>> share = LoopShare(0.2, 0.005, DeliveryClock(monotonic_s=lambda: now_s))
@@ -65,11 +65,12 @@ class LoopShare:
         self._at_s = clock.monotonic_s()
 
     def spend(self, seconds: float) -> None:
+        """Subtract time that was used."""
         self._catch_up()
         self._saved_s -= seconds
 
     def wait_s(self) -> float:
-        """Return how long to wait before more may be spent; 0 if nothing is owed."""
+        """Return how long to wait before more time may be used, in seconds; 0 if not at all."""
         if self._saved_s >= 0.0:
             return 0.0
         self._catch_up()
@@ -83,26 +84,27 @@ class LoopShare:
 
 
 class _BoundedHandler(ResponseHandler):
-    """Reads one response to each request, within bounds, and nothing without a request.
+    """Read one response to each request, within limits, and nothing without a request.
 
-    What arrives while the destination is out of its share is held, and reading pauses. `_room` is
-    how many bytes the response may still have, counted when they arrive, so it bounds what is held.
+    Data that arrives after the destination has used its share is buffered, and reading pauses.
+    `_left_bytes` is how many more bytes the response may have. Bytes are counted when they arrive,
+    so it limits the buffer, too.
     """
 
     def __init__(self, max_bytes: int, share: LoopShare, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._max_bytes = max_bytes
         self._share = share
-        self._held = b""
-        self._parsed = 0  # bytes of `_held`
+        self._buffered = b""
+        self._parsed = 0  # bytes of `_buffered`
         self._is_dropped = False
         self._pausing: asyncio.TimerHandle | None = None
-        self._room = self._fed = self._interim = 0
+        self._left_bytes = self._fed = self._interim = 0
         self._is_asked = False
         self._is_tls = False
         self._watching: asyncio.TimerHandle | None = None
-        self._responses = self._received = 0  # of the whole connection
-        self._body: Any = None  # of the final response, once its head is there
+        self._responses = self._received = 0  # on the whole connection
+        self._body: Any = None  # of the final response, once its head was received
 
     def is_connected(self) -> bool:
         return not self._is_dropped and super().is_connected()
@@ -114,7 +116,7 @@ class _BoundedHandler(ResponseHandler):
     def set_response_params(self, **options: Any) -> None:
         """Expect a response: a request is about to be sent."""
         self._is_asked = True
-        self._room = self._max_bytes
+        self._left_bytes = self._max_bytes
         self._fed = self._interim = 0
         self._body = None
         self._responses += 1
@@ -125,27 +127,27 @@ class _BoundedHandler(ResponseHandler):
     def feed_data(self, data: Any, size: int = 0) -> None:
         """Take the head of a response from the parser."""
         if self._interim > _MAX_INTERIM:
-            return  # whatever comes behind them, and however it is cut
+            return  # ignore all further data, however it is divided
         message, body = data
-        if 100 <= message.code <= 199 and message.code != 101:  # after 101 there is no HTTP
+        if 100 <= message.code <= 199 and message.code != 101:  # no HTTP follows a 101
             self._interim += 1
         elif self._body is None:
             self._body = body
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
-        if not data:  # aiohttp goes on after its own flow control has stopped it
+        if not data:  # aiohttp resumes after its own flow control
             super().data_received(data)
             self._parse()
             return
         if not self._is_asked or (self._body is not None and self._body.is_eof()):
-            self._drop()  # nobody asked
+            self._drop()  # data without a request
             return
         size = len(data)
         self._received += size
         if not self._fed and size <= _FIRST_BYTES:  # almost every response
             self._fed = size
-            self._room -= size
+            self._left_bytes -= size
             super().data_received(data)
             self._is_over()
             return
@@ -154,33 +156,33 @@ class _BoundedHandler(ResponseHandler):
             if self._is_tls and self._is_padded():
                 self._fail(_PADDED)
                 return
-        self._held = self._held[self._parsed :] + data[: max(0, self._room + 1)]
+        self._buffered = self._buffered[self._parsed :] + data[: max(0, self._left_bytes + 1)]
         self._parsed = 0
-        self._room -= size
+        self._left_bytes -= size
         self._parse()
 
     def close(self) -> None:
-        """Close at once, whatever is still to be sent or comes.
+        """Close at once, without waiting for data in either direction.
 
-        A proper end would wait for ever for a peer that does not read our request, and TLS would
-        read on for 30 s.
+        An orderly close would wait forever for a peer that does not read the request, and TLS would
+        continue to read for 30 s.
         """
         self._abort_soon()
         super().close()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Go on where aiohttp had stopped reading; it asks for every piece of a body."""
+        """Resume reading if it was paused; aiohttp calls this for every piece of a body."""
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        # The peer's close is only seen while nothing is held; its reset at any time.
-        self._held, self._parsed = b"", 0
+        # A close by the peer is only noticed while nothing is buffered, a reset at any time.
+        self._buffered, self._parsed = b"", 0
         self._cancel_timers()
         super().connection_lost(exc)
 
     def _parse(self) -> None:
-        while self._parsed < len(self._held):
+        while self._parsed < len(self._buffered):
             if self._pausing is not None or self._reading_paused:
                 return
             slice_bytes = _SLICE_BYTES
@@ -189,7 +191,7 @@ class _BoundedHandler(ResponseHandler):
             elif wait_s := self._share.wait_s():
                 self._wait(wait_s)
                 return
-            piece = self._held[self._parsed : self._parsed + slice_bytes]
+            piece = self._buffered[self._parsed : self._parsed + slice_bytes]
             self._parsed += len(piece)
             self._fed += len(piece)
             began_s = time.thread_time()
@@ -197,33 +199,33 @@ class _BoundedHandler(ResponseHandler):
             self._share.spend((time.thread_time() - began_s) * _AND_READING)
             if self._is_over():
                 return
-        self._held, self._parsed = b"", 0
+        self._buffered, self._parsed = b"", 0
 
     def _is_over(self) -> bool:
-        """Whether nothing more is to be parsed of this response."""
+        """End the response if it is complete or over a limit; return whether it has ended."""
         if self._interim > _MAX_INTERIM:
             self._fail(f"more than {_MAX_INTERIM} interim responses (1xx)")
         elif self._body is not None and self._body.is_eof():
-            if self._parsed < len(self._held):
+            if self._parsed < len(self._buffered):
                 self._drop()
         elif self._fed > self._max_bytes:
             self._fail(f"the response is longer than {self._max_bytes:,} bytes")
         elif self._exception is None and self.transport is not None:
             return False
-        self._held, self._parsed = b"", 0
+        self._buffered, self._parsed = b"", 0
         return True
 
     def _fail(self, reason: str) -> None:
         if self._body is None:
             self.set_exception(ResponseTooCostly(reason))
         else:
-            # The status is known, and what there is of the body can still be read.
+            # The status is known, and the received part of the body can still be read.
             self._body.feed_eof()
             self._payload = None
         self._drop()
 
     def _drop(self) -> None:
-        self._held, self._parsed = b"", 0
+        self._buffered, self._parsed = b"", 0
         self._cancel_timers()
         self.force_close()
         self._abort_soon()
@@ -231,13 +233,13 @@ class _BoundedHandler(ResponseHandler):
     def _abort_soon(self) -> None:
         if not self._is_dropped and self.transport is not None:
             self._is_dropped = True
-            # Later: uvloop's TLS goes on with the transport after it has called us.
+            # Not now: uvloop's TLS still uses the transport after this callback.
             self._loop.call_soon(self.transport.abort)
 
     def _is_padded(self) -> bool:
-        """Whether TLS has sent much more than the responses: tiny records, session tickets.
+        """Whether TLS has received much more than responses: tiny records, session tickets.
 
-        Of these no protocol hears, but they cost as much to decrypt as large ones.
+        They are not passed to the protocol, but cost as much to decrypt as large records.
         """
         assert self.transport is not None
         info = self.transport.get_extra_info("socket").getsockopt(
@@ -274,10 +276,10 @@ class _BoundedHandler(ResponseHandler):
 
 
 def limit_responses(connector: aiohttp.BaseConnector, max_bytes: int) -> None:
-    """Let all connections of a connector read responses of at most `max_bytes`, and their heads.
+    """Limit all responses on connections of this connector to `max_bytes` and their heads.
 
-    aiohttp has no setting for the class that reads responses; tests/deliver/test_http_floods.py
-    fails if a version of it goes another way.
+    aiohttp has no setting for the class that reads responses. tests/deliver/test_http_floods.py
+    fails with a version of aiohttp that uses another attribute.
     """
     share = LoopShare(_SHARE, _BURST_S)
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What it means when no response came: mostly to try again, at times a mistake in the settings."""
+"""What a request without a response means: usually a retry, sometimes a wrong setting."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ __all__ = ["outcome_of_failure"]
 
 
 def outcome_of_failure(error: Exception, total_s: float, connect_s: float) -> Retry | Held:
-    """Tell from an exception of aiohttp what became of a request.
+    """Return the outcome of a request that raised this exception of aiohttp.
 
-    Reasons never hold the URL: its query may be a secret. They do name host and port.
+    Reasons contain the host and port but never the URL, because its query may be a secret.
 
-    Held: an address that is not connected to, a URL that is none, a certificate that is not
-    accepted on one side. A certificate may be renewed on either side; held destinations are tried
-    again slowly, so nothing is lost.
+    A destination is held for a blocked address, an invalid URL, or a certificate that one side does
+    not accept. Held destinations are retried slowly, so a renewed certificate ends the hold.
     """
     cause: BaseException | None = error.__cause__
     where = ""
@@ -30,14 +29,14 @@ def outcome_of_failure(error: Exception, total_s: float, connect_s: float) -> Re
         cause, where = error.os_error, f"{error.host}:{error.port}: "
     for each in (cause, error):
         if isinstance(each, AddressBlocked):
-            return Held(f"not connected to: {each}")
+            return Held(f"blocked address: {each}")
         if isinstance(each, ssl.SSLError):
             reason = where + describe_tls(each)
             return Held(reason) if is_about_certificates(each) else Retry(reason)
     if isinstance(error, ResponseTooCostly):
         return Retry(str(error))
     if isinstance(error, aiohttp.InvalidURL):
-        return Held("the URL's host is no name and no address")
+        return Held("the host of the URL is not a valid host name or IP address")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Retry(f"no connection within {connect_s:g} s")
     if isinstance(error, TimeoutError):
@@ -45,7 +44,7 @@ def outcome_of_failure(error: Exception, total_s: float, connect_s: float) -> Re
     if isinstance(error, aiohttp.ClientConnectorError):
         return Retry(where + (error.os_error.strerror or type(error.os_error).__name__))
     if isinstance(error, OSError) and error.errno:
-        return Retry(os.strerror(error.errno))  # aiohttp's own text has the URL in it
+        return Retry(os.strerror(error.errno))  # aiohttp's own message contains the URL
     if isinstance(error, aiohttp.ClientResponseError):
         return Retry("the response is not valid HTTP")
     if isinstance(error, aiohttp.ServerDisconnectedError):

@@ -1,8 +1,8 @@
-"""Addresses that are never connected to, whatever name or URL leads there.
+"""Addresses that are never connected to, by any name or URL.
 
-A URL comes from the settings, but what its name resolves to does not: whoever holds the name could
-lead us to the metadata service of the cloud that we run in, which gives out credentials to anybody
-who asks from the inside. So each address is looked at right before a socket is made for it.
+A URL comes from the settings, but the addresses of its host name do not. The owner of the name
+could direct connections to the metadata service of a cloud provider, which gives credentials to
+every client inside a virtual machine. So each address is checked before a socket is created.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-__all__ = ["AddressBlocked", "guarded_connector", "rejection"]
+__all__ = ["AddressBlocked", "blocked_reason", "guarded_connector"]
 
 _NEVER = tuple(
     ip_network(text)
     for text in (
         "169.254.0.0/16",  # link-local, RFC 3927; metadata services of most clouds
         "fe80::/10",  # link-local, RFC 4291 section 2.5.6; metadata service of OpenStack
-        # Metadata services at other addresses. Source: each provider's documentation, and where
-        # it says so cloud-init's data source for it.
+        # Metadata services at other addresses. Source: the provider's documentation, or
+        # cloud-init's data source for the provider where noted.
         "100.100.100.200/32",  # Alibaba Cloud ECS, "View instance metadata"
         "168.63.129.16/32",  # Azure, "What is IP address 168.63.129.16?" (WireServer)
         "192.0.0.192/32",  # Oracle Cloud at Customer, "Retrieve Predefined Instance Metadata"
@@ -36,8 +36,8 @@ _NEVER = tuple(
     )
 )
 
-# IPv6 addresses that stand for an IPv4 address, and the octet where that one begins. RFC 6052
-# section 2.2 leaves octet 8 out, so in its longer prefixes the address is in two pieces.
+# IPv6 networks that embed an IPv4 address, and the octet at which it begins. RFC 6052 section 2.2
+# skips octet 8, so with its longer prefixes the IPv4 address is in two pieces.
 _CARRIERS = (
     (ip_network("::ffff:0:0/96"), 12),  # IPv4-mapped, RFC 4291 section 2.5.5.2
     (ip_network("::/96"), 12),  # IPv4-compatible, RFC 4291 section 2.5.5.1
@@ -54,8 +54,8 @@ _TEREDO = ip_network("2001::/32")
 _IPV4_ITSELF = tuple(network for network, _ in _CARRIERS[:3])
 _ISATAP = {bytes.fromhex("00005efe"), bytes.fromhex("02005efe")}  # RFC 5214 section 6.1
 
-# What arrives between two turns of the loop is read in one; in records of one byte, TLS takes 20 ms
-# for 64 KiB (Linux doubles the value).
+# Data that arrives between two turns of the loop is read at once. In records of one byte, TLS takes
+# 20 ms for 64 KiB (Linux doubles the value).
 _RECEIVE_BYTES = 32768
 
 
@@ -63,13 +63,13 @@ class AddressBlocked(OSError):
     """The settings do not allow a connection to this address."""
 
 
-def rejection(address: str, block_private: bool) -> str:
-    """Say why an address is not connected to; "" where it may be.
+def blocked_reason(address: str, block_private: bool) -> str:
+    """Return why connections to an address are not allowed, or "" if they are.
 
-    >>> rejection("::ffff:169.254.169.254", block_private=False)
+    >>> blocked_reason("::ffff:169.254.169.254", block_private=False)
     'a link-local or metadata address'
-    >>> rejection("127.0.0.1", block_private=False), rejection("127.0.0.1", block_private=True)
-    ('', 'a private or reserved address, and block_private is set')
+    >>> blocked_reason("127.0.0.1", block_private=True)
+    'a private or reserved address, and block_private is set'
     """
     meanings = _meanings(ip_address(address))
     if any(each in network for network in _NEVER for each in meanings):
@@ -80,12 +80,12 @@ def rejection(address: str, block_private: bool) -> str:
 
 
 def _meanings(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """Return the address, if it can be reached as such, and the IPv4 addresses it stands for."""
+    """Return the IPv4 addresses that an address embeds, and itself if it may be used as such."""
     if isinstance(address, IPv4Address):
         return [address]
     packed = address.packed
     plain = IPv6Address(packed)  # without its zone
-    if int(plain) <= 1:  # :: and ::1 lie in ::/96 and lead to no IPv4 address
+    if int(plain) <= 1:  # :: and ::1 are in ::/96 but embed no IPv4 address
         return [plain]
     found: list[IPv4Address | IPv6Address]
     found = [_ipv4_at(packed, octet) for network, octet in _CARRIERS if plain in network]
@@ -103,7 +103,7 @@ def _ipv4_at(packed: bytes, octet: int) -> IPv4Address:
 
 
 class _GuardedResolver(AbstractResolver):
-    """Leaves rejected addresses out; a name that has no others is rejected."""
+    """Resolve names without blocked addresses; raise AddressBlocked if all of them are."""
 
     def __init__(self, block_private: bool) -> None:
         self._resolver = aiohttp.ThreadedResolver()
@@ -113,7 +113,9 @@ class _GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
-        reasons = {each["host"]: rejection(each["host"], self._block_private) for each in found}
+        reasons = {
+            each["host"]: blocked_reason(each["host"], self._block_private) for each in found
+        }
         allowed = [each for each in found if not reasons[each["host"]]]
         if found and not allowed:
             address, reason = next(iter(reasons.items()))
@@ -125,17 +127,17 @@ class _GuardedResolver(AbstractResolver):
 
 
 def guarded_connector(block_private: bool, **options: Any) -> aiohttp.TCPConnector:
-    """A connector that makes no socket for a rejected address; `options` are aiohttp's.
+    """Return a connector that creates no socket for a blocked address; `options` are aiohttp's.
 
-    Addresses that stand in the URL itself are not resolved, so the sockets are guarded, too.
+    An address in the URL itself is not resolved, so it is also checked when a socket is created.
 
-    Raises (out of a request, as the `os_error` of aiohttp's error):
-        AddressBlocked: naming host, address and reason.
+    Requests then raise an error whose `os_error` is an AddressBlocked with host, address and
+    reason.
     """
 
     def make_socket(info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, place = info
-        if reason := rejection(place[0], block_private):
+        if reason := blocked_reason(place[0], block_private):
             raise AddressBlocked(f"{place[0]}: {reason}")
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)

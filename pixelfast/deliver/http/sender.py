@@ -1,4 +1,4 @@
-"""Batches as POST requests over keep-alive connections: what all destinations over HTTP share."""
+"""Sending batches as POST requests over keep-alive connections, for all HTTP destinations."""
 
 from __future__ import annotations
 
@@ -38,24 +38,31 @@ _CONTENT_TYPES = {
     "ndjson": "application/x-ndjson",
     "single": "application/json",
 }
-_SINGLE_CONCURRENCY = 16  # of one batch
+_SINGLE_CONCURRENCY = 16  # requests of one batch
 _GZIP_LEVEL = 5
-_OF_EVENTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-_JUDGED_AT_ONCE_BYTES = 16384  # of a response; a longer one would hold up the loop for 1 ms or more
-_WITH_HEAD_BYTES = 2**12  # of a body, in one packet with the head of small requests
-_SENT_AT_ONCE_BYTES = 2**20  # larger ones go out in pieces, so that the loop is not held up
+_EVENT_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+_JUDGED_AT_ONCE_BYTES = 16384  # of a response; a longer one blocks the loop for 1 ms or more
+_WITH_HEAD_BYTES = 2**12  # of a body, sent in the same packet as the request's head
+_SENT_AT_ONCE_BYTES = 2**20  # larger bodies are sent in pieces so as not to block the loop
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Bounds of one request, seconds."""
+    """Timeouts of one request, in seconds."""
 
     total_s: float = 30.0
     connect_s: float = 5.0
 
 
 class EventsRejected(Exception):
-    """Events, by their index, that a product rejects together with all others of their batch."""
+    """Events, by their index, for which a product would reject their whole batch."""
 
     def __init__(self, rejected: Mapping[int, Rejected]) -> None:
         super().__init__(f"{len(rejected)} events")
@@ -63,7 +70,7 @@ class EventsRejected(Exception):
 
 
 class _Body(aiohttp.BytesPayload):
-    """A body that is sent as it is: aiohttp copies the first piece behind the request's head."""
+    """A body without a copy, except for its beginning, which aiohttp sends with the head."""
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
@@ -75,15 +82,19 @@ class _Body(aiohttp.BytesPayload):
 
 
 class HttpSender(Sender):
-    """Sends batches to one URL; holds no state of a batch, so several may be under way.
+    """Send batches to one URL; several batches may be under way.
 
-    `wrap` is what stands before and behind the events of a `json_array`, for APIs that want them
-    inside an object. `webhook` adds the headers of Standard Webhooks. Products with an API of their
-    own are subclasses that say what the body is, where it goes and what a response means.
+    `wrap` is put before and after the events of a `json_array`, for APIs that expect them inside an
+    object. `webhook` adds the headers of Standard Webhooks. Subclasses for products with their own
+    API override the body, the URL and the meaning of a response.
+
+    Attributes:
+        max_response_bytes: how much of a response is read before its connection is closed.
+        is_body_costly: whether bodies are made in the destination's thread, as compressed ones are.
     """
 
-    max_response_bytes = 65536  # a response is read so far; what is longer costs the connection
-    is_body_costly = False  # made in the destination's thread, as everything is that is packed
+    max_response_bytes = 65536
+    is_body_costly = False
 
     def __init__(
         self,
@@ -119,11 +130,11 @@ class HttpSender(Sender):
             self._headers["Content-Encoding"] = "gzip"
         for name, text in (headers or {}).items():
             self._headers[name] = text
-        # Over all batches: each may have several requests under way where it sends one an event.
+        # For all batches: each has several requests under way if it sends one per event.
         self._places = asyncio.Semaphore(concurrency)
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
-        self._tls_problem = ""  # if any: the files are read again before the next request
+        self._tls_problem = ""  # if set, the files are read again before the next request
 
     async def open(self, memory: dict[str, object]) -> None:  # noqa: ARG002 - nothing to remember
         await self.close()
@@ -148,12 +159,12 @@ class HttpSender(Sender):
             await self._session.close()
 
     async def send(self, batch: Batch) -> Outcome:
-        # The edge to what strangers wrote, on both sides: a mistake here concerns this batch alone.
+        # Events and responses come from outside; an unexpected error concerns only this batch.
         try:
             return await self._send(batch)
         except Exception as error:  # noqa: BLE001 - logged with its traceback
             _log.exception("send_failed", batch=batch.id)
-            return Retry(f"unexpected {type(error).__name__}")
+            return Retry(f"internal error: {type(error).__name__}")
 
     async def _send(self, batch: Batch) -> Outcome:
         if self._form == "single":
@@ -165,8 +176,8 @@ class HttpSender(Sender):
                 body = self.body_of(batch)
         except EventsRejected as error:
             return await self._send_rest(batch, error.rejected)
-        except _OF_EVENTS as error:
-            if batch.events == 1:  # halving has found it
+        except _EVENT_ERRORS as error:
+            if batch.events == 1:  # found by dividing the batch
                 _log.exception("event_not_encoded", batch=batch.id)
             return Rejected(f"cannot be encoded: {type(error).__name__}")
         response = await self._post(self.url_of(batch), body, batch.id, batch.attempt)
@@ -178,7 +189,7 @@ class HttpSender(Sender):
         return self.judge(response, batch)
 
     async def _send_rest(self, batch: Batch, rejected: Mapping[int, Rejected]) -> Outcome:
-        """Send the events that can be taken; the others are rejected once those have arrived."""
+        """Send the acceptable events; reject the others once those were accepted."""
         places = [n for n in range(batch.events) if n not in rejected]
         if places:
             rest = some_events(batch.lines(), batch.sources(), places)
@@ -188,24 +199,24 @@ class HttpSender(Sender):
                 return outcome
         return Partial(rejected)
 
-    # --- what products do in their own way ---------------------------------------------------
+    # --- overridden for products -------------------------------------------------------------
 
     def body_of(self, batch: Batch) -> bytes:
-        """What is sent, before gzip; the same bytes on every try.
+        """Return the body before compression; it has the same bytes on every attempt.
 
         Raises:
-            EventsRejected: if the product would reject the whole batch for some of its events.
+            EventsRejected: the product would reject the whole batch for some of its events.
         """
         if self._form == "ndjson":
             return escape_line_ends(batch.ndjson())
         return batch.joined(*self._wrap)
 
-    def url_of(self, batch: Batch) -> str | URL:  # noqa: ARG002 - of interest to subclasses
-        """Where it is sent to."""
+    def url_of(self, batch: Batch) -> str | URL:  # noqa: ARG002 - for subclasses
+        """Return the URL to which a batch is sent."""
         return self.url
 
     def judge(self, response: Response, batch: Batch) -> Outcome:  # noqa: ARG002 - as above
-        """What the response means."""
+        """Return what a response means for a batch."""
         return classify(response)
 
     # --- one request -------------------------------------------------------------------------
@@ -217,10 +228,10 @@ class HttpSender(Sender):
     async def _post(
         self, url: str | URL, body: bytes, message_id: str, attempt: int
     ) -> Response | Retry | Held:
-        """Send a body, packed already where it is to be."""
+        """Send a body, already compressed if required."""
         assert self._session is not None, "open() comes first"
         if self._tls_problem:
-            self._read_tls()  # rarely: held destinations are tried slowly
+            self._read_tls()  # rarely, because held destinations are retried slowly
             if self._tls_problem:
                 return Held(self._tls_problem)
         headers = self._headers.copy()
@@ -244,7 +255,7 @@ class HttpSender(Sender):
         return outcome
 
     async def _send_each(self, batch: Batch) -> Outcome:
-        """One request an event. After a few failures the rest of the batch waits, too."""
+        """Send one request per event. After 16 failures, the rest of the batch fails, too."""
         lines = batch.lines()
         ids = batch.event_ids()
         waiting = list(range(len(lines)))[::-1]
@@ -285,7 +296,7 @@ class HttpSender(Sender):
     # --- certificates ------------------------------------------------------------------------
 
     def _read_tls(self) -> None:
-        """Take in the files of certificates, which may have been renewed, or keep what is wrong."""
+        """Read the certificate files, which may have been renewed, and keep the error if any."""
         assert self._context is not None
         self._tls_problem = ""
         try:
@@ -295,12 +306,12 @@ class HttpSender(Sender):
 
 
 def basic(username: str, password: str) -> str:
-    """The Authorization header of HTTP basic authentication (RFC 7617), in UTF-8."""
+    """Return the Authorization header of HTTP basic authentication (RFC 7617), in UTF-8."""
     return aiohttp.encode_basic_auth(username, password)
 
 
 def shared_options(settings: Batching) -> dict[str, Any]:
-    """What all destinations over HTTP have in common, as arguments of `HttpSender`."""
+    """Return the settings that all HTTP destinations share, as arguments of `HttpSender`."""
     return {
         "limits": BatchLimits(settings.max_events, settings.max_bytes, settings.max_age_s),
         "gzip": settings.gzip,
@@ -313,5 +324,5 @@ def shared_options(settings: Batching) -> dict[str, Any]:
 
 
 def _compress(body: bytes) -> bytes:
-    # Without its time: a batch has the same bytes on every try.
+    # Without a timestamp, because a batch has the same bytes on every attempt.
     return gzip.compress(body, _GZIP_LEVEL, mtime=0)

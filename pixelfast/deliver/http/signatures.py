@@ -1,4 +1,4 @@
-"""The headers of Standard Webhooks, by which a receiver knows us and tells a retry."""
+"""The headers of Standard Webhooks, which authenticate a request and identify retries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Webhook"]
 
 
 class Webhook:
-    """Makes the headers of one request; with secrets, it signs.
+    """Make the headers of a request, with signatures if there are secrets.
 
     Source: the Standard Webhooks specification 1.0.0, "Webhook headers" and "Signature scheme".
-    A secret is `whsec_` and base64 of 24 to 64 bytes. Two secrets give two signatures, so that a
-    receiver can change over from one to the other.
+    A secret is `whsec_` and base64 of 24 to 64 bytes. Each secret results in a signature, so that a
+    receiver can rotate its secret.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class Webhook:
         self._clock = clock
 
     def headers(self, message_id: str, body: bytes) -> dict[str, str]:
-        """The headers for `body` as it is sent, packed where it is packed.
+        """Return the headers for `body`, which is compressed if the request's body is.
 
-        The id stays the same on every try, the timestamp is that of this one.
+        The id is the same on every attempt; the timestamp is that of this attempt.
 
         >>> clock = DeliveryClock(wall_s=lambda: 1614265330.0)
         >>> webhook = Webhook(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], clock)

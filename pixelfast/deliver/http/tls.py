@@ -1,4 +1,4 @@
-"""TLS of HTTP destinations: a private CA, mutual TLS, and what went wrong with certificates."""
+"""TLS of HTTP destinations: a private CA, mutual TLS, and errors about certificates."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 __all__ = ["Tls", "TlsFileError", "describe_tls", "is_about_certificates", "new_context"]
 
-# Alerts (RFC 8446 section 6.2) by which the other side rejects our certificate, or wants one.
+# Alerts (RFC 8446 section 6.2) with which the peer rejects our certificate or requires one.
 _ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE")
 
 
 class TlsFileError(Exception):
-    """A file of certificates that can't be used."""
+    """A certificate file that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Paths of PEM files, each "" where there is none.
+    """Paths of PEM files, each of which may be "".
 
-    `ca` takes the place of the system's authorities. `cert` is what we show, its chain behind it;
-    `key` may stand in the same file.
+    `ca` replaces the system's certificate authorities. `cert` is the client certificate, followed
+    by its chain; `key` may be in the same file.
     """
 
     ca: str = ""
@@ -28,10 +28,10 @@ class Tls:
     key: str = ""
 
     def read_into(self, context: ssl.SSLContext) -> None:
-        """Read the files into a context; again, where they may have been renewed. Blocks.
+        """Read the files into a context, also after they were renewed. Blocks for the disk.
 
         Raises:
-            TlsFileError: naming the setting and the file.
+            TlsFileError: the error, with the setting and the file.
         """
         try:
             if self.ca:
@@ -43,7 +43,7 @@ class Tls:
         if not self.cert:
             return
         try:
-            # A key that wants a passphrase is an error, not a question on a terminal.
+            # With a password, an encrypted key is an error instead of a prompt on the terminal.
             context.load_cert_chain(self.cert, self.key or None, password="")
         except OSError as error:
             files = f"tls_cert {self.cert}" + (f", tls_key {self.key}" if self.key else "")
@@ -51,28 +51,28 @@ class Tls:
 
 
 def new_context() -> ssl.SSLContext:
-    """A context that verifies certificates and host names; it trusts nobody yet."""
+    """Return a context that verifies certificates and host names, without authorities yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION  # which the peer could ask for without end
+    context.options |= ssl.OP_NO_RENEGOTIATION  # the peer could request it endlessly
     return context
 
 
 def is_about_certificates(error: BaseException | None) -> bool:
-    """Whether a handshake failed for a certificate, theirs or ours, and not for the network."""
+    """Whether a handshake failed because of either side's certificate."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return True
     return isinstance(error, ssl.SSLError) and any(each in (error.reason or "") for each in _ALERTS)
 
 
 def describe_tls(error: ssl.SSLError) -> str:
-    """What went wrong, in OpenSSL's words: "certificate has expired"."""
+    """Return what went wrong, in OpenSSL's words, such as "certificate has expired"."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
+        return f"the server's certificate is not accepted: {error.verify_message}"
     return f"TLS: {(error.reason or 'handshake failed').lower().replace('_', ' ')}"
 
 
 def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "no PEM file").lower().replace("_", " ")
+        return (error.reason or "not a PEM file").lower().replace("_", " ")
     return error.strerror or str(error)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pixelfast.deliver.bodies.documents import mend
+from pixelfast.deliver.bodies.documents import repair
 from pixelfast.deliver.bodies.plain_event import plain_message_id
 from tests.deliver.products.events import message_id, tracked
 
@@ -17,7 +17,7 @@ MAX_DEPTH = 20
 
 
 def mended(event: dict[str, Any]) -> dict[str, Any]:
-    document = mend(event)
+    document = repair(event)
     assert document is not None
     return document
 
@@ -51,7 +51,7 @@ def in_arrays(depth: int, value: object) -> Any:
     ],
 )
 def test_an_event_that_can_be_stored_is_not_touched(event: dict[str, Any]) -> None:
-    assert mend(event) is None
+    assert repair(event) is None
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def check(value: Any, depth: int = 0, arrays: int = 0) -> None:
 
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
 def test_every_document_can_be_stored_and_has_all_values(event: dict[str, Any]) -> None:
-    document = mend(event)
+    document = repair(event)
     check(event if document is None else document)
     if document is not None:
         assert leaves(event) == leaves(document)
-        assert document == mend(event)
-        assert mend(document) is None
+        assert document == repair(event)
+        assert repair(document) is None
 
 
 def packed(event: object) -> bytes:
@@ -137,7 +137,7 @@ def test_what_is_taken_for_plain_is_a_document_as_it_is(
     for whole in (event | {"messageId": given_id}, {"messageId": given_id} | event):
         found = plain_message_id(packed(whole))
         if found is not None:
-            assert mend(whole) is None
+            assert repair(whole) is None
             assert given_id == json.loads(found)
 
 
