@@ -1,9 +1,8 @@
-"""Dead letters in bundles: those of one batch that failed in the same way make one row.
+"""Bundles of dead letters: those of one batch that failed in the same way share a row.
 
-Where thousands of events a second are rejected, a row for each letter would cost more CPU than the
-delivery of all others. What the letters of a bundle have in common is stored once. A row with
-several letters fits into one page of the database: SQLite writes, reads and drops it as a whole,
-and an event is never torn in two, whatever else reads the file.
+If thousands of events per second are rejected, one row per dead letter would use more CPU time than
+the delivery of all other events. The common values of a bundle are stored once. A row with several
+dead letters fits into one page of the database, which SQLite writes, reads and drops as a whole.
 """
 
 from __future__ import annotations
@@ -18,15 +17,17 @@ from typing import NamedTuple
 
 __all__ = ["Bundle", "DeadLetter", "Row", "merged", "numbers_in"]
 
-_COMMON_BYTES = 200  # of a row: what stands beside its letters, its reason and its source
-_PART_BYTES = 9  # of a letter: its place, the length of its response, a line feed
+_COMMON_BYTES = 200  # of a row, without its dead letters, reason and source
+_PART_BYTES = 9  # of a dead letter: its position, the length of its response, a line feed
 
 
 class Bundle(NamedTuple):
     """Events of one batch and source that a destination rejected in the same way.
 
-    `numbers` are their places in the batch, `responses` the beginnings of what the destination
-    said. An event contains no line feed.
+    Attributes:
+        numbers: the positions of the events in the batch.
+        events: the JSON of each event, without a line feed.
+        responses: the beginning of the destination's response to each event.
     """
 
     batch: str
@@ -39,17 +40,17 @@ class Bundle(NamedTuple):
     responses: Sequence[bytes]
 
     def rows(self, first_id: int, died_ms: int, max_bytes: int) -> Iterator[Row]:
-        """Return rows of these letters with ids from `first_id` on.
+        """Yield rows of these dead letters, with ids from `first_id` on.
 
-        A row takes at most `max_bytes`, unless it has one letter only.
+        A row has at most `max_bytes`, unless it contains only one dead letter.
         """
         batch, attempts, source, status, reason, numbers, events, responses = self
-        room_bytes = max_bytes - len(reason) - len(source) - _COMMON_BYTES
+        free_bytes = max_bytes - len(reason) - len(source) - _COMMON_BYTES
         event_bytes = map(_PART_BYTES.__add__, map(len, events))
         ends = list(accumulate(map(add, event_bytes, map(len, responses)), initial=0))
         start = 0
         while start < len(numbers):
-            stop = max(start + 1, bisect_right(ends, ends[start] + room_bytes, start) - 1)
+            stop = max(start + 1, bisect_right(ends, ends[start] + free_bytes, start) - 1)
             some = responses[start:stop]
             yield Row(
                 first_id + start,
@@ -69,7 +70,7 @@ class Bundle(NamedTuple):
             start = stop
 
     def only(self, places: Sequence[int]) -> Bundle:
-        """Return a bundle of some of the letters, by their places in this one."""
+        """Return a bundle of some of the dead letters, by their positions in this one."""
         return self._replace(
             numbers=[self.numbers[place] for place in places],
             events=[self.events[place] for place in places],
@@ -78,11 +79,16 @@ class Bundle(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of the table. Its letters have consecutive ids, `id` is the first.
+    """A row of the table. Its dead letters have consecutive ids.
 
-    `number` is the place of the first letter in the batch. `parts` has two unsigned 32-bit
-    integers, little-endian, for each of several letters: all places, then the lengths of all
-    responses. `event` has the events, separated by line feeds, and `answer` the responses.
+    Attributes:
+        id: the id of the first dead letter.
+        letters: the number of dead letters.
+        number: the position of the first one in the batch.
+        parts: if there are several, two little-endian unsigned 32-bit integers for each: first all
+            positions, then the lengths of all responses.
+        event: the events, separated by line feeds.
+        answer: the responses, one after the other.
     """
 
     id: int
@@ -101,12 +107,12 @@ class Row(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """What the column of this name has."""
-        # SQLite's length() of a string ends at a zero.
+        """The value of the column of this name."""
+        # SQLite's length() of a string ends at a NUL.
         return len(self.event) + len(self.answer) + len(self.reason.partition("\0")[0])
 
     def to_letters(self) -> list[DeadLetter]:
-        """Return the letters, in the order of their ids.
+        """Return the dead letters, in the order of their ids.
 
         Raises:
             sqlite3.DatabaseError: the row is damaged.
@@ -137,7 +143,11 @@ class Row(NamedTuple):
         ]
 
     def divided(self) -> list[Row]:
-        """Return a row for each letter; raises as `to_letters`."""
+        """Return a row for each dead letter.
+
+        Raises:
+            sqlite3.DatabaseError: the row is damaged.
+        """
         return [
             self._replace(
                 id=each.id,
@@ -152,9 +162,15 @@ class Row(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """One event that was rejected.
+    """An event that was rejected or given up.
 
-    `batch` and `number` are where it stood, `response` the first 1 KB of what the destination said.
+    Attributes:
+        batch, number: the id of its batch, and its position there.
+        response: the first 1 KiB of the destination's response.
+        attempts: the number of delivery attempts.
+        died_ms: when it became a dead letter.
+        replay: 0; 1 if it is to be replayed, 2 while it is replayed.
+        source: the source of the event.
     """
 
     id: int
@@ -171,7 +187,7 @@ class DeadLetter(NamedTuple):
 
 
 def merged(bundles: Iterable[Bundle]) -> list[Bundle]:
-    """Return bundles of which no two could be one.
+    """Combine bundles of one batch that failed in the same way.
 
     >>> one, two = (Bundle("b", 1, "web", 400, "no", [n], [b"{}"], [b""]) for n in (4, 7))
     >>> [bundle.numbers for bundle in merged([one, two])]
@@ -195,7 +211,7 @@ def _joined(bundles: list[Bundle]) -> Bundle:
 
 
 def numbers_in(letters: int, number: int, parts: bytes) -> Sequence[int]:
-    """Return the places of a row's letters in their batch, from the columns of these names.
+    """Return the positions of a row's dead letters in their batch, from these columns.
 
     Raises:
         sqlite3.DatabaseError: the row is damaged.

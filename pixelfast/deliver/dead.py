@@ -1,7 +1,7 @@
-"""Dead letters: events that a destination rejected, kept until somebody decides about them.
+"""Dead letters: events that a destination rejected, kept until an operator decides.
 
-`dead/<name>/dead.db`, SQLite as the state of destinations. `pixelfast dead` reads and marks it
-while delivery runs; only delivery adds letters, and takes away those that were sent again.
+They are stored in `dead/<name>/dead.db`, in SQLite like the state of destinations. `pixelfast dead`
+reads and marks them while delivery runs. Only delivery adds them and removes delivered ones.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SIZE = (
     "size_bytes INTEGER GENERATED ALWAYS AS (length(event) + length(reason) + length(answer))"
     " VIRTUAL"
 )
-# What each source's letters take is kept up to date in the transactions that change them: delivery
-# and the commands change letters side by side. New letters are counted as they are added, all
-# others by triggers.
+# The table `source` is updated in the transactions that change dead letters, because delivery and
+# the commands change them at the same time. New ones are counted as they are added, all other
+# changes by triggers.
 _BY_SOURCE = (
     """CREATE TABLE source (name TEXT PRIMARY KEY, letters INTEGER NOT NULL,
         size_bytes INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0) STRICT""",
@@ -40,8 +40,8 @@ _BY_SOURCE = (
 _REMOVED = """CREATE TRIGGER letter_removed AFTER DELETE ON letter BEGIN
     UPDATE source SET letters = letters - old.letters, size_bytes = size_bytes - old.size_bytes
     WHERE name = old.source; END"""
-# A row has one letter or several, see `bundles`. Long columns come last: SQLite reads through what
-# stands before a column.
+# A row has one or more dead letters, see `bundles`. Long columns are last, because SQLite reads all
+# columns before the one that it needs.
 _SCHEMA = (
     """
 CREATE TABLE letter (id INTEGER PRIMARY KEY AUTOINCREMENT, letters INTEGER NOT NULL DEFAULT 1,
@@ -80,50 +80,61 @@ _INSERT = (
     "INSERT INTO letter (id, letters, batch, number, status, reason, attempts, died_ms, replay,"
     " source, parts, event, answer) VALUES "
 )
-# Many rows in one statement: sqlite3 releases the GIL for each, and beside a busy event loop waits
-# to have it back. Powers of two, so that few statements are prepared.
+# Many rows are inserted by one statement, because sqlite3 releases the GIL for each statement, and
+# beside a busy event loop waits to get it back. Numbers of rows are powers of two, so that few
+# statements are prepared.
 _MAX_ROWS = 64
-# Pages of new files: a large one takes more letters in one row, but an empty file has nine of them.
+# Page sizes of new files: a large page fits more dead letters per row, but an empty file has nine.
 _SMALL_PAGE_BYTES, _LARGE_PAGE_BYTES = 4096, 16384
 _MANY_BYTES = 2**24
 _STEP_BYTES = 256 * 2**10
-# A transaction of many letters must fit, or SQLite writes and syncs in the middle of it.
+# Large transactions must fit, otherwise SQLite writes and syncs in the middle of them.
 _CACHE_KIB = 2048
-_MIN_BYTES = 2**18  # whatever the disk has; an empty file with large pages has 144 KiB
-_MAX_DROPPED = 500  # rows looked at in one step
+_MIN_BYTES = 2**18  # even on a full disk; an empty file with large pages has 144 KiB
+_MAX_DROPPED = 500  # rows in one step
 
 
 class DeadLetterLimits(NamedTuple):
-    """How much a destination's dead letters may take, and what happens at the limit.
+    """The limits of a destination's dead letters, and what happens at the limit.
 
-    `on_full`: "drop_oldest" or "hold". `room`: how large a file of so many bytes may become, as the
-    disk is now; it may wait for the disk.
+    Attributes:
+        max_bytes: maximum disk space.
+        max_age_s: dead letters are dropped at this age.
+        on_full: "drop_oldest", or "hold" to hold the destination.
+        disk_limit: returns how large a file of this size may become with the current free disk
+            space; may block for the disk.
     """
 
     max_bytes: int = 2**30
     max_age_s: float = float("inf")
     on_full: str = "drop_oldest"
-    room: Callable[[int], int] | None = None
+    disk_limit: Callable[[int], int] | None = None
 
     def current_max_bytes(self, file_bytes: int) -> int:
-        """Return how much letters in a file of so many bytes may take.
+        """Return the current maximum size of dead letters in a file of `file_bytes`.
 
-        A disk without room keeps the file from growing: new letters take the place of old ones.
-        Fewer letters would not make it smaller.
+        On a full disk, the file must not grow, so new dead letters replace old ones. The file would
+        not shrink with fewer dead letters.
         """
-        if self.room is None:
+        if self.disk_limit is None:
             return self.max_bytes
-        as_it_is = file_bytes - 2 * _STEP_BYTES  # the next step of letters fits into free pages
-        return min(self.max_bytes, max(_MIN_BYTES, as_it_is, self.room(file_bytes)))
+        as_it_is = file_bytes - 2 * _STEP_BYTES  # the next step fits into free pages
+        return min(self.max_bytes, max(_MIN_BYTES, as_it_is, self.disk_limit(file_bytes)))
 
 
 class SourceDeadLetters(NamedTuple):
-    """The dead letters of one source; `dropped`: how many went to keep the bounds, ever."""
+    """The dead letters of one source.
+
+    Attributes:
+        letters: their number.
+        dropped: the total number of those dropped because of a limit.
+        oldest_ms: when the oldest was added; 0 without any.
+    """
 
     letters: int
     size_bytes: int
     dropped: int
-    oldest_ms: int  # when the oldest died; 0 if there is none
+    oldest_ms: int
 
 
 class DeadLetterGroup(NamedTuple):
@@ -146,7 +157,7 @@ class DeadLetters:
         clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
         max_bytes: int = 0,
     ) -> None:
-        """Open the letters at `path`; a new file is laid out for `max_bytes` of them."""
+        """Open the database at `path`; a new file is optimized for this maximum size."""
         self.path = path
         self._clock = clock
         page_bytes = _LARGE_PAGE_BYTES if max_bytes >= _MANY_BYTES else _SMALL_PAGE_BYTES
@@ -155,16 +166,16 @@ class DeadLetters:
         )
         self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
 
-    def add(self, bundles: Iterable[Bundle], bounds: DeadLetterLimits | None = None) -> None:
-        """Keep letters; those that are there already stay as they are.
+    def add(self, bundles: Iterable[Bundle], limits: DeadLetterLimits | None = None) -> None:
+        """Add dead letters; existing ones are not added again.
 
-        With `bounds`, letters that no longer fit are dropped in the same transaction, step by
-        step, so that the file does not grow far beyond its bound.
+        With `limits`, dead letters that exceed them are dropped in the same transaction, in steps,
+        so that the file does not grow far beyond its limit.
         """
         now_ms = self._now_ms()
-        if bounds is not None:
-            bounds = bounds._replace(
-                max_bytes=bounds.current_max_bytes(self.file_bytes()), room=None
+        if limits is not None:
+            limits = limits._replace(
+                max_bytes=limits.current_max_bytes(self.file_bytes()), disk_limit=None
             )
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -176,26 +187,26 @@ class DeadLetters:
                     rows.append(row)
                     step_bytes += row.size_bytes
                     if step_bytes >= _STEP_BYTES:
-                        self._add_step(rows, bounds)
+                        self._add_step(rows, limits)
                         rows, step_bytes = [], 0
                 next_id += len(bundle.numbers)
-            self._add_step(rows, bounds)
+            self._add_step(rows, limits)
             self._db.execute(
                 "UPDATE sqlite_sequence SET seq = ? WHERE name = 'letter'", [next_id - 1]
             )
 
-    def _add_step(self, rows: list[Row], bounds: DeadLetterLimits | None) -> None:
+    def _add_step(self, rows: list[Row], limits: DeadLetterLimits | None) -> None:
         self._insert(rows)
-        if bounds is not None:
-            self._keep_within(bounds)
+        if limits is not None:
+            self._keep_within(limits)
 
     def _last_id(self) -> int:
-        """The last id that was ever given to a letter."""
+        """Return the last id that was ever assigned."""
         rows = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'letter'").fetchall()
         return int(rows[0][0]) if rows else 0
 
     def _new_ones(self, bundles: Iterable[Bundle]) -> Iterator[Bundle]:
-        """Leave out the letters that are there: after a crash the last ones come again."""
+        """Yield bundles without existing dead letters; the last ones are repeated after a crash."""
         known: dict[str, set[int]] = {}
         for bundle in bundles:
             if bundle.batch not in known:
@@ -231,9 +242,9 @@ class DeadLetters:
         )
 
     def _rows_of(self, ids: Iterable[int]) -> list[tuple[int, int, list[int]]]:
-        """Find the rows with any of these letters: their ids, how many letters, and which."""
+        """Find the rows of these dead letters; return the id, length and wanted ids of each."""
         rows: list[tuple[int, int, list[int]]] = []
-        end = 0  # behind the letters of the last row
+        end = 0  # the id after the last row's dead letters
         for each in sorted(set(ids)):
             if each >= end:
                 found = self._db.execute(
@@ -250,7 +261,7 @@ class DeadLetters:
         return Row(*self._db.execute(_ROWS + " WHERE id = ?", [row_id]).fetchone())
 
     def _isolate(self, ids: Iterable[int]) -> list[tuple[int, int]]:
-        """Have rows with these letters and no others; return the id and letters of each row."""
+        """Isolate these dead letters in rows; return the id and length of each row."""
         isolated: list[tuple[int, int]] = []
         for row_id, letters, wanted in self._rows_of(ids):
             if len(wanted) == letters:
@@ -262,26 +273,26 @@ class DeadLetters:
             isolated += [(each, 1) for each in wanted]
         return isolated
 
-    def keep_within(self, bounds: DeadLetterLimits) -> None:
-        """Drop letters that are too old or no longer fit."""
+    def keep_within(self, limits: DeadLetterLimits) -> None:
+        """Drop dead letters that exceed the limits of age and size."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._keep_within(bounds)
+            self._keep_within(limits)
 
-    def _keep_within(self, bounds: DeadLetterLimits) -> None:
-        """The oldest letters of the source that takes most go first.
+    def _keep_within(self, limits: DeadLetterLimits) -> None:
+        """Drop the oldest dead letters of the source that uses the most disk space first.
 
-        Anybody can send events that a destination rejects, with the public write key of one
-        source: that must not cost the other sources their letters. A letter that is being sent
-        again belongs to a plan and stays.
+        Write keys are public, so any client can send events that a destination rejects. That must
+        not drop the dead letters of other sources. A dead letter that is being replayed belongs to
+        a plan and is kept.
         """
-        if bounds.max_age_s != float("inf"):
-            until_ms = self._clock.surely_before_ms(bounds.max_age_s)
+        if limits.max_age_s != float("inf"):
+            until_ms = self._clock.surely_before_ms(limits.max_age_s)
             old = "SELECT id, source, letters FROM letter WHERE died_ms < ? AND replay < 2"
             self._drop(self._db.execute(old, [until_ms]).fetchall())
-        if bounds.on_full != "drop_oldest":
+        if limits.on_full != "drop_oldest":
             return
-        max_bytes = bounds.current_max_bytes(self.file_bytes())
+        max_bytes = limits.current_max_bytes(self.file_bytes())
         while (excess := self.size_bytes() - max_bytes) > 0:
             sizes = self._db.execute(
                 "SELECT name, size_bytes FROM source WHERE letters > 0 ORDER BY size_bytes DESC"
@@ -290,9 +301,9 @@ class DeadLetters:
                 return
 
     def _drop_oldest(self, source: str, excess: int) -> bool:
-        """Drop a source's oldest letters, about half of those that take `excess` bytes.
+        """Drop a source's oldest dead letters, about half of those that use `excess` bytes.
 
-        How many pages become free is known only then: more at once would drop too many.
+        Only afterwards is it known how many pages became free, so more could be too many.
         """
         excess //= 2
         rows = self._db.execute(
@@ -303,7 +314,7 @@ class DeadLetters:
         chosen = []
         for identity, letters, size_bytes in rows:
             chosen.append((identity, source, letters))
-            # What is larger than a page takes whole ones.
+            # A row that is larger than a page uses whole pages.
             page_bytes = self._page_bytes
             is_large = size_bytes > page_bytes
             excess -= -(-size_bytes // page_bytes) * page_bytes if is_large else size_bytes
@@ -312,7 +323,7 @@ class DeadLetters:
         return self._drop(chosen) > 0
 
     def _drop(self, rows: list[tuple[int, str, int]]) -> int:
-        """Drop rows, by id, source and letters."""
+        """Drop rows, given as id, source and number of dead letters."""
         dropped: Counter[str] = Counter()
         for _, source, letters in rows:
             dropped[source] += letters
@@ -324,21 +335,21 @@ class DeadLetters:
         return len(rows)
 
     def size_bytes(self) -> int:
-        """What they take on the disk: the file without its free pages, which are used again.
+        """Return the disk space of the dead letters: the file without its free pages.
 
-        SQLite's file does not shrink when rows are deleted.
+        The file does not shrink when rows are deleted, but free pages are reused.
         """
         return self.file_bytes() - self._pragma("freelist_count") * self._page_bytes
 
     def file_bytes(self) -> int:
-        """How large the file is, with its free pages."""
+        """Return the size of the file, including free pages."""
         return self._pragma("page_count") * self._page_bytes
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
 
     def by_source(self) -> dict[str, SourceDeadLetters]:
-        """What each source's letters take; sources that only dropped some with them."""
+        """Return the counts of each source that has dead letters or had some dropped."""
         rows = self._db.execute(
             "SELECT name, letters, size_bytes, dropped, (SELECT died_ms FROM letter"
             " WHERE letter.source = source.name ORDER BY id LIMIT 1) FROM source"
@@ -363,7 +374,7 @@ class DeadLetters:
         return [DeadLetterGroup(*row) for row in rows]
 
     def read(self, ids: Iterable[int] | None = None, *, limit: int = 2**62) -> list[DeadLetter]:
-        """Those with these ids, or all, oldest first."""
+        """Return the dead letters with these ids, or all, the oldest first."""
         if ids is None:
             return list(islice(self._letters(), limit))
         wanted = list(ids)
@@ -376,17 +387,17 @@ class DeadLetters:
             yield from Row(*row).to_letters()
 
     def ask_for_replay(self, ids: Iterable[int] | None = None) -> int:
-        """Have them sent again, all where none is named; returns how many will be."""
+        """Mark dead letters, by default all, for replay; return how many were marked."""
         return self._change("UPDATE letter SET replay = 1 WHERE replay = 0", ids)
 
     def drop(self, ids: Iterable[int] | None = None) -> int:
-        """Give them up for good; not those that are being sent again. Returns how many."""
+        """Delete dead letters, by default all, except those being replayed; return how many."""
         return self._change("DELETE FROM letter WHERE replay = 0", ids)
 
     def take_for_replay(self, max_events: int, max_bytes: int) -> list[DeadLetter]:
-        """Return the oldest that are to be sent again; from now on they are being sent.
+        """Return the oldest dead letters that are marked for replay, and mark them as replayed.
 
-        One at least, if any; no more of them than make so many events and bytes.
+        At most `max_events` with together `max_bytes`, but at least one if any is marked.
         """
         taken: list[DeadLetter] = []
         left_bytes = max_bytes
@@ -401,7 +412,7 @@ class DeadLetters:
         return taken
 
     def give_back(self, planned: Iterable[int]) -> None:
-        """After a crash: those that were taken and are in no plan are taken again."""
+        """Mark dead letters for replay again that were taken but not planned before a crash."""
         known = set(planned)
         rows = self._db.execute("SELECT id, letters FROM letter WHERE replay = 2").fetchall()
         taken = (row_id + place for row_id, letters in rows for place in range(letters))
@@ -418,7 +429,7 @@ class DeadLetters:
         )
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Those that the destination has by now."""
+        """Remove delivered dead letters."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
@@ -426,7 +437,7 @@ class DeadLetters:
             )
 
     def reject_again(self, identity: int, status: int, reason: str, response: bytes) -> None:
-        """One that was rejected once more."""
+        """Record that a dead letter failed again."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._isolate([identity])
@@ -443,7 +454,7 @@ class DeadLetters:
         return round(self._clock.wall_s() * 1000)
 
     def _change(self, statement: str, ids: Iterable[int] | None) -> int:
-        """Change letters by a statement about rows with `replay = 0`; return how many."""
+        """Change dead letters by a statement about rows with `replay = 0`; return how many."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             if ids is None:
