@@ -1,4 +1,4 @@
-"""pixelfast: a pixel collector that answers 200 when the event is on the disk."""
+"""pixelfast: a pixel collector that responds with 200 once the event is on disk."""
 
 from __future__ import annotations
 

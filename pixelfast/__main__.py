@@ -1,4 +1,4 @@
-"""`python -m pixelfast` is the command `pixelfast`."""
+"""Run `pixelfast` as `python -m pixelfast`."""
 
 from pixelfast.cli import main
 

@@ -1,4 +1,4 @@
-"""The command `pixelfast`: assembles the commands of `pixelfast.commands`."""
+"""The command line: assembles the commands of `pixelfast.commands`."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from pixelfast.printable import printable, printable_lines
 
 __all__ = ["main"]
 
-# Each is the attribute of that name of the module of that name. What the list of commands says
-# about them stands here, so that `pixelfast --help` imports none of them.
+# Each command is an attribute of the module with the same name. The summaries are here so that
+# `pixelfast --help` does not have to import the modules.
 _COMMANDS = {
-    "check": "Check a settings FILE and print the effective settings, with secrets masked.",
-    "collect": "Collect only, in one process; `pixelfast deliver` delivers.",
-    "dead": "Inspect, resend and drop dead letters.",
-    "decode": "Show the event that each TARGET becomes.",
-    "deliver": "Deliver only, in one process; `pixelfast collect` collects.",
-    "key": "Make write keys, and find the key of a fingerprint in the log.",
-    "reload": "Have the running server read its settings file again; no request or event is lost.",
-    "serve": "Collect and deliver, in the foreground.",
-    "spool": "Inspect the stored events; nothing is changed.",
-    "status": "Show the states of the processes and destinations, and what is pending.",
-    "tail": "Write new events to stdout as they are stored, one JSON object per line.",
-    "upgrade": "Replace the running server by the installed version; no request or event is lost.",
-    "url": "Build a pixel URL, or an <img> tag with it.",
+    "check": "Check a settings file and print the effective settings.",
+    "collect": "Run one collector without a supervisor.",
+    "dead": "List, show, replay and drop dead letters.",
+    "decode": "Show the events that pixels would become.",
+    "deliver": "Run the delivery process without a supervisor.",
+    "key": "Create write keys and show their fingerprints.",
+    "reload": "Make the running server read its settings file again.",
+    "serve": "Run the server in the foreground.",
+    "spool": "List, check and print the stored events.",
+    "status": "Show the state of the server and its destinations.",
+    "tail": "Print new events as they are stored.",
+    "upgrade": "Replace the running server with the installed version.",
+    "url": "Build the URL of a pixel, or an <img> tag.",
     "version": "Print the versions of pixelfast and its dependencies.",
 }
 
 
 class _Commands(click.Group):
-    """Imports a command when it is used, and reports what the operator can mend in one line."""
+    """Imports a command when it is used, and prints errors without a traceback, except for bugs."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Run a command and exit: 2 for a mistake in its arguments or settings, 1 for other errors.
+        """Run a command and exit with 0, or 2 for an error in its arguments or settings, or 1.
 
-        Whatever an error quotes is made printable.
+        Control characters in error messages are escaped.
         """
         try:
             return super().main(*arguments, **{**options, "standalone_mode": False})
@@ -55,11 +55,11 @@ class _Commands(click.Group):
             click.echo("Aborted!", err=True)
             sys.exit(1)
         except ConfigError as error:
-            click.echo(str(error), err=True)  # printable, and may have several lines
+            click.echo(str(error), err=True)  # already printable; may have several lines
             sys.exit(2)
         except Exception as error:
             if not (line := operator_error(error)):
-                raise  # a mistake of ours: the traceback says where
+                raise  # a bug: show the traceback
             click.echo(printable(f"pixelfast: {line}"), err=True)
             sys.exit(1)
 
@@ -84,15 +84,15 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, message="pixelfast %(version)s")
 def cli() -> None:
-    """pixelfast: a pixel collector that answers 200 when the event is on the disk.
+    """A pixel collector that responds with 200 once the event is on disk.
 
     \b
-    Try it:
+    Example:
       pixelfast serve
     """
 
 
 def main() -> None:
     """Run the command given on the command line."""
-    os.umask(0o077)  # every file, also one that a library makes, is for this user alone
+    os.umask(0o077)  # all files, including those that libraries create, are for this user only
     cli(prog_name="pixelfast")

@@ -1,9 +1,8 @@
-"""What strangers wrote, for a terminal: nothing in it that a terminal obeys or that stays unseen.
+"""Makes strings from outside safe to print and log.
 
-Event names come out of public URLs, and answers from servers that are somebody else's. A control
-sequence in one of them would be obeyed by the operator's terminal, a line feed would forge a row, a
-bidirectional mark would show another text than there is. All of these become visible escapes, in
-whatever is printed or logged.
+Event names come from public URLs, and responses from other servers. A control sequence in one of
+them would control the operator's terminal, a line feed would forge a line, and a bidirectional mark
+would change how text is displayed. All of these are replaced by visible escapes.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import re
 
 __all__ = ["json_text", "printable", "printable_json", "printable_lines", "toml_text"]
 
-# The categories Cc, Cf, Cs, Zl and Zp of the Unicode Character Database, version 16 (controls,
-# format characters, surrogates, line and paragraph separators), and characters that show nothing.
+# Categories Cc, Cf, Cs, Zl and Zp of the Unicode Character Database, version 16 (controls, format
+# characters, surrogates, line and paragraph separators), and characters without a glyph.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
     "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff"
@@ -24,7 +23,7 @@ _UNSAFE = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""The text with visible escapes in the place of what a terminal would obey or not show.
+    r"""Escape the characters of a string that control a terminal or are invisible.
 
     >>> print(printable("a\x1b]0;title\x07 \u202eb\n"), printable("naïve 日本 🎉"))
     a\x1b]0;title\x07 \u202eb\x0a naïve 日本 🎉
@@ -33,7 +32,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    r"""`printable` for a text of ours that has several lines: its line feeds stay.
+    r"""Escape a string like `printable`, but keep line feeds.
 
     >>> print(printable_lines("first\nsec\x1bond"))
     first
@@ -43,25 +42,25 @@ def printable_lines(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""JSON with the same value, whose strings have escapes in those places.
+    r"""Escape the same characters in JSON; its value stays the same.
 
     >>> print(printable_json('{"event":"\x9b2J\u202e"}'))
     {"event":"\u009b2J\u202e"}
 
-    Line feeds between values stay: within a string JSON has none.
+    Line feeds between values are kept. A JSON string contains none.
     """
     if text.isascii() and "\x7f" not in text:
-        return text  # below U+0020 a JSON string holds nothing raw
+        return text  # a JSON string has no raw character below U+0020
     return _UNSAFE.sub(_escape_json, text)
 
 
 def json_text(value: object) -> str:
-    """A value as one line of JSON that is fit to be printed."""
+    """Return a value as one line of JSON that is safe to print."""
     return printable_json(json.dumps(value, ensure_ascii=False))
 
 
 def toml_text(text: str) -> str:
-    r"""A string as TOML writes it, fit to be printed.
+    r"""Return a string as a TOML string that is safe to print.
 
     >>> print(toml_text("a\x7f\U000e0041"))
     "a\u007f\U000e0041"
@@ -82,6 +81,6 @@ def _escape_toml(match: re.Match[str]) -> str:
 
 
 def _escape_json(match: re.Match[str]) -> str:
-    if match[0] == "\x7f":  # ASCII, so json leaves it
+    if match[0] == "\x7f":  # ASCII, which json does not escape
         return "\\u007f"
     return match[0] if match[0] in "\n\r\t" else json.dumps(match[0])[1:-1]

@@ -1,4 +1,4 @@
-"""One module a command; `pixelfast.cli` assembles them.
+"""The commands, one module for each; `pixelfast.cli` assembles them.
 
-`options`, `tables`, `lines`, `startup` and `demo` are what several commands share.
+`options`, `running`, `tables`, `lines`, `startup` and `demo` are shared by several commands.
 """

@@ -1,4 +1,4 @@
-"""`pixelfast check`: the mistakes in a settings file, or what it amounts to."""
+"""`pixelfast check`: print the errors of a settings file, or the effective settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["check"]
     default=PIXELS_PER_S,
     show_default=True,
     metavar="N",
-    help="Pixels per second to compute with how long the spool lasts.",
+    help="Pixels per second, to compute how long the spool lasts.",
 )
 @click.option(
     "--event-bytes",
@@ -29,18 +29,19 @@ __all__ = ["check"]
     default=EVENT_BYTES,
     show_default=True,
     metavar="N",
-    help="Bytes of an event in the spool, for the same purpose.",
+    help="Size of an event in the spool, to compute how long it lasts.",
 )
 @click.option(
     "--without-secrets",
     is_flag=True,
-    help="Accept that environment variables and files of secrets are missing on this machine.",
+    help="Ignore missing environment variables and secret files.",
 )
 def check(file: str, rate: float, event_bytes: float, without_secrets: bool) -> None:
-    """Check a settings FILE and print the effective settings, with secrets masked.
+    """Check a settings file and print the effective settings.
 
-    All mistakes are shown at once; the exit code is 2 if there is any. Warnings go to standard
-    error and do not change the exit code.
+    FILE is the settings file. Secrets are masked. All errors are printed at once, except for TOML
+    syntax errors; the exit status is 2 if there is any. Warnings are printed to standard error and
+    do not change the exit status.
 
     \b
     Example:
@@ -51,7 +52,7 @@ def check(file: str, rate: float, event_bytes: float, without_secrets: bool) -> 
     click.echo(describe(config), nl=False)
     warnings = list(size_warnings(config, rate, event_bytes))
     if config.server.tls is not None and not without_secrets:
-        # Only here: `check --help` needs none of what this imports.
+        # Imported here to keep `check --help` fast.
         from pixelfast.collect.certificates import load_certificate, warnings_about
 
         tls = config.server.tls

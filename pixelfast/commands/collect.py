@@ -1,4 +1,4 @@
-"""`pixelfast collect`: one collector without a supervisor."""
+"""`pixelfast collect`: run one collector without a supervisor."""
 
 from __future__ import annotations
 
@@ -21,9 +21,19 @@ __all__ = ["collect"]
 @click.command()
 @with_settings
 @with_listen
-@click.option("--slot", type=int, default=0, metavar="N", help="The slot to write into.")
+@click.option(
+    "--slot",
+    type=int,
+    default=0,
+    metavar="N",
+    show_default=True,
+    help="Slot of the spool to write.",
+)
 def collect(settings: Config, slot: int) -> None:
-    """Collect only, in one process; `pixelfast deliver` delivers.
+    """Run one collector without a supervisor.
+
+    It receives pixels and stores their events; `pixelfast deliver` delivers them. Each collector
+    needs a slot of its own. SIGTERM and Ctrl-C stop it.
 
     \b
     Example:
@@ -51,6 +61,6 @@ async def _run(
 ) -> None:
     stop = stop_on_signals()
     await worker.start(sockets, tls_sockets)
-    click.echo(printable("collecting at " + ", ".join(addresses)))
+    click.echo(printable("collector listening on " + ", ".join(addresses)))
     await stop.wait()
     await worker.stop()

@@ -1,4 +1,4 @@
-"""`pixelfast dead`: inspect, resend and drop the events that a destination rejected."""
+"""`pixelfast dead`: list, show, replay and drop dead letters."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from pixelfast.spool import DataDir
 __all__ = ["dead"]
 
 T = TypeVar("T")
-_HEADERS = ("destination", "id", "died", "source", "status", "tries", "event", "reason")
-_GROUP_HEADERS = ("destination", "letters", "oldest", "newest", "source", "status", "reason")
+_HEADERS = ("destination", "id", "died", "source", "status", "attempts", "event", "reason")
+_GROUP_HEADERS = ("destination", "dead letters", "oldest", "newest", "source", "status", "reason")
 
 
 @click.group()
 def dead() -> None:
-    """Inspect, resend and drop dead letters.
+    """List, show, replay and drop dead letters.
 
-    Dead letters are events that a destination rejected; they are kept with the reason.
+    A dead letter is an event that a destination rejected, or that was retried for too long. It is
+    kept with the reason.
 
     \b
     Example:
@@ -40,18 +41,22 @@ def dead() -> None:
 
 @dead.command("ls")
 @click.argument("destination", required=False)
-@click.option("--summary", "is_summary", is_flag=True, help="Count them by source and reason.")
+@click.option(
+    "--summary", "is_summary", is_flag=True, help="Count dead letters by source, status and reason."
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
     default=50,
     show_default=True,
     metavar="N",
-    help="The most to list of each destination; 0: all of them.",
+    help="Maximum number to list for each destination; 0: no limit.",
 )
 @with_stored_data
 def list_letters(destination: str | None, is_summary: bool, limit: int, settings: Config) -> None:
-    """List dead letters of a DESTINATION, or of all, the oldest first.
+    """List dead letters, oldest first.
+
+    Without a DESTINATION, those of all destinations are listed.
 
     \b
     Example:
@@ -71,7 +76,7 @@ def list_letters(destination: str | None, is_summary: bool, limit: int, settings
         )
         rows += [(name, *_summary(letter, redactor)) for letter in found]
         if count > len(found):
-            more.append(f"{name}: {len(found):,} of {count:,} listed; --limit 0 lists all")
+            more.append(f"{name}: listed {len(found):,} of {count:,}; use --limit 0 to list all")
     if not rows:
         click.echo("no dead letters", err=True)
         return
@@ -85,7 +90,9 @@ def list_letters(destination: str | None, is_summary: bool, limit: int, settings
 @click.argument("ids", nargs=-1, type=int, required=True)
 @with_stored_data
 def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
-    """Show dead letters of a DESTINATION in full, by their IDS: one JSON object per line.
+    """Print dead letters in full, one JSON object per line.
+
+    `pixelfast dead ls` lists their IDS.
 
     \b
     Example:
@@ -99,9 +106,11 @@ def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
 
 
 def _of_chosen(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what names dead letters of one destination: DESTINATION, and IDS or --all."""
+    """Add the arguments that select dead letters: DESTINATION, and IDS or --all."""
     command = with_stored_data(command)
-    command = click.option("--all", "is_all", is_flag=True, help="All of them.")(command)
+    command = click.option(
+        "--all", "is_all", is_flag=True, help="Select all dead letters of the destination."
+    )(command)
     command = click.argument("ids", nargs=-1, type=int)(command)
     return click.argument("destination")(command)
 
@@ -109,10 +118,10 @@ def _of_chosen(command: Callable[..., None]) -> Callable[..., None]:
 @dead.command()
 @_of_chosen
 def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config) -> None:
-    """Send dead letters of a DESTINATION again, with the same messageId.
+    """Send dead letters again, with the same messageId.
 
-    Delivery sends them within seconds if it runs, otherwise after its start. An event that is
-    rejected again stays a dead letter.
+    Select them by their IDS or with --all. Delivery sends them within seconds, or after its next
+    start. An event that is rejected again stays a dead letter.
 
     \b
     Example:
@@ -120,13 +129,15 @@ def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Confi
     """
     chosen, data = _chosen(ids, is_all), DataDir.find(settings.data_dir)
     count = _with_letters(data, destination, lambda dead: dead.ask_for_replay(chosen))
-    click.echo(f"{count} {_letters(count)} will be sent again")
+    click.echo(f"{count} {_letters(count)} will be replayed")
 
 
 @dead.command()
 @_of_chosen
 def drop(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config) -> None:
-    """Delete dead letters of a DESTINATION for good.
+    """Delete dead letters permanently.
+
+    Select them by their IDS or with --all.
 
     \b
     Example:
@@ -143,7 +154,7 @@ def _letters(count: int) -> str:
 
 def _chosen(ids: tuple[int, ...], is_all: bool) -> tuple[int, ...] | None:
     if bool(ids) == is_all:
-        raise click.UsageError("give either IDS or --all")
+        raise click.UsageError("specify either IDS or --all")
     return None if is_all else ids
 
 
@@ -157,7 +168,7 @@ def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> 
     if not path.exists():
         known = ", ".join(_destinations(data)) or "none"
         raise PixelfastError(
-            f'no dead letters of a destination "{name}"; destinations with dead letters: {known}'
+            f'destination "{name}" has no dead letters; destinations with dead letters: {known}'
         )
     try:
         dead = DeadLetters(path)
@@ -172,7 +183,7 @@ def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> 
 def _summary(letter: DeadLetter, redactor: Redactor) -> tuple[object, ...]:
     event = _parsed(letter.event)
     name = event.get("event") or event.get("name") or event.get("type") or ""
-    reason = "sent again soon" if letter.replay else redactor.text(letter.reason)
+    reason = "will be replayed" if letter.replay else redactor.text(letter.reason)
     return (
         letter.id,
         _time(letter.died_ms),
@@ -225,4 +236,4 @@ def _time(ms: int) -> str:
 def _say_missing(destination: str, ids: set[int]) -> None:
     if ids:
         numbers = ", ".join(map(str, sorted(ids)))
-        raise PixelfastError(f"{destination} has no dead letter {numbers}")
+        raise PixelfastError(f'destination "{destination}" has no dead letter {numbers}')

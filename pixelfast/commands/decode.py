@@ -1,4 +1,4 @@
-"""`pixelfast decode`: the events that request targets become, for people who debug their pixels."""
+"""`pixelfast decode`: show the events that pixels would become."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _SERVER_ADDITIONS = (
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[TARGET]...", required=True)
-@click.option("--full", is_flag=True, help="Include what the server adds.")
-@click.option(
-    "-c", "--config", metavar="FILE", help="The settings file, for write keys and sources."
-)
+@click.option("--full", is_flag=True, help="Include the fields that the server adds.")
+@click.option("-c", "--config", metavar="FILE", help="Settings file with sources and write keys.")
 def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
-    """Show the event that each TARGET becomes.
+    """Show the events that pixels would become.
 
-    Each is one line of JSON. "-" reads targets from stdin, one per line. Without settings every
-    write key is accepted. The exit code is 1 if a pixel would be rejected.
+    A TARGET is the path and query of a pixel URL; "-" reads targets from standard input, one per
+    line. Each becomes one line of JSON with the status and either the event and its warnings, or
+    the error. Without a settings file, every write key is accepted. The exit status is 1 if a pixel
+    would be rejected.
 
     \b
     Example:
@@ -61,9 +61,9 @@ def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
 
 
 class Explainer:
-    """Decodes request targets as a collector does, and says what it makes of them.
+    """Decodes request targets like a collector, and explains the result.
 
-    Without `config` every write key that is not empty is known, and every source has the defaults.
+    Without `config`, every non-empty write key is accepted, and the source has default settings.
 
     >>> Explainer().explain(b"/pixel/v1/page?writeKey=k&userId=7&properties.n=7")["event"]
     {'type': 'page', 'userId': '7', 'properties': {'n': 7}}
@@ -76,11 +76,11 @@ class Explainer:
         self._full = full
 
     def line(self, target: bytes) -> bytes:
-        """`explain` as one line of JSON."""
+        """Return the result of `explain` as one line of JSON."""
         return _line(self.explain(target))
 
     def explain(self, target: bytes) -> dict[str, Any]:
-        """`status` with `event` and `warnings`, or with `error` and `detail`."""
+        """Return `status` with `event` and `warnings`, or with `error` and `detail`."""
         try:
             event, warnings = self._decode(target)
         except RequestError as error:
@@ -99,11 +99,13 @@ class Explainer:
 
     def _decode(self, target: bytes) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
         if self._events.open(target) not in ("track", "page"):
-            raise RequestError(404, "not-found", "pixels are at /pixel/v1/track and /pixel/v1/page")
+            raise RequestError(
+                404, "not-found", "the paths of pixels are /pixel/v1/track and /pixel/v1/page"
+            )
         now_ms = self._clock.now_ms()
         key = self._events.write_key()
         if not key:
-            raise RequestError(400, "no-write-key", "no writeKey")
+            raise RequestError(400, "no-write-key", "the parameter writeKey is missing")
         rules = self._sources.check(key, now_ms).rules if self._sources else Rules()
         address = "127.0.0.1" if self._full else ""
         encoded, warnings = self._events.write(rules, now_ms, address=address)

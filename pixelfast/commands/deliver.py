@@ -1,4 +1,4 @@
-"""`pixelfast deliver`: delivery without a supervisor."""
+"""`pixelfast deliver`: run the delivery process without a supervisor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ __all__ = ["deliver"]
 @click.command()
 @with_settings
 def deliver(settings: Config) -> None:
-    """Deliver only, in one process; `pixelfast collect` collects.
+    """Run the delivery process without a supervisor.
+
+    It delivers the events that `pixelfast collect` stores. SIGTERM and Ctrl-C stop it.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The demo source, which lets pixelfast run without settings."""
+"""The demo source, with which pixelfast runs without settings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["demo_key_path", "with_demo_source"]
 
 
 def demo_key_path(data_dir: str | Path) -> Path:
-    """Return the file that holds the demo source's write key."""
+    """Return the path of the file with the write key of the demo source."""
     return Path(data_dir) / "demo-write-key"
 
 
 def with_demo_source(config: Config, data_dir: str | Path) -> Config:
-    """Add the source `demo` if the settings name no source, else return them as they are.
+    """Add the source `demo` to settings without a source; return other settings unchanged.
 
-    Its key is made at the first start and kept in the data directory.
+    The write key is created at the first start and kept in the data directory.
     """
     if config.sources:
         return config

@@ -1,4 +1,4 @@
-"""`pixelfast key`: make write keys, and name them without revealing them."""
+"""`pixelfast key`: create write keys, and identify them without revealing them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["key", "new_write_key"]
 
 
 def new_write_key(kind: str = "live") -> str:
-    """Return a write key that cannot be guessed: 192 random bits."""
+    """Return a new write key with 192 random bits."""
     return f"wk_{kind}_{secrets.token_urlsafe(24)}"
 
 
 @click.group()
 def key() -> None:
-    """Make write keys, and find the key of a fingerprint in the log.
+    """Create write keys and show their fingerprints.
 
     \b
     Example:
@@ -31,7 +31,7 @@ def key() -> None:
 
 @key.command()
 def new() -> None:
-    """Make a write key for the settings.
+    """Create a write key to put into the settings.
 
     \b
     Example:
@@ -42,19 +42,19 @@ def new() -> None:
 
 @key.command("fingerprint")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
-@click.option("-c", "--config", metavar="FILE", help="The settings file, for all its write keys.")
+@click.option("-c", "--config", metavar="FILE", help="Settings file whose write keys are listed.")
 def show_fingerprint(keys: tuple[str, ...], config: str | None) -> None:
-    """Print the fingerprints that the log has in the place of write keys.
+    """Print the fingerprints of write keys.
 
-    They are the first 12 hexadecimal digits of the SHA-256 of each KEY. "-" reads keys from stdin,
-    one per line, so that they stay out of the history of the shell.
+    The log contains fingerprints instead of keys: the first 12 hexadecimal digits of the SHA-256.
+    "-" reads keys from standard input, one per line, which keeps them out of the shell history.
 
     \b
     Example:
       pixelfast key fingerprint -c pixelfast.toml
     """
     if config is None and not keys:
-        raise click.UsageError("name a KEY, or the settings with --config")
+        raise click.UsageError("specify at least one KEY, or a settings file with --config")
     for each in keys:
         for text in _lines() if each == "-" else [each]:
             click.echo(fingerprint(text))

@@ -1,4 +1,4 @@
-"""Events as lines on standard output, which may be a terminal or a pipe that is closed."""
+"""Writes events as lines to standard output, which may be a terminal or a closed pipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["stdout_may_close", "write_lines"]
 
 
 def write_lines(body: bytes | memoryview) -> None:
-    """Write events, one JSON object a line, with control characters that strangers sent escaped."""
+    """Write events, one JSON object per line, with control characters escaped."""
     text = str(body, "utf-8", "replace")
     safe = printable_json(text)
     sys.stdout.buffer.write(body if safe is text else safe.encode())
@@ -21,10 +21,10 @@ def write_lines(body: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def stdout_may_close() -> Iterator[None]:
-    """End the body quietly when the reader of standard output has gone, as after `| head`."""
+    """End quietly if the reader of standard output has ended, as with `| head`."""
     try:
         yield
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Python would try to flush once more at exit.
+        # Python flushes once more at exit, which would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Options that several commands have, and the settings that follow from them."""
+"""Options that several commands share, and the settings that result from them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = ["settings_file", "with_listen", "with_settings", "with_sources", "wit
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --config and --data-dir, and pass the command `settings` instead of them.
+    """Add --config and --data-dir, and pass the command `settings` instead.
 
-    An option with a name such as `server__listen` sets `server.listen`; it is not passed on.
-    `settings_file` returns where the settings came from.
+    An option with a name such as `server__listen` sets `server.listen` and is not passed on.
+    `settings_file` returns where the settings were read from.
     """
     return _with_settings(command, ())
 
 
 def with_sources(command: Callable[..., None]) -> Callable[..., None]:
-    """As `with_settings`, for a command that does not use destinations.
+    """Do the same as `with_settings` for a command that does not use destinations.
 
-    What `${NAME}` and `{ file = … }` stand for in them may be missing.
+    Environment variables and files of secrets that destinations refer to may be missing.
     """
     return _with_settings(command, ("destinations",))
 
 
 def with_stored_data(command: Callable[..., None]) -> Callable[..., None]:
-    """As `with_sources`, for a command that looks at the data directory and needs no write key."""
+    """Do the same as `with_sources` for a command that does not use write keys either."""
     return _with_settings(command, ("destinations", "sources"))
 
 
@@ -58,20 +58,20 @@ def _with_settings(command: Callable[..., None], may_lack: tuple[str, ...]) -> C
         except ConfigError as error:
             if not is_handed_over(os.environ):
                 raise
-            file = SettingsFile(config, read, errors_in(error))  # the old settings go on
+            file = SettingsFile(config, read, errors_in(error))  # the old settings stay in effect
         click.get_current_context().obj = file
         command(settings=settings, **arguments)
 
     for option in (
-        click.option("--data-dir", metavar="DIR", help="The data directory."),
-        click.option("-c", "--config", metavar="FILE", help="The settings file; default: none."),
+        click.option("--data-dir", metavar="DIR", help="Data directory; overrides `data_dir`."),
+        click.option("-c", "--config", metavar="FILE", help="Settings file. Default: none."),
     ):
         run = option(run)
     return run
 
 
 def settings_file() -> SettingsFile:
-    """Return where the settings of the current command came from, to read them again."""
+    """Return where the settings of the current command were read from, to read them again."""
     found = click.get_current_context().obj
     assert isinstance(found, SettingsFile)
     return found
@@ -82,5 +82,5 @@ with_listen = click.option(
     "server__listen",
     multiple=True,
     metavar="ADDRESS",
-    help='Listen on "HOST:PORT" or "unix:/PATH"; may be repeated.',
+    help="Address that accepts pixels, HOST:PORT or unix:/PATH; may be repeated.",
 )

@@ -1,4 +1,4 @@
-"""`pixelfast reload`: have the running server follow its changed settings file."""
+"""`pixelfast reload`: make the running server read its settings file again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 
 import click
 
-from pixelfast.commands.asking import ask, report, with_data_dir
+from pixelfast.commands.running import ask, report, with_data_dir
 from pixelfast.operate.reload import RELOAD_OUTCOME
 from pixelfast.spool import DataDir
 
@@ -18,10 +18,10 @@ _WAIT_S = 120.0
 @click.command()
 @with_data_dir
 def reload(data: DataDir) -> None:
-    """Have the running server read its settings file again; no request or event is lost.
+    """Make the running server read its settings file again.
 
-    The whole file is checked first: with a mistake nothing changes, the mistakes are printed, and
-    the exit code is 1. Settings that need a restart are printed, too.
+    No request and no event is lost. If the file has errors, nothing changes, the errors are
+    printed, and the exit status is 1. Settings that require a restart are listed.
 
     \b
     Example:
@@ -29,6 +29,6 @@ def reload(data: DataDir) -> None:
     """
     report(
         ask(data, signal.SIGHUP, RELOAD_OUTCOME, _WAIT_S),
-        "reloaded",
-        "not reloaded: nothing changed",
+        "settings reloaded",
+        "reload failed: the settings have not changed",
     )

@@ -1,4 +1,4 @@
-"""`pixelfast serve`: collectors and delivery under a supervisor, in the foreground."""
+"""`pixelfast serve`: run the server in the foreground."""
 
 from __future__ import annotations
 
@@ -39,28 +39,35 @@ __all__ = ["serve"]
 @with_settings
 @with_listen
 @click.option(
-    "--admin", "server__admin", metavar="ADDRESS", help='Health and metrics; "" disables them.'
+    "--admin",
+    "server__admin",
+    metavar="ADDRESS",
+    help='Address of health checks and metrics; "": none.',
 )
 @click.option(
     "--workers",
     "server__workers",
     type=int,
     metavar="N",
-    help="The number of collectors; 0: one per core.",
+    help="Number of collectors; 0: one for each core.",
 )
 @click.option("--check-upgrade", type=int, default=0, hidden=True)
 def serve(settings: Config, check_upgrade: int) -> None:
-    """Collect and deliver, in the foreground.
+    """Run the server in the foreground.
+
+    Options override the settings file. Without a settings file, the defaults apply, with a source
+    named demo. SIGTERM and Ctrl-C stop the server, SIGHUP reloads the settings, and SIGUSR2
+    upgrades it.
 
     \b
     Example:
       pixelfast serve -c pixelfast.toml --workers 4
     """
-    if check_upgrade:  # asked by a running server whose place this version is to take
+    if check_upgrade:  # run by a server that is to be replaced with this version
         check_handover(check_upgrade, sys.stdin.buffer.read())
         check_certificate(settings)
         return
-    hold_signals()  # until the supervisor handles them: by default they end a process
+    hold_signals()  # until the supervisor handles them; by default they end the process
     handover = take_handover(os.environ)
     file = settings_file()
     failure = list(file.failure)
@@ -78,8 +85,8 @@ def serve(settings: Config, check_upgrade: int) -> None:
     is_demo = not settings.sources and not failure
 
     def adopt_reloaded(reloaded: Config) -> Config:
-        if not reloaded.sources and not is_demo:  # as in a file that is cut off
-            what = "is missing: a running server does not change to the demo source"
+        if not reloaded.sources and not is_demo:  # as in a truncated file
+            what = "at least one source is required; a reload cannot enable the demo source"
             raise ConfigError("sources", None, what)
         check_certificate(reloaded)
         return adopt(reloaded, data)
@@ -124,7 +131,7 @@ def _prepare(
 
 
 def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -> None:
-    """Warn of a socket that only our user reaches, and of one whose events have no address."""
+    """Warn of sockets that other users cannot reach, and of sockets without trusted peers."""
     log = structlog.get_logger("supervisor")
     for text in addresses:
         path = parse_address(text).path
@@ -133,7 +140,7 @@ def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -
         if data.path.resolve() in Path(path).resolve().parents:
             log.warning("socket_in_data_dir", path=path)
         if "unix:" not in config.server.trusted_proxies:
-            hint = 'add "unix:" to server.trusted_proxies, or events have no request_ip'
+            hint = 'add "unix:" to server.trusted_proxies; otherwise events have no request_ip'
             log.warning("unix_peers_not_trusted", path=path, hint=hint)
 
 
@@ -176,7 +183,7 @@ async def _run(
 
 
 async def _start_admin(admin: Admin, address: str, handover: Handover | None) -> str:
-    """Start the admin address; without it, if it is a default and taken."""
+    """Start the admin address. If the default address is in use, continue without it."""
     if handover is not None and handover.admin_fds:
         if handover.config.server.admin == address:
             return await admin.start(handover.admin_address, handover.admin_fds)
@@ -191,7 +198,7 @@ async def _start_admin(admin: Admin, address: str, handover: Handover | None) ->
         is_chosen = given["server__admin"] is not None or given["config"] is not None
         if is_chosen and handover is None:
             why = describe_failure(parse_address(address), error)
-            what = f'cannot listen at "{address}": {why}'
+            what = f'cannot listen on "{address}": {why}'
             raise ConfigError("server.admin", None, what) from None
         structlog.get_logger("supervisor").warning("admin_address_in_use", address=address)
         return ""
@@ -200,9 +207,9 @@ async def _start_admin(admin: Admin, address: str, handover: Handover | None) ->
 def _welcome(
     config: Config, data: DataDir, listening: Listening, admin_address: str, *, is_demo: bool
 ) -> str:
-    """Return where pixels go in, where events come out, and a line to try it.
+    """Return the message that is printed once the server is ready.
 
-    The write key is shown for the demo source only; a configured one stays in its file.
+    It shows a write key only of the demo source.
     """
     source = config.sources[0]
     key = source.write_keys[0].key if is_demo else f"<write key of {source.name}>"

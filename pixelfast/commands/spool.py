@@ -1,4 +1,4 @@
-"""`pixelfast spool`: inspect the stored events. Nothing here writes; the server may run or not."""
+"""`pixelfast spool`: list, check and print the stored events, without changing anything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class _Moment(click.ParamType[int]):
-    """A time as ms since 1970, from RFC 3339 or from how long ago it was."""
+    """A time in milliseconds since 1970, given as RFC 3339 or as an age."""
 
     name = "time"
 
@@ -42,14 +42,18 @@ class _Moment(click.ParamType[int]):
             moment = None
         if moment is None or moment.tzinfo is None:
             self.fail(
-                f'{value!r} is neither such as "2026-01-31T10:00:00Z" nor as "2h"', param, ctx
+                f'{value!r}: expected a time such as "2026-01-31T10:00:00Z" or an age such as "2h"',
+                param,
+                ctx,
             )
         return int(moment.timestamp() * 1000)
 
 
 @click.group()
 def spool() -> None:
-    """Inspect the stored events; nothing is changed.
+    """List, check and print the stored events.
+
+    The server may be running or not. These commands change nothing.
 
     \b
     Example:
@@ -60,10 +64,9 @@ def spool() -> None:
 @spool.command()
 @with_stored_data
 def ls(settings: Config) -> None:
-    """List the slots: their events, since when, and how far each destination is behind.
+    """List the slots and the undelivered events of each destination.
 
-    Sizes are in bytes and times in UTC. On a terminal that is too narrow for a row, each slot is a
-    block of lines.
+    Sizes are in bytes, and times are in UTC.
 
     \b
     Example:
@@ -72,17 +75,18 @@ def ls(settings: Config) -> None:
     data = _find(settings)
     cursors = {path.parent.name: _cursors(path) for path in _state_files(data)}
     headers = ["slot", "segments", "bytes", "events", "first", "last"]
-    headers += [f"{name} behind" for name in cursors]
+    headers += [f"{name} pending" for name in cursors]
     print_table(headers, [_survey(data, slot, cursors) for slot in data.slots()])
 
 
 @spool.command()
 @with_stored_data
 def check(settings: Config) -> None:
-    """Read everything and verify every frame; the exit code is 1 if there is damage.
+    """Read the whole spool and verify every frame.
 
-    The rest of an event that a crash cut off, and that was never acknowledged, counts as damage
-    too. Missing numbers do not: those of rejected events are never used again.
+    The exit status is 1 if there is damage. An event that was being written when the server crashed
+    counts as damage, although it was never acknowledged. Gaps in the event numbers are not damage,
+    because the numbers of rejected events are not reused.
 
     \b
     Example:
@@ -104,12 +108,15 @@ def check(settings: Config) -> None:
     "sources",
     multiple=True,
     metavar="NAME",
-    help="Only of this source; may be repeated.",
+    help="Print only events of this source; may be repeated.",
 )
 @click.option(
-    "--since", type=_Moment(), metavar="TIME", help="RFC 3339, or how long ago: 90s 5m 2h 3d."
+    "--since",
+    type=_Moment(),
+    metavar="TIME",
+    help="Print only events since this time: RFC 3339, or an age such as 90s, 5m, 2h or 3d.",
 )
-@click.option("--until", type=_Moment(), metavar="TIME", help="The same.")
+@click.option("--until", type=_Moment(), metavar="TIME", help="Print only events before this time.")
 @with_stored_data
 def dump(
     sources: tuple[str, ...],
@@ -117,10 +124,11 @@ def dump(
     until: int | None,
     settings: Config,
 ) -> None:
-    """Write the stored events to stdout, one JSON object per line, slot after slot.
+    """Print the stored events, one JSON object per line.
 
-    Times are those of a group commit's first event of a source: the others of that commit came
-    within milliseconds, or at most 2 s on a slow disk. Damage is skipped and reported.
+    They are printed slot by slot. The events of a source in one commit share the time of the first;
+    the others arrived within milliseconds, or within 2 s on a slow disk. Damaged parts are skipped
+    and reported.
 
     \b
     Example:
@@ -154,7 +162,7 @@ def _reader(data: DataDir, slot: int, damage: list[str]) -> SlotReader:
 
 
 def _frames(data: DataDir, reader: SlotReader) -> Iterator[Frame]:
-    """All frames that are there by now; what comes meanwhile is left."""
+    """Yield all frames that are stored now, but none that are added meanwhile."""
     end, _ = LogEnd(data, reader.slot).refresh()
     for frame in reader.read_to_end():
         if (frame.segment, frame.offset) >= end[:2]:
@@ -210,8 +218,8 @@ def _state_files(data: DataDir) -> list[Path]:
 
 
 def _cursors(path: Path) -> dict[int, Position] | None:
-    """Up to where a destination has all events; None where that can't be read now."""
-    from pixelfast.deliver.store import read_low_water  # only `ls` waits for all of delivery
+    """Return the cursors of a destination, or None if they cannot be read now."""
+    from pixelfast.deliver.store import read_low_water  # imported here because only `ls` needs it
 
     try:
         return read_low_water(path)

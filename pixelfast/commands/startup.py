@@ -1,4 +1,4 @@
-"""What every command that runs in the foreground does first, and how it is stopped."""
+"""Starts and stops the commands that run in the foreground."""
 
 from __future__ import annotations
 
@@ -24,34 +24,30 @@ __all__ = ["adopt", "check_certificate", "prepare", "stop_on_signals"]
 def prepare(
     settings: Config, process: str = "", *, is_exclusive: bool = False
 ) -> tuple[Config, DataDir]:
-    """Set up logging and the data directory; return what is to be run, and where.
+    """Set up logging and the data directory; return the settings to run with, and the directory.
 
-    What is to be run is what `adopt` returns. `is_exclusive`: no other pixelfast may prepare the
-    same data directory exclusively while this process runs.
-
-    Blocks for the disk.
+    With `is_exclusive`, no other server can use the data directory while this process runs. The
+    call blocks on the disk.
 
     Raises:
-        SpoolError: the data directory can't be used, or another pixelfast has it exclusively.
+        SpoolError: the data directory cannot be used, or another server uses it.
     """
     set_up_logging(settings.log, process, Redactor(settings))
     data = DataDir.open(settings.data_dir)
-    data.make_private()  # before the lock: strangers can't open its file from now on
+    data.make_private()  # before the lock, so that other users cannot open its file
     if is_exclusive:
         data.lock()
     return adopt(settings, data), data
 
 
 def adopt(settings: Config, data: DataDir) -> Config:
-    """Prepare the data directory for settings, and return what is to be run.
+    """Prepare the data directory for settings, and return the settings to run with.
 
-    The configuration returned has a source: the demo source if `settings` name none. All
-    destinations are registered, so they receive every event stored from now on.
-
-    Blocks for the disk.
+    They include the demo source if `settings` has no source. All destinations are registered, so
+    that they receive every event that is stored from now on. The call blocks on the disk.
 
     Raises:
-        SpoolError: the data directory can't be used.
+        SpoolError: the data directory cannot be used.
     """
     try:
         config = with_demo_source(settings, data.path)
@@ -64,19 +60,19 @@ def adopt(settings: Config, data: DataDir) -> Config:
 
 
 def check_certificate(config: Config) -> None:
-    """Fail if the files of `server.tls` cannot be used; log what an operator should change.
+    """Check the files of `server.tls`, and log warnings about them.
 
     Raises:
-        ConfigError: naming the setting.
+        ConfigError: a file cannot be used.
     """
     if config.server.tls is not None:
         certificate = load_certificate(config.server.tls)
         for warning in warnings_about(config.server.tls, certificate, time.time()):
-            structlog.get_logger("supervisor").warning("tls_certificate", problem=warning)
+            structlog.get_logger("supervisor").warning("tls_certificate_warning", problem=warning)
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set from now on; SIGHUP and the like are ignored."""
+    """Return an event that SIGTERM and SIGINT set; ignore SIGHUP, SIGUSR1 and SIGUSR2."""
     ignore_other_signals("process")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

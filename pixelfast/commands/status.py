@@ -1,4 +1,4 @@
-"""`pixelfast status`: how the server and its destinations are, with or without a server."""
+"""`pixelfast status`: show the state of the server and its destinations."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ _HEADERS = ("destination", "state", "pending", "lag", "delivered", "dead", "last
 
 
 @click.command()
-@click.option(
-    "--admin", "server__admin", metavar="ADDRESS", help="The admin address of the server."
-)
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+@click.option("--admin", "server__admin", metavar="ADDRESS", help="Admin address of the server.")
+@click.option("--json", "is_json", is_flag=True, help="Print the figures as one JSON object.")
 @with_stored_data
 def status(is_json: bool, settings: Config) -> None:
-    """Show the states of the processes and destinations, and what is pending.
+    """Show the state of the server and its destinations.
 
-    A running server is asked at its admin address. Without one, the figures are read from the data
-    directory. The exit code is 0 if the server is ready and 1 if it is not.
+    The figures come from the server's admin address or, if no server is running, from the data
+    directory. The exit status is 0 if the server is ready, otherwise 1.
 
     \b
     States of a destination:
-      closed    it accepts events
-      open      it is down; one request at a time checks whether it is back
-      held      a setting is wrong, or it rejects everything; see last error
-      waiting   it has no disk space
-      disabled  it responded with 410
-    docs/monitor.md has the others, docs/troubleshoot.md the remedies.
+      starting     its state is being read
+      healthy      requests are sent
+      backing_off  five attempts in a row failed; one request at a time
+      held         a setting is wrong, or it rejects everything; see last error
+      waiting      a file destination needs disk space
+      disabled     it responded with 410; nothing is sent until a restart
+      failing      its state or files cannot be used; it is restarted
+      unusable     it cannot be opened
+      unknown      delivery does not run or does not report
 
     \b
     Example:
@@ -61,7 +62,7 @@ def status(is_json: bool, settings: Config) -> None:
 
 
 def _of_server(settings: Config) -> dict[str, Any]:
-    """What a running server says; empty if none answers."""
+    """Return the figures of a running server, or {} if there is none."""
     admin = settings.server.admin
     if not admin:
         return {}
@@ -71,12 +72,14 @@ def _of_server(settings: Config) -> dict[str, Any]:
     except OSError:
         return {}
     except (http.client.HTTPException, ValueError, KeyError, TypeError):
-        raise PixelfastError(f"what answers at {admin} is not pixelfast's admin address") from None
+        raise PixelfastError(
+            f"the server at {admin} is not the admin address of pixelfast"
+        ) from None
     data_dir = str(found.get("data_dir", ""))
     if _is_data_dir_chosen() and data_dir and not _is_same(data_dir, settings.data_dir):
         raise PixelfastError(
-            f"the server at {admin} has the data directory {data_dir}, not {settings.data_dir};"
-            " name its settings with --config, or its admin address with --admin"
+            f"the server at {admin} uses the data directory {data_dir}, not {settings.data_dir};"
+            " specify its settings file with --config, or the right admin address with --admin"
         )
     return {
         "is_running": True,
@@ -116,7 +119,7 @@ def _get_json(admin: str, path: str) -> dict[str, Any]:
 
 
 def _of_disk(settings: Config) -> dict[str, Any]:
-    # A server that answers needs none of this.
+    # Imported here because they are not needed if a server is running.
     from pixelfast.deliver.progress import figures_on_disk
     from pixelfast.deliver.reclaimer import log_ends
     from pixelfast.deliver.timing import DeliveryClock
@@ -142,8 +145,8 @@ def _of_disk(settings: Config) -> dict[str, Any]:
 def _print(found: dict[str, Any]) -> None:
     admin = found["admin"]
     if not found["is_running"]:
-        state = f"no server answers at {admin}" if admin else "no admin address to ask"
-        state += "; these are the figures on the disk"
+        state = f"not reachable at {admin}" if admin else "the admin address is disabled"
+        state += "; figures are from the data directory"
     elif found["is_stopping"]:
         state = f"stopping, {admin}"
     else:

@@ -1,4 +1,4 @@
-"""Tables that fit: aligned columns, or blocks of `name  value` on a terminal that is too narrow."""
+"""Prints tables with aligned columns, or as blocks on a terminal that is too narrow."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["print_table", "table_lines"]
 
 _GAP = "  "
 _INDENT = "    "
-# A longer cell pushes the rest of its row aside instead of widening the column.
+# A longer cell shifts the rest of its row instead of widening the column.
 _MAX_COLUMN_WIDTH = 64
 
 
 def print_table(
     headers: Sequence[str], rows: Sequence[Sequence[object]], *, has_note: bool = False
 ) -> None:
-    """Print rows under their headers, as wide as the terminal allows.
+    """Print rows below their headers, within the width of the terminal.
 
-    `has_note`: the last column is a sentence, which may go below its row.
+    If `has_note` is set, the last column is a sentence, which may be printed below its row.
     """
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in table_lines(headers, rows, width, has_note=has_note):
@@ -39,10 +39,10 @@ def table_lines(
     *,
     has_note: bool = False,
 ) -> list[str]:
-    """Return the lines of a table that fits into `width`; None stands for a pipe, which fits all.
+    """Return the lines of a table within `width`; None means a pipe, which has no limit.
 
-    No cell is cut. Numbers are aligned right, and have thousands separators unless they go into a
-    pipe. Control characters are escaped.
+    No cell is truncated. Numbers are aligned right, with thousands separators except for a pipe.
+    Control characters are escaped.
 
     >>> print("\\n".join(table_lines(["name", "events"], [("a", 1), ("bc", 2000)], None)))
     name  events
@@ -87,7 +87,7 @@ def _aligned(cells: list[list[str]], numbers: list[bool]) -> list[str]:
 
 
 def _wrapped(text: str, width: int, first: str = _INDENT) -> list[str]:
-    """Break a string between words only, so that a name or a URL can still be copied."""
+    """Break a string only between words, so that names and URLs can be copied."""
     return textwrap.wrap(
         text,
         width,

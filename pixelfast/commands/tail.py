@@ -1,4 +1,4 @@
-"""`pixelfast tail`: the events as they are stored. It writes nothing; the server may run or not."""
+"""`pixelfast tail`: print new events as they are stored, without changing anything."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ _POLL_S = 0.2
     default=10,
     show_default=True,
     metavar="N",
-    help="Begin with at most N events that are stored already.",
+    help="Maximum number of stored events to print first.",
 )
 @click.option(
     "--source",
     "sources",
     multiple=True,
     metavar="NAME",
-    help="Only of this source; may be repeated.",
+    help="Print only events of this source; may be repeated.",
 )
-@click.option("--follow/--no-follow", default=True, help="Wait for more events; the default.")
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for new events.")
 @with_stored_data
 def tail(events: int, sources: tuple[str, ...], follow: bool, settings: Config) -> None:
-    """Write new events to stdout as they are stored, one JSON object per line.
+    """Print new events as they are stored.
 
-    It reads the spool and needs no server. Events of one collector are in order. At the start the
-    newest 256 KiB of each slot are searched. Ctrl-C ends it.
+    Each event is one line of JSON. Events are read from the spool, so no server is needed. Events of one collector are printed in
+    order. The stored events to print first are searched in the newest 256 KiB of each slot. Ctrl-C
+    stops the command.
 
     \b
     Example:
@@ -65,14 +66,14 @@ def tail(events: int, sources: tuple[str, ...], follow: bool, settings: Config) 
 
 
 class _Follower:
-    """Reads what is stored in all slots from now on, also in slots that are new."""
+    """Reads new events of all slots, including new slots."""
 
     def __init__(self, data: DataDir) -> None:
         self._data = data
         self._readers: dict[int, SlotReader] = {}
 
     def begin(self) -> list[Frame]:
-        """Return the newest frames of all slots, in the order of their times; go on behind them."""
+        """Return the newest frames of all slots, ordered by time; `read` continues after them."""
         found: list[Frame] = []
         for slot in self._data.slots():
             newest = newest_frames(self._data, slot)
@@ -85,7 +86,7 @@ class _Follower:
         return sorted(found, key=lambda frame: frame.received_ms)
 
     def read(self) -> Iterator[Frame]:
-        """Yield what has come since the last call."""
+        """Yield the frames that were stored since the last call."""
         for slot in self._data.slots():
             if slot not in self._readers:
                 self._follow(slot, Position())
@@ -93,7 +94,7 @@ class _Follower:
                 yield from frames
 
     def _follow(self, slot: int, start: Position) -> None:
-        # Damage is for delivery and `spool check` to report.
+        # Delivery and `spool check` report damage.
         self._readers[slot] = SlotReader(self._data, slot, start, on_damage=lambda *_: None)
 
 

@@ -1,4 +1,4 @@
-"""`pixelfast url`: pixel URLs, for people who paste them into pages and mails."""
+"""`pixelfast url`: build the URL of a pixel."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pixelfast.event import EventWriter, Rules
 
 __all__ = ["img_tag", "pixel_url", "url"]
 
-# What mailers, templates and AMP pages replace before the pixel is sent; encoded, they never would.
-# None contains a control character or bytes that are not UTF-8.
+# Merge tags, which mailers, templates and AMP pages replace; they must not be encoded. They contain
+# no control characters and no bytes that are not UTF-8.
 _INNER = r"[^\x00-\x1f\x7f\ud800-\udfff]+?"
 _MERGE_TAG = re.compile(
     "|".join(
@@ -33,7 +33,7 @@ _MERGE_TAG = re.compile(
             rf"\$\{{{_INNER}\}}",
             rf"\*\|{_INNER}\|\*",  # Mailchimp
             rf"\[\[{_INNER}\]\]+",
-            r"%%[A-Za-z_][\w .-]*%%",  # Salesforce Marketing Cloud; "100%% of 50%%" is not one
+            r"%%[A-Za-z_][\w .-]*%%",  # Salesforce Marketing Cloud, but not "100%% of 50%%"
             rf"%%={_INNER}=%%",
             r"[A-Z][A-Z0-9_]+\([\w.,:$~/-]*\)",  # AMP: CLIENT_ID(name)
             r"\b(?:PAGE_VIEW_ID(?:_64)?|SESSION_ID)\b",
@@ -46,44 +46,57 @@ _SOME_TIME = "2026-01-01T00:00:00Z"
 
 @click.command()
 @click.argument("call", type=click.Choice(["track", "page"]))
-@click.option("--event", metavar="NAME", help="The event's name; required for track.")
-@click.option("--name", metavar="NAME", help="The page's name.")
-@click.option("--user-id", metavar="ID", help="The user's id, if known.")
-@click.option("--anonymous-id", metavar="ID", help="Default without --user-id: a random one.")
+@click.option("--event", metavar="NAME", help="Name of the event; required for track.")
+@click.option("--name", metavar="NAME", help="Name of the page.")
+@click.option("--user-id", metavar="ID", help="Id of the user, if known.")
 @click.option(
-    "-p", "--property", "properties", multiple=True, metavar="NAME=VALUE", help="A property."
+    "--anonymous-id",
+    metavar="ID",
+    help="Id of an anonymous user. Default without --user-id: a random id.",
+)
+@click.option(
+    "-p",
+    "--property",
+    "properties",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Property of the event; may be repeated.",
 )
 @click.option(
     "--set",
     "fields",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Any other field, such as context.ip=…",
+    help="Any other field, such as context.ip=192.0.2.1; may be repeated.",
 )
 @click.option(
-    "--write-key", metavar="KEY", help="Default: the first active key in the configuration."
+    "--write-key", metavar="KEY", help="Write key. Default: the first active key of the settings."
 )
-@click.option("--base", metavar="URL", help="Default: the first TCP address in the configuration.")
+@click.option(
+    "--base",
+    metavar="URL",
+    help="Public URL of the server. Default: the first TCP address of the settings.",
+)
 @click.option("--img", is_flag=True, help="Print an <img> tag instead of the URL.")
 @with_sources
 def url(img: bool, settings: Config, **parts: Any) -> None:
-    """Build a pixel URL, or an <img> tag with it.
+    """Build the URL of a pixel, or an <img> tag.
 
     \b
     Example:
       pixelfast url track --event "Email Opened" --user-id 42 -p campaign=may --img
       pixelfast url track --event "Email Opened" --user-id '{{user.id}}'
 
-    Merge tags of mailers and templates in values are not encoded, so that they can be replaced:
-    {{…}}, {%…%}, <%…%>, ${…}, *|…|*, [[…]], %%…%% and AMP variables such as CLIENT_ID(…).
+    Merge tags in values are not encoded, so that mailers and templates can replace them: {{…}},
+    {%…%}, <%…%>, ${…}, *|…|*, [[…]], %%…%%, and AMP variables such as CLIENT_ID(…).
     """
     if not (parts["user_id"] or parts["anonymous_id"]):
-        click.echo("neither --user-id nor --anonymous-id: one is made up", err=True)
+        click.echo("no --user-id and no --anonymous-id: using a random anonymousId", err=True)
     built = pixel_url(settings, **parts)
     key = parts["write_key"]
     if key and settings.sources and key not in _active_write_keys(settings):
         click.echo(
-            "--write-key: not an active key in the configuration; its pixels would be rejected",
+            "--write-key: not an active key of the settings; the pixel would be rejected",
             err=True,
         )
     click.echo(img_tag(built) if img else built)
@@ -102,24 +115,24 @@ def pixel_url(
     write_key: str | None = None,
     base: str | None = None,
 ) -> str:
-    """The URL of one pixel.
+    """Return the URL of a pixel.
 
     >>> pixel_url(Config(), call="track", event="Email Opened", user_id="42",
     ...           properties=["campaign=may"], write_key="wk_1", base="https://example.com")
     'https://example.com/pixel/v1/track?writeKey=wk_1&userId=42&event=Email%20Opened&properties.campaign=may'
 
-    Merge tags in values stay as they are, and what is around them is encoded:
+    Merge tags in values are kept, and the text around them is encoded:
 
     >>> pixel_url(Config(), call="page", user_id="{{ user.id }}", name="Hi *|FNAME|*!",
     ...           write_key="wk_1", base="https://example.com")
     'https://example.com/pixel/v1/page?writeKey=wk_1&userId={{ user.id }}&name=Hi%20*|FNAME|*%21'
 
     Raises:
-        ConfigError: something is missing, a pair has no "=", or the pixel would be rejected or lose
-            something on its way.
+        ConfigError: an argument is missing or not valid, or the pixel would be rejected or lose a
+            parameter.
     """
     if call == "track" and not (event or "").strip():
-        raise ConfigError("--event", None, "is missing: a track call needs it")
+        raise ConfigError("--event", None, "required for a track call")
     if base is not None and not is_base_url(base):
         raise ConfigError(
             "--base",
@@ -144,12 +157,12 @@ def pixel_url(
 
 
 def img_tag(url: str) -> str:
-    """An <img> of one invisible pixel.
+    """Return an <img> tag of an invisible image.
 
     >>> img_tag("https://px.test/pixel/v1/page?userId=1&name=x")
     '<img src="https://px.test/pixel/v1/page?userId=1&amp;name=x" width="1" height="1" alt="">'
 
-    Merge tags stay as they are here too: they are replaced in the HTML as it is written.
+    Merge tags are kept here as well, because they are replaced in the HTML source:
 
     >>> img_tag("https://px.test/pixel/v1/page?userId=<%= id %>&n=x")
     '<img src="https://px.test/pixel/v1/page?userId=<%= id %>&amp;n=x" width="1" height="1" alt="">'
@@ -162,7 +175,7 @@ def _query(pairs: list[tuple[str, str]]) -> str:
 
 
 def _outside_tags(text: str, escape: Callable[[str], str]) -> str:
-    """`text` with all but its merge tags escaped."""
+    """Escape a string except for its merge tags."""
     parts = []
     start = 0
     for tag in _MERGE_TAG.finditer(text):
@@ -172,7 +185,7 @@ def _outside_tags(text: str, escape: Callable[[str], str]) -> str:
 
 
 def _filled_in(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs with something in the place of each merge tag, so that they can be checked."""
+    """Replace merge tags by sample values, so that the pairs can be checked."""
     return [
         (name, _SOME_TIME if name in _TIMES and _MERGE_TAG.search(value) else filled)
         for name, value in pairs
@@ -181,7 +194,7 @@ def _filled_in(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _quoted(text: str) -> str:
-    """The bytes that were typed, whether they are UTF-8 or not."""
+    """Encode the bytes of a command-line argument, which may not be UTF-8."""
     return quote(os.fsencode(text), safe="")
 
 
@@ -190,27 +203,29 @@ def _readable(text: str) -> str:
 
 
 def _check_names(pairs: list[tuple[str, str]]) -> None:
-    """Of two parameters of one name the second is lost; but `-1` appends to an array each time."""
+    """Reject duplicate names, of which only the first counts; `-1` appends to an array instead."""
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen and "-1" not in name.split("."):
             raise ConfigError(
-                _readable(name), None, "is duplicated: the second value would be lost"
+                _readable(name), None, "is duplicated; the second value would be lost"
             )
         seen.add(name)
 
 
 def _check_target(target: bytes) -> None:
-    """What a collector would say to it, the rules of its source aside."""
+    """Check a target like a collector, but without the settings of its source."""
     events = EventWriter()
     try:
         events.open(target)
         _, warnings = events.write(Rules(), 0)
     except RequestError as error:
-        what = f"the pixel would be rejected with {error.status}, {error.reason}: {error}"
+        what = f"the pixel would be rejected with {error.status} {error.reason}: {error}"
         raise ConfigError("url", None, what) from None
     for reason, key in warnings:
-        raise ConfigError(key.decode("ascii"), None, f"would be left out of the event: {reason}")
+        raise ConfigError(
+            key.decode("ascii"), None, f"the parameter would be left out of the event: {reason}"
+        )
 
 
 def _pairs(option: str, strings: Iterable[str]) -> list[tuple[str, str]]:
@@ -235,14 +250,16 @@ def _first_write_key(config: Config) -> str:
     if config.sources:
         for key in _active_write_keys(config):
             return key
-        raise ConfigError("--write-key", None, "is missing: no key of the settings is taken now")
+        raise ConfigError(
+            "--write-key", None, "required, because the settings have no active write key"
+        )
     try:
         return demo_key_path(config.data_dir).read_text().strip()
     except OSError:
         raise ConfigError(
             "--write-key",
             None,
-            "is missing, and there is no demo source yet: `pixelfast serve` first",
+            "required, because there is no demo source yet; `pixelfast serve` creates it",
         ) from None
 
 
@@ -251,4 +268,4 @@ def _base(config: Config) -> str:
         address = parse_address(text)
         if not address.path:
             return f"http://{address}"
-    raise ConfigError("--base", None, "is missing: the settings listen at Unix sockets only")
+    raise ConfigError("--base", None, "required, because the settings listen only on Unix sockets")

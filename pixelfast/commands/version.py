@@ -1,4 +1,4 @@
-"""`pixelfast version`: the versions that a bug report needs."""
+"""`pixelfast version`: print the versions that a bug report needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listening sockets of a server: from systemd, from the program before this one, or new."""
+"""The listening sockets of a server: passed by systemd, handed over by an upgrade, or new."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ __all__ = ["Listening", "open_listening"]
 
 
 class Listening(NamedTuple):
-    """The sockets of each worker, the same by their addresses, and the addresses as they are.
+    """The listening sockets, by worker and by address.
 
-    `abandoned` are sockets that were handed over and whose addresses are not wanted any more.
+    Attributes:
+        by_worker: the sockets of each worker.
+        groups: the same sockets, by address.
+        addresses: the addresses, in which port 0 is replaced by the real port.
+        tls_addresses: the same for TLS.
+        abandoned: sockets that were handed over, but whose addresses are no longer in the settings.
     """
 
     by_worker: list[list[socket.socket]]
@@ -33,16 +38,18 @@ def open_listening(
     passed: tuple[list[socket.socket], list[socket.socket]],
     handed: Sequence[tuple[SocketGroup, list[socket.socket]]] = (),
 ) -> Listening:
-    """Take the sockets that there are already; open the others.
+    """Use the sockets that exist already, and open the others.
 
-    `passed`: from systemd, plain and TLS. `handed`: from an earlier program.
+    Args:
+        passed: sockets that systemd passed, plain and TLS.
+        handed: sockets that the replaced program handed over.
 
     Raises:
-        ConfigError: an address can't be listened at; no socket that was there is closed.
+        ConfigError: an address cannot be opened. Existing sockets stay open.
     """
     tls = config.server.tls
     if tls is None and passed[1]:
-        what = 'is missing: there are sockets with the name "tls" from the service manager'
+        what = 'required, because systemd passed sockets with the name "tls"'
         raise ConfigError("server.tls", None, what)
     by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
     groups: list[SocketGroup] = []
@@ -77,5 +84,5 @@ def _go_on(
         own = share_handed(handed, workers)
     except OSError as error:
         why = error.strerror or str(error)
-        raise ConfigError(setting, None, f'cannot listen at "{address}": {why}') from None
+        raise ConfigError(setting, None, f'cannot listen on "{address}": {why}') from None
     return own, share_out(handed[:1], 1)[1]

@@ -1,5 +1,8 @@
-"""Listening sockets. The supervisor opens them, so that a wrong address is reported before anything
-starts, and pending connections survive a collector restart."""
+"""Opens and shares listening sockets.
+
+The supervisor opens them, so that a wrong address is reported before any process starts, and
+pending connections survive a collector restart.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ def listen(
     *,
     setting: str = "server.listen",
 ) -> tuple[list[list[socket.socket]], list[str]]:
-    """Listen at every address, for every worker.
+    """Listen on every address for every worker.
 
-    A TCP address gets one socket a worker (SO_REUSEPORT: the kernel spreads connections over them);
-    a Unix socket is shared, with the permissions `unix_mode`. Returns the sockets of each worker,
-    and the addresses as they are: port 0 has become a real one. `setting` is where the addresses
-    come from.
+    A TCP address gets one socket for each worker, over which the kernel distributes connections
+    (SO_REUSEPORT). A Unix socket is shared and gets the permissions `unix_mode`. Return the sockets
+    of each worker, and the addresses with port 0 replaced by the real port. `setting` is the name
+    of the setting for error messages.
 
     Raises:
-        ConfigError: an address can't be listened at.
+        ConfigError: an address cannot be opened.
     """
     by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
     names: list[str] = []
@@ -54,33 +57,33 @@ def listen(
                     sockets.append(_bind(Address(address.host, port), first.family))
                 names.append(str(Address(address.host, port)))
         except OSError as error:
-            what = f'cannot listen at "{text}": {describe_failure(address, error)}'
+            what = f'cannot listen on "{text}": {describe_failure(address, error)}'
             raise ConfigError(setting, None, what) from None
     return by_worker, names
 
 
 def describe_failure(address: Address, error: OSError) -> str:
-    """Return why an address cannot be listened at, in words that lead to the remedy."""
+    """Return why an address cannot be opened, in words that lead to the remedy."""
     size = len(os.fsencode(address.path))
     if size > _MAX_UNIX_PATH_BYTES:
-        return f"its path has {size} bytes, limit {_MAX_UNIX_PATH_BYTES}"
+        return f"the path has {size} bytes, limit {_MAX_UNIX_PATH_BYTES}"
     if error.errno == errno.EADDRINUSE:
         return "address already in use"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine does not have the address"
     if error.errno == errno.EACCES and address.path:
-        return f"this user may not create files in {Path(address.path).parent}"
+        return f"no permission to create files in {Path(address.path).parent}"
     if error.errno == errno.EACCES:
         return (
-            f"ports below {_least_free_port():,} require the capability CAP_NET_BIND_SERVICE"
-            " (AmbientCapabilities= in the systemd unit)"
+            f"ports below {_first_unprivileged_port():,} require the capability"
+            " CAP_NET_BIND_SERVICE (AmbientCapabilities= in the systemd unit)"
         )
     if error.errno == errno.ENOENT and address.path:
         return f"the directory {Path(address.path).parent} does not exist"
     return error.strerror or str(error)
 
 
-def _least_free_port() -> int:
+def _first_unprivileged_port() -> int:
     try:
         return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     except (OSError, ValueError):
@@ -88,15 +91,15 @@ def _least_free_port() -> int:
 
 
 def share_handed(handed: list[socket.socket], workers: int) -> list[list[socket.socket]]:
-    """Give the sockets of one address, opened for other workers, to these workers.
+    """Distribute the sockets of one address, which were opened for other workers.
 
-    None is closed: that would reset the connections that wait in it. If there are more sockets
-    than workers, all workers share the others. If there are fewer of a TCP address that has one
-    for each worker, the missing ones are opened. Those do not listen: the kernel would send them
-    connections that nobody accepts yet. Their workers listen when they accept.
+    No socket is closed, because that would reset its pending connections. If there are more sockets
+    than workers, all workers share the remaining ones. If a TCP address has too few sockets, more
+    are opened. These do not listen until their workers accept connections, because the kernel would
+    already assign connections to them.
 
     Raises:
-        OSError: one can't be opened.
+        OSError: a socket cannot be opened.
     """
     first = handed[0]
     is_shared = first.family == socket.AF_UNIX or not first.getsockopt(
@@ -114,10 +117,10 @@ def share_handed(handed: list[socket.socket], workers: int) -> list[list[socket.
 def share_out(
     passed: list[socket.socket], workers: int
 ) -> tuple[list[list[socket.socket]], list[str]]:
-    """Give sockets that the service manager opened to the workers; returns as `listen` does.
+    """Distribute sockets that systemd opened; return the same as `listen`.
 
-    As many sockets of one address as there are workers (`ReusePort=yes`): each worker gets its own,
-    and the kernel spreads connections over them. Otherwise all workers share each socket.
+    If an address has one socket for each worker (`ReusePort=yes`), each worker gets its own.
+    Otherwise all workers share each socket.
     """
     by_address: dict[str, list[socket.socket]] = {}
     for each in passed:
@@ -141,8 +144,8 @@ def _listen_tcp(address: Address) -> socket.socket:
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     if address.port:
-        # SO_REUSEPORT lets a second server of the same user in without a word: it would take half
-        # of the pixels. A socket without it finds out.
+        # With SO_REUSEPORT, a second server of the same user could open the same port and would get
+        # half of the pixels. Binding a socket without it fails in this case.
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address.host, address.port))
@@ -168,7 +171,7 @@ def _listen_unix(path: str, mode: int) -> socket.socket:
     try:
         _remove_stale(path)
         listening.bind(path)
-        Path(path).chmod(mode)  # nobody can connect before `listen`
+        Path(path).chmod(mode)  # clients cannot connect before `listen`
         listening.listen(_BACKLOG)
     except BaseException:
         listening.close()
@@ -177,10 +180,10 @@ def _listen_unix(path: str, mode: int) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket of a server that is gone; one that answers stays."""
+    """Remove the socket of a server that has ended, but not of one that accepts connections."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise OSError(errno.EADDRINUSE, "the file there is no socket")
+            raise OSError(errno.EADDRINUSE, "the file exists and is not a socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(path)

@@ -1,4 +1,4 @@
-"""What the tests of commands share."""
+"""Fixtures of the tests of commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """Undo what a command sets up: it runs in the process of the tests."""
+    """Undo the setup of a command, which runs in the process of the tests."""
     root, hook, thread_hook = logging.getLogger(), sys.excepthook, threading.excepthook
     handlers, level = list(root.handlers), root.level
     yield

@@ -1,4 +1,4 @@
-"""The commands people type."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_help_of_each_command_shows_an_example(name: str) -> None:
     assert f"  pixelfast {name}" in result.output.split("Example:")[1]
 
 
-def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
+def test_the_list_of_commands_shows_the_summary_of_each_command() -> None:
     output = CliRunner().invoke(cli, ["--help"], terminal_width=200).output
     listed = output.split("Commands:\n")[1].splitlines()
     context = click.Context(cli)
@@ -50,7 +50,7 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
         assert [name, command.get_short_help_str(100)] == line.split(maxsplit=1)
 
 
-def test_the_commands_of_the_design_are_there() -> None:
+def test_all_commands_exist() -> None:
     wanted = {"serve", "collect", "deliver", "check", "url", "decode", "key new", "version"}
     wanted |= {"spool ls", "spool check", "spool dump"}
     wanted |= {"status", "tail", "key fingerprint"}
@@ -61,7 +61,7 @@ def test_the_commands_of_the_design_are_there() -> None:
 # --- decode ----------------------------------------------------------------------------------
 
 
-def test_decode_shows_a_vector_as_published(vector: dict[str, Any]) -> None:
+def test_decode_shows_the_event_of_a_published_vector(vector: dict[str, Any]) -> None:
     result = run("decode", vector["target"])
     shown = json.loads(result.output)
     assert vector["status"] == shown["status"]
@@ -69,7 +69,7 @@ def test_decode_shows_a_vector_as_published(vector: dict[str, Any]) -> None:
     assert vector.get("warnings", 0) == len(shown.get("warnings", []))
 
 
-def test_decode_reads_one_target_a_line_from_stdin() -> None:
+def test_decode_reads_one_target_per_line_from_stdin() -> None:
     targets = (
         "/pixel/v1/page?writeKey=k&userId=1\n/nowhere\n\n/pixel/v1/page?writeKey=k&userId=2\r\n"
     )
@@ -79,14 +79,14 @@ def test_decode_reads_one_target_a_line_from_stdin() -> None:
     assert shown[3]["event"]["userId"] == "2"
 
 
-def test_decode_takes_whole_urls() -> None:
+def test_decode_accepts_complete_urls() -> None:
     shown = json.loads(
         run("decode", "https://px.example.com/pixel/v1/page?writeKey=k&userId=1").output
     )
     assert shown["event"] == {"type": "page", "userId": "1"}
 
 
-def test_decode_full_shows_what_the_server_adds() -> None:
+def test_decode_full_shows_the_fields_that_the_server_adds() -> None:
     target = "/pixel/v1/page?writeKey=k&userId=1&messageId=m"
     plain = json.loads(run("decode", target).output)["event"]
     full = json.loads(run("decode", "--full", target).output)["event"]
@@ -95,7 +95,7 @@ def test_decode_full_shows_what_the_server_adds() -> None:
     assert {"receivedAt", "sentAt", "timestamp", "integrations", "channel"} <= set(full)
 
 
-def test_decode_says_what_was_left_out_and_why() -> None:
+def test_decode_shows_which_parameters_were_left_out_and_why() -> None:
     shown = json.loads(run("decode", "/pixel/v1/page?writeKey=k&userId=1&a..b=1&type=x").output)
     assert shown["warnings"] == [
         {"parameter": "a..b", "reason": "empty-segment"},
@@ -117,17 +117,17 @@ def test_decode_says_what_was_left_out_and_why() -> None:
         ("каша=1&timestamp=1700000000000&userId=&context.app_version=1.10&%20b%20=1", {}),
     ],
 )
-def test_decode_names_the_reason_of_each_warning(query: str, warnings: dict[str, str]) -> None:
+def test_decode_shows_the_reason_of_each_warning(query: str, warnings: dict[str, str]) -> None:
     shown = json.loads(run("decode", f"//pixel/v1/page.gif?writeKey=k&userId=1&{query}").output)
     assert warnings == {each["parameter"]: each["reason"] for each in shown["warnings"]}
 
 
-def test_decode_says_that_a_placeholder_is_no_identity() -> None:
+def test_decode_rejects_a_pixel_whose_only_identity_is_a_placeholder() -> None:
     shown = json.loads(run("decode", "/pixel/v1/page?writeKey=k&userId=undefined").output)
     assert (400, "placeholder-identity") == (shown["status"], shown["error"])
 
 
-def test_decode_with_settings_keeps_placeholders_for_a_source(tmp_path: Path) -> None:
+def test_decode_applies_the_placeholders_setting_of_a_source(tmp_path: Path) -> None:
     settings = tmp_path / "p.toml"
     for choice, status in (("keep", 200), ("drop", 400)):
         settings.write_text(
@@ -137,7 +137,7 @@ def test_decode_with_settings_keeps_placeholders_for_a_source(tmp_path: Path) ->
         assert status == json.loads(run("decode", "-c", str(settings), target).output)["status"]
 
 
-def test_decode_with_settings_knows_its_keys_and_rules(tmp_path: Path) -> None:
+def test_decode_applies_the_write_keys_and_rules_of_the_settings(tmp_path: Path) -> None:
     settings = tmp_path / "p.toml"
     settings.write_text("""
 [[sources]]
@@ -155,7 +155,7 @@ strings = ["properties.code"]
     assert (401, "expired-write-key") == (expired["status"], expired["error"])
 
 
-def test_decode_knows_no_rate(tmp_path: Path) -> None:
+def test_decode_ignores_rate_limits(tmp_path: Path) -> None:
     settings = tmp_path / "p.toml"
     settings.write_text('[[sources]]\nname = "a"\nwrite_keys = ["k"]\nrate_limit = 1\n')
     targets = ["/pixel/v1/page?writeKey=k&userId=1"] * 5
@@ -173,7 +173,9 @@ def test_decode_knows_no_rate(tmp_path: Path) -> None:
         ("", 404, "not-found"),
     ],
 )
-def test_decode_refuses_what_the_server_refuses(target: str, status: int, error: str) -> None:
+def test_decode_rejects_the_pixels_that_the_server_rejects(
+    target: str, status: int, error: str
+) -> None:
     shown = json.loads(run("decode", target).output)
     assert (status, error) == (shown["status"], shown["error"])
 
@@ -189,7 +191,7 @@ class Img(HTMLParser):
         self.attributes = dict(attrs)
 
 
-def test_url_builds_what_decode_reads_back() -> None:
+def test_decode_accepts_the_url_that_url_builds() -> None:
     result = run(
         *("url", "track", "--event", "Email & Opened", "--user-id", "42", "--write-key", "k"),
         *("-p", "campaign=may=1", "-p", "items.0.price=9.5", "--set", "context.locale=de"),
@@ -204,7 +206,7 @@ def test_url_builds_what_decode_reads_back() -> None:
     }
 
 
-def test_url_img_is_a_tag_that_html_reads() -> None:
+def test_url_img_prints_a_valid_html_tag() -> None:
     result = run("url", "page", "--user-id", '"<&>', "--write-key", "k", "--img")
     parser = Img()
     parser.feed(result.stdout)
@@ -236,7 +238,7 @@ MERGE_TAGS = [
 
 @pytest.mark.parametrize("tag", MERGE_TAGS)
 @pytest.mark.parametrize("option", ["--user-id", "--anonymous-id", "--event", "--name"])
-def test_url_leaves_merge_tags_for_those_who_replace_them(tag: str, option: str) -> None:
+def test_url_does_not_encode_merge_tags(tag: str, option: str) -> None:
     base = ["url", "track", "--write-key", "k", "--event", "E", "--user-id", "1", "--base"]
     result = run(*base, "https://p.example", option, f"é&{tag} <{tag}%%")
     assert (0, "") == (result.exit_code, result.stderr)
@@ -244,8 +246,8 @@ def test_url_leaves_merge_tags_for_those_who_replace_them(tag: str, option: str)
 
 
 @pytest.mark.parametrize("tag", MERGE_TAGS)
-def test_url_img_escapes_what_is_around_merge_tags_once(tag: str) -> None:
-    """They stand in the HTML as the mailer looks for them."""
+def test_url_img_escapes_the_text_around_merge_tags_once(tag: str) -> None:
+    """A mailer finds them in the HTML source."""
     base = ["url", "page", "--write-key", "k", "--base", "https://p.example", "--img"]
     built = run(*base, "--user-id", tag, "-p", f"a='{tag}'").stdout
     query = f"writeKey=k&amp;userId={tag}&amp;properties.a=%27{tag}%27"
@@ -257,13 +259,13 @@ def test_url_img_escapes_what_is_around_merge_tags_once(tag: str) -> None:
     "text",
     ["{{}}", "{x}", "[x]", "{{x}", "%%", "100%% of 50%%", "%%%%", "**", "*||*", "a(b)", "$x"],
 )
-def test_url_encodes_what_only_resembles_a_merge_tag(text: str) -> None:
+def test_url_encodes_a_value_that_only_resembles_a_merge_tag(text: str) -> None:
     base = ["url", "page", "--write-key", "k", "--base", "https://p.example"]
     built = run(*base, "--user-id", "1", "-p", f"a={text}").stdout
     assert built.endswith(f"&properties.a={quote(text, safe='')}\n")
 
 
-def test_url_takes_merge_tags_for_every_field() -> None:
+def test_url_accepts_merge_tags_in_every_field() -> None:
     fields = ["context.ip={{ip}}", "originalTimestamp={{date}}T{{time}}", "channel=*|CHANNEL|*"]
     base = ["url", "page", "--write-key", "{{key}}", "--base", "https://p.example"]
     result = run(*base, "--user-id", "1", *(x for field in fields for x in ("--set", field)))
@@ -274,19 +276,21 @@ def test_url_takes_merge_tags_for_every_field() -> None:
     )
 
 
-def test_url_checks_what_is_around_merge_tags() -> None:
+def test_url_checks_the_text_around_merge_tags() -> None:
     base = ["url", "page", "--write-key", "k", "--user-id", "1"]
     assert "rejected with 414" in run(*base, "-p", "a={{a}}" + "x" * 40_000).stderr
-    assert "properties.a..b: would be left out" in run(*base, "-p", "a..b={{a}}").stderr
+    assert (
+        "properties.a..b: the parameter would be left out" in run(*base, "-p", "a..b={{a}}").stderr
+    )
 
 
-def test_url_makes_up_an_anonymous_id_and_says_so() -> None:
+def test_url_reports_that_it_uses_a_random_anonymous_id() -> None:
     result = run("url", "page", "--write-key", "k")
     assert re.search(r"anonymousId=anon-[0-9a-f]{16}$", result.stdout.strip())
-    assert "one is made up" in result.stderr
+    assert "using a random anonymousId" in result.stderr
 
 
-def test_url_takes_the_first_key_and_address_of_the_settings(tmp_path: Path) -> None:
+def test_url_uses_the_first_key_and_address_of_the_settings(tmp_path: Path) -> None:
     settings = tmp_path / "p.toml"
     settings.write_text("""
 [server]
@@ -311,37 +315,37 @@ write_keys = [{ key = "wk_old", expires = 2020-01-01T00:00:00Z }, "wk_new"]
 """
 
 
-def test_url_takes_no_key_that_is_refused(tmp_path: Path) -> None:
+def test_url_does_not_use_an_inactive_key(tmp_path: Path) -> None:
     settings = tmp_path / "p.toml"
     settings.write_text(WITH_INACTIVE_KEYS)
     assert "writeKey=wk_new&" in run("url", "page", "-c", str(settings), "--user-id", "1").stdout
     settings.write_text(settings.read_text().replace(', "wk_new"', ""))
     result = run("url", "page", "-c", str(settings), "--user-id", "1")
-    assert (2, True) == (result.exit_code, "no key of the settings is taken now" in result.stderr)
+    assert (2, True) == (result.exit_code, "the settings have no active write key" in result.stderr)
 
 
 @pytest.mark.parametrize(
     ("key", "is_active"), [("wk_new", True), ("wk_off", False), ("wk_old", False), ("x", False)]
 )
-def test_url_warns_of_a_write_key_that_a_collector_would_reject(
+def test_url_warns_about_a_write_key_that_a_collector_would_reject(
     tmp_path: Path, key: str, is_active: bool
 ) -> None:
     settings = tmp_path / "p.toml"
     settings.write_text(WITH_INACTIVE_KEYS)
     result = run("url", "page", "-c", str(settings), "--user-id", "1", "--write-key", key)
     assert (0, True) == (result.exit_code, f"writeKey={key}&userId=1" in result.stdout)
-    warning = "--write-key: not an active key in the configuration; its pixels would be rejected\n"
+    warning = "--write-key: not an active key of the settings; the pixel would be rejected\n"
     assert ("" if is_active else warning) == result.stderr
 
 
-def test_url_appends_to_an_array_as_often_as_it_is_told() -> None:
+def test_url_appends_several_values_to_an_array() -> None:
     base = ["url", "page", "--write-key", "k", "--user-id", "1"]
     built = run(*base, "-p", "t.-1=x", "-p", "t.-1=y").stdout.strip()
     assert ["x", "y"] == json.loads(run("decode", built).output)["event"]["properties"]["t"]
 
 
-def test_bytes_that_are_no_utf_8_are_taken_as_they_are() -> None:
-    """Python hands them over as lone surrogates."""
+def test_arguments_that_are_not_utf_8_are_accepted_unchanged() -> None:
+    """Python represents them as lone surrogates."""
     built = run("url", "page", "--write-key", "k", "--user-id", "a\udcff", "-p", "b=\udcfe").stdout
     assert "userId=a%FF&properties.b=%FE" in built
     shown = json.loads(run("decode", "/pixel/v1/page?writeKey=k&userId=\udcff").output)
@@ -351,24 +355,30 @@ def test_bytes_that_are_no_utf_8_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["url", "track", "--write-key", "k"], "--event: is missing"),
+        (["url", "track", "--write-key", "k"], "--event: required"),
         (
             ["url", "page", "--write-key", "k", "-p", "novalue"],
             '-p = "novalue": expected NAME=VALUE',
         ),
-        (["url", "page", "--data-dir", "/nowhere"], "--write-key: is missing"),
-        (["url", "page", "--write-key", "k", "--user-id", " "], "rejected with 400, no-identity"),
+        (["url", "page", "--data-dir", "/nowhere"], "--write-key: required"),
+        (["url", "page", "--write-key", "k", "--user-id", " "], "rejected with 400 no-identity"),
         (
             ["url", "page", "--write-key", "k", "--user-id", "1", "--set", "userId=2"],
-            "userId: is duplicated: the second value would be lost",
+            "userId: is duplicated; the second value would be lost",
         ),
         (
             ["url", "page", "--write-key", "k", "-p", "a=1", "--set", "properties.a=2"],
             "properties.a: is duplicated",
         ),
         (["url", "page", "--write-key", "k", "--set", "writeKey=x"], "writeKey: is duplicated"),
-        (["url", "page", "--write-key", "k", "--set", "type=x"], "type: would be left out"),
-        (["url", "page", "--write-key", "k", "-p", "a..b=x"], "properties.a..b: would be left out"),
+        (
+            ["url", "page", "--write-key", "k", "--set", "type=x"],
+            "type: the parameter would be left out",
+        ),
+        (
+            ["url", "page", "--write-key", "k", "-p", "a..b=x"],
+            "properties.a..b: the parameter would be left out",
+        ),
         (["url", "page", "--write-key", "k", "-p", "a=" + "x" * 40_000], "rejected with 414"),
         (["url", "page", "--write-key", "k", "-p", "a=" + "é" * 6_000], "rejected with 414"),
         (["url", "page", "--write-key", "k", "--base", "foo bar"], '--base = "foo bar": expected'),
@@ -378,7 +388,7 @@ def test_bytes_that_are_no_utf_8_are_taken_as_they_are() -> None:
         (["url", "page", "--write-key", "k", "-p", "\udcff"], "-p = "),
     ],
 )
-def test_url_says_what_is_missing_or_would_be_lost(arguments: list[str], message: str) -> None:
+def test_url_reports_what_is_missing_or_would_be_lost(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -396,7 +406,7 @@ def test_check_prints_the_effective_settings(tmp_path: Path) -> None:
     assert 'max_bytes = "20GiB"' in result.output
 
 
-def test_check_warns_on_standard_error_and_ends_with_0(tmp_path: Path) -> None:
+def test_check_prints_warnings_to_standard_error_and_exits_with_0(tmp_path: Path) -> None:
     settings = tmp_path / "p.toml"
     settings.write_text('[[destinations]]\nname = "hook"\ntype = "http"\nurl = "http://h/"\n')
     result = run("check", str(settings), "--rate", "1000", "--event-bytes", "700")
@@ -407,7 +417,7 @@ def test_check_warns_on_standard_error_and_ends_with_0(tmp_path: Path) -> None:
     assert 2 == run("check", str(settings), "--rate", "0").exit_code
 
 
-def test_check_shows_all_mistakes_and_ends_with_2(tmp_path: Path) -> None:
+def test_check_prints_all_errors_and_exits_with_2(tmp_path: Path) -> None:
     settings = tmp_path / "p.toml"
     settings.write_text("[server]\nwokers = 1\nadmin = 3\n")
     result = run("check", str(settings))
@@ -416,23 +426,23 @@ def test_check_shows_all_mistakes_and_ends_with_2(tmp_path: Path) -> None:
     assert result.stdout == ""
 
 
-def test_new_keys_differ_and_are_fit_for_urls() -> None:
+def test_new_keys_differ_and_need_no_encoding_in_urls() -> None:
     keys = {run("key", "new").output.strip() for _ in range(20)}
     assert len(keys) == 20
     assert all(re.fullmatch(r"wk_live_[A-Za-z0-9_-]{32}", key) for key in keys)
 
 
-def test_version_names_what_it_runs_on() -> None:
+def test_version_prints_the_versions_of_dependencies() -> None:
     output = run("version").output
     for name in ("pixelfast", "Python", "uvloop", "httptools", "orjson", "SQLite"):
         assert re.search(rf"{name} \d", output)
 
 
-def test_version_is_an_option_too() -> None:
+def test_version_is_also_an_option() -> None:
     assert run("version").output.splitlines()[0] == run("--version").output.strip()
 
 
-def test_an_unknown_command_ends_with_2() -> None:
+def test_an_unknown_command_exits_with_2() -> None:
     result = run_pixelfast("sevre")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
@@ -441,7 +451,7 @@ def test_an_unknown_command_ends_with_2() -> None:
 @pytest.mark.parametrize(
     "arguments", ["--help", "key new", "version", "check --help", "url --help"]
 )
-def test_commands_do_not_import_what_they_do_not_need(arguments: str) -> None:
+def test_commands_do_not_import_unneeded_modules(arguments: str) -> None:
     code = (
         "import sys\n"
         "from pixelfast.cli import cli\n"
@@ -464,12 +474,14 @@ def test_commands_do_not_import_what_they_do_not_need(arguments: str) -> None:
         ("check", "/no/\x1b[31m"),
     ],
 )
-def test_what_an_error_quotes_of_the_command_line_is_printable(arguments: tuple[str, ...]) -> None:
+def test_control_characters_of_the_command_line_are_escaped_in_errors(
+    arguments: tuple[str, ...],
+) -> None:
     result = run(*arguments)
     assert 2 == result.exit_code
     assert [] == [char for char in result.output if char != "\n" and not char.isprintable()]
 
 
-def test_help_and_version_end_well() -> None:
+def test_help_and_version_exit_with_0() -> None:
     for arguments in (("--help",), ("--version",), ("spool", "--help"), ("version",)):
         assert 0 == run(*arguments).exit_code

@@ -1,4 +1,4 @@
-"""`pixelfast dead`: what was refused is listed, shown, sent again and given up."""
+"""`pixelfast dead` lists, shows, replays and drops dead letters."""
 
 from __future__ import annotations
 
@@ -43,39 +43,56 @@ def replays(data: DataDir) -> list[int]:
         dead.close()
 
 
-def test_ls_lists_them_with_what_was_said(data: DataDir) -> None:
+def test_ls_lists_dead_letters_with_their_reasons(data: DataDir) -> None:
     result = run(data, "ls")
     lines = [re.split("  +", line) for line in result.output.splitlines()]
-    assert ["destination", "id", "died", "source", "status", "tries", "event", "reason"] == lines[0]
+    assert [
+        "destination",
+        "id",
+        "died",
+        "source",
+        "status",
+        "attempts",
+        "event",
+        "reason",
+    ] == lines[0]
     assert [("hook", str(n + 1), f"E{n}") for n in range(3)] == [
         (line[0], line[1], line[6]) for line in lines[1:]
     ]
     assert all(line[3:6] == ["web", "400", "3"] and line[7] == "status 400" for line in lines[1:])
 
 
-def test_ls_lists_so_many_and_says_how_many_there_are(data: DataDir) -> None:
+def test_ls_lists_a_limited_number_and_prints_the_total(data: DataDir) -> None:
     result = run(data, "ls", "--limit", "2")
     assert 3 == len(result.stdout.splitlines())
-    assert "hook: 2 of 3 listed; --limit 0 lists all\n" == result.stderr
+    assert "hook: listed 2 of 3; use --limit 0 to list all\n" == result.stderr
     assert (4, "") == (
         len((full := run(data, "ls", "--limit", "0")).stdout.splitlines()),
         full.stderr,
     )
 
 
-def test_ls_counts_them_by_source_and_reason(data: DataDir) -> None:
+def test_ls_summary_counts_dead_letters_by_source_and_reason(data: DataDir) -> None:
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
     dead.add([bundle(batch="other", status=0, reason="no response within 5 s", source="mail")])
     dead.close()
     lines = [re.split("  +", line) for line in run(data, "ls", "--summary").output.splitlines()]
-    assert ["destination", "letters", "oldest", "newest", "source", "status", "reason"] == lines[0]
+    assert [
+        "destination",
+        "dead letters",
+        "oldest",
+        "newest",
+        "source",
+        "status",
+        "reason",
+    ] == lines[0]
     assert [
         ("hook", "3", "web", "400", "status 400"),
         ("hook", "1", "mail", "-", "no response within 5 s"),
     ] == [(line[0], line[1], *line[4:]) for line in lines[1:]]
 
 
-def test_show_is_json_with_the_event_and_the_answer(data: DataDir) -> None:
+def test_show_prints_json_with_the_event_and_the_response(data: DataDir) -> None:
     found = [json.loads(line) for line in run(data, "show", "hook", "2", "3").output.splitlines()]
     assert [2, 3] == [each["id"] for each in found]
     assert {"type": "track", "event": "E1"} == found[0]["event"]
@@ -86,15 +103,15 @@ def test_show_is_json_with_the_event_and_the_answer(data: DataDir) -> None:
     )
 
 
-def test_replay_marks_those_that_are_named_or_all(data: DataDir) -> None:
-    assert "1 dead letter will be sent again\n" == run(data, "replay", "hook", "2").output
+def test_replay_marks_the_selected_dead_letters_or_all(data: DataDir) -> None:
+    assert "1 dead letter will be replayed\n" == run(data, "replay", "hook", "2").output
     assert [0, 1, 0] == replays(data)
-    assert "2 dead letters will be sent again\n" == run(data, "replay", "hook", "--all").output
+    assert "2 dead letters will be replayed\n" == run(data, "replay", "hook", "--all").output
     assert [1, 1, 1] == replays(data)
-    assert "sent again soon" in run(data, "ls", "hook").output
+    assert "will be replayed" in run(data, "ls", "hook").output
 
 
-def test_drop_gives_up_those_that_are_not_being_sent(data: DataDir) -> None:
+def test_drop_deletes_dead_letters_that_are_not_being_sent(data: DataDir) -> None:
     run(data, "replay", "hook", "2")
     assert "0 dead letters deleted\n" == run(data, "drop", "hook", "2").output
     assert "2 dead letters deleted\n" == run(data, "drop", "hook", "--all").output
@@ -103,24 +120,27 @@ def test_drop_gives_up_those_that_are_not_being_sent(data: DataDir) -> None:
 
 @pytest.mark.parametrize("command", ["replay", "drop"])
 @pytest.mark.parametrize("arguments", [(), ("1", "--all")])
-def test_either_ids_or_all_are_named(
+def test_either_ids_or_all_must_be_specified(
     data: DataDir, command: str, arguments: tuple[str, ...]
 ) -> None:
     result = run(data, command, "hook", *arguments)
     assert 2 == result.exit_code
-    assert "give either IDS or --all" in result.output
+    assert "specify either IDS or --all" in result.output
     assert [0, 0, 0] == replays(data)
 
 
-def test_mistakes_are_said_with_what_there_is(data: DataDir) -> None:
+def test_an_unknown_destination_or_id_is_an_error(data: DataDir) -> None:
     result = run(data, "show", "hok", "1")
     assert 1 == result.exit_code
-    assert '"hok"; destinations with dead letters: hook' in result.output
+    assert '"hok" has no dead letters; destinations with dead letters: hook' in result.output
     result = run(data, "show", "hook", "1", "9")
-    assert (1, True) == (result.exit_code, "hook has no dead letter 9" in result.output)
+    assert (1, True) == (
+        result.exit_code,
+        'destination "hook" has no dead letter 9' in result.output,
+    )
 
 
-def test_without_any_it_says_so(tmp_path: Path) -> None:
+def test_ls_reports_that_there_are_no_dead_letters(tmp_path: Path) -> None:
     data = DataDir.open(tmp_path)
     result = run(data, "ls")
     assert (0, "no dead letters\n") == (result.exit_code, result.output)
@@ -151,7 +171,7 @@ def test_a_data_directory_that_does_not_exist_is_reported_and_not_created(
     assert not missing.path.exists()
 
 
-def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir) -> None:
+def test_ls_truncates_nothing_on_a_terminal_with_80_columns(data: DataDir) -> None:
     dead = DeadLetters(data.dead_dir("rudderstack-production") / "dead.db")
     reason = (
         "status 400: the property plan of type string is not in the tracking plan of this source"
@@ -166,10 +186,10 @@ def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir) -> None:
     assert reason in " ".join(output.split())
 
 
-def test_letters_of_an_earlier_version_are_shown_without_secrets(
+def test_dead_letters_of_an_earlier_version_are_shown_without_secrets(
     data: DataDir, tmp_path: Path
 ) -> None:
-    """They were kept as they came."""
+    """Earlier versions did not mask them before storing them."""
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
     secret = "bear3r-token"
     dead.add([bundle(9, b'{"type":"page"}', reason=f"no {secret}", response=secret.encode())])

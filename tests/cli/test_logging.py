@@ -1,4 +1,4 @@
-"""What is logged has no secret of the settings, and nothing that a terminal obeys."""
+"""The log contains no secret of the settings and no control characters."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_neither_secrets_nor_control_characters_are_logged(log_format: str) -> N
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_what_an_operator_can_mend_is_one_line_and_not_repeated(log_format: str) -> None:
+def test_an_error_that_an_operator_can_fix_is_one_line_and_not_repeated(log_format: str) -> None:
     lines = logged(log_format).splitlines()
     assert 1 == len([line for line in lines if "again" in line])
     (line,) = (line for line in lines if "not_opened" in line)
@@ -74,7 +74,7 @@ def test_what_an_operator_can_mend_is_one_line_and_not_repeated(log_format: str)
     assert "Traceback" not in line
 
 
-def test_for_machines_values_stay_what_they_are() -> None:
+def test_values_are_unchanged_in_json() -> None:
     first = json.loads(logged("json").splitlines()[0])
     bad = "a\x1b[31m\x9b2J\u202e …"
     assert (bad, [bad, 1], {bad: bad}) == (first["bad"], first["items"], first["table"])
@@ -83,7 +83,7 @@ def test_for_machines_values_stay_what_they_are() -> None:
     )
 
 
-def test_for_people_escapes_are_seen_once_and_in_quotes() -> None:
+def test_escapes_are_shown_once_and_in_quotes_on_a_terminal() -> None:
     first = logged("console").splitlines()[0]
     assert r'bad="a\x1b[31m\x9b2J\u202e …"' in first
     assert r'short="\x1b[2J"' in first

@@ -1,4 +1,4 @@
-"""`pixelfast spool`: what it shows, that it changes nothing, and how it ends."""
+"""`pixelfast spool`: its output, its exit status, and that it changes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> DataDir:
 
 @pytest.fixture
 def slot(data: DataDir) -> Iterator[Slot]:
-    """A slot that is being written: three segments, the last one without a frame."""
+    """Return a slot that is being written: three segments, the last one without a frame."""
     slot = Slot(data)
     slot.write(b'{"n":1}', b'{"n":2}', received_ms=NOON_MS)
     slot.write(b'{"n":3}', source="app", received_ms=NOON_MS + 1000)
@@ -46,9 +46,7 @@ def tree(data: DataDir) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in found}
 
 
-def test_ls_shows_what_slots_hold_and_how_far_destinations_are_behind(
-    data: DataDir, slot: Slot
-) -> None:
+def test_ls_shows_slots_and_undelivered_events_of_destinations(data: DataDir, slot: Slot) -> None:
     for name, cursor in [("archive", {0: Position(1, 64, 1)}), ("new", {})]:
         store = Store(data.destination_dir(name) / "state.db")
         store.commit(Changes(after=cursor))
@@ -59,14 +57,14 @@ def test_ls_shows_what_slots_hold_and_how_far_destinations_are_behind(
     result = run(data, "ls")
     assert result.returncode == 0, result.stderr
     header, row = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
-    assert ["archive behind", "new behind", "odd behind"] == header[6:]
+    assert ["archive pending", "new pending", "odd pending"] == header[6:]
     used = slot.path(1).stat().st_size + slot.path(2).stat().st_size
     times = ["2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z"]
     assert ["0", "3", str(used), "4", *times, "3", "4", "?"] == row
     assert before == tree(data)
 
 
-def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir, slot: Slot) -> None:
+def test_ls_truncates_nothing_on_a_terminal_with_80_columns(data: DataDir, slot: Slot) -> None:
     name = "a-destination-with-a-long-name"
     store = Store(data.destination_dir(name) / "state.db")
     store.commit(Changes(after={0: Position(1, 64, 1)}))
@@ -74,12 +72,12 @@ def test_ls_cuts_nothing_on_a_terminal_of_80_columns(data: DataDir, slot: Slot) 
     output = on_terminal("spool", "ls", "--data-dir", str(data.path), columns=80)
     pairs = dict(re.split("  +", line) for line in output.splitlines())
     assert ["0", "3", "2026-01-31T12:00:00Z", "2026-01-31T12:01:00Z", "3"] == [
-        pairs[each] for each in ("slot", "segments", "first", "last", f"{name} behind")
+        pairs[each] for each in ("slot", "segments", "first", "last", f"{name} pending")
     ]
     del slot
 
 
-def test_check_of_a_sound_spool_ends_with_0(data: DataDir, slot: Slot) -> None:
+def test_check_exits_with_0_if_the_spool_has_no_damage(data: DataDir, slot: Slot) -> None:
     slot.next_number += 5
     slot.write(b"{}")
     before = tree(data)
@@ -90,7 +88,7 @@ def test_check_of_a_sound_spool_ends_with_0(data: DataDir, slot: Slot) -> None:
 
 
 @pytest.mark.parametrize(("offset", "damaged"), [(70, "bytes 64 to 131"), (5, "bytes 0 to 64")])
-def test_check_tells_of_damage_ends_with_1_and_changes_nothing(
+def test_check_reports_damage_exits_with_1_and_changes_nothing(
     data: DataDir, slot: Slot, offset: int, damaged: str
 ) -> None:
     with slot.path(1).open("r+b") as file:
@@ -104,7 +102,7 @@ def test_check_tells_of_damage_ends_with_1_and_changes_nothing(
     assert before == tree(data)
 
 
-def test_dump_writes_events_as_they_are(data: DataDir, slot: Slot) -> None:
+def test_dump_prints_events_unchanged(data: DataDir, slot: Slot) -> None:
     before = tree(data)
     result = run(data, "dump")
     assert result.stdout == '{"n":1}\n{"n":2}\n{"n":3}\n{"n":4}\n'
@@ -125,20 +123,22 @@ def test_dump_writes_events_as_they_are(data: DataDir, slot: Slot) -> None:
         (["--until", "1.5m"], [1, 2, 3, 4]),
     ],
 )
-def test_dump_filters(data: DataDir, slot: Slot, options: list[str], expected: list[int]) -> None:
+def test_dump_filters_by_source_and_time(
+    data: DataDir, slot: Slot, options: list[str], expected: list[int]
+) -> None:
     slot.write(b'{"n":5}', source="late", received_ms=int(time.time() * 1000))
     result = run(data, "dump", *options)
     assert "".join(f'{{"n":{n}}}\n' for n in expected) == result.stdout, result.stderr
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2026-01-31T12:00:00", "5", "-2h"])
-def test_dump_refuses_what_is_no_time(data: DataDir, moment: str) -> None:
+def test_dump_rejects_an_invalid_time(data: DataDir, moment: str) -> None:
     result = run(data, "dump", f"--since={moment}")
     assert result.returncode == 2
-    assert "is neither such as" in result.stderr
+    assert "expected a time such as" in result.stderr
 
 
-def test_dump_ends_quietly_when_nobody_reads_on(data: DataDir) -> None:
+def test_dump_ends_quietly_when_its_reader_ends(data: DataDir) -> None:
     slot = Slot(data, segment_bytes=8 * 2**20)
     for _ in range(6):
         slot.write(b"x" * 2**20)
@@ -153,7 +153,7 @@ def test_dump_ends_quietly_when_nobody_reads_on(data: DataDir) -> None:
         assert (b"", 0) == (process.stderr.read(), process.wait(30))
 
 
-def test_a_directory_that_is_none_is_said_and_not_made(tmp_path: Path) -> None:
+def test_a_data_directory_that_does_not_exist_is_reported_and_not_created(tmp_path: Path) -> None:
     missing = DataDir(tmp_path / "nowhere", bytes(16))
     for command in ("ls", "check", "dump"):
         result = run(missing, command)

@@ -1,4 +1,4 @@
-"""`pixelfast status` and `pixelfast tail`, beside a real server and without one."""
+"""`pixelfast status` and `pixelfast tail`, with and without a running server."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Tail:
         self._lines = self.process.stdout
 
     def event(self) -> str:
-        """The name of the next event."""
+        """Return the name of the next event."""
         assert select.select([self._lines], [], [], WAIT_S)[0], "no line"
         return str(json.loads(self._lines.readline())["event"])
 
     def interrupt(self) -> tuple[int, bytes, bytes]:
-        """Ctrl-C; the exit code and what it printed until then."""
+        """Send Ctrl-C; return the exit status and the remaining output."""
         self.process.send_signal(signal.SIGINT)
         output, error = self.process.communicate(timeout=WAIT_S)
         return self.process.returncode, output, error
@@ -62,7 +62,7 @@ def tails() -> Iterator[list[Tail]]:
         each.process.communicate()
 
 
-def test_status_and_tail_of_a_running_server_and_after_it(
+def test_status_and_tail_work_with_a_running_and_a_stopped_server(
     tmp_path: Path, tails: list[Tail]
 ) -> None:
     with serving(tmp_path / "data", "--workers", "1") as server:
@@ -94,10 +94,10 @@ def test_status_and_tail_of_a_running_server_and_after_it(
             *("--admin", f"127.0.0.1:{server.admin_port}"),
         )
         assert 1 == other.returncode
-        assert f"has the data directory {server.data_dir}, not {tmp_path};" in other.stderr
+        assert f"uses the data directory {server.data_dir}, not {tmp_path};" in other.stderr
         other = run_pixelfast("status", "--admin", f"127.0.0.1:{server.port}")
         assert (1, "") == (other.returncode, other.stdout)
-        assert "is not pixelfast's admin address" in other.stderr
+        assert "is not the admin address of pixelfast" in other.stderr
 
     result = status_of(server, "--json")
     found = json.loads(result.stdout)
@@ -106,7 +106,7 @@ def test_status_and_tail_of_a_running_server_and_after_it(
     assert (4, 0, 0.0) == (archive["delivered"], archive["pending"], archive["lag_s"])
     text = status_of(server)
     assert (1, "") == (text.returncode, text.stderr)
-    assert "no server answers at 127.0.0.1:" in text.stdout
+    assert "not reachable at 127.0.0.1:" in text.stdout
 
     tail = ("tail", "--data-dir", str(server.data_dir), "--no-follow")
     lines = run_pixelfast(*tail, "-n", "3").stdout.splitlines()
@@ -120,7 +120,7 @@ def shown(server: Server) -> dict[str, Any]:
     return found
 
 
-def test_status_shows_a_destination_that_is_down_and_what_is_pending(tmp_path: Path) -> None:
+def test_status_shows_a_destination_that_is_down_and_its_pending_events(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # nobody listens there
         port = free.getsockname()[1]
@@ -144,7 +144,7 @@ url = "http://127.0.0.1:{port}/in"
 
 
 @pytest.mark.parametrize("command", ["status", "tail"])
-def test_no_data_directory_is_one_line(tmp_path: Path, command: str) -> None:
+def test_a_missing_data_directory_is_a_one_line_error(tmp_path: Path, command: str) -> None:
     arguments = ["--data-dir", f"{tmp_path}/none"]
     if command == "status":
         arguments += ["--admin", f"unix:{tmp_path}/none.sock"]
@@ -154,7 +154,7 @@ def test_no_data_directory_is_one_line(tmp_path: Path, command: str) -> None:
     assert (1, expected) == (result.returncode, result.stderr)
 
 
-def test_tail_ends_quietly_when_its_reader_goes(tmp_path: Path, tails: list[Tail]) -> None:
+def test_tail_ends_quietly_when_its_reader_ends(tmp_path: Path, tails: list[Tail]) -> None:
     with serving(tmp_path / "data", "--workers", "2") as server:
         assert 200 == server.track("A")
         tails.append(Tail(server.data_dir))
@@ -191,7 +191,7 @@ url = "http://127.0.0.1:9/"
 """
 
 
-def test_status_says_why_a_collector_is_not_ready(tmp_path: Path) -> None:
+def test_status_shows_why_a_collector_is_not_ready(tmp_path: Path) -> None:
     with serving(tmp_path / "data", settings=FULL) as server:
         padding = f"&properties.p={'x' * 16_000}"
         wait_until(lambda: server.track("A", padding) == 503, "the spool is full")

@@ -1,4 +1,4 @@
-"""Tables cut nothing, however narrow the terminal is."""
+"""Tables truncate nothing, however narrow the terminal is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_terminal_that_is_wide_enough_shows_the_same_with_separators() -> None
     assert expected == table_lines(HEADERS, ROWS, 27, has_note=True)
 
 
-def test_a_note_goes_below_its_row_where_the_row_is_too_wide() -> None:
+def test_a_note_is_printed_below_its_row_if_the_row_is_too_wide() -> None:
     expected = ["name  events", "    reason", "mail   1,234", "    status 400", "日本       5"]
     assert [*expected, "    no such index"] == table_lines(HEADERS, ROWS, 26, has_note=True)
 
@@ -31,7 +31,7 @@ def test_a_note_is_wrapped_between_words() -> None:
     assert ["a          1", "    no such", "    index here"] == lines[2:]
 
 
-def test_each_row_is_a_block_where_no_row_would_fit() -> None:
+def test_each_row_is_a_block_if_the_table_is_too_wide() -> None:
     assert [
         "name    mail",
         "events  1,234",
@@ -43,7 +43,7 @@ def test_each_row_is_a_block_where_no_row_would_fit() -> None:
     ] == table_lines(HEADERS, ROWS, 26)
 
 
-def test_each_row_is_a_block_where_it_does_not_fit_without_its_note_either() -> None:
+def test_each_row_is_a_block_if_the_table_is_too_wide_without_its_notes() -> None:
     rows = [("x" * 12, 1234567, "status 400")]
     expected = [f"name    {'x' * 12}", "events  1,234,567", "reason  status 400"]
     assert expected == table_lines(HEADERS, rows, 22, has_note=True)
@@ -66,5 +66,5 @@ def test_one_very_long_cell_does_not_widen_the_others() -> None:
     )
 
 
-def test_what_strangers_wrote_is_made_printable() -> None:
+def test_control_characters_are_escaped() -> None:
     assert "\\x1b[31m" == table_lines(("name",), [("\x1b[31m",)], 80)[1]

@@ -1,4 +1,4 @@
-"""Commands that only look need none of the secrets that destinations have."""
+"""Commands that only read do not require the secrets of destinations."""
 
 from __future__ import annotations
 
@@ -61,33 +61,33 @@ def run(*arguments: str, text: str = "") -> Result:
         "decode /pixel/v1/page?writeKey=wk_web_0123456789&userId=1",
     ],
 )
-def test_a_command_that_only_looks_runs_without_them(settings: str, command: str) -> None:
+def test_a_command_that_only_reads_runs_without_secrets(settings: str, command: str) -> None:
     result = run(*command.split(), "-c", settings)
     assert 0 == result.exit_code, result.output
 
 
 @pytest.mark.parametrize("command", ["serve", "collect", "deliver"])
-def test_what_uses_them_names_all_that_are_missing(settings: str, command: str) -> None:
+def test_a_command_that_uses_secrets_reports_all_missing_ones(settings: str, command: str) -> None:
     result = run(command, "-c", settings)
     assert 2 == result.exit_code
     assert "7 errors" in result.stderr
 
 
-def test_check_needs_them_unless_it_is_told(settings: str) -> None:
+def test_check_requires_secrets_unless_it_is_told_otherwise(settings: str) -> None:
     result = run("check", settings)
     assert (2, True) == (result.exit_code, "7 errors" in result.stderr)
     result = run("check", settings, "--without-secrets")
     assert (0, True) == (result.exit_code, 'name = "hook"' in result.stdout)
 
 
-def test_other_mistakes_are_found_all_the_same(settings: str) -> None:
+def test_other_errors_are_reported_without_secrets(settings: str) -> None:
     path = Path(settings)
     path.write_text(path.read_text() + 'gzipp = true\nurl2 = "${PIXELFAST_TEST_HOST}"\n')
     result = run("spool", "ls", "-c", settings)
     assert (2, True) == (result.exit_code, "2 errors" in result.stderr)
 
 
-def test_write_keys_are_needed_where_they_are_used(tmp_path: Path, settings: str) -> None:
+def test_write_keys_are_required_by_commands_that_use_them(tmp_path: Path, settings: str) -> None:
     text = SETTINGS.format(folder=tmp_path, more_keys=', "${PIXELFAST_TEST_WEB}"')
     Path(settings).write_text(text)
     for command in ("spool ls", "dead ls"):
@@ -97,7 +97,7 @@ def test_write_keys_are_needed_where_they_are_used(tmp_path: Path, settings: str
         assert (2, True) == (result.exit_code, "PIXELFAST_TEST_WEB" in result.stderr)
 
 
-def test_what_is_missing_is_empty_or_the_default(settings: str) -> None:
+def test_a_missing_secret_is_empty_or_the_default(settings: str) -> None:
     with pytest.raises(ConfigErrors):
         read_config(settings)
     hook, rudder = read_config(settings, may_lack=("destinations",)).destinations
@@ -126,7 +126,7 @@ def test_the_fingerprints_of_all_keys_of_the_settings_are_listed(settings: str) 
     assert [fingerprint("wk_web_0123456789"), "web", "wk_web_0…", "-"] == lines[1].split()
 
 
-def test_a_fingerprint_of_nothing_is_a_mistake() -> None:
+def test_a_fingerprint_requires_a_key_or_a_settings_file() -> None:
     assert 2 == run("key", "fingerprint").exit_code
 
 
@@ -136,7 +136,7 @@ def test_a_fingerprint_of_nothing_is_a_mistake() -> None:
 @pytest.mark.parametrize(
     ("targets", "code"), [(["good"], 0), (["bad"], 1), (["bad", "good"], 1), (["-"], 1)]
 )
-def test_decode_exits_1_if_a_pixel_is_rejected(targets: list[str], code: int) -> None:
+def test_decode_exits_with_1_if_a_pixel_is_rejected(targets: list[str], code: int) -> None:
     known = {"good": "/pixel/v1/page?writeKey=k&userId=1", "bad": "/pixel/v1/page?userId=1"}
     lines = "\n".join(known.values()) + "\n"
     result = run("decode", *(known.get(each, each) for each in targets), text=lines)
@@ -145,7 +145,7 @@ def test_decode_exits_1_if_a_pixel_is_rejected(targets: list[str], code: int) ->
     assert all(json.loads(line)["status"] in (200, 400) for line in result.stdout.splitlines())
 
 
-def test_decode_says_so_in_its_help() -> None:
-    assert "The exit code is 1 if a pixel would be rejected." in " ".join(
+def test_the_help_of_decode_describes_its_exit_status() -> None:
+    assert "The exit status is 1 if a pixel would be rejected." in " ".join(
         run("decode", "--help").output.split()
     )

@@ -1,4 +1,4 @@
-"""What one program hands on to the next, and how the next one divides the sockets."""
+"""The handover between two versions of the program, and how sockets are distributed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ else:
 """
 
 
-def test_a_program_becomes_another_one_with_the_same_sockets(tmp_path: Path) -> None:
+def test_a_program_is_replaced_and_keeps_its_sockets(tmp_path: Path) -> None:
     script = tmp_path / "hands_over.py"
     script.write_text(HANDS_OVER)
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -67,7 +67,7 @@ def test_a_program_becomes_another_one_with_the_same_sockets(tmp_path: Path) -> 
     assert (f"{{'a': {{'b': 1}}}} False {port}", f"None {pid}") == (taken, again)
 
 
-def test_without_a_handover_there_is_nothing_to_take() -> None:
+def test_a_program_without_a_handover_takes_nothing_over() -> None:
     assert (False, None) == (is_handed_over({}), take_handover({}))
 
 
@@ -79,7 +79,7 @@ def test_without_a_handover_there_is_nothing_to_take() -> None:
         (FORMAT, b"", "cannot read the settings that are followed"),
     ],
 )
-def test_a_version_that_cannot_read_what_is_handed_over_says_so(
+def test_a_version_that_cannot_read_the_handover_reports_an_error(
     handover_format: int, followed: bytes, why: str
 ) -> None:
     check_handover(FORMAT, msgspec.json.encode(Config()))
@@ -94,7 +94,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def opened(config: Config, workers: int, before: Listening | None, stack: ExitStack) -> Listening:
-    """Listen, going on with the sockets of an earlier listening."""
+    """Listen with the sockets of an earlier program."""
     handed = []
     if before is not None:
         sockets = {each.fileno(): each for own in before.by_worker for each in own}
@@ -110,7 +110,7 @@ def at(*addresses: str) -> Config:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
-def test_all_sockets_that_were_handed_over_are_accepted_from(
+def test_connections_of_all_handed_over_sockets_are_accepted(
     workers: int, stack: ExitStack
 ) -> None:
     before = opened(at("127.0.0.1:0"), 3, None, stack)
@@ -123,7 +123,7 @@ def test_all_sockets_that_were_handed_over_are_accepted_from(
     assert 1 == len({each.getsockname() for each in new})
 
 
-def test_addresses_come_and_go(tmp_path: Path, stack: ExitStack) -> None:
+def test_addresses_can_be_added_and_removed(tmp_path: Path, stack: ExitStack) -> None:
     unix = f"unix:{tmp_path}/pixel.sock"
     before = opened(at("127.0.0.1:0", unix), 2, None, stack)
     after = opened(at(unix, "[::1]:0"), 2, before, stack)
@@ -134,7 +134,7 @@ def test_addresses_come_and_go(tmp_path: Path, stack: ExitStack) -> None:
     assert after.by_worker[0][0] is before.by_worker[0][1]
 
 
-def test_an_address_that_is_taken_closes_nothing(stack: ExitStack) -> None:
+def test_an_address_in_use_closes_no_socket(stack: ExitStack) -> None:
     before = opened(at("127.0.0.1:0"), 1, None, stack)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         other = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -143,13 +143,13 @@ def test_an_address_that_is_taken_closes_nothing(stack: ExitStack) -> None:
     assert before.by_worker[0][0].fileno() >= 0
 
 
-def test_totals_go_on() -> None:
+def test_totals_continue_after_a_handover() -> None:
     totals = Totals({"events": 5})
     totals.follow({"events": 2})
     assert ({"events": 7}, {"events": 5}) == (totals.value, totals.ended)
 
 
-def test_every_descriptor_of_a_handover_goes_on() -> None:
+def test_every_descriptor_of_a_handover_is_inherited() -> None:
     handover = Handover(
         config=Config(),
         generation=0,

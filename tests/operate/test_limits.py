@@ -1,4 +1,4 @@
-"""Limits of the system against the settings, without a server."""
+"""The limits of the system are compared with the settings."""
 
 from __future__ import annotations
 
@@ -20,18 +20,16 @@ def own_group() -> str:
 @pytest.mark.parametrize(
     ("open_files", "connections"), [(20_065, 20_000), (20_064, 19_999), (100, 35), (65, 1), (1, 1)]
 )
-def test_connections_are_what_the_limit_of_open_files_leaves(
-    open_files: int, connections: int
-) -> None:
+def test_the_limit_of_open_files_limits_connections(open_files: int, connections: int) -> None:
     assert connections == connections_within(Server(), open_files)
 
 
-def test_each_listening_address_takes_a_descriptor_of_each_collector() -> None:
+def test_each_listening_address_needs_a_descriptor_in_each_collector() -> None:
     one, two = Server(), Server(listen=("127.0.0.1:1", "127.0.0.1:2"))
     assert 1 == files_of_connections(two, 10) - files_of_connections(one, 10)
 
 
-def test_the_memory_limit_is_the_lowest_of_the_group_and_those_above(tmp_path: Path) -> None:
+def test_the_memory_limit_is_the_lowest_of_the_cgroup_and_its_parents(tmp_path: Path) -> None:
     group = tmp_path / own_group()
     group.mkdir(parents=True, exist_ok=True)
     assert memory_limit(str(tmp_path)) is None
@@ -41,7 +39,7 @@ def test_the_memory_limit_is_the_lowest_of_the_group_and_those_above(tmp_path: P
     assert 1000 == memory_limit(str(tmp_path))
 
 
-def test_a_memory_limit_below_what_the_settings_allow_is_logged(tmp_path: Path) -> None:
+def test_a_memory_limit_below_the_need_of_the_settings_is_logged(tmp_path: Path) -> None:
     (tmp_path / own_group()).mkdir(parents=True, exist_ok=True)
     (tmp_path / "memory.max").write_text(str(2**30))
     with capture_logs() as logged:

@@ -1,4 +1,4 @@
-"""What the processes say of themselves becomes metrics."""
+"""The figures that processes report become metrics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def child(name: str, figures: dict[str, Any], *, is_silent: bool = False) -> Any
 def exposed_of(
     children: list[Any], *, disk: DiskRoom | None = None, full_in_s: float | None = None
 ) -> list[str]:
-    """The lines of /metrics; delivery is the last of the children."""
+    """Return the lines of /metrics; delivery is the last of the children."""
     processes = SimpleNamespace(
         collectors=children[:-1],
         delivery=children[-1],
@@ -57,7 +57,7 @@ def exposed(destinations: dict[str, Any], *, is_silent: bool = False) -> list[st
     return exposed_of([child("delivery", {"destinations": destinations}, is_silent=is_silent)])
 
 
-def test_dead_letters_are_told_by_destination_and_source() -> None:
+def test_dead_letters_are_reported_by_destination_and_source() -> None:
     letters = {
         "web": {"letters": 3, "size_bytes": 700, "dropped": 20, "oldest_ms": 990_000},
         "shop": {"letters": 0, "size_bytes": 0, "dropped": 1, "oldest_ms": 0},
@@ -83,7 +83,7 @@ def test_dead_letters_are_told_by_destination_and_source() -> None:
     } == found
 
 
-def test_what_is_not_known_is_absent() -> None:
+def test_unknown_figures_are_absent() -> None:
     figures = {"delivered": 7, "pending": 3, "state": "failing"}
     lines = exposed({"known": figures, "unknown": {"state": "unusable"}})
     found = {line for line in lines if line.startswith("pixelfast_") and "nown" in line}
@@ -96,7 +96,7 @@ def test_what_is_not_known_is_absent() -> None:
     assert 'pixelfast_destination_state{destination="unknown",state="unusable"} 1.0' in found
 
 
-def test_a_silent_process_tells_only_what_never_becomes_less() -> None:
+def test_only_totals_of_a_silent_delivery_process_are_reported() -> None:
     figures = {"state": "healthy", "delivered": 7, "pending": 3, "lag_s": 0.2}
     lines = exposed({"hook": figures}, is_silent=True)
     assert 'pixelfast_delivered_events_total{destination="hook"} 7.0' in lines
@@ -110,7 +110,7 @@ def test_a_silent_process_tells_only_what_never_becomes_less() -> None:
     assert not [line for line in states if line.endswith(" 1.0")]
 
 
-def test_of_a_silent_process_health_tells_no_lag() -> None:
+def test_health_reports_no_lag_of_a_silent_process() -> None:
     letters = {"web": {"letters": 3}}
     figures = {"state": "healthy", "delivered": 7, "lag_s": 0.2, "dead_letters": letters}
     destinations = {"destinations": {"hook": figures}}
@@ -131,7 +131,7 @@ def collector(commits: int, *, is_silent: bool = False) -> Any:
     return child("collector-0", figures, is_silent=is_silent)
 
 
-def test_totals_go_on_when_a_process_is_restarted() -> None:
+def test_totals_continue_when_a_process_is_restarted() -> None:
     restarted = collector(4)
     restarted.totals.end()
     delivery = child("delivery", {})
@@ -152,13 +152,13 @@ def test_totals_go_on_when_a_process_is_restarted() -> None:
     assert 'pixelfast_stored_events_total{slot="0"} 13.0' in exposed_of([restarted, delivery])
 
 
-def test_a_silent_collector_tells_only_totals() -> None:
+def test_only_totals_of_a_silent_collector_are_reported() -> None:
     lines = exposed_of([collector(1, is_silent=True), child("delivery", {})])
     assert 'pixelfast_stored_events_total{slot="0"} 3.0' in lines
     assert not [line for line in lines if line.startswith("pixelfast_spool_bytes{")]
 
 
-def test_a_disk_that_is_not_known_is_absent() -> None:
+def test_the_figures_of_an_unknown_disk_are_absent() -> None:
     def found(**machine: Any) -> list[str]:
         lines = exposed_of([child("delivery", {})], **machine)
         names = ("pixelfast_disk", "pixelfast_spool_full")
@@ -172,7 +172,7 @@ def test_a_disk_that_is_not_known_is_absent() -> None:
     ] == found(disk=DiskRoom(7, 9), full_in_s=60.0)
 
 
-def test_the_kernel_is_asked_about_every_process() -> None:
+def test_process_metrics_are_reported_for_every_process() -> None:
     running = child("collector-0", {})
     running.pid = os.getppid()
     lines = exposed_of([running, child("delivery", {})])
@@ -183,7 +183,7 @@ def test_the_kernel_is_asked_about_every_process() -> None:
         ]
 
 
-def test_the_room_that_is_used_up_first_is_foretold() -> None:
+def test_the_forecast_is_that_of_the_space_that_is_used_up_first() -> None:
     forecast = FullForecast()
     assert forecast.seconds is None
     for at_s in range(0, 601, 5):  # 1 byte/s, then 10 bytes/s for five minutes
@@ -192,7 +192,7 @@ def test_the_room_that_is_used_up_first_is_foretold() -> None:
     assert 670.0 == forecast.seconds
 
 
-def test_nothing_is_foretold_of_a_minute_or_of_room_that_grows() -> None:
+def test_there_is_no_forecast_for_less_than_a_minute_or_growing_space() -> None:
     forecast = FullForecast()
     for at_s in (0, 59):
         forecast.add(at_s, {"slot": 1000 - at_s})
@@ -203,7 +203,7 @@ def test_nothing_is_foretold_of_a_minute_or_of_room_that_grows() -> None:
     assert 0.0 == forecast.seconds
 
 
-def test_a_disk_that_fails_or_hangs_is_not_known() -> None:
+def test_a_disk_that_fails_or_hangs_is_unknown() -> None:
     now_s = 0.0
     error: list[OSError] = []
 

@@ -1,4 +1,4 @@
-"""What a reload changes, what it keeps, and what is told of it."""
+"""What a reload changes, keeps and reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_same_settings_change_nothing() -> None:
     assert (RUNNING, []) == merge(RUNNING, RUNNING)
 
 
-def test_what_needs_another_process_stays_and_is_named() -> None:
+def test_a_setting_that_requires_a_restart_is_kept_and_reported() -> None:
     wanted = Config(
         data_dir="/elsewhere",
         server=Server(listen=("127.0.0.1:2",), idle_timeout_s=2.0),
@@ -40,7 +40,7 @@ def test_what_needs_another_process_stays_and_is_named() -> None:
     assert str(kept[1]).endswith("requires a restart or `pixelfast upgrade`")
 
 
-def test_a_certificate_changes_and_an_address_of_tls_does_not() -> None:
+def test_a_reload_changes_the_certificate_but_not_the_tls_address() -> None:
     def with_tls(tls: ServerTls | None) -> Config:
         return Config(server=Server(tls=tls))
 
@@ -54,7 +54,7 @@ def test_a_certificate_changes_and_an_address_of_tls_does_not() -> None:
         assert (one, "server.tls") == (merged.server.tls, kept.name)
 
 
-def test_every_mistake_of_a_file_is_a_line(tmp_path: Path) -> None:
+def test_every_error_of_a_file_is_a_line(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text("[server]\nworkers = -1\nlisten = 3\n")
     with pytest.raises(ConfigErrors) as caught:

@@ -1,4 +1,4 @@
-"""An error that comes again and again is logged once a minute."""
+"""A repeated error is logged once a minute."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def passed(sampler: Sampler, **line: object) -> dict[str, object] | None:
         return None
 
 
-def test_the_same_error_is_logged_once_a_minute_with_the_count_of_those_left_out() -> None:
+def test_the_same_error_is_logged_once_a_minute_with_the_count_of_suppressed_lines() -> None:
     clock = FakeClock()
     sampler = Sampler(clock)
     line = {"event": "segment_create_failed", "slot": 0, "error": "No space left on device"}
@@ -71,7 +71,7 @@ def raised(divisor: int) -> Exception:
         return error
 
 
-def test_a_traceback_is_logged_once_a_minute_too() -> None:
+def test_a_traceback_is_logged_once_a_minute() -> None:
     sampler = Sampler(FakeClock())
     assert passed(sampler, event="request_failed", exc_info=raised(0))
     assert passed(sampler, event="request_failed", exc_info=raised(0)) is None
@@ -84,13 +84,13 @@ def test_a_traceback_is_logged_once_a_minute_too() -> None:
         assert passed(sampler, event="request_failed", exc_info=told) is None
 
 
-def test_lines_without_an_error_are_all_logged() -> None:
+def test_all_lines_without_an_error_are_logged() -> None:
     sampler = Sampler(FakeClock())
     for _ in range(3):
         assert passed(sampler, event="process_ended", name="collector-0", code=-9)
 
 
-def test_kinds_without_end_take_no_memory_without_end() -> None:
+def test_the_memory_for_kinds_of_errors_is_limited() -> None:
     sampler = Sampler(FakeClock())
     for n in range(3000):
         assert passed(sampler, event=f"e{n}", error="x")
@@ -127,6 +127,8 @@ def sqlite_error(statement: str) -> sqlite3.Error:
         (KeyError("x"), ""),
     ],
 )
-def test_what_an_operator_can_mend_is_told_from_a_mistake(error: BaseException, line: str) -> None:
+def test_an_error_that_an_operator_can_fix_is_told_from_a_bug(
+    error: BaseException, line: str
+) -> None:
     found = operator_error(error)
     assert found.startswith(line) if line else found == ""

@@ -1,4 +1,4 @@
-"""The supervisor notices processes that hang."""
+"""The supervisor detects processes that hang."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READY = b'{"is_ready": true}'
 
 
 class FakeProcess:
-    """A process that keeps the signals it is sent."""
+    """A process that records the signals it is sent."""
 
     returncode = None
 
@@ -75,13 +75,13 @@ def test_a_process_that_hangs_is_killed_once(child: Watched) -> None:
     assert ["process_silent", "process_hung"] == [log["event"] for log in logs]
 
 
-def test_a_short_limit_is_kept_to(child: Watched) -> None:
+def test_a_short_limit_is_respected(child: Watched) -> None:
     child.now_s += 2.5
     child.watch(2.0)
     assert [signal.SIGKILL] == child.fake.signals
 
 
-def test_a_process_that_has_never_been_ready_gets_a_minute() -> None:
+def test_a_process_that_has_never_been_ready_is_given_a_minute() -> None:
     child = Watched()
     child.on_report(b'{"is_ready": false}')
     child.now_s += 59.0
@@ -92,7 +92,7 @@ def test_a_process_that_has_never_been_ready_gets_a_minute() -> None:
     assert [signal.SIGKILL] == child.fake.signals
 
 
-def test_the_time_in_which_nobody_listened_is_not_counted(child: Watched) -> None:
+def test_the_time_in_which_the_supervisor_was_paused_is_not_counted(child: Watched) -> None:
     child.now_s += 60.0
     child.excuse(59.0)
     child.watch(10.0)

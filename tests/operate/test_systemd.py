@@ -1,4 +1,4 @@
-"""What systemd is told, and the sockets it passes."""
+"""Notifications to systemd, and the sockets that it passes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pixelfast.operate.systemd import Notifier, passed_sockets
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    """The service manager's end."""
+    """Return the socket of the service manager."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.bind(str(tmp_path / "notify"))
         line.settimeout(5.0)
@@ -29,7 +29,7 @@ def environment_of(manager: socket.socket, **more: str) -> dict[str, str]:
     return {"NOTIFY_SOCKET": manager.getsockname(), **more}
 
 
-def test_states_are_told(manager: socket.socket) -> None:
+def test_states_are_sent_to_systemd(manager: socket.socket) -> None:
     notifier = Notifier(environment_of(manager))
     notifier.ready("accepting pixels")
     assert b"READY=1\nSTATUS=accepting pixels" == manager.recv(4096)
@@ -41,7 +41,7 @@ def test_states_are_told(manager: socket.socket) -> None:
     assert b"STOPPING=1\nSTATUS=stopping" == manager.recv(4096)
 
 
-def test_an_abstract_address_is_understood() -> None:
+def test_an_abstract_socket_address_is_supported() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.bind("")  # the kernel chooses an abstract one
         line.settimeout(5.0)
@@ -49,7 +49,7 @@ def test_an_abstract_address_is_understood() -> None:
         assert b"READY=1\nSTATUS=x" == line.recv(4096)
 
 
-def test_the_watchdog_is_fed_at_half_of_its_limit(manager: socket.socket) -> None:
+def test_the_watchdog_is_notified_at_half_of_its_limit(manager: socket.socket) -> None:
     notifier = Notifier(environment_of(manager, WATCHDOG_USEC="20000000"))
     assert 10.0 == notifier.watchdog_s
     notifier.alive()
@@ -72,7 +72,7 @@ def test_child_processes_do_not_see_the_variables(manager: socket.socket) -> Non
 
 
 @pytest.mark.parametrize("address", ["/nowhere/notify", "@pixelfast-nobody-listens-here"])
-def test_a_manager_that_is_gone_is_no_error(address: str) -> None:
+def test_a_service_manager_that_has_ended_is_no_error(address: str) -> None:
     Notifier({"NOTIFY_SOCKET": address}).ready("x")
 
 
@@ -88,7 +88,7 @@ print("LISTEN_FDS" in os.environ, passed_sockets(os.environ))
 
 
 @pytest.mark.parametrize("name", ["", "tls"])
-def test_passed_sockets_are_taken_once_and_those_named_tls_apart(name: str) -> None:
+def test_passed_sockets_are_used_once_and_those_named_tls_separately(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         result = subprocess.run(
             [sys.executable, "-c", TAKES, str(listening.fileno())],
@@ -105,12 +105,12 @@ def test_passed_sockets_are_taken_once_and_those_named_tls_apart(name: str) -> N
 
 
 @pytest.mark.parametrize("pid", ["1", ""])
-def test_sockets_of_another_process_are_left_alone(pid: str) -> None:
+def test_sockets_for_another_process_are_ignored(pid: str) -> None:
     assert ([], []) == passed_sockets({"LISTEN_PID": pid, "LISTEN_FDS": "1"})
 
 
 @pytest.mark.parametrize("kind", ["file", "datagram", "not listening", "closed"])
-def test_a_passed_descriptor_that_accepts_nothing_is_one_error(kind: str) -> None:
+def test_a_passed_descriptor_that_does_not_listen_is_an_error(kind: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram, socket.socket() as silent:
         null = os.open(os.devnull, os.O_RDONLY)
         fds = {"file": null, "datagram": datagram.fileno(), "not listening": silent.fileno()}

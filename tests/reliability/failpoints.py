@@ -26,7 +26,7 @@ LIVE = {
     "collector-0": {"pwrite64": 3, "fdatasync": 3, "fallocate": 2, "fsync": 4, "ftruncate": 2},
     "delivery": {"pwrite64": 8, "fdatasync": 8, "fsync": 2, "ftruncate": 3, "unlink": 2},
 }
-_READY = {"collect": "collecting at", "deliver": "delivering to"}
+_READY = {"collect": "collector listening on", "deliver": "delivering to"}
 _log_numbers = itertools.count()
 
 

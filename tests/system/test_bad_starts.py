@@ -170,14 +170,14 @@ def test_a_socket_path_that_is_too_long_is_named(tmp_path: Path) -> None:
     path = f"{tmp_path}/{'x' * 108}"
     for option in ("--listen", "--admin"):
         line = failed_start("--data-dir", f"{tmp_path}/data", option, f"unix:{path}", code=2)
-        assert f"its path has {len(path)} bytes, limit 107" in line
+        assert f"the path has {len(path)} bytes, limit 107" in line
 
 
 def test_a_socket_in_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     for option in ("--listen", "--admin"):
         address = f"unix:{tmp_path}/none/p.sock"
         line = failed_start("--data-dir", f"{tmp_path}/data", option, address, code=2)
-        assert f"server.{option[2:]}: cannot listen at " in line
+        assert f"server.{option[2:]}: cannot listen on " in line
         assert line.endswith(f"the directory {tmp_path}/none does not exist")
 
 

@@ -11,7 +11,7 @@ import subprocess
 import urllib.error
 from pathlib import Path
 
-from pixelfast.commands.asking import ask
+from pixelfast.commands.running import ask
 from pixelfast.operate.reload import RELOAD_OUTCOME
 from pixelfast.spool import DataDir
 from tests.load import Load
@@ -184,7 +184,7 @@ def test_what_a_reload_cannot_change_is_said_and_the_rest_is_followed(tmp_path: 
         done = reload(server, settings + '[spool]\nack = "written"\n')
         assert (0, "") == (done.returncode, done.stderr)
         assert [
-            "reloaded",
+            "settings reloaded",
             "server.workers is still 2; 1 requires a restart or `pixelfast upgrade`",
             'spool.ack is still "synced"; "written" requires a restart or `pixelfast upgrade`',
         ] == done.stdout.splitlines()
@@ -239,7 +239,7 @@ def test_without_a_settings_file_or_a_server_a_reload_says_so(tmp_path: Path) ->
         assert 200 == server.track("After")
     done = reload(server)
     assert 1 == done.returncode
-    assert "no running server" in done.stderr
+    assert "no server of this user is running" in done.stderr
 
 
 def test_an_open_connection_follows_the_trusted_proxies(tmp_path: Path) -> None:

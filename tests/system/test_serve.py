@@ -129,7 +129,7 @@ def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
         address = f"127.0.0.1:{server.port}"
         second = run_pixelfast("serve", "--data-dir", str(tmp_path / "b"), "--listen", address)
     assert second.returncode == 2
-    assert f'server.listen: cannot listen at "{address}": address already in use' in second.stderr
+    assert f'server.listen: cannot listen on "{address}": address already in use' in second.stderr
 
 
 def test_bad_settings_end_with_code_2_and_all_mistakes(tmp_path: Path) -> None:

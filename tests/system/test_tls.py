@@ -295,7 +295,9 @@ def test_a_socket_that_systemd_names_tls_speaks_tls(tmp_path: Path) -> None:
 def test_a_socket_for_tls_without_settings_for_it_is_a_mistake(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as passed, pytest.raises(AssertionError) as caught:
         Server(tmp_path / "data", passed=passed, environment={"LISTEN_FDNAMES": "tls"})
-    assert 'server.tls: is missing: there are sockets with the name "tls"' in str(caught.value)
+    assert 'server.tls: required, because systemd passed sockets with the name "tls"' in str(
+        caught.value
+    )
 
 
 def test_the_certificate_and_failed_handshakes_have_metrics(server: Server) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelfast.commands.asking import ask
+from pixelfast.commands.running import ask
 from pixelfast.operate.reload import RELOAD_OUTCOME, UPGRADE_OUTCOME, Outcome
 from pixelfast.spool import DataDir
 from tests.load import Load

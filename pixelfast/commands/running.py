@@ -1,4 +1,4 @@
-"""Asking a running server for something by a signal, and waiting for what becomes of it."""
+"""Sends a signal to a running server and waits for the outcome."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _POLL_S = 0.05
 
 
 def with_data_dir(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --config and --data-dir, and pass the command `data` instead of them.
+    """Add --config and --data-dir, and pass the command `data` instead.
 
-    Of the settings file only `data_dir` is read: its mistakes are the server's to report.
+    Only `data_dir` is read from the settings file, because the server reports its errors.
     """
 
     def run(config: str | None, data_dir: str | None) -> None:
@@ -33,9 +33,9 @@ def with_data_dir(command: Callable[..., None]) -> Callable[..., None]:
     run.__doc__ = command.__doc__
     run.__name__ = command.__name__
     for option in (
-        click.option("--data-dir", metavar="DIR", help="The data directory of the server."),
+        click.option("--data-dir", metavar="DIR", help="Data directory of the server."),
         click.option(
-            "-c", "--config", metavar="FILE", help="The settings file, for its `data_dir`."
+            "-c", "--config", metavar="FILE", help="Settings file, of which `data_dir` is used."
         ),
     ):
         run = option(run)
@@ -43,14 +43,16 @@ def with_data_dir(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def ask(data: DataDir, number: signal.Signals, outcome_name: str, wait_s: float) -> Outcome:
-    """Signal the server of a data directory; return what it did.
+    """Send a signal to the server of a data directory; return the outcome.
 
     Raises:
-        PixelfastError: there is no server, it is another user's, or it did not respond.
+        PixelfastError: no server is running, it belongs to another user, or it did not respond.
     """
     pid = data.owner()
     if not pid:
-        raise PixelfastError(f"no running server of this user has the data directory {data.path}")
+        raise PixelfastError(
+            f"no server of this user is running with the data directory {data.path}"
+        )
     asked_ns = time.monotonic_ns()
     try:
         os.kill(pid, number)
@@ -59,17 +61,17 @@ def ask(data: DataDir, number: signal.Signals, outcome_name: str, wait_s: float)
     deadline_s = time.monotonic() + wait_s
     while time.monotonic() < deadline_s:
         outcome = Outcome.read(data.path / outcome_name)
-        # One that began before did not see all that there is to see now.
+        # One that began earlier may not have seen the latest changes.
         if outcome is not None and outcome.pid == pid and outcome.began_ns >= asked_ns:
             return outcome
         if data.owner() != pid:
-            raise PixelfastError(f"the server, process {pid}, has ended")
+            raise PixelfastError(f"the server (process {pid}) has ended")
         time.sleep(_POLL_S)
-    raise PixelfastError(f"the server, process {pid}, has not responded within {wait_s:g} s")
+    raise PixelfastError(f"the server (process {pid}) did not respond within {wait_s:g} s")
 
 
 def report(outcome: Outcome, success: str, failure: str) -> None:
-    """Print what became of it, and exit with 1 if it failed."""
+    """Print the outcome; exit with 1 if it is a failure."""
     click.echo(success if outcome.is_successful else failure, err=not outcome.is_successful)
     for line in outcome.lines:
         click.echo(printable(line), err=not outcome.is_successful)
