@@ -42,9 +42,9 @@ _POLL_S = 0.2
 def tail(events: int, sources: tuple[str, ...], follow: bool, settings: Config) -> None:
     """Print new events as they are stored.
 
-    Each event is one line of JSON. Events are read from the spool, so no server is needed. Events of one collector are printed in
-    order. The stored events to print first are searched in the newest 256 KiB of each slot. Ctrl-C
-    stops the command.
+    Each event is one line of JSON. Events are read from the spool, so no server is needed. Events
+    of one collector are printed in order. The stored events to print first are searched in the
+    newest 256 KiB of each slot. Ctrl-C stops the command.
 
     \b
     Example:
