@@ -1,4 +1,4 @@
-"""A scripted sender, and engines and runners with a bound on their run."""
+"""A scripted sender, and engines and runners with short intervals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.deliver.spools import taking
 from tests.waiting import WAIT_S, until
 
 AT_ONCE = BatchLimits(max_events=5, max_bytes=10**6, max_age_s=0.0)
-# Short intervals; what they are for stays.
+# Short intervals, in the same order as the defaults.
 QUICK = Timings(
     min_look_pause_s=0.002,
     max_look_pause_s=0.002,
@@ -49,7 +49,13 @@ QUICK = Timings(
 
 
 class FakeSender(Sender):
-    """Accepts each batch once its script is used up; keeps what it was asked to do."""
+    """Return the outcomes of a script, then those of `judge`; record all batches.
+
+    Attributes:
+        gate: requests wait until it is set.
+        sent: the events of each batch.
+        accepted: all accepted events.
+    """
 
     retry_first_s = 0.001
     retry_most_s = 0.002
@@ -114,7 +120,7 @@ class FakeSender(Sender):
 
 @asynccontextmanager
 async def running(service: Engine | Runner) -> AsyncIterator[None]:
-    """Run it while the body runs, then stop it and wait for its end."""
+    """Run it during the body, then stop it and wait for its end."""
     task = asyncio.ensure_future(service.run())
     try:
         yield
@@ -132,11 +138,18 @@ def make_engine(
     config: Config | None = None,
     clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
 ) -> Engine:
-    """An engine with short intervals; its destinations are these senders, or those of `config`."""
+    """Make an engine with these senders as its destinations, or with those of `config`."""
     config = config or settings(*(senders or ()), sources=sources)
 
     make = None if senders is None else lambda destination, *_: senders[destination.name]
     return Engine(config, data, timings=QUICK, clock=clock, make_sender=make)
+
+
+async def reclaimed(engine: Engine, rounds: int = 3) -> None:
+    """Wait until the engine has completed this many rounds of removing segments."""
+    for _ in range(rounds + 1):  # the first may have begun before
+        before = engine.reclaimer.end_numbers  # each round begins with new ones
+        await until(lambda before=before: engine.reclaimer.end_numbers is not before)
 
 
 def settings(*names: str, sources: tuple[Source, ...] = ()) -> Config:
@@ -145,7 +158,7 @@ def settings(*names: str, sources: tuple[Source, ...] = ()) -> Config:
 
 
 def source(name: str, *destinations: str) -> Source:
-    """A source that goes to these destinations; to all where none is named."""
+    """Make a source for these destinations, by default for all."""
     key = WriteKey(key=f"wk-{name}")
     return Source(name=name, write_keys=(key,), destinations=destinations or None)
 
@@ -153,23 +166,23 @@ def source(name: str, *destinations: str) -> Source:
 def make_runner(
     data: DataDir, sender: Sender, sources: frozenset[str] | None = None, **options: Any
 ) -> Runner:
-    """A runner of the destination "hook" with short intervals."""
+    """Make a runner of the destination "hook" with short intervals."""
     return Runner("hook", sender, data, taking(sources), **{"timings": QUICK, **options})
 
 
 def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:
-    """What another process would find, were this one killed now."""
+    """Return the cursors that another process would find if this one were killed now."""
     path = data.destination_dir(name) / "state.db"
     rows = _rows(path, "SELECT * FROM cursor")
     cursors = {slot: Position(*rest) for slot, *rest, _ in rows}
-    for (body,) in _rows(path, "SELECT body FROM plan"):  # sent again after a start
+    for (body,) in _rows(path, "SELECT body FROM plan"):  # it would be sent after a start
         for each in msgspec.json.decode(body, type=Plan).ranges:
             cursors[each.slot] = min(each.start, cursors[each.slot])
     return cursors
 
 
 def plans_on_disk(data: DataDir, name: str) -> list[str]:
-    """The ids of the batches that would be sent again after a start."""
+    """Return the ids of the batches that would be sent after a start."""
     path = data.destination_dir(name) / "state.db"
     return [identity for (identity,) in _rows(path, "SELECT id FROM plan")]
 
@@ -184,7 +197,7 @@ def _rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
 
 
 def check_sum(figures: Mapping[str, Any]) -> None:
-    """Of every event that was stored it is known what became of it."""
+    """Check that every stored event is accounted for."""
     named = ("delivered", "dead", "filtered", "expired", "pending", "missing")
     parts = {name: figures.get(name, 0) for name in named}
     there = figures["stored"] + figures.get("repeated", 0)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from contextlib import AsyncExitStack
 
+import pytest
 from structlog.testing import capture_logs
 
 from pixelfast.config import Config
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
+from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
-    QUICK,
     FakeSender,
     counters_on_disk,
     cursors_on_disk,
@@ -172,18 +171,25 @@ def test_the_second_engine_on_a_data_directory_waits_for_the_first(
 ) -> None:
     async def main() -> None:
         first, second = FakeSender(), FakeSender()
-        waiting = make_engine(data, {"hook": second})
+        hand = HandClock()
+        waiting = make_engine(data, {"hook": second}, clock=hand.clock)
         with capture_logs() as logs:
+
+            def logs_of(name: str) -> int:
+                return len([each for each in logs if each["event"] == name])
+
             async with running(make_engine(data, {"hook": first})):
                 feed.write(*map(event, range(5)))
                 await first.has(5)
                 async with running(waiting):
-                    await until(lambda: [x for x in logs if x["event"] == "destination_locked"])
+                    await until(lambda: logs_of("destination_locked"))
                     assert not waiting.stats()["is_ready"]
                     feed.write(*map(event, range(5, 10)))
                     await first.has(10)
-                    await asyncio.sleep(20 * QUICK.lock_retry_s)  # it asks for the lock meanwhile
-            assert 1 == len([x for x in logs if x["event"] == "destination_locked"])
+                    await hand.looks(100)
+                    assert 1 == logs_of("destination_locked")
+                    hand.advance(60.0)
+                    await until(lambda: logs_of("destination_locked") == 2)
             assert [] == second.sent, "it was stopped while it waited"
             waiting = make_engine(data, {"hook": second})
             async with running(waiting):
@@ -245,7 +251,8 @@ def test_figures_are_those_of_each_destination(data: DataDir, feed: Feed) -> Non
     async def main() -> None:
         one, two = FakeSender(), FakeSender([Retry("status 500")])
         sources = (source("web"), source("mail", "one"))
-        engine = make_engine(data, {"one": one, "two": two}, sources)
+        hand = HandClock(a_look_s=0.0001)
+        engine = make_engine(data, {"one": one, "two": two}, sources, clock=hand.clock)
         assert not engine.stats()["is_ready"]
         feed.write(*map(event, range(7)))
         feed.write(event(7), source="mail")
@@ -256,7 +263,7 @@ def test_figures_are_those_of_each_destination(data: DataDir, feed: Feed) -> Non
         assert stats["is_ready"]
         told = stats["destinations"]
         for each in told.values():
-            assert 0.0 <= time.time() - each.pop("last_success_s") < 60.0
+            assert hand.now_s == pytest.approx(each.pop("last_success_s"), abs=60.0)
         figures = {
             "stored": 8,
             "pending": 0,

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
+import pytest
 
 from pixelfast.config import Config, Destination
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
-from tests.deliver.runners import QUICK, FakeSender, running, settings, source
+from tests.deliver.runners import QUICK, FakeSender, reclaimed, running, settings, source
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
@@ -120,7 +121,7 @@ def test_a_removed_destination_holds_its_events_and_gets_them_when_it_is_back(
                 feed.write(event(n))
                 feed.roll()
             await until(lambda: len(senders.numbers("stays")) == 20)
-            await asyncio.sleep(10 * QUICK.retention_s)  # rounds in which segments are removed
+            await reclaimed(engine)
             await reload(engine, settings("stays", "goes"), data)
             await until(lambda: len(senders.numbers("goes")) == 20)
         assert list(range(20)) == senders.numbers("goes")
@@ -150,7 +151,7 @@ def test_a_destination_that_is_back_keeps_its_events_while_another_one_stops(
             reloading = asyncio.create_task(
                 reload(engine, changed(config, "slow", gzip=True), data)
             )
-            await asyncio.sleep(10 * QUICK.retention_s)  # rounds in which segments are removed
+            await reclaimed(engine)
             assert not reloading.done(), "it waits for the request under way"
             slow.gate.set()
             await reloading
@@ -177,7 +178,7 @@ def test_segments_stay_while_a_destination_changes(data: DataDir, feed: Feed) ->
             reloading = asyncio.create_task(
                 reload(engine, changed(config, "slow", gzip=True), data)
             )
-            await asyncio.sleep(10 * QUICK.retention_s)
+            await reclaimed(engine)
             assert not reloading.done(), "it waits for the request under way"
             slow.gate.set()
             await reloading
@@ -214,7 +215,8 @@ def test_sources_and_their_destinations_follow_without_a_restart(data: DataDir, 
     run(main())
 
 
-def test_a_stop_in_the_middle_of_a_reload_ends_it(data: DataDir, feed: Feed) -> None:
+@pytest.mark.parametrize("turns", [0, 1, 2, 4, 8, 32])
+def test_a_stop_during_a_reload_ends_it(data: DataDir, feed: Feed, turns: int) -> None:
     async def main() -> None:
         config = settings("hook")
         engine, senders = make(data, config)
@@ -227,7 +229,8 @@ def test_a_stop_in_the_middle_of_a_reload_ends_it(data: DataDir, feed: Feed) -> 
             reloading = asyncio.create_task(
                 reload(engine, changed(config, "hook", gzip=True), data)
             )
-            await asyncio.sleep(0.01)
+            for _ in range(turns):
+                await asyncio.sleep(0)
             engine.stop()
             hook.gate.set()
             await reloading

@@ -15,7 +15,15 @@ from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
-from tests.deliver.runners import QUICK, FakeSender, check_sum, make_engine, running, settings
+from tests.deliver.runners import (
+    QUICK,
+    FakeSender,
+    check_sum,
+    make_engine,
+    reclaimed,
+    running,
+    settings,
+)
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
@@ -107,7 +115,7 @@ def test_a_required_destination_keeps_a_full_spool_full(data: DataDir, feed: Fee
         async with running(engine):
             write(feed, 200)
             await until(lambda: figures(engine, "sure").get("stored") == 200)
-            await engine.runners[0].pause(0.1)
+            await reclaimed(engine)
             assert figures(engine, "sure").get("expired", 0) == 0
             senders["sure"].script.clear()
             await senders["sure"].has(200)
@@ -123,7 +131,7 @@ def test_drop_oldest_drops_for_all(data: DataDir, feed: Feed) -> None:
         async with running(engine):
             write(feed, 300)
             await until(lambda: len(data.segments(0)) <= 8)
-            await engine.runners[0].pause(0.1)
+            await reclaimed(engine)
             assert len(data.segments(0)) >= 6, "no more than is needed"
             for name, sender in senders.items():
                 check_sum(figures(engine, name))
@@ -190,10 +198,10 @@ def test_a_destination_taken_out_of_the_settings_keeps_its_events_for_a_day(
         before = data.segments(0)
         engine = make_engine(data, {"stays": FakeSender()}, clock=clock)
         async with running(engine):
-            await engine.runners[0].pause(0.1)
+            await reclaimed(engine)
             assert before == data.segments(0)
             later_s = 86_000.0
-            await engine.runners[0].pause(0.1)
+            await reclaimed(engine)
             assert before == data.segments(0)
             later_s = 86_400.0
             await until(lambda: len(data.segments(0)) == 1)
@@ -280,7 +288,7 @@ def test_a_destination_that_does_not_run_keeps_what_its_settings_say(
             assert len(data.segments(0)) > 15
             await good.has(300)
             await until(lambda: len(data.segments(0)) <= most)
-            await engine.runners[-1].pause(0.1)
+            await reclaimed(engine)
             assert len(data.segments(0)) >= least
             assert state == engine.stats()["destinations"]["bad"]["state"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
+from tests.deliver.clocks import HandClock
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, plans_on_disk, running
 from tests.deliver.running import run
 from tests.deliver.spools import event, fill
@@ -116,11 +116,15 @@ def test_it_is_found_whatever_way_the_destination_fails(
 def test_the_event_to_blame_dies_of_age_and_no_other(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender(judge=failing_at(7), limits=SMALL, concurrency=8)
-        feed.write(*map(event, range(20)), received_ms=int((time.time() - 100) * 1000))
-        runner = runner_of(data, sender, retry_for_s=101.0)
+        hand = HandClock(a_look_s=0.0001)
+        feed.write(*map(event, range(20)), received_ms=int(hand.now_s * 1000))
+        runner = runner_of(data, sender, retry_for_s=100.0, clock=hand.clock)
         async with running(runner):
             await until(lambda: runner.counted.get("failures"))
             fill(feed, 20, 100)
+            await until(lambda: runner.counted.get("delivered") == 99)
+            assert not runner.counted.get("dead")
+            hand.advance(100.0)
             await until(lambda: runner.counted.get("dead") == 1)
             await until(lambda: runner.cursors == {0: feed.position})
             check_sum(runner.stats({0: 100}))

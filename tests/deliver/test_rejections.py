@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from pixelfast.deliver.dead import DeadLetterLimits, DeadLetters
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.runner import Runner
 from pixelfast.spool import DataDir
+from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
     QUICK,
     FakeSender,
@@ -252,19 +252,20 @@ def test_wrong_settings_hold_the_destination(data: DataDir, feed: Feed, status: 
 def test_a_destination_that_says_gone_is_not_asked_again_before_the_next_start(
     data: DataDir, feed: Feed
 ) -> None:
-    timings = replace(QUICK, held_s=0.001)
+    hand = HandClock(a_look_s=0.0001)
 
     async def main() -> None:
         sender = FakeSender([Held("status 410", 410, is_final=True)])
         feed.write(event(0))
-        runner = make_runner(data, sender, timings=timings)
+        runner = make_runner(data, sender, clock=hand.clock)
         async with running(runner):
             await until(lambda: runner.health.breaker.state == "disabled")
             feed.write(event(1))
-            await runner.pause(0.1)
+            hand.advance(1_000_000.0)
+            await hand.looks(100)
             assert 1 == len(sender.sent)
             check_sum(runner.stats(end_numbers(2)))
-        runner = make_runner(data, sender, timings=timings)
+        runner = make_runner(data, sender)
         async with running(runner):
             await sender.has(2)
 
@@ -327,8 +328,9 @@ def test_a_clock_that_was_set_wrong_by_a_day_kills_no_event(
 ) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("down", status=503)] * 3, limits=MANY)
-        feed.write(event(0), received_ms=time.time_ns() // 1_000_000 + days * 86_400_000)
-        runner = make_runner(data, sender, retry_for_s=259_200.0)
+        hand = HandClock(a_look_s=0.0001)
+        feed.write(event(0), received_ms=int(hand.now_s * 1000) + days * 86_400_000)
+        runner = make_runner(data, sender, retry_for_s=259_200.0, clock=hand.clock)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
             assert runner.stats(end_numbers(1))["lag_s"] >= 0

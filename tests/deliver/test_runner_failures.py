@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,6 +11,7 @@ from pixelfast.deliver.outcomes import Accepted, Retry
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir
+from tests.deliver.clocks import HandClock
 from tests.deliver.runners import FakeSender, make_runner, running
 from tests.deliver.running import run
 from tests.deliver.spools import event
@@ -42,12 +42,13 @@ def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: 
 def test_the_last_error_is_there_while_it_lasts(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("status 503")] * 10**5)
-        runner = make_runner(data, sender)
-        feed.write(event(0), received_ms=int(time.time() * 1000) - 60_000)
+        hand = HandClock(a_look_s=1e-6)
+        runner = make_runner(data, sender, clock=hand.clock)
+        feed.write(event(0), received_ms=int(hand.now_s * 1000) - 60_000)
         async with running(runner):
             await until(lambda: runner.last_error)
             assert "status 503" == runner.last_error
-            assert 60.0 <= runner.lag_s < 70.0
+            assert 60.0 == pytest.approx(runner.lag_s, abs=1.0)
             sender.script.clear()
             await sender.has(1)
             await until(lambda: not runner.last_error)
