@@ -69,9 +69,9 @@ class Costly(Redactor):
             self.cost_of_turns[self.turn] += 1
         return super().data(data)
 
-    def all_data(self, parts: Sequence[bytes]) -> list[bytes]:
+    def suspects(self, parts: Sequence[bytes]) -> list[int]:
         """As if each had something to mask."""
-        return [self.data(each) for each in parts]
+        return list(range(len(parts)))
 
     def clock(self) -> float:
         return self.now_s
