@@ -80,6 +80,25 @@ def test_a_destination_out_of_its_share_is_not_read_until_it_has_one_again() -> 
     run(main())
 
 
+def test_a_plain_body_is_parsed_in_large_slices_and_what_follows_it_is_not() -> None:
+    """The parser only copies it. Behind it may be heads without end, which are costly."""
+
+    async def main() -> None:
+        share = FakeShare(slices=99)
+        handler, transport = new_handler(share)
+        handler.data_received(HEAD + b"Content-Length: 80000\r\n\r\n" + b"x" * 40_000)
+        handler.data_received(b"x" * 39_999)
+        message, body = await handler.read()
+        assert (200, 79_999) == (message.code, len(body.read_nowait()))
+        assert 99 - share.slices <= 4
+        handler.data_received(b"x" + b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+        assert b"x" == await body.read()
+        await asyncio.sleep(0)
+        assert transport.is_aborted, "nobody asked for more"
+
+    run(main())
+
+
 def test_the_first_bytes_of_an_answer_wait_for_nothing() -> None:
     """A good answer is not made to wait for what the destination's bad ones have cost."""
 

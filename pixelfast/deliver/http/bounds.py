@@ -26,6 +26,7 @@ _MAX_INTERIM = 8
 _MAX_HEAD_BYTES = 16384  # including interim responses and the framing of chunks
 _FIRST_BYTES = 512  # of a response that are parsed at once; most responses have no more
 _SLICE_BYTES = 4096  # parsed between two checks: at most 1.7 ms
+_PLAIN_SLICE_BYTES = 65536  # of a body that is not chunked
 _SHARE = 0.2
 _BURST_S = 0.005
 _AND_READING = 4.0  # reading a body in pieces takes longer than parsing it
@@ -105,6 +106,7 @@ class _BoundedHandler(ResponseHandler):
         self._watching: asyncio.TimerHandle | None = None
         self._responses = self._received = 0  # on the whole connection
         self._body: Any = None  # of the final response, once its head was received
+        self._body_bytes = 0  # its Content-Length, or 0
 
     def is_connected(self) -> bool:
         return not self._is_dropped and super().is_connected()
@@ -119,6 +121,7 @@ class _BoundedHandler(ResponseHandler):
         self._left_bytes = self._max_bytes
         self._fed = self._interim = 0
         self._body = None
+        self._body_bytes = 0
         self._responses += 1
         if self._is_tls and self._watching is None:
             self._watching = self._loop.call_later(_WATCH_S, self._watch)
@@ -133,6 +136,8 @@ class _BoundedHandler(ResponseHandler):
             self._interim += 1
         elif self._body is None:
             self._body = body
+            if not message.chunked:
+                self._body_bytes = int(message.headers.get("Content-Length", 0))
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
@@ -191,6 +196,9 @@ class _BoundedHandler(ResponseHandler):
             elif wait_s := self._share.wait_s():
                 self._wait(wait_s)
                 return
+            if self._body_bytes:  # the parser only copies it
+                left_bytes = self._body_bytes - self._body.total_bytes
+                slice_bytes = max(slice_bytes, min(left_bytes, _PLAIN_SLICE_BYTES))
             piece = self._buffered[self._parsed : self._parsed + slice_bytes]
             self._parsed += len(piece)
             self._fed += len(piece)
