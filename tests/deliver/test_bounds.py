@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from pixelfast.deliver.http.bounds import LoopShare, _BoundedHandler
+from pixelfast.deliver.http.bounds import BoundedHandler, LoopShare
 from pixelfast.deliver.timing import DeliveryClock
 from tests.deliver.running import run
 
@@ -52,8 +52,8 @@ class FakeShare(LoopShare):
         return 0.001 if self.slices <= 0 else 0.0
 
 
-def new_handler(share: LoopShare, max_bytes: int = 81_920) -> tuple[_BoundedHandler, FakeTransport]:
-    handler = _BoundedHandler(max_bytes, share, asyncio.get_running_loop())
+def new_handler(share: LoopShare, max_bytes: int = 81_920) -> tuple[BoundedHandler, FakeTransport]:
+    handler = BoundedHandler(max_bytes, share, asyncio.get_running_loop())
     transport = FakeTransport()
     handler.connection_made(transport)
     handler.set_response_params(read_until_eof=True, auto_decompress=False)

@@ -11,7 +11,6 @@ import pytest
 
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.destinations.http import http_sender
-from pixelfast.deliver.http import guard
 from pixelfast.deliver.http.guard import blocked_reason
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
@@ -218,23 +217,6 @@ def test_a_private_address_is_not_even_connected_to(host: str, names: Callable[.
             assert Accepted() == await sent_to(url)
 
     names("127.0.0.1")
-    run(main())
-
-
-def test_the_address_is_checked_again_where_the_socket_is_made(
-    names: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """DNS rebinding: what was said when the name was looked up does not count, even cached."""
-
-    async def main() -> None:
-        async with FakeDestination() as destination:
-            url = f"http://hook.example.com:{destination.port}/"
-            for address in ("169.254.169.254", "100.100.100.200", "::ffff:168.63.129.16"):
-                names(address)
-                resolve = aiohttp.ThreadedResolver.resolve
-                monkeypatch.setattr(guard._GuardedResolver, "resolve", resolve)
-                assert_held(await sent_to(url), address, "link-local or metadata")
-
     run(main())
 
 

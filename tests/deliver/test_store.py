@@ -8,11 +8,13 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from pixelfast.deliver.database import open_database
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import Position
 
@@ -131,10 +133,11 @@ def test_a_commit_that_fails_changes_nothing_at_all(path: Path) -> None:
 
 def test_the_journal_is_a_rollback_journal_that_is_synced(path: Path, store: Store) -> None:
     commit(store, {0: Position(1, 64)})
-    pragma = {
-        name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("journal_mode", "synchronous", "user_version")
-    }
+    with closing(open_database(path, "", 2, lambda _: None)) as db:
+        pragma = {
+            name: db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "user_version")
+        }
     assert {"journal_mode": "truncate", "synchronous": 2, "user_version": 2} == pragma
     assert {"state.db", "state.db-journal"} == {each.name for each in path.parent.iterdir()}
     assert 0 == path.with_name("state.db-journal").stat().st_size
@@ -298,6 +301,7 @@ def test_a_database_that_cannot_be_opened_now_is_not_damaged(path: Path) -> None
     script = """
 import os, resource, sqlite3, sys
 from pathlib import Path
+from pixelfast.deliver.database import open_database
 from pixelfast.deliver.store import Changes, Store
 used = os.open("/dev/null", os.O_RDONLY)
 resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, used + 1))
@@ -320,6 +324,7 @@ def test_a_full_disk_leaves_the_state_as_it_was(path: Path) -> None:
     script = """
 import resource, signal, sqlite3, sys
 from pathlib import Path
+from pixelfast.deliver.database import open_database
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import Position
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -348,6 +353,7 @@ def test_a_rollback_that_finds_a_full_disk_is_no_damage(path: Path) -> None:
     script = """
 import resource, signal, sqlite3, sys
 from pathlib import Path
+from pixelfast.deliver.database import open_database
 from pixelfast.deliver.store import Changes, Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))

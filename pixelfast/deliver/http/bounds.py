@@ -20,7 +20,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from pixelfast.deliver.timing import DeliveryClock
 
-__all__ = ["LoopShare", "ResponseTooCostly", "limit_responses"]
+__all__ = ["BoundedHandler", "LoopShare", "ResponseTooCostly", "limit_responses"]
 
 _MAX_INTERIM = 8
 _MAX_HEAD_BYTES = 16384  # including interim responses and the framing of chunks
@@ -84,7 +84,7 @@ class LoopShare:
         self._at_s = now_s
 
 
-class _BoundedHandler(ResponseHandler):
+class BoundedHandler(ResponseHandler):
     """Read one response to each request, within limits, and nothing without a request.
 
     Data that arrives after the destination has used its share is buffered, and reading pauses.
@@ -292,4 +292,4 @@ def limit_responses(connector: aiohttp.BaseConnector, max_bytes: int) -> None:
     share = LoopShare(_SHARE, _BURST_S)
     loop = asyncio.get_running_loop()
     limit = max_bytes + _MAX_HEAD_BYTES
-    connector._factory = functools.partial(_BoundedHandler, limit, share, loop)  # type: ignore[assignment]
+    connector._factory = functools.partial(BoundedHandler, limit, share, loop)  # type: ignore[assignment]
