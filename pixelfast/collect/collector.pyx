@@ -251,6 +251,9 @@ cdef class Collector:
         response.connection = CLOSE
         response.is_head = method == Method.HEAD
         response.origin = _echoed(request.origin)
+        if request.origin.at == NULL and request.is_in_head and request.head is not None:
+            # Origin may not have arrived, but scripts can read this response only with CORS headers.
+            response.origin = owned(_responses.ANY_ORIGIN)
         is_hidden = (
             self.always_200
             and error.status in _UNREAD_PIXEL

@@ -11,10 +11,11 @@ import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-__all__ = ["CLOSE", "CONTINUE", "KEEP", "KEEP_SAID", "Responses"]
+__all__ = ["ANY_ORIGIN", "CLOSE", "CONTINUE", "KEEP", "KEEP_SAID", "Responses"]
 
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAAAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 ALLOW = b"GET, HEAD, POST, OPTIONS"
+ANY_ORIGIN = b"*"
 
 # The Connection header of a response: none (HTTP/1.1 keeps the connection), keep-alive (for clients
 # that ask for it, possibly with HTTP/1.0), or close.
@@ -79,7 +80,8 @@ class Responses:
             connection: `KEEP`, `KEEP_SAID` or `CLOSE`.
             reason: the value of X-Pixelfast-Error; empty for no header.
             retry_after_s: the value of Retry-After; 0 for no header.
-            origin: the Origin header of the request, echoed for CORS; None for no CORS headers.
+            origin: the Origin header of the request, echoed for CORS; `ANY_ORIGIN` to allow every
+                origin, but no credentials; None for no CORS headers.
             is_head: omit the body, because the request was HEAD.
         """
         if origin is not None:
@@ -126,7 +128,7 @@ class Responses:
                 b"Access-Control-Allow-Methods: %b\r\n" % ALLOW,
                 b"Access-Control-Allow-Headers: Content-Type\r\n",
                 b"Access-Control-Max-Age: 86400\r\n",
-                _cors(origin) if origin else b"Access-Control-Allow-Origin: *\r\n",
+                _cors(origin or ANY_ORIGIN),
                 b"\r\n",
             ]
         )
@@ -180,6 +182,8 @@ def _status_line(status: int) -> bytes:
 
 
 def _cors(origin: bytes) -> bytes:
+    if origin == ANY_ORIGIN:
+        return b"Access-Control-Allow-Origin: *\r\n"
     return (
         b"Access-Control-Allow-Origin: %b\r\n"
         b"Access-Control-Allow-Credentials: true\r\n"

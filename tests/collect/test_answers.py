@@ -117,6 +117,48 @@ def test_a_request_that_breaks_a_limit_has_the_cors_headers_too(
     assert (PIXEL_HEADERS | CORS_HEADERS).items() <= answer.headers.items()
 
 
+UNREAD = {
+    "target-too-long": http(TRACK + b"&_=" + b"x" * 32_768, headers=[ORIGIN_LINE]),
+    "malformed-request": http(TRACK + b" x", headers=[ORIGIN_LINE]),
+    "method-not-allowed": http(TRACK, b"BREW", [ORIGIN_LINE]),
+    "too-many-headers": http(headers=[*[b"X: y"] * 120, ORIGIN_LINE]),
+    "headers-too-large": http(headers=[b"X: " + b"y" * 70_000, ORIGIN_LINE]),
+}
+
+
+@pytest.mark.parametrize("reason", UNREAD)
+def test_a_request_that_is_rejected_before_its_origin_is_read_allows_any(reason: str) -> None:
+    """The header may not have arrived, and a response must not depend on how TCP splits it."""
+    answer = ask(make_collector(), UNREAD[reason])
+    assert (reason, "*") == (answer.reason, answer.headers["Access-Control-Allow-Origin"])
+    assert "Access-Control-Allow-Credentials" not in answer.headers  # not allowed with `*`
+
+
+def test_a_request_that_times_out_in_its_head_allows_any_origin() -> None:
+    fake = make_collector()
+    connection, transport = fake.connect()
+    connection.data_received(http(headers=[ORIGIN_LINE])[:-2])
+    fake.clock.advance(11.0)
+    fake.connections.sweep()
+    (answer,) = read_answers(transport.sent)
+    assert (408, "*") == (answer.status, answer.headers["Access-Control-Allow-Origin"])
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        http(TRACK, b"POST", [b"Content-Length: 70000"], b"x" * 70_000),
+        http(TRACK, b"POST", [b"Transfer-Encoding: chunked"], b"x\r\n"),
+        http(b"/pixel/v1/track"),
+    ],
+    ids=["body", "chunk", "query"],
+)
+def test_a_request_without_an_origin_is_rejected_without_cors_headers(request_: bytes) -> None:
+    answer = ask(make_collector(), request_)
+    assert answer.status in {400, 413}
+    assert not CORS_HEADERS.keys() & answer.headers.keys()
+
+
 @pytest.mark.parametrize("headers", [[], [ORIGIN_LINE]], ids=["plain", "cors"])
 def test_an_event_that_could_not_be_stored_is_answered_503(headers: list[bytes]) -> None:
     fake = make_collector()
