@@ -12,8 +12,6 @@ ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/pixelfast/pixelfast"
 
 project = "pixelfast"
-PACKAGE = (ROOT / "pixelfast/__init__.py").read_text("utf-8")
-(release,) = re.findall(r'^__version__ = "(.+)"$', PACKAGE, re.MULTILINE)
 extensions = ["myst_parser", "sphinx_copybutton"]
 
 # Anchors of headings are those of GitHub, so that a link works in both places.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TIMEOUT_S = 60.0
-REPEAT_S = 20.0
+PATIENCE_S = 30.0  # with output that is not right yet
 READ_ONLY = re.compile(
     r"(cat|curl|grep|head|ls|tail|zcat|pixelfast (status|dead (ls|show)|spool (ls|dump)))\b"
 )
@@ -110,10 +110,12 @@ class Terminal:
     """A pseudo-terminal whose output is read all the time, so that no program waits for us."""
 
     def __init__(self) -> None:
-        ours, self.theirs = pty.openpty()
+        ours, self.slave = pty.openpty()
+        self.path = os.ttyname(self.slave)
         self._output = b""
         self._changed = threading.Condition()
-        threading.Thread(target=self._read, args=[ours], daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=[ours])
+        self._reader.start()
 
     def _read(self, ours: int) -> None:
         with contextlib.suppress(OSError):  # EIO: all programs have closed it
@@ -123,14 +125,19 @@ class Terminal:
                     self._changed.notify()
         os.close(ours)
 
-    def wait_for(self, is_complete: Callable[[str], bool]) -> tuple[str, bool]:
+    def wait_for(self, is_complete: Callable[[str], bool], timeout_s: float) -> tuple[str, bool]:
         """Wait for output that is complete; return what there is, and whether it is."""
         with self._changed:
-            complete = self._changed.wait_for(lambda: is_complete(self._text()), TIMEOUT_S)
+            complete = self._changed.wait_for(lambda: is_complete(self._text()), timeout_s)
             text = self._text()
             if complete:
                 self._output = b""
             return text, complete
+
+    def close(self) -> None:
+        """Close the terminal; no program may have it open any more."""
+        os.close(self.slave)
+        self._reader.join(TIMEOUT_S)
 
     def _text(self) -> str:
         text = self._output.decode(errors="replace").replace("\r\n", "\n")
@@ -143,10 +150,12 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._jobs = folder / ".jobs"
-        self._kept: dict[str, int] = {}
+        self._kept: dict[str, tuple[int, Terminal]] = {}
         self._terminal = Terminal()
+        self._patience_s = PATIENCE_S
         tools = Path(sys.executable).parent
         environment = {
+            "COLUMNS": "200",
             "HOME": str(folder),
             "JOBS": str(self._jobs),
             "LC_ALL": "C.UTF-8",
@@ -157,13 +166,12 @@ class Session:
         self._shell = subprocess.Popen(
             [*_namespace(), sys.executable, "-c", LOOPBACK_UP],
             stdin=subprocess.PIPE,
-            stdout=self._terminal.theirs,
-            stderr=self._terminal.theirs,
+            stdout=self._terminal.slave,
+            stderr=self._terminal.slave,
             cwd=folder,
             env={**os.environ, **environment},
             start_new_session=True,
         )
-        os.close(self._terminal.theirs)
         self.run(PRELUDE)
 
     def run(self, text: str) -> tuple[str, int]:
@@ -171,7 +179,9 @@ class Session:
         assert self._shell.stdin is not None
         self._shell.stdin.write(f"{text}\nprintf '{END}%d{END}' $?\n".encode())
         self._shell.stdin.flush()
-        printed, is_complete = self._terminal.wait_for(lambda output: output.count(END) >= 2)
+        printed, is_complete = self._terminal.wait_for(
+            lambda output: output.count(END) >= 2, TIMEOUT_S
+        )
         if not is_complete:
             raise TimeoutError(f"{text!r} did not end; so far it printed {printed!r}")
         output, code, _ = printed.split(END)
@@ -182,13 +192,13 @@ class Session:
 
         A command that only reads is repeated until its output is there: delivery may be under way.
         """
-        deadline = time.monotonic() + REPEAT_S
+        deadline = time.monotonic() + self._patience_s
         while True:
             output, code = self.run(command.text)
             if command.matches(output) if command.expected else code == 0:
                 return None
             if not READ_ONLY.match(command.text) or time.monotonic() > deadline:
-                return _difference(command, f"{output}(exit code {code})")
+                return self._wrong(command, f"{output}(exit code {code})")
             time.sleep(0.2)
 
     def keep_running(self, command: Command, name: str) -> str | None:
@@ -197,23 +207,41 @@ class Session:
         It replaces the one that was started with the same name.
         """
         if name in self._kept:
-            _stop(self._kept.pop(name))
+            self._end(name)
         terminal = Terminal()
-        place = os.ttyname(terminal.theirs)
         script = self._folder / f".{name}.sh"
         script.write_text(f"exec {command.text}\n")
-        output, _ = self.run(f"setsid bash {script} <{place} >{place} 2>&1 & echo $!")
-        self._kept[name] = int(output)
-        os.close(terminal.theirs)
-        printed, is_complete = terminal.wait_for(command.matches)
-        return None if is_complete else _difference(command, printed)
+        output, _ = self.run(
+            f"setsid bash {script} <{terminal.path} >{terminal.path} 2>&1 & echo $!"
+        )
+        self._kept[name] = (int(output), terminal)
+        printed, is_complete = terminal.wait_for(command.matches, self._patience_s)
+        return None if is_complete else self._wrong(command, printed)
+
+    def printed(self, name: str, expected: str) -> str | None:
+        """Wait for output of a program that runs; return what is wrong with it, or None."""
+        command = Command(f"(what {name} prints)", expected)
+        printed, is_complete = self._kept[name][1].wait_for(command.matches, self._patience_s)
+        return None if is_complete else self._wrong(command, printed)
 
     def close(self) -> None:
         """Stop everything that was started."""
-        jobs = self._jobs.read_text().split() if self._jobs.exists() else []
-        for pid in [*self._kept.values(), *map(int, jobs)]:
-            _stop(pid)
+        for name in list(self._kept):
+            self._end(name)
+        for pid in self._jobs.read_text().split() if self._jobs.exists() else []:
+            _stop(int(pid))
         self._shell.communicate(timeout=TIMEOUT_S)
+        self._terminal.close()
+
+    def _end(self, name: str) -> None:
+        pid, terminal = self._kept.pop(name)
+        _stop(pid)
+        terminal.close()
+
+    def _wrong(self, command: Command, printed: str) -> str:
+        self._patience_s = 5.0  # later commands may fail for the same reason
+        expected = command.expected or "(exit code 0)"
+        return f"$ {command.text}\nexpected:\n{expected}\nprinted:\n{printed}"
 
 
 @contextlib.contextmanager
@@ -229,12 +257,6 @@ def session(folder: Path) -> Iterator[Session]:
 def _namespace() -> list[str]:
     mapped = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     return ["unshare", *mapped, "--net"]
-
-
-def _difference(command: Command, printed: str) -> str:
-    return (
-        f"$ {command.text}\nexpected:\n{command.expected or '(exit code 0)'}\nprinted:\n{printed}"
-    )
 
 
 def _stop(pid: int) -> None:

@@ -20,6 +20,9 @@ def wrong_in(block: Block, folder: Path, shell: Session) -> list[str]:
             return [f"{block.place}: setup: exit code {code}: {printed}"]
     if (name := block.marker("file")) is not None:
         (folder / name).write_text(block.text, "utf-8")
+    if (name := block.marker("printed")) is not None:
+        wrong = [shell.printed(name, block.text)]
+        return [f"{block.place}: {each}" for each in wrong if each is not None]
     if block.language != "console" or block.marker("not run") is not None:
         return []
     *steps, last = commands(block.text)
@@ -54,6 +57,6 @@ def test_the_console_blocks_of_a_page_do_what_they_show(page: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_block_that_is_not_run_says_why(page: str) -> None:
-    reasons = [(b.place, b.marker("not run")) for b in blocks(page)]
+def test_a_block_that_is_not_tested_says_why(page: str) -> None:
+    reasons = [(b.place, b.marker(n)) for b in blocks(page) for n in ("not run", "not valid")]
     assert [] == [place for place, reason in reasons if reason == ""]
