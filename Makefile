@@ -14,7 +14,7 @@ MODULES := $(sort $(subst /,.,$(patsubst %.pyx,%,$(filter %.pyx,$(SOURCES)))))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test products torture build dist bench locust lint docs linkcheck coverage sanitize clean
+.PHONY: help run test products torture build dist bench locust lint reference docs linkcheck coverage sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ lint: $(VENV)/.test ## ruff, the phrase check, mypy, and the .pyi against the co
 	@$(BIN)/mypy
 	@timeout 300 $(BIN)/python -m mypy.stubtest --concise --ignore-disjoint-bases \
 	  --allowlist tests/house/stubtest-allowlist.txt $(MODULES)
+
+reference: build ## write docs/commands.md and the tables of docs/settings.md
+	@$(BIN)/python -m tests.house.reference
 
 docs: $(VENV)/.docs ## build the site in build/docs; a broken link is an error
 	@$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet \

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from pixelfast.operate.families import Samples, counter, duration_histogram, gauge
 
-__all__ = ["delivery_metrics", "known_destinations"]
+__all__ = ["STATES", "delivery_metrics", "known_destinations"]
 
 # Of each destination, since it was registered, and always:
 # stored + repeated - missing = delivered + dead + filtered + expired + pending.
@@ -70,7 +70,7 @@ _OF_DEAD_LETTERS = (
     ("letters", "pixelfast_dead_letters", "Dead letters kept, by source."),
     ("size_bytes", "pixelfast_dead_letter_bytes", "Bytes of the dead letters kept."),
 )
-_STATES = (
+STATES = (
     "starting",
     "healthy",
     "backing_off",
@@ -121,7 +121,7 @@ def delivery_metrics(
         (
             ([destination, state], own.get("state") == state)
             for destination, own in destinations.items()
-            for state in _STATES
+            for state in STATES
         ),
     )
     attempts: dict[str, dict[str, Any]] = totals.get("attempts", {})

@@ -344,7 +344,7 @@ def test_a_folder_that_is_gone_is_logged_and_not_raised(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "events", keep_bytes=4096)
     with capture_logs() as logs:
         assert not archive.tend()
-    assert ["archive_not_tended"] == [each["event"] for each in logs]
+    assert ["archive_not_maintained"] == [each["event"] for each in logs]
 
 
 def test_many_files_are_looked_at_with_bounded_memory(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class ArchiveKeeper:
             finished = [each for each in oldest if each.number < newest]
             deleted = self._delete(finished, for_size=not later)
         except OSError as error:  # the next batch reports a broken folder, too
-            self._tell_once("archive_not_tended", error=error.strerror)
+            self._tell_once("archive_not_maintained", error=error.strerror)
             return False
         return deleted == _MAX_DELETED or later > 0
 

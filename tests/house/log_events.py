@@ -1,0 +1,81 @@
+"""Finds the log events in the source of pixelfast: their names, levels and fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "pixelfast"
+_CALL = re.compile(
+    r"\b(?:\w*log|level|_log|_tell_once|structlog\.get_logger\(.*?\))(?:\.(debug|info|warning|error|exception))?\("
+)
+_NAME = re.compile(r'f?"([a-z{}_]+)"')
+_FIELD = re.compile(r"(\w+)=[^=]")
+# Names that are computed, and what they can be.
+_COMPUTED = {
+    "{what}_ignored": ("reload_ignored", "upgrade_ignored"),
+    "{what}_failed": ("reload_failed", "upgrade_failed"),
+}
+_VARIABLE = {"spool/bounds.py": ("disk_full", "spool_full")}
+# What every archive event has, from `_tell_once`.
+_ARCHIVE_FIELDS = {"folder"}
+
+
+@dataclass
+class Found:
+    """A log event, with the levels and fields of all its calls."""
+
+    levels: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+
+
+def log_events() -> dict[str, Found]:
+    """Return all log events by name."""
+    found: dict[str, Found] = {}
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")]):
+        for names, level, fields in _calls(path.read_text("utf-8"), str(path.relative_to(PACKAGE))):
+            for name in names:
+                event = found.setdefault(name, Found())
+                event.levels.add({"exception": "error"}.get(level, level))
+                event.fields |= fields
+    return found
+
+
+def _calls(source: str, path: str) -> Iterator[tuple[tuple[str, ...], str, set[str]]]:
+    for match in _CALL.finditer(source):
+        arguments = _arguments(source, match.end())
+        first = arguments[0].strip() if arguments else ""
+        names = tuple(_NAME.findall(first))
+        if first == "event" and path in _VARIABLE:
+            names = _VARIABLE[path]
+        names = tuple(each for name in names for each in _COMPUTED.get(name, (name,)))
+        is_archive = "_tell_once" in match[0]
+        if not names or not (match[1] or is_archive):
+            continue
+        level = match[1] or ("info" if names == ("archive_deleted",) else "warning")
+        fields = {each[1] for text in arguments[1:] if (each := _FIELD.match(text.strip()))}
+        yield names, level, fields | (_ARCHIVE_FIELDS if is_archive else set())
+
+
+def _arguments(source: str, start: int) -> list[str]:
+    """Return the arguments of a call whose opening parenthesis is before `start`."""
+    depth, begin, found, quote = 0, start, [], ""
+    for place in range(start, len(source)):
+        char = source[place]
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}" and depth:
+            depth -= 1
+        elif char == "," and not depth:
+            found.append(source[begin:place])
+            begin = place + 1
+        elif char == ")":
+            found.append(source[begin:place])
+            break
+    return [each for each in found if each.strip()]
