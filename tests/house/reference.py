@@ -19,11 +19,12 @@ SETTINGS, COMMANDS = DOCS / "settings.md", DOCS / "commands.md"
 _FIRST_TABLE = "### (top level)"
 _INTRO = """# Commands
 
-`pixelfast --help` lists the commands, and `pixelfast COMMAND --help` describes one. `python -m pixelfast` is
-the same program.
+`pixelfast --help` lists the commands, and `pixelfast COMMAND --help` describes one.
+`python -m pixelfast` is the same program.
 
-The exit status is 0 if a command succeeds, 2 if its arguments or the settings have errors, and 1 for all other
-errors. Results are printed to standard output, and errors and warnings to standard error.
+The exit status is 0 if a command succeeds, 2 if its arguments or the settings have errors, and 1
+for all other errors. Results are printed to standard output, and errors and warnings to standard
+error.
 
 `make reference` generates this page.
 """
