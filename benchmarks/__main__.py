@@ -19,6 +19,7 @@ from benchmarks import (
     bench_micro,
     bench_scaling,
     bench_servers,
+    readme_plot,
 )
 from benchmarks.goals import goals
 from benchmarks.machine import describe
@@ -74,6 +75,7 @@ def write() -> None:
     for name, module in BENCHMARKS.items():
         parts.append(f"## {module.__doc__}\n\n{module.METHOD}\n\n{sections[name].text}\n")
     RESULTS.write_text("\n".join(parts))
+    readme_plot.draw()
 
 
 if __name__ == "__main__":
