@@ -24,7 +24,7 @@ OTHERS = {  # made up, or the names of other programs
 
 @cache
 def program() -> str:
-    """Return the source of the package, the benchmarks and the deployment files, with their names."""
+    """Return the source of the package, the benchmarks and the deployment files."""
     paths = [
         path
         for folder in ("pixelfast", "benchmarks", "deploy")
