@@ -37,11 +37,6 @@ def errors_in_source() -> set[tuple[str, int]]:
     )
 
 
-def test_pixel_md_lists_every_warning_and_no_other() -> None:
-    table = PIXEL.partition("### Warnings")[2].partition("\n##")[0]
-    assert warnings_in_source() == set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE))
-
-
 def test_warnings_md_lists_every_warning_and_no_other() -> None:
     table = section("warnings.md", "## Warnings about pixels")
     assert warnings_in_source() == set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE))

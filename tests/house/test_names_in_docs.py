@@ -11,9 +11,12 @@ from tests.house.pages import PAGES, ROOT
 
 NAME = re.compile(r"`([a-z]+(?:_[a-z0-9]+)+)`")
 SUFFIXES = {".conf", ".json", ".pxd", ".py", ".pyx", ".service", ".toml", ".yml"}
-OTHERS = {  # made up, or the names of other programs
+OTHERS = {  # made up, names of other programs, or joined at run time
+    "http_server",
     "process_start_time_seconds",
     "process_virtual_memory_bytes",
+    "reload_ignored",
+    "upgrade_ignored",
     "utm_content",
     "utm_medium",
     "utm_source",
