@@ -1,21 +1,22 @@
-"""Operating: the processes, their logs and figures, and the admin address that shows them.
+"""Operation: the processes, their logs and figures, and the admin address.
 
-`sockets`     listening sockets, made once and handed to the collectors
-`control`     the line between the supervisor and each of its processes
-`rates`       the shared memory behind rate limits
-`process`     what a collector process and the delivery process run
-`supervisor`  starts the processes, reloads their settings, stops them in order
-`child`       one of them, across its restarts
-`handover`    what one program hands on to the version that takes its place
-`listeners`   sockets that were passed, handed over, or are new
-`reload`      what a reload may change, and what became of it
-`systemd`     notifications to systemd, its watchdog, and the sockets it passes
-`admin`       health and metrics over HTTP
-`metrics`     all metrics; `collector_metrics`, `delivery_metrics`: those of the processes' figures
-`families`    families of metrics, made of samples
-`totals`      totals that go on when the process that counted them ends
-`machine`     what the supervisor measures: the room on the disk (`room`), its loop (`loop_lag`)
+`supervisor`  starts the processes, reloads their settings and stops them in order
+`child`       one process, across its restarts
+`process`     the main function of a collector process and of the delivery process
+`control`     the connection between the supervisor and each process
+`handover`    what a program hands over to the version that replaces it
+`listeners`   listening sockets: passed by systemd, handed over, or new
+`sockets`     opens and distributes listening sockets
+`reload`      what a reload can change, and its outcome
+`rates`       the shared memory of rate limits
+`signals`     signals that must not end a process
+`systemd`     notifications to systemd, its watchdog, and the sockets that it passes
+`admin`       health checks and metrics over HTTP
+`metrics`     all metrics; `collector_metrics` and `delivery_metrics` are those of processes
+`families`    metric families
+`totals`      totals that continue when the process that counted them ends
+`machine`     what the supervisor measures: disk space (`room`) and its event loop (`loop_lag`)
 `logging`     the log on standard error
-`sampling`    errors that come again, logged once in a while
-`limits`      what the system allows, compared with what the settings need
+`sampling`    logs repeated errors once a minute
+`limits`      compares the limits of the system with the settings
 """

@@ -1,6 +1,6 @@
-"""The admin address: health and metrics, for load balancers and Prometheus.
+"""The admin address: health checks for load balancers, and metrics for Prometheus.
 
-It has no password: it listens on the loopback unless the settings say otherwise.
+It has no password. By default it is a loopback address.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pixelfast.printable import json_text
 
 __all__ = ["Admin"]
 
-# The supervisor needs its descriptors for starting processes again.
+# The supervisor needs descriptors to restart processes.
 _MAX_CONNECTIONS = 64
-_SHUTDOWN_S = 2.0  # for requests under way when the program is replaced, or stops
+_SHUTDOWN_S = 2.0  # for requests in progress when the program stops or is replaced
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _INDEX = """pixelfast {version}
 
 /health/live   200 while the supervisor runs
-/health/ready  200 while every collector can store events, else 503; says what each process does
-/metrics       for Prometheus
+/health/ready  200 while every collector can store events, else 503; shows each process
+/metrics       metrics for Prometheus
 """
 
 
@@ -46,10 +46,10 @@ class Admin:
         self._address = ""
 
     async def start(self, address: str, fds: Sequence[int] = ()) -> str:
-        """Listen, or go on listening at sockets; returns the address as it is.
+        """Listen on an address, or on existing sockets; return the address with its real port.
 
         Raises:
-            OSError: the address can't be listened at.
+            OSError: the address cannot be opened.
         """
         app = web.Application()
         app.add_routes(
@@ -91,7 +91,7 @@ class Admin:
         return self._runner.server()
 
     async def release(self) -> tuple[str, list[int]]:
-        """Stop; return the address, and its sockets: connections wait there for the next one."""
+        """Stop; return the address and its sockets, in which new connections wait."""
         fds = [os.dup(each.fileno()) for server in self._servers for each in server.sockets]
         await self.stop()
         return self._address, fds
@@ -146,7 +146,7 @@ class Admin:
 
 
 class _Busy(asyncio.Protocol):
-    """Answers that there are too many connections, and closes."""
+    """Responds with 503 because there are too many connections, and closes."""
 
     def connection_made(self, transport: asyncio.WriteTransport) -> None:  # type: ignore[override]
         transport.write(_BUSY)

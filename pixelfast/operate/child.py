@@ -1,4 +1,4 @@
-"""One process of the supervisor's, across its restarts."""
+"""One process of the supervisor, across its restarts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pixelfast.operate.totals import Totals
 __all__ = ["Child"]
 
 _RESTART_FIRST_S = 0.2
-_RESTART_MOST_S = 5.0
-_STEADY_S = 30.0  # a process that lived this long is restarted without delay
-_SILENT_S = 5.0  # without a report for so long, a process is not ready
-_START_S = 60.0  # how long a process may be silent before it has been ready once
-# Each thread that allocates would have an arena of its own, and keep what is free in it.
+_RESTART_MAX_S = 5.0
+_STEADY_S = 30.0  # a process that ran this long is restarted after the first delay again
+_SILENT_S = 5.0  # a process that has not reported for so long is not ready
+_START_S = 60.0  # how long a new process may be silent until it is ready for the first time
+# With more arenas, each thread that allocates would keep free memory in its own.
 _ENVIRONMENT = {"delivery": {"MALLOC_ARENA_MAX": "2"}}
 
 
@@ -51,7 +51,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 class AdoptedProcess:
-    """A child of this process that an earlier program has started."""
+    """A child process that the replaced program started."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -62,7 +62,7 @@ class AdoptedProcess:
         signal.pidfd_send_signal(self._fd, number)
 
     async def wait(self) -> int:
-        """Wait for its end; return its exit code, or less than 0 for a signal."""
+        """Wait until it ends; return its exit status, or the negative number of a signal."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         loop.add_reader(self._fd, _resolve, ended)
@@ -77,23 +77,23 @@ class AdoptedProcess:
 
 
 class Child:
-    """One process, across its restarts."""
+    """Runs one process, and restarts it when it ends."""
 
     def __init__(
         self, name: str, orders: Orders, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.name = name
         self.orders = orders
-        self.figures: dict[str, Any] = {}  # what it reported last
-        self.totals = Totals()  # what it has counted, its earlier runs with it
-        self.reported_at_s = 0.0  # when that was, in seconds since 1970; 0: never
+        self.figures: dict[str, Any] = {}  # the last report
+        self.totals = Totals()  # of all runs
+        self.reported_at_s = 0.0  # time of the last report, in seconds since 1970; 0: never
         self.starts = 0
         self.process: _Process | None = None
-        self._adopted: socket.socket | None = None  # the line of a process that runs already
+        self._adopted: socket.socket | None = None  # the connection of an adopted process
         self._clock = clock
-        self._heard_s: float | None = None  # of a running process: its start, or its last report
-        self._has_been_ready = False  # since it was started
-        self._is_told = False  # that it is silent
+        self._heard_s: float | None = None  # start or last report of a running process
+        self._has_been_ready = False  # since its start
+        self._is_told = False  # whether its silence is logged
         self._is_leaving = False
         self._line: asyncio.StreamWriter | None = None
         self._stopping = asyncio.Event()
@@ -111,16 +111,16 @@ class Child:
 
     @property
     def is_silent(self) -> bool:
-        """Whether its last report is too old to say how things stand."""
+        """Whether its last report is too old to be current."""
         return self.silent_s > _SILENT_S
 
     @property
     def silent_s(self) -> float:
-        """For how long a running process has not reported; 0 if none is running."""
+        """Seconds since the last report of a running process; 0 if none is running."""
         return 0.0 if self._heard_s is None else self._clock() - self._heard_s
 
     def watch(self, hung_after_s: float) -> None:
-        """Log a process that does not report, and kill one that hangs; `run` restarts it."""
+        """Log that the process is silent, and kill it if it hangs; `run` restarts it."""
         silent_s = self.silent_s
         if silent_s <= min(_SILENT_S, hung_after_s) or self._stopping.is_set():
             self._is_told = False
@@ -130,16 +130,16 @@ class Child:
             self._log.warning("process_silent", name=self.name, silent_s=round(silent_s, 1))
         if silent_s > (hung_after_s if self._has_been_ready else max(hung_after_s, _START_S)):
             self._log.error("process_hung", name=self.name, silent_s=round(silent_s, 1))
-            self._heard_s = None  # once
+            self._heard_s = None  # kill it only once
             self.signal(signal.SIGKILL)
 
     def excuse(self, paused_s: float) -> None:
-        """Do not count so much of its silence: nobody has listened."""
+        """Subtract a pause of the supervisor, which did not read reports, from the silence."""
         if self._heard_s is not None:
             self._heard_s = min(self._heard_s + paused_s, self._clock())
 
     def on_report(self, line: bytes) -> None:
-        """Take notice of a report."""
+        """Process a report."""
         self.figures = msgspec.json.decode(line)
         self.totals.follow(self.figures.get("totals", {}))
         self.reported_at_s = time.time()
@@ -148,12 +148,12 @@ class Child:
 
     async def run(self, on_report: asyncio.Event) -> None:
         """Keep the process running until `stop`."""
-        backoff = Backoff(_RESTART_FIRST_S, _RESTART_MOST_S)
+        backoff = Backoff(_RESTART_FIRST_S, _RESTART_MAX_S)
         while not self._stopping.is_set():
             started_s = self._clock()
             try:
                 code: int | None = await self._run_once(on_report)
-            except OSError as error:  # no descriptors or no memory for it now
+            except OSError as error:  # no descriptors or no memory
                 self._log.error(
                     "process_not_started",
                     name=self.name,
@@ -175,17 +175,17 @@ class Child:
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
 
     def adopt(self, handed: HandedProcess) -> None:
-        """Go on with a process that the program before this one has started."""
+        """Adopt a process that the replaced program started."""
         self.process = AdoptedProcess(handed.pid)
         self._adopted = socket.socket(fileno=handed.line_fd)
         self.figures, self._heard_s = handed.figures, self._clock()
         self.totals.follow(handed.figures.get("totals", {}))
 
     def hand_on(self) -> HandedProcess | None:
-        """Return the running process for the next program; None if there is none.
+        """Return the running process for the next program, or None if there is none.
 
         Raises:
-            BlockingIOError: it is just being started, or does not read its line.
+            BlockingIOError: it is being started, or does not read its messages.
         """
         if self.pid is None:
             return None
@@ -208,7 +208,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 env={**os.environ, **_ENVIRONMENT.get(self.orders.role, {})},
                 pass_fds=(theirs.fileno(), *self.orders.inherited_fds),
-                start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
+                start_new_session=True,  # a Ctrl-C in the terminal is only for the supervisor
             )
         self.starts += 1
         return await self._attend(ours, on_report, is_new=True)
@@ -225,8 +225,8 @@ class Child:
             if is_new:
                 writer.write(encode(self.orders))
             else:
-                await reader.readline()  # the program before this one may have read a part of it
-            if self._is_leaving:  # it was restarted meanwhile
+                await reader.readline()  # the replaced program may have read a part of it
+            if self._is_leaving:  # the process was restarted meanwhile
                 self.leave()
             if self._stopping.is_set():
                 writer.write_eof()
@@ -246,28 +246,28 @@ class Child:
                 self.process.send_signal(number)
 
     def leave(self) -> None:
-        """Tell the process that a stop has begun: its health checks fail from now on."""
+        """Tell the process that a stop has begun, so that its health checks fail."""
         self._is_leaving = True
         self._send(Leave())
 
     def reload(self, config: Config, generation: int, rate_places: dict[str, int]) -> None:
-        """Have the process follow other settings, now and whenever it is restarted."""
+        """Send new settings to the process, and use them for later restarts."""
         message = Reload(config=config, generation=generation, rate_places=dict(rate_places))
         self.orders = msgspec.structs.replace(self.orders, **msgspec.structs.asdict(message))
         self._send(message)
 
     def follows(self, generation: int) -> bool:
-        """Whether the process follows these settings, or will once it is restarted."""
+        """Whether the process has applied these settings, or will when it is restarted."""
         return self._heard_s is None or self.figures.get("generation", -1) >= generation
 
     def _send(self, message: Message) -> None:
-        """Without a line there is nothing to say: the orders have it all."""
+        """Send a message if the process is running; a new process gets everything in its orders."""
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.write(encode(message))
 
     async def drain(self, task: asyncio.Task[None], timeout_s: float) -> None:
-        """Have the process end what is open: others accept from its sockets."""
+        """Make the process finish its connections and end; others accept from its sockets."""
         self._stopping.set()
         self._send(Drain())
         _, late = await asyncio.wait({task}, timeout=timeout_s)
@@ -275,10 +275,10 @@ class Child:
             await self.stop(task, timeout_s)
 
     async def stop(self, task: asyncio.Task[None], timeout_s: float) -> None:
-        """Ask the process to end, and make it end after `timeout_s`."""
+        """Ask the process to end, and kill it after `timeout_s`."""
         self._stopping.set()
         if self._line is not None:
-            # Not by a signal: one that comes before the process can handle it would kill it.
+            # A signal would kill a process that does not handle it yet.
             with contextlib.suppress(OSError):
                 self._line.write_eof()
         _, late = await asyncio.wait({task}, timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""The collectors' figures as Prometheus metrics."""
+"""The figures of collectors as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _COUNTERS = (
     (
         "accepted_connections",
         "pixelfast_accepted_connections",
-        "Connections accepted, those over server.max_connections with them.",
+        "Connections accepted, including those above server.max_connections.",
     ),
     (
         "evicted_connections",
         "pixelfast_evicted_connections",
-        "Connections closed to keep server.max_memory.",
+        "Connections closed because of server.max_memory.",
     ),
     (
         "dropped_responses",
         "pixelfast_dropped_responses",
-        "Responses that were not sent because the client had gone.",
+        "Responses not sent because the client had closed the connection.",
     ),
     (
         "tls_handshake_failures",
@@ -37,47 +37,48 @@ _COUNTERS = (
     (
         "lost_events",
         "pixelfast_lost_events",
-        'Events that were answered with 200 and then not stored; only with ack = "received".',
+        'Events acknowledged with 200 and then not stored; only with ack = "received".',
     ),
-    ("failed_commits", "pixelfast_failed_commits", "Commits that failed to write or sync."),
+    ("failed_commits", "pixelfast_failed_commits", "Commits whose write or sync failed."),
 )
 _GAUGES = (
     ("open_connections", "pixelfast_open_connections", "Open connections."),
     (
         "max_connections",
         "pixelfast_max_connections",
-        "Limit of open connections: server.max_connections, or fewer if too few files may be open.",
+        "Maximum number of open connections: server.max_connections, or less if the limit of open "
+        "files is too low.",
     ),
     (
         "held_bytes",
         "pixelfast_connection_bytes",
-        "Bytes of incomplete requests and unread responses; server.max_memory bounds them.",
+        "Bytes of incomplete requests and unread responses, limited by server.max_memory.",
     ),
     ("waiting_bytes", "pixelfast_waiting_bytes", "Bytes of events that wait for the disk."),
-    ("spool_bytes", "pixelfast_spool_bytes", "Bytes that the slot's segments take on the disk."),
+    ("spool_bytes", "pixelfast_spool_bytes", "Disk space of the slot's segments in bytes."),
     (
         "spool_limit_bytes",
         "pixelfast_spool_limit_bytes",
-        "The slot's part of spool.max_bytes; over it events are rejected or expire.",
+        "Share of spool.max_bytes of the slot; above it, events are rejected or expire.",
     ),
 )
 _SOURCE_COUNTERS = (("accepted_events", "pixelfast_accepted_events", "Events accepted."),)
 _REASON_COUNTERS = (
-    ("rejected_requests", "pixelfast_rejected_requests", "Requests rejected."),
-    ("warnings", "pixelfast_warnings", "Parameters that were left out or corrected."),
+    ("rejected_requests", "pixelfast_rejected_requests", "Requests rejected, by reason."),
+    ("warnings", "pixelfast_warnings", "Parameters left out or corrected, by reason."),
 )
 _DURATIONS = (
     (
         "commit_durations",
         "pixelfast_commit_duration_seconds",
-        "Duration of commits that succeeded: write and sync, and the change of threads.",
+        "Duration of successful commits: write, sync, and the switch between threads.",
     ),
-    ("sync_durations", "pixelfast_fsync_duration_seconds", "Duration of fdatasync alone."),
+    ("sync_durations", "pixelfast_fsync_duration_seconds", "Duration of fdatasync."),
 )
 
 
 class OfSlot(NamedTuple):
-    """What is known of a slot's collector: its present figures, and its totals since the start."""
+    """The current figures of a slot's collector, and its totals since the start."""
 
     slot: str
     figures: dict[str, Any]
@@ -85,7 +86,7 @@ class OfSlot(NamedTuple):
 
 
 def collector_metrics(slots: Sequence[OfSlot]) -> Iterator[Metric]:
-    """Yield the metrics of collectors; a figure that is missing is not known and left out."""
+    """Yield the metrics of collectors; unknown figures are left out."""
     slot = ["slot"]
     for field, name, text in _COUNTERS:
         yield counter(name, text, slot, _of_each(slots, field))
@@ -95,20 +96,20 @@ def collector_metrics(slots: Sequence[OfSlot]) -> Iterator[Metric]:
     expires_s = [at for each in slots if (at := each.figures.get("tls_certificate_expires_s"))]
     yield gauge(
         "pixelfast_tls_certificate_expiry_timestamp_seconds",
-        "When the certificate of server.tls expires, since 1970; absent without one.",
+        "Time when the certificate of server.tls expires, since 1970; absent without TLS.",
         [],
         [([], min(expires_s))] if expires_s else [],
     )
     yield counter(
         "pixelfast_responses",
-        "Responses, by status.",
+        "Responses sent, by status.",
         ["slot", "status"],
         _of_each(slots, "responses", depth=1),
     )
     yield duration_histogram(
         "pixelfast_response_duration_seconds",
-        "Time from a completely read request to its response being written, by class of status. "
-        "One request in 16 is measured; _count is the number of those.",
+        "Time from reading a complete request to writing its response, by status class. One "
+        "request in 16 is measured; _count is the number of measured requests.",
         ["slot", "status_class"],
         _of_each(slots, "response_durations", depth=1),
     )
@@ -120,7 +121,7 @@ def collector_metrics(slots: Sequence[OfSlot]) -> Iterator[Metric]:
         yield duration_histogram(name, text, slot, _of_each(slots, field))
     yield count_histogram(
         "pixelfast_commit_events",
-        "Events of each commit that succeeded.",
+        "Number of events in successful commits.",
         slot,
         _of_each(slots, "commit_events"),
     )
@@ -129,7 +130,7 @@ def collector_metrics(slots: Sequence[OfSlot]) -> Iterator[Metric]:
 def _of_each(
     slots: Sequence[OfSlot], field: str, *, depth: int = 0
 ) -> Iterator[tuple[list[str], Any]]:
-    """Yield the samples of a total; `depth`: how many labels beside the slot it has."""
+    """Yield the samples of a total that has `depth` labels in addition to the slot."""
     for each in slots:
         if field in each.totals:
             yield from _leaves([each.slot], each.totals[field], depth)

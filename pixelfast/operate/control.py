@@ -1,9 +1,8 @@
-"""The line between the supervisor and one of its processes: a socket pair, a JSON object a line.
+"""The connection between the supervisor and a process: a socket pair with one JSON object per line.
 
-Downwards go the process's orders (`Orders`), then messages: `Reload`, `Drain`, and `Leave` once a
-stop has begun while pixels are still accepted. Upwards go the process's figures, once a second. The
-line is also how each knows of the other's end: when the supervisor is gone, however it went, its
-processes read the end of the file and stop in good order.
+The supervisor sends `Orders`, then messages: `Reload`, `Drain`, and `Leave` at the beginning of a
+stop. The process sends its figures once a second. Each side notices by end-of-file that the other
+has ended: when the supervisor ends for any reason, its processes stop in order.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from pixelfast.config import Config
 
 __all__ = ["Drain", "Leave", "Message", "Orders", "Reload", "Reporter", "encode", "receive_orders"]
 
-_MOST_ORDERS_BYTES = 64 * 2**20
+_MAX_ORDERS_BYTES = 64 * 2**20
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process is to do. The settings travel with it: the file may have changed since.
+    """The orders of a process. They contain the settings, because the file may have changed.
 
-    `generation` numbers the settings; the process reports the number of those that it follows.
+    `generation` is the number of the settings. The process reports the number of those it applies.
     """
 
     role: str  # "collector" or "delivery"
@@ -36,18 +35,18 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     slot: int = 0
     workers: int = 1
     listen_fds: list[int] = []
-    tls_fds: list[int] = []  # those of `listen_fds` that speak TLS
-    rates_fd: int = -1  # the shared memory of rate limits
-    rate_places: dict[str, int] = {}  # where in it the word of each source begins
+    tls_fds: list[int] = []  # those of `listen_fds` that use TLS
+    rates_fd: int = -1  # shared memory of rate limits
+    rate_places: dict[str, int] = {}  # offset of the word of each source in it
 
     @property
     def inherited_fds(self) -> list[int]:
-        """The descriptors that the process gets with these orders."""
+        """The descriptors that the process inherits."""
         return [*self.listen_fds, *([] if self.rates_fd < 0 else [self.rates_fd])]
 
 
 class Reload(msgspec.Struct, frozen=True, kw_only=True, tag="reload"):
-    """Follow other settings from now on."""
+    """Apply other settings."""
 
     config: Config
     generation: int
@@ -55,39 +54,39 @@ class Reload(msgspec.Struct, frozen=True, kw_only=True, tag="reload"):
 
 
 class Leave(msgspec.Struct, frozen=True, tag="leave"):
-    """A stop has begun: health checks fail, pixels are still accepted."""
+    """A stop has begun: health checks fail, but pixels are still accepted."""
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
-    """Another process accepts from the same sockets: end what is open, and then the process."""
+    """Finish open connections and end; another process accepts from the same sockets."""
 
 
 Message: TypeAlias = Reload | Leave | Drain
 
 
 def encode(message: Orders | Message) -> bytes:
-    """Return a message as it goes down the line."""
+    """Encode a message."""
     return msgspec.json.encode(message) + b"\n"
 
 
 def receive_orders(line: socket.socket) -> Orders:
-    """Wait for the orders, before any event loop runs.
+    """Wait for the orders; to be called before the event loop starts.
 
     Raises:
-        EOFError: the supervisor went away first.
+        EOFError: the supervisor has ended.
     """
     received = b""
     while not received.endswith(b"\n"):
         chunk = line.recv(65536, socket.MSG_PEEK)
-        if not chunk or len(received) > _MOST_ORDERS_BYTES:
-            raise EOFError("the supervisor is gone")
-        # What stands behind the orders is the reporter's.
+        if not chunk or len(received) > _MAX_ORDERS_BYTES:
+            raise EOFError("the supervisor has ended")
+        # The reporter reads everything after the orders.
         received += line.recv(chunk.find(b"\n") + 1 or len(chunk))
     return msgspec.json.decode(received, type=Orders)
 
 
 class Reporter:
-    """A process's end of the line."""
+    """The connection of a process to the supervisor."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -96,22 +95,22 @@ class Reporter:
     @classmethod
     async def open(cls, line: socket.socket) -> Reporter:
         line.setblocking(False)
-        return cls(*await asyncio.open_connection(sock=line, limit=_MOST_ORDERS_BYTES))
+        return cls(*await asyncio.open_connection(sock=line, limit=_MAX_ORDERS_BYTES))
 
     def report(self, figures: dict[str, Any]) -> None:
-        """Send figures; dropped where the supervisor does not read, or is gone."""
+        """Send figures, unless the supervisor does not read them or has ended."""
         transport = self._writer.transport
         if not transport.is_closing() and transport.get_write_buffer_size() == 0:
             self._writer.write(msgspec.json.encode(figures) + b"\n")
 
     async def drain(self) -> None:
-        """Wait until the supervisor has what was sent, if it is still there."""
+        """Wait until the supervisor has received everything, or has ended."""
         with contextlib.suppress(ConnectionError):
             await self._writer.drain()
 
     async def messages(self) -> AsyncIterator[Message]:
-        """Yield the messages of the supervisor until it closes its end of the line."""
+        """Yield the messages of the supervisor until it closes the connection."""
         with contextlib.suppress(ConnectionError):
             while line := await self._reader.readline():
-                if line.endswith(b"\n"):  # else it ended in the middle of it
+                if line.endswith(b"\n"):  # otherwise it is incomplete
                     yield msgspec.json.decode(line, type=Message)

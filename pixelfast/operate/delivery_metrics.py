@@ -1,4 +1,4 @@
-"""The figures of destinations as Prometheus metrics."""
+"""The figures of delivery as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -12,63 +12,83 @@ from pixelfast.operate.families import Samples, counter, duration_histogram, gau
 
 __all__ = ["STATES", "delivery_metrics", "known_destinations"]
 
-# Of each destination, since it was registered, and always:
+# For each destination, since it was added, this always holds:
 # stored + repeated - missing = delivered + dead + filtered + expired + pending.
 _COUNTERS = (
-    ("stored", "pixelfast_destination_stored_events", "Events stored since it was registered."),
+    (
+        "stored",
+        "pixelfast_destination_stored_events",
+        "Events stored since the destination was added.",
+    ),
     ("delivered", "pixelfast_delivered_events", "Events that the destination accepted."),
-    ("filtered", "pixelfast_filtered_events", "Events that the destination does not take."),
-    ("expired", "pixelfast_expired_events", "Events given up to make room."),
-    ("missing", "pixelfast_missing_events", "Events that the disk no longer had."),
-    ("repeated", "pixelfast_repeated_events", "Events that the spool held twice."),
-    ("batches", "pixelfast_settled_batches", "Batches that are delivered or given up."),
+    (
+        "filtered",
+        "pixelfast_filtered_events",
+        "Events that the settings exclude from the destination.",
+    ),
+    ("expired", "pixelfast_expired_events", "Undelivered events that expired."),
+    ("missing", "pixelfast_missing_events", "Events that were missing in the spool."),
+    ("repeated", "pixelfast_repeated_events", "Events that were in the spool twice."),
+    (
+        "batches",
+        "pixelfast_settled_batches",
+        "Batches that are completed: every event is delivered or a dead letter.",
+    ),
     ("failures", "pixelfast_delivery_failures", "Failed delivery attempts."),
 )
 _GAUGES = (
-    ("pending", "pixelfast_pending_events", "Events that are not delivered yet."),
+    ("pending", "pixelfast_pending_events", "Undelivered events."),
     (
         "pending_bytes",
         "pixelfast_pending_bytes",
-        "Bytes of the spool from the oldest event that is not delivered yet to the newest.",
+        "Bytes of the spool from the oldest undelivered event to the newest event.",
     ),
-    ("dead", "pixelfast_dead_events", "Dead letters, dropped ones with them."),
-    ("under_way", "pixelfast_requests_under_way", "Requests under way."),
-    ("concurrency", "pixelfast_request_concurrency", "Requests that may be under way at once."),
+    (
+        "dead",
+        "pixelfast_dead_events",
+        "Events that became dead letters and were not delivered later, including dropped ones.",
+    ),
+    ("under_way", "pixelfast_requests_under_way", "Requests in progress."),
+    (
+        "concurrency",
+        "pixelfast_request_concurrency",
+        "Maximum number of concurrent requests at present.",
+    ),
     (
         "lag_s",
         "pixelfast_delivery_lag_seconds",
-        "Age of the oldest event that is not delivered yet; 0 if there is none.",
+        "Age of the oldest undelivered event; 0 if there is none.",
     ),
-    ("archive_bytes", "pixelfast_archive_bytes", "Disk space that a file destination takes."),
-    ("archive_files", "pixelfast_archive_files", "Files of a file destination."),
+    ("archive_bytes", "pixelfast_archive_bytes", "Disk space of the files of a file destination."),
+    ("archive_files", "pixelfast_archive_files", "Number of files of a file destination."),
     (
         "archive_limit_bytes",
         "pixelfast_archive_limit_bytes",
-        "Disk space that it may take now; above it the oldest files are deleted, or events wait.",
+        "Maximum disk space of the files; above it, the oldest are deleted or events wait.",
     ),
     (
         "last_success_s",
         "pixelfast_last_delivery_timestamp_seconds",
-        "When the destination last accepted something, since 1970; absent until it does.",
+        "Time when the destination last accepted events, since 1970; absent before.",
     ),
 )
-# Of file destinations.
+# For file destinations.
 _ARCHIVE_COUNTERS = (
     (
         "archive_deleted_files",
         "pixelfast_archive_deleted_files",
-        "Files of a file destination that were deleted to keep its bounds.",
+        "Files deleted because of keep_for_s or keep_bytes.",
     ),
     (
         "archive_deleted_bytes",
         "pixelfast_archive_deleted_bytes",
-        "Bytes of the files that were deleted.",
+        "Bytes of the deleted files.",
     ),
 )
-# What is kept of them now; `pixelfast_dead_events` counts those that were dropped, too.
+# Those that are kept now; `pixelfast_dead_events` includes those that were dropped.
 _OF_DEAD_LETTERS = (
-    ("letters", "pixelfast_dead_letters", "Dead letters kept, by source."),
-    ("size_bytes", "pixelfast_dead_letter_bytes", "Bytes of the dead letters kept."),
+    ("letters", "pixelfast_dead_letters", "Dead letters that are kept."),
+    ("size_bytes", "pixelfast_dead_letter_bytes", "Bytes of the dead letters that are kept."),
 )
 STATES = (
     "starting",
@@ -82,14 +102,14 @@ STATES = (
 )
 
 
-# Of a process that is silent: they never become less, or stand on the disk.
+# Figures of a silent process that stay valid: totals, and figures that are stored on disk.
 _LASTING = (*(field for field, _, _ in _COUNTERS), "dead_letters")
 
 
 def known_destinations(figures: dict[str, Any], *, is_silent: bool) -> dict[str, dict[str, Any]]:
-    """Return what delivery reported last of each destination, as far as it still holds.
+    """Return the last reported figures of each destination, as far as they are still valid.
 
-    A process that is silent may have stopped working after its last report.
+    A silent process may have stopped working after its last report.
     """
     destinations: dict[str, dict[str, Any]] = figures.get("destinations", {})
     if not is_silent:
@@ -107,7 +127,7 @@ def delivery_metrics(
     is_silent: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Metric]:
-    """Yield the metrics of delivery: what is reported now, and what all runs have counted."""
+    """Yield the metrics of delivery: the current figures, and the totals of all runs."""
     destinations = known_destinations(figures, is_silent=is_silent)
     label = ["destination"]
     for field, name, text in _COUNTERS:
@@ -116,7 +136,7 @@ def delivery_metrics(
         yield gauge(name, text, label, _of_each(destinations, field))
     yield gauge(
         "pixelfast_destination_state",
-        "1 for the state that the destination is in, else 0; 0 for all while that is not known.",
+        "1 for the current state of the destination, 0 for the others; 0 for all if it is unknown.",
         ["destination", "state"],
         (
             ([destination, state], own.get("state") == state)
@@ -128,7 +148,7 @@ def delivery_metrics(
     yield counter(
         "pixelfast_delivery_attempts",
         "Delivery attempts, by result: accepted, partial (some events failed), rejected, retry "
-        "(the destination or the network failed), held (a setting is wrong), waiting (no room).",
+        "(the destination or network failed), held (a setting is wrong), waiting (no disk space).",
         ["destination", "result"],
         (
             ([destination, result], count)
@@ -138,7 +158,7 @@ def delivery_metrics(
     )
     yield duration_histogram(
         "pixelfast_delivery_attempt_duration_seconds",
-        "Duration of delivery attempts, whatever their result.",
+        "Duration of delivery attempts.",
         label,
         (([destination], own["durations"]) for destination, own in attempts.items()),
     )
@@ -149,7 +169,7 @@ def delivery_metrics(
     removed = totals.get("removed_segments")
     yield counter(
         "pixelfast_removed_segments",
-        "Segments removed because every destination has read them.",
+        "Segments deleted because no destination needs them.",
         [],
         [] if removed is None else [([], removed)],
     )
@@ -176,13 +196,13 @@ def _of_dead_letters(
 
     yield gauge(
         "pixelfast_oldest_dead_letter_seconds",
-        "Age of the oldest dead letter kept.",
+        "Age of the oldest dead letter that is kept.",
         labels,
         ((place, age_s(own["oldest_ms"])) for place, own in letters),
     )
     yield counter(
         "pixelfast_dropped_dead_letters",
-        "Dead letters dropped to keep max_dead_bytes and max_dead_age_s.",
+        "Dead letters deleted because of max_dead_bytes or max_dead_age_s.",
         labels,
         ((place, own["dropped"]) for place, own in letters),
     )

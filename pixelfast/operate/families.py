@@ -1,4 +1,4 @@
-"""Metric families, made of samples: what is not known has no sample."""
+"""Makes metric families of samples. An unknown figure has no sample."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pixelfast.spool.histograms import COUNT_BOUNDS, DURATION_BOUNDS_S, Histogra
 
 __all__ = ["Samples", "count_histogram", "counter", "duration_histogram", "gauge"]
 
-Samples = Iterable[tuple[Sequence[str], Any]]  # the values of the labels, and the value
+Samples = Iterable[tuple[Sequence[str], Any]]  # values of the labels, and the value
 
 
 def counter(name: str, text: str, labels: Sequence[str], samples: Samples) -> CounterMetricFamily:
-    """Return a counter; its name has no `_total`, which is added."""
+    """Return a counter; `_total` is added to its name."""
     family = CounterMetricFamily(name, text, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)
@@ -24,6 +24,7 @@ def counter(name: str, text: str, labels: Sequence[str], samples: Samples) -> Co
 
 
 def gauge(name: str, text: str, labels: Sequence[str], samples: Samples) -> GaugeMetricFamily:
+    """Return a gauge."""
     family = GaugeMetricFamily(name, text, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)
@@ -33,14 +34,14 @@ def gauge(name: str, text: str, labels: Sequence[str], samples: Samples) -> Gaug
 def duration_histogram(
     name: str, text: str, labels: Sequence[str], samples: Samples
 ) -> HistogramMetricFamily:
-    """Return a histogram of seconds; the values are `HistogramFigures`."""
+    """Return a histogram of durations; the values are `HistogramFigures`."""
     return _histogram(HistogramMetricFamily(name, text, labels=labels), DURATION_BOUNDS_S, samples)
 
 
 def count_histogram(
     name: str, text: str, labels: Sequence[str], samples: Samples
 ) -> HistogramMetricFamily:
-    """Return a histogram of whole numbers; the values are `HistogramFigures`."""
+    """Return a histogram of counts; the values are `HistogramFigures`."""
     return _histogram(HistogramMetricFamily(name, text, labels=labels), COUNT_BOUNDS, samples)
 
 

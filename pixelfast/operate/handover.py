@@ -1,9 +1,9 @@
-"""What one program hands on to the version that takes its place in the same process.
+"""Replaces the program with another version in the same process.
 
-`execve` keeps the process id, so systemd's main process stays, the processes started stay children,
-and locks on open files stay held. Listening sockets, the lines to the processes and the lock of the
-data directory go on by inheritance; what belongs to them is in a file in memory, whose descriptor
-is in the environment.
+`execve` keeps the process id: the main process of systemd stays the same, child processes stay
+children, and locks on open files stay held. Listening sockets, the connections to the processes and
+the lock of the data directory are inherited. Their description is in a file in memory, whose
+descriptor is in an environment variable.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ __all__ = [
     "take_handover",
 ]
 
-FORMAT = 1  # programs with another one do not take over
+FORMAT = 1  # of the handover; a program with another format does not take over
 _VARIABLE = "PIXELFAST_HANDOVER"
 _CHECK_S = 60.0
-_MOST_LINES = 20
+_MAX_LINES = 20
 
 
 Wanted = Literal["reload", "upgrade"]
 
 
 class SocketGroup(msgspec.Struct, frozen=True):
-    """The listening sockets of one address. `address` is as in the settings; "": from systemd."""
+    """The listening sockets of an address of the settings; "" if systemd passed them."""
 
     address: str
     is_tls: bool
@@ -55,7 +55,7 @@ class SocketGroup(msgspec.Struct, frozen=True):
 
 
 class HandedProcess(msgspec.Struct, frozen=True):
-    """A running process, the supervisor's end of its line, and what it reported last."""
+    """A running process, its connection to the supervisor, and its last report."""
 
     name: str
     pid: int
@@ -65,10 +65,10 @@ class HandedProcess(msgspec.Struct, frozen=True):
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
-    """All that the next program needs to go on.
+    """Everything that the next program needs.
 
-    `totals` and `starts` are by the name of a process, also of those that have ended. `wanted` was
-    asked for during the upgrade, and comes after it.
+    `totals` and `starts` have the name of a process as key, including those that have ended.
+    `wanted` are the reloads and upgrades that were requested during this upgrade.
     """
 
     config: Config
@@ -83,22 +83,22 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     processes: list[HandedProcess]
     totals: dict[str, dict[str, Any]]
     starts: dict[str, int]
-    started_s: float  # by the monotonic clock
-    began_ns: int  # when the upgrade began, by the same clock
+    started_s: float  # monotonic
+    began_ns: int  # when the upgrade began, monotonic
     wanted: list[Wanted] = []
 
     @property
     def fds(self) -> list[int]:
-        """All descriptors that go on."""
+        """All descriptors that are inherited."""
         groups = [fd for group in self.groups for fd in group.fds]
         lines = [each.line_fd for each in self.processes]
         return [self.lock_fd, self.rates_fd, *groups, *self.admin_fds, *lines]
 
 
 async def check_installed_program(followed: Config) -> list[str]:
-    """Have the installed program check that it can take over; return what is wrong.
+    """Make the installed program check that it can take over; return the problems.
 
-    It is given the settings that are followed, because its own may have another layout.
+    It gets the current settings, because its settings may have another layout.
     """
     process = await asyncio.create_subprocess_exec(
         *_command(),
@@ -117,33 +117,33 @@ async def check_installed_program(followed: Config) -> list[str]:
             process.kill()
     if process.returncode == 0:
         return []
-    lines = errors.decode(errors="replace").strip().splitlines()[-_MOST_LINES:]
-    return [f"the installed program ends with code {process.returncode}", *lines]
+    lines = errors.decode(errors="replace").strip().splitlines()[-_MAX_LINES:]
+    return [f"the installed program exits with status {process.returncode}", *lines]
 
 
 def check_handover(handover_format: int, followed: bytes) -> None:
-    """Check that this program can take over; `check_installed_program` of another one asks.
+    """Check that this program can take over; `check_installed_program` of the other one calls it.
 
     Raises:
-        PixelfastError: it cannot read the format, or the settings that are followed.
+        PixelfastError: this program cannot read the format or the current settings.
     """
     try:
         if handover_format == FORMAT:
             msgspec.json.decode(followed, type=Config)
             return
-        why = f"takes over with format {FORMAT}, not {handover_format}"
+        why = f"uses handover format {FORMAT}, not {handover_format}"
     except msgspec.DecodeError as error:
-        why = f"cannot read the settings that are followed ({error})"
-    raise PixelfastError(f"pixelfast {__version__} {why}: restart the server")
+        why = f"cannot read the current settings ({error})"
+    raise PixelfastError(f"pixelfast {__version__} {why}; restart the server instead")
 
 
 def replace_program(handover: Handover, environment: Mapping[str, str]) -> None:
-    """Become the installed program, which takes `handover`; does not return.
+    """Replace this program with the installed one, which gets `handover`; do not return.
 
-    Signals that come meanwhile wait; `signals.release_signals` lets them through.
+    Signals that arrive meanwhile are held until `signals.release_signals`.
 
     Raises:
-        OSError: the program can't be executed; nothing has changed.
+        OSError: the program cannot be executed. Nothing has changed.
     """
     hold_signals((signal.SIGTERM, signal.SIGINT, *OTHER_SIGNALS))
     memory = os.memfd_create("pixelfast-handover", 0)
@@ -163,12 +163,12 @@ def replace_program(handover: Handover, environment: Mapping[str, str]) -> None:
 
 
 def is_handed_over(environment: Mapping[str, str]) -> bool:
-    """Return whether this program takes the place of another one."""
+    """Return whether this program replaces another one."""
     return _VARIABLE in environment
 
 
 def take_handover(environment: MutableMapping[str, str]) -> Handover | None:
-    """Return what an earlier program has handed on to this one, once."""
+    """Return what the replaced program handed over; None at later calls."""
     number = environment.pop(_VARIABLE, "")
     if not number:
         return None
@@ -186,5 +186,5 @@ def _inherit(fds: Iterable[int], is_inherited: bool) -> None:
 
 
 def _command() -> list[str]:
-    """How this program was started, by the interpreter that is at the same place now."""
+    """Return the command of this program, with the interpreter that is installed now."""
     return [sys.executable, *sys.orig_argv[1:]]

@@ -1,7 +1,7 @@
-"""What the system allows this server, compared with what its settings need, before anything starts.
+"""Compares the limits of the system with the settings, before any process starts.
 
-The soft limit of open files is raised to the hard one, once for all processes, which inherit it. A
-configuration that cannot work is rejected; one that works below its settings gets one warning.
+The soft limit of open files is raised to the hard limit, which all processes inherit. Settings that
+cannot work within the limits are rejected. Limits that only reduce what settings allow are logged.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from pixelfast.errors import PixelfastError
 
 __all__ = ["Limits", "apply_limits", "memory_limit"]
 
-_LEAST_CONNECTIONS = 64  # of a collector: with fewer it rejects what one browser page opens
-_MUCH_LOWER = 0.9  # part of the configured value; a smaller loss is not worth a warning
+_MIN_CONNECTIONS = 64  # of a collector; a single web page may open almost as many
+_MUCH_LOWER = 0.9  # share of the setting; a smaller reduction is not logged
 _OPEN_FILES_REMEDY = "raise it with LimitNOFILE= in the systemd unit, or with `ulimit -n`"
-# Of the supervisor: what the interpreter has open and the connections of the admin address; for
-# each process its line, its pipes and a watch on its end.
+# Descriptors of the supervisor: those of the interpreter and of admin connections; for each process
+# its connection, its pipes and its pidfd.
 _SUPERVISOR_FILES = 48 + 64
 _FILES_A_PROCESS = 4
-# Of delivery: what the interpreter has open; for each destination its state, its dead letters,
-# their journals, a lock, a segment and a connection.
+# Descriptors of delivery: those of the interpreter; for each destination its state, its dead
+# letters, their journals, a lock, a segment and a connection.
 _DELIVERY_FILES = 48
 _FILES_A_DESTINATION = 8
-# What a process takes beside the memory that its settings bound.
+# Memory of a process in addition to what its settings limit.
 _PROCESS_BYTES = 64 * 2**20
-_ADDRESS_SPACE_BYTES = 256 * 2**20  # the same, with what is mapped and never touched
+_ADDRESS_SPACE_BYTES = 256 * 2**20  # the same, including mapped memory that is never used
 
 
 class Limits(NamedTuple):
-    """What is in force after `apply_limits`."""
+    """The limits after `apply_limits`."""
 
     open_files: int
     connections: int  # that one collector accepts
 
 
 def apply_limits(config: Config, workers: int, *, cgroup_root: str = "/sys/fs/cgroup") -> Limits:
-    """Raise the limit of open files as far as it goes; check all limits against the settings.
+    """Raise the limit of open files to its maximum, and check all limits against the settings.
 
-    What is lower than the settings ask for, and still works, is logged.
+    Limits that reduce what the settings allow are logged.
 
     Raises:
-        PixelfastError: the server cannot work within the limits; the message has the remedy.
+        PixelfastError: the server cannot work within a limit. The message contains the remedy.
     """
     log = structlog.get_logger("supervisor")
     open_files = _raise_open_files()
@@ -87,14 +87,14 @@ def _raise_open_files() -> int:
         return hard
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # above fs.nr_open, which was lowered since
+    except (OSError, ValueError):  # above fs.nr_open, which was lowered
         return soft
     return hard
 
 
 def _check_open_files(config: Config, workers: int, open_files: int) -> None:
     listening = len(config.server.addresses) * workers
-    least = min(config.server.max_connections, _LEAST_CONNECTIONS)
+    least = min(config.server.max_connections, _MIN_CONNECTIONS)
     needs = {
         "a collector": files_of_connections(config.server, least),
         "the supervisor": _SUPERVISOR_FILES + listening + _FILES_A_PROCESS * (workers + 1),
@@ -110,7 +110,7 @@ def _check_open_files(config: Config, workers: int, open_files: int) -> None:
 
 
 def _check_file_size(config: Config) -> None:
-    """A file that would exceed the limit cannot be written: the pixel is answered 503."""
+    """Reject a limit below the size of a file, which would make writes fail."""
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if limit == resource.RLIM_INFINITY:
         return
@@ -142,7 +142,7 @@ def _file_sizes(config: Config) -> Iterator[tuple[str, int]]:
 
 def _memory_shortages(config: Config, workers: int, cgroup_root: str) -> Iterator[dict[str, Any]]:
     collector = config.server.max_memory + config.spool.max_waiting_bytes
-    delivery = config.deliver.max_memory  # with what the process itself takes
+    delivery = config.deliver.max_memory  # includes the memory of the process itself
     needs = {
         "address space of a process (`ulimit -v`, LimitAS=)": (
             resource.getrlimit(resource.RLIMIT_AS)[0],
@@ -165,7 +165,7 @@ def _memory_shortages(config: Config, workers: int, cgroup_root: str) -> Iterato
 
 
 def memory_limit(cgroup_root: str = "/sys/fs/cgroup") -> int | None:
-    """Return the memory limit of this process's control group (version 2), in bytes, if it has one.
+    """Return the memory limit of this process's cgroup (version 2) in bytes, or None.
 
     Source: the kernel's documentation, admin-guide/cgroup-v2, memory.max.
     """
@@ -177,7 +177,7 @@ def memory_limit(cgroup_root: str = "/sys/fs/cgroup") -> int | None:
     folder = Path(cgroup_root, own.lstrip("/"))
     limits = []
     for each in (folder, *folder.parents):
-        with contextlib.suppress(OSError, ValueError):  # "max": none is set here
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit at this level
             limits.append(int((each / "memory.max").read_text()))
         if each == Path(cgroup_root):
             break

@@ -1,11 +1,10 @@
-"""What pixelfast says, on standard error: one event name a line, for people or for machines.
+"""The log on standard error: one event per line, as text or as JSON.
 
-What the machine or a setting caused is one line, and repeated once a minute at most; a mistake of
-the program has its traceback.
+An error that the machine or a setting causes is one line, at most once a minute. A bug is logged
+with its traceback.
 
-Never a write key, a query or a secret: nothing that logs is ever given one, and should an error or
-an answer hold one of the settings' secrets after all, it is masked here. What strangers wrote is
-made printable, whichever format it has.
+No write key, query or secret is passed to a logger. If an error or a response contains a secret of
+the settings nevertheless, it is masked here. Control characters are escaped in both formats.
 """
 
 from __future__ import annotations
@@ -28,10 +27,9 @@ __all__ = ["change_logging", "set_up_logging"]
 
 
 def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None = None) -> None:
-    """Set up structlog, and the standard library's logging to come out the same way.
+    """Set up structlog, and make the standard library's logging use the same format.
 
-    `process` names the process in every line: "collector-0", "delivery". Exceptions that nobody
-    catches are logged, too.
+    `process` is added to every line: "collector-0", "delivery". Uncaught exceptions are logged.
     """
     change_logging(settings, redactor or Redactor())
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
@@ -57,9 +55,9 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
         last.append(
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,  # it is text by now
+                exception_formatter=structlog.dev.plain_traceback,  # it is a string here
                 timestamp_key="time",
-                sort_keys=False,  # what matters most is given first
+                sort_keys=False,  # the most important fields are first
             )
         )
     structlog.configure(
@@ -85,7 +83,7 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
 def _shorten(
     _logger: object, _method: str, event: structlog.types.EventDict
 ) -> structlog.types.EventDict:
-    """Replace the traceback of what an operator can mend by one line."""
+    """Replace the traceback of an error that an operator can fix by one line."""
     given = event.get("exc_info")
     if isinstance(given, tuple):
         given = given[1]
@@ -97,17 +95,14 @@ def _shorten(
 
 
 def change_logging(settings: Log, redactor: Redactor) -> None:
-    """Have the loggers of this process follow another level and mask other secrets.
-
-    The format stays as it was set up.
-    """
+    """Change the level and the masked secrets of all loggers; the format stays the same."""
     _rules.level = getattr(logging, settings.level.upper())
     _rules.redactor = redactor
     logging.getLogger().setLevel(max(_rules.level, logging.WARNING))
 
 
 class _Rules:
-    """What a reload may change; loggers keep their processors from their first use on."""
+    """The parts that a reload can change; loggers keep their processors after the first use."""
 
     def __init__(self) -> None:
         self.level = logging.INFO
@@ -126,7 +121,7 @@ _rules = _Rules()
 
 
 class _Safe:
-    """Masks secrets in all that a line says and, for people, makes it printable."""
+    """Masks secrets in all fields and, on a terminal, escapes control characters."""
 
     def __init__(self, rules: _Rules, *, is_for_people: bool) -> None:
         self._rules = rules
@@ -160,7 +155,7 @@ class _Safe:
 
 
 class _Quoted:
-    """A value that stands in quotes: its escapes are part of it, and not escaped once more."""
+    """A quoted value, whose escapes are not escaped again."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -170,7 +165,7 @@ class _Quoted:
 
 
 def _traceback(exc_info: Any) -> str:
-    """A traceback without the values of variables."""
+    """Return a traceback without the values of variables."""
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exc_info)
     return text.getvalue().rstrip("\n")

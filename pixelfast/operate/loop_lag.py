@@ -1,4 +1,4 @@
-"""How late an event loop gets to what is due: the time for which everything in it had to wait."""
+"""Measures the lag of an event loop: how late it runs timers, and thus everything else."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _INTERVAL_S = 0.25
 
 
 class LoopLag:
-    """Measures the lag of a loop four times a second, from `start` to `stop`.
+    """Measures the lag of an event loop four times a second, from `start` to `stop`.
 
     Attributes:
-        histogram: of the lags that were measured.
+        histogram: the measured lags.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the supervisor measures beside the figures of its processes: the disk, and its own loop."""
+"""Measures the disk and the supervisor's event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Machine"]
 
 
 class Machine:
-    """Measures from `start` to `stop`."""
+    """Measures the disk and the event loop from `start` to `stop`."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -39,21 +39,21 @@ class Machine:
 
     @property
     def disk(self) -> DiskRoom | None:
-        """The room on the disk; None if it is not known."""
+        """The space of the disk; None if it is unknown."""
         return self._sampler.disk
 
     @property
     def full_in_s(self) -> float | None:
-        """In how many seconds there is no room for events; None: not foreseeable."""
+        """Seconds until there is no space for events; None if that is not foreseeable."""
         return self._sampler.full_in_s
 
     def lag_figures(self) -> HistogramFigures:
-        """The lag of this loop."""
+        """Return the lag of the event loop."""
         assert self._lag is not None, "it is not started"
         return self._lag.histogram.figures()
 
     def _spool_rooms(self) -> dict[str, float]:
-        """What each slot may still take, in bytes; of slots that are known."""
+        """Return the bytes that each slot can still store, as far as they are known."""
         return {
             child.name: child.figures["spool_limit_bytes"] - child.figures["spool_bytes"]
             for child in self._supervisor.collectors

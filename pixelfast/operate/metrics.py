@@ -56,7 +56,7 @@ class _Processes(Protocol):
 
 
 class Machine(Protocol):
-    """What is measured beside the processes."""
+    """Measures the disk and the supervisor's event loop."""
 
     @property
     def disk(self) -> DiskRoom | None: ...
@@ -65,11 +65,11 @@ class Machine(Protocol):
     def full_in_s(self) -> float | None: ...
 
     def lag_figures(self) -> HistogramFigures:
-        """The lag of the supervisor's loop."""
+        """Return the lag of the supervisor's event loop."""
 
 
 def exposition(processes: _Processes, machine: Machine) -> bytes:
-    """All metrics in the text format of Prometheus, version 0.0.4."""
+    """Return all metrics in the text format of Prometheus, version 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_FromFigures(processes, machine))
     return generate_latest(registry)
@@ -97,13 +97,13 @@ class _FromFigures(Collector):
 def _of_program(processes: _Processes) -> Iterator[Metric]:
     yield gauge(
         "pixelfast_build_info",
-        "1; the labels say which versions run.",
+        "Always 1; the labels are the running versions.",
         ["version", "python_version"],
         [([__version__, platform.python_version()], 1)],
     )
     yield gauge(
         "pixelfast_ready",
-        "1 while every collector can store events, else 0; as /health/ready.",
+        "1 if every collector can store events, else 0; the same as /health/ready.",
         [],
         [([], processes.is_ready)],
     )
@@ -116,16 +116,16 @@ def _of_program(processes: _Processes) -> Iterator[Metric]:
 
 
 def _of_reloads(state: ReloadState) -> Iterator[Metric]:
-    """As Prometheus' own servers have them, and under the same names."""
+    """Yield the metrics of reloads, named as those of Prometheus itself."""
     yield gauge(
         "pixelfast_config_last_reload_successful",
-        "1 if the last start or reload took the settings file, 0 if it was rejected.",
+        "1 if the last reload or start succeeded, 0 if the settings were rejected.",
         [],
         [([], state.is_successful)],
     )
     yield gauge(
         "pixelfast_config_last_reload_success_timestamp_seconds",
-        "When a start or reload last took the settings file.",
+        "Time of the last successful reload or start, since 1970.",
         [],
         [([], state.succeeded_at_s)],
     )
@@ -135,20 +135,20 @@ def _of_machine(machine: Machine) -> Iterator[Metric]:
     disk, full_in_s = machine.disk, machine.full_in_s
     yield gauge(
         "pixelfast_disk_free_bytes",
-        "Free bytes of the file system that holds the data directory.",
+        "Free bytes of the file system of the data directory.",
         [],
         [] if disk is None else [([], disk.free_bytes)],
     )
     yield gauge(
         "pixelfast_disk_size_bytes",
-        "Size of the file system that holds the data directory.",
+        "Size of the file system of the data directory in bytes.",
         [],
         [] if disk is None else [([], disk.size_bytes)],
     )
     yield gauge(
         "pixelfast_spool_full_in_seconds",
         "Time until a slot reaches its limit or the disk reaches spool.min_free, at the rate of "
-        "the last 5 minutes; absent while no room becomes less, 0 if there is none left.",
+        "the last 5 minutes; 0 if it is reached, absent if the space does not decrease.",
         [],
         [] if full_in_s is None else [([], full_in_s)],
     )
@@ -158,20 +158,20 @@ def _of_reports(children: Sequence[_Process], machine: Machine) -> Iterator[Metr
     label = ["process"]
     yield counter(
         "pixelfast_process_starts",
-        "Starts of a process.",
+        "Number of times the process was started.",
         label,
         (([child.name], child.starts) for child in children),
     )
     yield gauge(
         "pixelfast_process_last_report_timestamp_seconds",
-        "When a process reported last, since 1970. A process reports every second.",
+        "Time of the last report of the process, since 1970; a process reports every second.",
         label,
         (([child.name], child.reported_at_s) for child in children if child.reported_at_s),
     )
     lags = [(child.name, child.totals.value.get("loop_lag")) for child in children]
     yield duration_histogram(
         "pixelfast_event_loop_lag_seconds",
-        "How late an event loop gets to what is due, measured four times a second.",
+        "Delay of timers in the event loop, measured four times a second.",
         label,
         [
             (["supervisor"], machine.lag_figures()),
@@ -181,7 +181,7 @@ def _of_reports(children: Sequence[_Process], machine: Machine) -> Iterator[Metr
 
 
 def _of_system(pids: Mapping[str, int]) -> Iterator[Metric]:
-    """Yield what the kernel knows of each process, named as by all clients of Prometheus."""
+    """Yield the process metrics that all Prometheus clients provide, for each process."""
     families: dict[str, Metric] = {}
     for name, pid in pids.items():
         for found in ProcessCollector(pid=partial(int, pid), registry=None).collect():
@@ -202,7 +202,7 @@ def _pids(processes: _Processes) -> dict[str, int]:
 
 
 def _slots(collectors: Sequence[_Process]) -> list[OfSlot]:
-    """What is known of each slot: of a process that is silent only its totals."""
+    """Return the figures of each slot; those of a silent process are only totals."""
     return [
         OfSlot(
             child.name.rpartition("-")[2],

@@ -1,4 +1,4 @@
-"""What a collector process and the delivery process run."""
+"""The main function of a collector process and of the delivery process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Service(Protocol):
 
 
 def main() -> None:
-    """Run one process of the supervisor's; the descriptor of its line is the only argument."""
+    """Run a process of the supervisor. The only argument is the descriptor of its connection."""
     for number in (signal.SIGINT, *OTHER_SIGNALS):  # the supervisor handles them
         signal.signal(number, signal.SIG_IGN)
     line = socket.socket(fileno=int(sys.argv[1]))
@@ -51,16 +51,16 @@ def main() -> None:
         return
     name = f"collector-{orders.slot}" if orders.role == "collector" else orders.role
     set_up_logging(orders.config.log, name, Redactor(orders.config))
-    Path("/proc/self/comm").write_text(f"pf-{name}")  # what ps and top show
+    Path("/proc/self/comm").write_text(f"pf-{name}")  # shown by ps and top
     try:
         uvloop.run(_start(orders, line))
-    except Exception:  # noqa: BLE001 - the process's edge
+    except Exception:  # noqa: BLE001 - logged before the process ends
         structlog.get_logger("process").exception("process_failed")
         sys.exit(1)
 
 
 class _CollectorService:
-    """A collector as a service."""
+    """Runs a collector."""
 
     def __init__(self, orders: Orders) -> None:
         from pixelfast.collect import Worker
@@ -98,7 +98,7 @@ class _CollectorService:
 
 
 class _DeliveryService:
-    """Delivery as a service."""
+    """Runs delivery."""
 
     def __init__(self, orders: Orders) -> None:
         from pixelfast.deliver import Engine
@@ -110,13 +110,13 @@ class _DeliveryService:
         self._running = asyncio.create_task(self._engine.run())
 
     def leave(self) -> None:
-        """Go on: what the collectors still store is to be delivered."""
+        """Continue, because collectors still store events."""
 
     async def reload(self, message: Reload) -> None:
         await self._engine.reload(message.config)
 
     async def stop(self, *, is_handed_over: bool) -> None:
-        del is_handed_over  # the next one waits for its locks
+        del is_handed_over  # the next process waits for the locks
         assert self._running is not None
         self._engine.stop()
         await self._running
@@ -137,16 +137,16 @@ async def _start(orders: Orders, line: socket.socket) -> None:
 
 
 class _Process:
-    """Runs a service until the supervisor or SIGTERM says stop; reports all the while."""
+    """Runs a service and reports its figures, until the supervisor or SIGTERM stops it."""
 
     def __init__(self, service: _Service, reporter: Reporter, generation: int) -> None:
         self._service = service
         self._reporter = reporter
-        self._generation = generation  # of the settings that are followed
+        self._generation = generation  # of the settings in use
         self._is_started = False
         self._is_handed_over = False
         self._lag = LoopLag(asyncio.get_running_loop())
-        self._news = asyncio.Event()  # something is to be reported at once
+        self._news = asyncio.Event()  # there is something to report at once
         self._stop = asyncio.Event()
         self._reloads: asyncio.Queue[Reload] = asyncio.Queue()
 
@@ -162,7 +162,7 @@ class _Process:
             self._news.set()
             await self._stop.wait()
             await self._service.stop(is_handed_over=self._is_handed_over)
-            self._report_once()  # what it has counted since the last report
+            self._report_once()  # with what was counted since the last report
             await self._reporter.drain()
         finally:
             self._lag.stop()
@@ -170,7 +170,7 @@ class _Process:
                 task.cancel()
 
     async def _listen(self) -> None:
-        """Do what the supervisor says; its end of the line is closed when it wants a stop."""
+        """Handle the messages of the supervisor, which closes the connection to request a stop."""
         try:
             async for message in self._reporter.messages():
                 if isinstance(message, Leave):
@@ -184,15 +184,15 @@ class _Process:
             self._stop.set()
 
     async def _reload(self) -> None:
-        """Reload beside `_listen`: a reload of delivery may take seconds, and a stop comes first.
+        """Apply new settings, without blocking `_listen`: a reload of delivery may take seconds.
 
-        A process that cannot follow the settings stops, and is restarted with them.
+        A process that cannot apply the settings ends and is restarted with them.
         """
         while True:
             message = await self._reloads.get()
             try:
                 await self._service.reload(message)
-            except Exception:  # noqa: BLE001 - a task's edge
+            except Exception:  # noqa: BLE001 - logged before the process ends
                 structlog.get_logger("process").exception("reload_failed")
                 self._stop.set()
                 return
@@ -206,7 +206,7 @@ class _Process:
         self._reporter.report({**figures, "totals": totals, "generation": self._generation})
 
     async def _report(self) -> None:
-        """Report every second that the loop turns, and with what figures once there are some."""
+        """Report every second; the figures are included once the service has started."""
         while True:
             self._report_once()
             self._news.clear()

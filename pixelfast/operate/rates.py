@@ -1,4 +1,4 @@
-"""The shared memory in which all collectors count against the rate limits of sources."""
+"""The shared memory in which collectors count events against rate limits."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Iterable
 
 __all__ = ["RateTable"]
 
-_CACHE_LINE_BYTES = 64  # words of two sources in one of them would slow each other down
+_CACHE_LINE_BYTES = 64  # each source has its own, because shared ones would be slower
 
 
 class RateTable:
-    """Has a word of shared memory for each source that has, or had, a rate limit.
+    """Holds a word of shared memory for each source that has or had a rate limit.
 
-    It lasts as long as the supervisor, so that a limit holds across restarts of collectors. A
-    source keeps its place when the settings change. `pixelfast.collect.budgets` says what a word
-    means.
+    It lasts as long as the supervisor, so that limits hold across restarts of collectors. A source
+    keeps its place when the settings change. `pixelfast.collect.budgets` defines the word.
 
     Attributes:
-        fd: the memory; collectors inherit the descriptor.
-        places: where the word of each source begins, in bytes.
+        fd: descriptor of the memory, which collectors inherit.
+        places: offset of the word of each source, in bytes.
 
     >>> table = RateTable(["web"])
     >>> table.add(["shop", "web"])
@@ -35,17 +34,17 @@ class RateTable:
         fd: int | None = None,
         places: dict[str, int] | None = None,
     ) -> None:
-        """Make a table, or go on with the one that an earlier program has handed over."""
+        """Create a table, or use one that the replaced program handed over."""
         self.fd = os.memfd_create("pixelfast-rates", os.MFD_CLOEXEC) if fd is None else fd
         self.places: dict[str, int] = dict(places or {})
         self.add(names)
 
     def add(self, names: Iterable[str]) -> None:
-        """Give a place to the sources that have none. Processes map the memory anew for them."""
+        """Add places for new sources. Processes have to map the memory again."""
         for name in names:
             self.places.setdefault(name, len(self.places) * _CACHE_LINE_BYTES)
         os.ftruncate(self.fd, max(1, len(self.places)) * _CACHE_LINE_BYTES)
 
     def close(self) -> None:
-        """Give up the descriptor; those who have mapped the memory keep it."""
+        """Close the descriptor; processes that have mapped the memory keep it."""
         os.close(self.fd)

@@ -1,4 +1,4 @@
-"""What a reload of the settings file may change, and what became of the last one."""
+"""What a reload can change, and its outcome."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 RELOAD_OUTCOME = "reload.json"  # in the data directory
 UPGRADE_OUTCOME = "upgrade.json"
 
-# By table, the settings that running processes can change; all others need a new process.
+# By section, the settings that running processes can change; all others require a restart.
 _CHANGEABLE: dict[str, frozenset[str]] = {
     "": frozenset({"deliver", "sources", "destinations"}),
     "server": frozenset(
@@ -52,11 +52,12 @@ _CHANGEABLE: dict[str, frozenset[str]] = {
 
 
 class SettingsFile(msgspec.Struct, frozen=True):
-    """Where the settings come from.
+    """The source of the settings.
 
-    `path`: the file; None: the command line alone. `read` reads it as at the start, with the
-    options of the command line, and raises ConfigError if it has mistakes. `failure`: its mistakes
-    when an upgraded program read it first.
+    Attributes:
+        path: the file; None if there are only the options of the command line.
+        read: reads the file and applies the options of the command line; raises ConfigError.
+        failure: the errors of the file when an upgraded program first read it.
     """
 
     path: str | None
@@ -65,7 +66,7 @@ class SettingsFile(msgspec.Struct, frozen=True):
 
 
 class KeptSetting(msgspec.Struct, frozen=True):
-    """A setting that a reload does not change."""
+    """A changed setting that requires a restart."""
 
     name: str
     running: Any
@@ -81,7 +82,7 @@ class KeptSetting(msgspec.Struct, frozen=True):
 
 
 def merge(running: Config, wanted: Config) -> tuple[Config, list[KeptSetting]]:
-    """Return `wanted` with what can't change in running processes as it was, and what that is.
+    """Return `wanted` without the changes that require a restart, and a list of these changes.
 
     >>> from pixelfast.config import Server
     >>> one, other = Server(workers=1), Server(workers=2, always_200=True)
@@ -94,7 +95,7 @@ def merge(running: Config, wanted: Config) -> tuple[Config, list[KeptSetting]]:
 
 
 def _merge(section: str, running: Any, wanted: Any, kept: list[KeptSetting]) -> Any:
-    """Merge one table; `section` is its name."""
+    """Merge a section; `section` is its name."""
     changeable = _CHANGEABLE.get(section, frozenset())
     as_before = {}
     for name in wanted.__struct_fields__:
@@ -122,7 +123,7 @@ def _shown(value: object) -> str:
 
 
 class ReloadState(msgspec.Struct, kw_only=True):
-    """What `/health/ready` and the metrics tell about reloads. A start counts as one."""
+    """The state of reloads for `/health/ready` and metrics. A start counts as a reload."""
 
     is_successful: bool = True
     succeeded_at_s: float = msgspec.field(default_factory=time.time)
@@ -131,10 +132,10 @@ class ReloadState(msgspec.Struct, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What became of a reload or an upgrade, for the command that waits for it.
+    """The outcome of a reload or an upgrade, for the command that waits for it.
 
-    `began_ns` is of the monotonic clock, which all processes of a machine have in common. `lines`
-    is what the operator should read.
+    `began_ns` is a time of the monotonic clock, which all processes of a machine share. `lines` are
+    printed for the operator.
     """
 
     pid: int
@@ -143,7 +144,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     lines: list[str] = []
 
     def write(self, path: Path) -> None:
-        """Keep the outcome in a file. It is for one reader that waits, so it is not synced."""
+        """Write the outcome to a file, without a sync, because its only reader is waiting."""
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
         temporary.touch(PRIVATE_FILE)
         temporary.write_bytes(msgspec.json.encode(self) + b"\n")
@@ -151,7 +152,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     @classmethod
     def read(cls, path: Path) -> Outcome | None:
-        """Return the last outcome; None if there is none."""
+        """Return the last outcome, or None if there is none."""
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
             return msgspec.json.decode(path.read_bytes(), type=cls)
         return None

@@ -1,4 +1,4 @@
-"""The room on the disk, and when the spool will be full."""
+"""Measures disk space, and predicts when the spool will be full."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import NamedTuple
 
 __all__ = ["DiskRoom", "FullForecast", "Sampler", "disk_room"]
 
-_WINDOW_S = 300.0  # of the forecast
-_LEAST_S = 60.0  # of the window, before there is a forecast
+_WINDOW_S = 300.0  # the forecast uses the samples of this time
+_MIN_S = 60.0  # minimum time between samples of a forecast
 _SAMPLE_S = 5.0
-_STALE_S = 30.0  # a disk that does not reply for so long is not known
+_STALE_S = 30.0  # older measurements are not used
 
 
 class DiskRoom(NamedTuple):
-    """What a file system has for those who are not root, in bytes."""
+    """The space of a file system for users other than root, in bytes."""
 
     free_bytes: int
     size_bytes: int
 
 
 def disk_room(path: Path) -> DiskRoom:
-    """Measure the file system of a path. Blocks for the disk.
+    """Measure the file system of a path. The call blocks on the disk.
 
     Raises:
         OSError: it cannot be measured.
@@ -36,7 +36,7 @@ def disk_room(path: Path) -> DiskRoom:
 
 
 class FullForecast:
-    """Predicts when one of several rooms is used up, at the rate of the last five minutes.
+    """Predicts when one of several spaces is used up, at the rate of the last five minutes.
 
     >>> forecast = FullForecast()
     >>> for minute in range(3):
@@ -49,14 +49,14 @@ class FullForecast:
         self._samples: deque[tuple[float, Mapping[str, float]]] = deque()
 
     def add(self, now_s: float, rooms: Mapping[str, float]) -> None:
-        """Take notice of how much each room has left, in bytes; unknown ones are left out."""
+        """Add a sample: the free bytes of each space that is known."""
         self._samples.append((now_s, rooms))
         while now_s - self._samples[0][0] > _WINDOW_S:
             self._samples.popleft()
 
     @property
     def seconds(self) -> float | None:
-        """In how many seconds the first room is used up; None: no room becomes less."""
+        """Seconds until the first space is used up; None if no space decreases."""
         if not self._samples:
             return None
         now_s, present = self._samples[-1]
@@ -67,15 +67,15 @@ class FullForecast:
             then_s, before = next(
                 (at_s, rooms[name]) for at_s, rooms in self._samples if name in rooms
             )
-            if now_s - then_s >= _LEAST_S and left < before:
+            if now_s - then_s >= _MIN_S and left < before:
                 found.append(left * (now_s - then_s) / (before - left))
         return min(found, default=None)
 
 
 class Sampler:
-    """Measures the disk every few seconds, in a thread, so that no scrape waits for a disk.
+    """Measures the disk every few seconds in a thread, so that no scrape waits for the disk.
 
-    `spool_rooms` returns what each slot may still take, in bytes, as far as it is known.
+    `spool_rooms` returns the bytes that each slot can still store, as far as they are known.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Sampler:
 
     @property
     def disk(self) -> DiskRoom | None:
-        """The room on the disk; None if it could not be measured lately."""
+        """The space of the disk; None if there is no recent measurement."""
         return self._disk if self._clock() - self._measured_s < _STALE_S else None
 
     @property
     def full_in_s(self) -> float | None:
-        """In how many seconds there is no room for events; None: not foreseeable."""
+        """Seconds until there is no space for events; None if that is not foreseeable."""
         return self._forecast.seconds if self._clock() - self._looked_s < _STALE_S else None
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Errors that come again and again, such as those of a full disk, logged once in a while."""
+"""Logs repeated errors, such as those of a full disk, once a minute."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["Sampler"]
 
 _INTERVAL_S = 60.0
 _MAX_KINDS = 1000
-# What tells two lines of one event apart; everything else is a figure of the moment.
+# Fields that distinguish errors of the same event; all others are current figures.
 _NAMES = ("destination", "name", "process", "slot", "source")
-_CHANGING = re.compile(r"/\S+|\d+")  # of an error: paths, and numbers of segments and bytes
+_CHANGING = re.compile(r"/\S+|\d+")  # paths and numbers in an error
 
 
 class Sampler:
-    """A processor of structlog that drops an error which was logged a moment ago.
+    """A processor of structlog that drops an error that was logged within the last minute.
 
-    An error is a line with `error` or with a traceback (`exc_info`). The next line of the kind that
-    is logged says how many were left out: `suppressed`.
+    An error is a line with `error` or with a traceback (`exc_info`). The next line of the same kind
+    has the number of dropped lines as `suppressed`.
 
     >>> sampler = Sampler(lambda: 0.0)
     >>> sampler(None, "error", {"event": "commit_failed", "error": "disk full"})
@@ -45,7 +45,7 @@ class Sampler:
         return {**event, "suppressed": suppressed} if suppressed else event
 
     def suppressed(self, event: structlog.types.EventDict) -> int:
-        """Return how many lines of this kind were left out before this one; -1: so is this one."""
+        """Return how many lines of this kind were dropped before; -1 if this is dropped as well."""
         error = event.get("error")
         what = _CHANGING.sub("", error) if isinstance(error, str) else _origin(event)
         if not what:
@@ -64,7 +64,7 @@ class Sampler:
 
 
 def _origin(event: structlog.types.EventDict) -> str:
-    """The type of a line's exception and where it was raised; "" if it has none."""
+    """Return the type and origin of a line's exception, or "" if there is none."""
     given = event.get("exc_info")
     if isinstance(given, tuple):
         given = given[1]

@@ -1,4 +1,4 @@
-"""Signals that other programs send, and that end no process of pixelfast."""
+"""Signals that must not end a process of pixelfast."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import structlog
 
 __all__ = ["OTHER_SIGNALS", "hold_signals", "ignore_other_signals", "release_signals"]
 
-# Their default action ends a process.
+# The default action of these signals ends the process.
 OTHER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def ignore_other_signals(log_name: str, signals: Iterable[signal.Signals] = OTHER_SIGNALS) -> None:
-    """Log these signals and do nothing else; for the process that runs the current event loop."""
+    """Log these signals and do nothing else, in the process of the running event loop."""
     log = structlog.get_logger(log_name)
 
     def on_signal(number: signal.Signals) -> None:
@@ -26,10 +26,10 @@ def ignore_other_signals(log_name: str, signals: Iterable[signal.Signals] = OTHE
 
 
 def hold_signals(signals: Iterable[signal.Signals] = OTHER_SIGNALS) -> None:
-    """Have signals that come before there are handlers for them wait until `release_signals`."""
+    """Block signals until `release_signals`, because they have no handlers yet."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
 
 def release_signals() -> None:
-    """Let signals through; to be called before another process is started, which inherits this."""
+    """Unblock signals; to be called before starting a process, which would inherit the mask."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,15 +1,17 @@
-"""The supervisor: starts the processes, watches them, restarts them, stops them in order.
+"""The supervisor: starts, watches, restarts and stops the processes.
 
-It takes no traffic. A stop begins with `server.lame_duck_s`, in which only health checks fail. Then
-the listening sockets are closed, collectors drain, and delivery stops last, so that what the
-collectors still stored is on its way. A second signal ends everything at once, which loses nothing.
+It handles no traffic. A stop begins with `server.lame_duck_s`, during which only health checks
+fail. Then the listening sockets are closed and the collectors drain. Delivery stops last, so that
+it can deliver what the collectors stored meanwhile. A second signal ends all processes at once,
+without loss of stored events.
 
-SIGHUP reloads the settings file. First the whole file is checked; with a mistake nothing changes.
-Then delivery follows the new settings, and after it the collectors: no event of a new source comes
-before its destinations are known.
+SIGHUP reloads the settings file. The whole file is checked first; if it has errors, nothing
+changes. Delivery applies the new settings before the collectors do, so that the destinations of a
+new source exist before its first event.
 
-SIGUSR2 replaces the program by the installed version, in the same process (`handover`). That starts
-collectors in free slots, which accept from the same sockets, and then has the old ones drain.
+SIGUSR2 replaces the program with the installed version in the same process (`handover`). The new
+program starts collectors in free slots, which accept connections from the same sockets. Then the
+old collectors drain.
 """
 
 from __future__ import annotations
@@ -57,29 +59,32 @@ __all__ = ["Supervisor"]
 
 _DELIVERY_STOP_S = 10.0
 _WATCH_S = 0.5
-_PAUSE_S = 2.0  # the loop has not turned for so long: nobody has read what processes reported
-# Longer than delivery takes to stop a destination that hangs, and a process to be replaced.
+_PAUSE_S = 2.0  # if the event loop did not run for so long, no reports were read
+# Longer than delivery needs to stop a destination that hangs, or than replacing a process takes.
 _RELOAD_S = 30.0
-_STARTS = 3  # of a new collector that ends before it is ready
-_READY_S = 60.0  # how long new collectors may take to accept pixels, before the old ones go on
-_QUIET_TRIES, _QUIET_PAUSE_S = 100, 0.05  # for a moment in which no line is being written to
+_STARTS = 3  # maximum starts of a new collector that ends before it is ready
+_READY_S = 60.0  # maximum time until new collectors are ready; then the old ones continue
+_QUIET_ATTEMPTS, _QUIET_PAUSE_S = 100, 0.05  # waits until nothing is being sent to a process
 
 
 class _Admin(Protocol):
     async def release(self) -> tuple[str, list[int]]:
-        """Stop; return the address, and listening sockets that go on."""
+        """Stop; return the address and its listening sockets, which stay open."""
 
     async def start(self, address: str, fds: Sequence[int] = ()) -> str:
-        """Start, or start again."""
+        """Start, or restart with existing sockets."""
 
 
 class Supervisor:
-    """All processes of one pixelfast. It owns the listening sockets.
+    """Runs all processes of a server, and owns the listening sockets.
 
-    `lock_fd` holds the data directory. `handover`: what an earlier program has handed on to this
-    one; if there is a `failure`, its processes go on.
-    `settings_file` is what a reload reads; `adopt` prepares the data directory for settings before
-    any process follows them, and returns them with what is not in the file.
+    Args:
+        settings_file: what a reload reads.
+        adopt: prepares the data directory for settings before any process applies them, and returns
+            them with the parts that are not in the file.
+        lock_fd: the descriptor that holds the lock of the data directory.
+        handover: what the replaced program handed over.
+        failure: why its processes are not replaced.
     """
 
     def __init__(
@@ -144,7 +149,7 @@ class Supervisor:
         ]
         self._new_delivery = self._make_child("delivery", config, workers=len(sockets))
         self._serving = old or self._new_collectors
-        self._leaving: list[Child] = []  # they drain, or have ended; what they counted stays
+        self._leaving: list[Child] = []  # draining or ended; their totals are kept
         if handover:
             known = {child.name for child in (*old, *self._new_collectors)}
             self._leaving = [
@@ -168,7 +173,7 @@ class Supervisor:
         return child
 
     def _adopt_running(self) -> list[Child]:
-        """Go on with the processes of the program before this one."""
+        """Adopt the processes of the replaced program."""
         found = []
         for handed in self._handover.processes if self._handover else ():
             child = Child(handed.name, handed.orders)
@@ -178,33 +183,33 @@ class Supervisor:
         return found
 
     def _continue(self, child: Child) -> None:
-        """Count on from where a process of that name was."""
+        """Continue the totals of the process with the same name."""
         if self._handover:
             child.totals = Totals(self._handover.totals.get(child.name))
             child.starts = self._handover.starts.get(child.name, 0)
 
     @property
     def is_ready(self) -> bool:
-        """Whether every collector accepts pixels and no stop has begun."""
+        """Whether every collector can store events and the server is not stopping."""
         return not self.is_stopping and all(child.is_ready for child in self._serving)
 
     @property
     def uptime_s(self) -> float:
-        """Seconds since it was made, whatever the wall clock did."""
+        """Seconds since the start, independent of the wall clock."""
         return time.monotonic() - self._started_s
 
     @property
     def collectors(self) -> list[Child]:
-        """All of which something is known; some may have ended."""
+        """All collectors whose figures are known, including those that have ended."""
         return [*self._serving, *self._leaving]
 
     @property
     def children(self) -> list[Child]:
-        """The processes that run, or should."""
+        """The processes that run or should run."""
         return [*self._serving, *(each for each in self._leaving if each.pid), self.delivery]
 
     async def run(self, on_ready: Callable[[], None]) -> None:
-        """Run until SIGTERM or SIGINT; `on_ready` is called once all collectors take pixels."""
+        """Run until SIGTERM or SIGINT; call `on_ready` once all collectors are ready."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -229,8 +234,8 @@ class Supervisor:
         lame_duck_s = self.config.server.lame_duck_s
         self._log.info("server_stopping", lame_duck_s=lame_duck_s)
         await asyncio.sleep(lame_duck_s)
-        # Before the collectors close theirs: a socket that is open here alone would take
-        # connections that nobody accepts.
+        # Close these before the collectors close theirs: a socket that is open only here would
+        # accept connections that no process handles.
         for each in {*self._abandoned, *(each for own in self._sockets for each in own)}:
             each.close()
         grace_s = self.config.server.drain_timeout_s + 5.0
@@ -245,7 +250,7 @@ class Supervisor:
             self._tasks[child] = asyncio.create_task(child.run(self.reported))
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
-        if self._is_announced:  # by the program before this one
+        if self._is_announced:  # by the replaced program
             return
         await self._wait_until_ready(self._serving)
         self._is_announced = True
@@ -253,14 +258,14 @@ class Supervisor:
         on_ready()
 
     async def _watch(self) -> None:
-        """Look after the processes, and tell systemd's watchdog that this loop turns."""
+        """Watch the processes, and notify systemd's watchdog."""
         watchdog_s = self._notifier.watchdog_s
         looked_s = time.monotonic()
         while True:
             await asyncio.sleep(min(_WATCH_S, watchdog_s) if watchdog_s else _WATCH_S)
             self._notifier.alive()
             paused_s, looked_s = time.monotonic() - looked_s, time.monotonic()
-            if paused_s > _PAUSE_S:  # SIGSTOP, a frozen control group, a machine that swaps
+            if paused_s > _PAUSE_S:  # SIGSTOP, a frozen cgroup, swapping
                 self._log.warning("supervisor_paused", paused_s=round(paused_s, 1))
                 for child in self.children:
                     child.excuse(paused_s)
@@ -268,7 +273,7 @@ class Supervisor:
                 child.watch(self.config.server.hung_after_s)
 
     def _on_signal(self, stop: asyncio.Event) -> None:
-        if stop.is_set():  # the second time: at once
+        if stop.is_set():  # a second signal ends all processes at once
             for child in self.children:
                 child.signal(signal.SIGKILL)
             os._exit(1)
@@ -283,19 +288,22 @@ class Supervisor:
 
     def _want(self, what: Wanted) -> None:
         if self.is_stopping:
-            self._log.warning(f"{what}_ignored", reason="a stop has begun")
+            self._log.warning(
+                "reload_ignored" if what == "reload" else "upgrade_ignored",
+                reason="the server is stopping",
+            )
         elif what not in self._wanted:
             self._wanted.append(what)
         self._something_wanted.set()
 
     async def _do_what_is_wanted(self) -> None:
-        """Reload and upgrade, one after the other; several of a kind that wait are one."""
+        """Reload and upgrade one at a time; repeated requests of a kind are merged."""
         if self._handover is not None:
             try:
                 await self._finish_upgrade(self._handover)
-            except Exception:  # noqa: BLE001 - a task's edge: what runs goes on
+            except Exception:  # noqa: BLE001 - the running processes continue
                 self._log.exception("upgrade_failed")
-                problems = ["the upgrade failed: the log has the reason"]
+                problems = ["the upgrade failed because of an unexpected error; see the log"]
                 await self._conclude("upgrade", self._handover.began_ns, problems)
         while True:
             await self._something_wanted.wait()
@@ -309,13 +317,13 @@ class Supervisor:
                     problems = await (
                         self._reload() if what == "reload" else self._upgrade(began_ns)
                     )
-                except Exception:  # noqa: BLE001 - a task's edge: what runs goes on
-                    self._log.exception(f"{what}_failed")
-                    problems = [f"the {what} failed: the log has the reason"]
+                except Exception:  # noqa: BLE001 - the running processes continue
+                    self._log.exception("reload_failed" if what == "reload" else "upgrade_failed")
+                    problems = [f"the {what} failed because of an unexpected error; see the log"]
                 await self._conclude(what, began_ns, problems)
 
     async def _conclude(self, what: str, began_ns: int, problems: list[str]) -> None:
-        """Tell systemd, /health/ready and the command that waits what became of it."""
+        """Report the outcome to systemd, to /health/ready and to the command that waits for it."""
         if self._is_announced:
             self._notifier.ready("accepting pixels" if not problems else f"{what} failed")
         state, name = self.reload_state, UPGRADE_OUTCOME
@@ -330,29 +338,29 @@ class Supervisor:
         )
         try:
             await asyncio.to_thread(outcome.write, Path(self.data_dir, name))
-        except OSError as error:  # the disk is full: the log has it all the same
+        except OSError as error:  # the disk may be full; the outcome is logged nevertheless
             self._log.warning("outcome_not_written", error=str(error))
 
     async def _upgrade(self, began_ns: int) -> list[str]:
-        """Become the installed program; return what prevents it."""
+        """Replace this program with the installed one; return the problems that prevent it."""
         if problems := await check_installed_program(self.config):
             for problem in problems:
                 self._log.error("upgrade_rejected", problem=problem)
             return problems
         address, fds = await self.admin.release() if self.admin else ("", [])
         try:
-            for _ in range(_QUIET_TRIES):
+            for _ in range(_QUIET_ATTEMPTS):
                 with contextlib.suppress(BlockingIOError):
                     handover = self._hand_over(began_ns, address, fds)
                     if not self._stop_wanted.is_set():
                         self._log.info("upgrade_started")
                         replace_program(handover, {**os.environ, **self._notifier.environment})
                 await asyncio.sleep(_QUIET_PAUSE_S)
-            problem = "a process does not read what the supervisor sends"
+            problem = "a process does not read the messages of the supervisor"
         except OSError as error:
-            problem = f"the installed program can't be executed: {error.strerror}"
+            problem = f"the installed program cannot be executed: {error.strerror}"
         finally:
-            if self.admin and address:  # else it did not run
+            if self.admin and address:  # otherwise it was not running
                 await self.admin.start(address, fds)
         self._log.error("upgrade_rejected", problem=problem)
         return [problem]
@@ -381,7 +389,7 @@ class Supervisor:
         )
 
     async def _finish_upgrade(self, handover: Handover) -> None:
-        """Replace the processes of the program before this one."""
+        """Replace the processes of the replaced program."""
         problems = self._failure or await self._replace_processes(handover)
         for problem in problems:
             self._log.error("upgrade_failed", problem=problem)
@@ -421,14 +429,14 @@ class Supervisor:
             self._generation += 1
             self.config = handover.config
             self.delivery.reload(self.config, self._generation, self._rates.places)
-            return [f"not ready: {', '.join(late)}; the old collectors go on"]
+            return [f"not ready: {', '.join(late)}; the old collectors continue"]
         for old_socket in self._abandoned:
-            old_socket.close()  # before the old ones close theirs: nobody would accept from it
+            old_socket.close()  # before the old collectors close it: nothing else accepts from it
         self._serving, self._leaving = self._new_collectors, [*old, *self._leaving]
         return []
 
     def _close_new_sockets(self, handover: Handover) -> None:
-        """Close what the old collectors do not accept from: connections would wait there."""
+        """Close sockets from which the old collectors do not accept connections."""
         self._groups = handover.groups
         known = {fd for group in handover.groups for fd in group.fds}
         new = {each for own in self._sockets for each in own if each.fileno() not in known}
@@ -437,9 +445,11 @@ class Supervisor:
             listening.close()
 
     async def _reload(self) -> list[str]:
-        """Reload once; return what is wrong."""
+        """Reload once; return the problems."""
         if self._settings_file.path is None:
-            problem = "there is no settings file to reload: the server was started without --config"
+            problem = (
+                "the server was started without --config, so there is no settings file to reload"
+            )
             self._log.warning("reload_rejected", problem=problem)
             return [problem]
         try:
@@ -465,7 +475,7 @@ class Supervisor:
             for child in group:
                 child.reload(config, self._generation, self._rates.places)
             if late := await self._wait_until_followed(group):
-                problem = f"not followed within {_RELOAD_S:g} s by: {', '.join(late)}"
+                problem = f"settings not applied within {_RELOAD_S:g} s by: {', '.join(late)}"
                 self._log.error("reload_failed", problem=problem)
                 return [problem]
         self.config = config
@@ -479,7 +489,7 @@ class Supervisor:
         return []
 
     async def _wait_until_followed(self, children: list[Child]) -> list[str]:
-        """Wait until the processes follow the newest settings; return the names of the others."""
+        """Wait until the processes have applied the newest settings; return those that have not."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RELOAD_S):
                 while not all(child.follows(self._generation) for child in children):

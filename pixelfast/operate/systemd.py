@@ -1,7 +1,7 @@
-"""systemd's side of a service: notifications, the watchdog, and sockets it passes.
+"""Notifications to systemd, its watchdog, and the sockets that it passes.
 
-Source: systemd's manual, sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3). Without systemd
-every function here does nothing.
+Source: systemd's manual, sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3). Without
+systemd, these functions do nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _TLS_NAME = "tls"
 
 
 class Notifier:
-    """Tells the service manager what state the service is in.
+    """Notifies systemd of the state of the service.
 
     Attributes:
-        environment: the variables that were removed, for a program that takes this one's place.
-        watchdog_s: how often `alive` is to be called, in seconds; 0 if no watchdog is set. This is
-            half of the manager's limit.
+        environment: the variables that were removed, for a program that replaces this one.
+        watchdog_s: the interval in seconds at which `alive` must be called, which is half of the
+            limit; 0 if there is no watchdog.
 
     >>> Notifier({}).watchdog_s
     0.0
     """
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
-        """Read the manager's address, and remove it so that child processes do not use it."""
+        """Read the address of systemd, and remove it so that child processes do not use it."""
         names = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
         self.environment = {each: environment[each] for each in names if each in environment}
         address = environment.pop("NOTIFY_SOCKET", "")
@@ -43,20 +43,20 @@ class Notifier:
         self.watchdog_s = int(limit_us) / 2e6 if is_watched else 0.0
 
     def ready(self, status: str) -> None:
-        """The start, or a reload, is complete."""
+        """Report that a start or a reload is complete."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def reloading(self) -> None:
-        """A reload has begun; `ready` ends it."""
+        """Report that a reload has begun; `ready` ends it."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reloading")
 
     def stopping(self) -> None:
-        """The service has begun to stop."""
+        """Report that a stop has begun."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def alive(self) -> None:
-        """The event loop turns."""
+        """Notify the watchdog that the event loop is running."""
         if self.watchdog_s:
             self._send("WATCHDOG=1")
 
@@ -68,19 +68,19 @@ class Notifier:
                 line.connect(self._address)
                 line.send(message.encode())
             except OSError:
-                pass  # the manager is gone; the service goes on
+                pass  # systemd does not listen; the service continues
 
 
 def passed_sockets(
     environment: MutableMapping[str, str],
 ) -> tuple[list[socket.socket], list[socket.socket]]:
-    """Take the listening sockets that systemd passed (socket activation), in their order.
+    """Return the listening sockets that systemd passed (socket activation), in order.
 
-    The second list are those for TLS: the ones of units with `FileDescriptorName=tls`. The
-    variables are removed, so that child processes do not take the sockets for theirs.
+    The second list has the sockets for TLS, those of units with `FileDescriptorName=tls`. The
+    variables are removed, so that child processes do not use the sockets.
 
     Raises:
-        PixelfastError: a descriptor is not that of a listening stream socket.
+        PixelfastError: a descriptor is not a listening stream socket.
     """
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
@@ -104,12 +104,10 @@ def _listening_socket(fd: int) -> socket.socket:
         raise _not_accepted(fd, error.strerror) from None
     if not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         passed.detach()
-        raise _not_accepted(fd, "it does not listen")
+        raise _not_accepted(fd, "the socket does not listen")
     return passed
 
 
 def _not_accepted(fd: int, why: str | None) -> PixelfastError:
-    what = (
-        f"file descriptor {fd}, passed with LISTEN_FDS: expected a listening stream socket: {why}"
-    )
+    what = f"file descriptor {fd} of LISTEN_FDS: expected a listening stream socket: {why}"
     return PixelfastError(f"{what}; the socket unit must have ListenStream= and Accept=no")

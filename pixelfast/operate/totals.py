@@ -1,4 +1,4 @@
-"""Totals that go on when the process that counted them ends."""
+"""Totals that continue when the process that counted them ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Totals", "added"]
 
 
 class Totals:
-    """The sum of what all runs of one process have counted, each from 0.
+    """The sum of the totals of all runs of a process, each of which counts from 0.
 
     >>> totals = Totals()
     >>> totals.follow({"commits": 5, "responses": {"200": 7}})
@@ -24,21 +24,21 @@ class Totals:
 
     @property
     def ended(self) -> dict[str, Any]:
-        """What the runs before the present one have counted."""
+        """The totals of earlier runs."""
         return self._ended
 
     @property
     def value(self) -> dict[str, Any]:
-        """What was counted by now; empty before the first report."""
+        """The totals of all runs; empty before the first report."""
         value: dict[str, Any] = added(self._ended, self._present)
         return value
 
     def follow(self, counted: dict[str, Any]) -> None:
-        """Take notice of what the present run has counted since its start."""
+        """Set the totals of the current run."""
         self._present = counted
 
     def end(self) -> None:
-        """The run has ended; the next one counts from 0."""
+        """End the current run; the next one counts from 0."""
         self._ended, self._present = self.value, {}
 
 

@@ -11,15 +11,11 @@ PACKAGE = Path(__file__).parents[2] / "pixelfast"
 _CALL = re.compile(
     r"\b(?:\w*log|level|_log|_tell_once|structlog\.get_logger\(.*?\))(?:\.(debug|info|warning|error|exception))?\("
 )
-_NAME = re.compile(r'f?"([a-z{}_]+)"')
+_NAME = re.compile(r'"([a-z]+(?:_[a-z]+)+)"')
 _FIELD = re.compile(r"(\w+)=[^=]")
-# Names that are computed, and what they can be.
-_COMPUTED = {
-    "{what}_ignored": ("reload_ignored", "upgrade_ignored"),
-    "{what}_failed": ("reload_failed", "upgrade_failed"),
-}
+# Names in a variable, by module.
 _VARIABLE = {"spool/bounds.py": ("disk_full", "spool_full")}
-# What every archive event has, from `_tell_once`.
+# The fields that `_tell_once` adds to every event of an archive.
 _ARCHIVE_FIELDS = {"folder"}
 
 
@@ -50,7 +46,6 @@ def _calls(source: str, path: str) -> Iterator[tuple[tuple[str, ...], str, set[s
         names = tuple(_NAME.findall(first))
         if first == "event" and path in _VARIABLE:
             names = _VARIABLE[path]
-        names = tuple(each for name in names for each in _COMPUTED.get(name, (name,)))
         is_archive = "_tell_once" in match[0]
         if not names or not (match[1] or is_archive):
             continue

@@ -74,16 +74,16 @@ def test_a_program_without_a_handover_takes_nothing_over() -> None:
 @pytest.mark.parametrize(
     ("handover_format", "followed", "why"),
     [
-        (FORMAT + 1, b"{}", f"with format {FORMAT}, not {FORMAT + 1}"),
-        (FORMAT, b'{"server": {"workers": "many"}}', "cannot read the settings that are followed"),
-        (FORMAT, b"", "cannot read the settings that are followed"),
+        (FORMAT + 1, b"{}", f"uses handover format {FORMAT}, not {FORMAT + 1}"),
+        (FORMAT, b'{"server": {"workers": "many"}}', "cannot read the current settings"),
+        (FORMAT, b"", "cannot read the current settings"),
     ],
 )
 def test_a_version_that_cannot_read_the_handover_reports_an_error(
     handover_format: int, followed: bytes, why: str
 ) -> None:
     check_handover(FORMAT, msgspec.json.encode(Config()))
-    with pytest.raises(PixelfastError, match=f"{why}.*: restart the server"):
+    with pytest.raises(PixelfastError, match=f"{why}.*; restart the server"):
         check_handover(handover_format, followed)
 
 

@@ -131,9 +131,7 @@ def test_a_passed_descriptor_that_does_not_listen_is_an_error(kind: str) -> None
         )
         os.close(null)
     error = result.stderr.splitlines()[-1]
-    assert (
-        "PixelfastError: file descriptor 3, passed with LISTEN_FDS: expected a listening" in error
-    )
+    assert "PixelfastError: file descriptor 3 of LISTEN_FDS: expected a listening" in error
 
 
 def _reuse_port(port: int) -> socket.socket:

@@ -115,7 +115,7 @@ def test_what_cannot_take_over_changes_nothing(tmp_path: Path) -> None:
             (server.data_dir / "shards" / str(slot)).write_text("in the way")
         outcome = upgrade(server)
         assert not outcome.is_successful
-        assert "the old collectors go on" in outcome.lines[0]
+        assert "the old collectors continue" in outcome.lines[0]
         after = server.children()
         assert [before[f"pf-collector-{n}"] for n in (0, 1)] == [
             after.get(f"pf-collector-{n}") for n in (0, 1)
