@@ -80,7 +80,7 @@ def test_a_round_compresses_a_few_files_and_says_that_there_are_more(tmp_path: P
     assert ["ndjson.gz"] * 11 + ["ndjson"] == archive.suffixes
 
 
-def test_numbers_go_on_after_compressed_files(tmp_path: Path) -> None:
+def test_numbers_continue_after_compressed_files(tmp_path: Path) -> None:
     archive = Archive(tmp_path, compression="gzip")
     filled(archive, 3)
     archive.tend()
@@ -136,7 +136,7 @@ def test_a_kill_while_a_file_is_compressed_leaves_each_event_once(
 
 @pytest.mark.parametrize("torn", [b"", b"torn", None])
 @pytest.mark.parametrize("kind", ["none", "gzip"])
-def test_an_original_beside_a_copy_that_is_not_its_own_stays(
+def test_a_file_is_kept_if_its_compressed_copy_has_other_contents(
     tmp_path: Path, kind: str, torn: bytes | None
 ) -> None:
     """Somebody's own gzip was killed on the way: what it left is not a copy."""
@@ -185,7 +185,7 @@ def test_a_stop_does_not_wait_for_a_large_file(tmp_path: Path) -> None:
     assert ["ndjson"] * 3 == archive.suffixes
 
 
-def test_a_file_that_is_taken_away_meanwhile_does_not_come_back(
+def test_a_file_that_is_removed_while_it_is_compressed_stays_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, aside = tmp_path / "events", tmp_path / "aside"
@@ -204,7 +204,7 @@ def test_a_file_that_is_taken_away_meanwhile_does_not_come_back(
     assert ["ndjson"] == archive.suffixes
 
 
-def test_a_file_that_is_changed_meanwhile_stays_as_it_is(
+def test_a_file_that_is_changed_while_it_is_compressed_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = Archive(tmp_path, compression="gzip")
@@ -226,7 +226,7 @@ def test_a_file_that_is_changed_meanwhile_stays_as_it_is(
 # --- deleting ------------------------------------------------------------------------------------
 
 
-def test_over_keep_bytes_the_oldest_files_go(tmp_path: Path) -> None:
+def test_the_oldest_files_are_deleted_above_keep_bytes(tmp_path: Path) -> None:
     archive = Archive(tmp_path, keep_bytes=40_000, rotate_bytes=1)
     filled(archive, 12, padding=8000)  # 8 KiB on the disk, each
     with capture_logs() as logs:
@@ -241,7 +241,7 @@ def test_over_keep_bytes_the_oldest_files_go(tmp_path: Path) -> None:
     ]
 
 
-def test_what_fits_once_it_is_compressed_is_not_deleted(tmp_path: Path) -> None:
+def test_no_file_is_deleted_if_compressed_files_fit(tmp_path: Path) -> None:
     """Both were set for an archive that was there already."""
     archive = Archive(tmp_path, keep_bytes=200_000, compression="gzip")
     filled(archive, 40, padding=8000)
@@ -251,7 +251,7 @@ def test_what_fits_once_it_is_compressed_is_not_deleted(tmp_path: Path) -> None:
     assert list(range(40)) == numbers_in(tmp_path)
 
 
-def test_files_are_deleted_for_their_size_where_none_can_be_compressed(
+def test_files_are_deleted_for_their_size_if_none_can_be_compressed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = Archive(tmp_path, keep_bytes=200_000, compression="gzip")
@@ -265,7 +265,7 @@ def test_files_are_deleted_for_their_size_where_none_can_be_compressed(
     assert list(range(16, 40)) == numbers_in(tmp_path)
 
 
-def test_the_newest_file_stays_however_old_and_large_it_is(tmp_path: Path) -> None:
+def test_the_newest_file_is_kept_regardless_of_age_and_size(tmp_path: Path) -> None:
     clock = HandClock(START_S)
     archive = Archive(tmp_path, clock.clock, keep_bytes=4096, keep_for_s=1.0, rotate_bytes=10**9)
     filled(archive, 3, padding=8000)
@@ -274,7 +274,7 @@ def test_the_newest_file_stays_however_old_and_large_it_is(tmp_path: Path) -> No
     assert [0, 1, 2] == numbers_in(tmp_path)
 
 
-def test_files_older_than_keep_for_s_go_by_their_newest_event(tmp_path: Path) -> None:
+def test_files_are_deleted_when_their_newest_event_is_older_than_keep_for_s(tmp_path: Path) -> None:
     clock = HandClock(START_S)
     archive = Archive(tmp_path, clock.clock, keep_for_s=3600.0)
     filled(archive, 4)
@@ -299,7 +299,7 @@ def test_a_jump_of_the_wall_clock_deletes_nothing(tmp_path: Path, jump_s: float)
     assert [Jump(START_S, jump_s)] == clock.clock.jumps
 
 
-def test_nothing_is_deleted_that_the_destination_did_not_name(tmp_path: Path) -> None:
+def test_files_with_other_names_are_not_deleted(tmp_path: Path) -> None:
     clock = HandClock(START_S)
     others = [
         "notes.txt",
@@ -340,14 +340,14 @@ def test_a_file_that_cannot_be_deleted_is_logged_once(
     assert (0, 4) == (archive.keeper.deleted_files, len(archive.names))
 
 
-def test_a_folder_that_is_gone_is_logged_and_not_raised(tmp_path: Path) -> None:
+def test_a_missing_folder_is_logged_and_raises_nothing(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "events", keep_bytes=4096)
     with capture_logs() as logs:
         assert not archive.tend()
     assert ["archive_not_maintained"] == [each["event"] for each in logs]
 
 
-def test_many_files_are_looked_at_with_bounded_memory(tmp_path: Path) -> None:
+def test_listing_many_files_uses_limited_memory(tmp_path: Path) -> None:
     """The oldest thousand at once; the next round has the others."""
     archive = Archive(tmp_path, keep_bytes=1)
     for number in range(1, 3502):
@@ -364,7 +364,7 @@ def test_many_files_are_looked_at_with_bounded_memory(tmp_path: Path) -> None:
 # --- beside a sender -----------------------------------------------------------------------------
 
 
-def test_what_is_appended_counts_at_once(tmp_path: Path) -> None:
+def test_appended_bytes_count_at_once(tmp_path: Path) -> None:
     archive = Archive(tmp_path, rotate_bytes=10**9)
     filled(archive, 1, padding=8000)
     keeper = archive.keeper
@@ -375,7 +375,7 @@ def test_what_is_appended_counts_at_once(tmp_path: Path) -> None:
     assert 8192 == keeper.used_bytes
 
 
-def test_a_sender_looks_after_its_files_by_itself(tmp_path: Path) -> None:
+def test_a_sender_maintains_its_files(tmp_path: Path) -> None:
     settings = FileDestination(
         name="archive", compression="gzip", rotate_bytes=1024, keep_bytes=80_000
     )

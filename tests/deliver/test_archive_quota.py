@@ -79,7 +79,7 @@ def set_disk(monkeypatch: pytest.MonkeyPatch, size_mib: int, free_mib: int) -> N
         ),
     ],
 )
-def test_an_archive_takes_its_share_and_leaves_the_spool_and_others_theirs(
+def test_an_archive_uses_its_share_and_leaves_space_for_the_spool(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     size: int,
@@ -100,7 +100,7 @@ def test_an_archive_takes_its_share_and_leaves_the_spool_and_others_theirs(
     assert reason == room.shortage(tmp_path, used * MIB, left + 1)
 
 
-def test_a_file_system_that_does_not_count_its_room_bounds_no_archive(
+def test_a_file_system_without_a_size_does_not_limit_the_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = DataDir.open(tmp_path)
@@ -109,7 +109,7 @@ def test_a_file_system_that_does_not_count_its_room_bounds_no_archive(
     assert "" == room.shortage(tmp_path, 100 * MIB, MIB)
 
 
-def test_what_the_spool_takes_already_is_no_longer_kept_for_it(
+def test_space_that_the_spool_already_uses_is_not_reserved_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a spool that fills while the archive waits would make its bound smaller and smaller."""
@@ -123,7 +123,7 @@ def test_what_the_spool_takes_already_is_no_longer_kept_for_it(
     assert "" == room.shortage(tmp_path, 39 * MIB, 0)
 
 
-def test_an_archive_on_another_disk_keeps_nothing_for_the_spool(
+def test_an_archive_on_another_disk_reserves_no_space_for_the_spool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = DataDir.open(tmp_path)
@@ -136,7 +136,7 @@ def test_an_archive_on_another_disk_keeps_nothing_for_the_spool(
     assert 450 * MIB == room.limit_bytes(tmp_path, 0)
 
 
-def test_the_spool_needs_what_its_settings_allow_and_the_segments_made_ahead() -> None:
+def test_the_needs_of_the_spool_include_segments_created_ahead() -> None:
     spool = Spool(max_bytes=100 * MIB, segment_bytes=4 * MIB, min_free=7)
     assert SpoolNeeds(7, 124 * MIB) == SpoolNeeds.of(spool, workers=3)
 
@@ -144,7 +144,9 @@ def test_the_spool_needs_what_its_settings_allow_and_the_segments_made_ahead() -
 # --- waiting -------------------------------------------------------------------------------------
 
 
-def test_a_destination_without_room_waits_and_nothing_dies(data: DataDir, feed: Feed) -> None:
+def test_a_destination_without_disk_space_waits_and_no_event_becomes_a_dead_letter(
+    data: DataDir, feed: Feed
+) -> None:
     async def main() -> None:
         sender = FakeSender([Waiting("it is full")] * 10**6)
         sender.may_send_ahead = False
@@ -172,7 +174,7 @@ def health(clock: HandClock) -> Health:
     return Health("archive", Backoff(0.5, 60.0), 1, Timings(), clock.clock)
 
 
-def test_waiting_that_comes_and_goes_is_told_once_a_minute() -> None:
+def test_waiting_that_ends_and_returns_is_logged_once_a_minute() -> None:
     clock = HandClock()
     own = health(clock)
     with capture_logs() as logs:
@@ -184,7 +186,7 @@ def test_waiting_that_comes_and_goes_is_told_once_a_minute() -> None:
     assert 5 == told.count("destination_waiting") == told.count("destination_space_freed")
 
 
-def test_waiting_that_begins_again_within_the_minute_is_told_when_it_lasts() -> None:
+def test_waiting_that_returns_within_a_minute_is_logged_if_it_lasts() -> None:
     clock = HandClock()
     own = health(clock)
     own.note(Waiting("it is full"), 1, clock.now_s, 1)
@@ -196,7 +198,7 @@ def test_waiting_that_begins_again_within_the_minute_is_told_when_it_lasts() -> 
     assert ["destination_waiting"] == [each["event"] for each in logs]
 
 
-def test_another_trouble_ends_the_waiting() -> None:
+def test_another_failure_ends_the_waiting() -> None:
     clock = HandClock()
     own = health(clock)
     own.note(Waiting("it is full"), 1, clock.now_s, 1)
@@ -206,7 +208,7 @@ def test_another_trouble_ends_the_waiting() -> None:
     assert ("healthy", "Input/output error") == (own.breaker.state, own.breaker.reason)
 
 
-def test_a_file_destination_waits_for_room_and_goes_on(
+def test_a_file_destination_waits_for_disk_space_and_continues(
     data: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sender = make_sender(FileDestination(name="archive"), data, needs=SpoolNeeds(0, 0))
@@ -226,7 +228,7 @@ def test_a_file_destination_waits_for_room_and_goes_on(
     run(main())
 
 
-def test_the_engine_tells_its_file_destinations_what_the_spool_needs(
+def test_file_destinations_of_an_engine_know_the_needs_of_the_spool(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that has no more than min_free."""

@@ -40,7 +40,7 @@ def test_events_come_in_the_order_of_their_slot(data: DataDir) -> None:
         assert [event(1), event(2), event(3)] == lines_of(cut_all(data, NO_LIMITS))
 
 
-def test_jumps_in_the_numbers_are_counted_with_the_batch_that_gets_past_them(
+def test_gaps_in_the_numbers_are_counted_with_the_batch_that_passes_them(
     data: DataDir,
 ) -> None:
     with Feed(data) as feed:
@@ -58,7 +58,7 @@ def test_jumps_in_the_numbers_are_counted_with_the_batch_that_gets_past_them(
     assert [(1, 0, 0, 7), (2, 0, 0, 6), (8, 5, 0, 0), (9, 0, 0, 0), (8, 0, 2, 0)] == found
 
 
-def test_what_became_of_events_is_told_from_the_number_that_the_last_run_reached(
+def test_missing_events_are_counted_from_the_number_that_the_last_run_reached(
     data: DataDir,
 ) -> None:
     with Feed(data) as feed:
@@ -91,7 +91,7 @@ def test_a_batch_is_cut_before_the_event_that_would_make_it_too_large(data: Data
     assert [3, 2] == [batch.events for batch in cut_all(data, by_bytes(3 * line))]
 
 
-def test_an_event_larger_than_a_batch_may_be_goes_alone(data: DataDir) -> None:
+def test_an_event_larger_than_a_batch_is_sent_alone(data: DataDir) -> None:
     large = event(2, padding=500)
     with Feed(data) as feed:
         feed.write(event(1), large, event(3))
@@ -102,7 +102,7 @@ def test_an_event_larger_than_a_batch_may_be_goes_alone(data: DataDir) -> None:
     assert [[event(1)], [large], [event(3)], [event(4, 600)], [event(5)]] == found
 
 
-def test_a_batch_goes_on_across_segments(data: DataDir) -> None:
+def test_a_batch_continues_across_segments(data: DataDir) -> None:
     with Feed(data) as feed:
         for n in range(4):
             feed.write(event(n))
@@ -119,7 +119,7 @@ def test_a_batch_takes_events_of_all_slots(data: DataDir) -> None:
         assert [event(1), event(2)] == lines_of([batch])
 
 
-def test_no_slot_waits_for_another_with_more_to_give(data: DataDir) -> None:
+def test_a_slot_with_a_backlog_does_not_delay_the_others(data: DataDir) -> None:
     with Feed(data, 0) as busy, Feed(data, 1) as calm:
         for n in range(50):
             busy.write(event(n))
@@ -127,7 +127,7 @@ def test_no_slot_waits_for_another_with_more_to_give(data: DataDir) -> None:
         assert event(1000) in lines_of(cut_all(data, by_events(10))[:2])
 
 
-def test_a_full_batch_is_told_from_one_that_may_grow(data: DataDir) -> None:
+def test_a_full_batch_is_distinguished_from_one_that_may_grow(data: DataDir) -> None:
     with Feed(data) as feed, closing(Cutter(data, {}, by_events(2), clock=STILL)) as cutter:
         feed.write(event(1))
         assert (False, True) == (cutter.cut(), cutter.has_moved())
@@ -147,14 +147,14 @@ def test_a_batch_that_the_next_event_does_not_fit_into_is_full(data: DataDir) ->
             assert [event(1)] == lines_of([cutter.close_batch()])
 
 
-def test_an_exactly_full_batch_is_full_without_an_event_behind_it(data: DataDir) -> None:
+def test_an_exactly_full_batch_is_full_without_a_further_event(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(event(1))
         with closing(Cutter(data, {}, by_bytes(len(event(1)) + 1), clock=STILL)) as cutter:
             assert cutter.cut()
 
 
-def test_events_of_other_sources_are_passed_and_counted(data: DataDir) -> None:
+def test_events_of_other_sources_are_filtered_and_counted(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.commit([("web", event(1)), ("mail", event(2)), ("mail", event(3))])
         feed.write(event(4), source="web")
@@ -163,14 +163,14 @@ def test_events_of_other_sources_are_passed_and_counted(data: DataDir) -> None:
         assert (2, 2, feed.position) == (batch.events, batch.filtered, batch.after[0])
 
 
-def test_the_cursor_passes_events_of_other_sources_also_without_an_own_one(data: DataDir) -> None:
+def test_the_cursor_passes_events_of_other_sources_even_if_a_batch_has_none(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(event(1), event(2))
         (batch,) = cut_all(data, NO_LIMITS, sources=frozenset())
         assert (0, 2, {0: feed.position}) == (batch.events, batch.filtered, batch.after)
 
 
-def test_the_rest_of_a_frame_is_passed_once_its_source_is_no_longer_taken(data: DataDir) -> None:
+def test_the_rest_of_a_frame_is_filtered_when_its_source_is_excluded(data: DataDir) -> None:
     """The settings changed between two starts, with the cursor inside a frame."""
     with Feed(data) as feed:
         feed.write(*map(event, range(5)))
@@ -184,7 +184,7 @@ def test_a_source_whose_name_is_part_of_another_is_another(data: DataDir) -> Non
         assert 1 == cut_all(data, NO_LIMITS, sources=frozenset({"web"}))[0].filtered
 
 
-def test_reading_goes_on_inside_a_frame(data: DataDir) -> None:
+def test_reading_continues_inside_a_frame(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(*map(event, range(4)))
     first = cut_all(data, by_events(3))[0]
@@ -192,7 +192,7 @@ def test_reading_goes_on_inside_a_frame(data: DataDir) -> None:
     assert [event(3)] == lines_of(cut_all(data, NO_LIMITS, first.after))
 
 
-def test_a_skip_counts_only_for_the_frame_that_it_names(data: DataDir) -> None:
+def test_a_skip_applies_only_to_the_frame_of_the_cursor(data: DataDir) -> None:
     """The frame of the cursor is damaged: all of the next frame is read."""
     with Feed(data) as feed:
         feed.write(*map(event, range(4)))
@@ -209,7 +209,7 @@ def test_a_skip_counts_only_for_the_frame_that_it_names(data: DataDir) -> None:
     assert [event(n) for n in range(4, 9)] == found
 
 
-def test_slots_that_come_later_are_found(data: DataDir) -> None:
+def test_new_slots_are_found(data: DataDir) -> None:
     with (
         closing(Cutter(data, {2: Position(1, 64, 1)}, NO_LIMITS, clock=STILL)) as cutter,
         Feed(data, 2) as feed,
@@ -247,7 +247,7 @@ def test_a_cursor_beyond_the_events_of_its_frame_is_clamped(data: DataDir, skip:
         assert event(3) in lines_of(cut_all(data, NO_LIMITS, {0: Position(1, 64, skip)}))
 
 
-def test_a_cursor_behind_the_end_of_its_segment_goes_on_in_the_next(data: DataDir) -> None:
+def test_a_cursor_after_the_end_of_its_segment_continues_in_the_next(data: DataDir) -> None:
     """A power cut took events that were delivered before they were synced."""
     with Feed(data) as feed:
         feed.write(event(1))
@@ -256,7 +256,7 @@ def test_a_cursor_behind_the_end_of_its_segment_goes_on_in_the_next(data: DataDi
         assert [event(2)] == lines_of(cut_all(data, NO_LIMITS, {0: Position(1, 4096, 3)}))
 
 
-def test_one_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -> None:
+def test_a_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -> None:
     """All destinations share one loop: what is passed must not hold the others up."""
     body = [event(n, padding=1000) for n in range(900)]
     with Feed(data, segment_bytes=8 * 2**20) as feed:
@@ -283,7 +283,9 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("is_ascii", [True, False])
-def test_an_array_holds_exactly_the_events_whatever_line_breaks_they_hold(is_ascii: bool) -> None:
+def test_an_array_contains_exactly_the_events_whatever_line_breaks_they_contain(
+    is_ascii: bool,
+) -> None:
     lines = [json.dumps(each, ensure_ascii=is_ascii).encode() for each in AWKWARD]
     batch = batch_of(lines)
     assert AWKWARD == json.loads(batch.joined())

@@ -89,7 +89,7 @@ def check_bounds(batch: Cut, limit: BatchLimits) -> None:
 
 @settings(max_examples=40)
 @given(plan=commits, limit=limits, sources=choices)
-def test_each_event_is_cut_once_in_order_and_within_bounds(
+def test_each_event_is_cut_once_in_order_and_within_limits(
     plan: list[Any], limit: BatchLimits, sources: frozenset[str] | None
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def test_each_event_is_cut_once_in_order_and_within_bounds(
 
 @settings(max_examples=30)
 @given(plan=commits, limit=limits, again=limits, sources=choices)
-def test_reading_goes_on_exactly_behind_every_batch(
+def test_reading_continues_exactly_after_every_batch(
     plan: list[Any], limit: BatchLimits, again: BatchLimits, sources: frozenset[str] | None
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:

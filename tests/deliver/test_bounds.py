@@ -60,7 +60,7 @@ def new_handler(share: LoopShare, max_bytes: int = 81_920) -> tuple[BoundedHandl
     return handler, transport
 
 
-def test_a_destination_out_of_its_share_is_not_read_until_it_has_one_again() -> None:
+def test_reading_pauses_while_a_destination_has_used_its_share() -> None:
     async def main() -> None:
         share = FakeShare(slices=3)
         handler, transport = new_handler(share)
@@ -99,7 +99,7 @@ def test_a_plain_body_is_parsed_in_large_slices_and_what_follows_it_is_not() -> 
     run(main())
 
 
-def test_the_first_bytes_of_an_answer_wait_for_nothing() -> None:
+def test_the_first_bytes_of_a_response_are_parsed_at_once() -> None:
     """A good answer is not made to wait for what the destination's bad ones have cost."""
 
     async def main() -> None:
@@ -111,7 +111,7 @@ def test_the_first_bytes_of_an_answer_wait_for_nothing() -> None:
     run(main())
 
 
-def test_a_reset_while_an_answer_is_held_loses_no_status() -> None:
+def test_a_reset_while_a_response_is_buffered_loses_no_status() -> None:
     async def main() -> None:
         handler, _ = new_handler(FakeShare(slices=0))
         handler.data_received(HEAD + b"Content-Length: 20000\r\n\r\n" + b"x" * 10_000)
@@ -124,7 +124,7 @@ def test_a_reset_while_an_answer_is_held_loses_no_status() -> None:
     run(main())
 
 
-def test_a_connection_that_is_closed_waits_for_nothing_to_be_sent() -> None:
+def test_closing_a_connection_does_not_wait_for_unsent_data() -> None:
     """A peer that never reads would keep it, and the body, for ever."""
 
     async def main() -> None:
@@ -136,7 +136,7 @@ def test_a_connection_that_is_closed_waits_for_nothing_to_be_sent() -> None:
     run(main())
 
 
-def test_nothing_is_used_again_that_had_more_than_its_answer() -> None:
+def test_a_connection_with_data_after_its_response_is_not_reused() -> None:
     async def main() -> None:
         handler, transport = new_handler(FakeShare(slices=9))
         handler.data_received(HEAD + b"Content-Length: 2\r\n\r\nok")
@@ -149,7 +149,7 @@ def test_nothing_is_used_again_that_had_more_than_its_answer() -> None:
     run(main())
 
 
-def test_a_share_is_spent_saved_and_earned() -> None:
+def test_a_share_is_used_saved_and_regained() -> None:
     now_s = 100.0
     share = LoopShare(0.2, 0.005, DeliveryClock(monotonic_s=lambda: now_s))
     share.spend(0.004)

@@ -47,7 +47,7 @@ def test_ages_are_those_of_the_steady_clock(jump_s: float) -> None:
 
 
 @pytest.mark.parametrize("jump_s", JUMPS_S)
-def test_nothing_is_surely_old_because_of_a_jump(jump_s: float) -> None:
+def test_a_jump_makes_no_time_certainly_old(jump_s: float) -> None:
     hand = HandClock()
     before_ms = ms(hand.clock.wall_s())
     hand.advance(10.0)
@@ -58,7 +58,7 @@ def test_nothing_is_surely_old_because_of_a_jump(jump_s: float) -> None:
     assert hand.clock.surely_before_ms(100.0) > before_ms
 
 
-def test_slewing_is_no_jump() -> None:
+def test_slewing_is_not_a_jump() -> None:
     hand = HandClock()
     for _ in range(100):
         hand.ahead_s += 0.1
@@ -67,7 +67,7 @@ def test_slewing_is_no_jump() -> None:
 
 
 @pytest.mark.parametrize("jump_s", JUMPS_S)
-def test_a_jump_makes_no_event_of_a_destination_that_is_down_die(
+def test_a_jump_makes_no_event_of_a_destination_that_is_down_too_old(
     data: DataDir, feed: Feed, jump_s: float
 ) -> None:
     hand = HandClock()
@@ -105,7 +105,7 @@ def test_a_jump_makes_no_event_of_a_destination_that_is_down_die(
     run(main())
 
 
-def test_a_jump_between_two_runs_is_noticed(data: DataDir, feed: Feed) -> None:
+def test_a_jump_between_two_runs_is_detected(data: DataDir, feed: Feed) -> None:
     hand = HandClock(a_look_s=0.01)
     hook = HttpDestination(name="hook", url="http://127.0.0.1:1/", retry_for_s=2 * DAY_S)
 
@@ -143,6 +143,6 @@ def test_a_record_that_cannot_be_read_is_empty(data: DataDir, damage: bytes) -> 
     assert ClockRecord() == read_clock_record(data)
 
 
-def test_a_machine_that_does_not_tell_its_start_is_no_error(tmp_path: Path, data: DataDir) -> None:
+def test_an_unknown_boot_id_is_not_an_error(tmp_path: Path, data: DataDir) -> None:
     write_clock_record(data, HandClock().clock, tmp_path / "missing")
     assert "" == this_boot(tmp_path / "missing") == read_clock_record(data).boot

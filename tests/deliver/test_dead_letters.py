@@ -97,7 +97,7 @@ def kept(dead: DeadLetters, source: str) -> list[int]:
     return [each.number for each in dead.read() if each.source == source]
 
 
-def test_over_the_bound_the_oldest_go_and_are_counted(dead: DeadLetters) -> None:
+def test_the_oldest_dead_letters_are_dropped_above_the_limit_and_counted(dead: DeadLetters) -> None:
     bounds = DeadLetterLimits(256 * KIB)
     for start in range(0, 400, 10):
         dead.add([letter(n, size_bytes=25 * KIB) for n in range(start, start + 10)], bounds)
@@ -112,7 +112,7 @@ def test_over_the_bound_the_oldest_go_and_are_counted(dead: DeadLetters) -> None
 
 @pytest.mark.parametrize("max_bytes", [64 * KIB, 100 * KIB, 1024 * KIB])
 @pytest.mark.parametrize("size_bytes", [500, 2300, 9000])
-def test_small_bounds_keep_the_newest_letters_that_fit(
+def test_a_small_limit_keeps_the_newest_dead_letters_that_fit(
     dead: DeadLetters, max_bytes: int, size_bytes: int
 ) -> None:
     bounds = DeadLetterLimits(max_bytes)
@@ -127,7 +127,7 @@ def test_small_bounds_keep_the_newest_letters_that_fit(
     assert len(found) >= min(1000, (max_bytes - empty_bytes) // pages_each // 2)
 
 
-def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) -> None:
+def test_a_source_with_many_dead_letters_drops_only_its_own(dead: DeadLetters) -> None:
     """Its write key is public: a stranger must not delete what others have."""
     bounds = DeadLetterLimits(256 * KIB)
     dead.add([letter(n, "shop", 1 * KIB) for n in range(20)], bounds)
@@ -139,7 +139,7 @@ def test_a_source_that_sends_many_drops_its_own_letters_only(dead: DeadLetters) 
     assert (0, True) == (by_source["shop"].dropped, by_source["flooded"].dropped > 280)
 
 
-def test_on_a_disk_without_room_new_letters_take_the_room_of_old_ones(dead: DeadLetters) -> None:
+def test_new_dead_letters_replace_old_ones_on_a_full_disk(dead: DeadLetters) -> None:
     room = [2**30]
     bounds = DeadLetterLimits(4096 * KIB, disk_limit=lambda _: room[0])
     dead.add([letter(n, size_bytes=8 * KIB) for n in range(250)], bounds)
@@ -159,7 +159,7 @@ def test_on_a_disk_without_room_new_letters_take_the_room_of_old_ones(dead: Dead
     assert list(range(1200 - len(numbers), 1200)) == numbers
 
 
-def test_letters_that_are_too_old_go(tmp_path: Path) -> None:
+def test_dead_letters_above_the_maximum_age_are_dropped(tmp_path: Path) -> None:
     now_ms = 10 * DAY_MS
     dead = DeadLetters(tmp_path / "dead.db", DeliveryClock(wall_s=lambda: now_ms / 1000))
     bounds = DeadLetterLimits(max_age_s=86_400.0, on_full="hold")
@@ -177,7 +177,7 @@ def test_letters_that_are_too_old_go(tmp_path: Path) -> None:
     dead.close()
 
 
-def test_hold_drops_none_for_want_of_room(dead: DeadLetters) -> None:
+def test_hold_drops_no_dead_letter_for_lack_of_disk_space(dead: DeadLetters) -> None:
     dead.add(
         [letter(n, size_bytes=25 * KIB) for n in range(20)],
         DeadLetterLimits(64 * KIB, on_full="hold"),
@@ -186,7 +186,7 @@ def test_hold_drops_none_for_want_of_room(dead: DeadLetters) -> None:
 
 
 @pytest.mark.parametrize("bounds", [DeadLetterLimits(64 * KIB), DeadLetterLimits(max_age_s=-1.0)])
-def test_a_letter_that_is_being_sent_again_is_not_dropped(
+def test_a_dead_letter_that_is_being_replayed_is_not_dropped(
     dead: DeadLetters, bounds: DeadLetterLimits
 ) -> None:
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
@@ -198,7 +198,7 @@ def test_a_letter_that_is_being_sent_again_is_not_dropped(
     assert (0, 0) == dead.by_source()["web"][:2]
 
 
-def test_a_replay_keeps_to_the_limits_of_a_batch(dead: DeadLetters) -> None:
+def test_a_replay_observes_the_limits_of_a_batch(dead: DeadLetters) -> None:
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
     dead.ask_for_replay()
     taken = [
@@ -207,7 +207,7 @@ def test_a_replay_keeps_to_the_limits_of_a_batch(dead: DeadLetters) -> None:
     assert [4, 3, 1] == taken
 
 
-def test_the_sums_are_right_whatever_changes_letters(dead: DeadLetters) -> None:
+def test_the_sums_of_sources_are_right_after_every_kind_of_change(dead: DeadLetters) -> None:
     dead.add([letter(n, f"s{n % 3}", n) for n in range(30)])
     dead.add([letter(n, f"s{n % 3}", n) for n in range(30)])  # again, after a crash
     dead.drop([3, 4])
@@ -222,7 +222,7 @@ def test_the_sums_are_right_whatever_changes_letters(dead: DeadLetters) -> None:
     check_sums(dead)
 
 
-def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_database_of_version_1_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "dead.db"
     db = sqlite3.connect(path)
     db.executescript(FIRST_SCHEMA)
@@ -244,7 +244,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -
     assert [] == list(tmp_path.glob("dead.db.damaged-*"))
 
 
-def test_a_database_of_the_second_version_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_database_of_version_2_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "dead.db"
     with closing(sqlite3.connect(path)) as db:
         db.executescript(SECOND_SCHEMA)
@@ -266,7 +266,7 @@ def test_a_database_of_the_second_version_is_brought_up_to_date(tmp_path: Path) 
     assert [] == list(tmp_path.glob("dead.db.damaged-*"))
 
 
-def test_events_of_a_row_stand_in_the_file_as_they_were_sent(dead: DeadLetters) -> None:
+def test_the_events_of_a_row_are_stored_unchanged(dead: DeadLetters) -> None:
     """Whatever else looks for them there finds them."""
     events = [b'{"messageId":"m-%d","padding":"%b"}' % (n, b"-" * (n * 7)) for n in range(100)]
     dead.add([bundle(n, event, response=b"a" * n) for n, event in enumerate(events)])
@@ -276,7 +276,7 @@ def test_events_of_a_row_stand_in_the_file_as_they_were_sent(dead: DeadLetters) 
     assert [] == [event for event in events if event not in stored]
 
 
-def test_what_is_done_to_some_letters_of_a_row_leaves_the_others_as_they_are(
+def test_changing_some_dead_letters_of_a_row_leaves_the_others_unchanged(
     dead: DeadLetters,
 ) -> None:
     dead.add([bundle(n, b"e%d" % n, response=b"a%d" % n) for n in range(10)])
@@ -294,7 +294,9 @@ def test_what_is_done_to_some_letters_of_a_row_leaves_the_others_as_they_are(
     check_sums(dead)
 
 
-def test_letters_of_one_row_are_sent_again_in_as_many_batches_as_needed(dead: DeadLetters) -> None:
+def test_dead_letters_of_one_row_are_replayed_in_as_many_batches_as_needed(
+    dead: DeadLetters,
+) -> None:
     dead.add([bundle(n, b"e%d" % n) for n in range(10)])
     assert 10 == dead.ask_for_replay()
     assert [1, 2, 3, 4] == [each.id for each in dead.take_for_replay(4, 100)]
@@ -306,7 +308,7 @@ def test_letters_of_one_row_are_sent_again_in_as_many_batches_as_needed(dead: De
     assert (0, 0) == (dead.count(), dead.by_source()["web"].size_bytes)
 
 
-def test_a_row_that_is_sent_again_as_a_whole_stays_whole(dead: DeadLetters) -> None:
+def test_a_row_that_is_replayed_as_a_whole_is_not_divided(dead: DeadLetters) -> None:
     dead.add([bundle(n, b"e%d" % n) for n in range(10)])
     dead.ask_for_replay()
     dead.take_for_replay(10, 100)
@@ -317,7 +319,7 @@ def test_a_row_that_is_sent_again_as_a_whole_stays_whole(dead: DeadLetters) -> N
     assert [] == rows(dead)
 
 
-def test_no_id_is_given_to_a_second_letter(dead: DeadLetters) -> None:
+def test_no_id_is_assigned_twice(dead: DeadLetters) -> None:
     """An operator who drops 17 must not drop another one."""
     dead.add([letter(n) for n in range(10)])
     dead.drop()
@@ -330,7 +332,7 @@ def test_no_id_is_given_to_a_second_letter(dead: DeadLetters) -> None:
         assert {11, 12, 13, 14, 16} == ids(again)
 
 
-def test_letters_of_a_damaged_row_are_not_made_up(dead: DeadLetters) -> None:
+def test_a_damaged_row_is_an_error(dead: DeadLetters) -> None:
     dead.add([letter(n) for n in range(10)])
     with closing(sqlite3.connect(dead.path)) as db:
         db.execute("UPDATE letter SET parts = X'00'")
@@ -342,7 +344,7 @@ def test_letters_of_a_damaged_row_are_not_made_up(dead: DeadLetters) -> None:
     assert 1 == len(list(dead.path.parent.glob("dead.db.damaged-*")))
 
 
-def test_a_migration_without_room_leaves_the_database_as_it_was(
+def test_a_migration_on_a_full_disk_leaves_the_database_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "dead.db"
@@ -377,7 +379,7 @@ def refusing_odd(batch: Batch) -> Outcome:
 
 
 @pytest.mark.parametrize("segment_bytes", [2**20])
-def test_a_flood_of_large_bad_events_neither_holds_nor_fills_the_disk(
+def test_a_flood_of_large_bad_events_neither_holds_the_destination_nor_fills_the_disk(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
@@ -408,7 +410,9 @@ def test_a_flood_of_large_bad_events_neither_holds_nor_fills_the_disk(
     assert path.stat().st_size < 2 * 512 * KIB
 
 
-def test_a_restart_over_the_bound_keeps_within_it(data: DataDir, feed: Feed) -> None:
+def test_a_restart_above_the_limit_drops_dead_letters_to_the_limit(
+    data: DataDir, feed: Feed
+) -> None:
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(40)])
     dead.close()
@@ -428,7 +432,7 @@ def test_a_restart_over_the_bound_keeps_within_it(data: DataDir, feed: Feed) -> 
     run(main())
 
 
-def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed: Feed) -> None:
+def test_a_hold_for_full_dead_letters_ends_when_some_are_dropped(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
         bounds = DeadLetterLimits(128 * KIB, on_full="hold")
@@ -458,7 +462,7 @@ def test_hold_waits_for_room_and_goes_on_once_there_is_some(data: DataDir, feed:
     run(main())
 
 
-def test_hold_waits_for_room_on_the_disk_too(data: DataDir, feed: Feed) -> None:
+def test_a_hold_for_a_full_disk_ends_when_there_is_space(data: DataDir, feed: Feed) -> None:
     room = [256 * KIB]
 
     async def main() -> None:
@@ -476,7 +480,9 @@ def test_hold_waits_for_room_on_the_disk_too(data: DataDir, feed: Feed) -> None:
     run(main())
 
 
-def test_dropping_while_letters_are_sent_again_loses_no_count(data: DataDir, feed: Feed) -> None:
+def test_dropping_dead_letters_during_a_replay_keeps_the_counts_right(
+    data: DataDir, feed: Feed
+) -> None:
     """An operator asks for all of them while more come than there is room for."""
     timings = replace(QUICK, dead_age_s=0.01)
 
@@ -508,7 +514,7 @@ def test_dropping_while_letters_are_sent_again_loses_no_count(data: DataDir, fee
     run(main())
 
 
-def test_each_letter_has_the_source_of_its_event(data: DataDir, feed: Feed) -> None:
+def test_each_dead_letter_has_the_source_of_its_event(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         names = ("web", "web", "mail", "app")
         feed.commit([(names[n % 4], event(n)) for n in range(40)])
@@ -535,9 +541,7 @@ def event_number(line: bytes) -> int:
     return number
 
 
-def test_letters_that_are_sent_again_have_the_sources_of_their_events(
-    data: DataDir, feed: Feed
-) -> None:
+def test_replayed_dead_letters_have_the_sources_of_their_events(data: DataDir, feed: Feed) -> None:
     """At once, and after a crash, when their batch is made of the letters once more."""
     sources = ["shop", "shop", "mail", "shop"]
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
@@ -565,7 +569,7 @@ def test_letters_that_are_sent_again_have_the_sources_of_their_events(
 
 
 @pytest.mark.parametrize("again", [0, 1, 99, 150])
-def test_letters_that_are_there_already_are_counted_once(dead: DeadLetters, again: int) -> None:
+def test_dead_letters_that_are_added_twice_are_counted_once(dead: DeadLetters, again: int) -> None:
     """After a crash those of a transaction that was not noted come again."""
     everything = [letter(n, "web" if n % 3 else "mail", n) for n in range(150)]
     dead.add(everything[:again])
@@ -579,7 +583,7 @@ def test_letters_that_are_there_already_are_counted_once(dead: DeadLetters, agai
     assert 150 == len(ids(dead))
 
 
-def test_what_letters_take_is_zero_again_when_all_are_gone(dead: DeadLetters) -> None:
+def test_the_sizes_of_sources_are_zero_without_dead_letters(dead: DeadLetters) -> None:
     """Counted on their way in by us, and by SQLite on their way out."""
     reasons = ["no", "nö", "a\0b", "\0", ""]
     dead.add([letter(n)._replace(reason=reason) for n, reason in enumerate(reasons)])
@@ -588,7 +592,7 @@ def test_what_letters_take_is_zero_again_when_all_are_gone(dead: DeadLetters) ->
     assert (0, 0) == dead.by_source()["web"][:2]
 
 
-def test_letters_of_several_batches_keep_what_is_their_own(dead: DeadLetters) -> None:
+def test_dead_letters_of_several_batches_keep_their_own_values(dead: DeadLetters) -> None:
     bundles = [
         Bundle(batch, attempts, f"s{n % 2}", 400 + n % 3, "no", [n], [b"e%d" % n], [b"a" * n])
         for batch, attempts, count in (("a", 1, 70), ("b", 2, 1), ("a", 3, 3))
@@ -612,7 +616,7 @@ def test_letters_of_several_batches_keep_what_is_their_own(dead: DeadLetters) ->
 
 
 @pytest.mark.parametrize(("max_bytes", "page_bytes"), [(2**16, 4096), (2**30, 16384)])
-def test_a_file_with_room_for_many_letters_has_large_pages(
+def test_a_file_for_many_dead_letters_has_large_pages(
     tmp_path: Path, max_bytes: int, page_bytes: int
 ) -> None:
     dead = DeadLetters(tmp_path / "dead.db", max_bytes=max_bytes)

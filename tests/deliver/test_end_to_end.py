@@ -83,7 +83,9 @@ def test_every_kind_of_destination_gets_every_event(data: DataDir, feed: Feed) -
     run(main())
 
 
-def test_the_one_that_is_down_gets_everything_once_it_is_back(data: DataDir, feed: Feed) -> None:
+def test_a_destination_that_was_down_gets_all_events_when_it_is_up(
+    data: DataDir, feed: Feed
+) -> None:
     async def main() -> None:
         async with FakeDestination() as up, FakeDestination(is_up=False) as down:
             config = Config(destinations=(hook("up", up), hook("down", down, max_events=10)))
@@ -104,7 +106,7 @@ def test_the_one_that_is_down_gets_everything_once_it_is_back(data: DataDir, fee
     run(main())
 
 
-def test_a_stop_delivers_what_is_there_and_does_not_wait_for_one_that_is_down(
+def test_a_stop_delivers_stored_events_and_does_not_wait_for_a_destination_that_is_down(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
@@ -135,7 +137,7 @@ def test_a_stop_delivers_what_is_there_and_does_not_wait_for_one_that_is_down(
     run(main())
 
 
-def test_restarts_lose_nothing_and_send_nothing_twice(data: DataDir, feed: Feed) -> None:
+def test_restarts_lose_and_repeat_no_event(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         async with FakeDestination() as destination:
             config = Config(
@@ -152,7 +154,7 @@ def test_restarts_lose_nothing_and_send_nothing_twice(data: DataDir, feed: Feed)
     run(main())
 
 
-def test_single_events_survive_a_strange_answer_between_two_tries(
+def test_single_events_survive_an_invalid_response_between_two_attempts(
     data: DataDir, feed: Feed
 ) -> None:
     """Rejected, then an answer that nobody thought of, then all is well: each event arrives."""
@@ -179,7 +181,7 @@ def test_single_events_survive_a_strange_answer_between_two_tries(
     run(main())
 
 
-def test_nothing_is_lost_invented_or_changed_by_a_bad_network(data: DataDir) -> None:
+def test_a_bad_network_loses_invents_and_changes_no_event(data: DataDir) -> None:
     """Real collectors' writers on one side, a destination that fails at random on the other."""
     chance = random.Random(7)
     bad = [
@@ -266,7 +268,7 @@ uvloop.run(Engine(config, DataDir.open(folder), timings=timings).run())
 """
 
 
-def test_kills_at_any_moment_lose_nothing(data: DataDir, feed: Feed) -> None:
+def test_kills_at_any_moment_lose_no_event(data: DataDir, feed: Feed) -> None:
     chance = random.Random(3)
 
     async def main() -> None:

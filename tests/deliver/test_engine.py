@@ -47,7 +47,7 @@ def test_a_destination_that_is_down_delays_no_other(data: DataDir, feed: Feed) -
     run(main())
 
 
-def test_a_source_goes_to_its_destinations(data: DataDir, feed: Feed) -> None:
+def test_events_of_a_source_are_delivered_to_its_destinations(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         one, two = FakeSender(), FakeSender()
         sources = (source("web", "one"), source("mail"), source("app", "one", "two"))
@@ -62,9 +62,7 @@ def test_a_source_goes_to_its_destinations(data: DataDir, feed: Feed) -> None:
     run(main())
 
 
-def test_events_of_a_source_that_is_no_longer_set_up_are_delivered(
-    data: DataDir, feed: Feed
-) -> None:
+def test_events_of_a_removed_source_are_delivered(data: DataDir, feed: Feed) -> None:
     """They were answered with 200 while it was: taking it out of the settings loses none."""
 
     async def main() -> None:
@@ -80,7 +78,7 @@ def test_events_of_a_source_that_is_no_longer_set_up_are_delivered(
     run(main())
 
 
-def test_what_was_written_is_what_was_delivered_and_skipped(data: DataDir, feed: Feed) -> None:
+def test_every_written_event_is_delivered_or_filtered(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         count = 0
         sources = (source("web", "one"), source("mail", "two"), source("app"))
@@ -104,9 +102,7 @@ def test_what_was_written_is_what_was_delivered_and_skipped(data: DataDir, feed:
     run(main())
 
 
-def test_a_sender_that_raises_is_started_again_and_nothing_is_lost(
-    data: DataDir, feed: Feed
-) -> None:
+def test_a_sender_that_raises_is_restarted_without_losing_events(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         bad = FakeSender([ZeroDivisionError(), Retry("no"), RuntimeError("again")])
         good = FakeSender()
@@ -126,7 +122,7 @@ def test_a_sender_that_raises_is_started_again_and_nothing_is_lost(
     run(main())
 
 
-def test_a_sender_that_cannot_be_opened_is_tried_again(data: DataDir, feed: Feed) -> None:
+def test_a_sender_that_cannot_be_opened_is_retried(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender()
         sender.open_errors = [PermissionError(13, "Permission denied"), OSError(28, "No space")]
@@ -138,7 +134,7 @@ def test_a_sender_that_cannot_be_opened_is_tried_again(data: DataDir, feed: Feed
     run(main())
 
 
-def test_a_destination_whose_runner_fails_says_so(data: DataDir, feed: Feed) -> None:
+def test_a_destination_whose_runner_fails_has_the_state_failing(data: DataDir, feed: Feed) -> None:
     """The status page must not show a destination as well that delivers nothing."""
 
     async def main() -> None:
@@ -219,7 +215,7 @@ def test_the_second_engine_takes_over_when_the_first_has_ended(data: DataDir, fe
     run(main())
 
 
-def test_a_damaged_state_is_set_aside_and_delivery_starts_again(data: DataDir, feed: Feed) -> None:
+def test_a_damaged_state_is_renamed_and_delivery_restarts(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         feed.write(*map(event, range(4)))
         for expected in ([0, 1, 2, 3], [0, 1, 2, 3, 4]):
@@ -233,7 +229,7 @@ def test_a_damaged_state_is_set_aside_and_delivery_starts_again(data: DataDir, f
     run(main())
 
 
-def test_new_slots_are_found_while_it_runs(data: DataDir, feed: Feed) -> None:
+def test_new_slots_are_found_while_the_engine_runs(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender()
         async with running(make_engine(data, {"hook": sender})):
@@ -247,7 +243,7 @@ def test_new_slots_are_found_while_it_runs(data: DataDir, feed: Feed) -> None:
     run(main())
 
 
-def test_figures_are_those_of_each_destination(data: DataDir, feed: Feed) -> None:
+def test_figures_are_kept_for_each_destination(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         one, two = FakeSender(), FakeSender([Retry("status 500")])
         sources = (source("web"), source("mail", "one"))

@@ -57,7 +57,7 @@ async def reload(engine: Engine, config: Config, data: DataDir) -> None:
     await engine.reload(config)
 
 
-def test_a_destination_that_is_the_same_goes_on_undisturbed(data: DataDir, feed: Feed) -> None:
+def test_an_unchanged_destination_continues_without_interruption(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         engine, senders = make(data, settings("same", "other"))
         async with running(engine):
@@ -92,7 +92,7 @@ def test_reloads_lose_and_repeat_no_event(data: DataDir, feed: Feed) -> None:
     run(main())
 
 
-def test_a_new_destination_gets_what_comes_after_it(data: DataDir, feed: Feed) -> None:
+def test_a_new_destination_gets_later_events(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         engine, senders = make(data, settings("first"))
         async with running(engine):
@@ -106,7 +106,7 @@ def test_a_new_destination_gets_what_comes_after_it(data: DataDir, feed: Feed) -
     run(main())
 
 
-def test_a_removed_destination_holds_its_events_and_gets_them_when_it_is_back(
+def test_a_removed_destination_keeps_its_events_and_gets_them_when_it_returns(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
@@ -129,7 +129,7 @@ def test_a_removed_destination_holds_its_events_and_gets_them_when_it_is_back(
     run(main())
 
 
-def test_a_destination_that_is_back_keeps_its_events_while_another_one_stops(
+def test_a_destination_that_returns_keeps_its_events_while_another_one_stops(
     data: DataDir, feed: Feed
 ) -> None:
     """Until the other one has stopped, it has no runner."""
@@ -161,7 +161,7 @@ def test_a_destination_that_is_back_keeps_its_events_while_another_one_stops(
     run(main())
 
 
-def test_segments_stay_while_a_destination_changes(data: DataDir, feed: Feed) -> None:
+def test_segments_are_kept_while_a_destination_changes(data: DataDir, feed: Feed) -> None:
     """Its runner stops, and the next one has not said yet what it needs."""
 
     async def main() -> None:
@@ -188,7 +188,7 @@ def test_segments_stay_while_a_destination_changes(data: DataDir, feed: Feed) ->
     run(main())
 
 
-def test_sources_and_their_destinations_follow_without_a_restart(data: DataDir, feed: Feed) -> None:
+def test_changes_of_sources_apply_without_a_restart(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         def with_sources(*sources: str) -> Config:
             own = tuple(source(each, *([] if each == "web" else ["one"])) for each in sources)
@@ -239,7 +239,7 @@ def test_a_stop_during_a_reload_ends_it(data: DataDir, feed: Feed, turns: int) -
     run(main())
 
 
-def test_what_was_deleted_of_an_archive_is_counted_on(data: DataDir) -> None:
+def test_the_count_of_deleted_archive_files_survives_a_reload(data: DataDir) -> None:
     def deleted(engine: Engine) -> dict[str, dict[str, int]]:
         return {name: dict(own) for name, own in engine.stats()["totals"]["archives"].items()}
 
@@ -261,7 +261,7 @@ def test_what_was_deleted_of_an_archive_is_counted_on(data: DataDir) -> None:
     run(main())
 
 
-def test_a_file_that_a_destination_names_is_a_change(data: DataDir) -> None:
+def test_a_changed_certificate_file_is_a_change_of_its_destination(data: DataDir) -> None:
     path = data.path / "ca.pem"
     path.write_text("one")
     config = changed(

@@ -38,7 +38,7 @@ async def looked_at_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> No
         await until(lambda: looks >= 2)
 
 
-def test_segments_go_once_all_destinations_are_past_them(
+def test_segments_are_removed_when_all_destinations_have_passed_them(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -61,7 +61,7 @@ def test_segments_go_once_all_destinations_are_past_them(
     run(main())
 
 
-def test_no_segment_goes_before_every_cursor_on_the_disk_is_past_it(
+def test_no_segment_is_removed_before_every_stored_cursor_has_passed_it(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash right after the removal must find no cursor that points at what is gone."""
@@ -93,7 +93,7 @@ def test_no_segment_goes_before_every_cursor_on_the_disk_is_past_it(
     assert [] == mistakes
 
 
-def test_nothing_goes_while_a_destination_has_not_begun(data: DataDir, feed: Feed) -> None:
+def test_no_segment_is_removed_while_a_destination_has_not_begun(data: DataDir, feed: Feed) -> None:
     """Its lock is held by a process that is ending still: its cursors are not known."""
 
     async def main() -> None:
@@ -131,7 +131,7 @@ def test_a_destination_without_sources_does_not_keep_segments(data: DataDir, fee
     run(main())
 
 
-def test_a_failure_to_remove_does_not_end_the_removing(
+def test_a_failure_to_remove_a_segment_is_retried(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of the disk, once: the spool must not fill up for that until the next start."""
@@ -177,7 +177,7 @@ def test_a_cursor_beyond_the_data_removes_no_unread_segment(
     run(main())
 
 
-def test_segments_that_were_removed_under_a_reader_are_passed(data: DataDir, feed: Feed) -> None:
+def test_segments_that_were_removed_while_being_read_are_passed(data: DataDir, feed: Feed) -> None:
     """A segment that is missing at a cursor is no reason to stop: the next one goes on."""
 
     async def main() -> None:

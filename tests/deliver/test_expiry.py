@@ -58,7 +58,7 @@ def write(feed: Feed, count: int) -> None:
         feed.write(event(n, padding=400))
 
 
-def test_a_destination_that_lags_too_far_loses_its_oldest_events_and_no_other_does(
+def test_only_a_destination_above_its_maximum_lag_loses_its_oldest_events(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
@@ -86,7 +86,7 @@ def test_a_destination_that_lags_too_far_loses_its_oldest_events_and_no_other_do
     run(main())
 
 
-def test_a_destination_that_is_not_required_makes_room_before_the_spool_is_full(
+def test_events_of_an_optional_destination_expire_before_the_spool_is_full(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
@@ -123,7 +123,7 @@ def test_a_required_destination_keeps_a_full_spool_full(data: DataDir, feed: Fee
     run(main())
 
 
-def test_drop_oldest_drops_for_all(data: DataDir, feed: Feed) -> None:
+def test_drop_oldest_expires_events_of_all_destinations(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         senders = {"one": FakeSender(list(DOWN)), "two": FakeSender(list(DOWN))}
         spool = Spool(max_bytes=8 * SEGMENT_BYTES, min_free=0, on_full="drop_oldest")
@@ -168,7 +168,9 @@ def test_a_new_destination_starts_at_the_newest_event_or_at_the_earliest_kept(
     run(main())
 
 
-def test_a_destination_that_lost_its_state_gets_all_that_is_kept(data: DataDir, feed: Feed) -> None:
+def test_a_destination_that_lost_its_state_gets_all_stored_events(
+    data: DataDir, feed: Feed
+) -> None:
     async def main() -> None:
         chosen = config(hook={})
         register_destinations(chosen, data)
@@ -182,9 +184,7 @@ def test_a_destination_that_lost_its_state_gets_all_that_is_kept(data: DataDir, 
     run(main())
 
 
-def test_a_destination_taken_out_of_the_settings_keeps_its_events_for_a_day(
-    data: DataDir, feed: Feed
-) -> None:
+def test_a_removed_destination_keeps_its_events_for_a_day(data: DataDir, feed: Feed) -> None:
     later_s = 0.0
     clock = DeliveryClock(wall_s=lambda: time.time() + later_s)
 
@@ -209,9 +209,7 @@ def test_a_destination_taken_out_of_the_settings_keeps_its_events_for_a_day(
     run(main())
 
 
-def test_a_destination_taken_out_of_the_settings_does_not_fill_the_spool(
-    data: DataDir, feed: Feed
-) -> None:
+def test_a_removed_destination_does_not_fill_the_spool(data: DataDir, feed: Feed) -> None:
     """Nobody would know why all pixels are rejected."""
 
     async def main() -> None:
@@ -240,7 +238,7 @@ def test_a_destination_taken_out_of_the_settings_does_not_fill_the_spool(
     run(main())
 
 
-def test_a_destination_that_a_reload_takes_out_does_not_fill_the_spool(
+def test_a_destination_that_a_reload_removes_does_not_fill_the_spool(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
@@ -267,7 +265,7 @@ def test_a_destination_that_a_reload_takes_out_does_not_fill_the_spool(
     ],
 )
 @pytest.mark.parametrize("state", ["unusable", "failing"])
-def test_a_destination_that_does_not_run_keeps_what_its_settings_say(
+def test_a_destination_without_a_runner_keeps_events_as_its_settings_say(
     data: DataDir, feed: Feed, options: dict[str, Any], most: int, least: int, state: str
 ) -> None:
     async def main() -> None:

@@ -52,7 +52,7 @@ def test_a_file_is_named_after_its_start_and_number(tmp_path: Path, clock: HandC
     run(main())
 
 
-def test_no_file_is_made_before_there_is_something_to_write(tmp_path: Path) -> None:
+def test_no_file_is_created_before_the_first_event(tmp_path: Path) -> None:
     async def main() -> None:
         sender = FileSender(tmp_path, NEVER, NEVER)
         await sender.open({})
@@ -62,7 +62,9 @@ def test_no_file_is_made_before_there_is_something_to_write(tmp_path: Path) -> N
     run(main())
 
 
-def test_batches_go_to_one_file_until_it_is_large(tmp_path: Path, clock: HandClock) -> None:
+def test_batches_are_appended_to_one_file_until_it_is_large(
+    tmp_path: Path, clock: HandClock
+) -> None:
     line = len(event(1)) + 1
 
     async def main() -> None:
@@ -91,7 +93,7 @@ def test_a_batch_is_never_divided_between_files(tmp_path: Path) -> None:
     assert [3, 2] == lines
 
 
-def test_a_file_is_left_at_its_age(tmp_path: Path, clock: HandClock) -> None:
+def test_a_file_is_closed_at_its_maximum_age(tmp_path: Path, clock: HandClock) -> None:
     async def main() -> None:
         sender = FileSender(tmp_path, NEVER, 60.0, clock=clock.clock)
         await sender.open({})
@@ -112,7 +114,7 @@ def test_a_file_is_left_at_its_age(tmp_path: Path, clock: HandClock) -> None:
     assert [2, 2] == lines
 
 
-def test_names_sort_in_the_order_of_writing_also_within_a_second(
+def test_names_sort_in_the_order_of_writing_even_within_a_second(
     tmp_path: Path, clock: HandClock
 ) -> None:
     async def main() -> None:
@@ -145,7 +147,9 @@ def test_the_age_of_a_file_counts_across_a_restart(tmp_path: Path, clock: HandCl
     assert [1, 2, 3] == numbers_in(tmp_path)
 
 
-def test_a_file_of_the_future_does_not_age_backwards(tmp_path: Path, clock: HandClock) -> None:
+def test_a_file_with_a_future_name_does_not_have_a_negative_age(
+    tmp_path: Path, clock: HandClock
+) -> None:
     """The machine's clock was set back by a day: the file is still left after its age."""
 
     async def main() -> None:
@@ -169,7 +173,7 @@ def test_a_file_of_the_future_does_not_age_backwards(tmp_path: Path, clock: Hand
     assert [2, 1] == lines
 
 
-def test_a_restart_goes_on_in_the_newest_file(tmp_path: Path) -> None:
+def test_a_restart_continues_in_the_newest_file(tmp_path: Path) -> None:
     async def main() -> None:
         memory: dict[str, object] = {}
         for n in range(5):
@@ -183,7 +187,7 @@ def test_a_restart_goes_on_in_the_newest_file(tmp_path: Path) -> None:
     assert list(range(5)) == numbers_in(tmp_path)
 
 
-def test_a_full_file_is_not_gone_on_with_after_a_restart(tmp_path: Path) -> None:
+def test_a_restart_does_not_continue_in_a_full_file(tmp_path: Path) -> None:
     async def main() -> None:
         memory: dict[str, object] = {}
         for n in range(3):
@@ -196,7 +200,7 @@ def test_a_full_file_is_not_gone_on_with_after_a_restart(tmp_path: Path) -> None
     assert 3 == len(names(tmp_path))
 
 
-def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_not_touched(tmp_path: Path) -> None:
     others = {
         "notes.txt": b"torn",
         "20270115T080000Z-00000009.ndjson.bz2": b"torn",
@@ -218,7 +222,7 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     assert others == {name: (tmp_path / name).read_bytes() for name in others}
 
 
-def test_numbers_go_on_behind_files_that_were_taken_away(tmp_path: Path) -> None:
+def test_numbers_continue_after_removed_files(tmp_path: Path) -> None:
     """Somebody moves finished files; the newest one is there still."""
 
     async def main() -> None:
@@ -238,7 +242,7 @@ def test_numbers_go_on_behind_files_that_were_taken_away(tmp_path: Path) -> None
     assert [3, 4] == [int(name[-15:-7]) for name in names(tmp_path)]
 
 
-def test_an_event_stands_in_its_file_when_it_is_accepted(tmp_path: Path) -> None:
+def test_an_event_is_in_its_file_when_it_is_accepted(tmp_path: Path) -> None:
     async def main() -> None:
         sender = FileSender(tmp_path, NEVER, NEVER)
         await sender.open({})
@@ -250,11 +254,11 @@ def test_an_event_stands_in_its_file_when_it_is_accepted(tmp_path: Path) -> None
     run(main())
 
 
-def test_an_event_stands_in_its_file_within_a_second() -> None:
+def test_an_event_is_in_its_file_within_a_second() -> None:
     assert FileSender("somewhere", NEVER, NEVER).limits.max_age_s < 1.0
 
 
-def test_a_second_sender_of_one_folder_is_refused(tmp_path: Path) -> None:
+def test_a_second_sender_for_the_same_folder_is_rejected(tmp_path: Path) -> None:
     """Both would write at offsets of their own, one over the other."""
 
     async def main() -> None:
@@ -293,7 +297,7 @@ def mode_of(path: Path) -> str:
         (0o660, 0o750, "0770"),
     ],
 )
-def test_an_archive_that_is_there_gets_the_permissions_of_the_settings(
+def test_an_existing_archive_gets_the_permissions_of_the_settings(
     tmp_path: Path, mode: int, before: int, folder_mode: str
 ) -> None:
     folder = tmp_path / "archive"
@@ -307,7 +311,7 @@ def test_an_archive_that_is_there_gets_the_permissions_of_the_settings(
     assert "0600" == mode_of(folder / ".lock")
 
 
-def test_of_a_folder_with_other_things_only_the_events_get_permissions(tmp_path: Path) -> None:
+def test_in_a_folder_with_other_files_only_the_archive_gets_permissions(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     ours, other = tmp_path / "20270115T080000Z-00000001.ndjson", tmp_path / "report.txt"
     for path in (ours, other):
@@ -317,7 +321,7 @@ def test_of_a_folder_with_other_things_only_the_events_get_permissions(tmp_path:
     assert ["0755", "0600", "0644"] == [mode_of(path) for path in (tmp_path, ours, other)]
 
 
-def test_a_folder_is_not_locked_for_those_who_may_read_it(tmp_path: Path) -> None:
+def test_processes_that_may_read_the_folder_cannot_lock_it(tmp_path: Path) -> None:
     """A reader could hold a lock on the folder itself, and no event would be delivered."""
     fd = os.open(tmp_path, os.O_RDONLY)
     try:

@@ -89,7 +89,7 @@ async def crashed_after_append(folder: Path, *numbers: int) -> dict[str, object]
         [(1,), (2,), (3,), (4,)],
     ],
 )
-def test_what_stands_in_the_file_already_is_not_written_twice(
+def test_events_that_are_already_in_the_file_are_not_written_twice(
     tmp_path: Path, cuts: list[tuple[int, ...]]
 ) -> None:
     async def main() -> None:
@@ -106,7 +106,7 @@ def test_what_stands_in_the_file_already_is_not_written_twice(
     assert list(range(cuts[-1][-1] + 1)) == numbers_in(tmp_path)
 
 
-def test_a_crash_at_the_very_first_batch_gives_no_duplicate(tmp_path: Path) -> None:
+def test_a_crash_at_the_first_batch_repeats_no_event(tmp_path: Path) -> None:
     async def main() -> None:
         sender = await opened(tmp_path, {})
         await send(sender, 1, 2)
@@ -119,7 +119,7 @@ def test_a_crash_at_the_very_first_batch_gives_no_duplicate(tmp_path: Path) -> N
     assert [1, 2, 3] == numbers_in(tmp_path)
 
 
-def test_a_crash_in_the_middle_of_what_stands_there_is_gone_on_from(tmp_path: Path) -> None:
+def test_after_a_crash_in_the_middle_of_a_batch_the_rest_is_written(tmp_path: Path) -> None:
     """Two crashes: the second one comes when half of the bytes in question are accounted for."""
 
     async def main() -> None:
@@ -135,7 +135,7 @@ def test_a_crash_in_the_middle_of_what_stands_there_is_gone_on_from(tmp_path: Pa
     assert [0, 1, 2, 3, 4] == numbers_in(tmp_path)
 
 
-def test_a_batch_that_is_cut_otherwise_is_delivered_twice_rather_than_lost(tmp_path: Path) -> None:
+def test_a_batch_that_is_cut_differently_is_repeated_rather_than_lost(tmp_path: Path) -> None:
     """Events of two slots come in another order than before the crash."""
 
     async def main() -> None:
@@ -151,7 +151,7 @@ def test_a_batch_that_is_cut_otherwise_is_delivered_twice_rather_than_lost(tmp_p
     assert [0, 3] == [found[0], found[-1]]
 
 
-def test_a_crash_after_the_file_was_changed_gives_no_duplicate(tmp_path: Path) -> None:
+def test_a_crash_after_a_new_file_was_started_repeats_no_event(tmp_path: Path) -> None:
     async def main() -> None:
         sender = await opened(tmp_path, {}, rotate_bytes=1)
         memory = await send(sender, 1)
@@ -166,7 +166,7 @@ def test_a_crash_after_the_file_was_changed_gives_no_duplicate(tmp_path: Path) -
     assert [1, 2, 3] == numbers_in(tmp_path)
 
 
-def test_a_crash_right_after_a_new_file_was_made_loses_nothing(tmp_path: Path) -> None:
+def test_a_crash_right_after_a_new_file_was_created_loses_no_event(tmp_path: Path) -> None:
     async def main() -> None:
         sender = await opened(tmp_path, {})
         memory = await send(sender, 1)
@@ -190,7 +190,7 @@ def test_a_crash_right_after_a_new_file_was_made_loses_nothing(tmp_path: Path) -
         {"size": 5},
     ],
 )
-def test_a_memory_that_is_lost_or_older_loses_no_event(
+def test_a_lost_or_outdated_memory_loses_no_event(
     tmp_path: Path, memory: dict[str, object]
 ) -> None:
     async def main() -> None:
@@ -205,7 +205,7 @@ def test_a_memory_that_is_lost_or_older_loses_no_event(
     assert 0 == found[0]
 
 
-def test_a_memory_of_a_larger_file_is_cut_to_the_file(tmp_path: Path) -> None:
+def test_a_recorded_size_beyond_the_file_is_reduced_to_its_size(tmp_path: Path) -> None:
     async def main() -> None:
         memory = await crashed_after_append(tmp_path, 1)
         sender = await opened(tmp_path, {**memory, "size": 10**9})
@@ -228,7 +228,9 @@ def test_a_memory_of_a_larger_file_is_cut_to_the_file(tmp_path: Path) -> None:
         (b'{"n":1}\n{"n":2}\n', b""),
     ],
 )
-def test_a_torn_tail_is_cut_at_start(tmp_path: Path, whole: bytes, torn: bytes) -> None:
+def test_an_incomplete_line_is_removed_at_the_start(
+    tmp_path: Path, whole: bytes, torn: bytes
+) -> None:
     path = tmp_path / "20270115T080000Z-00000001.ndjson"
     path.write_bytes(whole + torn)
 
@@ -242,7 +244,7 @@ def test_a_torn_tail_is_cut_at_start(tmp_path: Path, whole: bytes, torn: bytes) 
     assert whole + ndjson([event(9)]) == path.read_bytes()
 
 
-def test_a_batch_that_was_torn_is_completed(tmp_path: Path) -> None:
+def test_an_incompletely_written_batch_is_completed(tmp_path: Path) -> None:
     async def main() -> None:
         memory = await crashed_after_append(tmp_path, 1, 2, 3)
         path = only_file(tmp_path)
@@ -255,7 +257,7 @@ def test_a_batch_that_was_torn_is_completed(tmp_path: Path) -> None:
     assert [0, 1, 2, 3] == numbers_in(tmp_path)
 
 
-def test_a_hole_that_a_power_cut_left_does_not_stay_in_the_file(tmp_path: Path) -> None:
+def test_a_hole_that_a_power_failure_left_is_removed_from_the_file(tmp_path: Path) -> None:
     """The disk had the end of an unsynced batch and not its start: zeros, then a part of it."""
 
     async def main() -> None:
@@ -273,7 +275,7 @@ def test_a_hole_that_a_power_cut_left_does_not_stay_in_the_file(tmp_path: Path) 
     assert {0, 1, 2, 3} == set(numbers_in(tmp_path))
 
 
-def test_what_a_killed_process_wrote_is_synced_before_it_counts(tmp_path: Path) -> None:
+def test_data_that_a_killed_process_wrote_is_synced_before_it_counts(tmp_path: Path) -> None:
     """It was killed between write and sync; a power cut now would take those bytes."""
 
     async def main() -> None:
@@ -298,7 +300,7 @@ steps = st.lists(
 
 @settings(max_examples=100)
 @given(steps=steps, rotate_bytes=st.sampled_from([40, 100, 10**9]))
-def test_no_crash_loses_an_event_or_leaves_half_a_line(
+def test_no_crash_loses_an_event_or_leaves_an_incomplete_line(
     steps: list[tuple[int, str, float]], rotate_bytes: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, watched_syncs() as syncs:
@@ -334,7 +336,7 @@ async def _live_through(
 
 @settings(max_examples=30)
 @given(steps=steps)
-def test_a_kill_alone_gives_no_duplicates_in_one_file(
+def test_a_kill_alone_repeats_no_event_in_one_file(
     steps: list[tuple[int, str, float]],
 ) -> None:
     """The promise of the remembered size: after any number of kills each event stands once."""

@@ -57,7 +57,9 @@ asyncio.run(main())
 """
 
 
-def test_a_full_disk_leaves_whole_lines_and_it_goes_on_once_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_whole_lines_and_writing_continues_when_there_is_space(
+    tmp_path: Path,
+) -> None:
     child = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         check=False,
@@ -69,7 +71,7 @@ def test_a_full_disk_leaves_whole_lines_and_it_goes_on_once_there_is_room(tmp_pa
     assert list(range(9)) == numbers_in(tmp_path)
 
 
-def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:7], offset))
 
@@ -111,7 +113,7 @@ def _fail(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def test_a_batch_is_synced_whole_before_it_is_accepted(tmp_path: Path) -> None:
+def test_a_whole_batch_is_synced_before_it_is_accepted(tmp_path: Path) -> None:
     async def main() -> None:
         with watched_syncs() as syncs:
             sender = await opened(tmp_path, {})
@@ -124,7 +126,7 @@ def test_a_batch_is_synced_whole_before_it_is_accepted(tmp_path: Path) -> None:
     run(main())
 
 
-def test_new_folders_and_files_are_on_the_disk_before_a_batch_is_accepted(tmp_path: Path) -> None:
+def test_new_folders_and_files_are_synced_before_a_batch_is_accepted(tmp_path: Path) -> None:
     """A power cut takes a new name whose directory was not synced, and all that is below it."""
     folder = tmp_path / "events" / "archive"
 
@@ -164,7 +166,7 @@ async def send_until_accepted(sender: FileSender, *numbers: int) -> None:
     raise AssertionError("not accepted in three attempts")
 
 
-def test_it_goes_on_when_its_folder_was_deleted_and_a_new_file_is_due(tmp_path: Path) -> None:
+def test_writing_continues_if_the_folder_is_deleted_and_a_new_file_is_due(tmp_path: Path) -> None:
     folder = tmp_path / "events"
 
     async def main() -> None:
@@ -178,7 +180,7 @@ def test_it_goes_on_when_its_folder_was_deleted_and_a_new_file_is_due(tmp_path: 
     assert [2] == numbers_in(folder)
 
 
-def test_what_is_accepted_after_the_folder_was_deleted_can_be_found(tmp_path: Path) -> None:
+def test_events_accepted_after_the_folder_was_deleted_can_be_found(tmp_path: Path) -> None:
     folder = tmp_path / "events"
 
     async def main() -> None:
@@ -192,7 +194,7 @@ def test_what_is_accepted_after_the_folder_was_deleted_can_be_found(tmp_path: Pa
     assert [2] == numbers_in(folder)
 
 
-def test_what_is_accepted_after_the_file_was_deleted_can_be_found(tmp_path: Path) -> None:
+def test_events_accepted_after_the_file_was_deleted_can_be_found(tmp_path: Path) -> None:
     async def main() -> None:
         sender = await opened(tmp_path, {})
         await send(sender, 1)
@@ -204,7 +206,7 @@ def test_what_is_accepted_after_the_file_was_deleted_can_be_found(tmp_path: Path
     assert [2] == numbers_in(tmp_path)
 
 
-def test_a_file_that_was_emptied_by_hand_gets_no_hole(tmp_path: Path) -> None:
+def test_a_file_that_was_truncated_by_another_process_gets_no_hole(tmp_path: Path) -> None:
     """`> file.ndjson`, or a log rotation that copies and truncates."""
 
     async def main() -> None:
@@ -218,7 +220,7 @@ def test_a_file_that_was_emptied_by_hand_gets_no_hole(tmp_path: Path) -> None:
     assert [2] == numbers_in(tmp_path)
 
 
-def test_opening_again_goes_on_with_what_is_there_now(tmp_path: Path) -> None:
+def test_reopening_continues_with_the_existing_files(tmp_path: Path) -> None:
     """The runner failed and opens its sender again: nothing of the last time may linger."""
 
     async def main() -> None:
@@ -238,7 +240,7 @@ def test_opening_again_goes_on_with_what_is_there_now(tmp_path: Path) -> None:
     assert [1] == numbers_in(tmp_path)
 
 
-def test_a_folder_that_cannot_be_used_leaves_nothing_open(tmp_path: Path) -> None:
+def test_an_unusable_folder_leaves_no_descriptor_open(tmp_path: Path) -> None:
     (tmp_path / "events").write_text("a file stands here")
 
     async def main() -> None:

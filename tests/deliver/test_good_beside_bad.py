@@ -57,7 +57,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return hanging
 
 
-def test_batches_go_on_while_dead_letters_wait_for_the_disk(
+def test_batches_are_sent_while_dead_letters_wait_for_the_disk(
     data: DataDir, feed: Feed, disk: Disk
 ) -> None:
     sender = Encoding()

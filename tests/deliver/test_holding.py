@@ -76,7 +76,7 @@ async def settled_while_good_ones_come(runner: Runner, feed: Feed, number: int) 
 
 @JUDGES
 @pytest.mark.parametrize("concurrency", [1, 64])
-def test_a_destination_that_rejects_everything_is_held_and_nothing_dies(
+def test_a_destination_that_rejects_everything_is_held_without_dead_letters(
     data: DataDir, feed: Feed, judging: Callable[..., Callable[[Batch], Outcome]], concurrency: int
 ) -> None:
     async def main() -> None:
@@ -106,7 +106,7 @@ def test_a_destination_that_rejects_everything_is_held_and_nothing_dies(
 
 @JUDGES
 @pytest.mark.parametrize("one_in", [2, 20, 50])
-def test_no_share_of_bad_events_holds_the_good_ones(
+def test_no_share_of_bad_events_delays_the_good_ones_forever(
     data: DataDir, feed: Feed, judging: Callable[..., Callable[[Batch], Outcome]], one_in: int
 ) -> None:
     """All but one in so many are bad."""
@@ -130,7 +130,7 @@ def test_no_share_of_bad_events_holds_the_good_ones(
 
 
 @JUDGES
-def test_good_events_behind_a_flood_of_bad_ones_are_found_by_the_newest(
+def test_good_events_after_a_flood_of_bad_ones_are_found_by_probes(
     data: DataDir,
     feed: Feed,
     judging: Callable[..., Callable[[Batch], Outcome]],
@@ -154,7 +154,9 @@ def test_good_events_behind_a_flood_of_bad_ones_are_found_by_the_newest(
     assert list(range(2000)) == sorted(letters_of(data))
 
 
-def test_a_restart_while_it_is_held_loses_and_buries_nothing(data: DataDir, feed: Feed) -> None:
+def test_a_restart_during_a_hold_loses_no_event_and_makes_no_dead_letter(
+    data: DataDir, feed: Feed
+) -> None:
     async def main() -> None:
         fill(feed, 0, 60)
         held = FakeSender(judge=lambda _: NO, limits=SMALL)
@@ -172,7 +174,9 @@ def test_a_restart_while_it_is_held_loses_and_buries_nothing(data: DataDir, feed
     assert "dead" not in counters_on_disk(data, "hook")
 
 
-def test_a_single_bad_event_dies_though_nothing_else_comes(data: DataDir, feed: Feed) -> None:
+def test_a_single_bad_event_becomes_a_dead_letter_without_further_events(
+    data: DataDir, feed: Feed
+) -> None:
     async def main() -> None:
         feed.write(event(0))
         runner = make_runner(data, FakeSender(judge=lambda _: NO, limits=SMALL))
@@ -184,7 +188,7 @@ def test_a_single_bad_event_dies_though_nothing_else_comes(data: DataDir, feed: 
     assert [0] == letters_of(data)
 
 
-def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
+def test_replayed_dead_letters_that_are_rejected_do_not_hold_the_destination(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
@@ -204,7 +208,7 @@ def test_dead_letters_that_are_rejected_again_do_not_hold_their_destination(
     assert 39 == len(letters_of(data))
 
 
-def test_a_hold_that_comes_and_goes_is_told_once_a_minute() -> None:
+def test_a_hold_that_ends_and_returns_is_logged_once_a_minute() -> None:
     hand = HandClock(100.0)
     health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), hand.clock)
     with capture_logs() as logs:
@@ -218,7 +222,7 @@ def test_a_hold_that_comes_and_goes_is_told_once_a_minute() -> None:
     assert told * 2 == [each["event"] for each in logs]
 
 
-def test_only_a_kept_letter_or_a_good_batch_ends_a_hold_for_want_of_room() -> None:
+def test_only_a_stored_dead_letter_or_an_accepted_batch_ends_a_hold_for_full_dead_letters() -> None:
     """Another batch was under way when it began: that some of its events arrived says nothing."""
     ends: list[Callable[[Health], object]] = [
         lambda health: health.found_space(),
@@ -254,7 +258,7 @@ def reject(rejections: Rejections, *batches: tuple[str, int], now_s: float = 0.0
         ([(name, 1) for name in "abcdefghij"], True),
     ],
 )
-def test_ten_events_of_two_batches_are_enough_and_no_fewer(
+def test_ten_rejected_events_of_two_batches_are_enough_for_a_hold(
     batches: list[tuple[str, int]], is_held: bool
 ) -> None:
     rejections = Rejections(Timings())
@@ -262,7 +266,7 @@ def test_ten_events_of_two_batches_are_enough_and_no_fewer(
     assert [False, is_held] == [rejections.must_hold(1.9), rejections.must_hold(2.0)]
 
 
-def test_a_batch_counts_once_all_of_it_is_rejected() -> None:
+def test_a_batch_counts_when_all_of_it_is_rejected() -> None:
     rejections = Rejections(Timings())
     for batch in "ab":
         rejections.reject(batch, 19, whole=20, now_s=0.0)
@@ -272,7 +276,7 @@ def test_a_batch_counts_once_all_of_it_is_rejected() -> None:
     assert rejections.must_hold(100.0)
 
 
-def test_one_accepted_event_begins_it_anew() -> None:
+def test_one_accepted_event_restarts_the_count() -> None:
     rejections = Rejections(Timings())
     reject(rejections, ("a", 100), ("b", 100))
     rejections.accept("c", 1, now_s=1.0)
@@ -283,7 +287,7 @@ def test_one_accepted_event_begins_it_anew() -> None:
     assert rejections.must_hold(100.0)
 
 
-def test_rejected_events_are_bad_once_others_of_their_time_are_accepted() -> None:
+def test_rejected_events_are_bad_if_others_are_accepted_at_about_the_same_time() -> None:
     rejections = Rejections(Timings())
     assert not rejections.are_bad("a", began_s=1.0)
     rejections.accept("b", 1, now_s=1.5)
@@ -298,7 +302,7 @@ def test_rejected_events_are_bad_once_others_of_their_time_are_accepted() -> Non
     ("good", "bad", "events", "expected"),
     [(1000, 0, 500, 250), (1000, 1, 500, 250), (750, 250, 500, 2), (0, 500, 500, 1), (1, 1, 3, 1)],
 )
-def test_parts_are_the_smaller_the_more_events_are_bad(
+def test_parts_are_smaller_if_more_events_are_bad(
     good: int, bad: int, events: int, expected: int
 ) -> None:
     rejections = Rejections(Timings())
@@ -307,7 +311,7 @@ def test_parts_are_the_smaller_the_more_events_are_bad(
     assert expected == rejections.part_events(events)
 
 
-def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less() -> None:
+def test_wrong_settings_are_probed_after_five_seconds_and_then_less_often() -> None:
     hand = HandClock(100.0)
     health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), hand.clock)
     waits = []
@@ -324,7 +328,7 @@ def test_wrong_settings_are_probed_after_five_seconds_and_then_ever_less() -> No
 
 
 @pytest.mark.parametrize("segment_bytes", [2**16])
-def test_probes_of_newest_events_are_not_of_those_already_read(data: DataDir, feed: Feed) -> None:
+def test_probes_do_not_contain_events_that_were_already_read(data: DataDir, feed: Feed) -> None:
     fill(feed, 0, 100)
     position = feed.position
     assert [] == newest_events(data, {0: position}, Selection())
@@ -351,7 +355,7 @@ def test_probes_of_newest_events_are_not_of_those_already_read(data: DataDir, fe
     ],
     ids=["500", "403", "up", "rejected", "busy", "retry-after"],
 )
-def test_a_probe_of_a_destination_that_fails_sends_a_few_events_as_long_as_it_answers(
+def test_a_probe_sends_a_few_events_while_the_destination_responds(
     answers: list[Outcome], found: tuple[Outcome, int, int, int]
 ) -> None:
     async def main() -> None:
@@ -364,7 +368,9 @@ def test_a_probe_of_a_destination_that_fails_sends_a_few_events_as_long_as_it_an
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_good_events_go_on_where_most_batches_fail(data: DataDir, feed: Feed, share: float) -> None:
+def test_good_events_are_delivered_while_most_batches_fail(
+    data: DataDir, feed: Feed, share: float
+) -> None:
     """As a firewall that does not like the text of many events; all others are accepted."""
 
     def judge(batch: Batch) -> Outcome:

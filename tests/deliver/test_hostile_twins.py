@@ -152,7 +152,7 @@ def served_by(url: str, behaviour: str) -> int:
 
 @pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_a_hostile_twin_of_every_type_delays_no_good_one(
+def test_a_hostile_destination_of_every_type_delays_no_good_one(
     behaviour: str,
     hostile: str,
     data: DataDir,

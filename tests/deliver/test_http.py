@@ -63,7 +63,7 @@ def test_a_batch_is_one_request_of_its_format(form: str, kind: str, body: bytes)
     assert 8 == len(request.headers)
 
 
-def test_single_is_a_request_an_event() -> None:
+def test_the_format_single_sends_one_request_per_event() -> None:
     async def main() -> None:
         async with destination_and_sender(form="single") as (destination, sender):
             assert Accepted() == await send(sender, 1, 2, 3)
@@ -77,13 +77,13 @@ def test_single_is_a_request_an_event() -> None:
 
 @pytest.mark.parametrize("form", ["json_array", "ndjson"])
 @pytest.mark.parametrize("is_ascii", [True, False])
-def test_events_arrive_as_they_are_whatever_they_hold(form: str, is_ascii: bool) -> None:
+def test_events_arrive_unchanged_whatever_they_contain(form: str, is_ascii: bool) -> None:
     lines = [json.dumps(each, ensure_ascii=is_ascii).encode() for each in AWKWARD]
     assert AWKWARD == request_of({"format": form}, lines).events()
 
 
 @pytest.mark.parametrize("form", ["json_array", "ndjson", "single"])
-def test_gzip_packs_the_body_and_says_so(form: str) -> None:
+def test_gzip_compresses_the_body_and_sets_content_encoding(form: str) -> None:
     plain = request_of({"format": form}, [event(1, padding=500)])
     packed = request_of({"format": form, "gzip": True}, [event(1, padding=500)])
     assert "gzip" == packed.value("Content-Encoding")
@@ -93,7 +93,7 @@ def test_gzip_packs_the_body_and_says_so(form: str) -> None:
     assert plain.value("Content-Encoding") is None
 
 
-def test_a_batch_has_the_same_bytes_on_every_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_has_the_same_bytes_on_every_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Receivers tell a retry by its bytes; gzip would put the time into them."""
 
     def clock() -> Iterator[float]:
@@ -113,20 +113,20 @@ def test_a_batch_has_the_same_bytes_on_every_try(monkeypatch: pytest.MonkeyPatch
     run(main())
 
 
-def test_own_headers_are_added() -> None:
+def test_configured_headers_are_added() -> None:
     request = request_of({"headers": {"X-Api-Key": "abc", "X-Other": "1"}})
     assert ("abc", "1") == (request.value("X-Api-Key"), request.value("X-Other"))
     assert "application/json" == request.value("Content-Type")
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "content-type", "CONTENT-TYPE"])
-def test_an_own_header_replaces_ours_however_it_is_written(name: str) -> None:
+def test_a_configured_header_replaces_the_default_in_any_case(name: str) -> None:
     request = request_of({"headers": {name: "application/cloudevents-batch+json"}})
     assert ["application/cloudevents-batch+json"] == request.values("Content-Type")
 
 
 @pytest.mark.parametrize("name", ["User-Agent", "user-agent"])
-def test_an_own_user_agent_replaces_ours(name: str) -> None:
+def test_a_configured_user_agent_replaces_the_default(name: str) -> None:
     assert ["mine"] == request_of({"headers": {name: "mine"}}).values("User-Agent")
 
 
@@ -144,18 +144,20 @@ def test_bearer_authentication() -> None:
     assert "Bearer t0ken" == request.value("Authorization")
 
 
-def test_without_authentication_there_is_no_such_header() -> None:
+def test_without_credentials_there_is_no_authorization_header() -> None:
     assert request_of({}).value("Authorization") is None
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization"])
 @pytest.mark.parametrize("settings", [{"username": "u", "password": "p"}, {"bearer_token": "t"}])
-def test_an_own_authorization_header_wins(name: str, settings: dict[str, str]) -> None:
+def test_a_configured_authorization_header_takes_precedence(
+    name: str, settings: dict[str, str]
+) -> None:
     request = request_of({"headers": {name: "Custom 1"}, **settings})
     assert ["Custom 1"] == request.values("Authorization")
 
 
-def test_the_sender_has_the_limits_and_waits_of_its_settings() -> None:
+def test_the_sender_has_the_limits_and_pauses_of_its_settings() -> None:
     sender = http_sender(
         HttpDestination(
             name="hook",
@@ -190,7 +192,7 @@ def test_the_path_and_the_query_of_the_url_are_kept() -> None:
     run(main())
 
 
-def test_batches_go_over_one_kept_connection() -> None:
+def test_batches_are_sent_over_one_keep_alive_connection() -> None:
     async def main() -> None:
         async with destination_and_sender() as (destination, sender):
             for n in range(10):
@@ -200,7 +202,7 @@ def test_batches_go_over_one_kept_connection() -> None:
     run(main())
 
 
-def test_a_refusal_does_not_cost_the_connection() -> None:
+def test_a_rejection_keeps_the_connection_open() -> None:
     async def main() -> None:
         script = [Answer(503), Answer(400, body=b"x" * 60_000), Answer(204, body=b"")]
         async with destination_and_sender(script) as (destination, sender):
@@ -222,7 +224,7 @@ def test_a_connection_that_the_destination_closes_is_replaced() -> None:
     run(main())
 
 
-def test_cookies_are_not_kept() -> None:
+def test_cookies_are_not_stored() -> None:
     async def main() -> None:
         script = [Answer(headers=(("Set-Cookie", "session=1; Path=/"),))]
         async with FakeDestination(script) as destination:
@@ -236,7 +238,7 @@ def test_cookies_are_not_kept() -> None:
     run(main())
 
 
-def test_closing_the_sender_closes_its_connections_and_it_can_be_opened_again() -> None:
+def test_closing_a_sender_closes_its_connections_and_allows_reopening() -> None:
     async def main() -> None:
         async with destination_and_sender() as (destination, sender):
             await send(sender, 1)
@@ -249,7 +251,7 @@ def test_closing_the_sender_closes_its_connections_and_it_can_be_opened_again() 
     run(main())
 
 
-def test_closing_a_sender_that_was_never_opened_is_no_mistake() -> None:
+def test_closing_a_sender_that_was_never_opened_is_allowed() -> None:
     run(HttpSender("http://127.0.0.1:1/", "ndjson", BatchLimits(1, 1, 1.0)).close())
 
 

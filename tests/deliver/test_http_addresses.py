@@ -91,19 +91,19 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("address", METADATA)
-def test_link_local_and_metadata_addresses_are_always_refused(address: str) -> None:
+def test_link_local_and_metadata_addresses_are_always_blocked(address: str) -> None:
     for block_private in (False, True):
         assert "link-local or metadata" in blocked_reason(address, block_private)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_private_and_reserved_addresses_are_refused_where_it_is_asked_for(address: str) -> None:
+def test_private_and_reserved_addresses_are_blocked_if_the_setting_says_so(address: str) -> None:
     assert "" == blocked_reason(address, block_private=False)
     assert "block_private" in blocked_reason(address, block_private=True)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_public_addresses_are_not_refused(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     for block_private in (False, True):
         assert "" == blocked_reason(address, block_private)
 
@@ -159,7 +159,7 @@ def assert_held(outcome: Outcome, *words: str) -> None:
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_literal_address_is_refused(host: str, scheme: str) -> None:
+def test_an_address_in_the_url_is_blocked(host: str, scheme: str) -> None:
     outcome = run(sent_to(f"{scheme}://{host}/latest?token=s3cret"))
     assert_held(outcome, "link-local or metadata")
 
@@ -183,13 +183,13 @@ def test_a_literal_address_is_refused(host: str, scheme: str) -> None:
         "[fd20:ce::254]",
     ],
 )
-def test_other_ways_to_write_an_address_do_not_get_around_it(host: str) -> None:
+def test_other_notations_of_an_address_are_blocked(host: str) -> None:
     outcome = run(sent_to(f"http://{host}/?token=s3cret"))
     assert isinstance(outcome, Held), outcome
     assert "s3cret" not in outcome.reason
 
 
-def test_a_name_that_leads_there_is_refused_and_the_reason_names_both(
+def test_a_name_with_a_blocked_address_is_blocked_and_the_reason_has_both(
     names: Callable[..., None],
 ) -> None:
     names("169.254.169.254")
@@ -197,7 +197,7 @@ def test_a_name_that_leads_there_is_refused_and_the_reason_names_both(
     assert_held(outcome, "hook.example.com", "169.254.169.254")
 
 
-def test_of_several_addresses_the_others_are_used(names: Callable[..., None]) -> None:
+def test_addresses_of_a_name_that_are_not_blocked_are_used(names: Callable[..., None]) -> None:
     async def main() -> None:
         async with FakeDestination() as destination:
             url = f"http://hook.example.com:{destination.port}/"
@@ -208,7 +208,9 @@ def test_of_several_addresses_the_others_are_used(names: Callable[..., None]) ->
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "hook.example.com"])
-def test_a_private_address_is_not_even_connected_to(host: str, names: Callable[..., None]) -> None:
+def test_a_blocked_private_address_is_never_connected_to(
+    host: str, names: Callable[..., None]
+) -> None:
     async def main() -> None:
         async with FakeDestination() as destination:
             url = f"http://{host}:{destination.port}/"
@@ -220,14 +222,14 @@ def test_a_private_address_is_not_even_connected_to(host: str, names: Callable[.
     run(main())
 
 
-def test_a_name_that_is_gone_is_tried_again(names: Callable[..., None]) -> None:
+def test_a_name_that_does_not_resolve_is_retried(names: Callable[..., None]) -> None:
     names()
     outcome = run(sent_to("http://hook.example.com/?token=s3cret"))
     assert isinstance(outcome, Retry)
     assert "hook.example.com:80: Name or service not known" == outcome.reason
 
 
-def test_a_name_may_lead_elsewhere_later(names: Callable[..., None]) -> None:
+def test_a_name_is_resolved_again_for_a_retry(names: Callable[..., None]) -> None:
     """What was rejected or gone once is looked up again."""
 
     async def main() -> None:
@@ -244,7 +246,7 @@ def test_a_name_may_lead_elsewhere_later(names: Callable[..., None]) -> None:
     run(main())
 
 
-def test_the_setting_reaches_the_sender() -> None:
+def test_the_setting_block_private_is_applied() -> None:
     async def main() -> None:
         async with FakeDestination() as destination:
             settings = HttpDestination(name="hook", url=destination.url, block_private=True)

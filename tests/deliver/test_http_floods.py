@@ -75,7 +75,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("name", FLOODS)
-def test_a_flood_is_dropped_and_the_next_request_gets_its_own_answer(
+def test_a_flood_is_dropped_and_the_next_request_gets_its_own_response(
     name: str, parsed: list[int]
 ) -> None:
     begin, unit, outcome = FLOODS[name]
@@ -94,7 +94,7 @@ def test_a_flood_is_dropped_and_the_next_request_gets_its_own_answer(
     run(main())
 
 
-def test_an_endless_flood_of_interim_answers_ends_with_the_ninth(parsed: list[int]) -> None:
+def test_an_endless_flood_of_interim_responses_ends_with_the_ninth(parsed: list[int]) -> None:
     """Of 64 KiB in one read there are 4,000, and nothing else happens meanwhile."""
 
     async def main() -> None:
@@ -109,9 +109,7 @@ def test_an_endless_flood_of_interim_answers_ends_with_the_ninth(parsed: list[in
 
 @pytest.mark.parametrize(("interim", "outcome"), [(8, Accepted()), (9, TOO_MANY)])
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_eight_interim_answers_are_waited_past(
-    interim: int, outcome: Outcome, is_slow: bool
-) -> None:
+def test_eight_interim_responses_are_ignored(interim: int, outcome: Outcome, is_slow: bool) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         for _ in range(interim):
@@ -170,7 +168,7 @@ async def serving(
 
 
 @pytest.mark.parametrize("unasked", [EMPTY, b"HTTP/1.1 100\r\n\r\n" * 5000, b"\r\n", b"x", CHUNKED])
-def test_what_comes_without_a_request_is_not_taken_for_the_next_answer(unasked: bytes) -> None:
+def test_data_without_a_request_is_not_used_as_the_next_response(unasked: bytes) -> None:
     async def main() -> None:
         connections = 0
         gone = asyncio.Event()
@@ -204,7 +202,7 @@ def test_what_comes_without_a_request_is_not_taken_for_the_next_answer(unasked: 
 
 
 @pytest.mark.parametrize("status", [200, 413, 503])
-def test_an_answer_may_come_before_the_request_is_read(status: int) -> None:
+def test_a_response_may_arrive_before_the_request_is_read(status: int) -> None:
     """The connection is not used again: nobody knows how much of the request is in it."""
     expected = {
         200: Accepted(),
@@ -231,7 +229,7 @@ def test_an_answer_may_come_before_the_request_is_read(status: int) -> None:
     run(main())
 
 
-def test_a_peer_that_never_reads_a_large_body_is_given_up_in_time() -> None:
+def test_a_peer_that_never_reads_a_large_body_ends_with_a_timeout() -> None:
     async def main() -> None:
         async def serve(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
             await asyncio.Event().wait()
@@ -247,7 +245,7 @@ def test_a_peer_that_never_reads_a_large_body_is_given_up_in_time() -> None:
     run(main())
 
 
-def test_a_byte_at_a_time_is_read_until_the_time_is_over() -> None:
+def test_a_response_of_single_bytes_is_read_until_the_timeout() -> None:
     async def main() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -267,7 +265,7 @@ def test_a_byte_at_a_time_is_read_until_the_time_is_over() -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 17, 30, 39, 58])
 @pytest.mark.parametrize("end", ["reset", "close"])
-def test_an_answer_may_break_off_anywhere(at: int, end: str) -> None:
+def test_a_response_may_break_off_anywhere(at: int, end: str) -> None:
     answer = HEAD + b"Content-Length: 20\r\n\r\n" + b"x" * 20
     head_bytes = len(answer) - 20
 

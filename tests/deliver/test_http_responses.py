@@ -72,7 +72,7 @@ def test_no_other_status_is_accepted(status: int, outcome: type) -> None:
     run(main())
 
 
-def test_413_asks_for_less_and_410_for_nothing_any_more() -> None:
+def test_status_413_makes_batches_smaller_and_410_ends_requests() -> None:
     async def main() -> None:
         async with destination_and_sender([Answer(413), Answer(410)]) as (_, sender):
             assert Rejected("status 413", 413, b"ok", is_too_large=True) == await send(sender, 1)
@@ -81,7 +81,7 @@ def test_413_asks_for_less_and_410_for_nothing_any_more() -> None:
     run(main())
 
 
-def test_the_first_kilobyte_of_an_answer_is_kept() -> None:
+def test_the_first_kilobyte_of_a_response_is_kept() -> None:
     async def main() -> None:
         script = [Answer(400, body=b"x" * 1000 + b"y" * 1000)]
         async with destination_and_sender(script) as (_, sender):
@@ -108,7 +108,7 @@ def test_redirects_are_not_followed(status: int) -> None:
     [("7", 7.0), ("999999", 3600.0), ("soon", 0.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)],
 )
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_told(status: int, text: str, seconds: float) -> None:
+def test_retry_after_is_part_of_the_outcome(status: int, text: str, seconds: float) -> None:
     async def main() -> None:
         script = [Answer(status, (("Retry-After", text),))]
         async with destination_and_sender(script) as (_, sender):
@@ -125,7 +125,7 @@ def test_retry_after_is_told(status: int, text: str, seconds: float) -> None:
         b"HTTP/1.1 102 Processing\r\n\r\n" * 3,
     ],
 )
-def test_an_interim_answer_is_waited_past(head: bytes) -> None:
+def test_an_interim_response_is_ignored(head: bytes) -> None:
     async def main() -> None:
         good = Answer(raw=head + b"HTTP/1.1 204 No Content\r\n\r\n")
         bad = Answer(raw=head + b"HTTP/1.1 500 No\r\n" + EMPTY)
@@ -136,7 +136,7 @@ def test_an_interim_answer_is_waited_past(head: bytes) -> None:
     run(main())
 
 
-def test_interim_answers_for_ever_are_no_answer() -> None:
+def test_endless_interim_responses_are_not_a_response() -> None:
     async def main() -> None:
         script = [Answer(raw=b"HTTP/1.1 100 Continue\r\n\r\n" * 100)]
         async with destination_and_sender(script, timeouts=QUICK) as (_, sender):
@@ -156,7 +156,7 @@ def test_switching_protocols_is_not_accepted() -> None:
 
 
 @pytest.mark.parametrize("then", ["cut", "reset", "close"])
-def test_an_answer_that_breaks_off_after_a_200_is_accepted(then: str) -> None:
+def test_a_response_that_breaks_off_after_status_200_is_accepted(then: str) -> None:
     async def main() -> None:
         script = [Answer(body=b"x" * 10_000, then=then)]  # type: ignore[arg-type]
         async with destination_and_sender(script) as (destination, sender):
@@ -168,7 +168,7 @@ def test_an_answer_that_breaks_off_after_a_200_is_accepted(then: str) -> None:
 
 
 @pytest.mark.parametrize("then", ["cut", "reset"])
-def test_an_answer_that_breaks_off_after_a_500_is_not(then: str) -> None:
+def test_a_response_that_breaks_off_after_status_500_is_retried(then: str) -> None:
     async def main() -> None:
         script = [Answer(500, body=b"x" * 10_000, then=then)]  # type: ignore[arg-type]
         async with destination_and_sender(script) as (_, sender):
@@ -177,7 +177,7 @@ def test_an_answer_that_breaks_off_after_a_500_is_not(then: str) -> None:
     run(main())
 
 
-def test_an_answer_that_hangs_after_a_200_is_accepted_once_its_time_is_over() -> None:
+def test_a_response_that_hangs_after_status_200_is_accepted_at_the_timeout() -> None:
     async def main() -> None:
         script = [Answer(body=b"x" * 1000, then="hang")]
         async with destination_and_sender(script, timeouts=QUICK) as (destination, sender):
@@ -191,7 +191,7 @@ def test_an_answer_that_hangs_after_a_200_is_accepted_once_its_time_is_over() ->
     ("status", "outcome"),
     [(200, Accepted()), (500, Retry("status 500", 0.0, 500, b"ok" + b"x" * 1022))],
 )
-def test_an_endless_answer_is_read_up_to_its_limit(status: int, outcome: object) -> None:
+def test_an_endless_response_is_read_up_to_its_limit(status: int, outcome: object) -> None:
     async def main() -> None:
         async with destination_and_sender([Answer(status, then="drip")]) as (destination, sender):
             assert outcome == await send(sender, 1)
@@ -203,7 +203,7 @@ def test_an_endless_answer_is_read_up_to_its_limit(status: int, outcome: object)
     run(main())
 
 
-def test_an_answer_of_a_gigabyte_is_not_read() -> None:
+def test_a_response_of_a_gigabyte_is_not_read() -> None:
     async def main() -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n"
         async with destination_and_sender([Answer(raw=head, then="drip")]) as (destination, sender):
@@ -215,7 +215,7 @@ def test_an_answer_of_a_gigabyte_is_not_read() -> None:
 
 
 @pytest.mark.parametrize(("size", "connections"), [(ANSWER_LIMIT, 1), (64 * ANSWER_LIMIT, 2)])
-def test_a_long_answer_is_read_to_its_end_within_the_limit(size: int, connections: int) -> None:
+def test_a_long_response_within_the_limit_is_read_to_its_end(size: int, connections: int) -> None:
     async def main() -> None:
         async with destination_and_sender([Answer(body=b"x" * size)]) as (destination, sender):
             for n in range(2):
@@ -225,7 +225,7 @@ def test_a_long_answer_is_read_to_its_end_within_the_limit(size: int, connection
     run(main())
 
 
-def test_a_packed_answer_is_not_unpacked() -> None:
+def test_a_compressed_response_is_not_decompressed() -> None:
     """A small answer must not become a large one."""
 
     async def main() -> None:
@@ -263,7 +263,7 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize("raw", NONSENSE, ids=lambda raw: repr(raw[:40]))
-def test_no_nonsense_is_accepted_or_raises(raw: bytes) -> None:
+def test_invalid_responses_are_neither_accepted_nor_raised(raw: bytes) -> None:
     async def main() -> None:
         script = [Answer(raw=raw, then="close")]
         async with destination_and_sender(script) as (_, sender):
@@ -286,7 +286,7 @@ def test_no_nonsense_is_accepted_or_raises(raw: bytes) -> None:
         Answer(raw=b"", then="close"),
     ],
 )
-def test_a_reason_does_not_tell_the_query_of_the_url(answer: Answer) -> None:
+def test_a_reason_does_not_contain_the_query_of_the_url(answer: Answer) -> None:
     """Many hooks carry their secret there, and reasons go into the log."""
 
     async def main() -> None:
@@ -319,7 +319,7 @@ def test_an_unusual_200_is_accepted(raw: bytes) -> None:
     run(main())
 
 
-def test_batches_under_way_at_once_have_each_its_own_outcome() -> None:
+def test_concurrent_batches_have_separate_outcomes() -> None:
     async def main() -> None:
         statuses = {0: 200, 1: 400, 2: 503, 3: 404}
 
@@ -354,7 +354,7 @@ class FaultySender(HttpSender):
         return super().judge(answer, batch)
 
 
-def test_a_mistake_over_an_answer_is_an_outcome_and_not_the_end_of_the_destination() -> None:
+def test_an_error_while_judging_a_response_is_an_outcome() -> None:
     async def main() -> None:
         async with (
             FakeDestination() as destination,
@@ -370,7 +370,7 @@ def test_a_mistake_over_an_answer_is_an_outcome_and_not_the_end_of_the_destinati
     run(main())
 
 
-def test_an_event_that_cannot_be_encoded_is_refused_and_logged_once_it_is_found() -> None:
+def test_an_event_that_cannot_be_encoded_is_rejected_and_logged_when_it_is_found() -> None:
     async def main() -> None:
         async with FakeDestination() as destination:
             async with using(FaultySender(destination.url, "ndjson", LIMITS)) as sender:
@@ -400,7 +400,7 @@ def test_an_event_that_cannot_be_encoded_is_refused_and_logged_once_it_is_found(
     ],
     ids=lambda body: repr(body[:20]),
 )
-def test_no_body_of_an_answer_is_more_than_an_outcome(body: bytes) -> None:
+def test_every_body_of_a_response_results_in_an_outcome(body: bytes) -> None:
     async def main() -> None:
         async with FakeDestination(lambda _: Answer(body=body)) as destination:
             url = f"http://127.0.0.1:{destination.port}"

@@ -38,7 +38,7 @@ def take(destination: FakeDestination) -> list[int]:
     return numbers
 
 
-def test_what_failed_is_told_by_its_index_and_nothing_is_kept_for_the_next_try() -> None:
+def test_failed_events_are_reported_by_index_and_nothing_is_kept_for_the_next_attempt() -> None:
     async def main() -> None:
         sent = batch(map(event, range(10)))
         async with destination_and_sender(refusing(3, 7), "single") as (destination, sender):
@@ -52,7 +52,7 @@ def test_what_failed_is_told_by_its_index_and_nothing_is_kept_for_the_next_try()
     run(main())
 
 
-def test_each_event_is_refused_or_tried_again_for_itself() -> None:
+def test_each_event_is_rejected_or_retried_separately() -> None:
     async def main() -> None:
         statuses = {1: 400, 3: 503, 4: 413}
 
@@ -71,7 +71,7 @@ def test_each_event_is_refused_or_tried_again_for_itself() -> None:
     run(main())
 
 
-def test_events_that_are_all_refused_are_told_one_by_one() -> None:
+def test_events_that_are_all_rejected_are_reported_one_by_one() -> None:
     async def main() -> None:
         rejected = Rejected("status 422", 422, b"ok")
         async with destination_and_sender(lambda _: Answer(422), "single") as (_, sender):
@@ -92,7 +92,7 @@ def test_a_wrong_setting_holds_the_whole_batch(status: int) -> None:
     run(main())
 
 
-def test_a_destination_that_is_down_is_not_asked_for_every_event() -> None:
+def test_a_destination_that_is_down_does_not_get_a_request_for_every_event() -> None:
     async def main() -> None:
         async with destination_and_sender(refuse_all, "single") as (destination, sender):
             sent = batch(map(event, range(300)))
@@ -102,7 +102,7 @@ def test_a_destination_that_is_down_is_not_asked_for_every_event() -> None:
     run(main())
 
 
-def test_a_destination_that_goes_down_keeps_what_it_took_and_gets_the_rest_again() -> None:
+def test_a_destination_that_goes_down_gets_only_the_remaining_events_again() -> None:
     async def main() -> None:
         def script(request: Request) -> Answer:
             return Answer(200 if number_of(request) < 50 else 503)
@@ -116,7 +116,7 @@ def test_a_destination_that_goes_down_keeps_what_it_took_and_gets_the_rest_again
     run(main())
 
 
-def test_each_event_has_an_id_of_its_own_that_stays() -> None:
+def test_each_event_has_its_own_constant_id() -> None:
     async def main() -> None:
         sent = batch(map(event, range(3)), "b7")
         async with destination_and_sender(form="single", webhook=Webhook()) as (
@@ -132,7 +132,7 @@ def test_each_event_has_an_id_of_its_own_that_stays() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 5])
-def test_batches_under_way_share_the_bound_of_the_destination(concurrency: int) -> None:
+def test_concurrent_batches_share_the_limit_of_the_destination(concurrency: int) -> None:
     async def main() -> None:
         gate = asyncio.Event()
         options = {"concurrency": concurrency}
@@ -150,7 +150,7 @@ def test_batches_under_way_share_the_bound_of_the_destination(concurrency: int) 
     run(main())
 
 
-def test_events_go_over_a_bounded_number_of_connections_at_a_time() -> None:
+def test_events_use_a_limited_number_of_connections_at_once() -> None:
     async def main() -> None:
         gate = asyncio.Event()
         async with destination_and_sender(lambda _: Answer(first=gate), "single") as (
@@ -167,7 +167,7 @@ def test_events_go_over_a_bounded_number_of_connections_at_a_time() -> None:
     run(main())
 
 
-def test_of_several_failures_the_longest_wait_counts_where_nothing_was_taken() -> None:
+def test_the_longest_pause_of_several_failures_applies_if_nothing_was_accepted() -> None:
     async def main() -> None:
         def script(request: Request) -> Answer:
             text = {1: "5", 2: "60", 3: "20"}.get(number_of(request))

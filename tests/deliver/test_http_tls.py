@@ -48,7 +48,7 @@ def outcome_with(files: Certificates, *, host: str = "127.0.0.1", **more: Any) -
     return outcome
 
 
-def test_a_private_authority_is_trusted_where_it_is_named(files: Certificates) -> None:
+def test_a_configured_private_authority_is_trusted(files: Certificates) -> None:
     assert Accepted() == outcome_with(files, tls_ca=files.ca)
 
 
@@ -64,9 +64,7 @@ def test_an_unknown_authority_holds_the_destination(files: Certificates) -> None
     assert_held(outcome_with(files), "127.0.0.1", "unable to get local issuer certificate")
 
 
-def test_a_named_authority_takes_the_place_of_all_others(
-    files: Certificates, tmp_path: Path
-) -> None:
+def test_a_configured_authority_replaces_all_others(files: Certificates, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
     assert_held(outcome_with(files, tls_ca=str(other)), "certificate is not accepted")
@@ -83,7 +81,7 @@ def test_a_certificate_of_another_host_holds_the_destination(files: Certificates
     assert_held(outcome, "mismatch")
 
 
-def test_a_renewed_certificate_is_taken_without_a_restart(files: Certificates) -> None:
+def test_a_renewed_certificate_is_used_without_a_restart(files: Certificates) -> None:
     async def main(server: TlsServer) -> None:
         async with using(sender_to(server.port, tls_ca=files.ca)) as sender:
             assert_held(await send(sender, 1), "expired")
@@ -95,7 +93,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart(files: Certificates) -
 
 
 @pytest.mark.parametrize("most", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_server_that_wants_to_know_us_gets_our_certificate(
+def test_a_server_that_requests_a_client_certificate_gets_it(
     files: Certificates, most: ssl.TLSVersion
 ) -> None:
     options = {"clients_of": files.authority, "most": most, "tls_ca": files.ca}
@@ -104,7 +102,7 @@ def test_a_server_that_wants_to_know_us_gets_our_certificate(
 
 @pytest.mark.parametrize("most", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("is_shown", [False, True])
-def test_a_server_that_does_not_know_us_holds_the_destination(
+def test_a_server_that_rejects_the_client_certificate_holds_the_destination(
     files: Certificates, most: ssl.TLSVersion, is_shown: bool
 ) -> None:
     """Without a certificate, and with one of an authority that it does not know.
@@ -130,7 +128,7 @@ def test_a_server_that_does_not_know_us_holds_the_destination(
         assert 0 == server.requests
 
 
-def test_certificate_and_key_may_stand_in_one_file(files: Certificates) -> None:
+def test_certificate_and_key_may_be_in_one_file(files: Certificates) -> None:
     paths = files.client_files()
     both = Path(paths["tls_cert"])
     both.write_bytes(both.read_bytes() + Path(paths["tls_key"]).read_bytes())
@@ -140,7 +138,7 @@ def test_certificate_and_key_may_stand_in_one_file(files: Certificates) -> None:
 
 @pytest.mark.parametrize("setting", ["tls_ca", "tls_cert"])
 @pytest.mark.parametrize("content", [None, b"", b"no PEM"])
-def test_a_file_that_is_missing_or_wrong_is_named(
+def test_a_missing_or_invalid_file_is_named(
     files: Certificates, setting: str, content: bytes | None
 ) -> None:
     path = files.folder / "wrong.pem"
@@ -150,7 +148,7 @@ def test_a_file_that_is_missing_or_wrong_is_named(
     assert_held(outcome_with(files, **settings), f"{setting} {path}")
 
 
-def test_a_key_under_a_passphrase_is_a_mistake_and_no_question(files: Certificates) -> None:
+def test_an_encrypted_key_is_an_error_and_not_a_prompt(files: Certificates) -> None:
     """On a terminal OpenSSL would ask for it, and wait."""
     from cryptography.hazmat.primitives import serialization as pem
 
@@ -166,7 +164,7 @@ def test_a_key_under_a_passphrase_is_a_mistake_and_no_question(files: Certificat
     assert_held(outcome_with(files, tls_ca=files.ca, **paths), "tls_key")
 
 
-def test_a_file_that_comes_later_is_taken_without_a_restart(files: Certificates) -> None:
+def test_a_file_that_is_created_later_is_used_without_a_restart(files: Certificates) -> None:
     late = files.folder / "late.pem"
 
     async def main(port: int) -> None:
@@ -179,7 +177,7 @@ def test_a_file_that_comes_later_is_taken_without_a_restart(files: Certificates)
         run(main(server.port))
 
 
-def test_tls_older_than_1_2_is_not_spoken(files: Certificates) -> None:
+def test_tls_before_1_2_is_not_used(files: Certificates) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         outcome = outcome_with(files, most=ssl.TLSVersion.TLSv1_1, tls_ca=files.ca)
@@ -198,7 +196,7 @@ def send_nothing_more(connection: ssl.SSLSocket) -> None:
         pass
 
 
-def test_records_of_a_byte_end_an_answer_whose_status_is_known(files: Certificates) -> None:
+def test_records_of_one_byte_end_a_response_whose_status_is_known(files: Certificates) -> None:
     """They cost 20 times their content, which is all that the limit of an answer sees."""
     read: list[int] = []
     receive = ResponseHandler.data_received
@@ -215,14 +213,14 @@ def test_records_of_a_byte_end_an_answer_whose_status_is_known(files: Certificat
     assert sum(read) < 20_000
 
 
-def test_session_tickets_without_end_are_no_answer(files: Certificates) -> None:
+def test_endless_session_tickets_are_not_a_response(files: Certificates) -> None:
     """No protocol hears of them: only the socket knows how much has come."""
     with tls_server(files.server(), flood=send_nothing_more, tickets=3000) as server:
         outcome = run(outcome_at(server.port, files))
     assert Retry("too many TLS records without content") == outcome
 
 
-def test_a_handshake_that_hangs_has_the_bound_of_a_connection(files: Certificates) -> None:
+def test_a_handshake_that_hangs_ends_with_the_timeout_of_a_connection(files: Certificates) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as deaf:
         outcome = run(outcome_at(deaf.getsockname()[1], files, connect_timeout_s=0.3))
     assert Retry("no connection within 0.3 s") == outcome

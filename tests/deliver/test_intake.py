@@ -96,7 +96,7 @@ def test_a_turn_ends_though_the_log_grows_as_fast_as_it_is_read(
     assert left > 0
 
 
-def test_a_turn_takes_what_is_there_and_does_not_wait_for_more(data: DataDir) -> None:
+def test_a_turn_reads_stored_events_and_does_not_wait_for_more(data: DataDir) -> None:
     clock = HandClock()
     with Feed(data) as feed, intake(data, NO_LIMITS, clock) as tail:
         feed.write(event(0))
@@ -107,7 +107,7 @@ def test_a_turn_takes_what_is_there_and_does_not_wait_for_more(data: DataDir) ->
 
 
 @pytest.mark.parametrize("settings", EVERY_TYPE, ids=lambda each: each.name)
-def test_a_turn_over_a_backlog_is_short_and_all_of_it_leaves(
+def test_turns_over_a_backlog_are_short_and_deliver_all_of_it(
     settings: Destination, data: DataDir
 ) -> None:
     limits = make_sender(settings, data).limits
@@ -126,7 +126,7 @@ def test_a_turn_over_a_backlog_is_short_and_all_of_it_leaves(
     assert len(turns_s) > 2
 
 
-def test_a_turn_over_a_backlog_that_a_filter_passes_by_is_short(data: DataDir) -> None:
+def test_a_turn_over_a_backlog_that_is_filtered_out_is_short(data: DataDir) -> None:
     clock = HandClock(a_look_s=0.0005)
     selection = Selection(events=("Order *",))
     with Feed(data) as feed, intake(data, NO_LIMITS, clock, selection) as tail:
@@ -142,7 +142,7 @@ def test_a_turn_over_a_backlog_that_a_filter_passes_by_is_short(data: DataDir) -
     assert len(turns_s) > 1
 
 
-def test_no_slot_waits_while_another_one_has_a_backlog_that_is_not_taken(data: DataDir) -> None:
+def test_a_slot_with_a_filtered_backlog_does_not_delay_the_others(data: DataDir) -> None:
     clock = HandClock(a_look_s=0.001)
     with (
         Feed(data, 0) as busy,
@@ -159,7 +159,7 @@ def test_no_slot_waits_while_another_one_has_a_backlog_that_is_not_taken(data: D
 # --- the age of a batch ----------------------------------------------------------------------
 
 
-def test_a_batch_leaves_when_it_is_full_or_old_enough(data: DataDir) -> None:
+def test_a_batch_is_cut_when_it_is_full_or_old_enough(data: DataDir) -> None:
     clock = HandClock()
     limits = BatchLimits(max_events=5, max_bytes=10**6, max_age_s=10.0)
     with Feed(data) as feed, intake(data, limits, clock) as tail:
@@ -197,7 +197,7 @@ def test_the_age_of_a_batch_begins_when_its_first_event_was_received(data: DataD
 
 
 @pytest.mark.parametrize("received_s", [-5 * 86_400.0, 5 * 86_400.0], ids=["past", "future"])
-def test_a_clock_that_jumped_makes_no_batch_wait_longer_or_leave_before_the_last_look(
+def test_a_clock_jump_neither_delays_a_batch_nor_dates_it_before_the_last_read(
     data: DataDir, received_s: float
 ) -> None:
     clock = HandClock()
@@ -217,7 +217,7 @@ def pause_s(tail: Intake, clock: HandClock) -> float:
     return round(tail.next_look_s - clock.now_s, 6)
 
 
-def test_the_pause_is_a_quarter_of_the_age_within_bounds(data: DataDir) -> None:
+def test_the_pause_is_a_quarter_of_the_age_within_limits(data: DataDir) -> None:
     clock = HandClock()
     pauses = {}
     for max_age_s in (0.01, 0.2, 1.0, 60.0):
@@ -226,7 +226,7 @@ def test_the_pause_is_a_quarter_of_the_age_within_bounds(data: DataDir) -> None:
     assert {0.01: 0.01, 0.2: 0.05, 1.0: 0.25, 60.0: 0.25} == pauses
 
 
-def test_the_pause_is_short_while_batches_fill_and_long_while_nothing_comes(data: DataDir) -> None:
+def test_the_pause_is_short_while_batches_fill_and_long_without_events(data: DataDir) -> None:
     clock = HandClock()
     with Feed(data) as feed, intake(data, BatchLimits(3, 10**6, 0.4), clock) as tail:
         feed.write(*map(event, range(4)))
@@ -265,7 +265,7 @@ def test_a_batch_that_grows_slowly_keeps_only_its_events(data: DataDir) -> None:
     assert after - before < 500 * 1000
 
 
-def test_events_that_a_filter_picks_do_not_keep_the_others_in_memory(data: DataDir) -> None:
+def test_events_that_a_filter_accepts_do_not_keep_the_others_in_memory(data: DataDir) -> None:
     clock = HandClock()
     selection = Selection(events=("Order *",))
     with Feed(data, segment_bytes=2**23) as feed:
@@ -283,7 +283,7 @@ def test_events_that_a_filter_picks_do_not_keep_the_others_in_memory(data: DataD
     assert after - before < 2**17
 
 
-def test_what_was_read_too_early_is_let_go_of_and_read_again(data: DataDir) -> None:
+def test_frames_that_were_read_too_early_are_released_and_read_again(data: DataDir) -> None:
     with Feed(data) as feed, closing(Cutter(data, {}, BatchLimits(3, 10**6, 0.0))) as cutter:
         for n in range(10):
             feed.write(event(n))
@@ -296,7 +296,7 @@ def test_what_was_read_too_early_is_let_go_of_and_read_again(data: DataDir) -> N
 
 
 @pytest.mark.parametrize("script", ["hangs", "fails"])
-def test_a_destination_that_takes_nothing_keeps_its_memory_within_its_share(
+def test_a_destination_that_accepts_nothing_keeps_within_its_share_of_memory(
     script: str, data: DataDir
 ) -> None:
     share_bytes = 2**20
@@ -329,7 +329,7 @@ def test_a_destination_that_takes_nothing_keeps_its_memory_within_its_share(
     run(main(), bound_s=60.0)
 
 
-def test_batches_that_the_last_run_left_are_sent_as_far_as_memory_allows(data: DataDir) -> None:
+def test_batches_of_the_last_run_are_sent_as_far_as_memory_allows(data: DataDir) -> None:
     limits = BatchLimits(200, 2**20, 0.05)
 
     async def main() -> None:
@@ -354,7 +354,7 @@ def test_batches_that_the_last_run_left_are_sent_as_far_as_memory_allows(data: D
     run(main())
 
 
-def test_shares_add_up_to_what_the_process_may_take() -> None:
+def test_shares_add_up_to_the_memory_of_the_process() -> None:
     for destinations in (1, 2, 27, 100):
         total = destinations * share_of(256 * 2**20, destinations) + 64 * 2**20
         assert total <= 256 * 2**20

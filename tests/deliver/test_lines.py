@@ -19,12 +19,12 @@ def test_picked_lines_are_those_of_a_split(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"a\nb\n", b"a\nb\nthe end is missing"])
-def test_a_line_that_is_not_there_is_an_error(body: bytes) -> None:
+def test_a_line_that_does_not_exist_is_an_error(body: bytes) -> None:
     with pytest.raises(ValueError, match="line 2 does not exist"):
         pick_lines(body, [2])
 
 
 @pytest.mark.parametrize("places", [[1, 0], [1, 1], [-1]])
-def test_places_that_do_not_ascend_are_an_error(places: list[int]) -> None:
+def test_positions_that_do_not_ascend_are_an_error(places: list[int]) -> None:
     with pytest.raises(ValueError, match="comes after line"):
         line_sizes(b"a\nb\n", places)

@@ -27,12 +27,14 @@ def outcome_of(outcome: Outcome) -> Outcome:
 
 
 @pytest.mark.parametrize("kind", [Retry, Rejected, Held])
-def test_reason_and_answer_of_every_outcome_are_masked(kind: type[Retry | Rejected | Held]) -> None:
+def test_reason_and_response_of_every_outcome_are_masked(
+    kind: type[Retry | Rejected | Held],
+) -> None:
     found = outcome_of(kind(REASON, status=500, response=ANSWER))
     assert kind("no …", status=500, response="no: Bearer …".encode()) == found
 
 
-def test_what_an_outcome_says_beside_them_stays() -> None:
+def test_other_fields_of_an_outcome_are_not_changed() -> None:
     assert Retry("…", 7.0, 503, b"x") == outcome_of(Retry("bear3r-token", 7.0, 503, b"x"))
     assert outcome_of(Held("x", 410, is_final=True)) == Held("x", 410, is_final=True)
     accepted = Accepted({"file": "bear3r-token"})  # the destination's own, kept as it is
@@ -94,7 +96,7 @@ class Costly(Redactor):
 
 @pytest.mark.parametrize(("cost_s", "most"), [(0.00001, 204), (0.0006, 5), (0.003, 4)])
 @pytest.mark.parametrize("outcomes", [1, 8])
-def test_masking_holds_the_loop_for_a_time_not_for_a_number_of_answers(
+def test_masking_blocks_the_loop_for_a_time_and_not_for_a_number_of_responses(
     cost_s: float, most: int, outcomes: int
 ) -> None:
     """However many outcomes come at once."""
@@ -105,13 +107,13 @@ def test_masking_holds_the_loop_for_a_time_not_for_a_number_of_answers(
     assert max(redactor.cost_of_turns.values()) <= most
 
 
-def test_outcomes_of_whole_batches_are_masked_in_turns_of_their_own() -> None:
+def test_outcomes_of_whole_batches_are_masked_in_separate_turns() -> None:
     redactor = Costly(0.0006)
     redactor.mask(*[Rejected("", 400, b"%d" % n) for n in range(64)])
     assert [1] * 64 == list(redactor.cost_of_turns.values())
 
 
-def test_an_outcome_of_few_answers_does_not_wait_for_one_of_many() -> None:
+def test_an_outcome_with_few_responses_does_not_wait_for_one_with_many() -> None:
     order: list[bytes] = []
 
     class Ordered(Costly):
@@ -126,7 +128,7 @@ def test_an_outcome_of_few_answers_does_not_wait_for_one_of_many() -> None:
     assert order.index(b"few") <= 4  # the first group of the others was under way
 
 
-def test_events_that_say_the_same_count_against_the_time_as_well() -> None:
+def test_events_with_the_same_response_count_against_the_time_as_well() -> None:
     """It passes for each, though only one is masked."""
     redactor = Costly(0.0)
     turns = []
@@ -141,7 +143,7 @@ def test_events_that_say_the_same_count_against_the_time_as_well() -> None:
     assert max(Counter(turns).values()) <= 6
 
 
-def test_why_a_destination_is_unusable_is_told_without_its_secrets(data: DataDir) -> None:
+def test_the_reason_of_an_unusable_destination_has_no_secrets(data: DataDir) -> None:
     def fail(*_arguments: object) -> Sender:
         raise ValueError("cannot use Bearer bear3r-token")
 
@@ -150,7 +152,7 @@ def test_why_a_destination_is_unusable_is_told_without_its_secrets(data: DataDir
     assert ("unusable", "cannot use Bearer …") == (told["state"], told["last_error"])
 
 
-def test_a_runner_that_fails_tells_no_secret(
+def test_the_error_of_a_failed_runner_has_no_secrets(
     data: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> str:

@@ -103,7 +103,7 @@ def test_concurrency_is_at_least_one() -> None:
     assert 1 == Concurrency(1).limit
 
 
-def test_many_batches_are_under_way_at_once_and_each_arrives_once(
+def test_many_batches_are_under_way_at_once_and_each_is_delivered_once(
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:

@@ -45,7 +45,7 @@ def runner_of(data: DataDir, sender: Sender, **options: Any) -> Runner:
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize("culprits", [(7,), (0, 19), (3, 25, 47, 61, 83)])
-def test_only_the_events_that_a_destination_fails_at_wait(
+def test_only_events_that_make_a_destination_fail_wait(
     data: DataDir, feed: Feed, concurrency: int, culprits: tuple[int, ...]
 ) -> None:
     async def main() -> None:
@@ -82,7 +82,7 @@ def test_only_the_events_that_a_destination_fails_at_wait(
     ],
     ids=["500", "502", "reset", "time-out", "cut", "403", "404"],
 )
-def test_it_is_found_whatever_way_the_destination_fails(
+def test_the_bad_event_is_found_however_the_destination_fails(
     data: DataDir, feed: Feed, fault: Answer
 ) -> None:
     def answer(request: Request) -> Answer:
@@ -113,7 +113,7 @@ def test_it_is_found_whatever_way_the_destination_fails(
     run(main())
 
 
-def test_the_event_to_blame_dies_of_age_and_no_other(data: DataDir, feed: Feed) -> None:
+def test_only_the_bad_event_becomes_a_dead_letter_by_age(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender(judge=failing_at(7), limits=SMALL, concurrency=8)
         hand = HandClock(a_look_s=0.0001)
@@ -134,9 +134,7 @@ def test_the_event_to_blame_dies_of_age_and_no_other(data: DataDir, feed: Feed) 
     assert [7] == letters_of(data)
 
 
-def test_a_destination_that_is_down_is_not_asked_to_take_a_batch_in_parts(
-    data: DataDir, feed: Feed
-) -> None:
+def test_batches_are_not_divided_while_a_destination_is_down(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender(judge=lambda _: DOWN, limits=SMALL, concurrency=8)
         fill(feed, 0, 100)
@@ -151,7 +149,7 @@ def test_a_destination_that_is_down_is_not_asked_to_take_a_batch_in_parts(
     run(main())
 
 
-def test_a_destination_that_is_busy_is_not_sent_more_requests(data: DataDir, feed: Feed) -> None:
+def test_a_busy_destination_does_not_get_more_requests(data: DataDir, feed: Feed) -> None:
     """Status 429 or Retry-After says that there are too many already."""
     busy = [Retry("status 429", 0.001, status=429)] * 9
 
@@ -179,7 +177,7 @@ def test_a_destination_that_is_busy_is_not_sent_more_requests(data: DataDir, fee
     [Retry("status 429", 0.001, status=429), Retry("status 503", status=503)],
     ids=["429", "503"],
 )
-def test_an_event_that_keeps_a_destination_busy_for_ever_is_found_in_the_end(
+def test_an_event_that_keeps_a_destination_busy_forever_is_found(
     data: DataDir, feed: Feed, outcome: Retry
 ) -> None:
 
@@ -201,7 +199,7 @@ def test_an_event_that_keeps_a_destination_busy_for_ever_is_found_in_the_end(
     run(main())
 
 
-def test_of_items_that_fail_for_a_while_none_dies_and_all_arrive_once_it_is_over(
+def test_items_that_fail_for_a_while_are_all_delivered_in_the_end(
     data: DataDir, feed: Feed
 ) -> None:
     """As where one shard of an index is away: others take what is theirs."""
@@ -229,7 +227,7 @@ def test_of_items_that_fail_for_a_while_none_dies_and_all_arrive_once_it_is_over
     assert not (data.dead_dir("hook") / "dead.db").exists()
 
 
-def test_too_many_events_to_blame_do_not_fill_the_memory(data: DataDir, feed: Feed) -> None:
+def test_too_many_bad_events_do_not_fill_the_memory(data: DataDir, feed: Feed) -> None:
 
     async def main() -> None:
         bad = range(0, 100, 4)
@@ -251,7 +249,9 @@ def test_too_many_events_to_blame_do_not_fill_the_memory(data: DataDir, feed: Fe
     run(main())
 
 
-def test_a_dead_letter_that_its_destination_fails_at_stays_one(data: DataDir, feed: Feed) -> None:
+def test_a_replayed_dead_letter_that_makes_its_destination_fail_stays_one(
+    data: DataDir, feed: Feed
+) -> None:
     async def main() -> None:
         sender = FakeSender(judge=failing_at(3), limits=SMALL, concurrency=8)
         fill(feed, 0, 10)
@@ -316,7 +316,7 @@ def test_a_destination_that_goes_down_blames_no_event(
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-def test_a_rejected_and_a_failing_event_in_one_batch_hold_up_no_other(
+def test_a_rejected_and_a_failing_event_in_one_batch_delay_no_other(
     data: DataDir, feed: Feed, concurrency: int
 ) -> None:
     def judge(batch: Batch) -> Outcome:
@@ -345,7 +345,7 @@ def test_a_rejected_and_a_failing_event_in_one_batch_hold_up_no_other(
     run(main())
 
 
-def test_a_culprit_is_tried_again_after_its_runner_has_failed(data: DataDir, feed: Feed) -> None:
+def test_a_culprit_is_retried_after_its_runner_has_failed(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender(judge=failing_at(7), limits=SMALL, concurrency=8)
         fill(feed, 0, 20)
@@ -390,7 +390,7 @@ def take(queue: Queue, now_s: float, *, in_order: bool = False, is_probe: bool =
     return -1 if taken is None else taken.plan.sequence
 
 
-def test_tasks_come_in_order_and_those_that_wait_when_their_time_has_come() -> None:
+def test_tasks_are_taken_in_order_and_delayed_ones_after_their_delay() -> None:
     queue = Queue(Timings())
     for each in (task(3), task(1, not_before_s=5.0), task(2)):
         queue.add(each)
@@ -399,7 +399,7 @@ def test_tasks_come_in_order_and_those_that_wait_when_their_time_has_come() -> N
     assert [1, -1] == [take(queue, 5.0) for _ in range(2)]
 
 
-def test_in_order_nothing_overtakes_a_task_that_waits() -> None:
+def test_in_order_no_task_overtakes_a_delayed_one() -> None:
     queue = Queue(Timings())
     for each in (task(2), task(1, not_before_s=5.0)):
         queue.add(each)
@@ -419,7 +419,7 @@ def test_probes_take_turns() -> None:
     assert [0, 1, 2, 0, 1, 2] == taken
 
 
-def test_culprits_take_a_tenth_of_the_time_and_one_at_a_time() -> None:
+def test_culprits_use_a_tenth_of_the_time_one_at_a_time() -> None:
     queue = Queue(Timings(max_culprit_pause_s=0.0))
     for number in range(2):
         queue.set_apart(task(number), now_s=0.0)

@@ -29,7 +29,7 @@ def repair(db: sqlite3.Connection) -> None:
     db.close()
 
 
-def test_a_destination_whose_state_cannot_be_written_is_failing_and_told_truly(
+def test_a_destination_whose_state_cannot_be_written_is_failing_with_correct_figures(
     data: DataDir, feed: Feed
 ) -> None:
     """Its state becomes read-only, as on a disk that was remounted, and then usable again."""
@@ -60,7 +60,7 @@ def test_a_destination_whose_state_cannot_be_written_is_failing_and_told_truly(
     run(main())
 
 
-def test_totals_do_not_go_back_when_a_transaction_fails(data: DataDir, feed: Feed) -> None:
+def test_totals_do_not_decrease_when_a_transaction_fails(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         db = None
 
@@ -89,7 +89,7 @@ def test_totals_do_not_go_back_when_a_transaction_fails(data: DataDir, feed: Fee
     run(main())
 
 
-def test_pending_bytes_are_those_of_the_spool_behind_the_cursor(data: DataDir, feed: Feed) -> None:
+def test_pending_bytes_are_those_of_the_spool_after_the_cursor(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         is_down = True
         down = FakeSender(judge=lambda _: Retry("status 503") if is_down else Accepted())
@@ -115,9 +115,7 @@ def test_pending_bytes_are_those_of_the_spool_behind_the_cursor(data: DataDir, f
     run(main())
 
 
-def test_what_is_stored_and_pending_is_not_told_before_it_is_known(
-    data: DataDir, feed: Feed
-) -> None:
+def test_stored_and_pending_are_left_out_before_they_are_known(data: DataDir, feed: Feed) -> None:
     """Right after the start nobody has looked for the ends of the slots yet."""
     feed.write(*map(event, range(5)))
     engine = make_engine(data, {"hook": FakeSender()})

@@ -77,7 +77,7 @@ def end_numbers(count: int) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("culprits", [(0,), (499,), (250,), (17, 18), (0, 100, 499)])
-def test_one_bad_event_in_five_hundred_dies_alone(
+def test_one_bad_event_in_five_hundred_becomes_the_only_dead_letter(
     data: DataDir, feed: Feed, culprits: tuple[int, ...]
 ) -> None:
     async def main() -> None:
@@ -97,7 +97,7 @@ def test_one_bad_event_in_five_hundred_dies_alone(
     assert [] == plans_on_disk(data, "hook")
 
 
-def test_a_letter_says_where_it_stood_and_what_was_said(data: DataDir, feed: Feed) -> None:
+def test_a_dead_letter_has_its_position_and_the_response(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = refusing(3)
         feed.write(*map(event, range(8)))
@@ -116,9 +116,7 @@ def test_a_letter_says_where_it_stood_and_what_was_said(data: DataDir, feed: Fee
     run(main())
 
 
-def test_halves_have_ids_of_their_own_that_stay_the_same_after_a_crash(
-    data: DataDir, feed: Feed
-) -> None:
+def test_parts_have_their_own_ids_which_survive_a_crash(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         feed.write(*map(event, range(4)))
         first = FakeSender([NO, ZeroDivisionError()], limits=MANY)
@@ -168,7 +166,7 @@ def test_after_a_crash_the_parts_of_a_batch_are_read_at_once(
     run(main())
 
 
-def test_too_large_a_batch_makes_the_next_ones_smaller(data: DataDir, feed: Feed) -> None:
+def test_a_batch_that_is_too_large_makes_the_next_ones_smaller(data: DataDir, feed: Feed) -> None:
     def judge(batch: Batch) -> Outcome:
         too_large = Rejected("status 413", 413, is_too_large=True)
         return too_large if batch.size_bytes > 3000 else Accepted()
@@ -218,7 +216,7 @@ def test_events_that_are_too_large_do_not_make_batches_smaller(data: DataDir, fe
     run(main())
 
 
-def test_one_event_that_is_too_large_alone_dies(data: DataDir, feed: Feed) -> None:
+def test_a_single_event_that_is_too_large_becomes_a_dead_letter(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = refusing(1, outcome=Rejected("status 413", 413, is_too_large=True))
         feed.write(*map(event, range(3)))
@@ -249,7 +247,7 @@ def test_wrong_settings_hold_the_destination(data: DataDir, feed: Feed, status: 
     run(main())
 
 
-def test_a_destination_that_says_gone_is_not_asked_again_before_the_next_start(
+def test_a_destination_that_responds_410_gets_no_request_before_the_next_start(
     data: DataDir, feed: Feed
 ) -> None:
     hand = HandClock(a_look_s=0.0001)
@@ -272,9 +270,7 @@ def test_a_destination_that_says_gone_is_not_asked_again_before_the_next_start(
     run(main())
 
 
-def test_of_a_batch_that_was_taken_in_part_only_the_rest_goes_again(
-    data: DataDir, feed: Feed
-) -> None:
+def test_only_the_rest_of_a_partly_accepted_batch_is_retried(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         partly = Partial({1: Retry("status 429"), 3: NO, 4: Retry("status 503")})
         sender = FakeSender([partly], limits=MANY)
@@ -291,9 +287,7 @@ def test_of_a_batch_that_was_taken_in_part_only_the_rest_goes_again(
     assert [3] == letters_of(data)
 
 
-def test_the_ids_of_single_events_stay_theirs_in_a_part_of_the_batch(
-    data: DataDir, feed: Feed
-) -> None:
+def test_single_events_keep_their_ids_in_a_part_of_the_batch(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         seen: list[list[str]] = []
         partly = Partial({2: Retry("no"), 5: Retry("no")})
@@ -307,7 +301,7 @@ def test_the_ids_of_single_events_stay_theirs_in_a_part_of_the_batch(
     run(main())
 
 
-def test_old_events_become_dead_letters_once_a_try_has_failed(data: DataDir, feed: Feed) -> None:
+def test_old_events_become_dead_letters_when_an_attempt_fails(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("down", status=503)], limits=MANY)
         feed.write(event(0), received_ms=1000)
@@ -323,7 +317,7 @@ def test_old_events_become_dead_letters_once_a_try_has_failed(data: DataDir, fee
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_clock_that_was_set_wrong_by_a_day_kills_no_event(
+def test_a_clock_that_is_wrong_by_a_day_makes_no_dead_letter(
     data: DataDir, feed: Feed, days: int
 ) -> None:
     async def main() -> None:
@@ -339,7 +333,7 @@ def test_a_clock_that_was_set_wrong_by_a_day_kills_no_event(
     run(main())
 
 
-def test_no_room_for_dead_letters_holds_the_destination(data: DataDir, feed: Feed) -> None:
+def test_full_dead_letters_hold_the_destination(data: DataDir, feed: Feed) -> None:
     timings = replace(QUICK, held_s=0.01)
 
     async def main() -> None:
@@ -360,7 +354,7 @@ def test_no_room_for_dead_letters_holds_the_destination(data: DataDir, feed: Fee
     assert [1] == letters_of(data)
 
 
-def test_dead_letters_are_sent_again_on_request(data: DataDir, feed: Feed) -> None:
+def test_dead_letters_are_replayed_on_request(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = refusing(2, 5)
         feed.write(*map(event, range(8)))

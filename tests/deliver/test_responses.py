@@ -28,6 +28,6 @@ def test_every_status_has_its_meaning() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 503])
-def test_an_answer_is_kept_up_to_a_kilobyte(status: int) -> None:
+def test_a_response_is_kept_up_to_a_kilobyte(status: int) -> None:
     outcome = classify(Response(status, None, b"a" * 1024 + b"b"))
     assert b"a" * 1024 == outcome.response  # type: ignore[union-attr]

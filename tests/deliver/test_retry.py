@@ -15,7 +15,7 @@ NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
 HOUR_S = 3600.0
 
 
-def test_the_bound_of_the_wait_doubles_up_to_the_most() -> None:
+def test_the_pause_doubles_up_to_the_maximum() -> None:
     backoff = Backoff(0.5, 5.0, random=lambda: 1.0)
     assert [0.5, 1.0, 2.0, 4.0, 5.0, 5.0] == [backoff.next_s() for _ in range(6)]
 
@@ -27,28 +27,28 @@ def test_the_jitter_is_full() -> None:
 
 
 @given(first_s=st.floats(0.001, 100), max_s=st.floats(0.001, 1000), attempts=st.integers(1, 200))
-def test_no_wait_is_beyond_its_bounds(first_s: float, max_s: float, attempts: int) -> None:
+def test_every_pause_is_within_its_limits(first_s: float, max_s: float, attempts: int) -> None:
     backoff = Backoff(first_s, max_s)
     waits = [backoff.next_s() for _ in range(attempts)]
     assert all(0.0 <= wait <= max_s for wait in waits)
     assert attempts == backoff.failures
 
 
-def test_a_first_bound_over_the_most_is_cut_to_it() -> None:
+def test_a_first_pause_above_the_maximum_is_reduced_to_it() -> None:
     assert 2.0 == Backoff(10.0, 2.0, random=lambda: 1.0).next_s()
 
 
-def test_what_the_destination_asks_for_is_the_least_wait() -> None:
+def test_the_destination_sets_the_minimum_pause() -> None:
     backoff = Backoff(0.5, 60.0, random=lambda: 1.0)
     assert [30.0, 1.0] == [backoff.next_s(30.0), backoff.next_s()]
     assert 2.0 == backoff.next_s(1.5), "the backoff's own wait is longer"
 
 
-def test_what_the_destination_asks_for_may_be_over_the_most() -> None:
+def test_the_destination_may_ask_for_more_than_the_maximum_pause() -> None:
     assert 120.0 == Backoff(0.5, 60.0, random=lambda: 1.0).next_s(120.0)
 
 
-def test_a_success_begins_again() -> None:
+def test_a_success_resets_the_pause() -> None:
     backoff = Backoff(0.5, 60.0, random=lambda: 1.0)
     for _ in range(5):
         backoff.next_s()
@@ -117,7 +117,7 @@ def test_retry_after_as_a_date(text: str, seconds: float) -> None:
         ",,,,",
     ],
 )
-def test_a_retry_after_that_says_nothing_is_no_wait(text: str) -> None:
+def test_an_invalid_retry_after_means_no_pause(text: str) -> None:
     assert 0.0 == parse_retry_after(text, NOW)
 
 
@@ -129,12 +129,12 @@ def test_a_retry_after_that_says_nothing_is_no_wait(text: str) -> None:
         "Mon, 99999999999999999999 Nov 2026 10:00:00 GMT",
     ],
 )
-def test_a_date_beyond_all_calendars_does_not_raise(text: str) -> None:
+def test_a_date_out_of_range_does_not_raise(text: str) -> None:
     """A destination's answer is an outcome; an exception here ends the send."""
     assert 0.0 <= parse_retry_after(text, NOW) <= HOUR_S
 
 
-def test_the_clock_of_the_machine_counts_when_none_is_given() -> None:
+def test_the_system_clock_is_the_default() -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1000)
     assert 900.0 < parse_retry_after(format_datetime(soon, usegmt=True)) <= 1000.0
 
@@ -148,5 +148,5 @@ def test_the_clock_of_the_machine_counts_when_none_is_given() -> None:
         ),
     )
 )
-def test_no_header_raises_or_asks_for_more_than_an_hour(text: str) -> None:
+def test_no_header_raises_or_results_in_more_than_an_hour(text: str) -> None:
     assert 0.0 <= parse_retry_after(text, NOW) <= HOUR_S

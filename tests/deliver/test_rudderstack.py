@@ -33,7 +33,7 @@ def request_of(suffix: str = "", **settings: Any) -> Request:
     return run(main())
 
 
-def test_a_batch_is_a_post_of_an_object_around_the_events() -> None:
+def test_a_batch_is_a_post_request_with_the_events_in_an_object() -> None:
     request = request_of()
     assert ("POST", "/v1/batch") == (request.method, request.path)
     assert b'{"batch":[{"n":1,"p":""},{"n":2,"p":""}]}' == request.body
@@ -48,18 +48,18 @@ def test_the_path_of_the_url_is_kept(suffix: str, path: str) -> None:
     assert path == request_of(suffix).path
 
 
-def test_the_write_key_is_the_user_of_basic_authentication() -> None:
+def test_the_write_key_is_the_user_name_of_basic_authentication() -> None:
     kind, _, packed = str(request_of().value("Authorization")).partition(" ")
     assert ("Basic", b"wk_1:") == (kind, base64.b64decode(packed))
 
 
-def test_gzip_is_asked_for() -> None:
+def test_the_body_is_compressed_by_gzip() -> None:
     request = request_of(gzip=True)
     assert "gzip" == request.value("Content-Encoding")
     assert 2 == len(json.loads(request.plain_body)["batch"])
 
 
-def test_limits_keep_under_what_its_servers_take() -> None:
+def test_the_limits_are_below_those_of_the_servers() -> None:
     sender = RudderstackSender(
         RudderstackDestination(name="rudder", url="http://127.0.0.1:1", write_key="wk_1")
     )
@@ -67,7 +67,7 @@ def test_limits_keep_under_what_its_servers_take() -> None:
     assert (0.5, 60.0) == (sender.retry_first_s, sender.retry_most_s)
 
 
-def test_a_refusal_is_tried_again_with_the_same_bytes() -> None:
+def test_a_failed_request_is_retried_with_the_same_bytes() -> None:
     async def main() -> None:
         async with FakeDestination([Answer(429, (("Retry-After", "3"),))]) as destination:
             url = f"http://127.0.0.1:{destination.port}"

@@ -27,7 +27,9 @@ from tests.spools import Feed
 from tests.waiting import WAIT_S, until
 
 
-def test_events_come_in_order_and_the_cursors_are_on_the_disk(data: DataDir, feed: Feed) -> None:
+def test_events_are_delivered_in_order_and_the_cursors_are_stored(
+    data: DataDir, feed: Feed
+) -> None:
     async def main() -> None:
         sender = FakeSender()
         async with running(make_runner(data, sender)):
@@ -41,7 +43,7 @@ def test_events_come_in_order_and_the_cursors_are_on_the_disk(data: DataDir, fee
     run(main())
 
 
-def test_a_batch_that_failed_is_sent_again_as_it_was(data: DataDir, feed: Feed) -> None:
+def test_a_failed_batch_is_retried_unchanged(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("busy"), Retry("busy", 0.001), Retry("down")])
         feed.write(*map(event, range(3)))
@@ -74,7 +76,7 @@ def test_a_cursor_does_not_move_before_its_batch_is_accepted(data: DataDir, feed
     assert {0: feed.position} == cursors_on_disk(data, "hook")
 
 
-def test_no_batch_is_sent_before_its_plan_is_on_the_disk(data: DataDir, feed: Feed) -> None:
+def test_no_batch_is_sent_before_its_plan_is_stored(data: DataDir, feed: Feed) -> None:
     sent: list[str] = []
 
     def check(batch: Batch) -> None:
@@ -92,7 +94,7 @@ def test_no_batch_is_sent_before_its_plan_is_on_the_disk(data: DataDir, feed: Fe
     assert [] == plans_on_disk(data, "hook")
 
 
-def test_what_a_sender_asks_to_remember_is_given_to_the_next_one(data: DataDir, feed: Feed) -> None:
+def test_the_memory_of_a_sender_is_given_to_the_next_one(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         first = FakeSender([Accepted({"size": 1}), Accepted({"size": 2}), Accepted()])
         feed.write(*map(event, range(15)))
@@ -106,7 +108,7 @@ def test_what_a_sender_asks_to_remember_is_given_to_the_next_one(data: DataDir, 
     run(main())
 
 
-def test_a_restart_goes_on_where_the_last_run_stopped(data: DataDir, feed: Feed) -> None:
+def test_a_restart_continues_where_the_last_run_stopped(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         found = []
         for start in range(0, 40, 7):
@@ -136,9 +138,7 @@ def test_events_of_other_sources_move_the_cursor_without_a_send(data: DataDir, f
     run(main())
 
 
-def test_a_stop_sends_what_is_there_though_it_is_neither_full_nor_old(
-    data: DataDir, feed: Feed
-) -> None:
+def test_a_stop_sends_a_batch_that_is_neither_full_nor_due(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender(limits=BatchLimits(max_events=5, max_bytes=10**6, max_age_s=1000.0))
         feed.write(*map(event, range(13)))
@@ -151,7 +151,7 @@ def test_a_stop_sends_what_is_there_though_it_is_neither_full_nor_old(
     run(main())
 
 
-def test_a_stop_does_not_wait_for_a_destination_that_refuses(data: DataDir, feed: Feed) -> None:
+def test_a_stop_does_not_wait_for_a_destination_that_fails(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("down", 3600.0)])
         feed.write(event(0))
@@ -164,9 +164,7 @@ def test_a_stop_does_not_wait_for_a_destination_that_refuses(data: DataDir, feed
     run(main())
 
 
-def test_a_stop_does_not_wait_to_plan_for_a_destination_that_refuses(
-    data: DataDir, feed: Feed
-) -> None:
+def test_a_stop_does_not_wait_to_plan_for_a_held_destination(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         limits = BatchLimits(max_events=5, max_bytes=10**6, max_age_s=1000.0)
         sender = FakeSender([Held("status 401")] * 10**4, limits)
@@ -181,7 +179,7 @@ def test_a_stop_does_not_wait_to_plan_for_a_destination_that_refuses(
     run(main())
 
 
-def test_a_stop_waits_for_the_send_that_is_under_way(data: DataDir, feed: Feed) -> None:
+def test_a_stop_waits_for_the_request_under_way(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender()
         sender.gate.clear()
@@ -198,7 +196,9 @@ def test_a_stop_waits_for_the_send_that_is_under_way(data: DataDir, feed: Feed) 
     run(main())
 
 
-def test_a_stop_does_not_wait_long_for_a_destination_that_hangs(data: DataDir, feed: Feed) -> None:
+def test_a_stop_waits_at_most_stop_s_for_a_destination_that_hangs(
+    data: DataDir, feed: Feed
+) -> None:
     timings = replace(QUICK, stop_s=0.05)
 
     async def main() -> None:
@@ -216,7 +216,7 @@ def test_a_stop_does_not_wait_long_for_a_destination_that_hangs(data: DataDir, f
     run(main())
 
 
-def test_a_stop_ends_though_events_keep_coming(data: DataDir, feed: Feed) -> None:
+def test_a_stop_ends_while_new_events_arrive(data: DataDir, feed: Feed) -> None:
     """Collectors of another command go on: what comes after the stop is for the next start."""
     timings = replace(QUICK, stop_s=0.0)
     most = 50
@@ -240,7 +240,7 @@ def test_a_stop_ends_though_events_keep_coming(data: DataDir, feed: Feed) -> Non
     run(main())
 
 
-def test_a_stop_before_the_start_delivers_what_is_there(data: DataDir, feed: Feed) -> None:
+def test_a_stop_before_the_start_delivers_stored_events(data: DataDir, feed: Feed) -> None:
     """A server that is stopped right after its start has answered events, too."""
 
     async def main() -> None:
@@ -255,7 +255,7 @@ def test_a_stop_before_the_start_delivers_what_is_there(data: DataDir, feed: Fee
 
 
 @pytest.mark.parametrize("looks", range(12))
-def test_a_stop_at_any_moment_delivers_a_slot_that_was_there_before(
+def test_a_stop_at_any_moment_delivers_a_slot_that_was_created_before(
     data: DataDir, feed: Feed, looks: int
 ) -> None:
     """The stop comes right after one of the runner's looks at the clock."""
@@ -290,7 +290,7 @@ def test_a_stop_at_any_moment_delivers_a_slot_that_was_there_before(
     run(main())
 
 
-def test_a_runner_that_ends_leaves_its_lock(data: DataDir) -> None:
+def test_a_runner_releases_its_lock_when_it_ends(data: DataDir) -> None:
     async def main() -> None:
         for _ in range(3):
             runner = make_runner(data, FakeSender(limits=AT_ONCE))

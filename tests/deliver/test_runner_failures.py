@@ -19,7 +19,9 @@ from tests.spools import Feed
 from tests.waiting import until
 
 
-def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: Feed) -> None:
+def test_failures_are_logged_once_for_each_reason_and_their_end_is_logged(
+    data: DataDir, feed: Feed
+) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("a"), Retry("a"), Retry("b"), Retry("b"), Retry("a")])
         runner = make_runner(data, sender)
@@ -39,7 +41,7 @@ def test_failures_are_told_once_a_reason_and_their_end_too(data: DataDir, feed: 
     run(main())
 
 
-def test_the_last_error_is_there_while_it_lasts(data: DataDir, feed: Feed) -> None:
+def test_the_last_error_is_reported_until_a_success(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender([Retry("status 503")] * 10**5)
         hand = HandClock(a_look_s=1e-6)
@@ -57,7 +59,7 @@ def test_the_last_error_is_there_while_it_lasts(data: DataDir, feed: Feed) -> No
     run(main())
 
 
-def test_the_wait_begins_short_again_after_a_success(data: DataDir, feed: Feed) -> None:
+def test_the_pause_is_short_again_after_a_success(data: DataDir, feed: Feed) -> None:
     waits: list[float] = []
 
     class Noted(Backoff):
@@ -77,7 +79,7 @@ def test_the_wait_begins_short_again_after_a_success(data: DataDir, feed: Feed) 
     assert [0.001, 0.002, 0.004, 0.004, 0.001, 0.002] == waits
 
 
-def test_a_commit_that_fails_ends_the_run_and_the_batch_comes_again(
+def test_a_failed_commit_ends_the_run_and_the_batch_is_retried(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted and not remembered: again, rather than lost."""

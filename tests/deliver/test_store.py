@@ -82,13 +82,13 @@ def test_a_new_store_is_empty(store: Store) -> None:
     assert NOTHING == (store.cursors(), store.memory(), store.counters())
 
 
-def test_what_is_committed_is_there_after_a_restart(path: Path) -> None:
+def test_committed_changes_survive_a_restart(path: Path) -> None:
     filled(path)
     assert FILLED == contents(path)
     assert [] == set_aside(path)
 
 
-def test_cursors_are_positions_and_move_alone(store: Store) -> None:
+def test_cursors_are_positions_and_change_separately(store: Store) -> None:
     commit(store, {0: Position(1, 64), 7: Position(2**40, 2**31, 5)})
     commit(store, {0: Position(2, 72, 1)})
     cursors = store.cursors()
@@ -96,12 +96,12 @@ def test_cursors_are_positions_and_move_alone(store: Store) -> None:
     assert all(isinstance(each, Position) for each in cursors.values())
 
 
-def test_segment_numbers_have_63_bits_at_least(store: Store) -> None:
+def test_segment_numbers_have_at_least_63_bits(store: Store) -> None:
     commit(store, {65535: Position(2**63 - 1, 2**31, 2**31)})
     assert {65535: Position(2**63 - 1, 2**31, 2**31)} == store.cursors()
 
 
-def test_memory_is_replaced_and_kept_where_none_comes(store: Store) -> None:
+def test_memory_is_replaced_or_kept_if_there_is_no_new_one(store: Store) -> None:
     commit(store, {}, {"file": "a", "size": 1})
     commit(store, {0: Position(1, 64)})
     assert {"file": "a", "size": 1} == store.memory()
@@ -117,7 +117,7 @@ def test_counters_add_up(store: Store) -> None:
     assert {"delivered": 15, "batches": 1, "filtered": 2} == store.counters()
 
 
-def test_a_commit_that_fails_changes_nothing_at_all(path: Path) -> None:
+def test_a_failed_commit_changes_nothing(path: Path) -> None:
     filled(path)
     store = Store(path)
     moved = {0: Position(9, 64)}
@@ -131,7 +131,7 @@ def test_a_commit_that_fails_changes_nothing_at_all(path: Path) -> None:
     assert {0: Position(3, 128, 2), 1: Position(1, 64)} == contents(path)[0]
 
 
-def test_the_journal_is_a_rollback_journal_that_is_synced(path: Path, store: Store) -> None:
+def test_the_database_has_a_rollback_journal_that_is_synced(path: Path, store: Store) -> None:
     commit(store, {0: Position(1, 64)})
     with closing(open_database(path, "", 2, lambda _: None)) as db:
         pragma = {
@@ -143,7 +143,7 @@ def test_the_journal_is_a_rollback_journal_that_is_synced(path: Path, store: Sto
     assert 0 == path.with_name("state.db-journal").stat().st_size
 
 
-def test_a_database_in_wal_mode_is_taken_out_of_it(path: Path) -> None:
+def test_a_database_in_wal_mode_is_converted(path: Path) -> None:
     filled(path)
     db = sqlite3.connect(path)
     assert ("wal",) == db.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -220,7 +220,7 @@ def _execute(path: Path, *statements: str) -> None:
         _another_table,
     ],
 )
-def test_a_damaged_database_is_set_aside_and_a_new_one_begun(path: Path, damage: object) -> None:
+def test_a_damaged_database_is_renamed_and_a_new_one_created(path: Path, damage: object) -> None:
     filled(path)
     damage(path)  # type: ignore[operator]
     damaged = path.read_bytes()
@@ -231,7 +231,7 @@ def test_a_damaged_database_is_set_aside_and_a_new_one_begun(path: Path, damage:
     assert 1 == len(set_aside(path)), "the new one is sound"
 
 
-def test_a_memory_that_is_no_json_is_forgotten(path: Path) -> None:
+def test_a_memory_that_is_not_json_is_ignored(path: Path) -> None:
     filled(path)
     _execute(path, "UPDATE memory SET value = x'7b22'")
     assert {} == contents(path)[1]
@@ -247,7 +247,7 @@ def test_an_empty_file_is_a_new_database(path: Path) -> None:
     assert FILLED == contents(path)
 
 
-def test_a_journal_of_a_damaged_database_does_not_get_into_the_new_one(path: Path) -> None:
+def test_the_journal_of_a_damaged_database_is_not_applied_to_the_new_one(path: Path) -> None:
     filled(path)
     subprocess.run([sys.executable, "-c", KILLED_IN_A_COMMIT, str(path)], check=False, timeout=30)
     _garbage(path)
@@ -256,7 +256,7 @@ def test_a_journal_of_a_damaged_database_does_not_get_into_the_new_one(path: Pat
     assert FILLED == contents(path)
 
 
-def test_no_flipped_bit_keeps_delivery_from_starting(path: Path, tmp_path: Path) -> None:
+def test_no_flipped_bit_prevents_delivery_from_starting(path: Path, tmp_path: Path) -> None:
     """Whichever it is: the store opens, tells what it has, and takes a commit."""
     filled(path)
     content = path.read_bytes()
@@ -278,7 +278,7 @@ def test_no_flipped_bit_keeps_delivery_from_starting(path: Path, tmp_path: Path)
     assert [] == failures
 
 
-def test_a_database_that_another_process_holds_is_not_damaged(
+def test_a_database_that_another_process_has_locked_is_not_damaged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backup tool, an operator's sqlite3: the state must not be thrown away for that."""
@@ -318,7 +318,7 @@ except (sqlite3.Error, OSError):
     assert [] == set_aside(path)
 
 
-def test_a_full_disk_leaves_the_state_as_it_was(path: Path) -> None:
+def test_a_full_disk_leaves_the_state_unchanged(path: Path) -> None:
     """The commit fails as a whole; with room again the next one works."""
     filled(path)
     script = """
@@ -346,7 +346,7 @@ except sqlite3.OperationalError:
     assert {0: Position(3, 128, 2), 1: Position(8, 64)} == contents(path)[0]
 
 
-def test_a_rollback_that_finds_a_full_disk_is_no_damage(path: Path) -> None:
+def test_a_rollback_on_a_full_disk_is_not_damage(path: Path) -> None:
     """The journal of a killed commit stays until there is room to play it back."""
     filled(path)
     subprocess.run([sys.executable, "-c", KILLED_IN_A_COMMIT, str(path)], check=False, timeout=30)

@@ -53,7 +53,7 @@ def settled(made: Task, outcome: Outcome, free_bytes: float = float("inf")) -> S
     return settle(made, outcome, rejections, situation)
 
 
-def test_a_part_has_the_events_and_sources_of_its_places() -> None:
+def test_a_part_has_the_events_and_sources_of_its_positions() -> None:
     (part,) = task().divided([[1, 2]])
     assert list(LINES[1:3]) == batch_of(part).lines()
     assert ["web", "mail"] == batch_of(part).sources()
@@ -68,7 +68,7 @@ def test_a_part_has_the_events_and_sources_of_its_places() -> None:
     assert (part.plan.id, "whole") == (batch_of(part).id, batch_of(part).root)
 
 
-def test_a_part_of_a_part_counts_in_the_whole_and_has_the_same_id_whatever_the_way() -> None:
+def test_a_part_of_a_part_refers_to_the_whole_and_has_the_same_id_in_any_order() -> None:
     (half,) = task().divided([[1, 2, 3]])
     (twice,) = half.divided([[1, 2]])
     (once,) = task().divided([[2, 3]])
@@ -82,14 +82,14 @@ def test_parts_of_dead_letters_keep_their_ids() -> None:
 
 
 @pytest.mark.parametrize("failed_s", [0.0, 3.0])
-def test_a_part_waits_and_has_failed_as_the_whole_did(failed_s: float) -> None:
+def test_a_part_inherits_the_delay_and_failure_of_the_whole(failed_s: float) -> None:
     made = replace(task(), not_before_s=9.0, failed_s=failed_s, rejected_s=4.0, failures=5)
     (part,) = made.divided([[0]])
     assert (9.0, failed_s, 4.0) == (part.not_before_s, part.failed_s, part.rejected_s)
     assert (failed_s > 0, 0, False) == (part.is_part, part.failures, part.is_culprit)
 
 
-def test_an_accepted_batch_has_ended() -> None:
+def test_an_accepted_batch_ends() -> None:
     settlement = settled(task(), Accepted({"file": "a"}))
     assert Settlement(True, memory={"file": "a"}, counted={"delivered": 4}) == settlement
 
@@ -100,26 +100,26 @@ def test_a_rejected_batch_is_divided() -> None:
     assert ({}, {}, True) == (settlement.dead, settlement.counted, settlement.has_ended)
 
 
-def test_of_a_batch_that_is_partly_accepted_the_rest_dies_or_is_sent_again() -> None:
+def test_the_rest_of_a_partly_accepted_batch_becomes_dead_letters_or_is_retried() -> None:
     settlement = settled(task(), Partial({1: NO, 3: LATER}))
     assert ([[3]], {1: NO}) == (settlement.groups, settlement.dead)
     assert {"delivered": 2, "dead": 1} == settlement.counted
 
 
-def test_dead_letters_say_where_their_events_stood() -> None:
+def test_dead_letters_have_the_positions_of_their_events() -> None:
     (half,) = task().divided([[2, 3]])
     (bundle,) = dead_letters(half, {0: NO})
     assert Bundle("whole", 2, "mail", 400, "status 400", [2], [LINES[2]], [b"bad"]) == bundle
 
 
-def test_events_without_room_for_their_dead_letters_hold_the_destination() -> None:
+def test_events_that_exceed_the_limit_of_dead_letters_hold_the_destination() -> None:
     settlement = settled(task(), Partial({0: NO, 1: NO, 2: NO}), free_bytes=15.0)
     assert ({0: NO, 1: NO}, [[2]]) == (settlement.dead, settlement.groups)
     assert "the dead letters have reached their size limit" == settlement.hold
     assert {"delivered": 1, "dead": 2} == settlement.counted
 
 
-def test_dead_letters_that_arrive_go_and_those_that_do_not_stay() -> None:
+def test_delivered_dead_letters_are_removed_and_the_others_kept() -> None:
     settlement = settled(task(dead_letters=[10, 11, 12, 13]), Partial({1: NO}))
     assert [10, 12, 13] == settlement.replayed
     assert {11: NO} == settlement.rejected_again
@@ -161,7 +161,7 @@ class Large(Sender):
     ],
     ids=["rejected", "dead", "again", "both"],
 )
-def test_no_reply_to_a_large_batch_holds_the_loop(
+def test_no_response_to_a_large_batch_blocks_the_loop(
     data: DataDir, feed: Feed, first: Outcome, dead: int
 ) -> None:
     turns_s: list[float] = []

@@ -54,20 +54,20 @@ def is_taken(request: Request, secret: str) -> bool:
 
 
 @pytest.mark.parametrize("form", ["json_array", "single"])
-def test_a_signed_request_is_taken_by_the_library(form: str) -> None:
+def test_a_signed_request_is_accepted_by_the_library(form: str) -> None:
     for request in requests_of(format=form, signing_secrets=(OLD,)):
         assert is_taken(request, OLD)
         assert not is_taken(request, OTHER)
 
 
-def test_during_a_rotation_receivers_of_both_secrets_take_it() -> None:
+def test_during_a_rotation_receivers_with_either_secret_accept_a_request() -> None:
     (request,) = requests_of(signing_secrets=(OLD, NEW))
     assert [True, True, False] == [is_taken(request, each) for each in (OLD, NEW, OTHER)]
     assert 2 == len(str(request.value("webhook-signature")).split(" "))
 
 
 @pytest.mark.parametrize("change", ["body", "webhook-id", "webhook-timestamp"])
-def test_a_changed_request_is_not_taken(change: str) -> None:
+def test_a_modified_request_is_not_accepted(change: str) -> None:
     (request,) = requests_of(signing_secrets=(OLD,))
     headers = dict(request.headers)
     body = request.body
@@ -79,7 +79,7 @@ def test_a_changed_request_is_not_taken(change: str) -> None:
         standardwebhooks.Webhook(OLD).verify(body, headers)
 
 
-def test_a_packed_body_is_signed_as_it_is_sent() -> None:
+def test_a_compressed_body_is_signed_as_it_is_sent() -> None:
     """The library takes only texts, so this one is checked by the specification's own words."""
     (request,) = requests_of(gzip=True, signing_secrets=(OLD,))
     stamp = request.value("webhook-timestamp")
@@ -89,19 +89,19 @@ def test_a_packed_body_is_signed_as_it_is_sent() -> None:
     assert request.body != request.plain_body
 
 
-def test_tries_have_one_id_and_are_counted() -> None:
+def test_attempts_have_one_id_and_are_counted() -> None:
     first, second, third = requests_of(attempts=3)
     assert ["b1"] * 3 == [each.value("webhook-id") for each in (first, second, third)]
     assert ["1", "2", "3"] == [each.value("X-Pixelfast-Attempt") for each in (first, second, third)]
 
 
-def test_without_a_secret_nothing_is_signed() -> None:
+def test_without_a_secret_there_is_no_signature() -> None:
     (request,) = requests_of()
     assert request.value("webhook-signature") is None
     assert str(request.value("webhook-timestamp")).isdigit()
 
 
-def test_a_retry_is_stamped_with_its_own_time() -> None:
+def test_a_retry_has_its_own_timestamp() -> None:
     hand = HandClock(1_700_000_000.9)
     webhook = Webhook((OLD,), hand.clock)
     first = webhook.headers("b1", b"{}")
@@ -112,7 +112,7 @@ def test_a_retry_is_stamped_with_its_own_time() -> None:
     assert first["webhook-signature"] != second["webhook-signature"]
 
 
-def test_our_headers_are_not_replaced_by_those_of_the_settings() -> None:
+def test_headers_of_webhooks_are_not_replaced_by_configured_ones() -> None:
     (request,) = requests_of(headers={"Webhook-Id": "mine", "x-pixelfast-attempt": "9"})
     assert ["b1"] == request.values("webhook-id")
     assert ["1"] == request.values("x-pixelfast-attempt")

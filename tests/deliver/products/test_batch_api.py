@@ -54,7 +54,7 @@ def test_a_batch_is_taken(kind: str, gzip: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_that_comes_again_is_the_same(kind: str) -> None:
+def test_a_repeated_batch_is_the_same(kind: str) -> None:
     api = api_of(kind)
     sent = batch([tracked(n) for n in range(10)])
     assert [Accepted()] * 2 == outcomes(kind, api, sent, sent)
@@ -62,7 +62,7 @@ def test_a_batch_that_comes_again_is_the_same(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_largest_batch_of_the_settings_is_taken(kind: str) -> None:
+def test_the_largest_configurable_batch_is_accepted(kind: str) -> None:
     sender = sender_of(kind, "http://127.0.0.1:1")
     api = api_of(kind)
     padding = "x" * (sender.limits.max_bytes // sender.limits.max_events - 320)
@@ -75,7 +75,7 @@ def test_the_largest_batch_of_the_settings_is_taken(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_event_over_its_limit_refuses_the_batch(kind: str) -> None:
+def test_an_event_above_its_limit_rejects_the_batch(kind: str) -> None:
     """All or nothing: it is halved down to the one to blame."""
     api = api_of(kind)
     large = tracked(2, context={"userAgent": "x" * 33_000})
@@ -88,7 +88,7 @@ def test_an_event_over_its_limit_refuses_the_batch(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_over_its_limit_is_refused(kind: str) -> None:
+def test_a_batch_above_its_limit_is_rejected(kind: str) -> None:
     api = api_of(kind)
     api.max_bytes = 1000
     (outcome,) = outcomes(kind, api, batch([tracked(n) for n in range(10)]))
@@ -104,7 +104,7 @@ def test_a_wrong_write_key_holds_rudderstack() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_products_get_no_headers_of_webhooks(kind: str) -> None:
+def test_products_get_no_webhook_headers(kind: str) -> None:
     async def main() -> None:
         async with FakeDestination(api_of(kind)) as destination:
             url = f"http://127.0.0.1:{destination.port}"
@@ -117,7 +117,7 @@ def test_products_get_no_headers_of_webhooks(kind: str) -> None:
     run(main())
 
 
-def test_limits_of_segment_are_those_of_its_documentation_with_room_to_spare() -> None:
+def test_the_limits_of_segment_are_below_those_of_its_documentation() -> None:
     settings = SegmentDestination(name="s", write_key="k")
     assert BatchLimits(500, 475_000, 1.0) == segment_sender(settings).limits
     assert "https://api.segment.io/v1/batch" == segment_sender(settings).url

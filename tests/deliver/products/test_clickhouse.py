@@ -42,7 +42,7 @@ def test_a_batch_is_an_insert(gzip: bool) -> None:
     assert [message_id(1), message_id(2)] == [row["messageId"] for row in server.rows]
 
 
-def test_an_insert_that_comes_again_is_not_stored_twice_and_another_is() -> None:
+def test_a_repeated_insert_is_stored_once_and_another_one_too() -> None:
     """The answer to the first got lost: ClickHouse drops the second by its token."""
     server = Clickhouse()
     events = [tracked(n) for n in range(10)]
@@ -61,7 +61,7 @@ def test_user_and_password_are_sent_in_headers() -> None:
 
 
 @pytest.mark.parametrize("number", ["text", True])
-def test_a_row_that_does_not_fit_is_rejected_alone_whatever_the_status(number: object) -> None:
+def test_a_row_that_does_not_fit_is_rejected_alone_with_any_status(number: object) -> None:
     """ClickHouse answers 400 to some of these and 500 to others."""
     server = Clickhouse()
     events = [tracked(1), tracked(2, number=number), tracked(3)]
@@ -87,7 +87,7 @@ def test_rows_that_do_not_fit_are_found_by_their_numbers(bad: set[int]) -> None:
     assert server.requests <= 2 * (2 * len(bad) + 20), "each is found, and then sent by itself"
 
 
-def test_the_same_value_in_the_same_field_is_asked_for_once() -> None:
+def test_the_same_value_in_the_same_field_is_tested_once() -> None:
     server = Clickhouse()
     bad = {n: [{"number": "text"}, {"number": {"a": 1}}][n % 8 // 4] for n in range(0, 1000, 4)}
     events = [
@@ -101,7 +101,7 @@ def test_the_same_value_in_the_same_field_is_asked_for_once() -> None:
 
 
 @pytest.mark.parametrize("offset", [-1, 1, 100])
-def test_a_server_that_counts_rows_in_another_way_has_the_batch_halved(offset: int) -> None:
+def test_the_batch_is_halved_for_a_server_that_counts_rows_differently(offset: int) -> None:
     """No innocent event becomes a dead letter for it."""
 
     class Miscounting(Clickhouse):
@@ -121,7 +121,7 @@ def test_a_server_that_counts_rows_in_another_way_has_the_batch_halved(offset: i
     assert [] == server.rows
 
 
-def test_a_row_number_that_a_stranger_wrote_counts_for_nothing() -> None:
+def test_a_row_number_inside_an_event_is_not_trusted() -> None:
     """An answer that is cut off may have lost the server's own, which comes last."""
     text = "before: '" + "(at row 1)" * 10_000
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
@@ -132,14 +132,14 @@ def test_a_row_number_that_a_stranger_wrote_counts_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("taken", [1, 2])
-def test_a_server_that_skips_broken_rows_by_itself_has_the_batch_halved(taken: int) -> None:
+def test_the_batch_is_halved_for_a_server_that_skips_broken_rows(taken: int) -> None:
     bad = failure(400, 27, "Cannot parse input: (at row 1)")
     script = [bad, *[bad] * (taken - 1), *[Answer()] * 20]
     (outcome,) = outcomes(script, batch([tracked(n) for n in range(100)]))
     assert isinstance(outcome, Rejected)
 
 
-def test_rows_that_violate_a_constraint_are_found_by_their_numbers_as_well() -> None:
+def test_rows_that_violate_a_constraint_are_found_by_their_numbers() -> None:
     """As ClickHouse does, constraints are checked once all rows are read, one after the other."""
     stored: list[int] = []
 
@@ -181,7 +181,7 @@ FORGED_ROWS = [
 @pytest.mark.parametrize(
     "text", ["Cannot parse '%s' as UInt32: while executing 'f'.", "Unknown %s"]
 )
-def test_no_row_is_refused_or_stored_alone_for_what_an_expression_quotes(
+def test_no_row_is_rejected_or_stored_alone_for_a_quotation_in_an_expression_error(
     forged: str, place: int, text: str
 ) -> None:
     """Not even where the answer ends with it: a column is computed once all rows are read."""
@@ -202,7 +202,7 @@ def test_no_row_is_refused_or_stored_alone_for_what_an_expression_quotes(
     assert isinstance(outcome, Rejected), "it is halved"
 
 
-def test_no_row_is_refused_where_a_server_blames_it_for_another_ones_text() -> None:
+def test_no_row_is_rejected_for_an_error_that_another_row_imitates() -> None:
     """Here it computes columns row by row, before the broken row is read."""
     forged = "(while reading the value of key event): (at row 1)\n: While executing X"
 
@@ -219,7 +219,7 @@ def test_no_row_is_refused_where_a_server_blames_it_for_another_ones_text() -> N
     assert isinstance(outcome, Rejected), "it is halved"
 
 
-def test_no_value_is_known_as_bad_before_it_failed_by_itself() -> None:
+def test_no_value_is_known_as_bad_before_it_failed_alone() -> None:
     """An answer that names a key which is not to blame."""
 
     def server(request: Request) -> Answer:
@@ -252,7 +252,7 @@ def test_numbers_that_differ_only_in_their_last_digits_are_different_values() ->
     assert [0] == list(outcome.failed)
 
 
-def test_a_constraint_names_no_key() -> None:
+def test_a_violated_constraint_has_no_key() -> None:
     """Its answer quotes values, and says by itself which row it is."""
     hostile = "(while reading the value of key event): (at row 1)\n"
 
@@ -274,7 +274,7 @@ def test_a_constraint_names_no_key() -> None:
     assert [9] == list(outcome.failed)
 
 
-def test_constraints_of_other_tables_count_other_rows() -> None:
+def test_constraints_of_other_tables_refer_to_other_rows() -> None:
     """A view's target has the rows that the view made: the batch is halved."""
     text = "Constraint `c` for table default.target (made-up) is violated at row 1. Expression: "
     bad = failure(500, 469, text)
@@ -284,7 +284,7 @@ def test_constraints_of_other_tables_count_other_rows() -> None:
 
 
 @pytest.mark.parametrize("offset", [-1, 1, 50])
-def test_a_server_that_counts_violations_in_another_way_has_the_batch_halved(offset: int) -> None:
+def test_the_batch_is_halved_for_a_server_that_counts_violations_differently(offset: int) -> None:
     """And it is sent no innocent row by itself, which would be stored."""
 
     def server(request: Request) -> Answer:
@@ -303,7 +303,7 @@ def test_a_server_that_counts_violations_in_another_way_has_the_batch_halved(off
     assert isinstance(outcome, Rejected)
 
 
-def test_what_befalls_the_search_befalls_the_batch() -> None:
+def test_a_failure_of_the_search_is_the_outcome_of_the_batch() -> None:
     bad = failure(400, 27, "Cannot parse input: (at row 1)")
     sent = batch([tracked(n) for n in range(100)])
     for answer, kind in ((Answer(503), Retry), (failure(403, 516, "no"), Held)):
@@ -311,7 +311,7 @@ def test_what_befalls_the_search_befalls_the_batch() -> None:
         assert kind is type(outcome)
 
 
-def test_a_server_that_knows_fewer_settings_goes_without_them() -> None:
+def test_settings_that_a_server_does_not_know_are_left_out() -> None:
     server = Clickhouse()
     server.unknown_settings = {
         "async_insert",
@@ -323,14 +323,14 @@ def test_a_server_that_knows_fewer_settings_goes_without_them() -> None:
     assert 3 + 3 == server.requests, "it is remembered"
 
 
-def test_a_server_that_lacks_another_setting_holds() -> None:
+def test_another_unknown_setting_holds_the_destination() -> None:
     server = Clickhouse()
     server.unknown_settings = {"date_time_input_format"}
     (outcome,) = outcomes(server, batch([tracked(1)]))
     assert isinstance(outcome, Held)
 
 
-def test_views_drop_what_comes_again() -> None:
+def test_views_drop_repeated_batches() -> None:
     requests: list[Request] = []
 
     def server(request: Request) -> Answer:
@@ -344,13 +344,13 @@ def test_views_drop_what_comes_again() -> None:
 @pytest.mark.parametrize(
     ("settings", "code"), [({"table": "other"}, 60), ({"database": "other"}, 81)]
 )
-def test_a_table_that_is_not_there_holds_it(settings: dict[str, str], code: int) -> None:
+def test_a_missing_table_holds_the_destination(settings: dict[str, str], code: int) -> None:
     (outcome,) = outcomes(Clickhouse(), batch([tracked(1)]), **settings)
     assert isinstance(outcome, Held)
     assert f"status 404, code {code}" == outcome.reason
 
 
-def test_too_many_parts_are_waited_out() -> None:
+def test_too_many_parts_are_retried() -> None:
     server = Clickhouse()
     server.is_over_parts = True
     (outcome,) = outcomes(server, batch([tracked(1)]))
@@ -360,7 +360,7 @@ def test_too_many_parts_are_waited_out() -> None:
     assert [Accepted()] == outcomes(server, batch([tracked(1)], attempt=2))
 
 
-def test_too_many_partitions_of_one_insert_have_the_batch_halved() -> None:
+def test_the_batch_is_halved_for_too_many_partitions_of_one_insert() -> None:
     answer = failure(500, 252, "Too many partitions for single INSERT block (more than 100)")
     one, two = outcomes([answer] * 2, batch([tracked(1)]), batch([tracked(1), tracked(2)]))
     assert [Retry, Rejected] == [type(one), type(two)]
@@ -378,7 +378,7 @@ def test_too_many_partitions_of_one_insert_have_the_batch_halved() -> None:
         (27, "before: 'Code: 497. DB::Exception: no'", Rejected),
     ],
 )
-def test_an_error_is_known_by_what_the_server_says_not_by_what_it_quotes(
+def test_an_error_is_recognized_by_the_servers_own_words_not_by_quotations(
     code: int, text: str, kind: type
 ) -> None:
     (outcome,) = outcomes([failure(500, code, text)], batch([tracked(1)]))
@@ -396,7 +396,7 @@ def test_an_error_is_known_by_what_the_server_says_not_by_what_it_quotes(
         b"Code: 469. DB::Exception: Constraint Constraint for table default.t for table default.",
     ],
 )
-def test_the_longest_answer_is_judged_in_linear_time(text: bytes) -> None:
+def test_the_longest_response_is_judged_in_linear_time(text: bytes) -> None:
     """2 ms of CPU at most; a quadratic pattern takes 250 ms."""
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     size = sender.max_response_bytes
@@ -415,7 +415,7 @@ def test_the_longest_answer_is_judged_in_linear_time(text: bytes) -> None:
         b" (version 20.8.3.18 (official build))\n",
     ],
 )
-def test_a_row_is_known_by_all_that_stands_behind_its_number(end: bytes) -> None:
+def test_a_row_number_is_recognized_by_everything_after_it(end: bytes) -> None:
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     body = b"Code: 6. DB::Exception: no: (while reading the value of key k): (at row 7)\n" + end
     sent = batch([tracked(n) for n in range(9)])
@@ -444,12 +444,12 @@ def test_a_row_is_known_by_all_that_stands_behind_its_number(end: bytes) -> None
         (200, 395, Retry),  # a 200 that went wrong later
     ],
 )
-def test_an_error_is_known_by_its_code(status: int, code: int, kind: type) -> None:
+def test_an_error_is_recognized_by_its_code(status: int, code: int, kind: type) -> None:
     (outcome,) = outcomes([failure(status, code, "why")], batch([tracked(1)]))
     assert kind is type(outcome)
 
 
-def test_what_stands_in_front_of_it_is_known_by_its_status() -> None:
+def test_a_response_of_a_proxy_is_judged_by_its_status() -> None:
     script = [Answer(502, body=b"Bad Gateway"), Answer(404, body=b"")]
     first, second = outcomes(script, batch([tracked(1)]), batch([tracked(1)]))
     assert Retry("status 502", 0.0, 502, b"Bad Gateway") == first

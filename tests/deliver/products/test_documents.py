@@ -50,7 +50,7 @@ def in_arrays(depth: int, value: object) -> Any:
         {"a": " ", "b": "_id", "c": "a..b", "d": '"":'},
     ],
 )
-def test_an_event_that_can_be_stored_is_not_touched(event: dict[str, Any]) -> None:
+def test_an_event_that_can_be_stored_is_not_changed(event: dict[str, Any]) -> None:
     assert repair(event) is None
 
 
@@ -74,7 +74,7 @@ def test_an_event_that_can_be_stored_is_not_touched(event: dict[str, Any]) -> No
         ({"a": in_arrays(21, 1)}, {"a": in_arrays(20, "[1]")}),
     ],
 )  # fmt: skip
-def test_what_can_not_be_stored_is_renamed_or_made_a_string(
+def test_fields_that_cannot_be_stored_are_renamed_or_made_strings(
     event: dict[str, Any], document: dict[str, Any]
 ) -> None:
     assert document == mended(event)
@@ -131,7 +131,7 @@ def packed(event: object) -> bytes:
 @example({"a": '"_id":', "b": '\\"', "c": "\\", "d": '\\\\"_id":'}, "m")
 @example({"properties": {"messageId": "other"}}, 5)
 @example({"a": "messageId", "b": ["messageId", "x"]}, 5)
-def test_what_is_taken_for_plain_is_a_document_as_it_is(
+def test_an_event_that_is_regarded_as_plain_needs_no_change(
     event: dict[str, Any], given_id: object
 ) -> None:
     for whole in (event | {"messageId": given_id}, {"messageId": given_id} | event):
@@ -149,7 +149,7 @@ def test_what_is_taken_for_plain_is_a_document_as_it_is(
         {"list": [{"a": [1, 2]}, {"a": "x"}] * 20, "quote": 'a\\"b\\\\', "dots": "a..b"},
     ],
 )
-def test_an_ordinary_event_needs_no_closer_look(more: dict[str, Any]) -> None:
+def test_an_ordinary_event_is_not_parsed(more: dict[str, Any]) -> None:
     line = tracked(1, properties=more)
     assert json.dumps(message_id(1)).encode() == plain_message_id(line)
 
@@ -171,17 +171,17 @@ def test_an_ordinary_event_needs_no_closer_look(more: dict[str, Any]) -> None:
         {"messageId": {"messageId": "x"}},
     ],
 )
-def test_what_may_need_mending_gets_a_closer_look(more: dict[str, Any]) -> None:
+def test_an_event_that_may_need_a_repair_is_parsed(more: dict[str, Any]) -> None:
     assert plain_message_id(tracked(1, **more)) is None
 
 
 @given(st.binary(max_size=40) | st.text('{}[]":\\\\,a._ ', max_size=40).map(str.encode))
-def test_bytes_that_are_no_event_do_no_harm(line: bytes) -> None:
+def test_bytes_that_are_not_an_event_do_no_harm(line: bytes) -> None:
     found = plain_message_id(line)
     assert found is None or found in line
 
 
-def test_every_beginning_of_an_event_is_read_within_its_bounds() -> None:
+def test_every_prefix_of_an_event_is_read_within_its_memory() -> None:
     line = tracked(1, p='a\\"', q={"b": ["c"]})
     for size in range(len(line)):
         plain_message_id(line[:size])

@@ -42,14 +42,14 @@ def test_a_batch_is_stored_under_its_message_ids(gzip: bool) -> None:
     assert wanted == server.documents
 
 
-def test_what_exists_already_counts_as_stored() -> None:
+def test_existing_documents_count_as_stored() -> None:
     server = Elasticsearch()
     sent = batch([tracked(n) for n in range(10)])
     assert [Accepted()] * 2 == outcomes(server, sent, sent)
     assert 10 == len(server.documents)
 
 
-def test_only_what_failed_is_told_and_what_kind_of_failure() -> None:
+def test_only_failed_events_are_reported_with_the_kind_of_failure() -> None:
     server = Elasticsearch()
     server.busy = lambda each: each in {message_id(2), message_id(4)}
     events = [tracked(n, **(WRONG if n == 3 else {})) for n in range(6)]
@@ -65,7 +65,7 @@ def test_only_what_failed_is_told_and_what_kind_of_failure() -> None:
     assert {message_id(n) for n in (0, 1, 2, 4, 5)} == set(server.documents)
 
 
-def test_the_answer_to_a_large_batch_of_failures_is_read_whole() -> None:
+def test_the_response_to_a_large_batch_of_failures_is_read_completely() -> None:
     server = Elasticsearch()
     many = batch([tracked(n, **WRONG, q="x" * 100) for n in range(5000)])
     (outcome,) = outcomes(server, many)
@@ -73,7 +73,7 @@ def test_the_answer_to_a_large_batch_of_failures_is_read_whole() -> None:
     assert set(range(5000)) == set(outcome.failed)
 
 
-def test_an_index_that_is_not_there_or_takes_nothing_holds_it() -> None:
+def test_a_missing_or_read_only_index_holds_the_destination() -> None:
     server = Elasticsearch()
     (outcome,) = outcomes(server, batch([tracked(1)]), index="other")
     assert isinstance(outcome, Held)
@@ -91,7 +91,9 @@ def test_an_index_that_is_not_there_or_takes_nothing_holds_it() -> None:
         ({"user": "elastic:p:w"}, {"username": "elastic", "password": "p:w"}),
     ],
 )
-def test_both_kinds_of_credentials(server: dict[str, str], settings: dict[str, str]) -> None:
+def test_both_kinds_of_credentials_are_sent(
+    server: dict[str, str], settings: dict[str, str]
+) -> None:
     sent = batch([tracked(1)])
     assert [Accepted()] == outcomes(Elasticsearch(**server), sent, **settings)
     (outcome,) = outcomes(Elasticsearch(**server), sent, api_key="wr0ng")
@@ -99,14 +101,14 @@ def test_both_kinds_of_credentials(server: dict[str, str], settings: dict[str, s
     assert 401 == outcome.status
 
 
-def test_a_body_that_is_too_large_asks_for_less() -> None:
+def test_a_body_that_is_too_large_makes_batches_smaller() -> None:
     (outcome,) = outcomes(Elasticsearch(max_bytes=500), batch([tracked(1), tracked(2)]))
     assert isinstance(outcome, Rejected)
     assert outcome.is_too_large
 
 
 @pytest.mark.parametrize("given", ["x" * 513, "ü" * 300, "", None, 5, {"a": 1}])
-def test_an_event_whose_id_can_be_none_has_another_that_stays(given: object) -> None:
+def test_an_event_without_a_usable_id_has_a_constant_replacement(given: object) -> None:
     server = Elasticsearch()
     sent = batch([tracked(1, messageId=given)])
     assert [Accepted()] * 2 == outcomes(server, sent, sent)
@@ -114,7 +116,7 @@ def test_an_event_whose_id_can_be_none_has_another_that_stays(given: object) -> 
 
 
 @pytest.mark.parametrize("given", ["x" * 512, 'a"b\\c\n', "ü" * 256])
-def test_any_other_id_is_the_documents(given: str) -> None:
+def test_any_other_id_is_the_id_of_the_document(given: str) -> None:
     server = Elasticsearch()
     assert [Accepted()] == outcomes(server, batch([tracked(1, messageId=given)]))
     assert [given] == list(server.documents)
@@ -146,13 +148,13 @@ def test_any_other_id_is_the_documents(given: str) -> None:
         b'{"create":{"status":201}}]}',
     ],
 )
-def test_a_200_that_does_not_tell_of_each_event_is_none(body: bytes) -> None:
+def test_a_200_without_a_status_for_each_event_is_not_an_acceptance(body: bytes) -> None:
     (outcome,) = outcomes([Answer(body=body)], batch([tracked(1), tracked(2)]))
     assert isinstance(outcome, Retry)
     assert 200 == outcome.status
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+def test_a_response_that_breaks_off_is_retried() -> None:
     server = Elasticsearch()
     sent = batch([tracked(1), tracked(2)])
     whole = b'{"errors":false,"items":[' + b" " * 1000 + b"]}"
@@ -170,7 +172,7 @@ def failing(status: int, *causes: tuple[str, str]) -> Answer:
     return Answer(body=json.dumps({"errors": True, "items": [item]}).encode())
 
 
-def test_documents_are_mended_and_the_others_keep_their_bytes() -> None:
+def test_documents_are_repaired_and_the_others_keep_their_bytes() -> None:
     server = Elasticsearch()
     plain = tracked(1, p=1.50)
     assert [Accepted()] == outcomes(server, batch([plain, tracked(2, _id="x", **{"": 1})]))
@@ -196,7 +198,7 @@ def test_documents_are_mended_and_the_others_keep_their_bytes() -> None:
         (404, "index_not_found_exception", "no such index [t]"),
     ],
 )
-def test_an_error_of_the_settings_holds_whether_of_an_item_or_of_all(
+def test_an_error_of_the_settings_holds_for_an_item_or_the_request(
     status: int, kind: str, reason: str
 ) -> None:
     whole = {"error": {"type": kind, "reason": reason, "root_cause": []}, "status": status}
@@ -222,7 +224,7 @@ def test_an_error_of_the_settings_holds_whether_of_an_item_or_of_all(
         (500, "null_pointer_exception", "", Retry),
     ],
 )
-def test_any_other_error_is_the_events_own_or_passes(
+def test_any_other_error_rejects_or_retries_the_event(
     status: int, kind: str, reason: str, wanted: type
 ) -> None:
     (outcome,) = outcomes([failing(status, (kind, reason))], batch([tracked(1)]))
@@ -251,7 +253,7 @@ def test_a_data_stream_without_timestamps_holds_but_not_for_an_event_that_has_on
     assert isinstance(given, Partial)
 
 
-def test_the_cause_is_kept_without_what_it_quotes_of_the_request() -> None:
+def test_the_cause_is_kept_without_the_request_that_it_quotes() -> None:
     quoted = '(byte[])"POST /events/_bulk HTTP/1.1\r\nAuthorization: ApiKey c2VjcmV0'
     answer = failing(
         400,
@@ -269,7 +271,7 @@ def test_the_cause_is_kept_without_what_it_quotes_of_the_request() -> None:
 
 
 @pytest.mark.parametrize(("status", "kind"), [(200, Retry), (400, Rejected), (500, Retry)])
-def test_credentials_that_an_answer_quotes_are_not_kept(status: int, kind: type) -> None:
+def test_credentials_that_a_response_quotes_are_not_kept(status: int, kind: type) -> None:
     body = b'oops\n at [Source: (byte[])"POST / HTTP/1.1\r\nAuthorization: Basic dTpw'
     (outcome,) = outcomes([Answer(status, body=body)], batch([tracked(1)]))
     assert kind is type(outcome)
@@ -277,7 +279,7 @@ def test_credentials_that_an_answer_quotes_are_not_kept(status: int, kind: type)
 
 
 @pytest.mark.parametrize(("events", "is_in_thread"), [(1, False), (200, True)])
-def test_a_long_answer_is_judged_away_from_the_loop(
+def test_a_long_response_is_judged_outside_the_loop(
     monkeypatch: pytest.MonkeyPatch, events: int, is_in_thread: bool
 ) -> None:
     judges: list[bool] = []
@@ -293,7 +295,7 @@ def test_a_long_answer_is_judged_away_from_the_loop(
     assert [is_in_thread] == judges
 
 
-def test_an_answer_that_is_too_long_has_the_batch_halved_and_nothing_dies_for_it() -> None:
+def test_a_response_that_is_too_long_halves_the_batch_without_dead_letters() -> None:
     item = {"create": {"status": 400, "error": {"type": "t", "reason": "x" * 30_000}}}
     long = Answer(
         body=json.dumps({"errors": True, "items": [item] * 9}, separators=(",", ":")).encode()

@@ -66,7 +66,7 @@ def outcomes(kind: str, server: Script, *batches: Batch, **settings: Any) -> lis
 
 @pytest.mark.parametrize("end", LINE_ENDS)
 @pytest.mark.parametrize("gzip", [False, True])
-def test_every_reader_of_lines_sees_the_same_lines(end: str, gzip: bool) -> None:
+def test_every_parser_of_lines_sees_the_same_lines(end: str, gzip: bool) -> None:
     text = quote(f"a{end}b")
     sent = batch([pixel(f"userId=u&properties.a={text}&properties.{text}=1"), tracked(2)])
     requests: list[Request] = []
@@ -84,7 +84,7 @@ def test_every_reader_of_lines_sees_the_same_lines(end: str, gzip: bool) -> None
 
 
 @pytest.mark.parametrize("end", LINE_ENDS)
-def test_every_reader_of_files_sees_the_same_lines(end: str, tmp_path: Path) -> None:
+def test_every_parser_of_files_sees_the_same_lines(end: str, tmp_path: Path) -> None:
     async def main() -> None:
         sender = make_sender(
             FileDestination(name="f", path=str(tmp_path / "f")), open_data(tmp_path)
@@ -102,7 +102,7 @@ def test_every_reader_of_files_sees_the_same_lines(end: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("format", ["json_array", "ndjson", "single"])
-def test_a_pixel_of_awkward_text_stays_one_event(format: str) -> None:  # noqa: A002
+def test_a_pixel_with_unusual_characters_stays_one_event(format: str) -> None:  # noqa: A002
     """Control bytes, brackets, `__proto__`, numbers without end, halves of characters."""
     query = (
         "userId=u&properties.a=%01%1b%7f%0d%0a%00x&properties.%0a=%22%7d%0a%7b%22&"
@@ -165,7 +165,7 @@ def test_a_pixel_gives_posthog_no_instructions(query: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["$pageview", "$screen"])
-def test_names_that_only_describe_are_passed_on(name: str) -> None:
+def test_descriptive_names_are_passed_on(name: str) -> None:
     properties = {"$current_url": "https://example.com/", "$browser": "x", "a$b": 1, "$": 2}
     made = posthog_event(json.loads(tracked(1, event=name, properties=properties)))
     assert name == made["event"]
@@ -188,7 +188,7 @@ def test_names_that_only_describe_are_passed_on(name: str) -> None:
         " id ",
     ],
 )
-def test_an_id_that_is_nobodys_makes_no_two_visitors_one(given: str) -> None:
+def test_an_id_that_identifies_no_user_merges_no_visitors(given: str) -> None:
     def made_of(**more: Any) -> Any:
         return posthog_event(json.loads(tracked(1, **more)))
 
@@ -211,7 +211,7 @@ def test_long_ids_stay_different_persons() -> None:
 
 @pytest.mark.parametrize("identity", INVISIBLE)
 @pytest.mark.parametrize("gzip", [False, True])
-def test_an_id_that_nobody_sees_is_refused_alone(identity: str, gzip: bool) -> None:
+def test_an_invisible_id_is_rejected_alone(identity: str, gzip: bool) -> None:
     """The gateway would answer 400 for the whole batch."""
     hostile = pixel(f"userId={quote(identity)}&anonymousId={quote(identity)}")
     sent = batch([tracked(1), hostile, tracked(3, userId="é"), tracked(4)])
@@ -224,14 +224,14 @@ def test_an_id_that_nobody_sees_is_refused_alone(identity: str, gzip: bool) -> N
     assert [message_id(n) for n in (1, 3, 4)] == list(api.events)
 
 
-def test_a_batch_of_such_ids_alone_is_not_sent_at_all() -> None:
+def test_a_batch_with_only_invisible_ids_is_not_sent() -> None:
     sent = batch([tracked(n, anonymousId="\u3164") for n in range(3)])
     (outcome,) = outcomes("rudderstack", lambda _: Answer(500), sent)
     assert isinstance(outcome, Partial)
     assert [0, 1, 2] == list(outcome.failed)
 
 
-def test_nothing_is_refused_before_the_rest_has_arrived() -> None:
+def test_no_event_is_rejected_before_the_rest_is_accepted() -> None:
     sent = batch([tracked(1), tracked(2, anonymousId="\u3164")])
     (outcome,) = outcomes("rudderstack", [Answer(503)], sent)
     assert isinstance(outcome, Retry)
@@ -245,7 +245,7 @@ def test_one_visible_character_is_enough(more: dict[str, str]) -> None:
     assert 2 == len(api.events)
 
 
-def test_the_first_pixel_puts_no_batch_into_a_job_run() -> None:
+def test_the_first_pixel_assigns_no_batch_to_a_job_run() -> None:
     api = BatchApi(max_bytes=4_000_000, is_rudderstack=True)
     first = pixel(
         "userId=u&context.sources.job_run_id=7&context.sources.task_run_id=8&"

@@ -45,14 +45,14 @@ def test_a_batch_is_taken(gzip: bool) -> None:
     assert ["Email Opened", "$pageview"] == [each["event"] for each in server.events.values()]
 
 
-def test_a_batch_that_comes_again_is_not_taken_twice() -> None:
+def test_a_repeated_batch_is_accepted_once() -> None:
     server = Posthog()
     sent = batch([tracked(1), tracked(2, messageId="not a uuid")])
     assert [Accepted()] * 2 == outcomes(server, sent, sent)
     assert 2 == len(server.events)
 
 
-def test_a_track_event_in_its_shape() -> None:
+def test_a_track_event_in_the_format_of_posthog() -> None:
     assert {
         "uuid": message_id(1),
         "event": "Email Opened",
@@ -68,7 +68,7 @@ def test_a_track_event_in_its_shape() -> None:
     } == made_of(tracked(1))
 
 
-def test_a_page_event_in_its_shape() -> None:
+def test_a_page_event_in_the_format_of_posthog() -> None:
     context = {
         "page": {
             "url": "https://example.com/a?b=c",
@@ -110,7 +110,7 @@ def test_a_page_event_in_its_shape() -> None:
     } == made["properties"]
 
 
-def test_properties_of_the_event_win() -> None:
+def test_properties_of_the_event_take_precedence() -> None:
     made = made_of(tracked(1, properties={"$ip": "203.0.113.1", "anonymousId": "mine"}))
     assert ("203.0.113.1", "mine") == (
         made["properties"]["$ip"],
@@ -118,14 +118,14 @@ def test_properties_of_the_event_win() -> None:
     )
 
 
-def test_without_an_address_ours_is_not_taken_for_the_visitors() -> None:
+def test_without_an_address_the_servers_is_not_used() -> None:
     made = made_of(tracked(1, request_ip=None))
     assert made["properties"]["$geoip_disable"] is True
     assert "$ip" not in made["properties"]
 
 
 @pytest.mark.parametrize("given", ["not a uuid", "", "x" * 5000, "ü"])
-def test_an_id_that_is_no_uuid_becomes_one_that_stays(given: str) -> None:
+def test_an_id_that_is_not_a_uuid_becomes_a_constant_one(given: str) -> None:
     first, second = (made_of(tracked(1, messageId=given)) for _ in range(2))
     assert first["uuid"] == second["uuid"]
     uuid.UUID(first["uuid"])
@@ -149,31 +149,31 @@ def test_strange_events_are_rewritten_too(more: dict[str, Any]) -> None:
     assert [Accepted()] == outcomes(server, batch([tracked(1, **more)]))
 
 
-def test_an_event_without_a_name_refuses_the_batch() -> None:
+def test_an_event_without_a_name_rejects_the_batch() -> None:
     server = Posthog()
     (outcome,) = outcomes(server, batch([tracked(1), tracked(2, event="")]))
     assert isinstance(outcome, Rejected)
     assert {} == server.events
 
 
-def test_a_wrong_key_holds_it_and_is_not_told() -> None:
+def test_a_wrong_key_holds_the_destination_and_is_not_logged() -> None:
     (outcome,) = outcomes(Posthog(), batch([tracked(1)]), api_key="phc_wrong")
     assert isinstance(outcome, Held)
     assert (403, "status 403") == (outcome.status, outcome.reason)
 
 
-def test_a_key_with_quotes_stays_one_text() -> None:
+def test_a_key_with_quotes_stays_one_string() -> None:
     server = Posthog(api_key='a"b\\c')
     assert [Accepted()] == outcomes(server, batch([tracked(1)]), api_key='a"b\\c')
 
 
-def test_a_body_over_the_limit_asks_for_less() -> None:
+def test_a_body_above_the_limit_makes_batches_smaller() -> None:
     (outcome,) = outcomes(Posthog(max_bytes=1000), batch([tracked(n) for n in range(10)]))
     assert isinstance(outcome, Rejected)
     assert outcome.is_too_large
 
 
-def test_a_200_that_throws_events_away_holds_it() -> None:
+def test_a_200_that_drops_events_holds_the_destination() -> None:
     server = Posthog()
     server.is_over_quota = True
     (outcome,) = outcomes(server, batch([tracked(1)]))

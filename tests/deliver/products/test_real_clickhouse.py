@@ -122,7 +122,7 @@ def test_rows_that_cannot_be_read_are_dead_letters_alone(
     assert int(parts[0]) <= 3, "the rows are inserted together"
 
 
-def test_the_documented_table_takes_whatever_a_pixel_can_say(
+def test_the_documented_table_accepts_every_event_of_a_pixel(
     clickhouse_engine: str, database: str, data: DataDir
 ) -> None:
     """Its columns are those that are strings or times in every event, or any JSON as a string."""
@@ -229,7 +229,7 @@ FORGED = {
 
 @pytest.mark.parametrize("place", [0, 9, 63])
 @pytest.mark.parametrize(("columns", "good", "bad"), FORGED.values(), ids=list(FORGED))
-def test_what_one_event_says_makes_no_other_one_a_dead_letter(
+def test_the_contents_of_one_event_make_no_other_one_a_dead_letter(
     clickhouse_engine: str,
     database: str,
     data: DataDir,
@@ -252,7 +252,7 @@ def test_what_one_event_says_makes_no_other_one_a_dead_letter(
     assert message_id(place) == letter.event["messageId"]
 
 
-def test_a_constraint_of_a_views_target_kills_no_row_that_the_view_leaves_out(
+def test_a_constraint_of_a_views_target_rejects_no_row_that_the_view_leaves_out(
     clickhouse_engine: str, database: str, data: DataDir
 ) -> None:
     """Its rows are counted there: the first of them is not our first."""
@@ -298,7 +298,7 @@ def test_rows_of_too_many_partitions_arrive_in_several_inserts(
     assert [250] == sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.events")
 
 
-def test_a_batch_that_comes_again_without_its_bad_rows_is_stored_once(
+def test_a_batch_that_is_repeated_without_its_bad_rows_is_stored_once(
     clickhouse_engine: str, database: str
 ) -> None:
     sql(
@@ -316,7 +316,7 @@ def test_a_batch_that_comes_again_without_its_bad_rows_is_stored_once(
 
 
 @pytest.mark.parametrize("window", [100, 0])
-def test_a_batch_that_comes_again_is_dropped_in_a_view_as_well_if_its_target_has_a_window(
+def test_a_repeated_batch_is_dropped_in_a_view_whose_target_has_a_window(
     clickhouse_engine: str, database: str, window: int
 ) -> None:
     for query in (

@@ -103,7 +103,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("group", HOSTILE)
-def test_documents_that_no_index_takes_arrive_mended_beside_good_ones(
+def test_documents_that_no_index_accepts_are_stored_repaired(
     search: str, index: str, data: DataDir, group: str
 ) -> None:
     hostile = [tracked(n, **each) for n, each in enumerate(HOSTILE[group], 1000)]
@@ -119,7 +119,7 @@ def test_documents_that_no_index_takes_arrive_mended_beside_good_ones(
     assert len(events) == len(stored)
 
 
-def test_events_that_do_not_fit_the_mapping_are_dead_letters_alone_and_tell_why(
+def test_events_that_do_not_fit_the_mapping_are_dead_letters_with_the_reason(
     search: str, index: str, data: DataDir
 ) -> None:
     secret = "c2VjcmV0LWtleQ=="
@@ -153,7 +153,7 @@ def test_events_that_do_not_fit_the_mapping_are_dead_letters_alone_and_tell_why(
     assert "For input string" in answers[message_id(104)]
 
 
-def test_with_the_documented_mapping_strangers_cannot_spoil_a_field(
+def test_with_the_documented_mapping_no_client_can_spoil_a_field(
     search: str, index: str, data: DataDir
 ) -> None:
     (mapping,) = re.findall(r"```json\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
@@ -167,7 +167,7 @@ def test_with_the_documented_mapping_strangers_cannot_spoil_a_field(
     assert (len(events), 0) == (figures["delivered"], figures.get("dead", 0))
 
 
-def test_a_stranger_who_fills_the_mapping_does_not_stop_events_with_known_names(
+def test_a_client_that_fills_the_mapping_does_not_stop_events_with_known_names(
     search: str, index: str, data: DataDir
 ) -> None:
     wide = [
@@ -232,7 +232,7 @@ def cluster(name: str, value: str) -> Callable[[str, str], Callable[[], None]]:
     ],
     ids=["closed", "write index", "pipeline", "write", "flood stage", "auto create", "shards"],
 )
-def test_wrong_settings_hold_and_nothing_dies(
+def test_wrong_settings_hold_the_destination_without_dead_letters(
     search: str,
     index: str,
     data: DataDir,
@@ -256,13 +256,13 @@ def test_wrong_settings_hold_and_nothing_dies(
 
 
 @pytest.mark.parametrize("name", ["Upper", "a-colon:b"])
-def test_a_name_that_no_index_can_have_holds(search: str, data: DataDir, name: str) -> None:
+def test_an_invalid_index_name_holds_the_destination(search: str, data: DataDir, name: str) -> None:
     figures = deliver(destination(search, name), data, [tracked(n) for n in range(50)], "held")
     assert ("held", 0) == (figures["state"], figures.get("dead", 0))
     assert "invalid_index_name_exception" in figures["last_error"]
 
 
-def test_a_data_stream_holds_until_its_events_have_a_timestamp(
+def test_a_data_stream_holds_the_destination_until_events_have_a_timestamp(
     search: str, index: str, data: DataDir
 ) -> None:
     if "opensearch" not in json.dumps(ask(search)):
