@@ -188,7 +188,7 @@ class Reclaimer:
         self._note_use()
         configured = self._settings.keys()
         absent = self._forgotten(running.keys() | configured)
-        for name in configured - running.keys():  # its runner has not started, or has failed
+        for name in configured - running.keys():  # its runner has failed or not started
             try:
                 low = read_low_water(self._data.destination_dir(name) / "state.db")
             except (OSError, sqlite3.Error, msgspec.DecodeError):

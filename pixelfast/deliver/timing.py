@@ -99,7 +99,7 @@ class Timings:
     idle_after_s: time without new events after which every pause has the maximum length.
     list_slots_s: time between two searches of the data directory for new slots.
     intake_turn_s: time for which one destination cuts batches before others get their turn.
-    cutter_turn_s: time for which the slots are read at once. A read that has begun is completed.
+    cutter_turn_s: time for which the slots are read in one turn. A read in progress is completed.
 
     Running:
 
@@ -128,7 +128,7 @@ class Timings:
     partial_pause_s: shortest pause of events that failed while others of their batch did not.
     culprit_pause_s: first pause of an event that makes its destination fail; it doubles each time.
     max_culprit_pause_s: longest such pause.
-    in_order_s: time for which an ordered destination is down before newer events are probed with.
+    in_order_s: time an ordered destination must be down before newer events are sent as probes.
     selective_s: time after an accepted probe in which failures are blamed on single events.
 
     Disk space of the spool:

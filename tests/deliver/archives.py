@@ -1,4 +1,4 @@
-"""Archives for tests: a sender with a keeper whose rounds a test starts by hand."""
+"""A sender and a keeper for tests, which start the keeper's rounds themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Archive", "numbers_in", "read"]
 
 
 class Archive:
-    """One event a file, unless `rotate_bytes` says otherwise."""
+    """An archive with one event per file, unless `rotate_bytes` is larger."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Archive:
     ) -> None:
         self.folder = folder
         self.keeper = ArchiveKeeper(folder, FileDestination(name="archive", **settings), clock)
-        # The keeper is not the sender's: nothing happens to the files between rounds.
+        # The sender has no keeper, so the files only change in rounds of this one.
         self.sender = FileSender(folder, rotate_bytes, 10**12, clock=clock)
         self.memory: dict[str, object] = {}
         self.newest = 0
@@ -69,7 +69,7 @@ def read(path: Path) -> bytes:
 
 
 def numbers_in(folder: Path) -> list[int]:
-    """The numbers of all events of an archive, in the order of the files' names."""
+    """Return the numbers of all events of an archive, in the order of file names."""
     texts = [read(path) for path in sorted(folder.glob("*.ndjson*"))]
     assert all(text.endswith(b"\n") for text in texts if text), "whole lines only"
     return [json.loads(line)["n"] for text in texts for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""Certificates made for a test, and TLS servers that show them."""
+"""Certificates for tests, and TLS servers that use them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
 class Certificates:
-    """An authority of the test's own, and files of what it issues."""
+    """A certificate authority, and files with the certificates that it issues."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = trustme.CA()
@@ -32,7 +32,7 @@ class Certificates:
         return self.authority.issue_cert(*(names or ("127.0.0.1",)), not_after=until)
 
     def client_files(self, authority: trustme.CA | None = None) -> dict[str, str]:
-        """A client's certificate and key, as the settings want them."""
+        """Return the settings of a client certificate and its key."""
         issued = (authority or self.authority).issue_cert("collector@example.com")
         cert, key = str(self.folder / "client.pem"), str(self.folder / "client.key")
         issued.private_key_pem.write_to_path(key)
@@ -41,10 +41,10 @@ class Certificates:
 
 
 class TlsServer:
-    """A server on a thread: OpenSSL's own handshake says by an alert why it fails.
+    """A server in a thread, whose OpenSSL handshake sends an alert when it fails.
 
-    (The loops' servers just drop the connection.) `flood`, if any, is what it does instead of
-    answering, until the client has enough.
+    Servers of event loops only drop the connection. `flood`, if given, replaces the response and
+    runs until the client closes the connection.
     """
 
     def __init__(
@@ -78,7 +78,9 @@ class TlsServer:
                     self._answer(plain)
                 except OSError:
                     with contextlib.suppress(OSError):
-                        plain.shutdown(socket.SHUT_WR)  # the alert is on its way: no reset
+                        plain.shutdown(
+                            socket.SHUT_WR
+                        )  # send the alert before the close, not a reset
                         while plain.recv(4096):
                             pass
 
@@ -99,14 +101,14 @@ def tls_server(
     shown: trustme.LeafCert,
     *,
     clients_of: trustme.CA | None = None,
-    most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    max_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     flood: Callable[[ssl.SSLSocket], None] | None = None,
     tickets: int = 2,
 ) -> TlsServer:
-    """A server that shows this certificate; with `clients_of` it wants one of its clients."""
+    """A server with this certificate; `clients_of` is the authority of its clients."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    context.maximum_version = most
+    context.maximum_version = max_version
     context.num_tickets = tickets
     shown.configure_cert(context)
     if clients_of is not None:

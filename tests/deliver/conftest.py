@@ -1,4 +1,4 @@
-"""Segments to deliver from; no test of delivery leaves a descriptor or a thread behind."""
+"""Segments to deliver from, and a check that no descriptor or thread is left open."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class _Unsynced(sqlite3.Connection):
 
 @pytest.fixture(autouse=True)
 def unsynced_databases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Databases of a test need not survive a power cut; syncs take most of the time here.
+    """Do not sync databases: tests need not survive a power failure, and syncs are slow.
 
-    `tests/reliability` cuts the power.
+    `tests/reliability` tests power failures.
     """
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=_Unsynced))
 
 
 @pytest.fixture(autouse=True)
 def plain_tracebacks() -> Iterator[None]:
-    """Rich ones, with all variables, take most of the time of a test whose runners fail."""
+    """Log plain tracebacks, because those with all variables are slow."""
     before = structlog.get_config()
     renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*before["processors"][:-1], renderer])
@@ -47,7 +47,7 @@ def plain_tracebacks() -> Iterator[None]:
 
 @pytest.fixture
 def small_heap() -> Iterator[None]:
-    """What other tests have left in memory: a collection of garbage is not to look through it."""
+    """Exclude objects of other tests from garbage collections."""
     gc.collect()
     gc.freeze()
     yield
@@ -72,7 +72,7 @@ def feed(data: DataDir, segment_bytes: int) -> Iterator[Feed]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _first_loop() -> None:
-    """The first loop of a process opens pipes that stay."""
+    """Run a loop, because the first one of a process opens pipes that stay open."""
     uvloop.run(asyncio.sleep(0))
 
 

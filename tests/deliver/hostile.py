@@ -1,7 +1,7 @@
-"""A destination that misbehaves, in a process of its own: `python -m tests.deliver.hostile`.
+"""A hostile destination in its own process: `python -m tests.deliver.hostile`.
 
-The first part of a request's path names what it does; `BEHAVIOURS` has all of it. It prints its
-port, and ends with its standard input. `/served/NAME` tells how many requests a behaviour has had.
+The first part of a request's path selects one of `BEHAVIOURS`. The process prints its port and ends
+when its standard input is closed. `/served/NAME` returns how many requests a behaviour has had.
 """
 
 from __future__ import annotations

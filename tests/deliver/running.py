@@ -1,4 +1,4 @@
-"""A real loop for a test, with a bound."""
+"""An event loop for tests, with a timeout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T], bound_s: float = 3 * WAIT_S) -> T:
-    """Run a coroutine on uvloop, as the delivery process does; fail where it does not end."""
+    """Run a coroutine on uvloop, as the delivery process does, with a timeout."""
 
     async def bounded() -> T:
         async with asyncio.timeout(bound_s):
@@ -25,7 +25,7 @@ def run(main: Coroutine[Any, Any, T], bound_s: float = 3 * WAIT_S) -> T:
 
 
 async def watch(turns_s: list[float]) -> None:
-    """Note the CPU time of each turn of the loop."""
+    """Record the CPU time of each turn of the loop."""
     while True:
         began_s = time.thread_time()
         await asyncio.sleep(0)

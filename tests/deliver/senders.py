@@ -36,7 +36,7 @@ async def destination_and_sender(
 
 
 def batch(events: Iterable[bytes], name: str = "b1", attempt: int = 1) -> Batch:
-    """A batch that has its id."""
+    """Make a batch with this id."""
     made = batch_of(events)
     made.id, made.attempt = name, attempt
     return made

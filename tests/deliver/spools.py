@@ -1,4 +1,4 @@
-"""Events for delivery, written into a slot, and what a cutter makes of them."""
+"""Events in slots, and the batches that a cutter makes of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NO_LIMITS = BatchLimits(max_events=10**9, max_bytes=10**12, max_age_s=0.0)
 
 
 def event(number: int, padding: int = 0) -> bytes:
-    """One event's JSON; different for each number."""
+    """Return the JSON of an event with this number."""
     return json.dumps({"n": number, "p": "x" * padding}, separators=(",", ":")).encode()
 
 
 def fill(feed: Feed, start: int, stop: int, source: str = "web") -> None:
-    """Write events, 20 a frame."""
+    """Write events in frames of 20."""
     for first in range(start, stop, 20):
         feed.write(*map(event, range(first, min(first + 20, stop))), source=source)
 
@@ -32,13 +32,13 @@ def ndjson(events: Iterable[bytes]) -> bytes:
 
 
 def batch_of(events: Iterable[bytes], identity: str = "batch") -> Batch:
-    """A batch to send."""
+    """Make a batch to send."""
     body = ndjson(events)
     return Batch(id=identity, body=body, events=body.count(b"\n"))
 
 
 def numbers_in(folder: Path) -> list[int]:
-    """The numbers of the events in all files of a folder, in the order of the files' names."""
+    """Return the numbers of the events in all files of a folder, in the order of file names."""
     names = sorted(folder.glob("*.ndjson")) if folder.exists() else []
     texts = [path.read_bytes() for path in names]
     assert all(text.endswith(b"\n") for text in texts if text), "whole lines only"
@@ -46,12 +46,12 @@ def numbers_in(folder: Path) -> list[int]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """What a folder holds beside its lock, in the order of the names."""
+    """Return the files of a folder except its lock, in the order of names."""
     return sorted(path for path in folder.iterdir() if path.name != ".lock")
 
 
 def taking(sources: frozenset[str] | None) -> Selection:
-    """What a destination of these sources takes; of all where None."""
+    """Return the selection of a destination for these sources, or for all if None."""
     if sources is None:
         return Selection()
     return Selection(
@@ -65,13 +65,13 @@ def cut_all(
     cursors: dict[int, Position] | None = None,
     sources: frozenset[str] | None = None,
 ) -> list[Cut]:
-    """All batches that are there to cut, the last one as if it were old enough."""
+    """Cut all stored events into batches; the last one is cut as if it were due."""
     cutter = Cutter(data, cursors or {}, limits, taking(sources))
     try:
         batches: list[Cut] = []
         while (is_full := cutter.cut()) or cutter.has_more or cutter.has_moved():
             assert cutter.has_moved() or not is_full, "a batch is full of nothing"
-            if is_full or not cutter.has_more:  # else only the turn has ended
+            if is_full or not cutter.has_more:  # otherwise only the turn has ended
                 batches.append(cutter.close_batch())
         return batches
     finally:
@@ -79,7 +79,7 @@ def cut_all(
 
 
 def whole(cut: Cut) -> Batch:
-    """What is sent of a cut."""
+    """Return the batch of a cut."""
     return cut.batch()
 
 

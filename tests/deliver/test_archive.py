@@ -1,4 +1,4 @@
-"""Finished files of an archive: compressed, deleted by age and size, and never the newest one."""
+"""Finished files of an archive are compressed, and deleted by age and size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_S = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 
 
 def filled(archive: Archive, count: int, padding: int = 0) -> None:
-    """Deliver events 0, 1, 2, …, each into a file of its own."""
+    """Deliver events 0, 1, 2, …, each into its own file."""
 
     async def main() -> None:
         await archive.open()
@@ -91,7 +91,7 @@ def test_numbers_continue_after_compressed_files(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for a process that is gone."""
+    """Stands for the end of the process."""
 
 
 def kill_at(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def kill_at(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
         "the sync of the folder": (compression, "sync_directory"),
     }
     monkeypatch.setattr(*targets[where], die)
-    # What would be cleaned up on the way out stays there.
+    # A killed process does not clean up.
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
 
 
@@ -117,14 +117,14 @@ def kill_at(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_kill_while_a_file_is_compressed_leaves_each_event_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, where: str, later: str
 ) -> None:
-    """Whatever `compression` is after the restart."""
+    """The restart may have another `compression`."""
     archive = Archive(tmp_path, compression=kind)
     filled(archive, 3, padding=10_000)
     with monkeypatch.context() as patch:
         kill_at(where, patch)
         with pytest.raises(Killed):
             archive.tend()
-    assert 4 == len(archive.names)  # the original, and something of its copy
+    assert 4 == len(archive.names)  # the original, and a part of its copy
     again = Archive(tmp_path, compression=later)
     again.memory, again.newest = archive.memory, archive.newest
     filled(again, 1)
@@ -139,7 +139,7 @@ def test_a_kill_while_a_file_is_compressed_leaves_each_event_once(
 def test_a_file_is_kept_if_its_compressed_copy_has_other_contents(
     tmp_path: Path, kind: str, torn: bytes | None
 ) -> None:
-    """Somebody's own gzip was killed on the way: what it left is not a copy."""
+    """Another gzip was killed, and left an incomplete copy."""
     archive = Archive(tmp_path, compression=kind)
     filled(archive, 3)
     first = min(tmp_path.glob("*.ndjson"))
@@ -242,7 +242,7 @@ def test_the_oldest_files_are_deleted_above_keep_bytes(tmp_path: Path) -> None:
 
 
 def test_no_file_is_deleted_if_compressed_files_fit(tmp_path: Path) -> None:
-    """Both were set for an archive that was there already."""
+    """Both settings were changed for an existing archive."""
     archive = Archive(tmp_path, keep_bytes=200_000, compression="gzip")
     filled(archive, 40, padding=8000)
     assert archive.tend()
@@ -348,7 +348,7 @@ def test_a_missing_folder_is_logged_and_raises_nothing(tmp_path: Path) -> None:
 
 
 def test_listing_many_files_uses_limited_memory(tmp_path: Path) -> None:
-    """The oldest thousand at once; the next round has the others."""
+    """A round handles the oldest thousand, the next round the others."""
     archive = Archive(tmp_path, keep_bytes=1)
     for number in range(1, 3502):
         name = names.file_name(START_S, number)

@@ -1,4 +1,4 @@
-"""How much of a disk an archive may take, beside a spool and beside others."""
+"""The disk space that an archive may use beside a spool and other users of the disk."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ NO_SPOOL = SpoolNeeds(0, 0)
 
 
 def set_disk(monkeypatch: pytest.MonkeyPatch, size_mib: int, free_mib: int) -> None:
-    """Have every file system be of this size, with so much of it free."""
+    """Simulate file systems of this size, with this much free space."""
     blocks = size_mib * MIB // 4096, free_mib * MIB // 4096
     disk = SimpleNamespace(f_frsize=4096, f_blocks=blocks[0], f_bavail=blocks[1])
     monkeypatch.setattr(os, "statvfs", lambda _: disk)
 
 
 @pytest.mark.parametrize(
-    ("size", "free", "used", "min_free", "spool_most", "share", "limit", "reason"),
+    ("size", "free", "used", "min_free", "spool_max", "share", "limit", "reason"),
     [
         # An empty disk: half of it.
         (1000, 1000, 0, 0, 0, 0.5, 500, "the archive has reached max_disk_share (50%)"),
         (1000, 1000, 0, 100, 200, 0.5, 500, "the archive has reached max_disk_share (50%)"),
         (1000, 600, 400, 100, 200, 0.9, 700, "the remaining disk space is reserved for the spool"),
-        # No share: until min_free is left, with a small spool until that has its room.
+        # No share: all but min_free, and the space of a small spool.
         (
             1000,
             1000,
@@ -54,7 +54,7 @@ def set_disk(monkeypatch: pytest.MonkeyPatch, size_mib: int, free_mib: int) -> N
             "no more than spool.min_free is free on the disk of the archive",
         ),
         (1000, 1000, 0, 100, 200, 0.0, 700, "the remaining disk space is reserved for the spool"),
-        # Others take much: half of what they leave, if the spool may take all.
+        # Others use much: half of the rest, if the spool may use all of it.
         (
             1000,
             300,
@@ -65,7 +65,7 @@ def set_disk(monkeypatch: pytest.MonkeyPatch, size_mib: int, free_mib: int) -> N
             150,
             "the remaining disk space is reserved for the spool",
         ),
-        # A tiny disk, and one that others have filled beyond min_free.
+        # A tiny disk, and one with less free space than min_free.
         (16, 10, 2, 4, 10_000, 0.5, 4, "the remaining disk space is reserved for the spool"),
         (
             1000,
@@ -86,18 +86,18 @@ def test_an_archive_uses_its_share_and_leaves_space_for_the_spool(
     free: int,
     used: int,
     min_free: int,
-    spool_most: int,
+    spool_max: int,
     share: float,
     limit: int,
     reason: str,
 ) -> None:
     data = DataDir.open(tmp_path)
     set_disk(monkeypatch, size, free)
-    room = DiskQuota(data, SpoolNeeds(min_free * MIB, spool_most * MIB), share)
-    assert limit * MIB == room.limit_bytes(tmp_path, used * MIB)
+    quota = DiskQuota(data, SpoolNeeds(min_free * MIB, spool_max * MIB), share)
+    assert limit * MIB == quota.limit_bytes(tmp_path, used * MIB)
     left = (limit - used) * MIB
-    assert "" == room.shortage(tmp_path, used * MIB, left)
-    assert reason == room.shortage(tmp_path, used * MIB, left + 1)
+    assert "" == quota.shortage(tmp_path, used * MIB, left)
+    assert reason == quota.shortage(tmp_path, used * MIB, left + 1)
 
 
 def test_a_file_system_without_a_size_does_not_limit_the_archive(
@@ -105,22 +105,22 @@ def test_a_file_system_without_a_size_does_not_limit_the_archive(
 ) -> None:
     data = DataDir.open(tmp_path)
     set_disk(monkeypatch, 0, 0)
-    room = DiskQuota(data, SpoolNeeds(512 * MIB, 20_000 * MIB), 0.5)
-    assert "" == room.shortage(tmp_path, 100 * MIB, MIB)
+    quota = DiskQuota(data, SpoolNeeds(512 * MIB, 20_000 * MIB), 0.5)
+    assert "" == quota.shortage(tmp_path, 100 * MIB, MIB)
 
 
 def test_space_that_the_spool_already_uses_is_not_reserved_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a spool that fills while the archive waits would make its bound smaller and smaller."""
+    """Otherwise a spool that fills while the archive waits would reduce the limit further."""
     data = DataDir.open(tmp_path)
     slot = data.slot_dir(0)
     slot.mkdir(parents=True)
     (slot / "0000000000000001.seg").write_bytes(bytes(3 * MIB))
-    room = DiskQuota(data, SpoolNeeds(0, 10 * MIB), 0.0)
+    quota = DiskQuota(data, SpoolNeeds(0, 10 * MIB), 0.0)
     set_disk(monkeypatch, 100, 50 - 3)
-    assert 40 * MIB == room.limit_bytes(tmp_path, 0)
-    assert "" == room.shortage(tmp_path, 39 * MIB, 0)
+    assert 40 * MIB == quota.limit_bytes(tmp_path, 0)
+    assert "" == quota.shortage(tmp_path, 39 * MIB, 0)
 
 
 def test_an_archive_on_another_disk_reserves_no_space_for_the_spool(
@@ -131,9 +131,9 @@ def test_an_archive_on_another_disk_reserves_no_space_for_the_spool(
     if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("needs /dev/shm to be a file system of its own")
     set_disk(monkeypatch, 1000, 1000)
-    room = DiskQuota(data, SpoolNeeds(100 * MIB, 10_000 * MIB), 0.8)
-    assert 800 * MIB == room.limit_bytes(other, 0)
-    assert 450 * MIB == room.limit_bytes(tmp_path, 0)
+    quota = DiskQuota(data, SpoolNeeds(100 * MIB, 10_000 * MIB), 0.8)
+    assert 800 * MIB == quota.limit_bytes(other, 0)
+    assert 450 * MIB == quota.limit_bytes(tmp_path, 0)
 
 
 def test_the_needs_of_the_spool_include_segments_created_ahead() -> None:
@@ -150,7 +150,9 @@ def test_a_destination_without_disk_space_waits_and_no_event_becomes_a_dead_lett
     async def main() -> None:
         sender = FakeSender([Waiting("it is full")] * 10**6)
         sender.may_send_ahead = False
-        runner = make_runner(data, sender, retry_for_s=0.001)  # everything else would die of it
+        runner = make_runner(
+            data, sender, retry_for_s=0.001
+        )  # any other failure would make dead letters
         feed.write(*map(event, range(3)), received_ms=1)
         with capture_logs() as logs:
             async with running(runner):
@@ -231,7 +233,7 @@ def test_a_file_destination_waits_for_disk_space_and_continues(
 def test_file_destinations_of_an_engine_know_the_needs_of_the_spool(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that has no more than min_free."""
+    """A disk with no more free space than min_free."""
     config = Config(spool=Spool(min_free=200 * MIB))
     set_disk(monkeypatch, 1000, 150)
 

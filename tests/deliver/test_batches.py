@@ -1,4 +1,4 @@
-"""What a cutter makes of a slot's frames: bounds, order, sources, and where reading goes on."""
+"""The batches that a cutter makes of frames: limits, order, sources, and cursors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.deliver.clocks import HandClock
 from tests.deliver.spools import NO_LIMITS, as_json, batch_of, cut_all, event, lines_of
 from tests.spools import Feed
 
-STILL = DeliveryClock(monotonic_s=lambda: 0.0)  # no look at the slots ends before it has seen all
+STILL = DeliveryClock(monotonic_s=lambda: 0.0)  # a cut never ends early
 
 
 def by_events(count: int) -> BatchLimits:
@@ -193,7 +193,7 @@ def test_reading_continues_inside_a_frame(data: DataDir) -> None:
 
 
 def test_a_skip_applies_only_to_the_frame_of_the_cursor(data: DataDir) -> None:
-    """The frame of the cursor is damaged: all of the next frame is read."""
+    """The frame of the cursor is damaged, so all of the next frame is read."""
     with Feed(data) as feed:
         feed.write(*map(event, range(4)))
         second = feed.position
@@ -233,7 +233,7 @@ def test_a_batch_is_as_old_as_the_oldest_event_of_any_slot(data: DataDir) -> Non
 
 
 def test_a_cursor_beyond_the_data_is_clamped(data: DataDir) -> None:
-    """The slot was removed by hand, and its numbers began again."""
+    """The slot was deleted by an operator, so its numbers restarted."""
     with Feed(data) as feed:
         feed.write(event(1))
         assert [event(1)] == lines_of(cut_all(data, NO_LIMITS, {0: Position(9, 4096, 2)}))
@@ -248,7 +248,7 @@ def test_a_cursor_beyond_the_events_of_its_frame_is_clamped(data: DataDir, skip:
 
 
 def test_a_cursor_after_the_end_of_its_segment_continues_in_the_next(data: DataDir) -> None:
-    """A power cut took events that were delivered before they were synced."""
+    """A power failure lost events that were delivered before they were synced."""
     with Feed(data) as feed:
         feed.write(event(1))
         feed.roll()
@@ -257,7 +257,7 @@ def test_a_cursor_after_the_end_of_its_segment_continues_in_the_next(data: DataD
 
 
 def test_a_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -> None:
-    """All destinations share one loop: what is passed must not hold the others up."""
+    """All destinations share one loop, so filtered events must not delay the others."""
     body = [event(n, padding=1000) for n in range(900)]
     with Feed(data, segment_bytes=8 * 2**20) as feed:
         for _ in range(40):
@@ -267,7 +267,7 @@ def test_a_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -> 
             data,
             {},
             BatchLimits(500, 2**20, 1.0),
-            Selection(without=("web",)),
+            Selection(excluded=("web",)),
             clock=HandClock(a_look_s=0.0001).clock,
         )
     ) as cutter:

@@ -1,4 +1,4 @@
-"""Whatever the frames, the limits and the place of a restart: each event once, in order."""
+"""Random frames, limits and restarts: each event is cut once, in order."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ choices = st.sampled_from([None, frozenset(), frozenset("a"), frozenset("ac"), f
 
 
 class Written:
-    """What stands in the spool: for each slot its events in order, with their sources."""
+    """Return the events of each slot in order, with their sources."""
 
     def __init__(self, plan: list[tuple[int, list[tuple[str, int]]]], data: DataDir) -> None:
         self.slots: dict[int, list[tuple[str, bytes]]] = {}
@@ -52,7 +52,7 @@ class Written:
     def write(self, feed: Feed, sizes: list[tuple[str, int]]) -> None:
         made = [(source, self._next(feed.number, size)) for source, size in sizes]
         feed.commit(made)
-        # One frame a source, in the order of their first events.
+        # One frame per source, in the order of their first events.
         names = list(dict.fromkeys(source for source, _ in made))
         made.sort(key=lambda pair: names.index(pair[0]))
         self.slots.setdefault(feed.number, []).extend(made)
@@ -143,7 +143,7 @@ def test_batches_are_as_large_as_the_limits_allow(plan: list[Any], limit: BatchL
 def test_a_cutter_follows_its_writers(
     rounds: list[Any], limit: BatchLimits, sources: frozenset[str] | None
 ) -> None:
-    """Frames and slots come meanwhile, and some batches are closed before they are full."""
+    """Frames and slots are added meanwhile, and some batches are closed before they are full."""
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(folder)
         written = Written([], data)

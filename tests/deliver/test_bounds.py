@@ -1,4 +1,4 @@
-"""The share of the loop's time that a destination's answers may use, without the network."""
+"""The share of the loop's time that a destination's responses may use, without a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class FakeTransport(asyncio.Transport):
-    """Notes whether it is read from. Its peer never reads: closing it ends nothing."""
+    """Records whether it is read from. Its peer never reads, so a close is never completed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class FakeTransport(asyncio.Transport):
 
 
 class FakeShare(LoopShare):
-    """Owes nothing until so many slices are parsed; then waits as long as a test says."""
+    """Requires no wait until this many slices are parsed."""
 
     def __init__(self, slices: int) -> None:
         super().__init__(1.0, 1.0, DeliveryClock(monotonic_s=lambda: 0.0))
@@ -81,7 +81,7 @@ def test_reading_pauses_while_a_destination_has_used_its_share() -> None:
 
 
 def test_a_plain_body_is_parsed_in_large_slices_and_what_follows_it_is_not() -> None:
-    """The parser only copies it. Behind it may be heads without end, which are costly."""
+    """The parser only copies a body. Costly heads may follow it."""
 
     async def main() -> None:
         share = FakeShare(slices=99)
@@ -94,13 +94,13 @@ def test_a_plain_body_is_parsed_in_large_slices_and_what_follows_it_is_not() -> 
         handler.data_received(b"x" + b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
         assert b"x" == await body.read()
         await asyncio.sleep(0)
-        assert transport.is_aborted, "nobody asked for more"
+        assert transport.is_aborted, "data without a request"
 
     run(main())
 
 
 def test_the_first_bytes_of_a_response_are_parsed_at_once() -> None:
-    """A good answer is not made to wait for what the destination's bad ones have cost."""
+    """Good responses do not wait for the share that bad ones of the destination have used."""
 
     async def main() -> None:
         handler, transport = new_handler(FakeShare(slices=0))
@@ -125,7 +125,7 @@ def test_a_reset_while_a_response_is_buffered_loses_no_status() -> None:
 
 
 def test_closing_a_connection_does_not_wait_for_unsent_data() -> None:
-    """A peer that never reads would keep it, and the body, for ever."""
+    """A peer that never reads would keep the connection and the body forever."""
 
     async def main() -> None:
         handler, transport = new_handler(FakeShare(slices=9))

@@ -1,4 +1,4 @@
-"""The wall clock jumps: nothing becomes too old by that, and ages stay sane."""
+"""Jumps of the wall clock make no event too old, and ages stay right."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_jump_makes_no_event_of_a_destination_that_is_down_too_old(
                 await until(lambda: down.sent)
                 hand.ahead_s += jump_s
                 await until(lambda: [x for x in logs if x["event"] == "clock_jumped"])
-                for n in range(5, 10):  # collectors stamp with the clock as it is now
+                for n in range(5, 10):  # collectors use the changed clock
                     feed.write(event(n), received_ms=ms(hand.clock.wall_s()))
                 attempts = len(down.sent)
 

@@ -1,4 +1,4 @@
-"""Dead letters are bounded by size and age, and no source takes the room of the others."""
+"""Dead letters have limits of size and age, and no source uses the space of the others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.waiting import until
 
 KIB = 1024
 DAY_MS = 86_400_000
-# The database as versions 1 and 2 made it.
+# The database of versions 1 and 2.
 FIRST_SCHEMA = """
 CREATE TABLE letter (id INTEGER PRIMARY KEY AUTOINCREMENT, batch TEXT NOT NULL,
     number INTEGER NOT NULL, event BLOB NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
@@ -64,20 +64,20 @@ def letter(number: int, source: str = "web", size_bytes: int = 10, batch: str = 
 
 
 def rows(dead: DeadLetters) -> list[int]:
-    """How many letters each row of the database has."""
+    """Return the number of dead letters in each row of the database."""
     with closing(sqlite3.connect(dead.path)) as db:
         return [letters for (letters,) in db.execute("SELECT letters FROM letter ORDER BY id")]
 
 
 def sums(dead: DeadLetters) -> dict[str, tuple[int, int]]:
-    """Letters and bytes of each source, as the rows have them."""
+    """Return the number and size of each source's dead letters, from the rows."""
     query = "SELECT source, sum(letters), sum(size_bytes) FROM letter GROUP BY source"
     with closing(sqlite3.connect(dead.path)) as db:
         return {source: (letters, size_bytes) for source, letters, size_bytes in db.execute(query)}
 
 
 def check_sums(dead: DeadLetters) -> None:
-    """What is noted of the sources is what the rows have."""
+    """Check that the counts of the sources match the rows."""
     found = {name: own[:2] for name, own in dead.by_source().items() if own.letters}
     assert sums(dead) == found
 
@@ -98,9 +98,9 @@ def kept(dead: DeadLetters, source: str) -> list[int]:
 
 
 def test_the_oldest_dead_letters_are_dropped_above_the_limit_and_counted(dead: DeadLetters) -> None:
-    bounds = DeadLetterLimits(256 * KIB)
+    limits = DeadLetterLimits(256 * KIB)
     for start in range(0, 400, 10):
-        dead.add([letter(n, size_bytes=25 * KIB) for n in range(start, start + 10)], bounds)
+        dead.add([letter(n, size_bytes=25 * KIB) for n in range(start, start + 10)], limits)
         assert dead.size_bytes() <= 256 * KIB
     numbers = kept(dead, "web")
     assert list(range(400 - len(numbers), 400)) == numbers
@@ -115,11 +115,11 @@ def test_the_oldest_dead_letters_are_dropped_above_the_limit_and_counted(dead: D
 def test_a_small_limit_keeps_the_newest_dead_letters_that_fit(
     dead: DeadLetters, max_bytes: int, size_bytes: int
 ) -> None:
-    bounds = DeadLetterLimits(max_bytes)
+    limits = DeadLetterLimits(max_bytes)
     empty_bytes = dead.size_bytes()
     for start in range(0, 1000, 50):
         batch = [letter(n, size_bytes=size_bytes) for n in range(start, start + 50)]
-        dead.add(batch, bounds)
+        dead.add(batch, limits)
     found = kept(dead, "web")
     assert list(range(1000 - len(found), 1000)) == found
     assert dead.size_bytes() <= max_bytes
@@ -128,11 +128,11 @@ def test_a_small_limit_keeps_the_newest_dead_letters_that_fit(
 
 
 def test_a_source_with_many_dead_letters_drops_only_its_own(dead: DeadLetters) -> None:
-    """Its write key is public: a stranger must not delete what others have."""
-    bounds = DeadLetterLimits(256 * KIB)
-    dead.add([letter(n, "shop", 1 * KIB) for n in range(20)], bounds)
+    """Its write key is public, so a client must not be able to drop those of other sources."""
+    limits = DeadLetterLimits(256 * KIB)
+    dead.add([letter(n, "shop", 1 * KIB) for n in range(20)], limits)
     for n in range(100, 400):
-        dead.add([letter(n, "flooded", 20 * KIB)], bounds)
+        dead.add([letter(n, "flooded", 20 * KIB)], limits)
     assert list(range(20)) == kept(dead, "shop")
     assert 399 == kept(dead, "flooded")[-1]
     by_source = dead.by_source()
@@ -140,19 +140,19 @@ def test_a_source_with_many_dead_letters_drops_only_its_own(dead: DeadLetters) -
 
 
 def test_new_dead_letters_replace_old_ones_on_a_full_disk(dead: DeadLetters) -> None:
-    room = [2**30]
-    bounds = DeadLetterLimits(4096 * KIB, disk_limit=lambda _: room[0])
-    dead.add([letter(n, size_bytes=8 * KIB) for n in range(250)], bounds)
+    limit_bytes = [2**30]
+    limits = DeadLetterLimits(4096 * KIB, disk_limit=lambda _: limit_bytes[0])
+    dead.add([letter(n, size_bytes=8 * KIB) for n in range(250)], limits)
     before = dead.file_bytes()
     assert 2048 * KIB < before < 4096 * KIB
-    room[0] = -5  # others have filled it
+    limit_bytes[0] = -5  # other programs have filled the disk
     for start in range(250, 1000, 10):
-        dead.add([letter(n, size_bytes=8 * KIB) for n in range(start, start + 10)], bounds)
-        dead.keep_within(bounds)
+        dead.add([letter(n, size_bytes=8 * KIB) for n in range(start, start + 10)], limits)
+        dead.keep_within(limits)
     assert dead.file_bytes() <= before + 256 * KIB, "it grows by one step at most"
-    assert dead.size_bytes() > before - 600 * KIB, "none goes but to make room"
-    room[0] = 2**30
-    dead.add([letter(n, size_bytes=8 * KIB) for n in range(1000, 1200)], bounds)
+    assert dead.size_bytes() > before - 600 * KIB, "no more than necessary are dropped"
+    limit_bytes[0] = 2**30
+    dead.add([letter(n, size_bytes=8 * KIB) for n in range(1000, 1200)], limits)
     assert before < dead.file_bytes()
     assert before + 512 * KIB < dead.size_bytes() <= 4096 * KIB
     numbers = kept(dead, "web")
@@ -162,17 +162,17 @@ def test_new_dead_letters_replace_old_ones_on_a_full_disk(dead: DeadLetters) -> 
 def test_dead_letters_above_the_maximum_age_are_dropped(tmp_path: Path) -> None:
     now_ms = 10 * DAY_MS
     dead = DeadLetters(tmp_path / "dead.db", DeliveryClock(wall_s=lambda: now_ms / 1000))
-    bounds = DeadLetterLimits(max_age_s=86_400.0, on_full="hold")
-    dead.add([letter(1)], bounds)
+    limits = DeadLetterLimits(max_age_s=86_400.0, on_full="hold")
+    dead.add([letter(1)], limits)
     now_ms = 11 * DAY_MS - 1
-    dead.add([letter(2)], bounds)
+    dead.add([letter(2)], limits)
     assert [1, 2] == kept(dead, "web")
     now_ms = 11 * DAY_MS + 1
-    dead.keep_within(bounds)
+    dead.keep_within(limits)
     assert [2] == kept(dead, "web")
     assert 11 * DAY_MS - 1 == dead.by_source()["web"].oldest_ms
     now_ms = 20 * DAY_MS
-    dead.keep_within(bounds)
+    dead.keep_within(limits)
     assert ([], (0, 0, 2, 0)) == (kept(dead, "web"), dead.by_source()["web"])
     dead.close()
 
@@ -185,14 +185,14 @@ def test_hold_drops_no_dead_letter_for_lack_of_disk_space(dead: DeadLetters) -> 
     assert list(range(20)) == kept(dead, "web")
 
 
-@pytest.mark.parametrize("bounds", [DeadLetterLimits(64 * KIB), DeadLetterLimits(max_age_s=-1.0)])
+@pytest.mark.parametrize("limits", [DeadLetterLimits(64 * KIB), DeadLetterLimits(max_age_s=-1.0)])
 def test_a_dead_letter_that_is_being_replayed_is_not_dropped(
-    dead: DeadLetters, bounds: DeadLetterLimits
+    dead: DeadLetters, limits: DeadLetterLimits
 ) -> None:
     dead.add([letter(n, size_bytes=25 * KIB) for n in range(10)])
     dead.ask_for_replay([1, 2])
-    assert [1] == [each.id for each in dead.take_for_replay(1, 2**20)]  # its plan knows its id
-    dead.keep_within(bounds)
+    assert [1] == [each.id for each in dead.take_for_replay(1, 2**20)]  # a plan refers to it
+    dead.keep_within(limits)
     assert [0] == kept(dead, "web")
     dead.remove([1])
     assert (0, 0) == dead.by_source()["web"][:2]
@@ -209,13 +209,13 @@ def test_a_replay_observes_the_limits_of_a_batch(dead: DeadLetters) -> None:
 
 def test_the_sums_of_sources_are_right_after_every_kind_of_change(dead: DeadLetters) -> None:
     dead.add([letter(n, f"s{n % 3}", n) for n in range(30)])
-    dead.add([letter(n, f"s{n % 3}", n) for n in range(30)])  # again, after a crash
+    dead.add([letter(n, f"s{n % 3}", n) for n in range(30)])  # repeated after a crash
     dead.drop([3, 4])
     dead.ask_for_replay([7, 8])
     dead.take_for_replay(10, 2**20)
     dead.remove([7])
     dead.reject_again(8, 500, "a longer reason", b"answer")
-    other = DeadLetters(dead.path)  # as the commands do
+    other = DeadLetters(dead.path)  # like `pixelfast dead`
     other.drop([20, 21])
     other.close()
     assert (25, {7, 3, 4, 20, 21}) == (dead.count(), set(range(1, 31)) - ids(dead))
@@ -267,7 +267,7 @@ def test_a_database_of_version_2_is_migrated(tmp_path: Path) -> None:
 
 
 def test_the_events_of_a_row_are_stored_unchanged(dead: DeadLetters) -> None:
-    """Whatever else looks for them there finds them."""
+    """Other programs can search the file for them."""
     events = [b'{"messageId":"m-%d","padding":"%b"}' % (n, b"-" * (n * 7)) for n in range(100)]
     dead.add([bundle(n, event, response=b"a" * n) for n, event in enumerate(events)])
     assert max(rows(dead)) > 10
@@ -301,7 +301,7 @@ def test_dead_letters_of_one_row_are_replayed_in_as_many_batches_as_needed(
     assert 10 == dead.ask_for_replay()
     assert [1, 2, 3, 4] == [each.id for each in dead.take_for_replay(4, 100)]
     assert [5, 6] == [each.id for each in dead.take_for_replay(100, 6)]
-    dead.give_back([1, 2, 5])  # the plans that are there after a crash
+    dead.give_back([1, 2, 5])  # the plans that a crash left
     assert [3, 4, 6, 7, 8, 9, 10] == [each.id for each in dead.take_for_replay(100, 100)]
     assert [] == dead.take_for_replay(100, 100)
     dead.remove(range(1, 11))
@@ -320,7 +320,7 @@ def test_a_row_that_is_replayed_as_a_whole_is_not_divided(dead: DeadLetters) -> 
 
 
 def test_no_id_is_assigned_twice(dead: DeadLetters) -> None:
-    """An operator who drops 17 must not drop another one."""
+    """An operator who drops 17 must not drop another dead letter."""
     dead.add([letter(n) for n in range(10)])
     dead.drop()
     dead.add([letter(n, batch="c") for n in range(5)])
@@ -373,7 +373,7 @@ def test_a_migration_on_a_full_disk_leaves_the_database_unchanged(
 MANY = BatchLimits(max_events=50, max_bytes=10**6, max_age_s=0.0)
 
 
-def refusing_odd(batch: Batch) -> Outcome:
+def rejecting_odd(batch: Batch) -> Outcome:
     failed = {place: NO for place, number in enumerate(numbers(batch)) if number % 2}
     return Partial(failed) if failed else Accepted()
 
@@ -383,7 +383,7 @@ def test_a_flood_of_large_bad_events_neither_holds_the_destination_nor_fills_the
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
-        sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
+        sender = FakeSender(judge=rejecting_odd, limits=MANY, concurrency=8)
         runner = make_runner(data, sender, dead_limits=DeadLetterLimits(512 * KIB))
         with capture_logs() as logs:
             async with running(runner):
@@ -434,9 +434,9 @@ def test_a_restart_above_the_limit_drops_dead_letters_to_the_limit(
 
 def test_a_hold_for_full_dead_letters_ends_when_some_are_dropped(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
-        bounds = DeadLetterLimits(128 * KIB, on_full="hold")
-        runner = make_runner(data, sender, dead_limits=bounds)
+        sender = FakeSender(judge=rejecting_odd, limits=MANY, concurrency=8)
+        limits = DeadLetterLimits(128 * KIB, on_full="hold")
+        runner = make_runner(data, sender, dead_limits=limits)
         with capture_logs() as logs:
             async with running(runner):
                 for start in range(0, 40, 4):
@@ -463,18 +463,18 @@ def test_a_hold_for_full_dead_letters_ends_when_some_are_dropped(data: DataDir, 
 
 
 def test_a_hold_for_a_full_disk_ends_when_there_is_space(data: DataDir, feed: Feed) -> None:
-    room = [256 * KIB]
+    limit_bytes = [256 * KIB]
 
     async def main() -> None:
-        bounds = DeadLetterLimits(2**30, on_full="hold", disk_limit=lambda _: room[0])
-        sender = FakeSender(limits=MANY, judge=refusing_odd)
-        runner = make_runner(data, sender, dead_limits=bounds)
+        limits = DeadLetterLimits(2**30, on_full="hold", disk_limit=lambda _: limit_bytes[0])
+        sender = FakeSender(limits=MANY, judge=rejecting_odd)
+        runner = make_runner(data, sender, dead_limits=limits)
         async with running(runner):
             for n in range(200):
                 feed.write(event(n, padding=8 * KIB))
             await until(lambda: runner.stats(None)["state"] == "held")
             assert "the dead letters have reached their size limit" == runner.last_error
-            room[0] = 2**30
+            limit_bytes[0] = 2**30
             await until(lambda: is_settled(runner, feed))
 
     run(main())
@@ -483,11 +483,11 @@ def test_a_hold_for_a_full_disk_ends_when_there_is_space(data: DataDir, feed: Fe
 def test_dropping_dead_letters_during_a_replay_keeps_the_counts_right(
     data: DataDir, feed: Feed
 ) -> None:
-    """An operator asks for all of them while more come than there is room for."""
+    """An operator replays all of them while more are added than fit."""
     timings = replace(QUICK, dead_age_s=0.01)
 
     async def main() -> None:
-        sender = FakeSender(judge=refusing_odd, limits=MANY, concurrency=8)
+        sender = FakeSender(judge=rejecting_odd, limits=MANY, concurrency=8)
         runner = make_runner(data, sender, timings=timings, dead_limits=DeadLetterLimits(128 * KIB))
         async with running(runner):
             dead = DeadLetters(data.dead_dir("hook") / "dead.db")
@@ -500,7 +500,7 @@ def test_dropping_dead_letters_during_a_replay_keeps_the_counts_right(
                 await runner.pause(0.02)
             await until(lambda: is_settled(runner, feed))
             sender.judge = lambda _: Accepted()
-            while dead.count():  # some come back from a try that was under way
+            while dead.count():  # some return from an attempt under way
                 dead.ask_for_replay()
                 await runner.pause(0.02)
             await until(lambda: is_settled(runner, feed))
@@ -525,7 +525,7 @@ def test_each_dead_letter_has_the_source_of_its_event(data: DataDir, feed: Feed)
             runner = make_runner(data, sender)
             async with running(runner):
                 await until(lambda: runner.counted.get("delivered") == 60)
-                sender.judge = refusing_odd
+                sender.judge = rejecting_odd
                 feed.commit([(names[n % 4], event(n)) for n in range(100, 140)])
                 await until(lambda: runner.counted.get("dead") == 20)
         dead = DeadLetters(data.dead_dir("hook") / "dead.db")
@@ -542,7 +542,7 @@ def event_number(line: bytes) -> int:
 
 
 def test_replayed_dead_letters_have_the_sources_of_their_events(data: DataDir, feed: Feed) -> None:
-    """At once, and after a crash, when their batch is made of the letters once more."""
+    """At once, and after a crash, when their batch is read from the dead letters."""
     sources = ["shop", "shop", "mail", "shop"]
     dead = DeadLetters(data.dead_dir("hook") / "dead.db")
     dead.add([letter(n, source) for n, source in enumerate(sources)])
@@ -570,7 +570,7 @@ def test_replayed_dead_letters_have_the_sources_of_their_events(data: DataDir, f
 
 @pytest.mark.parametrize("again", [0, 1, 99, 150])
 def test_dead_letters_that_are_added_twice_are_counted_once(dead: DeadLetters, again: int) -> None:
-    """After a crash those of a transaction that was not noted come again."""
+    """After a crash, the dead letters of the last transaction may be added again."""
     everything = [letter(n, "web" if n % 3 else "mail", n) for n in range(150)]
     dead.add(everything[:again])
     dead.add(everything)
@@ -584,7 +584,7 @@ def test_dead_letters_that_are_added_twice_are_counted_once(dead: DeadLetters, a
 
 
 def test_the_sizes_of_sources_are_zero_without_dead_letters(dead: DeadLetters) -> None:
-    """Counted on their way in by us, and by SQLite on their way out."""
+    """Additions are counted by Python, and deletions by SQLite."""
     reasons = ["no", "nö", "a\0b", "\0", ""]
     dead.add([letter(n)._replace(reason=reason) for n, reason in enumerate(reasons)])
     assert dead.by_source()["web"].size_bytes == 10 * 5 + 2 + 2 + 1
@@ -624,6 +624,8 @@ def test_a_file_for_many_dead_letters_has_large_pages(
     assert dead.size_bytes() < 10 * page_bytes
     assert 0 == dead.size_bytes() % page_bytes
     dead.close()
-    again = DeadLetters(tmp_path / "dead.db", max_bytes=2**16)  # a file stays as it was made
+    again = DeadLetters(
+        tmp_path / "dead.db", max_bytes=2**16
+    )  # an existing file keeps its page size
     assert 0 == again.size_bytes() % page_bytes
     again.close()

@@ -1,4 +1,4 @@
-"""From the spool's files to real sockets and files, on a real loop, with the real senders."""
+"""From the spool's files to real sockets and files, with the real senders."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_restarts_lose_and_repeat_no_event(data: DataDir, feed: Feed) -> None:
 def test_single_events_survive_an_invalid_response_between_two_attempts(
     data: DataDir, feed: Feed
 ) -> None:
-    """Rejected, then an answer that nobody thought of, then all is well: each event arrives."""
+    """After a rejection and an invalid response, each event is delivered."""
     strange = (("Retry-After", "Mon, 23 Nov 99999999999 10:00:00 GMT"),)
     answers = [Answer(503)] * 32 + [Answer(503, strange)] + [Answer(503)] * 3
 
@@ -182,7 +182,7 @@ def test_single_events_survive_an_invalid_response_between_two_attempts(
 
 
 def test_a_bad_network_loses_invents_and_changes_no_event(data: DataDir) -> None:
-    """Real collectors' writers on one side, a destination that fails at random on the other."""
+    """The spool writers of collectors, and a destination that fails at random."""
     chance = random.Random(7)
     bad = [
         Answer(503),
@@ -241,7 +241,7 @@ def test_a_bad_network_loses_invents_and_changes_no_event(data: DataDir) -> None
                 assert 3000 == count
                 await has(steady, count)
                 await has(flaky, flaky_count, bound_s=60.0)
-                # What was received may not be settled yet: the answer may be lost.
+                # Received events may not be settled yet, because the response may be lost.
                 await until(lambda: settled("flaky") == settled("steady") == count)
             assert set(acked["web"]) == set(numbers(flaky))
             assert Counter(acked["web"] + acked["mail"]) == Counter(numbers(steady))
@@ -294,7 +294,7 @@ def test_kills_at_any_moment_lose_no_event(data: DataDir, feed: Feed) -> None:
                 await until(lambda: len(set(numbers_in(data.events_dir("file")))) >= written)
             assert set(range(written)) == set(numbers(destination))
             firsts = list(dict.fromkeys(numbers(destination)))
-            assert list(range(written)) == firsts, "in order, but for what came again"
+            assert list(range(written)) == firsts, "in order, except repeated events"
             assert set(range(written)) == set(numbers_in(data.events_dir("file")))
             assert json.loads((data.path / "META").read_text())["format"] == 1
 

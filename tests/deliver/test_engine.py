@@ -1,4 +1,4 @@
-"""All destinations together: none waits for another, sources, failures, two engines, the sums."""
+"""Several destinations: none waits for another; sources, failures, two engines, totals."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_events_of_a_source_are_delivered_to_its_destinations(data: DataDir, fee
 
 
 def test_events_of_a_removed_source_are_delivered(data: DataDir, feed: Feed) -> None:
-    """They were answered with 200 while it was: taking it out of the settings loses none."""
+    """They were accepted with status 200, so removing the source must not lose them."""
 
     async def main() -> None:
         sender, other = FakeSender(), FakeSender()
@@ -135,7 +135,7 @@ def test_a_sender_that_cannot_be_opened_is_retried(data: DataDir, feed: Feed) ->
 
 
 def test_a_destination_whose_runner_fails_has_the_state_failing(data: DataDir, feed: Feed) -> None:
-    """The status page must not show a destination as well that delivers nothing."""
+    """Otherwise the status would show a destination as healthy that delivers nothing."""
 
     async def main() -> None:
         sender = FakeSender()
@@ -308,7 +308,7 @@ def test_the_default_destination_is_a_file_in_the_data_directory(data: DataDir, 
 
 
 def test_a_cursor_beyond_the_data_loses_no_event(data: DataDir, feed: Feed) -> None:
-    """The slot was cleared by hand and its numbers began again, below the cursor."""
+    """An operator deleted the slot, so its numbers restarted below the cursor."""
     store = Store(data.destination_dir("hook") / "state.db")
     store.commit(Changes(after={0: Position(1000, 64)}))
     store.close()

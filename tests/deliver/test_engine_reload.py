@@ -1,4 +1,4 @@
-"""An engine that is given other settings while it runs."""
+"""An engine that gets new settings while it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import until
 
 
 class Senders:
-    """Makes a new sender each time, and keeps those of each destination."""
+    """Makes senders, and keeps those of each destination."""
 
     def __init__(self) -> None:
         self.made: dict[str, list[FakeSender]] = {}
@@ -42,7 +42,7 @@ def make(data: DataDir, config: Config) -> tuple[Engine, Senders]:
 
 
 def changed(config: Config, name: str, **more: object) -> Config:
-    """The settings with others of one destination."""
+    """Return the settings with changes of one destination."""
     return msgspec.structs.replace(
         config,
         destinations=tuple(
@@ -132,7 +132,7 @@ def test_a_removed_destination_keeps_its_events_and_gets_them_when_it_returns(
 def test_a_destination_that_returns_keeps_its_events_while_another_one_stops(
     data: DataDir, feed: Feed
 ) -> None:
-    """Until the other one has stopped, it has no runner."""
+    """It has no runner until the other one has stopped."""
 
     async def main() -> None:
         config = settings("stays", "goes", "slow")
@@ -162,7 +162,7 @@ def test_a_destination_that_returns_keeps_its_events_while_another_one_stops(
 
 
 def test_segments_are_kept_while_a_destination_changes(data: DataDir, feed: Feed) -> None:
-    """Its runner stops, and the next one has not said yet what it needs."""
+    """Its runner has stopped, and the next one has not read its state yet."""
 
     async def main() -> None:
         config = settings("fast", "slow")
@@ -206,7 +206,7 @@ def test_changes_of_sources_apply_without_a_restart(data: DataDir, feed: Feed) -
             senders.made["two"][0].gate.clear()
             for n in range(3, 40):
                 feed.write(event(n), source="app" if n % 2 else "web")
-            await reload(engine, with_sources("web"), data)  # what it sent is in the spool still
+            await reload(engine, with_sources("web"), data)  # its events are still in the spool
             senders.made["two"][0].gate.set()
             await until(lambda: len(senders.numbers("one")) == 40)
             await until(lambda: two() == [0, *range(2, 40, 2)])

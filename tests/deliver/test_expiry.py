@@ -1,4 +1,4 @@
-"""What is too much expires, oldest first, and is counted: never more, never for others."""
+"""The oldest events above a limit expire and are counted, and only those."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def segment_bytes() -> int:
 
 
 def config(spool: Spool = Spool(), **options: dict[str, object]) -> Config:  # noqa: B008 - frozen
-    """Destinations by name, with their options."""
+    """Make settings of destinations, given as options by name."""
     plain = settings(*options)
     changed = tuple(
         msgspec.structs.replace(each, **options[each.name]) for each in plain.destinations
@@ -79,7 +79,7 @@ def test_only_a_destination_above_its_maximum_lag_loses_its_oldest_events(
             check_sum(figures(engine, "slow"))
             assert 200 == figures(engine, "slow")["delivered"] + figures(engine, "slow")["expired"]
         assert list(range(200)) == senders["sure"].numbers
-        kept = [n for n in senders["slow"].numbers if n >= 30]  # what was under way went on
+        kept = [n for n in senders["slow"].numbers if n >= 30]  # batches under way were delivered
         assert list(range(200))[-len(kept) :] == kept, "the newest are kept"
         assert len(kept) >= 2 * SEGMENT_BYTES // 500
 
@@ -210,7 +210,7 @@ def test_a_removed_destination_keeps_its_events_for_a_day(data: DataDir, feed: F
 
 
 def test_a_removed_destination_does_not_fill_the_spool(data: DataDir, feed: Feed) -> None:
-    """Nobody would know why all pixels are rejected."""
+    """An operator would not find out why all pixels are rejected."""
 
     async def main() -> None:
         senders = {"stays": FakeSender(), "goes": FakeSender(list(DOWN))}
@@ -257,16 +257,21 @@ def test_a_destination_that_a_reload_removes_does_not_fill_the_spool(
 
 
 @pytest.mark.parametrize(
-    ("options", "most", "least"),
+    ("options", "max_segments", "min_segments"),
     [
-        ({}, 1000, 15),  # it is required: its events are kept
+        ({}, 1000, 15),  # it is required, so its events are kept
         ({"required": False}, 9, 8),
         ({"max_lag_bytes": 5 * SEGMENT_BYTES}, 6, 4),
     ],
 )
 @pytest.mark.parametrize("state", ["unusable", "failing"])
 def test_a_destination_without_a_runner_keeps_events_as_its_settings_say(
-    data: DataDir, feed: Feed, options: dict[str, Any], most: int, least: int, state: str
+    data: DataDir,
+    feed: Feed,
+    options: dict[str, Any],
+    max_segments: int,
+    min_segments: int,
+    state: str,
 ) -> None:
     async def main() -> None:
         spool = Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0)
@@ -285,9 +290,9 @@ def test_a_destination_without_a_runner_keeps_events_as_its_settings_say(
             write(feed, 300)
             assert len(data.segments(0)) > 15
             await good.has(300)
-            await until(lambda: len(data.segments(0)) <= most)
+            await until(lambda: len(data.segments(0)) <= max_segments)
             await reclaimed(engine)
-            assert len(data.segments(0)) >= least
+            assert len(data.segments(0)) >= min_segments
             assert state == engine.stats()["destinations"]["bad"]["state"]
 
     run(main())

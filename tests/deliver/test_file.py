@@ -1,4 +1,4 @@
-"""The file destination in quiet times: names, rotation, whole lines, going on after a restart."""
+"""The file destination without failures: names, rotation, whole lines, and restarts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def clock() -> HandClock:
 
 
 async def send(sender: FileSender, *numbers: int) -> dict[str, object]:
-    """Send one batch; it must be accepted. What is to be remembered then."""
+    """Send a batch, which must be accepted, and return the memory."""
     outcome = await sender.send(batch_of([event(n) for n in numbers]))
     assert isinstance(outcome, Accepted), outcome
     assert outcome.memory is not None
@@ -150,7 +150,7 @@ def test_the_age_of_a_file_counts_across_a_restart(tmp_path: Path, clock: HandCl
 def test_a_file_with_a_future_name_does_not_have_a_negative_age(
     tmp_path: Path, clock: HandClock
 ) -> None:
-    """The machine's clock was set back by a day: the file is still left after its age."""
+    """The clock was set back by a day, but the file is still closed at its maximum age."""
 
     async def main() -> None:
         sender = FileSender(tmp_path, NEVER, 60.0, clock=clock.clock)
@@ -167,7 +167,7 @@ def test_a_file_with_a_future_name_does_not_have_a_negative_age(
 
     run(main())
     assert 2 == len(names(tmp_path))
-    # The number orders files whatever the clock did.
+    # The numbers order the files, whatever the clock did.
     by_number = sorted(tmp_path.glob("*.ndjson"), key=lambda path: path.name.rpartition("-")[2])
     lines = [path.read_bytes().count(b"\n") for path in by_number]
     assert [2, 1] == lines
@@ -223,7 +223,7 @@ def test_other_files_in_the_folder_are_not_touched(tmp_path: Path) -> None:
 
 
 def test_numbers_continue_after_removed_files(tmp_path: Path) -> None:
-    """Somebody moves finished files; the newest one is there still."""
+    """Another process moves finished files, but not the newest one."""
 
     async def main() -> None:
         sender = FileSender(tmp_path, 1, NEVER)
@@ -259,7 +259,7 @@ def test_an_event_is_in_its_file_within_a_second() -> None:
 
 
 def test_a_second_sender_for_the_same_folder_is_rejected(tmp_path: Path) -> None:
-    """Both would write at offsets of their own, one over the other."""
+    """Both would write at their own offsets, and overwrite each other."""
 
     async def main() -> None:
         first, second = FileSender(tmp_path, NEVER, NEVER), FileSender(tmp_path, NEVER, NEVER)
@@ -292,7 +292,7 @@ def mode_of(path: Path) -> str:
         (0o600, 0o755, "0700"),
         (0o600, 0o2770, "2700"),
         (0o640, 0o700, "0750"),
-        (0o640, 0o2775, "2770"),  # the group may go on removing files
+        (0o640, 0o2775, "2770"),  # the group may still delete files
         (0o644, 0o700, "0755"),
         (0o660, 0o750, "0770"),
     ],
@@ -322,7 +322,7 @@ def test_in_a_folder_with_other_files_only_the_archive_gets_permissions(tmp_path
 
 
 def test_processes_that_may_read_the_folder_cannot_lock_it(tmp_path: Path) -> None:
-    """A reader could hold a lock on the folder itself, and no event would be delivered."""
+    """A process with a lock on the folder itself could stop delivery."""
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""The file destination after kills and power cuts: nothing lost, whole lines, few duplicates."""
+"""The file destination after kills and power failures: no event is lost, lines are whole."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.deliver.running import run
 from tests.deliver.spools import batch_of, event, files_in, ndjson, numbers_in
 
 NEVER = 10**12
-CHUNK = 65536  # how the tail of a file is searched
+CHUNK = 65536  # the step in which the end of a file is searched
 
 
 class Syncs:
-    """How much of each file is known to be on the disk, and the directories that are."""
+    """Records how much of each file is synced, and which directories are."""
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
         self.directories: list[str] = []
-        self.is_on = True  # off: the process dies before its sync
+        self.is_on = True  # if off, the process dies before its sync
 
     def note(self, fd: int) -> None:
         if not self.is_on:
@@ -43,7 +43,7 @@ class Syncs:
 
 @contextmanager
 def watched_syncs() -> Iterator[Syncs]:
-    """See what is synced; the disk itself is not waited for."""
+    """Record all syncs, without waiting for the disk."""
     syncs = Syncs()
     with (
         mock.patch.object(os, "fsync", syncs.note),
@@ -71,7 +71,7 @@ def only_file(folder: Path) -> Path:
 
 
 async def crashed_after_append(folder: Path, *numbers: int) -> dict[str, object]:
-    """Event 0 is delivered; the batch behind it is written, and its cursor did not move."""
+    """Event 0 is delivered; the next batch is written, but its cursor did not move."""
     sender = await opened(folder, {})
     memory = await send(sender, 0)
     await send(sender, *numbers)
@@ -120,7 +120,7 @@ def test_a_crash_at_the_first_batch_repeats_no_event(tmp_path: Path) -> None:
 
 
 def test_after_a_crash_in_the_middle_of_a_batch_the_rest_is_written(tmp_path: Path) -> None:
-    """Two crashes: the second one comes when half of the bytes in question are accounted for."""
+    """The second of two crashes occurs when half of the unrecorded bytes are settled."""
 
     async def main() -> None:
         memory = await crashed_after_append(tmp_path, 1, 2, 3)
@@ -136,7 +136,7 @@ def test_after_a_crash_in_the_middle_of_a_batch_the_rest_is_written(tmp_path: Pa
 
 
 def test_a_batch_that_is_cut_differently_is_repeated_rather_than_lost(tmp_path: Path) -> None:
-    """Events of two slots come in another order than before the crash."""
+    """The events of two slots are in another order than before the crash."""
 
     async def main() -> None:
         memory = await crashed_after_append(tmp_path, 1, 2)
@@ -258,7 +258,7 @@ def test_an_incompletely_written_batch_is_completed(tmp_path: Path) -> None:
 
 
 def test_a_hole_that_a_power_failure_left_is_removed_from_the_file(tmp_path: Path) -> None:
-    """The disk had the end of an unsynced batch and not its start: zeros, then a part of it."""
+    """The disk has the end of an unsynced batch but not its start, which is zeros."""
 
     async def main() -> None:
         memory = await crashed_after_append(tmp_path, 1, 2, 3)
@@ -276,7 +276,7 @@ def test_a_hole_that_a_power_failure_left_is_removed_from_the_file(tmp_path: Pat
 
 
 def test_data_that_a_killed_process_wrote_is_synced_before_it_counts(tmp_path: Path) -> None:
-    """It was killed between write and sync; a power cut now would take those bytes."""
+    """It was killed between write and sync, so a power failure could lose those bytes."""
 
     async def main() -> None:
         memory = await crashed_after_append(tmp_path, 1, 2)
@@ -290,8 +290,8 @@ def test_data_that_a_killed_process_wrote_is_synced_before_it_counts(tmp_path: P
     run(main())
 
 
-# A step is how many events are cut, and what comes: nothing bad; a kill after the append, or before
-# its sync; a power cut after the append, or before it, that leaves a share of what is not synced.
+# A step is the number of events in a batch, and a failure: none; a kill after the append, or before
+# its sync; a power failure after or before the append, which keeps a share of the unsynced bytes.
 KINDS = ["none", "kill", "kill unsynced", "power", "power before"]
 steps = st.lists(
     st.tuples(st.integers(1, 4), st.sampled_from(KINDS), st.floats(0, 1)), min_size=1, max_size=15
@@ -311,7 +311,7 @@ def test_no_crash_loses_an_event_or_leaves_an_incomplete_line(
 async def _live_through(
     folder: Path, syncs: Syncs, steps: list[tuple[int, str, float]], rotate_bytes: int
 ) -> int:
-    """Deliver events 0, 1, 2, …; how many of them were delivered for good at the end."""
+    """Deliver events 0, 1, 2, …, and return how many were certainly delivered."""
     done = 0
     memory: dict[str, object] = {}
     sender = await opened(folder, memory, rotate_bytes)
@@ -339,7 +339,7 @@ async def _live_through(
 def test_a_kill_alone_repeats_no_event_in_one_file(
     steps: list[tuple[int, str, float]],
 ) -> None:
-    """The promise of the remembered size: after any number of kills each event stands once."""
+    """The remembered size guarantees that each event is written once, whatever is killed."""
     kills = [(count, kind.replace("power", "kill"), 0.0) for count, kind, _ in steps]
     with tempfile.TemporaryDirectory() as folder, watched_syncs() as syncs:
         total = run(_live_through(Path(folder), syncs, [(1, "none", 0.0), *kills], NEVER))

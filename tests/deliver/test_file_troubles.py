@@ -1,4 +1,4 @@
-"""The file destination on a disk that is full, fails, or is cleared away under it."""
+"""The file destination on a disk that is full or fails, or whose files are deleted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ folder = Path(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 unlimited = resource.RLIM_INFINITY
 
-def room(size):
+def limit_file_size(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, unlimited))
 
 async def main():
@@ -42,14 +42,14 @@ async def main():
     first = batch_of([event(n) for n in range(3)])
     second = batch_of([event(n) for n in range(3, 9)])
     assert isinstance(await sender.send(first), Accepted)
-    room(first.size_bytes + second.size_bytes // 2)
+    limit_file_size(first.size_bytes + second.size_bytes // 2)
     for _ in range(3):
         outcome = await sender.send(second)
         assert isinstance(outcome, Retry), outcome
         assert "File too large" in outcome.reason, outcome
         content = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
         assert first.ndjson() == content, content
-    room(unlimited)
+    limit_file_size(unlimited)
     assert isinstance(await sender.send(second), Accepted)
     await sender.close()
 
@@ -87,7 +87,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_file_whose_sync_failed_is_not_synced_or_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel has marked its dirty pages clean: another sync would succeed and mean nothing."""
+    """The kernel has marked the dirty pages as clean, so another sync would be meaningless."""
 
     async def main() -> None:
         sender = await opened(tmp_path, {})
@@ -127,7 +127,7 @@ def test_a_whole_batch_is_synced_before_it_is_accepted(tmp_path: Path) -> None:
 
 
 def test_new_folders_and_files_are_synced_before_a_batch_is_accepted(tmp_path: Path) -> None:
-    """A power cut takes a new name whose directory was not synced, and all that is below it."""
+    """A power failure loses a new name, and all below it, if the directory was not synced."""
     folder = tmp_path / "events" / "archive"
 
     async def main() -> None:
@@ -143,7 +143,7 @@ def test_new_folders_and_files_are_synced_before_a_batch_is_accepted(tmp_path: P
 def test_a_new_file_does_not_count_before_its_directory_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sync of the directory failed once: the next try must not rely on it."""
+    """The sync of the directory failed once, so the next attempt must repeat it."""
 
     async def main() -> None:
         sender = await opened(tmp_path, {})
@@ -207,7 +207,7 @@ def test_events_accepted_after_the_file_was_deleted_can_be_found(tmp_path: Path)
 
 
 def test_a_file_that_was_truncated_by_another_process_gets_no_hole(tmp_path: Path) -> None:
-    """`> file.ndjson`, or a log rotation that copies and truncates."""
+    """By `> file.ndjson`, or by a log rotation that copies and truncates."""
 
     async def main() -> None:
         sender = await opened(tmp_path, {})
@@ -221,14 +221,14 @@ def test_a_file_that_was_truncated_by_another_process_gets_no_hole(tmp_path: Pat
 
 
 def test_reopening_continues_with_the_existing_files(tmp_path: Path) -> None:
-    """The runner failed and opens its sender again: nothing of the last time may linger."""
+    """A failed runner opens its sender again, which must forget its earlier state."""
 
     async def main() -> None:
         sender = await opened(tmp_path, {})
         memory = await send(sender, 0)
         await send(sender, 1)
         await sender.close()
-        await sender.open(memory)  # event 1 stands there, unaccounted for
+        await sender.open(memory)  # event 1 is in the file, but not recorded
         await sender.close()
         for path in files_in(tmp_path):
             path.unlink()

@@ -1,4 +1,4 @@
-"""A destination that rejects some events of each batch does not keep the others waiting."""
+"""A destination that rejects some events of each batch does not delay the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waiting import WAIT_S, until
 
 
 class Encoding(FakeSender):
-    """Encodes what it sends in its thread; rejects the first event of each batch."""
+    """Encodes batches in its thread, and rejects the first event of each batch."""
 
     def __init__(self) -> None:
         super().__init__(judge=lambda _: Partial({0: Rejected("no", 400)}), concurrency=4)
@@ -33,7 +33,7 @@ class Encoding(FakeSender):
 
 
 class Disk:
-    """Dead letters cannot be written while it hangs."""
+    """Writing dead letters hangs during the body."""
 
     def __init__(self) -> None:
         self.may_write = threading.Event()
@@ -71,9 +71,9 @@ def test_batches_are_sent_while_dead_letters_wait_for_the_disk(
                 await until(lambda: len(runner.queue) + sender.under_way == 20)
                 sender.gate.set()
                 await until(disk.is_waiting.is_set)
-                await sender.has(80)  # of each batch all but one
+                await sender.has(80)  # all but one event of each batch
                 assert runner.state is not None
-                assert runner.state.waiting_bytes > 0  # the batches are kept for their letters
+                assert runner.state.waiting_bytes > 0  # the batches are kept for their dead letters
                 assert {} == runner.counted
             finally:
                 disk.may_write.set()

@@ -1,4 +1,4 @@
-"""When a destination that rejects events is held: only where nothing at all is accepted."""
+"""A destination that rejects events is held only if it accepts nothing at all."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ JUDGES = pytest.mark.parametrize("judging", [all_or_nothing, one_by_one])
 
 
 async def settled_while_good_ones_come(runner: Runner, feed: Feed, number: int) -> int:
-    """Write events from `number` on until nothing waits; returns the number behind the last."""
+    """Write events from `number` on until all are settled; return the next number."""
     while True:
         fill(feed, number, number + 10)
         number += 10
@@ -91,7 +91,7 @@ def test_a_destination_that_rejects_everything_is_held_without_dead_letters(
                 assert "held" == runner.health.breaker.state
                 check_sum(runner.stats({0: 100}))
                 assert 0 == runner.counted.get("dead", 0)
-                sender.judge = lambda _: Accepted()  # somebody has fixed it
+                sender.judge = lambda _: Accepted()  # the destination was fixed
                 await until(lambda: is_settled(runner, feed))
                 assert "healthy" == runner.health.breaker.state
         (held,) = [each for each in logs if each["event"] == "destination_held"]
@@ -109,7 +109,7 @@ def test_a_destination_that_rejects_everything_is_held_without_dead_letters(
 def test_no_share_of_bad_events_delays_the_good_ones_forever(
     data: DataDir, feed: Feed, judging: Callable[..., Callable[[Batch], Outcome]], one_in: int
 ) -> None:
-    """All but one in so many are bad."""
+    """All events except one in `share` are bad."""
 
     async def main() -> None:
         judge = judging(lambda n: n < 1000 and n % one_in != 0)
@@ -223,7 +223,7 @@ def test_a_hold_that_ends_and_returns_is_logged_once_a_minute() -> None:
 
 
 def test_only_a_stored_dead_letter_or_an_accepted_batch_ends_a_hold_for_full_dead_letters() -> None:
-    """Another batch was under way when it began: that some of its events arrived says nothing."""
+    """Another batch was under way when the hold began; its accepted events do not end it."""
     ends: list[Callable[[Health], object]] = [
         lambda health: health.found_space(),
         lambda health: health.note(Accepted(), 2, 0.0, 1),
@@ -316,7 +316,7 @@ def test_wrong_settings_are_probed_after_five_seconds_and_then_less_often() -> N
     health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), hand.clock)
     waits = []
     for _ in range(6):
-        for _ in range(64):  # under way together
+        for _ in range(64):  # under way at the same time
             health.hold(Hold.SETTINGS, "status 401", Held("status 401", 401))
         waits.append(health.breaker.wait_s(hand.now_s))
         hand.advance(waits[-1])
@@ -371,7 +371,7 @@ def test_a_probe_sends_a_few_events_while_the_destination_responds(
 def test_good_events_are_delivered_while_most_batches_fail(
     data: DataDir, feed: Feed, share: float
 ) -> None:
-    """As a firewall that does not like the text of many events; all others are accepted."""
+    """Like a firewall that blocks the contents of many events and accepts the others."""
 
     def judge(batch: Batch) -> Outcome:
         bad = any(number % 10 < share * 10 for number in numbers(batch))

@@ -1,4 +1,4 @@
-"""What an HTTP destination gets: bodies, headers, authentication, connections."""
+"""The requests of an HTTP destination: bodies, headers, authentication, connections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AWKWARD = [{"p": "a\nb\u2028\u2029\r"}, {"p": "],["}, {"p": "ü€"}]
 
 
 def request_of(settings: dict[str, Any], events: list[bytes] | None = None) -> Request:
-    """The one request that a destination with these settings gets."""
+    """Return the only request that a destination with these settings gets."""
 
     async def main() -> Request:
         async with FakeDestination() as destination:
@@ -94,7 +94,7 @@ def test_gzip_compresses_the_body_and_sets_content_encoding(form: str) -> None:
 
 
 def test_a_batch_has_the_same_bytes_on_every_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Receivers tell a retry by its bytes; gzip would put the time into them."""
+    """Receivers recognize a retry by its bytes; gzip would add the time."""
 
     def clock() -> Iterator[float]:
         now_s = 1_000_000_000.0
@@ -228,7 +228,7 @@ def test_cookies_are_not_stored() -> None:
     async def main() -> None:
         script = [Answer(headers=(("Set-Cookie", "session=1; Path=/"),))]
         async with FakeDestination(script) as destination:
-            # By name: cookies of bare addresses are never kept.
+            # By name, because cookies of addresses are never stored.
             url = f"http://localhost:{destination.port}/"
             async with using(HttpSender(url, "ndjson", BatchLimits(1, 1, 1.0))) as sender:
                 for n in range(2):

@@ -1,4 +1,4 @@
-"""Addresses that are never connected to: as names, as literals, however they are written."""
+"""Blocked addresses, as host names and in URLs, in all notations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ METADATA = [
     "fd00:a9fe:a9fe::1",
     "fd00:100::100:200",
     "fd20:ce::254%1",
-    # What stands for one.
+    # Addresses that embed one.
     "::ffff:100.100.100.200",
     "::ffff:169.254.169.254%lo",
     "::169.254.169.254",
@@ -110,7 +110,7 @@ def test_public_addresses_are_allowed(address: str) -> None:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets a test say what every name resolves to; nothing: there is no such name."""
+    """Lets a test set the addresses of all names; without any, names do not exist."""
 
     def resolve_to(*addresses: str) -> None:
         async def resolve(_: object, host: str, port: int, family: object = 0) -> list[Any]:  # noqa: ARG001
@@ -230,7 +230,7 @@ def test_a_name_that_does_not_resolve_is_retried(names: Callable[..., None]) -> 
 
 
 def test_a_name_is_resolved_again_for_a_retry(names: Callable[..., None]) -> None:
-    """What was rejected or gone once is looked up again."""
+    """A name that was blocked or did not exist is resolved again."""
 
     async def main() -> None:
         async with FakeDestination() as destination:

@@ -1,4 +1,4 @@
-"""What a destination's answers may cost: floods end, and nothing that nobody asked for is taken."""
+"""The cost of responses is limited, and data without a request is not used."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ TOO_LONG = Retry("the response is longer than 81,920 bytes")
 INVALID = Retry("the response is not valid HTTP")
 SOCKET_BUFFERS = 16 * 2**20
 
-# What a flood begins with, what it repeats, and what is made of it. Where the status is said, the
-# destination has the batch: it is not sent again for what comes behind.
+# The beginning of a flood, the repeated data, and the outcome. If the status was received, the
+# destination has the batch, which is then not retried.
 FLOODS: dict[str, tuple[bytes, bytes, Outcome]] = {
     "100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", TOO_MANY),
     "102": (b"", b"HTTP/1.1 102\r\n\r\n", TOO_MANY),
@@ -62,7 +62,7 @@ def without_reason(outcome: Outcome) -> Outcome:
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of all pieces that were given to the parser of answers."""
+    """The sizes of all pieces that were passed to the parser of responses."""
     sizes: list[int] = []
     receive = ResponseHandler.data_received
 
@@ -95,7 +95,7 @@ def test_a_flood_is_dropped_and_the_next_request_gets_its_own_response(
 
 
 def test_an_endless_flood_of_interim_responses_ends_with_the_ninth(parsed: list[int]) -> None:
-    """Of 64 KiB in one read there are 4,000, and nothing else happens meanwhile."""
+    """A read of 64 KiB has 4,000 of them, and nothing else happens meanwhile."""
 
     async def main() -> None:
         unit = b"HTTP/1.1 100\r\n\r\n"
@@ -143,14 +143,14 @@ def test_floods_on_all_connections_at_once_are_dropped(name: str, parsed: list[i
     run(main())
 
 
-# --- what nobody asked for ---------------------------------------------------------------------
+# --- data without a request -------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def serving(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **options: Any
 ) -> AsyncIterator[str]:
-    """A server whose connections a test plays by hand; yields its URL."""
+    """A server whose connections a test handles itself; yields its URL."""
 
     async def bounded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -203,7 +203,7 @@ def test_data_without_a_request_is_not_used_as_the_next_response(unasked: bytes)
 
 @pytest.mark.parametrize("status", [200, 413, 503])
 def test_a_response_may_arrive_before_the_request_is_read(status: int) -> None:
-    """The connection is not used again: nobody knows how much of the request is in it."""
+    """The connection is not reused, because it may contain a part of the request."""
     expected = {
         200: Accepted(),
         413: Rejected("status 413", 413, b"", is_too_large=True),

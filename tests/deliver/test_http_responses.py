@@ -1,4 +1,4 @@
-"""What an HTTP destination's answer means, and what no answer may do to us."""
+"""The meaning of HTTP responses, and limits on their effects."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_an_endless_response_is_read_up_to_its_limit(status: int, outcome: objec
         async with destination_and_sender([Answer(status, then="drip")]) as (destination, sender):
             assert outcome == await send(sender, 1)
             await destination.until(lambda: destination.open_connections == 0)
-            # The rest stood in the buffers of both sockets and of the client.
+            # The rest was in the buffers of both sockets and of the client.
             assert destination.sent_bytes < ANSWER_LIMIT + 16 * 2**20
             assert Accepted() == await send(sender, 2)
 
@@ -226,7 +226,7 @@ def test_a_long_response_within_the_limit_is_read_to_its_end(size: int, connecti
 
 
 def test_a_compressed_response_is_not_decompressed() -> None:
-    """A small answer must not become a large one."""
+    """A small response must not become a large one."""
 
     async def main() -> None:
         headers = (("Content-Encoding", "gzip"),)
@@ -269,7 +269,7 @@ def test_invalid_responses_are_neither_accepted_nor_raised(raw: bytes) -> None:
         async with destination_and_sender(script) as (_, sender):
             outcome = await send(sender, 1)
             assert isinstance(outcome, Retry | Held)
-            # It goes into the log and the status page.
+            # It is logged, and part of the status.
             assert len(outcome.reason) <= 1024
             assert "\n" not in outcome.reason
 
@@ -287,7 +287,7 @@ def test_invalid_responses_are_neither_accepted_nor_raised(raw: bytes) -> None:
     ],
 )
 def test_a_reason_does_not_contain_the_query_of_the_url(answer: Answer) -> None:
-    """Many hooks carry their secret there, and reasons go into the log."""
+    """Many webhooks have their secret there, and reasons are logged."""
 
     async def main() -> None:
         async with FakeDestination([answer]) as destination:
@@ -339,7 +339,7 @@ def test_concurrent_batches_have_separate_outcomes() -> None:
 
 
 class FaultySender(HttpSender):
-    """Fails over an event that says so, or over every answer."""
+    """Fails for an event that requests it, or for every response."""
 
     is_judge_faulty = False
 

@@ -1,4 +1,4 @@
-"""One request an event: what failed is told by its index; nothing is kept between batches."""
+"""One request per event: failures have an index, and nothing is kept between batches."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def number_of(request: Request) -> int:
     return int(event["n"])
 
 
-def refusing(*numbers: int) -> Callable[[Request], Answer]:
-    """A script that rejects these events."""
+def failing_at(*numbers: int) -> Callable[[Request], Answer]:
+    """Make a script that fails for these events."""
     return lambda request: Answer(503 if number_of(request) in numbers else 200)
 
 
-def refuse_all(_: Request) -> Answer:
+def fail_always(_: Request) -> Answer:
     return Answer(503)
 
 
 def take(destination: FakeDestination) -> list[int]:
-    """The events of all requests since the last time, sorted."""
+    """Return the events of all requests since the last call, sorted."""
     numbers = sorted(number_of(request) for request in destination.requests)
     destination.requests.clear()
     return numbers
@@ -41,7 +41,7 @@ def take(destination: FakeDestination) -> list[int]:
 def test_failed_events_are_reported_by_index_and_nothing_is_kept_for_the_next_attempt() -> None:
     async def main() -> None:
         sent = batch(map(event, range(10)))
-        async with destination_and_sender(refusing(3, 7), "single") as (destination, sender):
+        async with destination_and_sender(failing_at(3, 7), "single") as (destination, sender):
             retry = Retry("status 503", status=503, response=b"ok")
             assert Partial({3: retry, 7: retry}) == await sender.send(sent)
             assert list(range(10)) == take(destination)
@@ -94,7 +94,7 @@ def test_a_wrong_setting_holds_the_whole_batch(status: int) -> None:
 
 def test_a_destination_that_is_down_does_not_get_a_request_for_every_event() -> None:
     async def main() -> None:
-        async with destination_and_sender(refuse_all, "single") as (destination, sender):
+        async with destination_and_sender(fail_always, "single") as (destination, sender):
             sent = batch(map(event, range(300)))
             assert Retry("status 503", 0.0, 503, b"ok") == await sender.send(sent)
             assert len(destination.requests) <= 2 * CONCURRENCY

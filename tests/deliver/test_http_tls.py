@@ -1,4 +1,4 @@
-"""TLS of HTTP destinations: what is trusted, what is shown, and what it means when either fails."""
+"""TLS of HTTP destinations: authorities, client certificates, and outcomes of failures."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ def sender_to(port: int, host: str = "127.0.0.1", **settings: Any) -> HttpSender
 
 
 def outcome_with(files: Certificates, *, host: str = "127.0.0.1", **more: Any) -> Outcome:
-    """What a send becomes at a server of the test's authority; `more` for server and settings."""
+    """Return the outcome of a request to a server with a certificate of the test's authority."""
     shown = more.pop("shown", None) or files.server()
-    server_options = {name: more.pop(name) for name in ("clients_of", "most") if name in more}
+    server_options = {
+        name: more.pop(name) for name in ("clients_of", "max_version") if name in more
+    }
 
     async def main(port: int) -> Outcome:
         async with using(sender_to(port, host, **more)) as sender:
@@ -92,23 +94,23 @@ def test_a_renewed_certificate_is_used_without_a_restart(files: Certificates) ->
         run(main(server))
 
 
-@pytest.mark.parametrize("most", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("max_version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_server_that_requests_a_client_certificate_gets_it(
-    files: Certificates, most: ssl.TLSVersion
+    files: Certificates, max_version: ssl.TLSVersion
 ) -> None:
-    options = {"clients_of": files.authority, "most": most, "tls_ca": files.ca}
+    options = {"clients_of": files.authority, "max_version": max_version, "tls_ca": files.ca}
     assert Accepted() == outcome_with(files, **options, **files.client_files())
 
 
-@pytest.mark.parametrize("most", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("max_version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("is_shown", [False, True])
 def test_a_server_that_rejects_the_client_certificate_holds_the_destination(
-    files: Certificates, most: ssl.TLSVersion, is_shown: bool
+    files: Certificates, max_version: ssl.TLSVersion, is_shown: bool
 ) -> None:
-    """Without a certificate, and with one of an authority that it does not know.
+    """Without a client certificate, and with one of an unknown authority.
 
-    TLS 1.3 tells it after the handshake. Over loopback that may be before our request is written;
-    then it is a connection that broke off, and the next try tells.
+    With TLS 1.3, the alert arrives after the handshake. Over loopback, that may be before the
+    request is written. Then the connection breaks off, and only the next attempt gets the alert.
     """
     shown = files.client_files(trustme.CA()) if is_shown else {}
 
@@ -123,7 +125,7 @@ def test_a_server_that_rejects_the_client_certificate_holds_the_destination(
                 outcome = await send(sender, 1)
             assert_held(outcome, "TLS: ")
 
-    with tls_server(files.server(), clients_of=files.authority, most=most) as server:
+    with tls_server(files.server(), clients_of=files.authority, max_version=max_version) as server:
         run(main(server.port))
         assert 0 == server.requests
 
@@ -149,7 +151,7 @@ def test_a_missing_or_invalid_file_is_named(
 
 
 def test_an_encrypted_key_is_an_error_and_not_a_prompt(files: Certificates) -> None:
-    """On a terminal OpenSSL would ask for it, and wait."""
+    """OpenSSL would ask for the passphrase on a terminal, and wait."""
     from cryptography.hazmat.primitives import serialization as pem
 
     paths = files.client_files()
@@ -180,7 +182,7 @@ def test_a_file_that_is_created_later_is_used_without_a_restart(files: Certifica
 def test_tls_before_1_2_is_not_used(files: Certificates) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        outcome = outcome_with(files, most=ssl.TLSVersion.TLSv1_1, tls_ca=files.ca)
+        outcome = outcome_with(files, max_version=ssl.TLSVersion.TLSv1_1, tls_ca=files.ca)
     assert isinstance(outcome, Retry | Held)
     assert "127.0.0.1" in outcome.reason
 
@@ -188,7 +190,7 @@ def test_tls_before_1_2_is_not_used(files: Certificates) -> None:
 def send_bytes(connection: ssl.SSLSocket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
     while True:
-        connection.send(b"x")  # a record of its own
+        connection.send(b"x")  # a separate record
 
 
 def send_nothing_more(connection: ssl.SSLSocket) -> None:
@@ -197,7 +199,7 @@ def send_nothing_more(connection: ssl.SSLSocket) -> None:
 
 
 def test_records_of_one_byte_end_a_response_whose_status_is_known(files: Certificates) -> None:
-    """They cost 20 times their content, which is all that the limit of an answer sees."""
+    """They cost 20 times their content, which is all that the limit of a response counts."""
     read: list[int] = []
     receive = ResponseHandler.data_received
 
@@ -214,7 +216,7 @@ def test_records_of_one_byte_end_a_response_whose_status_is_known(files: Certifi
 
 
 def test_endless_session_tickets_are_not_a_response(files: Certificates) -> None:
-    """No protocol hears of them: only the socket knows how much has come."""
+    """They are not passed to the protocol, so only the socket knows their size."""
     with tls_server(files.server(), flood=send_nothing_more, tickets=3000) as server:
         outcome = run(outcome_at(server.port, files))
     assert Retry("too many TLS records without content") == outcome

@@ -1,4 +1,4 @@
-"""The pace of reading: turns are short, batches leave in time, and memory is bounded."""
+"""The pace of reading: turns are short, batches are cut in time, and memory is limited."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def intake(
 
 
 def look(tail: Intake, *, is_stopping: bool = False) -> list[int]:
-    """One turn; how many events each batch has that leaves."""
+    """Run a turn; return the number of events of each batch that was cut."""
     cuts: list[Cut] = []
     tail.cut(cuts.append, lambda: True, is_stopping=is_stopping)
     return [cut.events for cut in cuts]
@@ -192,7 +192,7 @@ def test_the_age_of_a_batch_begins_when_its_first_event_was_received(data: DataD
             assert [] == look(tail)
             assert clock.now_s < tail.next_look_s <= due_s + 0.001
             clock.now_s = tail.next_look_s
-        clock.now_s += 0.001  # received_ms has whole milliseconds
+        clock.now_s += 0.001  # received_ms is in whole milliseconds
         assert [1] == look(tail)
 
 
@@ -212,7 +212,7 @@ def test_a_clock_jump_neither_delays_a_batch_nor_dates_it_before_the_last_read(
 
 
 def pause_s(tail: Intake, clock: HandClock) -> float:
-    """One look, and how long it is until the next one."""
+    """Run a turn, and return the pause before the next one."""
     look(tail)
     return round(tail.next_look_s - clock.now_s, 6)
 
@@ -233,7 +233,7 @@ def test_the_pause_is_short_while_batches_fill_and_long_without_events(data: Dat
         assert 0.05 == pause_s(tail, clock), "a batch was full"
         assert 0.1 == pause_s(tail, clock)
         clock.now_s += 1.0
-        look(tail)  # the last batch leaves
+        look(tail)  # cuts the last batch
         clock.now_s += 3.0
         assert 0.25 == pause_s(tail, clock)
         feed.write(event(4))

@@ -1,4 +1,4 @@
-"""Some events of a batch are found without a copy of the others."""
+"""Some lines of NDJSON, without a copy of the others."""
 
 from __future__ import annotations
 

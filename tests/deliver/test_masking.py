@@ -1,4 +1,4 @@
-"""Behind the runner no outcome holds a secret of the settings."""
+"""Outcomes contain no secrets of the settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_reason_and_response_of_every_outcome_are_masked(
 def test_other_fields_of_an_outcome_are_not_changed() -> None:
     assert Retry("…", 7.0, 503, b"x") == outcome_of(Retry("bear3r-token", 7.0, 503, b"x"))
     assert outcome_of(Held("x", 410, is_final=True)) == Held("x", 410, is_final=True)
-    accepted = Accepted({"file": "bear3r-token"})  # the destination's own, kept as it is
+    accepted = Accepted({"file": "bear3r-token"})  # the destination's own memory is not changed
     assert outcome_of(accepted) is accepted
 
 
@@ -56,7 +56,7 @@ def test_every_event_of_a_partial_outcome_is_masked() -> None:
 
 
 class Costly(Redactor):
-    """Each answer takes so long by a clock of its own; counts them by the loop's turns."""
+    """Masking takes this long per response by its own clock; counts the responses of each turn."""
 
     def __init__(self, cost_s: float) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Costly(Redactor):
         return super().data(data)
 
     def suspects(self, parts: Sequence[bytes]) -> list[int]:
-        """As if each had something to mask."""
+        """Change every response."""
         return list(range(len(parts)))
 
     def clock(self) -> float:
@@ -94,17 +94,17 @@ class Costly(Redactor):
         asyncio.run(main())
 
 
-@pytest.mark.parametrize(("cost_s", "most"), [(0.00001, 204), (0.0006, 5), (0.003, 4)])
+@pytest.mark.parametrize(("cost_s", "max_count"), [(0.00001, 204), (0.0006, 5), (0.003, 4)])
 @pytest.mark.parametrize("outcomes", [1, 8])
 def test_masking_blocks_the_loop_for_a_time_and_not_for_a_number_of_responses(
-    cost_s: float, most: int, outcomes: int
+    cost_s: float, max_count: int, outcomes: int
 ) -> None:
-    """However many outcomes come at once."""
+    """Any number of outcomes may arrive at once."""
     redactor = Costly(cost_s)
     partial = Partial({n: Rejected("", 400, b"%1000d" % n) for n in range(500)})
     redactor.mask(*[partial] * outcomes)
     assert 500 * outcomes == redactor.cost_of_turns.total()
-    assert max(redactor.cost_of_turns.values()) <= most
+    assert max(redactor.cost_of_turns.values()) <= max_count
 
 
 def test_outcomes_of_whole_batches_are_masked_in_separate_turns() -> None:
@@ -118,18 +118,18 @@ def test_an_outcome_with_few_responses_does_not_wait_for_one_with_many() -> None
 
     class Ordered(Costly):
         def data(self, data: bytes) -> bytes:
-            if data:  # or it is the reason
+            if data:  # otherwise it is the reason
                 order.append(data)
             return super().data(data)
 
     redactor = Ordered(0.003)
     many = Partial({n: Rejected("", 400, b"%1000d" % n) for n in range(100)})
     redactor.mask(many, Retry("", status=500, response=b"few"))
-    assert order.index(b"few") <= 4  # the first group of the others was under way
+    assert order.index(b"few") <= 4  # the first group of the other outcome was being masked
 
 
 def test_events_with_the_same_response_count_against_the_time_as_well() -> None:
-    """It passes for each, though only one is masked."""
+    """Time passes for each, though only one is masked."""
     redactor = Costly(0.0)
     turns = []
 

@@ -1,4 +1,4 @@
-"""A batch that its destination fails at, while it takes others: the event to blame is found."""
+"""The event that makes a destination fail is found while other batches are accepted."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_only_events_that_make_a_destination_fail_wait(
             await until(lambda: runner.health.breaker.is_healthy)
             check_sum(runner.stats({0: 101}))
             assert len(culprits) == runner.stats({0: 101})["pending"]
-            sender.judge = lambda _: Accepted()  # somebody has fixed it
+            sender.judge = lambda _: Accepted()  # the destination was fixed
             await until(lambda: runner.cursors == {0: feed.position})
         assert set(range(101)) == set(sender.numbers)
 
@@ -150,7 +150,7 @@ def test_batches_are_not_divided_while_a_destination_is_down(data: DataDir, feed
 
 
 def test_a_busy_destination_does_not_get_more_requests(data: DataDir, feed: Feed) -> None:
-    """Status 429 or Retry-After says that there are too many already."""
+    """Status 429 or Retry-After means that there are too many requests already."""
     busy = [Retry("status 429", 0.001, status=429)] * 9
 
     def judge(batch: Batch) -> Outcome:
@@ -202,7 +202,7 @@ def test_an_event_that_keeps_a_destination_busy_forever_is_found(
 def test_items_that_fail_for_a_while_are_all_delivered_in_the_end(
     data: DataDir, feed: Feed
 ) -> None:
-    """As where one shard of an index is away: others take what is theirs."""
+    """Like an index of which one shard is unavailable and the others accept documents."""
     away = Retry("status 503", status=503)
 
     def judge(batch: Batch) -> Outcome:
@@ -281,7 +281,7 @@ def test_a_destination_that_goes_down_blames_no_event(
     outcome: Outcome,
     has_poison: bool,
 ) -> None:
-    """Requests are under way when it goes down: some fail before the last one is accepted."""
+    """Requests are under way when it goes down, so some fail before the last one is accepted."""
     poison = {3} if has_poison else set()
 
     async def main() -> None:
@@ -301,7 +301,9 @@ def test_a_destination_that_goes_down_blames_no_event(
             sender.gate.set()
             before = len(sender.sent)
             await until(lambda: not runner.health.breaker.is_healthy)
-            attempts = 4 if isinstance(outcome, Held) else 60  # probes of a hold are seldom
+            attempts = (
+                4 if isinstance(outcome, Held) else 60
+            )  # probes of a held destination are rare
             await until(lambda: len(sender.sent) > before + attempts)
             assert len([each for each in runner.queue if each.is_culprit]) <= len(poison)
             assert len(runner.queue) < 30, "batches are not divided without end"
@@ -426,6 +428,6 @@ def test_culprits_use_a_tenth_of_the_time_one_at_a_time() -> None:
     first = queue.next(1.0, in_order=True, is_probe=False)
     assert first is not None
     assert -1 == take(queue, 2.0)
-    queue.responded(first, 2.0)  # it took a second
+    queue.responded(first, 2.0)  # the request took a second
     assert -1 == take(queue, 10.9)
     assert 1 == take(queue, 11.0)

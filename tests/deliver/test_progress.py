@@ -1,4 +1,4 @@
-"""What is told of a destination whose runner fails: its totals never go back, and are never 0."""
+"""The figures of a destination whose runner fails: totals never decrease, and are never 0."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.waiting import until
 
 
 def broken(data: DataDir, change: str) -> sqlite3.Connection:
-    """Make one kind of change to the state of a destination fail until `mend`."""
+    """Make one kind of change to the state of a destination fail until `repair`."""
     path = data.destination_dir("hook") / "state.db"
     db = sqlite3.connect(path, isolation_level=None)
     db.execute(f"CREATE TRIGGER broken BEFORE {change} ON plan BEGIN SELECT RAISE(FAIL, 'no'); END")
@@ -32,7 +32,7 @@ def repair(db: sqlite3.Connection) -> None:
 def test_a_destination_whose_state_cannot_be_written_is_failing_with_correct_figures(
     data: DataDir, feed: Feed
 ) -> None:
-    """Its state becomes read-only, as on a disk that was remounted, and then usable again."""
+    """Its state becomes read-only, as on a remounted disk, and then writable again."""
 
     async def main() -> None:
         sender = FakeSender()
@@ -66,7 +66,7 @@ def test_totals_do_not_decrease_when_a_transaction_fails(data: DataDir, feed: Fe
 
         def judge(_: Batch) -> Outcome:
             nonlocal db
-            db = db or broken(data, "DELETE")  # what is delivered now cannot be recorded
+            db = db or broken(data, "DELETE")  # deliveries cannot be recorded from now on
             return Accepted()
 
         engine = make_engine(data, {"hook": FakeSender(judge=judge)})
@@ -74,7 +74,7 @@ def test_totals_do_not_decrease_when_a_transaction_fails(data: DataDir, feed: Fe
 
         def is_delivered(count: int, state: str) -> bool:
             told = engine.stats()["destinations"]["hook"]
-            if "delivered" in told:  # it may be absent while its state cannot be read
+            if "delivered" in told:  # it is left out while the state cannot be read
                 seen.append(told["delivered"])
             return told.get("delivered") == count and told["state"] == state
 
@@ -98,7 +98,7 @@ def test_pending_bytes_are_those_of_the_spool_after_the_cursor(data: DataDir, fe
         def pending(name: str) -> int | None:
             return engine.stats()["destinations"][name].get("pending_bytes")
 
-        assert pending("hook") is None  # nobody has looked yet
+        assert pending("hook") is None  # not determined yet
         async with running(engine):
             await until(lambda: pending("hook") == 0)
             feed.write(*map(event, range(5)))
@@ -106,7 +106,7 @@ def test_pending_bytes_are_those_of_the_spool_after_the_cursor(data: DataDir, fe
             assert stored > 0
             await until(lambda: (pending("hook"), pending("other")) == (stored, 0))
             db = broken(data, "DELETE")
-            is_down = False  # its runner fails now, and the disk still says how much there is
+            is_down = False  # its runner fails, and the figure is read from the disk
             await until(lambda: engine.stats()["destinations"]["hook"]["state"] == "failing")
             assert stored == pending("hook")
             repair(db)
@@ -116,7 +116,7 @@ def test_pending_bytes_are_those_of_the_spool_after_the_cursor(data: DataDir, fe
 
 
 def test_stored_and_pending_are_left_out_before_they_are_known(data: DataDir, feed: Feed) -> None:
-    """Right after the start nobody has looked for the ends of the slots yet."""
+    """Right after the start, the ends of the slots are not known yet."""
     feed.write(*map(event, range(5)))
     engine = make_engine(data, {"hook": FakeSender()})
     assert {"pending", "stored"}.isdisjoint(engine.stats()["destinations"]["hook"])

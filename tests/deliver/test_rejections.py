@@ -1,4 +1,4 @@
-"""Events that a destination does not want: found by halving, kept as dead letters, sent again."""
+"""Rejected events are found by dividing batches, kept as dead letters, and replayed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def numbers(batch: Batch) -> list[int]:
     return [json.loads(line)["n"] for line in batch.lines()]
 
 
-def refusing(*culprits: int, outcome: Rejected = NO) -> FakeSender:
-    """All or nothing, as RudderStack's batch API: one bad event, and none is taken."""
+def rejecting(*culprits: int, outcome: Rejected = NO) -> FakeSender:
+    """Reject a whole batch for one bad event, like RudderStack's batch API."""
 
     def judge(batch: Batch) -> Outcome:
         return outcome if set(culprits) & set(numbers(batch)) else Accepted()
@@ -48,7 +48,7 @@ def refusing(*culprits: int, outcome: Rejected = NO) -> FakeSender:
 
 
 def opened_letters(data: DataDir) -> closing[DeadLetters]:
-    """The dead letters over a connection of their own, as commands open them."""
+    """Open the dead letters on a separate connection, as the commands do."""
     return closing(DeadLetters(data.dead_dir("hook") / "dead.db"))
 
 
@@ -63,7 +63,7 @@ def ask_for_replay(data: DataDir) -> int:
 
 
 def are_replayed(data: DataDir) -> bool:
-    """Whether no dead letter waits to be sent again."""
+    """Return whether no dead letter is marked for replay."""
     with opened_letters(data) as dead:
         return not any(letter.replay for letter in dead.read())
 
@@ -81,7 +81,7 @@ def test_one_bad_event_in_five_hundred_becomes_the_only_dead_letter(
     data: DataDir, feed: Feed, culprits: tuple[int, ...]
 ) -> None:
     async def main() -> None:
-        sender = refusing(*culprits)
+        sender = rejecting(*culprits)
         feed.write(*map(event, range(500)))
         runner = make_runner(data, sender)
         async with running(runner):
@@ -99,7 +99,7 @@ def test_one_bad_event_in_five_hundred_becomes_the_only_dead_letter(
 
 def test_a_dead_letter_has_its_position_and_the_response(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        sender = refusing(3)
+        sender = rejecting(3)
         feed.write(*map(event, range(8)))
         runner = make_runner(data, sender)
         async with running(runner):
@@ -192,7 +192,7 @@ def test_a_batch_that_is_too_large_makes_the_next_ones_smaller(data: DataDir, fe
 
 
 def test_events_that_are_too_large_do_not_make_batches_smaller(data: DataDir, feed: Feed) -> None:
-    """Anybody may send one: it must not slow down the others."""
+    """Any client may send one, which must not slow down the others."""
 
     def judge(batch: Batch) -> Outcome:
         is_too_large = any(len(line) > 2000 for line in batch.lines())
@@ -218,7 +218,7 @@ def test_events_that_are_too_large_do_not_make_batches_smaller(data: DataDir, fe
 
 def test_a_single_event_that_is_too_large_becomes_a_dead_letter(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        sender = refusing(1, outcome=Rejected("status 413", 413, is_too_large=True))
+        sender = rejecting(1, outcome=Rejected("status 413", 413, is_too_large=True))
         feed.write(*map(event, range(3)))
         runner = make_runner(data, sender)
         async with running(runner):
@@ -327,7 +327,7 @@ def test_a_clock_that_is_wrong_by_a_day_makes_no_dead_letter(
         runner = make_runner(data, sender, retry_for_s=259_200.0, clock=hand.clock)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
-            assert runner.stats(end_numbers(1))["lag_s"] >= 0
+            assert 0.0 == runner.stats(end_numbers(1))["lag_s"]
         assert [0] == sender.numbers
 
     run(main())
@@ -337,7 +337,7 @@ def test_full_dead_letters_hold_the_destination(data: DataDir, feed: Feed) -> No
     timings = replace(QUICK, held_s=0.01)
 
     async def main() -> None:
-        sender = refusing(1)
+        sender = rejecting(1)
         feed.write(*map(event, range(3)))
         runner = make_runner(
             data, sender, timings=timings, dead_limits=DeadLetterLimits(5, on_full="hold")
@@ -356,7 +356,7 @@ def test_full_dead_letters_hold_the_destination(data: DataDir, feed: Feed) -> No
 
 def test_dead_letters_are_replayed_on_request(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        sender = refusing(2, 5)
+        sender = rejecting(2, 5)
         feed.write(*map(event, range(8)))
         runner = make_runner(data, sender)
         async with running(runner):
@@ -377,7 +377,7 @@ def test_dead_letters_are_replayed_on_request(data: DataDir, feed: Feed) -> None
 
 def test_a_crash_between_a_replay_and_its_record_counts_it_once(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        sender = refusing(2)
+        sender = rejecting(2)
         feed.write(*map(event, range(4)))
         runner = make_runner(data, sender)
         async with running(runner):

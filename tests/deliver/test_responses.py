@@ -1,4 +1,4 @@
-"""The table of statuses: what each means for a batch."""
+"""The meaning of each HTTP status for a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pixelfast.deliver.http.responses import Response, classify
 from pixelfast.deliver.outcomes import Accepted, Held, Rejected, Retry
 
 RETRIED = {408, 425, 429, *range(500, 600)} - {501, 505}
-REFUSED = {400, 413, 422}
+REJECTED = {400, 413, 422}
 
 
 def meaning_of(status: int) -> object:
@@ -17,7 +17,7 @@ def meaning_of(status: int) -> object:
         return Accepted()
     if status in RETRIED:
         return Retry(reason, 30.0, status, b"why")
-    if status in REFUSED:
+    if status in REJECTED:
         return Rejected(reason, status, b"why", is_too_large=status == 413)
     return Held(reason, status, b"why", is_final=status == 410)
 

@@ -1,4 +1,4 @@
-"""How long to wait: the bounds of the backoff, and what a Retry-After header asks for."""
+"""The pauses after failures: limits of the backoff, and the Retry-After header."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_an_invalid_retry_after_means_no_pause(text: str) -> None:
     ],
 )
 def test_a_date_out_of_range_does_not_raise(text: str) -> None:
-    """A destination's answer is an outcome; an exception here ends the send."""
+    """Every response has an outcome, so parsing a header must not raise."""
     assert 0.0 <= parse_retry_after(text, NOW) <= HOUR_S
 
 

@@ -1,4 +1,4 @@
-"""A RudderStack data plane gets what its batch API wants."""
+"""The requests to a RudderStack data plane."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_failed_request_is_retried_with_the_same_bytes() -> None:
 
 
 def test_a_full_batch_is_sent_without_a_warning() -> None:
-    """aiohttp warns of bodies over 1 MiB that are given as plain bytes."""
+    """aiohttp warns of bodies above 1 MiB that are passed as bytes."""
 
     async def main() -> None:
         async with FakeDestination() as destination:

@@ -1,4 +1,4 @@
-"""A runner brings one destination its events: order, retries, cursors, memory, the end."""
+"""The runner of one destination: order, retries, cursors, memory, and stops."""
 
 from __future__ import annotations
 
@@ -217,13 +217,13 @@ def test_a_stop_waits_at_most_stop_s_for_a_destination_that_hangs(
 
 
 def test_a_stop_ends_while_new_events_arrive(data: DataDir, feed: Feed) -> None:
-    """Collectors of another command go on: what comes after the stop is for the next start."""
+    """Collectors may continue to run; events after the stop are delivered after the next start."""
     timings = replace(QUICK, stop_s=0.0)
-    most = 50
+    max_count = 50
     numbers = iter(range(10**6))
 
     def on_send(_: Batch) -> None:
-        if len(sender.sent) < most:  # the test ends also where the runner would not
+        if len(sender.sent) < max_count:  # so that the test ends even if the runner would not
             feed.write(event(next(numbers)))
 
     sender = FakeSender(on_send=on_send)
@@ -235,13 +235,13 @@ def test_a_stop_ends_while_new_events_arrive(data: DataDir, feed: Feed) -> None:
             await until(lambda: sender.sent)
             runner.stop()
             before = len(sender.sent)
-        assert len(sender.sent) - before < most // 2
+        assert len(sender.sent) - before < max_count // 2
 
     run(main())
 
 
 def test_a_stop_before_the_start_delivers_stored_events(data: DataDir, feed: Feed) -> None:
-    """A server that is stopped right after its start has answered events, too."""
+    """A server that is stopped right after its start may have accepted events, too."""
 
     async def main() -> None:
         sender = FakeSender()
@@ -258,7 +258,7 @@ def test_a_stop_before_the_start_delivers_stored_events(data: DataDir, feed: Fee
 def test_a_stop_at_any_moment_delivers_a_slot_that_was_created_before(
     data: DataDir, feed: Feed, looks: int
 ) -> None:
-    """The stop comes right after one of the runner's looks at the clock."""
+    """The stop comes right after the runner has read the clock."""
     hand = HandClock()
     timings = replace(QUICK, list_slots_s=1e9)
 

@@ -1,4 +1,4 @@
-"""What a runner says of failures, and how it goes on after them."""
+"""How a runner logs failures, and continues after them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_pause_is_short_again_after_a_success(data: DataDir, feed: Feed) -> 
 def test_a_failed_commit_ends_the_run_and_the_batch_is_retried(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Accepted and not remembered: again, rather than lost."""
+    """A batch that was accepted but not recorded is repeated rather than lost."""
     commit = Store.commit
 
     def fail(store: Store, changes: Changes) -> None:

@@ -1,4 +1,4 @@
-"""A destination's state.db: what is in it, all or nothing, and what happens when it is damaged."""
+"""A destination's state.db: contents, transactions, and damage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def unsynced_databases() -> None:
-    """None: here it counts what databases do."""
+    """Use real syncs, because these tests are about databases."""
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_failed_commit_changes_nothing(path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         commit(store, moved, {"size": 9}, {"delivered": 1, "batches": "many"})  # type: ignore[dict-item]
     assert FILLED == (store.cursors(), store.memory(), store.counters())
-    commit(store, {1: Position(1, 64)})  # no transaction is left open
+    commit(store, {1: Position(1, 64)})  # the failed transaction was closed
     store.close()
     assert {0: Position(3, 128, 2), 1: Position(1, 64)} == contents(path)[0]
 
@@ -257,7 +257,7 @@ def test_the_journal_of_a_damaged_database_is_not_applied_to_the_new_one(path: P
 
 
 def test_no_flipped_bit_prevents_delivery_from_starting(path: Path, tmp_path: Path) -> None:
-    """Whichever it is: the store opens, tells what it has, and takes a commit."""
+    """The store opens, can be read, and accepts a commit, whichever bit is flipped."""
     filled(path)
     content = path.read_bytes()
     used = [place for place, byte in enumerate(content) if byte]
@@ -281,7 +281,7 @@ def test_no_flipped_bit_prevents_delivery_from_starting(path: Path, tmp_path: Pa
 def test_a_database_that_another_process_has_locked_is_not_damaged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backup tool, an operator's sqlite3: the state must not be thrown away for that."""
+    """A backup tool or an operator's sqlite3 must not make delivery drop the state."""
     filled(path)
     connect = sqlite3.connect
     other = connect(path, isolation_level=None)
@@ -296,7 +296,7 @@ def test_a_database_that_another_process_has_locked_is_not_damaged(
 
 
 def test_a_database_that_cannot_be_opened_now_is_not_damaged(path: Path) -> None:
-    """No file descriptor is free: that passes, and what was remembered must be there still."""
+    """A lack of file descriptors is temporary, so the state must be kept."""
     filled(path)
     script = """
 import os, resource, sqlite3, sys
@@ -319,7 +319,7 @@ except (sqlite3.Error, OSError):
 
 
 def test_a_full_disk_leaves_the_state_unchanged(path: Path) -> None:
-    """The commit fails as a whole; with room again the next one works."""
+    """The whole commit fails; when there is disk space again, the next one succeeds."""
     filled(path)
     script = """
 import resource, signal, sqlite3, sys
@@ -347,7 +347,7 @@ except sqlite3.OperationalError:
 
 
 def test_a_rollback_on_a_full_disk_is_not_damage(path: Path) -> None:
-    """The journal of a killed commit stays until there is room to play it back."""
+    """The journal of a killed commit is kept until there is disk space to apply it."""
     filled(path)
     subprocess.run([sys.executable, "-c", KILLED_IN_A_COMMIT, str(path)], check=False, timeout=30)
     script = """

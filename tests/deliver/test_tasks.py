@@ -1,4 +1,4 @@
-"""Dividing a batch, and the settlement of a response by itself."""
+"""Dividing a batch, and settling a response."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def batch_of(made: Task) -> Batch:
 
 
 def settled(made: Task, outcome: Outcome, free_bytes: float = float("inf")) -> Settlement:
-    """What follows if others were accepted before."""
+    """Settle an outcome after other events were accepted."""
     rejections = Rejections(Timings())
     rejections.accept("other", 1, now_s=2.0)
     situation = Situation(began_s=1.0, now_s=2.0, free_bytes=free_bytes)
@@ -134,7 +134,7 @@ ENDS = ("delivered", "dead")
 
 
 class Large(Sender):
-    """Takes 10,000 events at once; the first batch gets a response of its own."""
+    """Accepts batches of 10,000 events, except that the first one gets this outcome."""
 
     limits = BatchLimits(MANY, 2**24, 60.0)
 

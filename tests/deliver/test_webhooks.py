@@ -1,4 +1,4 @@
-"""Receivers that follow Standard Webhooks take what we send, by their own library."""
+"""The reference library of Standard Webhooks accepts the requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER = "whsec_" + base64.b64encode(b"x" * 24).decode()
 
 
 def requests_of(attempts: int = 1, **settings: Any) -> list[Request]:
-    """What a destination with these settings gets for a batch of two events."""
+    """Return the request that a destination with these settings gets for two events."""
 
     async def main() -> list[Request]:
         script = [Answer(503)] * (attempts - 1)
@@ -44,7 +44,7 @@ def requests_of(attempts: int = 1, **settings: Any) -> list[Request]:
 
 
 def is_taken(request: Request, secret: str) -> bool:
-    """Whether the library of Standard Webhooks accepts a request."""
+    """Return whether the library of Standard Webhooks accepts a request."""
     try:
         events = standardwebhooks.Webhook(secret).verify(request.body, dict(request.headers))
     except standardwebhooks.WebhookVerificationError:
@@ -80,7 +80,7 @@ def test_a_modified_request_is_not_accepted(change: str) -> None:
 
 
 def test_a_compressed_body_is_signed_as_it_is_sent() -> None:
-    """The library takes only texts, so this one is checked by the specification's own words."""
+    """The library accepts only strings, so this is checked as the specification says."""
     (request,) = requests_of(gzip=True, signing_secrets=(OLD,))
     stamp = request.value("webhook-timestamp")
     signed = f"b1.{stamp}.".encode() + request.body

@@ -1,4 +1,4 @@
-"""ClickHouse's HTTP interface, as far as inserts of JSONEachRow use it."""
+"""A test double of ClickHouse's HTTP interface for inserts of JSONEachRow."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def failure(status: int, code: int, text: str) -> Answer:
 
 
 class Clickhouse:
-    """One table `default.events (messageId String, timestamp DateTime64(3), number UInt8)`.
+    """A table `default.events (messageId String, timestamp DateTime64(3), number UInt8)`.
 
-    An insert is taken as a whole or fails as a whole. One whose insert_deduplication_token the
-    table has seen is dropped and answered with 200 ("Deduplicating Inserts on Retries"): so a token
-    must never come with other rows. A column that a row lacks gets its default. Unknown fields and
-    dates with T and Z are errors unless the settings of the query say otherwise.
+    An insert succeeds or fails as a whole. An insert with a known insert_deduplication_token is
+    dropped with status 200 ("Deduplicating Inserts on Retries"), so a token must never be used for
+    other rows. Missing columns get their defaults. Unknown fields and dates with T and Z are errors
+    unless the settings of the query allow them.
     """
 
     def __init__(self, user: str = "default", password: str = "") -> None:

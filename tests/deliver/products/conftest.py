@@ -1,4 +1,4 @@
-"""The real products, each started once a session, by the first test that needs it."""
+"""The real products; the first test that needs one starts it for the session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLICKHOUSE = Path(__file__).parent / "real" / "clickhouse_server.py"
 def search(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The URL of a real Elasticsearch, and of a real OpenSearch."""
+    """The URL of a real Elasticsearch or OpenSearch."""
     cache = request.config.cache
     assert cache is not None
     folder = tmp_path_factory.mktemp(request.param)

@@ -1,4 +1,4 @@
-"""The _bulk API of Elasticsearch: 200, with a status for each item."""
+"""A test double of Elasticsearch's _bulk API: status 200 with a status for each item."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Elasticsearch"]
 
 
 class Elasticsearch:
-    """One index, `events`, whose field `properties.number` is a long.
+    """An index `events`, whose field `properties.number` is a long.
 
-    Items are taken or rejected each for itself, in the order of the request: 201; 409 where the
-    document exists; 400 where it does not fit the mapping. `busy` tells by its `_id` whether an
-    item is rejected with 429. `filter_path` is obeyed, since clients depend on it.
+    Each item has its own status, in the order of the request: 201; 409 if the document exists; 400
+    if it does not fit the mapping. `busy` decides by the `_id` whether an item gets status 429.
+    `filter_path` is applied.
     """
 
     def __init__(self, api_key: str = "", user: str = "", max_bytes: int = 100 * 2**20) -> None:
@@ -78,7 +78,7 @@ class Elasticsearch:
 
     @staticmethod
     def _filter(answer: dict[str, Any], query: str) -> dict[str, Any]:
-        """Only what a path of `filter_path` leads to; `*` stands for one name."""
+        """Return the parts of a response that match `filter_path`; `*` matches one name."""
         paths = parse_qs(query).get("filter_path", [""])[0].split(",")
         return _only(answer, [path.split(".") for path in paths])
 

@@ -1,4 +1,4 @@
-"""The delivery engine with one destination, fed with events until all are settled."""
+"""The delivery engine with one destination, until all events are settled."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Dead(NamedTuple):
 def deliver(
     destination: Destination, data: DataDir, events: Iterable[bytes] = (), state: str = "healthy"
 ) -> dict[str, Any]:
-    """Deliver events until none is pending, or until the destination is `held`; its figures."""
+    """Deliver events until none is pending or the destination is held; return its figures."""
 
     async def main() -> dict[str, Any]:
         with Feed(data, segment_bytes=2**20) as feed:
@@ -68,7 +68,7 @@ def dead_letters(data: DataDir, name: str) -> list[Dead]:
 
 
 def ask(url: str, method: str = "GET", body: object = None, **query: str) -> Any:
-    """Ask a product itself; a string is sent as it is, anything else as JSON."""
+    """Send a request to a product; a string is sent unchanged, anything else as JSON."""
     packed = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     request = Request(  # noqa: S310 - loopback
         f"{url}?{urlencode(query)}" if query else url,

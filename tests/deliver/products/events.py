@@ -1,4 +1,4 @@
-"""Events as a collector writes them."""
+"""Events in the format of a collector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def message_id(number: int) -> str:
 
 
 def tracked(number: int, /, **more: Any) -> bytes:
-    """One event of type track; `more` is added at its root, or takes the place of what is there."""
+    """Return an event of type track; `more` adds or replaces fields at its root."""
     event = {
         "type": "track",
         "anonymousId": f"a{number}",

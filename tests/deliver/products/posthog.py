@@ -1,4 +1,4 @@
-"""PostHog's capture service, as far as its documentation and its answers describe it."""
+"""A test double of PostHog's capture service, from its documentation and its responses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ __all__ = ["Posthog"]
 class Posthog:
     """`POST /batch/` ("Capture and batch API endpoints").
 
-    All of a batch or nothing: 400 to what it can't read or an event without name or distinct_id,
-    401 without a key, 403 with an unknown one, 413 over 20 MB. Over its quota it answers 200 and
-    throws the events away. Events with a uuid that is none are dropped, and those it has had.
-    `$cookieless_mode` that is no boolean rejects the batch (capture's analytics.rs). Ids are cut
-    after 200 characters; `merged` are persons made one, `persons` what was set of them.
+    Accepts or rejects whole batches: 400 for an invalid body or an event without name or
+    distinct_id, 401 without a key, 403 for an unknown key, 413 above 20 MB. Above its quota it
+    responds 200 and drops the events. Events with an invalid or repeated uuid are dropped. A
+    `$cookieless_mode` that is not a boolean rejects the batch (capture's analytics.rs). Ids are
+    truncated to 200 characters.
+
+    Attributes:
+        merged: persons that were merged.
+        persons: properties that were set of persons.
     """
 
     def __init__(self, api_key: str = "phc_1", max_bytes: int = 20_000_000) -> None:

@@ -1,4 +1,4 @@
-"""Segment and RudderStack, as far as their documentation describes their batch API."""
+"""Test doubles of Segment's and RudderStack's batch APIs, from their documentation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["BatchApi"]
 class BatchApi:
     """`POST /v1/batch` of Segment ("HTTP API Source") or RudderStack ("HTTP API", "Batch").
 
-    A batch or an event that is too large, and what is no JSON, is answered with 400, and nothing of
-    it is taken. RudderStack answers 401 to a wrong write key; Segment answers 200 to everything
-    else, and drops events without an identifier and those whose messageId it has had.
-    RudderStack's gateway takes what is invisible out of ids, answers 400 where nothing is left, and
-    counts a batch to the job run that its first event names (getJobDataFromRequest).
+    Responds 400 if a batch or an event is too large or not JSON, and accepts none of it.
+    RudderStack responds 401 to a wrong write key. Segment responds 200 to everything else, and
+    drops events without an id and those with a repeated messageId. RudderStack's gateway removes
+    invisible characters from ids, responds 400 if nothing is left, and assigns a batch to the job
+    run that its first event names (getJobDataFromRequest).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class BatchApi:
 
 
 def _visible(identity: str | None) -> str:
-    """What is left of an id, as rudder-go-kit's sanitize.Unicode has it."""
+    """Return an id without invisible characters, as rudder-go-kit's sanitize.Unicode does."""
     invisible = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u2800\u3164\ufeff\uffa0"
     kept = [each for each in identity or "" if each not in invisible]
     return "".join(each for each in kept if each == " " or each.isprintable()).strip()

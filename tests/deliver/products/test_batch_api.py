@@ -1,4 +1,4 @@
-"""Segment and RudderStack: batches within the limits, and what their answers mean."""
+"""Segment and RudderStack: batches within the limits, and the meaning of responses."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_largest_configurable_batch_is_accepted(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_event_above_its_limit_rejects_the_batch(kind: str) -> None:
-    """All or nothing: it is halved down to the one to blame."""
+    """The whole batch is rejected, so it is divided until the bad event is found."""
     api = api_of(kind)
     large = tracked(2, context={"userAgent": "x" * 33_000})
     (outcome,) = outcomes(kind, api, batch([tracked(1), large]))

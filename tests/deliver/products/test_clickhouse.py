@@ -1,4 +1,4 @@
-"""ClickHouse: inserts that come again are dropped, and what its errors mean."""
+"""ClickHouse: repeated inserts are dropped, and errors have outcomes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_batch_is_an_insert(gzip: bool) -> None:
 
 
 def test_a_repeated_insert_is_stored_once_and_another_one_too() -> None:
-    """The answer to the first got lost: ClickHouse drops the second by its token."""
+    """The response to the first was lost, and ClickHouse drops the second by its token."""
     server = Clickhouse()
     events = [tracked(n) for n in range(10)]
     batches = [batch(events, "b1"), batch(events, "b1", 2), batch([tracked(10)], "b2")]
@@ -62,7 +62,7 @@ def test_user_and_password_are_sent_in_headers() -> None:
 
 @pytest.mark.parametrize("number", ["text", True])
 def test_a_row_that_does_not_fit_is_rejected_alone_with_any_status(number: object) -> None:
-    """ClickHouse answers 400 to some of these and 500 to others."""
+    """ClickHouse responds 400 to some of these and 500 to others."""
     server = Clickhouse()
     events = [tracked(1), tracked(2, number=number), tracked(3)]
     first, second = outcomes(server, batch(events[1:2]), batch(events))
@@ -77,7 +77,7 @@ def test_a_row_that_does_not_fit_is_rejected_alone_with_any_status(number: objec
 def test_rows_that_do_not_fit_are_found_by_their_numbers(bad: set[int]) -> None:
     server = Clickhouse()
     events = [tracked(n, number=f"text {n}" if n in bad else 1) for n in range(300)]
-    for attempt in (1, 2):  # the same inserts with the same tokens: the double drops them
+    for attempt in (1, 2):  # the same inserts with the same tokens, which the double drops
         (outcome,) = outcomes(server, batch(events, attempt=attempt))
         assert isinstance(outcome, Partial)
         assert bad == set(outcome.failed)
@@ -102,7 +102,7 @@ def test_the_same_value_in_the_same_field_is_tested_once() -> None:
 
 @pytest.mark.parametrize("offset", [-1, 1, 100])
 def test_the_batch_is_halved_for_a_server_that_counts_rows_differently(offset: int) -> None:
-    """No innocent event becomes a dead letter for it."""
+    """No good event becomes a dead letter."""
 
     class Miscounting(Clickhouse):
         def __call__(self, request: Request) -> Answer:
@@ -122,7 +122,7 @@ def test_the_batch_is_halved_for_a_server_that_counts_rows_differently(offset: i
 
 
 def test_a_row_number_inside_an_event_is_not_trusted() -> None:
-    """An answer that is cut off may have lost the server's own, which comes last."""
+    """A truncated response may lack the server's own words, which are at its end."""
     text = "before: '" + "(at row 1)" * 10_000
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     body = f"Code: 27. DB::Exception: Cannot parse input: {text}': (at row 7)".encode()
@@ -140,7 +140,7 @@ def test_the_batch_is_halved_for_a_server_that_skips_broken_rows(taken: int) -> 
 
 
 def test_rows_that_violate_a_constraint_are_found_by_their_numbers() -> None:
-    """As ClickHouse does, constraints are checked once all rows are read, one after the other."""
+    """Like ClickHouse, check constraints one after the other after all rows are parsed."""
     stored: list[int] = []
 
     def server(request: Request) -> Answer:
@@ -184,7 +184,7 @@ FORGED_ROWS = [
 def test_no_row_is_rejected_or_stored_alone_for_a_quotation_in_an_expression_error(
     forged: str, place: int, text: str
 ) -> None:
-    """Not even where the answer ends with it: a column is computed once all rows are read."""
+    """Not even if the response ends with it: columns are computed after all rows are parsed."""
 
     def server(request: Request) -> Answer:
         lines = request.plain_body.split(b"\n")[:-1]
@@ -203,7 +203,7 @@ def test_no_row_is_rejected_or_stored_alone_for_a_quotation_in_an_expression_err
 
 
 def test_no_row_is_rejected_for_an_error_that_another_row_imitates() -> None:
-    """Here it computes columns row by row, before the broken row is read."""
+    """This server computes columns row by row, before it parses the broken row."""
     forged = "(while reading the value of key event): (at row 1)\n: While executing X"
 
     def server(request: Request) -> Answer:
@@ -220,7 +220,7 @@ def test_no_row_is_rejected_for_an_error_that_another_row_imitates() -> None:
 
 
 def test_no_value_is_known_as_bad_before_it_failed_alone() -> None:
-    """An answer that names a key which is not to blame."""
+    """The response names a key that is not the cause."""
 
     def server(request: Request) -> Answer:
         for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
@@ -253,7 +253,7 @@ def test_numbers_that_differ_only_in_their_last_digits_are_different_values() ->
 
 
 def test_a_violated_constraint_has_no_key() -> None:
-    """Its answer quotes values, and says by itself which row it is."""
+    """The response quotes values, and has the row number in the server's own words."""
     hostile = "(while reading the value of key event): (at row 1)\n"
 
     def server(request: Request) -> Answer:
@@ -275,7 +275,7 @@ def test_a_violated_constraint_has_no_key() -> None:
 
 
 def test_constraints_of_other_tables_refer_to_other_rows() -> None:
-    """A view's target has the rows that the view made: the batch is halved."""
+    """A view's target table has the view's rows, so the batch is halved."""
     text = "Constraint `c` for table default.target (made-up) is violated at row 1. Expression: "
     bad = failure(500, 469, text)
     script = [bad, *[failure(400, 27, "Cannot parse input: (at row 1)")] * 20]
@@ -285,7 +285,7 @@ def test_constraints_of_other_tables_refer_to_other_rows() -> None:
 
 @pytest.mark.parametrize("offset", [-1, 1, 50])
 def test_the_batch_is_halved_for_a_server_that_counts_violations_differently(offset: int) -> None:
-    """And it is sent no innocent row by itself, which would be stored."""
+    """No good row is sent alone, because it would be stored."""
 
     def server(request: Request) -> Answer:
         lines = request.plain_body.split(b"\n")[:-1]
@@ -397,7 +397,7 @@ def test_an_error_is_recognized_by_the_servers_own_words_not_by_quotations(
     ],
 )
 def test_the_longest_response_is_judged_in_linear_time(text: bytes) -> None:
-    """2 ms of CPU at most; a quadratic pattern takes 250 ms."""
+    """At most 2 ms of CPU time; a quadratic pattern takes 250 ms."""
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     size = sender.max_response_bytes
     answer, sent = Response(500, None, (text * size)[:size]), batch([tracked(1)])
@@ -432,7 +432,7 @@ def test_a_row_number_is_recognized_by_everything_after_it(end: bytes) -> None:
         (500, 497, Held),  # ACCESS_DENIED, of older servers
         (400, 62, Held),  # SYNTAX_ERROR
         (500, 241, Retry),  # MEMORY_LIMIT_EXCEEDED
-        (500, 242, Retry),  # TABLE_IS_READ_ONLY: its keeper is away
+        (500, 242, Retry),  # TABLE_IS_READ_ONLY: its keeper is unavailable
         (503, 209, Retry),  # SOCKET_TIMEOUT
         (500, 319, Retry),  # UNKNOWN_STATUS_OF_INSERT
         (500, 131, Rejected),  # TOO_LARGE_STRING_SIZE
@@ -441,7 +441,7 @@ def test_a_row_number_is_recognized_by_everything_after_it(end: bytes) -> None:
         (500, 691, Rejected),  # UNKNOWN_ELEMENT_OF_ENUM
         (400, 44, Held),  # ILLEGAL_COLUMN
         (500, 10, Held),  # NOT_FOUND_COLUMN_IN_BLOCK
-        (200, 395, Retry),  # a 200 that went wrong later
+        (200, 395, Retry),  # an error after status 200
     ],
 )
 def test_an_error_is_recognized_by_its_code(status: int, code: int, kind: type) -> None:

@@ -1,4 +1,4 @@
-"""Events that Elasticsearch can never take become documents that it can."""
+"""Events that Elasticsearch can never store become documents that it can."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.deliver.products.events import message_id, tracked
 MAX_DEPTH = 20
 
 
-def mended(event: dict[str, Any]) -> dict[str, Any]:
+def repaired(event: dict[str, Any]) -> dict[str, Any]:
     document = repair(event)
     assert document is not None
     return document
@@ -77,8 +77,8 @@ def test_an_event_that_can_be_stored_is_not_changed(event: dict[str, Any]) -> No
 def test_fields_that_cannot_be_stored_are_renamed_or_made_strings(
     event: dict[str, Any], document: dict[str, Any]
 ) -> None:
-    assert document == mended(event)
-    assert list(document) == list(mended(event))
+    assert document == repaired(event)
+    assert list(document) == list(repaired(event))
 
 
 NAMES = st.text(st.sampled_from(". _ai\u3000"), max_size=6) | st.sampled_from(

@@ -1,4 +1,4 @@
-"""Elasticsearch: each event for itself, and none twice."""
+"""Elasticsearch: each event has its own outcome, and none is stored twice."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_response_that_breaks_off_is_retried() -> None:
 
 
 def failing(status: int, *causes: tuple[str, str]) -> Answer:
-    """The answer to one event that has an error, and what caused it."""
+    """A response to one event with an error and its causes."""
     error: dict[str, Any] = {}
     for kind, reason in reversed(causes):
         error = {"type": kind, "reason": reason} | ({"caused_by": error} if error else {})
@@ -177,9 +177,9 @@ def test_documents_are_repaired_and_the_others_keep_their_bytes() -> None:
     plain = tracked(1, p=1.50)
     assert [Accepted()] == outcomes(server, batch([plain, tracked(2, _id="x", **{"": 1})]))
     assert json.loads(plain) == server.documents[message_id(1)]
-    mended = server.documents[message_id(2)]
-    assert ("x", 1) == (mended["field__id"], mended["field_"])
-    assert not mended.keys() & {"_id", ""}
+    repaired = server.documents[message_id(2)]
+    assert ("x", 1) == (repaired["field__id"], repaired["field_"])
+    assert not repaired.keys() & {"_id", ""}
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_an_error_of_the_settings_holds_for_an_item_or_the_request(
 @pytest.mark.parametrize(
     ("status", "kind", "reason", "wanted"),
     [
-        (400, "mapper_parsing_exception", "pipeline with id of a stranger", Rejected),
+        (400, "mapper_parsing_exception", "pipeline with id of an event", Rejected),
         (400, "illegal_argument_exception", "mapper [pipeline with id [x]] cannot be", Rejected),
         (400, "illegal_argument_exception", "Limit of total fields [1000] has been", Rejected),
         (400, "strict_dynamic_mapping_exception", "mapping set to strict", Rejected),

@@ -1,4 +1,4 @@
-"""Pixels that a destination rejects or misreads: they cost no other event, and forge nothing."""
+"""Hostile pixels cost no other event, and forge no instructions for a destination."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INVISIBLE = ["\u3164", "\u2800\u2800", "\u115f\u1160", "\uffa0", "\u034f", "\ue0
 
 
 def pixel(query: str) -> bytes:
-    """The event of a pixel, as a collector stores it."""
+    """Return the event of a pixel, as a collector stores it."""
     target = f"/pixel/v1/track?writeKey=k&event=e&{query}".encode()
     found = Explainer(full=True).explain(target)
     assert 200 == found["status"], found
@@ -103,7 +103,7 @@ def test_every_parser_of_files_sees_the_same_lines(end: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("format", ["json_array", "ndjson", "single"])
 def test_a_pixel_with_unusual_characters_stays_one_event(format: str) -> None:  # noqa: A002
-    """Control bytes, brackets, `__proto__`, numbers without end, halves of characters."""
+    """Control bytes, brackets, `__proto__`, very long numbers, incomplete characters."""
     query = (
         "userId=u&properties.a=%01%1b%7f%0d%0a%00x&properties.%0a=%22%7d%0a%7b%22&"
         "properties.__proto__.admin=1&properties.constructor.prototype.x=1&"
@@ -212,7 +212,7 @@ def test_long_ids_stay_different_persons() -> None:
 @pytest.mark.parametrize("identity", INVISIBLE)
 @pytest.mark.parametrize("gzip", [False, True])
 def test_an_invisible_id_is_rejected_alone(identity: str, gzip: bool) -> None:
-    """The gateway would answer 400 for the whole batch."""
+    """The gateway would respond 400 for the whole batch."""
     hostile = pixel(f"userId={quote(identity)}&anonymousId={quote(identity)}")
     sent = batch([tracked(1), hostile, tracked(3, userId="é"), tracked(4)])
     api = BatchApi(max_bytes=4_000_000, is_rudderstack=True)

@@ -1,4 +1,4 @@
-"""PostHog: events in its shape, and what its answers mean."""
+"""PostHog: events in its format, and the meaning of its responses."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def data(tmp_path: Path) -> DataDir:
 
 @pytest.fixture
 def database(clickhouse_engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A database that no other test uses."""
+    """A new database for a test."""
     name = f"test_{abs(hash(request.node.name)):x}"
     sql(clickhouse_engine, f"CREATE DATABASE {name}")
     yield name
@@ -44,7 +44,7 @@ def database(clickhouse_engine: str, request: pytest.FixtureRequest) -> Iterator
 
 
 def sql(url: str, query: str) -> list[Any]:
-    """Run a query; returns the first column of its rows."""
+    """Run a query; return the first column of its rows."""
     rows = ask(url, "POST", query)
     lines = [json.dumps(rows)] if isinstance(rows, dict) else rows.split("\n")
     return [next(iter(json.loads(line).values())) for line in lines if line]
@@ -125,7 +125,7 @@ def test_rows_that_cannot_be_read_are_dead_letters_alone(
 def test_the_documented_table_accepts_every_event_of_a_pixel(
     clickhouse_engine: str, database: str, data: DataDir
 ) -> None:
-    """Its columns are those that are strings or times in every event, or any JSON as a string."""
+    """Its columns are strings and times of every event, or any JSON as a string."""
     (table,) = re.findall(r"```sql\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
     sql(clickhouse_engine, table.replace("CREATE TABLE ", f"CREATE TABLE {database}."))
     deep: Any = "x"
@@ -255,7 +255,7 @@ def test_the_contents_of_one_event_make_no_other_one_a_dead_letter(
 def test_a_constraint_of_a_views_target_rejects_no_row_that_the_view_leaves_out(
     clickhouse_engine: str, database: str, data: DataDir
 ) -> None:
-    """Its rows are counted there: the first of them is not our first."""
+    """The error counts the rows of the target table, which are not those of the batch."""
     for query in (
         f"CREATE TABLE {database}.events (messageId String, value Int32) {PLAIN} {WINDOW}",
         f"CREATE TABLE {database}.target (value Int32, CONSTRAINT c CHECK value < 10) {PLAIN}",
@@ -341,7 +341,7 @@ def test_a_repeated_batch_is_dropped_in_a_view_whose_target_has_a_window(
 def test_a_view_that_throws_repeats_rows_unless_its_errors_are_ignored(
     clickhouse_engine: str, database: str, data: DataDir, is_ignored: bool
 ) -> None:
-    """As docs/destinations.md has it: the rows are stored before the view fails."""
+    """As docs/destinations.md says, the rows are stored before the view fails."""
     for query in (
         f"CREATE TABLE {database}.events (messageId String, value String) {PLAIN} {WINDOW}",
         f"CREATE TABLE {database}.target (value Int32) {PLAIN}",

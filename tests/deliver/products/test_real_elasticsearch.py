@@ -18,7 +18,7 @@ from tests.spools import open_data
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "destinations.md"
 
-# Each is rejected by one product or the other if it is sent as it came.
+# Each is rejected by one of the products if it is sent unchanged.
 RESERVED = [
     "_id", "_source", "_index", "_routing", "_version", "_ignored", "_field_names", "_seq_no",
     "_type", "_doc_count", "_nested_path", "_primary_term", "_data_stream_timestamp", "_source.a",
@@ -49,7 +49,7 @@ def data(tmp_path: Path) -> DataDir:
 
 @pytest.fixture
 def index(search: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A name that no other test uses; what stands under it is removed."""
+    """A name for a test's indexes, which are deleted afterwards."""
     name = f"events-{abs(hash(request.node.name)):x}"
     yield name
     ask(f"{search}/{name}*", "DELETE", ignore_unavailable="true", expand_wildcards="all")
@@ -60,7 +60,7 @@ def destination(search: str, index: str, **more: Any) -> ElasticsearchDestinatio
 
 
 def documents(search: str, index: str) -> dict[str, dict[str, Any]]:
-    """All documents by their ids."""
+    """Return all documents by their ids."""
     ask(f"{search}/{index}/_refresh", "POST")
     answer = ask(f"{search}/{index}/_search", "POST", {"size": 10_000})
     return {hit["_id"]: hit["_source"] for hit in answer["hits"]["hits"]}
@@ -78,7 +78,7 @@ def in_arrays(depth: int, value: object = 1) -> Any:
     return value
 
 
-# What one group shares an index: the same name with text and with an object is another fault.
+# Each group has its own index, because one name with a string and with an object is another error.
 HOSTILE = {
     "text": [
         *({name: "x"} for name in RESERVED + BLANK),
@@ -239,7 +239,7 @@ def test_wrong_settings_hold_the_destination_without_dead_letters(
     wrong: Callable[[str, str], Callable[[], None]],
     reason: str,
 ) -> None:
-    ask(f"{search}/{index}-other", "PUT")  # shards that exist count
+    ask(f"{search}/{index}-other", "PUT")  # existing shards count
     events = [tracked(n) for n in range(1500)]
     repair = wrong(search, index)
     try:

@@ -1,11 +1,11 @@
-"""ClickHouse's engine behind the part of its HTTP interface that inserts use.
+"""ClickHouse's engine with the part of its HTTP interface that inserts use.
 
     python clickhouse_server.py FOLDER
 
-Prints its port. Parsing, types, deduplication, views and the text of errors are the engine's own,
-by chdb. Only HTTP is ours; its statuses are those of exceptionCodeToHTTPStatus.cpp, as far as the
-tests need them. A query is in `?query=`, with its data in the body, or in the body alone; all other
-parameters are settings of the query.
+Prints its port. Parsing, types, deduplication, views and error messages are those of the engine, in
+chdb. Only HTTP is added, with the statuses of exceptionCodeToHTTPStatus.cpp that the tests need. A
+query is in `?query=`, with its data in the body, or in the body alone. All other parameters are
+settings of the query.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ OF_HTTP = {"query", "wait_end_of_query"}
 CODE = re.compile(r"Code: (\d+)")
 
 engine = Session(sys.argv[1])
-one_at_a_time = threading.Lock()  # the engine has one connection a process
+one_at_a_time = threading.Lock()  # the engine allows one connection per process
 
 
 def execute(query: str, data: str, settings: dict[str, str]) -> bytes:
     given = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
-    if " FORMAT JSONEachRow" in query:  # an insert: its data comes last
+    if " FORMAT JSONEachRow" in query:  # an insert, whose data follows
         into, form = query.split(" FORMAT ")
         query = f"{into} SETTINGS {given} FORMAT {form}\n{data}"
     elif given:
@@ -45,7 +45,7 @@ def execute(query: str, data: str, settings: dict[str, str]) -> bytes:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = 2**16  # head and body in two packets would wait for each other, 40 ms
+    wbufsize = 2**16  # head and body in two packets would cause a delay of 40 ms
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -78,4 +78,4 @@ class Server(ThreadingHTTPServer):
 with Server(("127.0.0.1", 0), Handler) as server:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"port {server.server_address[1]}", flush=True)
-    sys.stdin.read()  # it ends with the process that started it
+    sys.stdin.read()  # ends with the process that started it

@@ -15,16 +15,16 @@ _STOP_S = 10.0
 
 
 class Absent(Exception):
-    """A product cannot be started here, and why."""
+    """A product cannot be started here."""
 
 
 @contextmanager
 def background(
     command: list[str], folder: Path, announces: re.Pattern[str], start_s: float
 ) -> Iterator[int]:
-    """Run a server; yields the port that it announces on its standard output.
+    """Run a server; yield the port that it prints on its standard output.
 
-    It ends when its standard input does, and so with this process, whatever ends that.
+    The server ends when its standard input is closed, and thus with this process.
     """
     output = folder / "output"
     with output.open("wb") as file:

@@ -1,4 +1,4 @@
-"""A node of Elasticsearch or OpenSearch on loopback, from the jars that Maven resolves."""
+"""A node of Elasticsearch or OpenSearch on loopback, from jars that Maven downloads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PRODUCTS", "search_node"]
 
 PRODUCTS = {
     "elasticsearch": "7.10.2",  # the last one under the Apache licence
-    "opensearch": "2.19.3",  # the last line that runs on Java 17; it has data streams
+    "opensearch": "2.19.3",  # the last version that runs on Java 17; supports data streams
 }
 _LOG4J = "2.17.2"
 _RESOLVE_S = 150.0
@@ -36,9 +36,12 @@ _SOURCE = Path(__file__).with_name("SearchNode.java")
 
 @contextmanager
 def search_node(product: str, folder: Path, cache: Path) -> Iterator[int]:
-    """Start a node that keeps its data in `folder`; yields the port of its HTTP interface.
+    """Start a node with its data in `folder`; yield the port of its HTTP interface.
 
-    Raises Absent if it cannot be started here. `cache` keeps where the jars are.
+    `cache` stores the paths of the jars.
+
+    Raises:
+        Absent: it cannot be started here.
     """
     for program in ("javac", "mvn"):
         if shutil.which(program) is None:
@@ -55,7 +58,7 @@ def search_node(product: str, folder: Path, cache: Path) -> Iterator[int]:
 
 
 def _jars(product: str, folder: Path, cache: Path) -> str:
-    """The class path; Maven downloads what is missing in its own cache."""
+    """Return the class path; Maven downloads jars that its cache lacks."""
     known = cache / f"{product}-{PRODUCTS[product]}"
     if known.exists():
         jars = known.read_text()

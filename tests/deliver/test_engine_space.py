@@ -1,4 +1,4 @@
-"""Giving back the spool's room: only what all destinations have, and only when that is certain."""
+"""Segments are removed only when all destinations have certainly delivered them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def segment_bytes() -> int:
 
 
 async def looked_at_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait until the engine has looked for segments to remove twice more."""
+    """Wait for two more rounds of removing segments."""
     looks = 0
     keep = engine.reclaimer.keep
 
@@ -64,7 +64,7 @@ def test_segments_are_removed_when_all_destinations_have_passed_them(
 def test_no_segment_is_removed_before_every_stored_cursor_has_passed_it(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crash right after the removal must find no cursor that points at what is gone."""
+    """After a crash, no cursor may point to a removed segment."""
     mistakes: list[object] = []
 
     def checked(folder: DataDir, slot: int, cursors: Iterable[int]) -> int:
@@ -94,7 +94,7 @@ def test_no_segment_is_removed_before_every_stored_cursor_has_passed_it(
 
 
 def test_no_segment_is_removed_while_a_destination_has_not_begun(data: DataDir, feed: Feed) -> None:
-    """Its lock is held by a process that is ending still: its cursors are not known."""
+    """Another process that is ending holds its lock, so its cursors are not known."""
 
     async def main() -> None:
         holder = make_engine(data, {"late": FakeSender([Retry("down")] * 10**6)})
@@ -134,7 +134,7 @@ def test_a_destination_without_sources_does_not_keep_segments(data: DataDir, fee
 def test_a_failure_to_remove_a_segment_is_retried(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of the disk, once: the spool must not fill up for that until the next start."""
+    """The spool must not fill up until the next start because of one error of the disk."""
     errors = [OSError(5, "Input/output error")]
 
     def failing(folder: DataDir, slot: int, cursors: Iterable[int]) -> int:
@@ -158,7 +158,7 @@ def test_a_failure_to_remove_a_segment_is_retried(
 def test_a_cursor_beyond_the_data_removes_no_unread_segment(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The slot was cleared by hand and its numbers began again, below the cursor."""
+    """An operator deleted the slot, so its numbers restarted below the cursor."""
     store = Store(data.destination_dir("hook") / "state.db")
     store.commit(Changes(after={0: Position(1000, 64)}))
     store.close()
@@ -178,7 +178,7 @@ def test_a_cursor_beyond_the_data_removes_no_unread_segment(
 
 
 def test_segments_that_were_removed_while_being_read_are_passed(data: DataDir, feed: Feed) -> None:
-    """A segment that is missing at a cursor is no reason to stop: the next one goes on."""
+    """If the segment of a cursor is missing, reading continues in the next one."""
 
     async def main() -> None:
         for n in range(60):
