@@ -66,14 +66,14 @@ class Tally:
         rows += [
             ("connections, by network", ", ".join(f"{k} {n}" for k, n in self.weathers.items())),
             ("behind nginx", self.behind_nginx.described),
-            ("events answered with 200", f"{verdict.acked:,}"),
-            ("of these **lost**", str(verdict.missing)),
-            ("**changed**", str(verdict.changed)),
-            ("**invented**", str(verdict.invented)),
-            ("delivered more than once", f"{twice:.2f} %"),
+            ("events with response 200", f"{verdict.acked:,}"),
+            ("**lost** events", str(verdict.missing)),
+            ("**changed** events", str(verdict.changed)),
+            ("**invented** events", str(verdict.invented)),
+            ("events delivered more than once", f"{twice:.2f} %"),
         ]
         rows += [
-            (f"answer, `ack = {level}`", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+            (f"response time, `ack = {level}`", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms")
             for level, (p50, p99) in self.acks_ms.items()
         ]
         mutants = [f"{name} (by {by})" for name, by in self.caught.items()]
