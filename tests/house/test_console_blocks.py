@@ -34,15 +34,7 @@ def wrong_in(block: Block, folder: Path, shell: Session) -> list[str]:
     return [f"{block.place}: {each}" for each in wrong if each is not None]
 
 
-UNMARKED = {  # pages whose blocks still have to be marked
-    "docs/commands.md",
-    "docs/metrics.md",
-}
-
-
 def is_run(page: str) -> bool:
-    if page in UNMARKED:
-        return False
     return any(b.language == "console" and b.marker("not run") is None for b in blocks(page))
 
 
