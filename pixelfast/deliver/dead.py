@@ -198,7 +198,7 @@ class DeadLetters:
     def _add_step(self, rows: list[Row], limits: DeadLetterLimits | None) -> None:
         self._insert(rows)
         if limits is not None:
-            self._keep_within(limits)
+            self._drop_excess(limits)
 
     def _last_id(self) -> int:
         """Return the last id that was ever assigned."""
@@ -277,19 +277,19 @@ class DeadLetters:
         """Drop dead letters that exceed the limits of age and size."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._keep_within(limits)
+            if limits.max_age_s != float("inf"):
+                until_ms = self._clock.surely_before_ms(limits.max_age_s)
+                old = "SELECT id, source, letters FROM letter WHERE died_ms < ? AND replay < 2"
+                self._drop(self._db.execute(old, [until_ms]).fetchall())
+            self._drop_excess(limits)
 
-    def _keep_within(self, limits: DeadLetterLimits) -> None:
+    def _drop_excess(self, limits: DeadLetterLimits) -> None:
         """Drop the oldest dead letters of the source that uses the most disk space first.
 
         Write keys are public, so any client can send events that a destination rejects. That must
         not drop the dead letters of other sources. A dead letter that is being replayed belongs to
         a plan and is kept.
         """
-        if limits.max_age_s != float("inf"):
-            until_ms = self._clock.surely_before_ms(limits.max_age_s)
-            old = "SELECT id, source, letters FROM letter WHERE died_ms < ? AND replay < 2"
-            self._drop(self._db.execute(old, [until_ms]).fetchall())
         if limits.on_full != "drop_oldest":
             return
         max_bytes = limits.current_max_bytes(self.file_bytes())
@@ -378,7 +378,9 @@ class DeadLetters:
         if ids is None:
             return list(islice(self._letters(), limit))
         wanted = list(ids)
-        rows = [self._row(row_id) for row_id, _, _ in self._rows_of(wanted)]
+        with self._db:
+            self._db.execute("BEGIN")  # others may change rows between two queries
+            rows = [self._row(row_id) for row_id, _, _ in self._rows_of(wanted)]
         found = {each.id: each for row in rows for each in row.to_letters()}
         return [found[each] for each in wanted if each in found]
 
