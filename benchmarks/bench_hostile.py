@@ -9,31 +9,35 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import uvloop
 
 from benchmarks.backlog import SOURCE, events, fill
 from benchmarks.bench_delivery import delivered
+from benchmarks.goals import goals_of
 from benchmarks.machine import print_head
 from benchmarks.report import Section, spread, table
 from benchmarks.servers import free_port, wait_for, wait_until
-from benchmarks.wrk import LOAD_CORE, SERVER_CORE
+from benchmarks.wrk import LOAD_CORE, SERVER_CORE, cpu_seconds
 
 __all__ = ["run"]
 
 METHOD = """\
-A spool is filled, then delivery brings it to a destination on the other core that takes 2 ms for
-each answer: first where all events are good, then where the destination rejects every fourth event.
-One kind of destination rejects a whole batch for one bad event (`http`, `json_array`, 500 events a
-batch, status 400), the other answers for each event (`elasticsearch`, 1,000). From the first plan
-to the record of the last good event; a run that is not done after 30 s counts what arrived by then.
-Events of the `http` backlog are fewer: each bad event costs requests there. Medians; in brackets
-the least and the most."""
+A spool is filled, then delivery (one process on one core) brings it to a destination on the other
+core that takes 2 ms for each response: first with good events only, then with the destination
+rejecting every fourth event. One kind of destination rejects a whole batch for one bad event
+(`http`, `json_array`, 500 events per batch, status 400); the other reports a status for each event
+(`elasticsearch`, 1,000 events per batch). Figures are of good events, from the first to the last
+that delivery records; a run that is not done after 30 s counts what arrived by then. CPU is user
+and system time of the delivery process meanwhile, the bad events included. The `http` backlog with
+bad events is smaller, since each bad event costs requests. Both runs of a kind in turn, round by
+round; ratios are those of the runs of one round. Medians; in brackets the minimum and the
+maximum."""
 
 LATENCY_S = 0.002
 PATIENCE_S = 30.0
@@ -56,7 +60,17 @@ KINDS = {
     "elasticsearch": 'type = "elasticsearch"\nurl = "http://127.0.0.1:{port}"\nindex = "pixels"\n'
     'api_key = "VnVhQ2ZHY0JDZGJrUW0tZTVhT3g6dWkybHAyYXhUTm1zeWFrdzl0dk5udw=="',
 }
-COUNTS = {"http": 20_000, "elasticsearch": 200_000}
+COUNTS = {  # events of a backlog: without bad ones, with bad ones
+    "http": (400_000, 20_000),
+    "elasticsearch": (400_000, 200_000),
+}
+
+
+class Drain(NamedTuple):
+    """What the good events of one backlog took."""
+
+    events_per_s: float
+    cpu_us: float  # of delivery, for each of them
 
 
 @contextmanager
@@ -72,8 +86,8 @@ def _destination(kind: str) -> Iterator[int]:
         process.wait()
 
 
-def drain(kind: str, count: int, own: list[bytes]) -> float:
-    """Good events a second that reach a destination.
+def drain(kind: str, count: int, own: list[bytes]) -> Drain:
+    """Deliver a backlog of `count` events, which are those of `own` again and again.
 
     Raises:
         RuntimeError: delivery ended.
@@ -91,22 +105,27 @@ def drain(kind: str, count: int, own: list[bytes]) -> float:
         process = subprocess.Popen([*command, "-c", str(settings)], stdout=subprocess.DEVNULL)
         path = data / "dest" / "hook" / "state.db"
         try:
-            wait_until(path.exists, "started: delivery")
-            began_s = time.monotonic()
+            wait_until(lambda: delivered(path) > 0, "delivering")
+            first, began_s, began_cpu_s = (
+                delivered(path),
+                time.monotonic(),
+                cpu_seconds(process.pid),
+            )
             while (arrived := delivered(path)) < good:
                 if process.poll() is not None:
                     raise RuntimeError("delivery ended")
                 if time.monotonic() - began_s > PATIENCE_S:
                     break
                 time.sleep(0.01)  # delivery tells nobody: its books are read again
-            return arrived / (time.monotonic() - began_s)
+            took_s, cpu_s = time.monotonic() - began_s, cpu_seconds(process.pid) - began_cpu_s
+            return Drain((arrived - first) / took_s, cpu_s * 1e6 / (arrived - first))
         finally:
             process.terminate()
             process.wait(30)
 
 
-def run(rounds: int = 3) -> Section:
-    """Measure and print as it goes; the figures are rates, round by round."""
+def run(rounds: int = 3, only: Sequence[str] = ()) -> Section:
+    """Measure and print as it goes; the figures are rates and CPU times, round by round."""
     print_head(__doc__ or "", METHOD)
     clean = events()
     bad = set(random.Random(25).sample(range(len(clean)), len(clean) // 4))
@@ -114,23 +133,40 @@ def run(rounds: int = 3) -> Section:
         orjson.dumps(orjson.loads(each) | {"userId": BAD.decode()}) if n in bad else each
         for n, each in enumerate(clean)
     ]
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[str, list[tuple[Drain, Drain]]] = {}
     for number in range(rounds):
-        for kind, count in COUNTS.items():
-            for name, own in (("good", clean), ("mixed", mixed)):
-                rate = drain(kind, count, own)
-                found.setdefault((kind, name), []).append(rate)
-                print(f"  round {number + 1}: {kind:14} {name:6} {rate:10,.0f} good/s", flush=True)
+        for kind in only or KINDS:
+            alone, beside = map(drain, (kind, kind), COUNTS[kind], (clean, mixed))
+            found.setdefault(kind, []).append((alone, beside))
+            for name, each in (("good alone", alone), ("beside bad", beside)):
+                print(
+                    f"  round {number + 1}: {kind:14} {name} {each.events_per_s:10,.0f}/s"
+                    f" {each.cpu_us:7.2f} µs",
+                    flush=True,
+                )
     rows, figures = [], []
-    for kind in KINDS:
-        alone, beside = found[kind, "good"], found[kind, "mixed"]
-        ratios = [each / one for each, one in zip(beside, alone, strict=True)]
-        rows.append((kind, spread(alone, 0), spread(beside, 0), spread(ratios)))
-        figures.append({"kind": kind, "good_per_s": alone, "good_beside_bad_per_s": beside})
-    head = ("destination", "good events/s", "beside 25 % that it rejects", ": alone")
-    text = table(head, rows)
-    print("\n" + text)
-    return Section(text, {"destinations": figures})
+    for kind, pairs in found.items():
+        rates = [alone.events_per_s for alone, _ in pairs], [each.events_per_s for _, each in pairs]
+        costs = [alone.cpu_us for alone, _ in pairs], [each.cpu_us for _, each in pairs]
+        rate_ratios = [beside / alone for alone, beside in zip(*rates, strict=True)]
+        cost_ratios = [alone / beside for alone, beside in zip(*costs, strict=True)]
+        rows += [
+            (kind, "events/s", *(spread(each, 0) for each in rates), spread(rate_ratios, 3)),
+            (kind, "CPU µs/event", *map(spread, costs), spread(cost_ratios, 3)),
+        ]
+        figures.append(
+            {
+                "kind": kind,
+                "good_per_s": rates[0],
+                "good_beside_bad_per_s": rates[1],
+                "good_cpu_us": costs[0],
+                "good_beside_bad_cpu_us": costs[1],
+            }
+        )
+    head = ("destination", "good events", "alone", "beside 25 % bad ones", "of the rate alone")
+    section = Section(table(head, rows), {"destinations": figures})
+    print(f"\n{section.text}\n\n{goals_of('hostile', section.figures)}")
+    return section
 
 
 # --- the destination -------------------------------------------------------------------------
@@ -201,6 +237,7 @@ async def _serve(kind: str, port: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*", help=f"of {', '.join(KINDS)}; else all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--serve", choices=list(KINDS), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
@@ -208,4 +245,4 @@ if __name__ == "__main__":
     if options.serve:
         uvloop.run(_serve(options.serve, options.port))
     else:
-        run(options.rounds)
+        run(options.rounds, options.only)

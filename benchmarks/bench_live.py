@@ -15,6 +15,7 @@ from threading import Event, Thread
 from typing import NamedTuple
 
 from benchmarks.corpus import write_wrk_script
+from benchmarks.goals import goals_of
 from benchmarks.machine import print_head
 from benchmarks.openloop import offer
 from benchmarks.receiver import receiver, sampled_lags_ms
@@ -217,9 +218,9 @@ def run(rounds: int = 3, seconds: float = 4.0, only: Sequence[str] = ()) -> Sect
             }
         )
     head = "destination, collectors, connections, events/s, CPU µs/event, lag p50 ms, lag p99 ms"
-    text = table(head.split(", "), rows)
-    print("\n" + text)
-    return Section(text, {"cases": figures})
+    section = Section(table(head.split(", "), rows), {"cases": figures})
+    print(f"\n{section.text}\n\n{goals_of('live', section.figures)}")
+    return section
 
 
 if __name__ == "__main__":
