@@ -3,6 +3,8 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
+from pixelfast.deliver.bodies.json_strings cimport closing_quote
+
 __all__ = ["MAX_ID_BYTES", "plain_message_id"]
 
 cdef enum:
@@ -47,22 +49,6 @@ def plain_message_id(bytes line not None):
     if not 2 < value_bytes <= MAX_ID_BYTES + 2 or memchr(value, c'\\', value_bytes) != NULL:
         return None
     return PyBytes_FromStringAndSize(value, value_bytes)
-
-
-cdef const char* closing_quote(const char* start, const char* end) noexcept nogil:
-    """Return the quote that ends a string, or NULL if it has no end."""
-    cdef const char* quote = start
-    cdef const char* before
-    while True:
-        quote = <const char*> memchr(quote, c'"', end - quote)
-        if quote == NULL:
-            return NULL
-        before = quote
-        while before > start and (before - 1)[0] == c'\\':
-            before -= 1
-        if (quote - before) % 2 == 0:
-            return quote
-        quote += 1
 
 
 cdef bint is_plain(const char* name, Py_ssize_t size, int depth) noexcept nogil:

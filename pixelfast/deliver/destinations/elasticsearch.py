@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from pixelfast.config import ElasticsearchDestination
 from pixelfast.config.prefixes import Prefixes
 from pixelfast.deliver.batches import Batch
+from pixelfast.deliver.bodies.bulk_items import items_with_errors
 from pixelfast.deliver.bodies.documents import repair
 from pixelfast.deliver.bodies.plain_event import MAX_ID_BYTES, plain_message_id
 from pixelfast.deliver.http.responses import KEPT_BYTES, Response, classify
@@ -152,39 +154,25 @@ class ElasticsearchSender(HttpSender):
         return outcome
 
     def _judge_items(self, response: Response, batch: Batch) -> Outcome:
+        body = response.body
+        if items := items_with_errors(body, batch.events):
+            with contextlib.suppress(*_UNREADABLE):
+                heads = _HEADS.decode(b"[%b]" % b",".join([error for _, _, error in items]))
+                return _judge_each(items, heads, body, batch)
         try:
-            parsed = _RESPONSE.decode(response.body)
+            parsed = _RESPONSE.decode(body)
             if not parsed.errors:
                 return Accepted()
             if len(parsed.items) == batch.events:
-                return self._judge_each(parsed.items, response.body, batch)
+                items = [
+                    (index, each.create.status, bytes(each.create.error))
+                    for index, each in enumerate(parsed.items)
+                    if each.create.status >= 300
+                ]
+                return _judge_each(items, [_head(error) for _, _, error in items], body, batch)
         except _UNREADABLE:
             pass
         return self._judge_unreadable(response, batch)
-
-    def _judge_each(self, items: list[_Action], body: bytes, batch: Batch) -> Outcome:
-        """Judge the items one by one; there may be thousands of errors per second."""
-        failed: dict[int, Rejected | Retry] = {}
-        lines: list[bytes] = []
-        rejected = [
-            (index, each.create.status)
-            for index, each in enumerate(items)
-            if each.create.status >= 300 and each.create.status != _EXISTS
-        ]
-        errors = [bytes(items[index].create.error) for index, _ in rejected]
-        is_plain = _SPECIAL.find(body) < 0  # nearly always
-        for (index, status), error, head in zip(rejected, errors, _heads(errors), strict=True):
-            outcome = _judge_item(status, error, head, is_plain=is_plain)
-            if isinstance(outcome, Held):
-                return outcome
-            if not is_plain and isinstance(outcome, Rejected) and _lacks_timestamp(error):
-                lines = lines or batch.lines()
-                # If the event has the field, its value is to blame.
-                if b'"@timestamp"' not in lines[index]:
-                    return Held(outcome.reason, status, outcome.response)
-            if isinstance(outcome, Rejected | Retry):
-                failed[index] = outcome
-        return Partial(failed) if failed else Accepted()
 
     def _judge_unreadable(self, response: Response, batch: Batch) -> Outcome:
         """Retry the batch: stored events then get status 409, so they are not stored twice.
@@ -208,12 +196,27 @@ def _document_id(event: dict[str, Any]) -> str:
     return message_id if len(encoded) <= MAX_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
-def _heads(errors: list[bytes]) -> list[_Head | None]:
-    """Decode the fields that decide what each error means; None if an error is not an object."""
-    try:
-        return _HEADS.decode(b"[%b]" % b",".join(errors))
-    except msgspec.DecodeError:
-        return [_head(each) for each in errors]
+def _judge_each(
+    items: list[tuple[int, int, bytes]], heads: list[_Head | None], body: bytes, batch: Batch
+) -> Outcome:
+    """Judge the errors of items one by one; there may be thousands per second."""
+    failed: dict[int, Rejected | Retry] = {}
+    lines: list[bytes] = []
+    is_plain = _SPECIAL.find(body) < 0  # nearly always
+    for (index, status, error), head in zip(items, heads, strict=True):
+        if status < 300 or status == _EXISTS:
+            continue
+        outcome = _judge_item(status, error, head, is_plain=is_plain)
+        if isinstance(outcome, Held):
+            return outcome
+        if not is_plain and isinstance(outcome, Rejected) and _lacks_timestamp(error):
+            lines = lines or batch.lines()
+            # If the event has the field, its value is to blame.
+            if b'"@timestamp"' not in lines[index]:
+                return Held(outcome.reason, status, outcome.response)
+        if isinstance(outcome, Rejected | Retry):
+            failed[index] = outcome
+    return Partial(failed) if failed else Accepted()
 
 
 def _head(error: bytes) -> _Head | None:
