@@ -12,12 +12,8 @@ import pytest
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.http.sender import HttpSender, Timeouts
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
-from pixelfast.deliver.plans import Plan
-from pixelfast.deliver.queue import Queue
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.sender import Sender
-from pixelfast.deliver.tasks import Task
-from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, plans_on_disk, running
@@ -373,61 +369,30 @@ def test_a_culprit_is_retried_after_its_runner_has_failed(data: DataDir, feed: F
     run(main())
 
 
-# --- the queue by itself ---------------------------------------------------------------------
+def test_one_accepted_culprit_lets_all_others_be_sent_at_once(data: DataDir, feed: Feed) -> None:
+    """Each would wait for nine times the 100 s of that request."""
+    hand = HandClock(a_look_s=0.0001)
+    bad = {3, 7, 11}
 
+    async def main() -> None:
+        sender = FakeSender(judge=failing_at(*bad), limits=SMALL, concurrency=8)
+        fill(feed, 0, 20)
+        runner = runner_of(data, sender, clock=hand.clock)
+        number = 20
+        async with running(runner):
+            while sum(each.is_culprit for each in runner.queue) < len(bad):
+                feed.write(event(number))
+                number += 1
+                hand.advance(1.0)
+                await runner.pause(0.01)
+            good = set(range(number)) - bad
+            await until(lambda: good <= set(sender.numbers) and not sender.under_way)
+            sender.judge = lambda _: Accepted()
+            sender.gate.clear()
+            hand.advance(60.0)
+            await until(lambda: sender.under_way)
+            hand.advance(100.0)
+            sender.gate.set()
+            await until(lambda: bad <= set(sender.numbers))
 
-def task(number: int, **options: float) -> Task:
-    plan = Plan(
-        id=f"p{number}", root=f"p{number}", sequence=number, events=1, size_bytes=1, checksum=0,
-        oldest_ms=0,
-    )  # fmt: skip
-    made = Task(plan)
-    for name, value in options.items():
-        setattr(made, name, value)
-    return made
-
-
-def take(queue: Queue, now_s: float, *, in_order: bool = False, is_probe: bool = False) -> int:
-    taken = queue.next(now_s, in_order=in_order, is_probe=is_probe)
-    return -1 if taken is None else taken.plan.sequence
-
-
-def test_tasks_are_taken_in_order_and_delayed_ones_after_their_delay() -> None:
-    queue = Queue(Timings())
-    for each in (task(3), task(1, not_before_s=5.0), task(2)):
-        queue.add(each)
-    assert [2, 3, -1] == [take(queue, 1.0) for _ in range(3)]
-    assert 5.0 == queue.next_s()
-    assert [1, -1] == [take(queue, 5.0) for _ in range(2)]
-
-
-def test_in_order_no_task_overtakes_a_delayed_one() -> None:
-    queue = Queue(Timings())
-    for each in (task(2), task(1, not_before_s=5.0)):
-        queue.add(each)
-    assert [-1, 1, 2] == [take(queue, now_s, in_order=True) for now_s in (1.0, 5.0, 5.0)]
-
-
-def test_probes_take_turns() -> None:
-    queue = Queue(Timings())
-    for number in range(3):
-        queue.add(task(number))
-    taken = []
-    for now_s in range(1, 7):
-        each = queue.next(float(now_s), in_order=False, is_probe=True)
-        assert each is not None
-        taken.append(each.plan.sequence)
-        queue.add(each)
-    assert [0, 1, 2, 0, 1, 2] == taken
-
-
-def test_culprits_use_a_tenth_of_the_time_one_at_a_time() -> None:
-    queue = Queue(Timings(max_culprit_pause_s=0.0))
-    for number in range(2):
-        queue.set_apart(task(number), now_s=0.0)
-    first = queue.next(1.0, in_order=True, is_probe=False)
-    assert first is not None
-    assert -1 == take(queue, 2.0)
-    queue.responded(first, 2.0)  # the request took a second
-    assert -1 == take(queue, 10.9)
-    assert 1 == take(queue, 11.0)
+    run(main())
