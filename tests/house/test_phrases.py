@@ -27,7 +27,6 @@ until there is room
 It hangs on the value.
 It waits for nobody.
 whether it is mended
-It is sent and counted once more.
 the same but for the date
 A key was taken out of the settings.
 The event came again.

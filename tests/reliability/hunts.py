@@ -50,7 +50,7 @@ def cut_power(folder: Path, root: Path) -> str:
 
 
 def kill_delivery_while_refused(folder: Path, root: Path) -> str:
-    """kill -9 of delivery while the receiver refuses and segments fill."""
+    """kill -9 of delivery while the receiver rejects batches and segments fill."""
     with Rig(folder, root=root, workers=1, pause_s=0.0) as rig:
         rig.start()
         rig.oracle.mood = "refuses"

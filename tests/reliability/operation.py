@@ -27,7 +27,8 @@ from tests.waiting import wait_until
 __all__ = ["COLUMNS", "Phase", "Rounds", "drill"]
 
 COLUMNS = (
-    *("done under load", "times", "requests", "refused", "reset", "failed", "sent again", "lost"),
+    *("done under load", "times", "requests", "connections refused", "connections reset"),
+    *("failed", "sent again", "lost"),
     *("p50 ms", "p99 ms", "max ms"),
 )
 
