@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["BatchSize"]
 
 _MIN_BYTES = 1024
-_GROWS_AFTER = 50  # accepted batches in a row
+_GROWS_AFTER = 50  # accepted batches since the last change
 
 
 class BatchSize:

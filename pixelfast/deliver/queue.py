@@ -14,8 +14,8 @@ from pixelfast.deliver.timing import Timings
 
 __all__ = ["MAX_CULPRITS", "Queue"]
 
-# Numbers of waiting culprits, and the failures after which another becomes a dead letter then. The
-# events of culprits are not in memory.
+# If this many culprits wait, one with this many failures becomes a dead letter. The events of
+# waiting culprits are not in memory.
 MAX_CULPRITS = ((256, 5), (2560, 1))
 _MAX_BUSY_CULPRITS = 25_600
 _PAUSE_SHARE = 9.0  # culprits use a tenth of the time

@@ -49,7 +49,7 @@ class Runner:
     order of their events.
 
     Attributes:
-        is_open: whether the state was read, so that the cursors are known.
+        is_open: whether the state was ever read and the sender opened, so that cursors are known.
         has_failed: whether the last run failed, and the sender was not opened again since.
     """
 

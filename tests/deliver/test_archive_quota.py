@@ -25,7 +25,6 @@ from tests.spools import Feed
 from tests.waiting import until
 
 MIB = 2**20
-NO_SPOOL = SpoolNeeds(0, 0)
 
 
 def set_disk(monkeypatch: pytest.MonkeyPatch, size_mib: int, free_mib: int) -> None:
