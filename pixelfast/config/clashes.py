@@ -62,7 +62,7 @@ class Table(NamedTuple):
 def clashes(tables: list[Table], *, has_file: bool) -> Iterator[ConfigError]:
     """Yield all conflicts within and between `tables`, which are in the order of the file.
 
-    Without a file, `serve` does not use the default admin address if pixels use it, so that is no
+    Without a file, `serve` does not use the default admin address if pixels use it, so there is no
     conflict.
     """
     for table in tables:

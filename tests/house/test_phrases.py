@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.house import phrases
-from tests.house.phrases import PHRASES, found_in, main
+from tests.house.phrases import PHRASES, found_in, main, questions_in
 
 EXAMPLES = """\
 The request is refused.
@@ -37,7 +37,6 @@ It was closed in good order.
 The name is there twice.
 It is for nobody without a name.
 What people type
-## What is kept
 """
 LEGITIMATE = """\
 curl: (7) Connection refused
@@ -53,6 +52,11 @@ def test_each_phrase_is_found() -> None:
     found = {replacement for line in EXAMPLES.splitlines() for _, _, replacement in found_in(line)}
     assert set(PHRASES.values()) == found
     assert [] == [line for line in EXAMPLES.splitlines() if not list(found_in(line))]
+
+
+def test_a_heading_that_is_a_clause_is_found() -> None:
+    text = "# Events\n\n## What is kept\n"
+    assert [(3, "## What is kept", "a noun or a task as the heading")] == list(questions_in(text))
 
 
 def test_legitimate_uses_are_not_found() -> None:
