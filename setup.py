@@ -98,7 +98,19 @@ class BuildExtensions(build_ext):
         super().run()
 
 
+def readme() -> str:
+    """README for PyPI, where only absolute links lead to the files of the repository."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"<!--.*?-->\n", "", text)
+    raw, page = "https://raw.githubusercontent.com/%s/main/", "https://github.com/%s/blob/main/"
+    link = r"(!?)(\[[^\]]*\])\((?!https?:)"
+    places = {"!": raw % "pixelfast/pixelfast", "": page % "pixelfast/pixelfast"}
+    return re.sub(link, lambda match: f"{match[1]}{match[2]}({places[match[1]]}", text)
+
+
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     options={"build_ext": {"parallel": cores}},
     cmdclass={"build_ext": BuildExtensions},
     ext_modules=modules,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 from benchmarks.readme_plot import PLOT, RESULTS, cpu_us, svg
 from tests.house.pages import ROOT
@@ -33,3 +37,20 @@ def test_the_ratio_to_nginx_is_the_measured_one() -> None:
     assert ratio is not None
     assert measured is not None
     assert measured[1] == ratio[1]
+
+
+def test_the_readme_on_pypi_has_absolute_links(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "pixelfast").mkdir()
+    shutil.copy(ROOT / "pixelfast/__init__.py", tmp_path / "pixelfast")
+    build = "from setuptools.build_meta import prepare_metadata_for_build_wheel as p; p('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    text = metadata.read_text("utf-8")
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert "https://github.com/pixelfast/pixelfast/blob/main/docs/getting-started.md" in targets
+    raw = "https://raw.githubusercontent.com/pixelfast/pixelfast/main/benchmarks/plots/cpu.svg"
+    assert raw in targets
+    assert [] == [target for target in targets if not target.startswith("https://")]
+    assert "<!--" not in text
