@@ -15,12 +15,12 @@ cdef class Collector:
     cdef readonly object responses
     cdef readonly Clock clock
     cdef readonly TrustedProxies proxies
-    cdef readonly bytes message_id_header   # empty if there is none
+    cdef readonly bytes message_id_header   # empty if not configured
     cdef readonly bint always_200
     cdef readonly object rejections     # a RejectionLog, or None
     cdef public bint fails_health_checks  # although events can be stored
     cdef public SpoolWriter writer
-    cdef bytes _health_path             # empty if there is none
+    cdef bytes _health_path             # empty if disabled
     cdef EventWriter _events
     cdef Sink _sink                     # writes into the spool
     cdef bytes _gif                     # the most common response, rendered

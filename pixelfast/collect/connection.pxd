@@ -57,7 +57,7 @@ cdef class Connections:
 
     cdef int _count(self, int status) except -1
     cdef void _measure(self, const Response* response) noexcept
-    cdef int _make_room(self) except -1
+    cdef int _free_memory(self) except -1
 
 cdef class Connection:
     cdef State _state

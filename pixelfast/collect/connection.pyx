@@ -149,7 +149,7 @@ cdef class Connections:
         cdef int64_t duration_ns = self._clock.monotonic_ns() - response.read_ns
         add_duration(&self._durations[response.status // 100], duration_ns)
 
-    cdef int _make_room(self) except -1:
+    cdef int _free_memory(self) except -1:
         # Close the connections that have held memory for the longest time.
         cdef int64_t goal = self._max_memory - self._max_memory // MEMORY_FREED_AT_ONCE
         cdef Connection connection
@@ -430,7 +430,7 @@ cdef class Connection:
         self._all.held_bytes += held - self._flow.held_bytes
         self._flow.held_bytes = held
         if self._all.held_bytes > self._all._max_memory:
-            self._all._make_room()
+            self._all._free_memory()
         return 0
 
     # --- closing -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ cdef class Request:
     # fields of the connection
     cdef str peer                       # "" for a Unix socket
     cdef bint is_proxied                # the peer is a trusted proxy
-    cdef Slice message_id_name          # name of the message id header; empty if there is none
+    cdef Slice message_id_name          # name of the message id header; empty if not configured
     cdef bytes _message_id_header       # `message_id_name` points into it
     # fields of one request; a slice is NULL if it was not sent
     cdef Slice target

@@ -13,8 +13,8 @@ cdef enum:
     MAX_PREFLIGHT_BYTES = 288
     MAX_TEXT_BYTES = 320
     MAX_CORS_BYTES = 88         # without the origin itself
-    FIRST_ROOM = 2              # most connections have one request at a time
-    MAX_EMPTY_ROOM = 16         # that an empty queue keeps
+    FIRST_CAPACITY = 2          # most connections have one request at a time
+    MAX_EMPTY_CAPACITY = 16     # that an empty queue keeps
 
 cdef enum Kind:
     PIXEL
@@ -37,7 +37,7 @@ cdef struct Response:
 
 cdef struct ResponseQueue:
     Response* all
-    int room
+    int capacity
     int first                   # index of the oldest response in `all`
     int count
     int searched                # position where the last ticket was found
@@ -72,26 +72,26 @@ cdef inline Py_ssize_t max_bytes(const Response* response) noexcept:
 
 cdef inline int push_response(ResponseQueue* queue, Response response) except -1:
     # The queue takes ownership of the response's references.
-    if queue.first + queue.count == queue.room:
-        make_room(queue)
+    if queue.first + queue.count == queue.capacity:
+        grow_queue(queue)
     queue.all[queue.first + queue.count] = response
     queue.count += 1
     queue.size_bytes += max_bytes(&response)
     return 0
 
 
-cdef inline int make_room(ResponseQueue* queue) except -1:
-    cdef int room = queue.room * 2 or FIRST_ROOM
+cdef inline int grow_queue(ResponseQueue* queue) except -1:
+    cdef int capacity = queue.capacity * 2 or FIRST_CAPACITY
     cdef void* larger
     if queue.first > 0:
         memmove(queue.all, queue.all + queue.first, queue.count * sizeof(Response))
         queue.first = 0
         return 0
-    larger = PyMem_Realloc(queue.all, room * sizeof(Response))
+    larger = PyMem_Realloc(queue.all, capacity * sizeof(Response))
     if larger == NULL:
         raise MemoryError()
     queue.all = <Response*>larger
-    queue.room = room
+    queue.capacity = capacity
     return 0
 
 
@@ -131,7 +131,7 @@ cdef inline void drop_responses(ResponseQueue* queue, int count) noexcept:
     queue.searched = 0
     if queue.count == 0:
         queue.first = 0
-        if queue.room > MAX_EMPTY_ROOM:
+        if queue.capacity > MAX_EMPTY_CAPACITY:
             free_queue(queue)
 
 
@@ -142,5 +142,5 @@ cdef inline void free_queue(ResponseQueue* queue) noexcept:
         free_response(&queue.all[place])
     PyMem_Free(queue.all)
     queue.all = NULL
-    queue.room = queue.first = queue.count = queue.searched = 0
+    queue.capacity = queue.first = queue.count = queue.searched = 0
     queue.size_bytes = 0

@@ -11,7 +11,7 @@ class RateLimited(RequestError):
     """Reject a request with 429: the source is over its rate limit.
 
     Attributes:
-        retry_after_s: whole seconds until the source may send again.
+        retry_after_s: whole seconds until the source may send another event.
     """
 
     retry_after_s: int

@@ -130,8 +130,8 @@ class Worker:
     def read_certificate(self) -> None:
         """Load the certificate for new TLS connections from its files. Blocks on file reads.
 
-        If loading fails, the previous certificate stays in use. If there is none, TLS connections
-        are closed; all others are unaffected.
+        If loading fails, the previous certificate stays in use. Without one, TLS connections are
+        closed; all others are unaffected.
         """
         tls = self._config.server.tls
         if tls is None:

@@ -77,13 +77,13 @@ cdef inline str decode_string(Slice raw, char* scratch):
 
 
 cdef inline Py_ssize_t decode_start(
-    char* out, Slice raw, Py_ssize_t room
+    char* out, Slice raw, Py_ssize_t limit
 ) noexcept nogil:
-    # Decode at most `room` bytes from the start of a string; return their number.
+    # Decode at most `limit` bytes from the start of a string; return their number.
     cdef const char* at = raw.at
     cdef const char* end = at + raw.length
     cdef Py_ssize_t used = 0
-    while at < end and used < room:
+    while at < end and used < limit:
         out[used] = <char>_next_byte(&at, end)
         used += 1
     return used

@@ -25,8 +25,8 @@ cdef enum:
     MAX_KEPT_OFFSET_M = 1080    # 18 hours; Elasticsearch rejects larger offsets
 
 cdef struct TimeString:
-    # The last time written, which most events of one iteration of the event loop share. All zeros
-    # if there is none.
+    # The last time written, which most events of one iteration of the event loop share. Initially all
+    # zeros.
     int64_t ms
     char string[TIME_BYTES]
 

@@ -195,8 +195,7 @@ cdef class EventWriter:
     # --- by a template -----------------------------------------------------------------------
 
     cdef Template _template_of(self, Rules rules, bint has_user_agent):
-        # Return the template of the open query, or None if there is none or the shape is not
-        # frequent.
+        # Return the template of the open query, or None if it has none or its shape is not frequent.
         cdef int variant = (self._route == Route.TRACK) << 1 | has_user_agent
         cdef Template template
         cdef PyObject* found
