@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and hooks of all tests."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ VECTORS = [
 ]
 
 
-# What starts programs and waits for them, in this order before all else.
+# Folders with tests that start programs and wait for them. They run first, in this order.
 SLOW = ("reliability", "system", "deliver/products", "browser")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow files, so that no process is left with them at the end."""
+    """Run the slow files first, so that no process has to run them at the end."""
     tests = Path(__file__).parent
     folders = {path: path.parent.relative_to(tests).as_posix() for path in {i.path for i in items}}
     items.sort(
@@ -41,6 +41,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with an argument `vector` runs once for each case of vectors.jsonl."""
+    """Run a test that has an argument `vector` once for each case of vectors.jsonl."""
     if "vector" in metafunc.fixturenames:
         metafunc.parametrize("vector", VECTORS, ids=[vector["id"] for vector in VECTORS])

@@ -1,15 +1,15 @@
-"""An HTTP destination that does what a test's script says, on a free loopback port.
+"""An HTTP destination that follows the script of a test, on a free loopback port.
 
-It speaks HTTP by hand, because a polite server library would not answer half, reset or never.
+It does not use a server library, because none would send half a response, reset or hang.
 
     async with FakeDestination([Answer(503), Answer(200)]) as destination:
         ...
         await destination.received(2)
         destination.requests[0].body
 
-Answers are taken from the script one by one; once it is used up every answer is a 200. A script can
-also be a function of the request. While it is down its port refuses connections, and stays ours.
-"""
+The script is a sequence of responses; once it is used up, every request gets a 200. A script can
+also be a function of the request. While the destination is down, it keeps its port, where
+connections are refused."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from typing import Any, Literal, Self
 
 from tests.listener import Listener
 
-WAIT_S = 10.0  # a bound that a test fails at, not a time that it waits
+WAIT_S = 10.0  # limit at which a test fails, not a time that it waits
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came."""
+    """One received request."""
 
     method: str
     path: str
@@ -39,13 +39,13 @@ class Request:
     connection: int  # 1 for the first connection, and so on
 
     def values(self, name: str) -> list[str]:
-        """All values of a header; its name in any case."""
+        """Return all values of a header; its case does not matter."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def value(self, name: str) -> str | None:
-        """The value of a header; fails if it is duplicated."""
+        """Return the value of a header; fail if it is duplicated."""
         values = self.values(name)
-        assert len(values) <= 1, f"{name} came {len(values)} times: {values}"
+        assert len(values) <= 1, f"{name} occurs {len(values)} times: {values}"
         return values[0] if values else None
 
     @property
@@ -54,7 +54,7 @@ class Request:
         return gzip.decompress(self.body) if is_packed else self.body
 
     def events(self) -> list[Any]:
-        """The events of a JSON array, of an object around one, of NDJSON, or the single one."""
+        """Return the events of a JSON array, an object with `batch`, NDJSON, or a single event."""
         body = self.plain_body
         if self.value("Content-Type") == "application/x-ndjson":
             return [json.loads(line) for line in body.split(b"\n")[:-1]]
@@ -66,13 +66,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to answer.
+    """One response of a script.
 
-    `then`: "keep" the connection; "close" it properly; "reset" it; "cut" it after half of the body;
-    "drip" a body that never ends, "hang" after half of it; "flood": repeat the body behind `raw` as
-    fast as it is read, without end.
-    `first`: what happens before: wait for an event, or for ever ("never"), or "reset" at once.
-    `raw`: exactly these bytes in the place of status, headers and body.
+    Args:
+        then: "keep" the connection, "close" it properly, "reset" it, "cut" it after half of the
+            body, "drip" an endless body, "hang" after half of the body, or "flood": repeat the body
+            after `raw` without end, as fast as it is read.
+        first: an event to wait for before the response, "never" to wait forever, or "reset" to
+            reset the connection immediately.
+        raw: bytes to send instead of status, headers and body.
     """
 
     status: int = 200
@@ -95,18 +97,19 @@ Script = Iterable[Answer] | Callable[[Request], Answer]
 
 
 class FakeDestination:
-    """Records requests and answers them by its script."""
+    """Record requests and respond by a script."""
 
     def __init__(self, script: Script = (), *, is_up: bool = True) -> None:
         self.requests: list[Request] = []
         self.connections = 0
         self.open_connections = 0
-        self.sent_bytes = 0  # of endless answers
+        self.sent_bytes = 0  # of endless responses
         self._script = script if callable(script) else iter(script)
         self._is_up = is_up
         self._changed = asyncio.Condition()
         self._listener = Listener(self._serve)
-        # Bound and never listening: it keeps the port ours while the destination is down.
+        # This socket is bound but never listens. It reserves the port while the destination is
+        # down.
         self._place = _bind(0)
         self.port = int(self._place.getsockname()[1])
 
@@ -127,25 +130,25 @@ class FakeDestination:
         await self._listener.open(sock=_bind(self.port), limit=2**24)
 
     async def go_down(self) -> None:
-        """Refuse connections from now on, and drop those that are open."""
+        """Stop listening and drop all open connections."""
         await self._listener.close()
 
     def answer(self, script: Script) -> None:
-        """Another script from now on."""
+        """Replace the script."""
         self._script = script if callable(script) else iter(script)
 
     async def received(self, count: int = 1) -> list[Request]:
-        """Wait until so many requests have come; returns all of them."""
+        """Wait for a number of requests and return all requests received so far."""
         await self.until(lambda: len(self.requests) >= count)
         return self.requests
 
     async def until(self, is_so: Callable[[], bool]) -> None:
-        """Wait until something about the requests or connections holds."""
+        """Wait until a condition on the requests or connections is true."""
         async with asyncio.timeout(WAIT_S), self._changed:
             await self._changed.wait_for(is_so)
 
     def events(self) -> list[Any]:
-        """The events of all requests, in the order they came."""
+        """Return the events of all requests, in the order of arrival."""
         return [event for request in self.requests for event in request.events()]
 
     async def _notify(self) -> None:
@@ -163,7 +166,11 @@ class FakeDestination:
                 await self._notify()
                 if not await self._play(answer, reader, writer):
                     break
-        except (ConnectionError, EOFError, asyncio.CancelledError):  # EOFError: half a request
+        except (
+            ConnectionError,
+            EOFError,
+            asyncio.CancelledError,
+        ):  # EOFError: the request is incomplete
             writer.transport.abort()
         finally:
             writer.close()
@@ -180,12 +187,12 @@ class FakeDestination:
     async def _play(
         self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """Answer; True where the connection is kept."""
+        """Respond, and return whether the connection is kept."""
         if answer.first == "reset":
             _reset(writer)
             return False
         if answer.first == "never":
-            await reader.read()  # until the client goes
+            await reader.read()  # until the client leaves
             return False
         if isinstance(answer.first, asyncio.Event):
             await answer.first.wait()

@@ -1,11 +1,10 @@
-"""What tests put in the place of the loop, the disk and the network. None of it sleeps.
+"""Replace the event loop, the disk and the network in tests. Nothing here sleeps.
 
-`FakeLoop` runs what is scheduled when a test says so, and its clock moves when a test moves it.
-`FakeDisk` is a slot's files and its commit thread in one: commits stay under way until a test
-completes them or makes them fail. `FakeTransport` keeps what is written; `SocketTransport` has a
-real socket, which takes a part of a write, or nothing, when it is full. `FakeCollector` has all of
-them behind a real `Collector`.
-"""
+`FakeLoop` runs callbacks and moves its clock only when a test says so. `FakeDisk` replaces the
+files and the commit thread of a slot: a commit lasts until a test completes it or makes it fail.
+`FakeTransport` records writes and has no socket, so a connection uses `transport.write`.
+`SocketTransport` has a real socket, so a connection uses send(2), which writes a part or nothing
+when the socket is full. `FakeCollector` puts all of them behind a real `Collector`."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ NODE = bytes(range(16))
 
 
 class FakeFuture:
-    """What `run_in_executor` returns, done from the start."""
+    """A future that is already done, as `FakeLoop.run_in_executor` returns it."""
 
     def __init__(self, loop: FakeLoop, result: Any, error: BaseException | None) -> None:
         self._loop = loop
@@ -55,7 +54,7 @@ class FakeFuture:
 
 
 class FakeLoop:
-    """An event loop that a test turns by hand."""
+    """An event loop that runs only when a test calls `turn` or `advance`."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -87,13 +86,13 @@ class FakeLoop:
             return FakeFuture(self, None, error)
 
     def turn(self) -> None:
-        """Run what is ready, and what that makes ready."""
+        """Run all ready callbacks, including those that they schedule."""
         while self._ready:
             callback, arguments = self._ready.pop(0)
             callback(*arguments)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, running each timer at its time."""
+        """Advance the clock and run each timer when it is due."""
         until_s = self.now_s + seconds
         self.turn()
         while self._timers and self._timers[0][0] <= until_s:
@@ -116,11 +115,11 @@ class FakeSegment:
         self.offset = SEGMENT_HEADER_BYTES
         self.data = bytearray(SEGMENT_HEADER_BYTES)
         self.path = self._Path(f"{number:016x}.seg")
-        self.retired: bool | None = None  # whether it was sound
+        self.retired: bool | None = None  # set by `retire`: whether it was sound
 
 
 class FakeDisk:
-    """Stands for `SlotFiles` and `Committer`: what is written, synced, and what fails."""
+    """Replace `SlotFiles` and `Committer`: record writes and syncs, and fail on demand."""
 
     done_fd = 99
 
@@ -128,8 +127,8 @@ class FakeDisk:
         self.slot = slot
         self.segment_bytes = segment_bytes
         self.segments: list[FakeSegment] = []
-        self.create_errors: list[OSError] = []  # raised by the next `create`s
-        self.other_bytes = 0  # counted as used beside the segments
+        self.create_errors: list[OSError] = []  # raised by the next calls of `create`
+        self.other_bytes = 0  # counted as used, in addition to the segments
         self.free_bytes = 2**40
         self.next_number = 0  # of the first event
         self.is_closed = False
@@ -165,7 +164,7 @@ class FakeDisk:
         return self._job is not None
 
     def submit(self, fd: int, batch: CommitBatch | None, offset: int, sync: bool) -> None:
-        assert self._job is None, "one commit at a time"
+        assert self._job is None, "only one commit may run"
         data = batch.sealed() if batch is not None else b""
         self._job = (self.segments[fd - 1], data, offset, sync)
 
@@ -178,8 +177,8 @@ class FakeDisk:
     # for tests
 
     def complete(self, error: int = 0) -> None:
-        """End the commit that is under way; `error` is an errno, 0 stores it."""
-        assert self._job is not None, "no commit is under way"
+        """End the current commit: store it, or fail with `error`, an errno."""
+        assert self._job is not None, "there is no commit to complete"
         segment, data, offset, sync = self._job
         if not error:
             segment.data[offset : offset + len(data)] = data
@@ -188,14 +187,14 @@ class FakeDisk:
         self._loop.readers[self.done_fd]()
 
     def settle(self) -> None:
-        """Run the loop and complete commits until nothing waits."""
+        """Run the loop and complete commits until nothing is pending."""
         self._loop.turn()
         while self.is_busy:
             self.complete()
             self._loop.turn()
 
     def frames(self) -> list[Frame]:
-        """All frames of all segments, in order."""
+        """Return the frames of all segments, in order."""
         found: list[Frame] = []
         for segment in self.segments:
             offset = SEGMENT_HEADER_BYTES
@@ -206,7 +205,7 @@ class FakeDisk:
         return found
 
     def events(self) -> list[tuple[str, bytes]]:
-        """All stored events, each with its source."""
+        """Return all stored events with their sources."""
         return [
             (frame.source, event)
             for frame in self.frames()
@@ -217,7 +216,7 @@ class FakeDisk:
 def make_writer(
     loop: FakeLoop, disk: FakeDisk, on_stored: Callable[..., None], **options: Any
 ) -> SpoolWriter:
-    """A real writer on a fake disk, its first segment ready."""
+    """Return a real writer on a fake disk, with its first segment ready."""
     names = options.pop("names", ["demo"])
     writer = SpoolWriter(loop, disk, disk, names, on_stored, **options)  # type: ignore[arg-type]
     loop.turn()
@@ -225,7 +224,7 @@ def make_writer(
 
 
 class FakeTransport:
-    """Keeps what is written; a test plays the peer."""
+    """A transport without a socket that records writes; the test plays the peer."""
 
     def __init__(self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)) -> None:
         self.peer = peer
@@ -237,7 +236,7 @@ class FakeTransport:
 
     @property
     def writes(self) -> list[bytes]:
-        """What was written since the last `take`, write by write."""
+        """The writes since the last `take`."""
         return self._writes
 
     @property
@@ -245,7 +244,7 @@ class FakeTransport:
         return b"".join(self.writes)
 
     def take(self) -> bytes:
-        """What was written since the last `take`."""
+        """Return the bytes written since the last `take`."""
         sent = self.sent
         self.writes.clear()
         return sent
@@ -254,10 +253,10 @@ class FakeTransport:
         return self.peer if name == "peername" else default
 
     def set_write_buffer_limits(self, high: int) -> None:
-        assert high == 0, "pause_writing comes with the first byte that is held"
+        assert high == 0, "pause_writing must be called for the first buffered byte"
 
     def write(self, data: bytes) -> None:
-        assert not self.has_eof, "written after the end"
+        assert not self.has_eof, "write after write_eof"
         self._writes.append(bytes(data))
 
     def can_write_eof(self) -> bool:
@@ -282,7 +281,7 @@ class FakeTransport:
 
 
 class TlsFakeTransport(FakeTransport):
-    """Has TLS between it and the connection; what was sent reads as the client decrypts it."""
+    """Put TLS between the transport and the connection; writes are decrypted by the client."""
 
     def __init__(self, peer: tuple[str, int] | str = ("192.0.2.1", 40000)) -> None:
         super().__init__(peer)
@@ -290,7 +289,7 @@ class TlsFakeTransport(FakeTransport):
 
     @property
     def writes(self) -> list[bytes]:
-        # The first may have come with the end of the handshake.
+        # The first write may have arrived with the end of the handshake.
         opened = [self.client.open(each) for each in [b"", *self._writes]]
         self._writes.clear()
         self._opened += [each for each in opened if each]
@@ -311,7 +310,7 @@ class TlsFakeTransport(FakeTransport):
 
 
 class TlsFakeConnection:
-    """What a test calls in the place of a connection: it sends what the client encrypts."""
+    """Replace a connection in a test: encrypt its input as the client does."""
 
     def __init__(self, transport: TlsTransport, client: TlsPeer) -> None:
         self._transport = transport
@@ -333,11 +332,11 @@ class TlsFakeConnection:
 
 
 class SocketTransport(FakeTransport):
-    """One end of a real socket pair: a connection sends by itself, and leaves the rest to `write`.
+    """A transport with a real socket: connections call send(2), and `write` gets the rest.
 
-    The rest is held until the peer has read, and the connection is paused meanwhile. The peer reads
-    when a test looks at what was sent, or calls `receive`. Each send is one message; as a stream
-    with a small buffer the socket takes a part of it.
+    The rest is held until the peer reads, and the connection is paused meanwhile. The peer reads
+    when a test looks at `sent` or calls `receive`. By default each send is one message, which a
+    full socket rejects as a whole (EAGAIN); a stream socket with a small buffer accepts a part.
     """
 
     def __init__(
@@ -349,7 +348,7 @@ class SocketTransport(FakeTransport):
     ) -> None:
         super().__init__(peer)
         self.held = bytearray()
-        self.left_over: list[int] = []  # the sizes of what the socket did not take
+        self.left_over: list[int] = []  # sizes of the data that the socket did not accept
         self.is_paused = False
         self.has_peer_eof = False
         self._connection: Connection | None = None
@@ -371,8 +370,8 @@ class SocketTransport(FakeTransport):
         return self._own if name == "socket" else super().get_extra_info(name, default)
 
     def write(self, data: bytes) -> None:
-        assert not self.has_eof, "written after the end"
-        assert not self.held, "written although the transport holds something"
+        assert not self.has_eof, "write after write_eof"
+        assert not self.held, "write although the transport holds data"
         self.held += data
         self.left_over.append(len(data))
         self.is_paused = True
@@ -384,12 +383,12 @@ class SocketTransport(FakeTransport):
         if not self.held:
             self._own.shutdown(socket.SHUT_WR)
 
-    def receive(self, most_bytes: int = 2**30) -> bool:
-        """Let the peer read; whether there was anything."""
+    def receive(self, max_bytes: int = 2**30) -> bool:
+        """Let the peer read; return whether it received anything."""
         count = 0
-        while count < most_bytes:
+        while count < max_bytes:
             try:
-                data = self._peer.recv(min(most_bytes - count, 2**20))
+                data = self._peer.recv(min(max_bytes - count, 2**20))
             except BlockingIOError:
                 break
             if not data:
@@ -423,7 +422,7 @@ DEMO = Source(name="demo", write_keys=(WriteKey(key="wk-demo"),))
 
 
 class FakeCollector:
-    """A real collector and writer; the loop, the disk, the clock and the peers are the test's."""
+    """A real collector and spool writer with a fake loop, disk, clock and network."""
 
     def __init__(
         self,
@@ -470,7 +469,7 @@ class FakeCollector:
         return connection, self._sockets[-1]
 
     def settle(self) -> None:
-        """Complete commits and let the peers read until nothing waits."""
+        """Complete commits and let the peers read until nothing is pending."""
         self.disk.settle()
         while any(each.receive() for each in self._sockets or ()):
             self.disk.settle()
@@ -480,7 +479,7 @@ class FakeCollector:
             each.close_sockets()
 
     def exchange(self, request: bytes, **options: Any) -> bytes:
-        """Send one connection's bytes, let everything be stored, return all that is answered."""
+        """Send bytes over a new connection, complete all commits, and return the responses."""
         connection, transport = self.connect(**options)
         connection.data_received(request)
         self.disk.settle()

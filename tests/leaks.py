@@ -1,4 +1,4 @@
-"""What a test leaves open: descriptors and threads."""
+"""Find descriptors and threads that a test leaves open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 def open_fds() -> dict[int, str]:
-    """The open descriptors of this process, each with what it is."""
+    """Return the open descriptors of this process, and what each refers to."""
     found = {}
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
         try:
@@ -22,9 +22,9 @@ def open_fds() -> dict[int, str]:
 
 @contextmanager
 def nothing_left_open(*, collects: bool = False) -> Iterator[None]:
-    """Fail if descriptors or threads are left that the body has opened or started.
+    """Fail if the body leaves descriptors open or threads running.
 
-    `collects`: collect garbage first if there are any.
+    With `collects`, collect garbage before failing because of descriptors.
     """
     fds, threads = open_fds(), set(threading.enumerate())
     yield

@@ -8,12 +8,12 @@ from typing import Any
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-# asyncio needs so many turns of the loop from accept(2) to the callback of a connection.
+# Iterations of the loop that asyncio needs from accept(2) to the callback of a connection.
 ACCEPT_TURNS = 3
 
 
 class Listener:
-    """Runs `serve` for each connection, and owns the connections from the moment they are made."""
+    """Run `serve` for each connection, and own connections as soon as they are accepted."""
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
@@ -21,7 +21,7 @@ class Listener:
         self._server: asyncio.Server | None = None
 
     async def open(self, **options: Any) -> int:
-        """Listen with the options of `asyncio.start_server`; returns the port."""
+        """Listen with the options of `asyncio.start_server` and return the port."""
         if "sock" not in options:
             options |= {"host": "127.0.0.1", "port": 0}
         self._server = await asyncio.start_server(self._on_connection, **options)
@@ -30,7 +30,7 @@ class Listener:
     async def close(self) -> None:
         """Stop listening and drop every connection."""
         if self._server is not None:
-            # asyncio leaks a connection that it has accepted when its server closes meanwhile.
+            # asyncio leaks a connection if its server closes right after accepting it.
             for listening in self._server.sockets:
                 asyncio.get_running_loop().remove_reader(listening.fileno())
             await self.drop()
@@ -38,7 +38,7 @@ class Listener:
             self._server = None
 
     async def drop(self) -> None:
-        """Abort every connection, also one that was accepted and has not been served yet."""
+        """Abort every connection, including those that were accepted but not served yet."""
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         dropped = dict(self._connections)
@@ -47,9 +47,9 @@ class Listener:
         await asyncio.gather(*dropped, return_exceptions=True)
         for writer in dropped.values():
             writer.transport.abort()
-        await asyncio.sleep(0)  # the turn in which the transports close their sockets
+        await asyncio.sleep(0)  # the transports close their sockets in this iteration
 
-    # A plain function: it runs while the connection is made, a coroutine only later.
+    # A plain function runs while the connection is made; a coroutine would run later.
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._connections[task] = writer

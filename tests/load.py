@@ -1,4 +1,4 @@
-"""A load of pixels with ids of its own, which remembers which of them were answered with 200."""
+"""Send pixels with unique ids, and remember which of them got a 200."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 
 
 class Load:
-    """Sends track calls over several connections until told to stop.
+    """Send track calls over several connections until stopped.
 
-    A connection that breaks is made again: the ids that were under way count as not answered.
-    `pause_s` is what a connection waits between an answer and its next pixel. `fresh`: how many of
-    the connections are made anew for each pixel.
+    A broken connection is replaced, and its pending ids count as not acknowledged.
+
+    Args:
+        pause_s: the pause of a connection between a response and its next pixel.
+        fresh: the number of connections that are replaced after each pixel.
     """
 
     def __init__(
@@ -34,8 +36,8 @@ class Load:
         self.write_key = write_key
         self.acked: list[str] = []
         self.sent: set[str] = set()
-        self.refused: dict[int, int] = {}
-        self.broken = 0  # connections, those that were not made with them
+        self.rejected: dict[int, int] = {}
+        self.broken = 0  # connections that broke or could not be made
         self._ids = (f"{name}-{n}" for n in itertools.count())
         self._connections = connections
         self._fresh = fresh
@@ -54,38 +56,38 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     async def until_acked(self, count: int, timeout_s: float = 30.0) -> None:
-        """Wait until this many more were answered with 200."""
+        """Wait until this many more pixels got a 200."""
         wanted = len(self.acked) + count
         async with asyncio.timeout(timeout_s):
             while len(self.acked) < wanted:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     def next_target(self) -> tuple[str, str]:
-        """The next id, from now on one that was sent, and its request target."""
+        """Return the next id and its request target, and count the id as sent."""
         one = next(self._ids)
         self.sent.add(one)
         return one, f"/pixel/v1/track?writeKey={self.write_key}&anonymousId=a&event={one}"
 
-    def on_answer(self, one: str, status: int, seconds: float) -> None:
-        """Note what became of an id; `seconds` from its last byte to the whole answer."""
+    def on_response(self, one: str, status: int, seconds: float) -> None:
+        """Record the status of an id; `seconds` last from its last byte to the whole response."""
         del seconds
         if status == 200:
             self.acked.append(one)
         else:
-            self.refused[status] = self.refused.get(status, 0) + 1
+            self.rejected[status] = self.rejected.get(status, 0) + 1
 
-    def on_failure(self, error: Exception, answers: int) -> None:
-        """Note a connection that broke after so many answers."""
+    def on_failure(self, error: Exception, responses: int) -> None:
+        """Record a connection that broke after a number of responses."""
 
     async def _run(self, *, is_fresh: bool) -> None:
         while not self._stopping:
-            answers = 0
+            responses = 0
             try:
                 async for _ in self._on_one_connection(is_fresh=is_fresh):
-                    answers += 1
+                    responses += 1
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.broken += 1
-                self.on_failure(error, answers)
+                self.on_failure(error, responses)
                 await asyncio.sleep(0.02)
 
     async def _on_one_connection(self, *, is_fresh: bool) -> AsyncIterator[None]:
@@ -98,7 +100,7 @@ class Load:
                 writer.write(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
                 await asyncio.wait_for(reader.readexactly(43), 20)
-                self.on_answer(one, int(head[9:12]), time.perf_counter() - sent_s)
+                self.on_response(one, int(head[9:12]), time.perf_counter() - sent_s)
                 yield
                 if self.pause_s:
                     await asyncio.sleep(self.pause_s)

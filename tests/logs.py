@@ -1,6 +1,6 @@
-"""What no log may contain: write keys, queries, and addresses of clients where they are masked.
+"""Check that a log contains no write keys, no queries, and no addresses that must be masked.
 
-`tests.servers` and `tests.program` check the log of every program that they start, as it ends.
+`tests.servers` and `tests.program` check the log of every program that they start, when it ends.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-# Every write key of the tests begins like this.
+# All write keys of the tests begin with this prefix.
 _KEY = re.compile(r"\bwk[-_]\w[\w-]*")
 _QUERY = re.compile(
     r"write_?key=|/pixel/v1/\w+\?|[?&](?:userId|anonymousId|messageId|event|name|properties|context)\b",
     re.IGNORECASE,
 )
-# The networks of RFC 5737 and RFC 3849, from which all clients of tests come.
+# The documentation networks of RFC 5737 and RFC 3849, which all clients of tests use.
 _ADDRESS = re.compile(
     r"\b(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d+\b(?!/24)"
     r"|\b2001:db8:[0-9a-f:]*(?![0-9a-f:]|/48)",
@@ -25,17 +25,17 @@ _ADDRESS = re.compile(
 )
 
 
-def check_log(text: str, settings: str = "", data_dir: Path | None = None) -> None:
-    """Fail if a log has what it must not have.
+def check_log(log: str, settings: str = "", data_dir: Path | None = None) -> None:
+    """Fail if a log contains anything that it must not contain.
 
-    `settings`: the settings file of the program. `data_dir`: may hold the key of the demo source.
+    `settings` is the settings file of the program; `data_dir` may hold the key of the demo source.
     """
     found = [
         f"{what}: {line}"
-        for line in text.splitlines()
+        for line in log.splitlines()
         for what in _leaks(line, _keys(settings, data_dir), settings)
     ]
-    assert not found, "the log has\n" + "\n".join(found)
+    assert not found, "the log contains\n" + "\n".join(found)
 
 
 def _leaks(line: str, keys: list[str], settings: str) -> Iterator[str]:
@@ -55,7 +55,7 @@ def _leaks(line: str, keys: list[str], settings: str) -> Iterator[str]:
 
 
 def _keys(settings: str, data_dir: Path | None) -> list[str]:
-    """All write keys, but those so short that they are words of other things."""
+    """Return all write keys, except short ones, which may be part of other words."""
     keys = []
     for source in tomllib.loads(settings).get("sources", []):
         given = source.get("write_keys", [])

@@ -1,4 +1,4 @@
-"""The permissions of files, and the umask that they are made under."""
+"""Permissions of files, and the umask that applies when they are created."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
-    """Make files under this umask while the body runs."""
+    """Set the umask while the body runs."""
     before = os.umask(mask)
     try:
         yield
@@ -20,5 +20,5 @@ def umask(mask: int) -> Iterator[None]:
 
 
 def mode(path: Path) -> str:
-    """A file's permissions as four octal digits; of a symbolic link its own."""
+    """Return the permissions of a file as four octal digits; symbolic links are not followed."""
     return f"{stat.S_IMODE(path.lstat().st_mode):04o}"

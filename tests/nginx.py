@@ -1,6 +1,6 @@
-"""A real nginx with the files of deploy/nginx, installed in a folder as in /etc/nginx.
+"""Run a real nginx with the files of deploy/nginx, installed in a folder instead of /etc/nginx.
 
-Only what a test machine can't have is replaced: addresses, ports, paths and the user.
+Only addresses, ports, paths and the user are replaced, which a test machine cannot provide.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["DEPLOY", "NGINX", "SITES", "UPSTREAMS", "Nginx", "free_port", "runni
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 DEPLOY = Path(__file__).parents[1] / "deploy" / "nginx"
 SITES = ("pixelfast.conf", "pixelfast-tls.conf", "rudderstack.conf")
-UPSTREAMS = {  # and how many servers each has
+UPSTREAMS = {  # {file: number of its servers}
     "one-tcp.conf": 1,
     "one-unix.conf": 1,
     "two-tcp.conf": 2,
@@ -47,8 +47,10 @@ def free_port() -> int:
 
 @dataclass
 class Nginx:
-    """One installation. `servers` are the addresses of pixelfast, as nginx has them; `options` the
-    optional files that are switched on; `changes` replace strings in any of the files.
+    """One installation.
+
+    `servers` are the addresses of pixelfast in nginx's notation, `options` the optional files to
+    enable, and `changes` pairs of strings to replace in all files.
     """
 
     folder: Path
@@ -77,7 +79,7 @@ class Nginx:
         main = main.replace("/etc/nginx", str(self.folder))
         main = _replaced(main, "worker_processes auto", "worker_processes 2")
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard != resource.RLIM_INFINITY:  # in a container root may not raise it
+        if hard != resource.RLIM_INFINITY:  # root may not raise it in a container
             main = _replaced(main, "nofile 65536;", f"nofile {min(hard, 65536)};")
             main = _replaced(main, "connections 32768;", f"connections {min(hard, 65536) // 2};")
         main = _replaced(main, "http {\n", "http {\n" + _TEMPORARY.format(folder=self.folder))
@@ -85,18 +87,18 @@ class Nginx:
         (self.folder / "conf.d" / self.site).write_text(self._site())
         upstream = self.folder / "pixelfast" / self.upstream
         servers = iter(self.servers)
-        text = re.sub(
+        configured = re.sub(
             r"(?m)^( +server )[^ ;]+", lambda found: found[1] + next(servers), upstream.read_text()
         )
         assert list(servers) == [], f"{self.upstream} has fewer servers"
-        upstream.write_text(text)
+        upstream.write_text(configured)
         server = self.folder / "pixelfast" / "server.conf"
         server.write_text(server.read_text().replace("/var/log/nginx", str(self.folder)))
         for old, new in self.changes:
             self._change(old, new)
 
     def check(self) -> str:
-        """Run `nginx -t`; what it says."""
+        """Run `nginx -t` and return its output."""
         done = subprocess.run(self._command("-t"), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stderr
@@ -113,7 +115,7 @@ class Nginx:
         return process
 
     def _command(self, *more: str) -> list[str]:
-        """The command; what it logs before its settings are read goes into the folder as well."""
+        """Return the command, which also logs to the folder before the settings are read."""
         assert NGINX is not None
         paths = ["-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
         log = ["-e", str(self.folder / "error.log")]
@@ -142,7 +144,7 @@ class Nginx:
             text = path.read_text()
             count += text.count(old)
             path.write_text(text.replace(old, new))
-        assert count, f"nowhere: {old}"
+        assert count, f"not found in any file: {old}"
 
     def _write_certificate(self) -> None:
         authority = trustme.CA()
@@ -155,7 +157,7 @@ class Nginx:
 
 @contextmanager
 def running_nginx(nginx: Nginx) -> Iterator[Nginx]:
-    """Install it and run it for the length of a `with`."""
+    """Install nginx and run it until the `with` block ends."""
     nginx.install()
     process = nginx.start()
     try:

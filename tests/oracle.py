@@ -1,13 +1,13 @@
-"""The pixel dialect once more: slow, in plain Python, written from its specification alone.
+"""A second implementation of the pixel dialect: slow, in plain Python, from the specification
+alone.
 
-The property tests hold the fast decoder against `expect`. Nothing here is tuned: each rule of the
-dialect is one small function that cites its section.
+The property tests compare the fast decoder with `expect`. Each rule of the dialect is one small
+function that cites its section; nothing is optimized.
 
-A request is read in two steps. First every parameter is put into a tree of places, where a place
-remembers both the values and the container it was given. Only when all parameters have been read
-is the tree turned into JSON. So "the first value stays" and "the object or array wins, whatever
-the order" (§3.1) need no bookkeeping while reading.
-"""
+A request is read in two steps. First, every parameter is put into a tree of places. A place
+remembers both the values and the container that it was given. Second, after all parameters have
+been read, the tree is converted to JSON. Therefore "the first value stays" and "the object or array
+wins, whatever the order" (§3.1) need no bookkeeping while reading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.oracle_texts import (
+from tests.oracle_strings import (
     date_time,
     is_never_number,
     is_placeholder,
@@ -51,7 +51,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class Rules:
-    """What a source can change (§3, §3.2)."""
+    """The rules that a source can change (§3, §3.2)."""
 
     numbers: bool = True
     booleans: bool = False
@@ -63,16 +63,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a request must lead to: the event has none of the server's additions but `type`."""
+    """The expected outcome of a request; the only addition of the server in the event is `type`."""
 
     status: int
     event: dict[str, Any] | None
     given: dict[str, str]
-    warnings: list[str]  # the keys of what was left out, as they were sent, in any order
+    warnings: list[str]  # keys of the warnings, as sent, in any order
 
 
 def expect(target: str, rules: Rules = Rules(), known: Callable[[str], bool] = bool) -> Expected:
-    """The answer to a GET of `target`; `known` says whether a write key is known (§2)."""
+    """Return the outcome of a GET of `target`; `known` tells whether a write key is known (§2)."""
     if len(target.encode("utf-8", "surrogateescape")) > MAX_TARGET:
         return rejected(414)
     path, query = split_target(target)
@@ -101,7 +101,7 @@ def rejected(status: int) -> Expected:
 
 
 def split_target(target: str) -> tuple[str, str]:
-    """Path and query (§1). An absolute-form target loses its scheme and authority."""
+    """Return path and query (§1), without scheme and authority of the absolute form."""
     target, _, _ = target.partition("#")
     path, _, query = target.partition("?")
     absolute = re.fullmatch(r"https?://[^/]+(.*)", path, re.IGNORECASE)
@@ -109,7 +109,7 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def plain_path(path: str) -> str:
-    """§1: a path as it is compared: unreserved decoded, slashes collapsed, its end cut."""
+    """Normalize a path (§1): decode unreserved characters, collapse slashes, trim the end."""
 
     def decoded(match: re.Match[str]) -> str:
         char = chr(int(match[1], 16))
@@ -122,17 +122,17 @@ def plain_path(path: str) -> str:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One pair of the query."""
+    """One parameter of the query."""
 
     key: str  # as it was sent
     segments: list[Segment]
-    text: str
+    value: str
     sent: str  # the value as it was sent
     is_escaped: bool  # its `&` was HTML-escaped twice
 
 
 def read_parameter(piece: str) -> Parameter:
-    """§3, 1: the first `=` splits; without `=` the value is empty. §3, 3: `amp;` is removed."""
+    """Split at the first `=` (§3, 1); without `=` the value is empty. Remove `amp;` (§3, 3)."""
     key, _, value = piece.partition("=")
     name = trim(decode(key))
     is_escaped = name[:4].lower() == "amp;"
@@ -141,16 +141,16 @@ def read_parameter(piece: str) -> Parameter:
     return Parameter(key, split_key(name), decode(value), value, is_escaped)
 
 
-def decode(text: str) -> str:
-    """§3, 2: `+`, then `%XX`, then UTF-8; U+0000 is removed last."""
-    raw = text.replace("+", " ").encode("utf-8", "surrogateescape")
+def decode(string: str) -> str:
+    """Decode `+`, then `%XX`, then UTF-8; remove U+0000 last (§3, 2)."""
+    raw = string.replace("+", " ").encode("utf-8", "surrogateescape")
     raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes.fromhex(match[1].decode()), raw)
     return raw.decode("utf-8", errors="replace").replace("\0", "")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One part of a key (§3.1), its escapes resolved."""
+    """One segment of a key (§3.1), with its escapes resolved."""
 
     name: str
     plain: bool  # written with a backslash or a leading ":", so never an index
@@ -165,12 +165,12 @@ class Segment:
 
     @property
     def is_position(self) -> bool:
-        """Made for an array, though at an object it is a name like any other."""
+        """Whether it is a position in an array; in an object it is an ordinary name."""
         return self.is_index or self.is_append
 
 
 def split_key(key: str) -> list[Segment]:
-    """§3.1: split a decoded key at its dots and resolve its escapes."""
+    """Split a decoded key at its dots and resolve its escapes (§3.1)."""
     segments = []
     name, plain = "", False
     at = 0
@@ -179,11 +179,11 @@ def split_key(key: str) -> list[Segment]:
         if char == ".":
             segments.append(Segment(name, plain))
             name, plain = "", False
-        elif char == "\\" and at + 1 < len(key):  # at the very end it stands for itself
+        elif char == "\\" and at + 1 < len(key):  # a backslash at the very end is literal
             at += 1
             name += key[at]
             plain = True
-        elif char == ":" and not name and not plain:  # leading, and only one of them
+        elif char == ":" and not name and not plain:  # only one leading colon
             plain = True
         else:
             name += char
@@ -193,15 +193,15 @@ def split_key(key: str) -> list[Segment]:
 
 
 def find_write_key(parameters: list[Parameter]) -> str:
-    """§3, 3: the first that is not blank, trimmed; "" when there is none."""
+    """Return the first write key that is not blank, trimmed, or "" (§3, 3)."""
     for parameter in parameters:
-        if is_single(parameter.segments, {"writeKey"}) and trim(parameter.text):
-            return trim(parameter.text)
+        if is_single(parameter.segments, {"writeKey"}) and trim(parameter.value):
+            return trim(parameter.value)
     return ""
 
 
 def is_single(segments: list[Segment], names: set[str] | frozenset[str]) -> bool:
-    """Whether the key is just one of these names."""
+    """Return whether the key is exactly one of these names."""
     return len(segments) == 1 and segments[0].name in names
 
 
@@ -210,41 +210,41 @@ def is_single(segments: list[Segment], names: set[str] | frozenset[str]) -> bool
 
 @dataclass
 class Place:
-    """All that the parameters gave to one place. A gap of an array was given nothing."""
+    """Everything that parameters gave to one place. A gap in an array was given nothing."""
 
     values: list[Value] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)  # beside the values, as they were sent
-    # Keys of the values after the first of a name such as `a[]`: who sends it expects an array.
+    keys: list[str] = field(default_factory=list)  # of the values, as sent
+    # Keys of the values after the first of a name such as `a[]`, whose sender expects an array.
     repeats: list[str] = field(default_factory=list)
     container: dict[str, Place] | list[Place] | None = None
 
 
 @dataclass
 class Reading:
-    """What was read so far."""
+    """The state while parameters are read."""
 
     root: Place = field(default_factory=lambda: Place(container={}))
-    # The fixed fields: all values of each, decoded and as they were sent, with the key as sent.
+    # All values of each fixed field, decoded and as sent, and the keys as sent.
     fixed: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
-    # Keys of what is left out, without the values that lose their place: `find_lost` has those.
+    # Keys of dropped parameters, except displaced values, which `find_lost` finds.
     warnings: list[str] = field(default_factory=list)
 
 
 def read(parameters: list[Parameter], rules: Rules) -> Reading:
-    """Put every parameter into its place; one that is left out with a reason is a warning."""
+    """Put every parameter into its place; a dropped parameter is a warning."""
     reading = Reading()
     for parameter in parameters:
         if parameter.is_escaped:
             reading.warnings.append(parameter.key)
         if is_single(parameter.segments, {"writeKey"} | rules.ignore):
-            continue  # §3, 3 and 4: silently
+            continue  # dropped without a warning (§3, 3 and 4)
         if not store(reading, parameter, rules):
             reading.warnings.append(parameter.key)
     return reading
 
 
 def store(reading: Reading, parameter: Parameter, rules: Rules) -> bool:
-    """Put one parameter into its place; False when it is left out with a warning."""
+    """Put one parameter into its place, or return False if it is dropped with a warning."""
     segments = parameter.segments
     first = segments[0].name
     if any(not segment.name for segment in segments):
@@ -256,7 +256,7 @@ def store(reading: Reading, parameter: Parameter, rules: Rules) -> bool:
     if first in FIXED_FIELDS:
         if len(segments) > 1:
             return False  # §3.1: a string given further segments
-        value = (parameter.text, parameter.sent, parameter.key)
+        value = (parameter.value, parameter.sent, parameter.key)
         reading.fixed.setdefault(first, []).append(value)
         return True
     found = find_place(reading.root, segments)
@@ -265,17 +265,17 @@ def store(reading: Reading, parameter: Parameter, rules: Rules) -> bool:
     place, names = found
     if place.values and any("[]" in each.name for each in segments):
         place.repeats.append(parameter.key)
-    place.values.append(coerce(parameter.text, segments, names, rules))
+    place.values.append(coerce(parameter.value, segments, names, rules))
     place.keys.append(parameter.key)
     return True
 
 
 def find_place(root: Place, segments: list[Segment]) -> tuple[Place, list[str]] | None:
-    """Walk to a place and make what is missing on the way, by the table of §3.1.
+    """Find a place and create missing ones on the way, by the table of §3.1.
 
-    Returns the place and the names on the way to it, without the indexes of arrays. None where an
-    array meets a name; nothing has been changed then, because all that is new on the way is made
-    to fit the key, so that only what stood before can turn it down.
+    Return the place and the names on the way to it, without array indexes, or None if an array
+    meets a name. Nothing was created in that case: new places always fit the key, so only an
+    existing one can reject it.
     """
     place = root
     names = []
@@ -297,7 +297,7 @@ def find_place(root: Place, segments: list[Segment]) -> tuple[Place, list[str]] 
 
 
 def starts_array(segments: list[Segment], depth: int) -> bool:
-    """Whether a new container that holds `segments[depth]` is an array (§3.1)."""
+    """Return whether a new container for `segments[depth]` is an array (§3.1)."""
     if depth == 1 and segments[0].name in OBJECTS:
         return False
     return segments[depth].is_position
@@ -306,26 +306,26 @@ def starts_array(segments: list[Segment], depth: int) -> bool:
 # --- §3.2: numbers and booleans -------------------------------------------------------------------
 
 
-def coerce(text: str, segments: list[Segment], names: list[str], rules: Rules) -> Value:
-    """The value that `text` becomes in its place; the last of `names` is the nearest one."""
+def coerce(string: str, segments: list[Segment], names: list[str], rules: Rules) -> Value:
+    """Convert a string to the value of its place; the last of `names` is the nearest one."""
     joined = ".".join(names)
     if joined in rules.strings:
-        return text
+        return string
     coercible = len(segments) > 1 and not is_never_number(names[-1])
     if joined in rules.force_numbers or (rules.numbers and coercible):
-        number = to_number(text)
+        number = to_number(string)
         if number is not None:
             return number
-    if rules.booleans and coercible and text in ("true", "false"):
-        return text == "true"
-    return text
+    if rules.booleans and coercible and string in ("true", "false"):
+        return string == "true"
+    return string
 
 
 # --- §3.1, §3.3, §4: from the places to the event -------------------------------------------------
 
 
 def finish(type_: str, reading: Reading, rules: Rules) -> Expected:
-    """Check what is required (§3.3) and put the event together (§4)."""
+    """Check required fields (§3.3) and assemble the event (§4)."""
     warnings = reading.warnings + find_lost(reading.root)
     fixed = reading.fixed
     given: dict[str, str] = {}
@@ -336,9 +336,9 @@ def finish(type_: str, reading: Reading, rules: Rules) -> Expected:
             given[name] = time
     if message_id := first_trimmed(fixed, "messageId"):
         given["messageId"] = message_id
-    for text, _, _ in fixed.get("channel", []):
-        if trim(text):
-            given.setdefault("channel", text)
+    for value, _, _ in fixed.get("channel", []):
+        if trim(value):
+            given.setdefault("channel", value)
 
     fields: dict[str, Any] = {"type": type_}
     for name in ("anonymousId", "userId"):
@@ -360,22 +360,22 @@ def finish(type_: str, reading: Reading, rules: Rules) -> Expected:
     fields.update(to_json(reading.root))
 
     event = {name: fields[name] for name in LEADING_FIELDS if name in fields}
-    event.update(fields)  # a name that is there keeps its position
+    event.update(fields)  # existing names keep their position
     return Expected(200, event, given, warnings)
 
 
 def first_trimmed(fixed: dict[str, list[tuple[str, str, str]]], name: str) -> str:
-    """§3.1, §3.3: the first value that is not blank, trimmed; "" if there is none."""
-    return next((trim(text) for text, _, _ in fixed.get(name, []) if trim(text)), "")
+    """Return the first value that is not blank, trimmed, or "" (§3.1, §3.3)."""
+    return next((trim(value) for value, _, _ in fixed.get(name, []) if trim(value)), "")
 
 
 def find_identity(
     name: str, values: list[tuple[str, str, str]], rules: Rules
 ) -> tuple[str, list[str]]:
-    """§3.3: the first usable value of an id, and the keys of the placeholders passed over."""
+    """Return the first usable value of an id, and the keys of skipped placeholders (§3.3)."""
     placeholders = []
-    for text, sent, key in values:
-        identity = trim(text)
+    for value, sent, key in values:
+        identity = trim(value)
         if name == "anonymousId":
             identity = trim(without_quotes(identity))
         if not identity:
@@ -387,21 +387,21 @@ def find_identity(
 
 
 def find_time(values: list[tuple[str, str, str]]) -> tuple[str | None, list[str]]:
-    """§4: the first value that is a time, and the keys of those passed over that are not.
+    """Return the first value that is a time, and the keys of skipped values that are not (§4).
 
-    An empty one is passed over silently, unless there is no other (§3.1).
+    Empty values are skipped without a warning, unless there is no other value (§3.1).
     """
-    wrong = [key for text, _, key in values[:1] if all(not trim(each) for each, _, _ in values)]
-    for text, _, key in values:
-        if (time := date_time(text)) is not None:
+    wrong = [key for value, _, key in values[:1] if all(not trim(each) for each, _, _ in values)]
+    for value, _, key in values:
+        if (time := date_time(value)) is not None:
             return time, wrong
-        if trim(text):
+        if trim(value):
             wrong.append(key)
     return None, wrong
 
 
 def to_json(place: Place) -> Any:
-    """§3.1: the object or array wins, else the first value stays; a gap is null."""
+    """Convert a place to JSON: a container wins over values, the first value counts (§3.1)."""
     if isinstance(place.container, dict):
         return {name: to_json(member) for name, member in place.container.items()}
     if isinstance(place.container, list):
@@ -410,10 +410,10 @@ def to_json(place: Place) -> Any:
 
 
 def find_lost(place: Place) -> list[str]:
-    """§3.1: every value given to a place where an object or array stands is one warning.
+    """Return the keys of all values that an object or array displaces (§3.1).
 
-    So is every value but the first of a name that ends in `[]`: the one case where §3.1 is not
-    silent about the values that it leaves out.
+    If there is no container, return the keys of repeated values of names with `[]`, the only
+    repeated values that cause warnings.
     """
     if place.container is None:
         return place.repeats

@@ -1,4 +1,4 @@
-"""What single strings are, for the oracle: numbers, names, times, placeholders, and trimming."""
+"""The oracle's rules for single strings: numbers, names, times, placeholders and trimming."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_INTEGER = 2**53 - 1  # §3.2
 MAX_DECIMAL_DIGITS = 15  # §3.2
 MAX_KEPT_OFFSET = timedelta(hours=18)  # §4: Elasticsearch rejects larger offsets
 
-# §3.2: names that never hold a number; the list is compared with case ignored, the endings exactly.
+# §3.2: names that never hold a number. The list is compared ignoring case, the endings exactly.
 NEVER_NUMBERS = (
     "id version name title path url referrer search locale timezone ip useragent sku zip zipcode "
     "postalcode postal_code phone email token coupon build"
@@ -20,7 +20,7 @@ NEVER_NUMBERS_ENDINGS = (
     *("_version", "-version", "Version", "appversion", "osversion"),
 )
 
-# §3.3: values that a template would have replaced. The first are compared as a whole.
+# §3.3: values that a template should have replaced. The first are compared as a whole.
 PLACEHOLDERS = frozenset(
     {"undefined", "null", "NULL", "none", "None", "NaN", "(null)", "[object Object]"}
 )
@@ -32,7 +32,7 @@ MERGE_TAGS = (
     r"\*\|.*\|\*",
     r"\[\[.*\]\]",
 )
-PERCENT_TAG = r"%%=?[A-Za-z_][^%]*%%"  # looked for in what was sent, too
+PERCENT_TAG = r"%%=?[A-Za-z_][^%]*%%"  # also searched in the undecoded value
 AMP_VARIABLE = r"(CLIENT_ID|QUERY_PARAM)\(.*\)|PAGE_VIEW_ID(_64)?|SESSION_ID"
 
 
@@ -40,65 +40,65 @@ def is_never_number(name: str) -> bool:
     return name.lower() in NEVER_NUMBERS.split() or name.endswith(NEVER_NUMBERS_ENDINGS)
 
 
-def to_number(text: str) -> int | float | None:
-    """The number that `text` is, if a double carries it without loss."""
-    digits = sum(char in "0123456789" for char in text)
-    if re.fullmatch(r"-?(0|[1-9][0-9]*)", text):
-        if text == "-0" or digits > len(str(MAX_INTEGER)) or abs(int(text)) > MAX_INTEGER:
+def to_number(string: str) -> int | float | None:
+    """Return the number that a string represents, if a double represents it exactly."""
+    digits = sum(char in "0123456789" for char in string)
+    if re.fullmatch(r"-?(0|[1-9][0-9]*)", string):
+        if string == "-0" or digits > len(str(MAX_INTEGER)) or abs(int(string)) > MAX_INTEGER:
             return None
-        return int(text)
-    if re.fullmatch(r"-?(0|[1-9][0-9]*)\.[0-9]+", text) and digits <= MAX_DECIMAL_DIGITS:
-        return float(text)
+        return int(string)
+    if re.fullmatch(r"-?(0|[1-9][0-9]*)\.[0-9]+", string) and digits <= MAX_DECIMAL_DIGITS:
+        return float(string)
     return None
 
 
-def trim(text: str) -> str:
-    """§3.3: without white space and invisible characters at both ends."""
-    while text and is_invisible(text[0]):
-        text = text[1:]
-    while text and is_invisible(text[-1]):
-        text = text[:-1]
-    return text
+def trim(string: str) -> str:
+    """Remove white space and invisible characters at both ends (§3.3)."""
+    while string and is_invisible(string[0]):
+        string = string[1:]
+    while string and is_invisible(string[-1]):
+        string = string[:-1]
+    return string
 
 
 def is_invisible(char: str) -> bool:
     if "\U00013430" <= char <= "\U0001343f":
-        return True  # since Unicode 15, which not every interpreter has
+        return True  # since Unicode 15, which some interpreters lack
     return unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp")
 
 
-def without_quotes(text: str) -> str:
-    """§3.3: without one pair of surrounding double quotes."""
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return text[1:-1]
-    return text
+def without_quotes(string: str) -> str:
+    """Remove one pair of surrounding double quotes (§3.3)."""
+    if len(string) >= 2 and string[0] == string[-1] == '"':
+        return string[1:-1]
+    return string
 
 
-def is_placeholder(text: str, sent: str) -> bool:
-    """§3.3: whether an id, trimmed, is one; `sent` is its value before percent-decoding."""
-    if text in PLACEHOLDERS or re.fullmatch(AMP_VARIABLE, text, re.DOTALL):
+def is_placeholder(string: str, sent: str) -> bool:
+    """Return whether a trimmed id is a placeholder; `sent` is its undecoded value (§3.3)."""
+    if string in PLACEHOLDERS or re.fullmatch(AMP_VARIABLE, string, re.DOTALL):
         return True
-    if any(re.search(pattern, text, re.DOTALL) for pattern in MERGE_TAGS):
+    if any(re.search(pattern, string, re.DOTALL) for pattern in MERGE_TAGS):
         return True
-    return any(re.search(PERCENT_TAG, each) for each in (text, sent))
+    return any(re.search(PERCENT_TAG, each) for each in (string, sent))
 
 
-def date_time(text: str) -> str | None:
-    """§4: a time as it is written into the event; None if it is not a time.
+def date_time(string: str) -> str | None:
+    """Return a time as the event holds it, or None if the string is not a time (§4).
 
-    It stays as sent in the form that every destination takes; every other form is written as
-    `receivedAt` is, in UTC with milliseconds.
+    The form that every destination accepts is kept as sent; other forms are converted to UTC with
+    milliseconds, like `receivedAt`.
     """
-    text = trim(text)
-    if re.fullmatch(r"[0-9]{10}", text):
-        return milliseconds(int(text) * 1000)
-    if re.fullmatch(r"[0-9]{13}", text):
-        return milliseconds(int(text))
+    string = trim(string)
+    if re.fullmatch(r"[0-9]{10}", string):
+        return milliseconds(int(string) * 1000)
+    if re.fullmatch(r"[0-9]{13}", string):
+        return milliseconds(int(string))
     match = re.fullmatch(
         r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
         r"([Tt ])([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:([.,])([0-9]+))?)?"
         r"(?:([Zz])|([+ -])([0-9]{2})(:?)([0-9]{2}))?",
-        text,
+        string,
     )
     if match is None:
         return None
@@ -114,7 +114,7 @@ def date_time(text: str) -> str | None:
     has_offset = zulu == "Z" or (sign in ("+", "-") and colon)
     offset = timedelta(hours=offset_hour, minutes=offset_minute)
     if is_common and has_offset and second < 60 and offset <= MAX_KEPT_OFFSET:
-        return text
+        return string
     if second == 60:
         second, fraction = 59, "999"
     # `datetime` begins with the year 1: 400 years later is the same day of the week.

@@ -1,4 +1,4 @@
-"""The program `pixelfast`, run as a process of its own: in a pipe, and on a terminal."""
+"""Run the program `pixelfast` in its own process, with its output in a pipe or on a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SERVERS = (("serve",), ("collect",), ("deliver",))  # the commands that log
 
 
 def run_pixelfast(*arguments: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself; return its exit code and what it prints into pipes.
+    """Run a command that ends by itself; return its exit code and output.
 
-    `before`: a program with its arguments that runs pixelfast, such as `prlimit`.
+    `before` is a program with arguments that runs pixelfast, such as `prlimit`.
     """
     result = subprocess.run(
         [*before, *PIXELFAST, *arguments],
@@ -33,7 +33,7 @@ def run_pixelfast(*arguments: str, before: Sequence[str] = ()) -> subprocess.Com
 
 
 def on_terminal(*command: str, columns: int = 400) -> str:
-    """Return what a command prints on a terminal, standard error included."""
+    """Return the output of a command on a terminal, including standard error."""
     ours, theirs = pty.openpty()
     environment = {"TERM": "dumb", "COLUMNS": str(columns), "NO_COLOR": "1"}
     try:
@@ -46,7 +46,7 @@ def on_terminal(*command: str, columns: int = 400) -> str:
     finally:
         os.close(theirs)
     output = b""
-    with contextlib.suppress(OSError):  # EIO: its end of the terminal is closed
+    with contextlib.suppress(OSError):  # EIO: the other end of the terminal is closed
         while chunk := os.read(ours, 65536):
             output += chunk
     os.close(ours)
@@ -55,6 +55,6 @@ def on_terminal(*command: str, columns: int = 400) -> str:
 
 
 def in_pipe(*command: str) -> str:
-    """Return what a command prints into a pipe, standard error after standard output."""
+    """Return the output of a command in a pipe, with standard error after standard output."""
     result = run_pixelfast(*command)
     return result.stdout + result.stderr

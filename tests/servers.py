@@ -1,4 +1,4 @@
-"""A real `pixelfast serve` for tests: started on free ports, its data in a temporary folder."""
+"""Run a real `pixelfast serve` on free ports, with its data in a temporary folder."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.argv[2], sys.argv[2:])
 """
-START_S = 60.0  # bounds that a test fails at, not times that it waits
+START_S = 60.0  # limits at which a test fails, not times that it waits
 STOP_S = 60.0
 
 
 class Server:
     """One running server.
 
-    `has_own_address`: `settings` say where it listens.
-
-    `settings`: the text of its settings file; without, it has the demo source. `root`: the folder
-    whose `pixelfast` runs, in the place of the checkout's. `log_path`: where its standard error
-    goes, in the place of a file beside the data. `open_files`: how many descriptors each of its
-    processes may have. `limit`: an option of prlimit. `passed`: a listening socket that it gets as
-    systemd passes one.
+    Args:
+        settings: the contents of its settings file; without one it has the demo source.
+        root: the folder that contains the `pixelfast` package to run; default: the checkout.
+        log_path: the file for standard error; default: a file beside the data.
+        open_files: the limit of descriptors of each of its processes.
+        limit: an option of prlimit.
+        passed: a listening socket that is passed in the way of systemd.
+        has_own_address: whether `settings` contain the listening address.
     """
 
     def __init__(
@@ -94,16 +95,16 @@ class Server:
 
     def _read_welcome(self) -> str:
         assert self.process.stdout is not None
-        text = b""
+        output = b""
         deadline = time.monotonic() + START_S
-        while b"stop     Ctrl-C" not in text:
+        while b"stop     Ctrl-C" not in output:
             ready, _, _ = select.select([self.process.stdout], [], [], deadline - time.monotonic())
             chunk = os.read(self.process.stdout.fileno(), 65536) if ready else b""
             if not chunk:
                 self.kill()
-                raise AssertionError(f"the server did not start:\n{text.decode()}\n{self.log}")
-            text += chunk
-        return text.decode()
+                raise AssertionError(f"the server did not start:\n{output.decode()}\n{self.log}")
+            output += chunk
+        return output.decode()
 
     @property
     def log(self) -> str:
@@ -111,7 +112,7 @@ class Server:
 
     def get(self, target: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        connection._encode_request = str.encode  # type: ignore[attr-defined] # raw UTF-8 as it stands
+        connection._encode_request = str.encode  # type: ignore[attr-defined] # send raw UTF-8
         connection.putrequest(method, target, skip_accept_encoding=True)
         for name, value in headers.items():
             connection.putheader(name.replace("_", "-"), value)
@@ -128,11 +129,11 @@ class Server:
     def admin(self, path: str) -> str:
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.admin_port}{path}", timeout=20
-        ) as answer:
-            return answer.read().decode()
+        ) as response:
+            return response.read().decode()
 
     def metrics(self) -> dict[str, float]:
-        """Each metric's sum over its labels."""
+        """Return the sum of each metric over its labels."""
         sums: dict[str, float] = {}
         for line in self.admin("/metrics").splitlines():
             if line and not line.startswith("#"):
@@ -142,7 +143,7 @@ class Server:
         return sums
 
     def metrics_of(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         lines = self.admin("/metrics").splitlines()
         samples = [each for each in lines if each.startswith(f"{name}{{")]
@@ -150,28 +151,28 @@ class Server:
         return sum(float(each.rpartition(" ")[2]) for each in found)
 
     def check_sums(self) -> dict[str, dict[str, float]]:
-        """Of every event it is known what became of it; the figures of each destination."""
+        """Check that every event has an outcome, and return the figures of each destination."""
         found: dict[str, dict[str, float]] = {}
         sample = re.compile(r'pixelfast_(\w+?)(?:_total)?\{destination="([^"]+)"\} (\S+)')
 
-        def are_known() -> bool:  # not in the first moments
+        def are_known() -> bool:  # metrics are incomplete at first
             found.clear()
-            text = self.admin("/metrics")
-            present = re.findall(r'pixelfast_destination_state\{destination="([^"]+)"', text)
-            for name, destination, value in sample.findall(text):
-                if destination in present:  # else it was removed from the settings
+            metrics = self.admin("/metrics")
+            present = re.findall(r'pixelfast_destination_state\{destination="([^"]+)"', metrics)
+            for name, destination, value in sample.findall(metrics):
+                if destination in present:  # others were removed from the settings
                     found.setdefault(destination, {})[name] = float(value)
             return all("destination_stored_events" in own for own in found.values())
 
         wait_until(are_known, "the figures of all destinations")
         parts = ("delivered", "dead", "filtered", "expired", "pending", "missing")
         for destination, own in found.items():
-            there = own["destination_stored_events"] + own["repeated_events"]
-            assert there == sum(own[f"{part}_events"] for part in parts), (destination, own)
+            accounted = own["destination_stored_events"] + own["repeated_events"]
+            assert accounted == sum(own[f"{part}_events"] for part in parts), (destination, own)
         return found
 
     def events(self, destination: str = "archive") -> list[dict[str, Any]]:
-        """What a file destination holds; whole lines only, or this fails."""
+        """Return the events in a file destination; fail if a line is incomplete."""
         found: list[dict[str, Any]] = []
         for path in sorted((self.data_dir / "events" / destination).glob("*.ndjson")):
             data = path.read_bytes()
@@ -179,7 +180,7 @@ class Server:
         return found
 
     def wait_for_events(self, count: int, timeout_s: float = 30.0) -> list[dict[str, Any]]:
-        """The events, once there are at least `count`."""
+        """Wait for at least `count` events and return them."""
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
@@ -193,7 +194,7 @@ class Server:
         return found
 
     def children(self) -> dict[str, int]:
-        """The process ids by role, as the kernel knows them."""
+        """Return the process ids by role, from the kernel."""
         found: dict[str, int] = {}
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         for pid in children.split():
@@ -202,21 +203,21 @@ class Server:
         return found
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def log_events(self) -> list[str]:
-        """The names of the log's events, in their order."""
+        """Return the names of the logged events in order."""
         return [json.loads(line)["event"] for line in self.log.splitlines() if line[:1] == "{"]
 
     def kill(self) -> int:
-        """SIGKILL the supervisor; its processes see that and end by themselves."""
+        """Kill the supervisor with SIGKILL; its processes notice that and end by themselves."""
         self.process.kill()
         return self.wait()
 
     def wait(self) -> int:
-        """The exit code of a server that was told to stop."""
+        """Wait until a stopping server ends and return its exit code."""
         try:
             code = self.process.wait(STOP_S)
         finally:
@@ -236,7 +237,7 @@ def _first_write_key(settings: str) -> str:
 
 @contextmanager
 def serving(data_dir: Path, *arguments: str, **options: Any) -> Iterator[Server]:
-    """A server for the length of a `with`."""
+    """Run a server until the `with` block ends."""
     server = Server(data_dir, *arguments, **options)
     try:
         yield server

@@ -1,4 +1,4 @@
-"""Real segments, written without a collector: frame by frame by hand, or as a collector does."""
+"""Write real segments without a collector, frame by frame or in the way of a collector."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def seal(
     received_ms: int = 0,
     first_number: int = 0,
 ) -> bytes:
-    """The frames of one commit, as the writer makes them."""
+    """Return the frames of one commit, as the spool writer writes them."""
     batch = CommitBatch()
     for source, event in events:
         batch.add(source, event, received_ms)
@@ -35,7 +35,7 @@ def seal(
 
 
 class Slot:
-    """One slot on real files, written frame by frame as a writer would, but by hand."""
+    """One slot in real files, written frame by frame."""
 
     def __init__(self, data: DataDir, number: int = 0, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.data = data
@@ -46,19 +46,19 @@ class Slot:
 
     @property
     def position(self) -> Position:
-        """Behind all that is written."""
+        """The position after everything written."""
         return Position(self.segment.id.number, self.segment.offset)
 
     def image(self, *events: bytes, source: str = "web", received_ms: int = 0) -> bytes:
-        """A commit's frame for the place where the next one goes."""
+        """Return the frame of a commit at the current position."""
         return self._image([(source, event) for event in events], received_ms)
 
     def put(self, image: bytes, start: int = 0, stop: int | None = None) -> None:
-        """Write a part of an image to the place where it belongs; the offset stays."""
+        """Write a part of an image at its position without advancing the offset."""
         os.pwrite(self.segment.fd, image[start:stop], self.segment.offset + start)
 
     def write(self, *events: bytes, source: str = "web", received_ms: int = 0) -> Position:
-        """Write a whole frame; returns its position."""
+        """Write a frame and return its position."""
         return self.commit([(source, event) for event in events], received_ms=received_ms)
 
     def commit(self, events: list[tuple[str, bytes]], *, received_ms: int = 0) -> Position:
@@ -70,7 +70,7 @@ class Slot:
         return start
 
     def roll(self, *, is_sound: bool = True) -> None:
-        """Go on in a new segment; a crash leaves the old one not sound."""
+        """Continue in a new segment; after a crash the old one is not sound."""
         self.files.retire(self.segment, is_sound=is_sound)
         self.segment = self.files.create()
 
@@ -90,18 +90,18 @@ class Slot:
 
 
 def _unsynced() -> AbstractContextManager[object]:
-    """What a test feeds need not survive a power cut; a sync takes most of the time here."""
+    """Skip fsync, which takes most of the time: test data need not survive a power cut."""
     return mock.patch.object(os, "fsync", return_value=None)
 
 
 def open_data(path: Path | str) -> DataDir:
-    """A data directory, made where it is missing."""
+    """Return a data directory; create it if it is missing."""
     with _unsynced():
         return DataDir.open(path)
 
 
 class Feed(Slot):
-    """A slot that is written as its collector does it: received now, next segment when full."""
+    """A slot written as by its collector: events are received now, and full segments are rolled."""
 
     def __init__(self, data: DataDir, slot: int = 0, *, segment_bytes: int = 64 * 2**10) -> None:
         with _unsynced():
@@ -116,15 +116,15 @@ class Feed(Slot):
         self.close()
 
     def commit(self, events: list[tuple[str, bytes]], *, received_ms: int = 0) -> Position:
-        """As `Slot.commit`, received now if not at `received_ms`."""
+        """Write one group commit like `Slot.commit`; the default for `received_ms` is now."""
         received_ms = received_ms or time.time_ns() // 1_000_000
-        room = self.files.segment_bytes - self.segment.offset
-        if len(self._image(events, received_ms)) > room:
+        space = self.files.segment_bytes - self.segment.offset
+        if len(self._image(events, received_ms)) > space:
             self.roll()
         return super().commit(events, received_ms=received_ms)
 
     def skip_numbers(self, events: int) -> None:
-        """Leave numbers out, as after a refused batch; or use some again, as after a power cut."""
+        """Skip numbers, as after a rejected batch, or reuse some, as after a power cut."""
         self.next_number += events
 
     def roll(self, *, is_sound: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Certificates, and the client's end of a TLS connection in memory or on a blocking socket."""
+"""Certificates, and TLS clients in memory or on a blocking socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _authority = functools.cache(trustme.CA)
 
 
 class TlsFiles:
-    """PEM files of a certificate and its key, as `[server.tls]` has them."""
+    """PEM files of a certificate and its key, for `[server.tls]`."""
 
     def __init__(self, folder: Path, issued: trustme.LeafCert) -> None:
         self.cert, self.key = folder / "cert.pem", folder / "key.pem"
@@ -34,7 +34,8 @@ def issue(folder: Path, *, not_after: datetime | None = None) -> TlsFiles:
 
 
 def client_context(**versions: ssl.TLSVersion) -> ssl.SSLContext:
-    """Return the context of a client that verifies; `versions`: `minimum_version` and so on."""
+    """Return the context of a client that verifies the server; set attributes such as
+    `minimum_version` from `versions`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _authority().configure_trust(context)
     for name, version in versions.items():
@@ -44,7 +45,7 @@ def client_context(**versions: ssl.TLSVersion) -> ssl.SSLContext:
 
 @functools.cache
 def server_context() -> ssl.SSLContext:
-    """Return the context that pixelfast makes of certificate files."""
+    """Return the context that pixelfast creates from certificate files."""
     from pixelfast.collect.certificates import load_certificate
     from pixelfast.config import ServerTls
 
@@ -60,7 +61,7 @@ def _context() -> ssl.SSLContext:
 
 
 class TlsPeer:
-    """A client in memory: what it sends and receives are records, as bytes."""
+    """A client in memory that sends and receives TLS records as bytes."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -70,7 +71,7 @@ class TlsPeer:
         self.has_peer_ended = False  # by close_notify
 
     def shake_hands(self, received: bytes = b"") -> bytes:
-        """Take a part of the handshake; return the next one."""
+        """Process a part of the handshake and return the next part."""
         self._incoming.write(received)
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
@@ -82,7 +83,7 @@ class TlsPeer:
         return self._outgoing.read()
 
     def open(self, records: bytes) -> bytes:
-        """Decrypt all that is complete."""
+        """Decrypt all complete records."""
         self._incoming.write(records)
         opened = b""
         try:
@@ -96,14 +97,14 @@ class TlsPeer:
         return opened
 
     def end(self) -> bytes:
-        """Say close_notify; what the other side says after it can still be read."""
+        """Send close_notify; data from the other side can still be read."""
         with contextlib.suppress(ssl.SSLError):
             self.tls.unwrap()
         return self._outgoing.read()
 
 
 class SocketPeer:
-    """A client on a blocking socket that does as it is told, record by record."""
+    """A client on a blocking socket, controlled record by record."""
 
     def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
@@ -124,7 +125,7 @@ class SocketPeer:
                 return
             received = self.socket.recv(65536)
             if not received:
-                raise ConnectionResetError("closed in the handshake")
+                raise ConnectionResetError("closed during the handshake")
             data = self.peer.shake_hands(received)
 
     def _is_done(self) -> bool:
@@ -140,7 +141,7 @@ class SocketPeer:
             self.socket.sendall(records[start : start + piece_bytes])
 
     def read_all(self) -> bytes:
-        """Read until the server ends."""
+        """Read until the server closes the connection."""
         opened = b""
         while received := self.socket.recv(65536):
             opened += self.peer.open(received)

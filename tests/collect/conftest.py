@@ -1,4 +1,4 @@
-"""What the tests of the collector share."""
+"""Fixtures of the tests of the collector."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.leaks import nothing_left_open
 
 @pytest.fixture(params=["transport", "socket", "tls"])
 def fake(request: pytest.FixtureRequest) -> Iterator[FakeCollector]:
-    """A collector whose connections write to their transport, to a socket, or over TLS."""
+    """Yield a collector whose connections write to a transport, a socket, or TLS."""
     fake = FakeCollector(has_sockets=request.param == "socket", has_tls=request.param == "tls")
     yield fake
     fake.close()
@@ -26,8 +26,8 @@ def fake(request: pytest.FixtureRequest) -> Iterator[FakeCollector]:
 
 @pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
 def run(request: pytest.FixtureRequest) -> Iterator[Run]:
-    """Runs a coroutine on a loop; afterwards nothing may be left of what it started."""
-    request.param().close()  # libuv keeps a pipe for as long as the process lives
+    """Yield a function that runs a coroutine on a loop, which must leave nothing open."""
+    request.param().close()  # libuv keeps one pipe open until the process ends
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def run(main: Coroutine[Any, Any, None]) -> None:
@@ -36,5 +36,5 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 
     with nothing_left_open():
         yield run
-        gc.unfreeze()  # a worker freezes what it starts with
+        gc.unfreeze()  # a worker freezes its objects when it starts
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -1,4 +1,4 @@
-"""Transports whose peer is slow, or that fail."""
+"""Transports that have a slow peer, or that fail."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.fakes import FakeCollector, FakeTransport
 
 
 class NarrowTransport(FakeTransport):
-    """Holds what is written until the peer takes it, and says when it is too much."""
+    """Buffer written data until the peer reads it, and call `pause_writing` at a limit."""
 
     def __init__(self, high_bytes: int, low_bytes: int = 0) -> None:
         super().__init__()
         self.held_bytes = 0
-        self.most_held_bytes = 0
+        self.max_held_bytes = 0
         self.is_paused = False
         self.connection: Connection | None = None
         self._high_bytes = high_bytes
@@ -23,7 +23,7 @@ class NarrowTransport(FakeTransport):
     def write(self, data: bytes) -> None:
         super().write(data)
         self.held_bytes += len(data)
-        self.most_held_bytes = max(self.most_held_bytes, self.held_bytes)
+        self.max_held_bytes = max(self.max_held_bytes, self.held_bytes)
         if self.held_bytes > self._high_bytes and not self.is_paused:
             self.is_paused = True
             assert self.connection is not None
@@ -46,11 +46,11 @@ def connect_narrow(fake: FakeCollector, high_bytes: int) -> tuple[Connection, Na
 
 
 class TransportError(Exception):
-    """What a transport raises that can't be used any more."""
+    """Raised by a transport that is no longer usable."""
 
 
 class FailingTransport(FakeTransport):
-    """Its next `failures` writes raise, as uvloop's do on a handle that is closed."""
+    """Raise in the next `failures` writes, as uvloop does for a closed handle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class FailingTransport(FakeTransport):
 
 
 class GoneTransport(FakeTransport):
-    """Its peer has reset the connection, so it can't be shut down: so asyncio's own transports."""
+    """Fail to send FIN, as asyncio's transports do after the peer has reset the connection."""
 
     def write_eof(self) -> None:
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")

@@ -1,10 +1,10 @@
-"""Limits on what follows the headers: the body, its chunks, their extensions and trailers."""
+"""The limits of bodies, chunks, chunk extensions and trailers."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.collect.wire import GIF, TRACK, feed, http, is_over, read_answers, statuses
+from tests.collect.wire import GIF, TRACK, feed, http, is_over, read_responses, statuses
 from tests.fakes import FakeCollector
 
 LIMIT = 65_536
@@ -25,7 +25,7 @@ def post(size: int, chunk_bytes: int = 0) -> bytes:
 
 @pytest.mark.parametrize("piece_bytes", [100, 16_384, 10**9])
 @pytest.mark.parametrize("chunk_bytes", [0, 10, 5000, LIMIT])
-def test_a_body_of_64_kib_is_taken(chunk_bytes: int, piece_bytes: int) -> None:
+def test_a_body_of_64_kib_is_accepted(chunk_bytes: int, piece_bytes: int) -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     feed(connection, post(LIMIT, chunk_bytes) + http(), piece_bytes)
@@ -36,20 +36,18 @@ def test_a_body_of_64_kib_is_taken(chunk_bytes: int, piece_bytes: int) -> None:
 
 @pytest.mark.parametrize("piece_bytes", [100, 16_384, 10**9])
 @pytest.mark.parametrize("chunk_bytes", [0, 10, 5000, LIMIT + 1])
-def test_a_body_over_64_kib_is_answered_413_and_not_stored(
-    chunk_bytes: int, piece_bytes: int
-) -> None:
+def test_a_body_over_64_kib_gets_413_and_is_not_stored(chunk_bytes: int, piece_bytes: int) -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     feed(connection, post(LIMIT + 1, chunk_bytes) + http(), piece_bytes)
     fake.disk.settle()
-    (answer,) = read_answers(transport.sent)
-    assert (413, "body-too-large", GIF) == (answer.status, answer.reason, answer.body)
-    assert (True, True) == (answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (413, "body-too-large", GIF) == (response.status, response.reason, response.body)
+    assert (True, True) == (response.closes, transport.has_eof)
     assert [] == fake.disk.events()
 
 
-def test_a_body_without_an_end_is_cut_off() -> None:
+def test_an_endless_body_is_rejected() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http(TRACK, b"POST", [b"Content-Length: 99999999999"]))
@@ -68,7 +66,7 @@ def test_the_body_of_a_request_without_an_event_is_limited_too() -> None:
         assert [413] == statuses(transport.sent), method
 
 
-def test_the_count_starts_anew_with_each_body() -> None:
+def test_the_size_of_each_body_is_counted_separately() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     feed(connection, post(40_000) * 5, 9000)
@@ -87,9 +85,9 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_what_is_around_the_body_ends_too(name: str) -> None:
-    """The parser gathers a trailer's value and copies it with each piece: without a bound 13 MB of
-    it hold the process up for seconds, and the memory for as long as the connection lasts."""
+def test_the_framing_of_a_body_is_limited_too(name: str) -> None:
+    """The parser copies the value of a trailer with each piece: without a limit, 13 MB of it block
+    the process for seconds, and occupy memory until the connection closes."""
     start, more = ENDLESS[name]
     fake = FakeCollector()
     connection, transport = fake.connect()
@@ -99,10 +97,10 @@ def test_what_is_around_the_body_ends_too(name: str) -> None:
         connection.data_received(piece)
         if is_over(transport):
             break
-    assert is_over(transport), "reads without an end"
-    (answer,) = read_answers(transport.sent)
-    assert answer.status in {400, 413, 431}
-    assert (True, GIF) == (answer.closes, answer.body)
+    assert is_over(transport), "no limit of reading"
+    (response,) = read_responses(transport.sent)
+    assert response.status in {400, 413, 431}
+    assert (True, GIF) == (response.closes, response.body)
     assert [] == fake.disk.events()
 
 
@@ -112,7 +110,7 @@ def test_a_few_trailers_are_ignored() -> None:
     trailers = b"Origin: https://evil.example\r\nUser-Agent: trailer\r\nExpect: 100-continue\r\n"
     connection.data_received(http(TRACK, b"POST", CHUNKED, b"0\r\n" + trailers + b"\r\n") + http())
     fake.disk.settle()
-    first, second = read_answers(transport.sent)
+    first, second = read_responses(transport.sent)
     assert [200, 200] == [first.status, second.status]
     assert first.headers == second.headers
     assert all(b"userAgent" not in event for _, event in fake.disk.events())

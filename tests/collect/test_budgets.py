@@ -1,4 +1,4 @@
-"""Rate limits in shared memory: one budget, whichever collector an event comes to."""
+"""Rate limits in shared memory: all collectors use the same budget."""
 
 from __future__ import annotations
 
@@ -20,42 +20,44 @@ def table() -> Iterator[RateTable]:
 
 
 def budget_of(table: RateTable, rate: float, name: str = "web") -> RateBudget:
-    """The budget as one more process has it: a mapping of its own."""
+    """Return the budget with its own memory mapping, as another process has it."""
     return RateBudgets.open(table.fd, table.places).budget(name, rate)
 
 
 def accepted(budgets: list[RateBudget], rate: int, seconds: int) -> int:
-    """How many of so many events a second pass, nine of ten at the first collector."""
+    """Return how many events are accepted; nine of ten arrive at the first collector."""
     events = range(rate * seconds)
     return sum(
         budgets[0 if number % 10 else 1].take_at(1000.0 + number / rate) == 0.0 for number in events
     )
 
 
-def test_below_the_limit_nothing_is_rejected_however_uneven_the_collectors(
+def test_below_the_limit_nothing_is_rejected_however_uneven_the_load(
     table: RateTable,
 ) -> None:
     budgets = [budget_of(table, 200.0) for _ in range(2)]
     assert 150 * 20 == accepted(budgets, 150, 20)
 
 
-def test_above_the_limit_as_much_passes_as_the_limit_says(table: RateTable) -> None:
+def test_above_the_limit_the_configured_rate_is_accepted(table: RateTable) -> None:
     budgets = [budget_of(table, 200.0) for _ in range(2)]
-    assert 200 * 20 <= accepted(budgets, 400, 20) <= 200 * 21  # a second's worth at first
+    assert (
+        200 * 20 <= accepted(budgets, 400, 20) <= 200 * 21
+    )  # one second's worth is available at first
 
 
-def test_the_wait_is_told_in_seconds(table: RateTable) -> None:
+def test_the_wait_is_returned_in_seconds(table: RateTable) -> None:
     budget = budget_of(table, 0.5)
     assert [0.0, 2.0] == [budget.take_at(1000.0) for _ in range(2)]
     assert [0.5, 0.0, 2.0] == [budget.take_at(at) for at in (1001.5, 1002.0, 1002.0)]
 
 
 @pytest.mark.parametrize("rate", [1e-12, 1e300, float("inf")])
-def test_every_rate_lets_one_pass(table: RateTable, rate: float) -> None:
+def test_every_rate_allows_a_first_event(table: RateTable, rate: float) -> None:
     assert 0.0 == budget_of(table, rate).take_at(1000.0)
 
 
-def test_a_rate_that_is_raised_holds_at_once(table: RateTable) -> None:
+def test_a_raised_rate_applies_immediately(table: RateTable) -> None:
     assert 0.0 == budget_of(table, 1e-12).take_at(1000.0)
     assert 0.0 < budget_of(table, 1e-12).take_at(1000.0)
     raised = budget_of(table, 100.0)
@@ -63,14 +65,14 @@ def test_a_rate_that_is_raised_holds_at_once(table: RateTable) -> None:
     assert 0.0 == raised.take_at(1000.011)
 
 
-def test_a_rate_that_is_lowered_holds_at_once(table: RateTable) -> None:
+def test_a_lowered_rate_applies_immediately(table: RateTable) -> None:
     fast = budget_of(table, 100.0)
     assert [0.0] * 100 == [fast.take_at(1000.0) for _ in range(100)]
     slow = budget_of(table, 2.0)
     assert [True, False] == [slow.take_at(at) > 0.0 for at in (1000.0, 1000.6)]
 
 
-def test_sources_that_come_later_get_a_place_and_others_keep_theirs(table: RateTable) -> None:
+def test_added_sources_get_an_offset_and_others_keep_theirs(table: RateTable) -> None:
     assert 0.0 == budget_of(table, 1.0).take_at(1000.0)
     table.add(["web", "shop"])
     assert [False, True] == [
@@ -82,7 +84,7 @@ def test_sources_do_not_share(table: RateTable) -> None:
     assert [0.0, 0.0] == [budget_of(table, 1.0, n).take_at(1000.0) for n in ("web", "other")]
 
 
-def test_a_place_outside_of_the_memory_is_an_error(table: RateTable) -> None:
+def test_an_offset_outside_of_the_memory_raises_valueerror(table: RateTable) -> None:
     for place in (-8, 4, 128):
         with pytest.raises(ValueError, match=f"offset {place} is not that of a word in 128 bytes"):
             RateBudgets.open(table.fd, {"web": place})
@@ -100,7 +102,7 @@ print(sum(budget.take_at(1000.0) == 0.0 for _ in range(3_000_000)))
 """
 
 
-def test_processes_that_take_at_the_same_time_get_no_more_together(table: RateTable) -> None:
+def test_concurrent_processes_share_one_budget(table: RateTable) -> None:
     command = [sys.executable, "-c", TAKES, str(table.fd), str(table.places["web"])]
     processes = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The certificate of TLS addresses, and what is said of files that cannot be used."""
+"""Loading the certificate of TLS addresses, and the errors of unusable files."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ def mistake(tls: ServerTls) -> str:
     "until", [datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(2050, 1, 1, tzinfo=UTC)]
 )
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
-def test_the_times_are_those_of_the_certificate(tmp_path: Path, until: datetime, kind: str) -> None:
-    """RFC 5280 writes years from 2050 on in another way."""
+def test_the_validity_is_that_of_the_certificate(
+    tmp_path: Path, until: datetime, kind: str
+) -> None:
+    """RFC 5280 uses another format for years from 2050 on."""
     key = (
         ec.generate_private_key(ec.SECP256R1())
         if kind == "ec"
@@ -62,11 +64,11 @@ def test_the_times_are_those_of_the_certificate(tmp_path: Path, until: datetime,
         )
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
-    loaded = load_certificate(settings(path))  # key and certificate in one file
+    loaded = load_certificate(settings(path))  # key and certificate are in one file
     assert (begin.timestamp(), until.timestamp()) == (loaded.valid_from_s, loaded.expires_s)
 
 
-def test_files_that_cannot_be_used_are_named(tmp_path: Path, files: TlsFiles) -> None:
+def test_unusable_files_are_named(tmp_path: Path, files: TlsFiles) -> None:
     other = issue(_folder(tmp_path / "other"))
     no_pem = tmp_path / "no.pem"
     no_pem.write_bytes(b"nothing of the kind")
@@ -103,7 +105,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, files: TlsFiles) ->
     ]
 
 
-def test_damaged_certificates_are_mistakes_and_never_tracebacks(files: TlsFiles) -> None:
+def test_damaged_certificates_raise_configerror(files: TlsFiles) -> None:
     whole = files.cert.read_bytes()
     rng = random.Random(12)
     for _ in range(200):
@@ -117,7 +119,7 @@ def test_damaged_certificates_are_mistakes_and_never_tracebacks(files: TlsFiles)
             assert str(error).startswith("server.tls.")  # noqa: PT017 - not each damage matters
 
 
-def test_a_certificate_that_expires_within_14_days_is_warned_about(tmp_path: Path) -> None:
+def test_a_certificate_that_expires_within_14_days_causes_a_warning(tmp_path: Path) -> None:
     files = issue(tmp_path, not_after=datetime(2027, 3, 31, 12, 0, tzinfo=UTC))
     tls = settings(files.cert, files.key)
     loaded = load_certificate(tls)
@@ -136,7 +138,7 @@ def test_a_certificate_that_expires_within_14_days_is_warned_about(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("mode", "is_open"), [(0o600, False), (0o640, False), (0o644, True)])
-def test_a_key_that_everybody_can_read_is_warned_about(
+def test_a_key_that_every_user_can_read_causes_a_warning(
     files: TlsFiles, mode: int, is_open: bool
 ) -> None:
     files.key.chmod(mode)

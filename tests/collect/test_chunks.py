@@ -1,4 +1,4 @@
-"""A body in chunks ends where the parser sees its end, and is malformed where it says so."""
+"""A chunked body ends, or is malformed, where the parser says so."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIECES = [b"\r\n", b"\r", b"\n", b"0", b"1", b"f", b"F", b"x", b" ", b":", b"\x0
 
 
 def parsed(data: bytes) -> int:
-    """Where the parser sees the body's end; -1: malformed, 0: it is not whole."""
+    """Return the end of the body by the parser: -1 if malformed, 0 if incomplete."""
     done: list[bool] = []
 
     class Protocol:
@@ -45,7 +45,7 @@ def parsed(data: bytes) -> int:
 
 
 def collected(data: bytes) -> int:
-    """Where a connection sees it; 0 also where it is larger than a body may be."""
+    """Return the end of the body by a connection; 0 also if the body is too large."""
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(HEAD)
@@ -58,7 +58,7 @@ def collected(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_a_request_behind_a_body_in_chunks_is_found(body: bytes) -> None:
+def test_a_request_after_a_chunked_body_is_found(body: bytes) -> None:
     fake = FakeCollector()
     sent = fake.exchange(HEAD + body + BEHIND + HEAD + body)
     assert ([200, 404, 200], 2) == (statuses(sent), len(events(fake)))
@@ -66,11 +66,11 @@ def test_a_request_behind_a_body_in_chunks_is_found(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("group", range(10))
-def test_a_damaged_body_in_chunks_means_what_it_means_to_the_parser(group: int) -> None:
+def test_a_damaged_chunked_body_ends_where_the_parser_ends_it(group: int) -> None:
     ends = set()
     for seed in range(200 * group, 200 * group + 200):
         choose = random.Random(seed)
-        # Without extensions: those may hold more here than the parser takes.
+        # Without extensions, because the parser rejects more of them.
         data = bytearray(choose.choice([body for body in BODIES if b";" not in body]))
         for _ in range(choose.choice([1, 1, 2, 3])):
             place = choose.randrange(len(data) + 1)
@@ -83,7 +83,9 @@ def test_a_damaged_body_in_chunks_means_what_it_means_to_the_parser(group: int) 
 
 @pytest.mark.parametrize("byte", [b"\r", b"\n", b"\x00", b"\x7f"])
 @pytest.mark.parametrize("place", [b"1;a%b\r\nx\r\n0\r\n\r\n", b"0\r\nT: u%bv\r\n\r\n"])
-def test_extensions_and_trailers_hold_no_control_characters(place: bytes, byte: bytes) -> None:
+def test_control_characters_in_extensions_and_trailers_are_rejected(
+    place: bytes, byte: bytes
+) -> None:
     assert [400] == statuses(FakeCollector().exchange(HEAD + place % byte + BEHIND))
 
 

@@ -1,4 +1,4 @@
-"""Clients that go away: their events stay, and nothing of their connections does."""
+"""Clients that disconnect: their events are kept, and their connections are freed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes import FakeCollector, FakeTransport
 
 @pytest.fixture
 def counted() -> Iterator[Callable[[], int]]:
-    """How many connections and parsers live, without the cycle collector ever running."""
+    """Return the number of connections and parsers alive, without running the cycle collector."""
     gc.collect()
     gc.disable()
 
@@ -32,7 +32,7 @@ def counted() -> Iterator[Callable[[], int]]:
 
 
 @pytest.mark.parametrize("error", [None, ConnectionResetError(), BrokenPipeError()])
-def test_an_event_that_is_being_committed_stays(error: Exception | None) -> None:
+def test_an_event_that_is_being_committed_is_kept(error: Exception | None) -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http() * 3)
@@ -43,7 +43,7 @@ def test_an_event_that_is_being_committed_stays(error: Exception | None) -> None
     assert ({}, set()) == (fake.connections.responses, fake.connections.open)
 
 
-def test_an_event_that_waits_for_the_next_commit_stays() -> None:
+def test_an_event_that_waits_for_the_next_commit_is_kept() -> None:
     fake = FakeCollector()
     first, _ = fake.connect()
     second, transport = fake.connect()
@@ -56,7 +56,7 @@ def test_an_event_that_waits_for_the_next_commit_stays() -> None:
     assert b"" == transport.sent
 
 
-def test_a_client_that_goes_away_does_not_hear_of_a_failure_and_others_do() -> None:
+def test_a_failed_commit_is_reported_to_the_clients_that_are_still_connected() -> None:
     fake = FakeCollector()
     gone, of_gone = fake.connect()
     here, of_here = fake.connect()
@@ -70,7 +70,7 @@ def test_a_client_that_goes_away_does_not_hear_of_a_failure_and_others_do() -> N
     assert {503: 2} == fake.connections.responses
 
 
-def test_ready_answers_behind_a_pending_one_are_dropped_with_it() -> None:
+def test_ready_responses_after_a_pending_one_are_dropped_with_it() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http() + http(b"/") * 2)
@@ -79,7 +79,7 @@ def test_ready_answers_behind_a_pending_one_are_dropped_with_it() -> None:
     assert (b"", 3) == (transport.sent, fake.connections.dropped_responses)
 
 
-def test_another_client_at_the_same_address_hears_nothing_of_it() -> None:
+def test_a_later_client_does_not_get_responses_of_one_that_left() -> None:
     fake = FakeCollector()
     for _ in range(50):
         gone, _ = fake.connect()
@@ -93,7 +93,7 @@ def test_another_client_at_the_same_address_hears_nothing_of_it() -> None:
         here.connection_lost(None)
 
 
-def test_half_a_request_goes_with_its_client() -> None:
+def test_an_incomplete_request_of_a_client_that_left_is_dropped() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http()[:-1])
@@ -107,8 +107,8 @@ def test_half_a_request_goes_with_its_client() -> None:
     [http(headers=[b"Connection: close"]), b"\x00", http()],
     ids=["close", "malformed", "half-closed"],
 )
-def test_a_peer_that_has_reset_its_connection_can_not_be_told_its_end(request_: bytes) -> None:
-    """That raises out of no callback, so that the others of the commit hear of their events."""
+def test_a_reset_connection_is_closed_without_an_exception(request_: bytes) -> None:
+    """An exception would keep the other connections of the commit from their responses."""
     fake = FakeCollector()
     (gone, of_gone), (here, of_here) = connect_gone(fake), fake.connect()
     gone.data_received(request_)
@@ -119,7 +119,7 @@ def test_a_peer_that_has_reset_its_connection_can_not_be_told_its_end(request_: 
     assert of_gone.is_closed or of_gone.is_aborted
 
 
-def test_a_drain_goes_on_past_a_peer_that_has_reset_its_connection() -> None:
+def test_a_drain_continues_after_a_peer_that_has_reset_its_connection() -> None:
     fake = FakeCollector()
     for _ in range(3):
         connection, _ = connect_gone(fake)
@@ -127,12 +127,12 @@ def test_a_drain_goes_on_past_a_peer_that_has_reset_its_connection() -> None:
     fake.connections.drain()
 
 
-def converse_plainly(fake: FakeCollector, connection: Connection, _: FakeTransport) -> None:
+def exchange_requests(fake: FakeCollector, connection: Connection, _: FakeTransport) -> None:
     connection.data_received(http() * 3 + http(b"/"))
     fake.disk.settle()
 
 
-def say_nothing(_fake: FakeCollector, _connection: Connection, _: FakeTransport) -> None:
+def send_nothing(_fake: FakeCollector, _connection: Connection, _: FakeTransport) -> None:
     pass
 
 
@@ -153,9 +153,9 @@ def break_a_limit(_: FakeCollector, connection: Connection, _t: FakeTransport) -
     connection.data_received(http(headers=[b"X: y"] * 200))
 
 
-def meet_a_mistake_of_ours(fake: FakeCollector, connection: Connection, _: FakeTransport) -> None:
+def cause_an_internal_error(fake: FakeCollector, connection: Connection, _: FakeTransport) -> None:
     def fail(*_: object, **__: object) -> bytes:
-        raise ValueError("a mistake of ours")
+        raise ValueError("a bug")
 
     fake.collector.responses.not_found = fail
     with structlog.testing.capture_logs():
@@ -188,14 +188,14 @@ def be_drained(fake: FakeCollector, connection: Connection, _: FakeTransport) ->
     fake.disk.settle()
 
 
-STORIES = [
-    converse_plainly,
-    say_nothing,
+SCENARIOS = [
+    exchange_requests,
+    send_nothing,
     stop_in_the_middle,
     leave_during_a_commit,
     send_garbage,
     break_a_limit,
-    meet_a_mistake_of_ours,
+    cause_an_internal_error,
     ask_for_an_upgrade,
     read_nothing,
     be_too_slow,
@@ -203,17 +203,17 @@ STORIES = [
 ]
 
 
-@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_closed_connection_is_freed_without_the_cycle_collector(
-    story: Callable[[FakeCollector, Connection, FakeTransport], None],
+    scenario: Callable[[FakeCollector, Connection, FakeTransport], None],
     counted: Callable[[], int],
 ) -> None:
-    """The parser holds methods of its connection, which holds the parser: a cycle, if left alone.
-    A process that serves thousands of connections a second would fill up between collections."""
+    """The parser and its connection refer to each other. If this cycle remained, thousands of
+    connections per second would fill the memory between collections."""
     fake = FakeCollector()
     for _ in range(5):
         connection, transport = fake.connect()
-        story(fake, connection, transport)
+        scenario(fake, connection, transport)
         connection.connection_lost(None)
         del connection, transport
         fake.disk.settle()
@@ -222,7 +222,7 @@ def test_a_closed_connection_is_freed_without_the_cycle_collector(
 
 
 def test_the_count_of_connections_sees_them(counted: Callable[[], int]) -> None:
-    """Else the test above would mean nothing."""
+    """Otherwise the test above could not fail."""
     fake = FakeCollector()
     pairs = [fake.connect() for _ in range(3)]
     assert 3 == counted()
@@ -236,7 +236,7 @@ def test_the_count_of_connections_sees_them(counted: Callable[[], int]) -> None:
     assert 0 == counted()
 
 
-def test_a_transport_is_not_kept_by_a_connection_that_lost_it() -> None:
+def test_a_lost_connection_releases_its_transport() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http())
@@ -252,6 +252,6 @@ def test_a_connection_is_kept_only_until_its_event_is_stored(counted: Callable[[
     fake.loop.turn()
     connection.connection_lost(None)
     del connection
-    assert 1 == counted()  # the commit has it; the parser is gone
+    assert 1 == counted()  # the commit refers to it; the parser is freed
     fake.disk.settle()
     assert 0 == counted()

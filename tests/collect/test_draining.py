@@ -1,4 +1,4 @@
-"""Draining: what is under way is answered and the last on its connection; nothing new begins."""
+"""Draining: requests that have begun get a response, the last one on their connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import pytest
 import structlog.testing
 
-from tests.collect.wire import TRACK, events, fail_commit, http, is_over, read_answers, statuses
+from tests.collect.wire import TRACK, events, fail_commit, http, is_over, read_responses, statuses
 from tests.fakes import FakeCollector
 
 
@@ -17,14 +17,14 @@ def test_idle_connections_are_closed(fake: FakeCollector) -> None:
     of_used.take()
     fake.connections.drain()
     assert (b"", True) == (of_used.sent, is_over(of_used))
-    used.data_received(http())  # was on its way: the client sends it to another
+    used.data_received(http())  # too late: the client must send it to another server
     fake.disk.settle()
     assert b"" == of_used.sent
     assert [] == events(fake)
 
 
-def test_a_connection_without_a_request_so_far_has_one(fake: FakeCollector) -> None:
-    """nginx sends a request again if a connection that was kept is closed, and not on a new one."""
+def test_a_drain_lets_a_new_connection_send_one_request(fake: FakeCollector) -> None:
+    """nginx retries a request that fails on a reused connection, but not on a new one."""
     connection, transport = fake.connect()
     fake.connections.drain()
     fake.clock.advance(0.9)
@@ -32,8 +32,8 @@ def test_a_connection_without_a_request_so_far_has_one(fake: FakeCollector) -> N
     assert not is_over(transport)
     connection.data_received(http() * 2)
     fake.disk.settle()
-    (answer,) = read_answers(transport.sent)
-    assert (200, True, True) == (answer.status, answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (200, True, True) == (response.status, response.closes, transport.has_eof)
     assert 1 == len(events(fake))
 
 
@@ -54,7 +54,7 @@ def test_a_connection_that_sends_no_request_is_closed_a_second_later(
 
 
 @pytest.mark.parametrize("part_bytes", [3, 30, len(http()) - 1])
-def test_a_request_under_way_is_answered_with_connection_close(
+def test_a_partly_received_request_gets_a_response_with_connection_close(
     fake: FakeCollector, part_bytes: int
 ) -> None:
     connection, transport = fake.connect()
@@ -63,12 +63,12 @@ def test_a_request_under_way_is_answered_with_connection_close(
     assert not is_over(transport)
     connection.data_received(http()[part_bytes:])
     fake.disk.settle()
-    (answer,) = read_answers(transport.sent)
-    assert (200, True, True) == (answer.status, answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (200, True, True) == (response.status, response.closes, transport.has_eof)
     assert 1 == len(events(fake))
 
 
-def test_requests_that_wait_for_the_disk_are_answered_before_the_end(fake: FakeCollector) -> None:
+def test_requests_that_wait_for_the_disk_get_responses_before_the_end(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + http(b"/") + http(TRACK, b"POST"))
     fake.loop.turn()
@@ -80,51 +80,53 @@ def test_requests_that_wait_for_the_disk_are_answered_before_the_end(fake: FakeC
     assert 2 == len(events(fake))
 
 
-def test_the_last_of_the_requests_that_wait_says_connection_close(fake: FakeCollector) -> None:
-    """Else the client may send the next one into the connection that is just being closed."""
+def test_the_last_pending_response_has_connection_close(fake: FakeCollector) -> None:
+    """Otherwise the client may send its next request over a connection that is being closed."""
     connection, transport = fake.connect()
     connection.data_received(http() * 2)
     fake.loop.turn()
     fake.connections.drain()
     fake.disk.settle()
-    assert [False, True] == [answer.closes for answer in read_answers(transport.sent)]
+    assert [False, True] == [response.closes for response in read_responses(transport.sent)]
 
 
-def test_nothing_follows_an_answer_with_connection_close(fake: FakeCollector) -> None:
-    """RFC 9112 section 9.6: no further request is processed, so no event of one may be stored: the
-    client has to think that it was not, and sends it again."""
+def test_no_request_is_processed_after_connection_close(fake: FakeCollector) -> None:
+    """See RFC 9112 section 9.6. The client assumes that later requests were not processed and
+    retries them, so their events must not be stored."""
     connection, transport = fake.connect()
     connection.data_received(http()[:20])
     fake.connections.drain()
     connection.data_received(http()[20:] + http() * 2 + http(b"/"))
     fake.disk.settle()
-    answers = read_answers(transport.sent)
-    assert [(200, True)] == [(answer.status, answer.closes) for answer in answers]
+    responses = read_responses(transport.sent)
+    assert [(200, True)] == [(response.status, response.closes) for response in responses]
     assert 1 == len(events(fake))
 
 
-def test_a_request_behind_those_that_wait_is_answered_too(fake: FakeCollector) -> None:
+def test_a_request_after_pending_ones_gets_its_response_too(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + http()[:20])
     fake.connections.drain()
     connection.data_received(http()[20:])
     fake.disk.settle()
-    answers = read_answers(transport.sent)
-    assert [(200, False), (200, True)] == [(answer.status, answer.closes) for answer in answers]
+    responses = read_responses(transport.sent)
+    assert [(200, False), (200, True)] == [
+        (response.status, response.closes) for response in responses
+    ]
     assert 2 == len(events(fake))
 
 
-def test_a_connection_that_comes_during_the_drain_has_one_request(fake: FakeCollector) -> None:
+def test_a_connection_accepted_during_the_drain_serves_one_request(fake: FakeCollector) -> None:
     fake.connections.drain()
     connection, transport = fake.connect()
     connection.data_received(http())
     connection.data_received(http())
     fake.disk.settle()
-    (answer,) = read_answers(transport.sent)
-    assert (200, True, True) == (answer.status, answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (200, True, True) == (response.status, response.closes, transport.has_eof)
 
 
-def test_a_request_that_never_ends_is_cut_off_during_a_drain_too(fake: FakeCollector) -> None:
+def test_an_endless_request_times_out_during_a_drain_too(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(b"GET /")
     fake.connections.drain()
@@ -134,7 +136,7 @@ def test_a_request_that_never_ends_is_cut_off_during_a_drain_too(fake: FakeColle
     assert transport.has_eof
 
 
-def test_a_commit_that_fails_during_a_drain_is_told(fake: FakeCollector) -> None:
+def test_a_commit_that_fails_during_a_drain_is_reported(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http())
     fake.loop.turn()
@@ -145,7 +147,7 @@ def test_a_commit_that_fails_during_a_drain_is_told(fake: FakeCollector) -> None
     assert transport.has_eof
 
 
-def test_a_peer_that_does_not_read_gets_its_answers_when_it_does(fake: FakeCollector) -> None:
+def test_a_peer_gets_its_responses_once_it_reads(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http())
     connection.pause_writing()
@@ -157,22 +159,22 @@ def test_a_peer_that_does_not_read_gets_its_answers_when_it_does(fake: FakeColle
     assert transport.has_eof
 
 
-def test_requests_that_were_read_but_not_begun_are_neither_stored_nor_answered(
+def test_a_drain_drops_requests_that_were_not_parsed(
     fake: FakeCollector,
 ) -> None:
     connection, transport = fake.connect()
     connection.data_received(http())
     connection.pause_writing()
-    connection.data_received(http() * 5)  # kept until the peer reads
+    connection.data_received(http() * 5)  # held until the peer reads
     fake.connections.drain()
     fake.disk.settle()
     connection.resume_writing()
     fake.disk.settle()
-    assert len(read_answers(transport.sent)) == len(events(fake))
+    assert len(read_responses(transport.sent)) == len(events(fake))
     assert transport.has_eof
 
 
-def test_draining_twice_is_draining_once(fake: FakeCollector) -> None:
+def test_a_second_drain_changes_nothing(fake: FakeCollector) -> None:
     pairs = [fake.connect() for _ in range(3)]
     pairs[0][0].data_received(http())
     pairs[1][0].data_received(http()[:10])
@@ -185,7 +187,7 @@ def test_draining_twice_is_draining_once(fake: FakeCollector) -> None:
     assert [True] * 3 == [transport.has_eof for _, transport in pairs]
 
 
-def test_connections_that_linger_are_let_go(fake: FakeCollector) -> None:
+def test_lingering_connections_are_closed_during_a_drain(fake: FakeCollector) -> None:
     pairs = [fake.connect() for _ in range(3)]
     for connection, _ in pairs:
         connection.data_received(http(b"/"))

@@ -1,4 +1,4 @@
-"""Durations of responses, as the metrics show them; the clock moves when a test moves it."""
+"""Durations of responses, as the metrics show them. Only the tests move the clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes import FakeCollector
 
 
 def counts(fake: FakeCollector) -> dict[str, list[int]]:
-    """By class of status, the counts of the buckets."""
+    """Return the counts of the buckets by class of status."""
     return {name: own["counts"] for name, own in fake.connections.durations().items()}
 
 
@@ -24,7 +24,7 @@ NONE = only(0, 0)
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 63.9e-6, 0.003, 0.05, 2.0, 33.0, 100.0])
-def test_a_response_takes_as_long_as_its_commit(wait_s: float) -> None:
+def test_the_duration_of_a_response_is_that_of_its_commit(wait_s: float) -> None:
     fake = FakeCollector(writer={"max_wait_s": 1000.0})
     connection, transport = fake.connect()
     connection.data_received(http())
@@ -32,14 +32,14 @@ def test_a_response_takes_as_long_as_its_commit(wait_s: float) -> None:
     fake.clock.advance(wait_s)
     fake.disk.settle()
     assert transport.sent.startswith(b"HTTP/1.1 200")
-    expected = DurationHistogram()  # compiled and Python code have the same buckets
+    expected = DurationHistogram()  # compiled and Python code use the same buckets
     expected.add(wait_s)
     found: Any = fake.connections.durations()["2xx"]
     assert expected.figures()["counts"] == found["counts"]
     assert wait_s == pytest.approx(found["sum"], abs=1e-6)
 
 
-def test_durations_are_told_by_class_of_status() -> None:
+def test_durations_are_grouped_by_class_of_status() -> None:
     fake = FakeCollector()
     assert 401 == ask(fake, http(TRACK.replace(b"demo", b"who"))).status
     assert {"2xx": NONE, "4xx": only(0), "5xx": NONE} == counts(fake)
@@ -65,7 +65,7 @@ def test_a_request_counts_from_its_last_byte_however_it_came() -> None:
     assert only(0) == counts(fake)["2xx"]
 
 
-def test_a_client_that_has_gone_is_not_measured() -> None:
+def test_a_client_that_has_left_is_not_measured() -> None:
     fake = FakeCollector()
     connection, _ = fake.connect()
     connection.data_received(http())

@@ -1,4 +1,4 @@
-"""What headers add to an event: the user agent, and what a source has filled in."""
+"""Values that headers add to an event: the user agent, and the source's `fill`."""
 
 from __future__ import annotations
 
@@ -52,32 +52,32 @@ def test_without_a_user_agent_there_is_no_context(lines: list[bytes]) -> None:
         (b"context=x", {"userAgent": "Browser/1.0"}),
     ],
 )
-def test_a_parameter_that_is_not_empty_wins_over_the_header(
+def test_a_non_empty_parameter_overrides_the_header(
     parameter: bytes, context: dict[str, object]
 ) -> None:
     event = event_of(FakeCollector(), http(TRACK + b"&" + parameter, headers=HEADERS))
     assert context == event["context"]
 
 
-def test_the_first_of_two_user_agents_counts() -> None:
+def test_the_first_of_two_user_agents_is_used() -> None:
     lines = [b"User-Agent: first", b"User-Agent: second"]
     assert "first" == event_of(FakeCollector(), http(headers=lines))["context"]["userAgent"]
 
 
-def test_a_user_agent_stays_with_its_request() -> None:
+def test_a_user_agent_is_used_only_for_its_request() -> None:
     fake = FakeCollector()
     fake.exchange(http(headers=[b"User-Agent: one"]) + http() + http(headers=[b"User-Agent: two"]))
     found = [event.get("context") for event in events(fake)]
     assert [{"userAgent": "one"}, None, {"userAgent": "two"}] == found
 
 
-def test_an_event_that_the_user_agent_makes_too_large_is_refused() -> None:
+def test_an_event_that_the_user_agent_makes_too_large_is_rejected() -> None:
     target = TRACK + b"&properties.a=" + b"x" * 20_000
-    answer = ask(FakeCollector(), http(target, headers=[b"User-Agent: " + b"y" * 15_000]))
-    assert (413, "event-too-large") == (answer.status, answer.reason)
+    response = ask(FakeCollector(), http(target, headers=[b"User-Agent: " + b"y" * 15_000]))
+    assert (413, "event-too-large") == (response.status, response.reason)
 
 
-def test_nothing_else_is_filled_in_by_default() -> None:
+def test_only_the_user_agent_is_filled_in_by_default() -> None:
     event = event_of(FakeCollector(), http(headers=HEADERS))
     assert {"userAgent": "Browser/1.0"} == event["context"]
 
@@ -100,12 +100,14 @@ def test_a_source_can_fill_in_address_page_and_locale() -> None:
         ("locale", {"locale": "de-CH"}),
     ],
 )
-def test_only_what_the_source_chose_is_filled_in(name: str, context: dict[str, object]) -> None:
+def test_only_the_values_that_a_source_configures_are_filled_in(
+    name: str, context: dict[str, object]
+) -> None:
     event = event_of(filling(name), http(headers=HEADERS))
     assert context | {"userAgent": "Browser/1.0"} == event["context"]
 
 
-def test_parameters_win_over_what_would_be_filled_in() -> None:
+def test_parameters_override_fill() -> None:
     target = (
         TRACK + b"&context.ip=1.2.3.4&context.locale=de&context.page.url=u&context.page.title=t"
     )
@@ -118,7 +120,7 @@ def test_parameters_win_over_what_would_be_filled_in() -> None:
     } == event["context"]
 
 
-def test_empty_parameters_stand_in_the_way_of_nothing() -> None:
+def test_empty_parameters_do_not_override_fill() -> None:
     target = TRACK + b"&context.ip=&context.locale=&context.page.url=&channel="
     event = event_of(filling("ip", "referer", "locale"), http(target, headers=HEADERS))
     assert {
@@ -130,14 +132,14 @@ def test_empty_parameters_stand_in_the_way_of_nothing() -> None:
     assert "web" == event["channel"]
 
 
-def test_a_page_that_is_there_gets_the_url_it_lacks() -> None:
+def test_an_existing_page_gets_the_missing_url() -> None:
     event = event_of(filling("referer"), http(TRACK + b"&context.page.title=t", headers=HEADERS))
     expected = {"title": "t", "url": "https://shop.example/cart?x=1"}
     assert expected == event["context"]["page"]
 
 
 @pytest.mark.parametrize("parameter", [b"context.page=x", b"context.page.0=x"])
-def test_a_page_that_is_no_object_stays(parameter: bytes) -> None:
+def test_a_page_that_is_not_an_object_is_kept(parameter: bytes) -> None:
     event = event_of(filling("referer"), http(TRACK + b"&" + parameter, headers=HEADERS))
     assert ("x" if parameter.endswith(b"page=x") else ["x"]) == event["context"]["page"]
 
@@ -169,11 +171,11 @@ def test_the_filled_in_address_is_that_of_the_client_behind_a_proxy() -> None:
     assert ("203.0.113.7", "203.0.113.7") == (event["request_ip"], event["context"]["ip"])
 
 
-def test_an_address_that_is_not_known_is_not_filled_in() -> None:
+def test_an_unknown_address_is_not_filled_in() -> None:
     assert "context" not in event_of(filling("ip"), http(), peer="")
 
 
-def test_bytes_that_are_no_utf8_become_replacement_characters() -> None:
+def test_bytes_that_are_not_utf8_become_replacement_characters() -> None:
     fake = filling("referer", "locale")
     lines = [b"Referer: https://x.example/\xff", b"Accept-Language: d\xe9"]
     assert {"page": {"url": "https://x.example/\ufffd"}, "locale": "d\ufffd"} == event_of(

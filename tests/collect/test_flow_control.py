@@ -1,4 +1,4 @@
-"""A peer that does not read its answers is not read from, and loses nothing by it."""
+"""A peer that does not read its responses is not read from, and loses nothing by it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from pixelfast.collect import Connection
 from tests.collect.peers import connect_narrow
-from tests.collect.wire import TRACK, events, http, read_answers, statuses
+from tests.collect.wire import TRACK, events, http, read_responses, statuses
 from tests.fakes import FakeCollector, SocketTransport
 
 MAX_RESPONSE_BYTES = 32_768  # that one connection may wait for
@@ -19,7 +19,7 @@ TINY = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
 
 
 def numbered(count: int) -> tuple[bytes, list[str | None]]:
-    """Requests of different kinds, and what tells their answers apart, in order."""
+    """Requests of different kinds, and what tells their responses apart, in order."""
     requests: list[bytes] = []
     expected: list[str | None] = []
     for number in range(count):
@@ -34,7 +34,9 @@ def numbered(count: int) -> tuple[bytes, list[str | None]]:
 
 
 def origins(sent: bytes) -> list[str | None]:
-    return [answer.headers.get("Access-Control-Allow-Origin") for answer in read_answers(sent)]
+    return [
+        response.headers.get("Access-Control-Allow-Origin") for response in read_responses(sent)
+    ]
 
 
 def test_while_writing_is_paused_nothing_is_written(fake: FakeCollector) -> None:
@@ -63,7 +65,7 @@ def test_while_writing_is_paused_nothing_is_read(fake: FakeCollector) -> None:
     assert [200] == statuses(transport.sent)
 
 
-def test_a_read_that_was_on_its_way_is_kept(fake: FakeCollector) -> None:
+def test_data_received_after_pause_reading_is_kept(fake: FakeCollector) -> None:
     """A transport may hand over what it had read when it was told to stop."""
     connection, transport = fake.connect()
     data, expected = numbered(20)
@@ -76,14 +78,14 @@ def test_a_read_that_was_on_its_way_is_kept(fake: FakeCollector) -> None:
     assert expected == origins(transport.sent)
 
 
-def test_a_pause_in_the_middle_of_a_read_stops_after_a_bounded_part_of_it() -> None:
+def test_a_pause_within_a_read_stops_after_a_limited_part_of_it() -> None:
     fake = FakeCollector()
     connection, transport = connect_narrow(fake, 1000)
     connection.data_received(NOT_FOUND)
     connection.data_received(TINY * 20_000)
     assert not transport.is_reading
     assert transport.is_paused
-    assert transport.most_held_bytes < MAX_RESPONSE_BYTES + 1000
+    assert transport.max_held_bytes < MAX_RESPONSE_BYTES + 1000
     rounds = 0
     while transport.is_paused:
         transport.take_bytes(2**30)
@@ -93,7 +95,7 @@ def test_a_pause_in_the_middle_of_a_read_stops_after_a_bounded_part_of_it() -> N
     assert transport.is_reading
 
 
-def test_a_client_that_pipelines_5000_requests_is_answered_in_order(fake: FakeCollector) -> None:
+def test_5000_pipelined_requests_get_their_responses_in_order(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     data, expected = numbered(5000)
     connection.data_received(data)
@@ -103,7 +105,7 @@ def test_a_client_that_pipelines_5000_requests_is_answered_in_order(fake: FakeCo
     assert transport.is_reading
 
 
-def test_more_than_32_kib_of_pending_answers_stop_the_reading(fake: FakeCollector) -> None:
+def test_more_than_32_kib_of_pending_responses_pause_reading(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     fed = 0
     while transport.is_reading:
@@ -121,7 +123,7 @@ def test_more_than_32_kib_of_pending_answers_stop_the_reading(fake: FakeCollecto
     assert MAX_RESPONSE_BYTES // estimate <= read <= MAX_RESPONSE_BYTES // size + 1
 
 
-def test_reading_goes_on_while_few_answers_wait(fake: FakeCollector) -> None:
+def test_reading_continues_while_few_responses_are_pending(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     for _ in range(7):
         connection.data_received(http() * 10)
@@ -146,7 +148,7 @@ def test_a_slow_disk_and_a_slow_peer_together_lose_nothing() -> None:
     assert expected == origins(transport.sent)
 
 
-def test_the_last_answer_waits_for_the_peer_too(fake: FakeCollector) -> None:
+def test_the_last_response_waits_for_the_peer_too(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + http(headers=[b"Connection: close"]))
     connection.pause_writing()
@@ -157,7 +159,7 @@ def test_the_last_answer_waits_for_the_peer_too(fake: FakeCollector) -> None:
     assert transport.has_eof
 
 
-def test_a_peer_that_was_not_read_from_is_read_to_its_end(fake: FakeCollector) -> None:
+def test_a_paused_peer_is_read_again_after_the_last_response(fake: FakeCollector) -> None:
     """Else its end would never be seen, and the connection would end only by the clock."""
     connection, transport = fake.connect()
     connection.pause_writing()
@@ -168,7 +170,7 @@ def test_a_peer_that_was_not_read_from_is_read_to_its_end(fake: FakeCollector) -
     assert (True, True) == (transport.has_eof, transport.is_reading)
 
 
-def test_one_slow_peer_does_not_hold_up_another(fake: FakeCollector) -> None:
+def test_one_slow_peer_does_not_delay_another(fake: FakeCollector) -> None:
     slow, of_slow = fake.connect()
     quick, of_quick = fake.connect()
     slow.data_received(http())
@@ -178,7 +180,7 @@ def test_one_slow_peer_does_not_hold_up_another(fake: FakeCollector) -> None:
     assert (b"", [200]) == (of_slow.sent, statuses(of_quick.sent))
 
 
-def test_pauses_without_anything_to_write_are_harmless(fake: FakeCollector) -> None:
+def test_pauses_without_pending_output_are_harmless(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     for _ in range(3):
         connection.pause_writing()
@@ -200,7 +202,7 @@ def test_a_connection_may_go_away_while_it_is_paused(fake: FakeCollector) -> Non
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_nothing_is_lost_or_reordered_whatever_pauses(fake: FakeCollector, seed: int) -> None:
+def test_random_pauses_lose_and_reorder_nothing(fake: FakeCollector, seed: int) -> None:
     choose = random.Random(seed)
     connection, transport = fake.connect()
     data, expected = numbered(400)
@@ -229,7 +231,7 @@ def test_nothing_is_lost_or_reordered_whatever_pauses(fake: FakeCollector, seed:
     assert transport.is_reading
 
 
-def test_an_end_of_the_stream_after_a_pause_loses_no_answer(fake: FakeCollector) -> None:
+def test_fin_after_a_pause_loses_no_response(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http(TRACK) * 2)
     connection.pause_writing()
@@ -258,7 +260,7 @@ MESSAGES = pytest.mark.parametrize("full", [socket.SOCK_SEQPACKET], indirect=Tru
 
 
 @STREAM
-def test_the_transport_gets_what_the_socket_did_not_take(full: Full) -> None:
+def test_the_transport_gets_the_rest_of_a_partial_write(full: Full) -> None:
     fake, connection, transport = full
     connection.data_received(NOT_FOUND * 100)
     (left_over,) = transport.left_over
@@ -275,7 +277,7 @@ def test_the_transport_gets_what_the_socket_did_not_take(full: Full) -> None:
 
 
 @MESSAGES
-def test_the_transport_gets_all_that_a_full_socket_did_not_take(full: Full) -> None:
+def test_the_transport_gets_the_whole_write_that_a_full_socket_rejects(full: Full) -> None:
     fake, connection, transport = full
     while not transport.held:
         connection.data_received(NOT_FOUND * 3)
@@ -288,7 +290,7 @@ def test_the_transport_gets_all_that_a_full_socket_did_not_take(full: Full) -> N
 
 @STREAM
 @pytest.mark.parametrize("seed", range(20))
-def test_nothing_is_lost_or_reordered_whatever_the_socket_takes(full: Full, seed: int) -> None:
+def test_random_partial_writes_lose_and_reorder_nothing(full: Full, seed: int) -> None:
     choose = random.Random(seed)
     fake, connection, transport = full
     data, expected = numbered(400)

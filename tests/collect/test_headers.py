@@ -1,4 +1,4 @@
-"""The table of headers: the scan and the reader keep the same; duplicates have a rule each."""
+"""The table of headers: scan and reader keep the same headers, and handle duplicates by rules."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pixelfast.config import Source, WriteKey
-from tests.collect.wire import TRACK, events, http, read_answers
+from tests.collect.wire import TRACK, events, http, read_responses
 from tests.fakes import FakeCollector
 
-# A header that only the reader takes, and that changes nothing but the response's own.
+# A header that only the reader accepts, and that changes nothing but the response.
 TO_READER = b"Connection: keep-alive"
 HEADERS = {
     "User-Agent": b"uSER-aGENT: Agent/1.0",
@@ -28,20 +28,22 @@ SETTINGS = Source(
 
 
 def outcome(headers: list[bytes], *, is_proxied: bool = True) -> tuple[dict[str, Any], str | None]:
-    """The event of a request, with what a message id that is made begins with, and the origin that
-    is echoed."""
+    """Return the event of a request and the echoed origin.
+
+    Of a generated message id only the time is kept.
+    """
     trusted = ["192.0.2.0/24"] if is_proxied else []
     fake = FakeCollector([SETTINGS], trusted_proxies=trusted, message_id_header="X-Request-ID")
-    (answer,) = read_answers(fake.exchange(http(TRACK, headers=headers)))
+    (response,) = read_responses(fake.exchange(http(TRACK, headers=headers)))
     (event,) = events(fake)
     if len(event["messageId"]) == 36:
-        event["messageId"] = event["messageId"][:13]  # of a UUIDv7: the time
-    return event, answer.headers.get("Access-Control-Allow-Origin")
+        event["messageId"] = event["messageId"][:13]  # the time of a UUIDv7
+    return event, response.headers.get("Access-Control-Allow-Origin")
 
 
 @pytest.mark.parametrize("is_proxied", [True, False])
 @pytest.mark.parametrize("count", range(len(HEADERS) + 1))
-def test_the_scan_and_the_reader_keep_the_same(count: int, is_proxied: bool) -> None:
+def test_scan_and_reader_keep_the_same_headers(count: int, is_proxied: bool) -> None:
     for names in itertools.combinations(HEADERS, count):
         headers = [HEADERS[name] for name in names]
         by_scan = outcome(headers, is_proxied=is_proxied)
@@ -49,7 +51,7 @@ def test_the_scan_and_the_reader_keep_the_same(count: int, is_proxied: bool) -> 
 
 
 def test_each_header_is_in_the_event() -> None:
-    """Else the test above would mean nothing."""
+    """Otherwise the test above could not fail."""
     event, origin = outcome(list(HEADERS.values()))
     assert ("203.0.113.9", "https://shop.example") == (event["request_ip"], origin)
     assert "5f0c2a" == event["messageId"]
@@ -82,7 +84,7 @@ def test_each_header_is_in_the_event() -> None:
     ],
 )
 @pytest.mark.parametrize("more", [[], [TO_READER]], ids=["GET", "keep-alive"])
-def test_a_header_that_is_there_twice_counts_as_the_table_says(
+def test_a_duplicated_header_is_handled_as_the_table_says(
     first: bytes, second: bytes, expected: list[bytes], more: list[bytes]
 ) -> None:
     assert outcome(expected) == outcome([first, second, *more])

@@ -1,4 +1,4 @@
-"""The health check at the addresses of pixels, for load balancers."""
+"""The health check for load balancers, on the listeners of pixels."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ def make_collector(health_path: str = "/health", **options: object) -> FakeColle
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 @pytest.mark.parametrize("more", [[], [b"Connection: keep-alive"]], ids=["scan", "reader"])
-def test_it_is_200_while_events_can_be_stored(method: bytes, more: list[bytes]) -> None:
-    answer = ask(make_collector(), http(b"/health", method, more))
+def test_the_health_check_is_200_while_events_can_be_stored(
+    method: bytes, more: list[bytes]
+) -> None:
+    response = ask(make_collector(), http(b"/health", method, more))
     assert (200, None, b"" if method == b"HEAD" else b"ok") == (
-        answer.status,
-        answer.reason,
-        answer.body,
+        response.status,
+        response.reason,
+        response.body,
     )
-    assert ("2", "no-store") == (answer.headers["Content-Length"], answer.headers["Cache-Control"])
+    assert ("2", "no-store") == (
+        response.headers["Content-Length"],
+        response.headers["Cache-Control"],
+    )
 
 
-def test_it_makes_no_event_and_is_no_rejected_pixel() -> None:
+def test_the_health_check_stores_no_event_and_counts_no_rejection() -> None:
     fake = make_collector()
     ask(fake, http(b"/health?writeKey=wk-demo&userId=u1"))
     fake.collector.fails_health_checks = True
@@ -43,7 +48,7 @@ def test_it_makes_no_event_and_is_no_rejected_pixel() -> None:
         b"http://a.example/health",
     ],
 )
-def test_its_path_is_compared_as_people_write_it(target: bytes) -> None:
+def test_equivalent_spellings_of_the_health_path_are_accepted(target: bytes) -> None:
     assert 200 == ask(make_collector(), http(target)).status
 
 
@@ -51,42 +56,42 @@ def test_its_path_is_compared_as_people_write_it(target: bytes) -> None:
     "target",
     [b"/", b"/healthy", b"/healt", b"/health//x", b"/health.gi", b"/health.gifs", b"/Health"],
 )
-def test_another_path_is_not_it(target: bytes) -> None:
+def test_another_path_is_not_the_health_check(target: bytes) -> None:
     assert 404 == ask(make_collector(), http(target)).status
 
 
 @pytest.mark.parametrize("method", [b"POST", b"OPTIONS", b"PUT"])
-def test_it_takes_only_get_and_head(method: bytes) -> None:
+def test_the_health_check_accepts_only_get_and_head(method: bytes) -> None:
     assert 404 == ask(make_collector(), http(b"/health", method)).status
 
 
-def test_its_path_is_a_setting() -> None:
+def test_the_path_of_the_health_check_is_a_setting() -> None:
     fake = make_collector("/a/b")
     assert [200, 404] == [ask(fake, http(path)).status for path in (b"/a/b", b"/health")]
     assert 200 == ask(make_collector("/"), http(b"/")).status
 
 
-def test_without_a_path_there_is_none() -> None:
+def test_an_empty_path_disables_the_health_check() -> None:
     fake = make_collector("")
     assert [404, 404] == [ask(fake, http(path)).status for path in (b"/health", b"/")]
 
 
 @pytest.mark.parametrize("always_200", [False, True])
-def test_it_is_503_while_events_cannot_be_stored(always_200: bool) -> None:
+def test_the_health_check_is_503_while_events_cannot_be_stored(always_200: bool) -> None:
     fake = make_collector(writer={"max_bytes": 2**20}, always_200=always_200)
     fake.disk.other_bytes = 2**21
     fake.loop.advance(1.0)
-    answer = ask(fake, http(b"/health"))
-    assert (503, "spool-full", b"unavailable") == (answer.status, answer.reason, answer.body)
-    assert "1" == answer.headers["Retry-After"]
+    response = ask(fake, http(b"/health"))
+    assert (503, "spool-full", b"unavailable") == (response.status, response.reason, response.body)
+    assert "1" == response.headers["Retry-After"]
     fake.disk.other_bytes = 0
     fake.loop.advance(1.0)
     assert 200 == ask(fake, http(b"/health")).status
 
 
-def test_it_is_503_once_a_stop_has_begun_although_pixels_are_accepted() -> None:
+def test_the_health_check_is_503_during_a_stop_while_pixels_are_accepted() -> None:
     fake = make_collector()
     fake.collector.fails_health_checks = True
-    answer = ask(fake, http(b"/health"))
-    assert (503, "shutting-down") == (answer.status, answer.reason)
+    response = ask(fake, http(b"/health"))
+    assert (503, "shutting-down") == (response.status, response.reason)
     assert 200 == ask(fake, http()).status

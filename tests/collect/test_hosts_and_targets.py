@@ -1,5 +1,4 @@
-"""The request line and the Host header: what HTTP allows and people send is taken, all else is 400,
-by the scan and by the reader, whole and cut."""
+"""Valid and invalid request lines and Host headers, by the scan and the reader, whole and split."""
 
 from __future__ import annotations
 
@@ -7,11 +6,11 @@ import random
 
 import pytest
 
-from tests.collect.test_cuts import cut_at, fate
-from tests.collect.wire import TRACK, event_of, events, http, read_answers, statuses
+from tests.collect.test_split_input import outcome_of, split_at
+from tests.collect.wire import TRACK, event_of, events, http, read_responses, statuses
 from tests.fakes import FakeCollector
 
-TO_READER = b"Connection: keep-alive"  # only the reader takes it
+TO_READER = b"Connection: keep-alive"  # only the reader accepts it
 LIMIT = 32_768
 
 RAW = {
@@ -29,10 +28,10 @@ RAW = {
 
 @pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
 @pytest.mark.parametrize("name", RAW)
-def test_raw_bytes_mean_what_their_escapes_mean(name: str, more: list[bytes]) -> None:
+def test_raw_bytes_have_the_meaning_of_their_escapes(name: str, more: list[bytes]) -> None:
     query, properties = RAW[name]
     escaped = b"".join(b"%%%02X" % c if c >= 0x80 else b"%c" % c for c in query)
-    for times in (1, 5):  # the shape of a query that repeats is learnt
+    for times in (1, 5):  # a shape that repeats gets a template
         fake = FakeCollector()
         for _ in range(times):
             raw_event = event_of(fake, http(TRACK + query, headers=more))
@@ -42,7 +41,7 @@ def test_raw_bytes_mean_what_their_escapes_mean(name: str, more: list[bytes]) ->
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 @pytest.mark.parametrize("prefix", [b"", b"http://pixel.example"])
-def test_raw_bytes_are_taken_in_every_form_of_request(method: bytes, prefix: bytes) -> None:
+def test_raw_bytes_are_accepted_in_every_form_of_request(method: bytes, prefix: bytes) -> None:
     target = prefix + TRACK + "&properties.q=каша#ß".encode()
     assert {"q": "каша"} == event_of(FakeCollector(), http(target, method))["properties"]
 
@@ -74,7 +73,7 @@ HOSTS = [
     b"[::ffff:192.0.2.1]",
     b"\t pixel.example \t",
 ]
-NO_HOSTS = [
+INVALID_HOSTS = [
     b"a b",
     b"a,b",
     b"a/b",
@@ -118,33 +117,33 @@ def with_host(host: bytes, more: list[bytes], version: bytes = b"HTTP/1.1") -> b
 
 @pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_is_taken(host: bytes, more: list[bytes]) -> None:
+def test_a_valid_host_is_accepted(host: bytes, more: list[bytes]) -> None:
     assert [200] == statuses(FakeCollector().exchange(with_host(host, more)))
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
 @pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
-@pytest.mark.parametrize("host", NO_HOSTS)
-def test_what_is_no_host_is_rejected(host: bytes, more: list[bytes], version: bytes) -> None:
+@pytest.mark.parametrize("host", INVALID_HOSTS)
+def test_an_invalid_host_is_rejected(host: bytes, more: list[bytes], version: bytes) -> None:
     fake = FakeCollector()
-    (answer,) = read_answers(fake.exchange(with_host(host, more, version) + http()))
-    assert (400, "malformed-request", True) == (answer.status, answer.reason, answer.closes)
+    (response,) = read_responses(fake.exchange(with_host(host, more, version) + http()))
+    assert (400, "malformed-request", True) == (response.status, response.reason, response.closes)
     assert [] == events(fake)
 
 
-def test_a_request_line_without_a_version_is_answered_before_more_arrives() -> None:
-    """HTTP/0.9 has no headers, so such a client waits."""
+def test_a_request_line_without_a_version_gets_400_before_more_arrives() -> None:
+    """HTTP/0.9 has no headers, so such a client sends nothing more."""
     for end in (b"\r\n", b"\n", b"\r"):
         assert [400] == statuses(FakeCollector().exchange(b"GET " + TRACK + end))
 
 
 @pytest.mark.parametrize("size", [33, 70_000])
-def test_a_method_that_is_too_long_is_unknown_whole_and_cut(size: int) -> None:
+def test_a_method_that_is_too_long_is_unknown_whole_and_split(size: int) -> None:
     data = b"G" * size + b" / HTTP/1.1\r\nHost: a\r\n\r\n"
-    whole = fate([data])
+    whole = outcome_of([data])
     assert [405] == statuses(whole.sent)
     for place in (1, 20, 32, 33, size - 1, size, size + 1):
-        assert whole == fate(cut_at(data, [place])), place
+        assert whole == outcome_of(split_at(data, [place])), place
 
 
 PIECES = {
@@ -167,28 +166,28 @@ PIECES = {
 }
 
 
-def odd_request(choose: random.Random) -> list[bytes]:
-    """A request in pieces, a few of them odd; its last piece is the empty line."""
+def unusual_request(choose: random.Random) -> list[bytes]:
+    """Return a request in pieces, a few of them unusual; the last piece is the empty line."""
 
     def pick(name: str) -> bytes:
         return PIECES[name][0] if choose.random() < 0.7 else choose.choice(PIECES[name])
 
     first = [pick(name) for name in ("method", "space", "target", "space", "version", "end")]
-    host = choose.choice(HOSTS if choose.random() < 0.7 else NO_HOSTS)
+    host = choose.choice(HOSTS if choose.random() < 0.7 else INVALID_HOSTS)
     return [b"".join(first), b"Host:" + host + b"\r\n", b"\r\n"]
 
 
 @pytest.mark.parametrize("group", range(20))
-def test_odd_requests_are_answered_alike_by_scan_and_reader_whole_and_cut(group: int) -> None:
+def test_scan_and_reader_respond_alike_to_unusual_requests_whole_and_split(group: int) -> None:
     for seed in range(100 * group, 100 * group + 100):
         choose = random.Random(seed)
-        first, host, end = odd_request(choose)
+        first, host, end = unusual_request(choose)
         data = first + host + end + choose.choice([b"", http()])
-        whole = fate([data])
+        whole = outcome_of([data])
         for count in (1, 2, 9):
             places = [choose.randrange(len(data) + 1) for _ in range(count)]
-            assert whole == fate(cut_at(data, places)), f"seed {seed}"
+            assert whole == outcome_of(split_at(data, places)), f"seed {seed}"
         # An empty header changes nothing, but leaves the request to the reader.
         if first.endswith(b"\r\n"):
             behind = data[len(first + host) :]
-            assert whole == fate([first + host + b"X-Empty:\r\n" + behind]), f"seed {seed}"
+            assert whole == outcome_of([first + host + b"X-Empty:\r\n" + behind]), f"seed {seed}"

@@ -1,4 +1,4 @@
-"""A mistake of ours costs one connection, and is told."""
+"""An internal error affects one connection, and is logged."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from tests.collect.wire import (
     fail_commit,
     feed,
     http,
-    read_answers,
+    read_responses,
     statuses,
 )
 from tests.fakes import DEMO, FakeCollector
 
 
-class Mistake(Exception):
-    """Nothing that the code knows."""
+class Bug(Exception):
+    """Raised by the tests; the code handles no such exception."""
 
 
 def fail(*_: object, **__: object) -> bytes:
-    raise Mistake("a mistake of ours")
+    raise Bug("a bug")
 
 
 class FailingKey(str):
-    """A write key that can't be compared: looking it up fails."""
+    """A write key that raises when it is looked up."""
 
     __hash__ = str.__hash__
 
     def __eq__(self, _: object) -> bool:
-        raise Mistake("a mistake of ours")
+        raise Bug("a bug")
 
 
 FAILING = http(b"/pixel/v1/track?writeKey=wk-bad&secret=wk-demo")
@@ -50,51 +50,51 @@ def with_origin(request: bytes) -> bytes:
 
 
 def failing_collector(**options: Any) -> FakeCollector:
-    """A collector that fails on the pixels of one write key."""
+    """Return a collector that fails on the pixels of one write key."""
     bad = Source(name="bad", write_keys=(WriteKey(key=FailingKey("wk-bad")),))
     return FakeCollector((DEMO, bad), **options)
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 10**9])
-def test_a_mistake_of_ours_is_answered_500(piece_bytes: int) -> None:
+def test_an_internal_error_gets_500(piece_bytes: int) -> None:
     fake = failing_collector()
     connection, transport = fake.connect()
     with structlog.testing.capture_logs() as logs:
         feed(connection, FAILING, piece_bytes)
-    (answer,) = read_answers(transport.sent)
-    assert (500, "internal-error", GIF) == (answer.status, answer.reason, answer.body)
-    assert PIXEL_HEADERS.items() <= answer.headers.items()
-    assert (True, True) == (answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (500, "internal-error", GIF) == (response.status, response.reason, response.body)
+    assert PIXEL_HEADERS.items() <= response.headers.items()
+    assert (True, True) == (response.closes, transport.has_eof)
     (entry,) = logs
     assert ("request_failed", "error") == (entry["event"], entry["log_level"])
-    assert isinstance(entry["exc_info"], Mistake)
+    assert isinstance(entry["exc_info"], Bug)
     assert "secret" not in repr(entry)
     assert "wk-demo" not in repr(entry)
 
 
 @pytest.mark.parametrize(("always_200", "status"), [(True, 200), (False, 500)])
-def test_always_200_hides_a_mistake_of_ours_from_a_pixel(always_200: bool, status: int) -> None:
+def test_always_200_hides_internal_errors_of_pixels(always_200: bool, status: int) -> None:
     fake = failing_collector(always_200=always_200)
     with structlog.testing.capture_logs():
         sent = fake.exchange(with_origin(FAILING))
-    (answer,) = read_answers(sent)
-    assert (status, "internal-error", GIF) == (answer.status, answer.reason, answer.body)
+    (response,) = read_responses(sent)
+    assert (status, "internal-error", GIF) == (response.status, response.reason, response.body)
 
 
 @pytest.mark.parametrize(("always_200", "status"), [(True, 200), (False, 500)])
-def test_always_200_hides_a_pixel_that_can_not_be_rendered(always_200: bool, status: int) -> None:
+def test_always_200_hides_a_pixel_that_cannot_be_rendered(always_200: bool, status: int) -> None:
     fake = FakeCollector(always_200=always_200)
     responses = fake.collector.responses
     pixel = responses.pixel
 
-    def fail_where_it_went_well(of_status: int = 200, *given: Any, **named: Any) -> bytes:
+    def fail_unless_rejected(of_status: int = 200, *given: Any, **named: Any) -> bytes:
         return pixel(of_status, *given, **named) if named.get("reason") else fail()
 
-    responses.pixel = fail_where_it_went_well  # type: ignore[method-assign]
+    responses.pixel = fail_unless_rejected  # type: ignore[method-assign]
     with structlog.testing.capture_logs():
         sent = fake.exchange(with_origin(http()))
-    (answer,) = read_answers(sent)
-    assert (status, "internal-error", GIF) == (answer.status, answer.reason, answer.body)
+    (response,) = read_responses(sent)
+    assert (status, "internal-error", GIF) == (response.status, response.reason, response.body)
 
 
 RENDERED = {
@@ -105,32 +105,32 @@ RENDERED = {
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_a_response_that_can_not_be_rendered_becomes_500(name: str) -> None:
+def test_a_response_that_cannot_be_rendered_becomes_500(name: str) -> None:
     fake = FakeCollector()
     setattr(fake.collector.responses, name, fail)
     with structlog.testing.capture_logs() as logs:
-        answers = read_answers(fake.exchange(RENDERED[name] + http()))
+        responses = read_responses(fake.exchange(RENDERED[name] + http()))
     assert 0 == fake.connections.held_bytes
-    assert [500, 200] == [answer.status for answer in answers]
-    assert ("internal-error", GIF) == (answers[0].reason, answers[0].body)
+    assert [500, 200] == [response.status for response in responses]
+    assert ("internal-error", GIF) == (responses[0].reason, responses[0].body)
     assert ["request_failed"] == [entry["event"] for entry in logs]
     assert {"internal-error": 1} == fake.collector.sources.unknown.rejected
 
 
-def test_the_requests_before_a_mistake_are_answered_and_stored() -> None:
+def test_the_requests_before_an_internal_error_are_stored_and_get_responses() -> None:
     fake = failing_collector()
     connection, transport = fake.connect()
     connection.data_received(http() * 2 + FAILING + http())
     assert b"" == transport.sent
     fake.disk.settle()
-    answers = read_answers(transport.sent)
-    assert [200, 200, 500] == [answer.status for answer in answers]
-    assert [False, False, True] == [answer.closes for answer in answers]
+    responses = read_responses(transport.sent)
+    assert [200, 200, 500] == [response.status for response in responses]
+    assert [False, False, True] == [response.closes for response in responses]
     assert transport.has_eof
     assert 2 == len(events(fake))
 
 
-def test_a_mistake_does_not_touch_other_connections() -> None:
+def test_an_internal_error_does_not_affect_other_connections() -> None:
     fake = failing_collector()
     (bad, of_bad), (good, of_good) = fake.connect(), fake.connect()
     good.data_received(http()[:30])
@@ -146,14 +146,14 @@ def test_a_mistake_does_not_touch_other_connections() -> None:
     assert {200: 3, 500: 1} == fake.connections.responses
 
 
-def test_mistakes_are_counted_by_their_reason() -> None:
+def test_internal_errors_are_counted() -> None:
     fake = failing_collector()
     for _ in range(3):
         fake.exchange(FAILING)
     assert {"internal-error": 3} == fake.collector.sources.unknown.rejected
 
 
-def test_a_refusal_is_not_logged_as_a_mistake() -> None:
+def test_a_rejection_is_not_logged_as_an_error() -> None:
     fake = failing_collector()
     with structlog.testing.capture_logs() as logs:
         fake.exchange(http(TRACK + b"&_=" + b"x" * 40_000))
@@ -164,15 +164,15 @@ def test_a_refusal_is_not_logged_as_a_mistake() -> None:
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-def test_a_transport_that_fails_keeps_no_other_connection_from_its_answer(is_stored: bool) -> None:
-    """All of them wait for the same commit; each has to hear of it."""
+def test_a_transport_that_fails_does_not_affect_other_connections(is_stored: bool) -> None:
+    """All of them wait for the same commit, and each must get its response."""
     fake = FakeCollector()
     pairs = [connect_failing(fake) for _ in range(3)]
     for connection, _ in pairs:
         connection.data_received(http())
     pairs[1][1].failures = 100
     fake.loop.turn()
-    with contextlib.suppress(TransportError):  # may be passed on once the others are answered
+    with contextlib.suppress(TransportError):  # may be raised after the others have their responses
         if not is_stored:
             fake.disk.complete(errno.EIO)
             fake.loop.turn()
@@ -181,17 +181,17 @@ def test_a_transport_that_fails_keeps_no_other_connection_from_its_answer(is_sto
     assert [expected, [], expected] == [statuses(transport.sent) for _, transport in pairs]
 
 
-def test_a_mistake_about_one_response_keeps_no_other_connection_from_its_own() -> None:
+def test_an_error_in_one_response_does_not_affect_other_connections() -> None:
     fake = FakeCollector()
     pairs = [fake.connect() for _ in range(3)]
     for number, (connection, _) in enumerate(pairs):
         connection.data_received(http(headers=[b"Origin: https://%d.example" % number]))
     pixel = fake.collector.responses.pixel
 
-    def refuse(*given: Any, **named: Any) -> bytes:
+    def fail_for_one(*given: Any, **named: Any) -> bytes:
         return fail() if named["origin"] == b"https://1.example" else pixel(*given, **named)
 
-    fake.collector.responses.pixel = refuse  # type: ignore[method-assign]
+    fake.collector.responses.pixel = fail_for_one  # type: ignore[method-assign]
     fake.loop.turn()
     with structlog.testing.capture_logs() as logs:
         fail_commit(fake, errno.EIO)
@@ -200,9 +200,9 @@ def test_a_mistake_about_one_response_keeps_no_other_connection_from_its_own() -
     assert (b"", True) == (pairs[1][1].sent, pairs[1][1].is_aborted)
 
 
-def test_a_mistake_about_one_acknowledgement_keeps_no_other_connection_from_its_response() -> None:
+def test_an_error_in_one_acknowledgement_does_not_affect_other_connections() -> None:
     class Count:
-        """What is counted; the second time fails."""
+        """A counter that fails when it is incremented for the second time."""
 
         added = 0
 

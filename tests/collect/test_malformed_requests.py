@@ -1,4 +1,4 @@
-"""What is no request, or an odd one: always an answer or a clean end."""
+"""Malformed and unusual requests get a response, or their connection closes cleanly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.collect.wire import (
     feed,
     http,
     is_over,
-    read_answers,
+    read_responses,
     statuses,
 )
 from tests.fakes import FakeCollector
@@ -104,7 +104,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("piece_bytes", [1, 10**9])
 @pytest.mark.parametrize("name", MALFORMED)
-def test_what_is_no_request_is_answered_400_and_ends_the_connection(
+def test_a_malformed_request_gets_400_and_closes_the_connection(
     name: str, piece_bytes: int
 ) -> None:
     fake = FakeCollector()
@@ -112,10 +112,10 @@ def test_what_is_no_request_is_answered_400_and_ends_the_connection(
     with structlog.testing.capture_logs() as logs:
         feed(connection, MALFORMED[name] + http(), piece_bytes)
         fake.disk.settle()
-    (answer,) = read_answers(transport.sent)
-    assert (400, "malformed-request", GIF) == (answer.status, answer.reason, answer.body)
-    assert PIXEL_HEADERS.items() <= answer.headers.items()
-    assert (True, True) == (answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (400, "malformed-request", GIF) == (response.status, response.reason, response.body)
+    assert PIXEL_HEADERS.items() <= response.headers.items()
+    assert (True, True) == (response.closes, transport.has_eof)
     assert ([], []) == (events(fake), logs)
     assert {"malformed-request": 1} == fake.collector.sources.unknown.rejected
 
@@ -134,24 +134,24 @@ UNKNOWN_METHODS = {
 
 @pytest.mark.parametrize("piece_bytes", [1, 3, 10**9])
 @pytest.mark.parametrize("name", UNKNOWN_METHODS)
-def test_a_method_that_nobody_knows_is_answered_405(name: str, piece_bytes: int) -> None:
+def test_an_unknown_method_gets_405(name: str, piece_bytes: int) -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     feed(connection, UNKNOWN_METHODS[name], piece_bytes)
-    (answer,) = read_answers(transport.sent)
-    assert (405, "method-not-allowed", GIF) == (answer.status, answer.reason, answer.body)
-    assert "GET, HEAD, POST, OPTIONS" == answer.headers["Allow"]
-    assert (True, True) == (answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (405, "method-not-allowed", GIF) == (response.status, response.reason, response.body)
+    assert "GET, HEAD, POST, OPTIONS" == response.headers["Allow"]
+    assert (True, True) == (response.closes, transport.has_eof)
     assert {"method-not-allowed": 1} == fake.collector.sources.unknown.rejected
 
 
 @pytest.mark.parametrize("first", [http(), http(headers=[b"Connection: keep-alive"])])
-def test_an_unknown_method_behind_another_request_is_answered_405(first: bytes) -> None:
+def test_an_unknown_method_after_another_request_gets_405(first: bytes) -> None:
     sent = FakeCollector().exchange(first + UNKNOWN_METHODS["unknown"])
     assert [200, 405] == statuses(sent)
 
 
-# A connection's bytes; what it is answered; whether it goes on.
+# The input of a connection, the statuses of the responses, and whether the connection stays open.
 ODD = {
     "HTTP/1.0": (http(version=b"HTTP/1.0"), [200], False),
     "HTTP/1.0 kept": (
@@ -208,23 +208,23 @@ ODD = {
 
 @pytest.mark.parametrize("piece_bytes", [1, 10**9])
 @pytest.mark.parametrize("name", ODD)
-def test_odd_requests_are_answered(name: str, piece_bytes: int) -> None:
-    data, expected, goes_on = ODD[name]
+def test_unusual_requests_get_responses(name: str, piece_bytes: int) -> None:
+    data, expected, stays_open = ODD[name]
     fake = FakeCollector()
     connection, transport = fake.connect()
     with structlog.testing.capture_logs() as logs:
         feed(connection, data, piece_bytes)
         fake.disk.settle()
-    answers = read_answers(transport.sent)
-    assert expected == [answer.status for answer in answers]
-    assert (goes_on, goes_on) == (not answers[-1].closes, not is_over(transport))
+    responses = read_responses(transport.sent)
+    assert expected == [response.status for response in responses]
+    assert (stays_open, stays_open) == (not responses[-1].closes, not is_over(transport))
     assert expected.count(200) == len(events(fake))
     assert [] == logs
 
 
-def test_http_1_0_hears_that_its_connection_is_kept() -> None:
+def test_http_1_0_gets_connection_keep_alive() -> None:
     request = http(version=b"HTTP/1.0", headers=[b"Connection: keep-alive"])
-    first, second = read_answers(FakeCollector().exchange(request * 2))
+    first, second = read_responses(FakeCollector().exchange(request * 2))
     assert "keep-alive" == first.headers["Connection"] == second.headers["Connection"]
 
 
@@ -232,7 +232,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EXPECT = [b"Expect: 100-continue", b"Content-Length: 3"]
 
 
-def test_who_waits_for_100_continue_gets_it_before_the_body() -> None:
+def test_100_continue_is_sent_before_the_body() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http(TRACK, b"POST", EXPECT))
@@ -242,7 +242,7 @@ def test_who_waits_for_100_continue_gets_it_before_the_body() -> None:
     assert [200] == statuses(transport.sent)
 
 
-def test_100_continue_does_not_overtake_an_answer() -> None:
+def test_100_continue_does_not_overtake_a_response() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http() + http(TRACK, b"POST", EXPECT))
@@ -251,8 +251,8 @@ def test_100_continue_does_not_overtake_an_answer() -> None:
     assert transport.sent.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_who_waits_for_100_continue_behind_another_request_gets_it_too() -> None:
-    """RFC 9110 section 10.1.1: a final answer or 100, or the client waits for nothing."""
+def test_100_continue_is_sent_after_the_response_to_an_earlier_request() -> None:
+    """See RFC 9110 section 10.1.1. The client would wait forever otherwise."""
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http() + http(TRACK, b"POST", EXPECT))
@@ -264,7 +264,7 @@ def test_who_waits_for_100_continue_behind_another_request_gets_it_too() -> None
 
 
 def test_http_1_0_never_gets_100_continue() -> None:
-    """RFC 9110 section 10.1.1: it would take it for the answer."""
+    """See RFC 9110 section 10.1.1. The client would read it as the final response."""
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http(TRACK, b"POST", EXPECT, version=b"HTTP/1.0"))
@@ -284,7 +284,7 @@ def test_100_continue_is_not_written_while_writing_is_paused() -> None:
     assert CONTINUE == transport.sent
 
 
-def test_a_request_hidden_in_a_body_is_not_one() -> None:
+def test_a_request_within_a_body_is_not_read() -> None:
     fake = FakeCollector()
     inner = http(TRACK.replace(b"u1", b"hidden"))
     body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)

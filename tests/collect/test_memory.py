@@ -1,4 +1,4 @@
-"""What clients can make a collector hold: in bytes, each and together, whatever they do."""
+"""The memory that clients can occupy, each and together, whatever they send."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from tests.collect.wire import TRACK, fail_commit, feed, http, statuses
 from tests.fakes import DEMO, FakeCollector
 
 MAX_MEMORY = 2**20
-READ_BYTES = 32_768  # at once, by the socket's buffer
-MOST_BYTES_EACH = 66_560 + 32_768  # a head, responses
-# What one read brings at most: the socket's buffer, which the kernel doubles; or all that uvloop
-# asks for, which a Unix socket may have.
+READ_BYTES = 32_768  # of one read, limited by the socket's buffer
+MAX_BYTES_EACH = 66_560 + 32_768  # a head, responses
+# The maximum size of one read: the socket's buffer, which the kernel doubles. A Unix socket may
+# fill the whole buffer of uvloop.
 LARGEST_READS = {"TCP": 65_536, "a Unix socket": 256_000}
-# Of every connection, whatever it holds: its objects, a parser, and the transport of these tests.
+# Memory of a connection that is not counted: its objects, a parser, and the transport of these
+# tests.
 OBJECT_BYTES_EACH = 2560
 CHUNKED = [b"Transfer-Encoding: chunked"]
 LARGE_HEAD = http(TRACK + b"&_=" + b"x" * 32_000, headers=[b"A: " + b"a" * 400] * 70)
 HALF_TARGET = b"GET " + TRACK + b"&_=" + b"x" * 32_000
 
-# What a hostile client sends, and goes on with.
+# The input of a hostile client: first once, and then repeatedly.
 PATTERNS = {
     "pipelines and does not read": (http() * 75, http() * 75),
     "pipelines other paths": (http(b"/") * 100, http(b"/") * 100),
@@ -59,19 +60,19 @@ def receive(connection: Connection, data: bytes) -> None:
 
 
 def receive_anew(connection: Connection, data: bytes) -> None:
-    """As a transport does, with bytes that no other connection has."""
+    """Receive a copy of the bytes, as from a transport, so that connections do not share them."""
     connection.data_received(bytes(bytearray(data)))
 
 
 def more_of(name: str, way: str) -> bytes:
-    """Return the next piece of a pattern; of pipelined requests, as much as one read may hold."""
+    """Return the next piece of a pattern, which fills a read if requests are pipelined."""
     first, more = PATTERNS[name]
-    most = LARGEST_READS[way]
-    return (first * (most // len(first) + 1))[:most] if name.startswith("pipelines") else more
+    limit = LARGEST_READS[way]
+    return (first * (limit // len(first) + 1))[:limit] if name.startswith("pipelines") else more
 
 
 def close_all(pairs: list[tuple[Connection, NarrowTransport]]) -> int:
-    """Close connections whose peers have read nothing; returns the bytes that this frees."""
+    """Close connections whose peers have read nothing, and return the freed bytes."""
     gc.collect()
     before, _ = tracemalloc.get_traced_memory()
     while pairs:
@@ -92,7 +93,7 @@ def connect(fake: FakeCollector) -> tuple[Connection, NarrowTransport]:
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_one_client_makes_us_hold_no_more_than_its_share(name: str) -> None:
+def test_one_client_holds_at_most_its_share(name: str) -> None:
     fake = FakeCollector()
     connection, transport = connect(fake)
     first, more = PATTERNS[name]
@@ -102,14 +103,12 @@ def test_one_client_makes_us_hold_no_more_than_its_share(name: str) -> None:
         if transport.is_reading and not transport.has_eof:
             receive(connection, more)
         fake.disk.settle()
-        assert fake.connections.held_bytes <= MOST_BYTES_EACH
+        assert fake.connections.held_bytes <= MAX_BYTES_EACH
         assert transport.held_bytes <= 34_000
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_all_clients_together_make_us_hold_no_more_than_max_memory(
-    fake: FakeCollector, name: str
-) -> None:
+def test_all_clients_together_hold_at_most_max_memory(fake: FakeCollector, name: str) -> None:
     first, more = PATTERNS[name]
     pairs = []
     for _ in range(300):
@@ -126,7 +125,7 @@ def test_all_clients_together_make_us_hold_no_more_than_max_memory(
     transports = [transport for _, transport in pairs]
     evicted = [transport.is_aborted for transport in transports]
     assert sum(evicted) == fake.connections.evicted
-    # The oldest, and them only.
+    # Only the oldest connections were evicted.
     assert evicted == sorted(evicted, reverse=True)
     assert not evicted[-1]
 
@@ -134,7 +133,7 @@ def test_all_clients_together_make_us_hold_no_more_than_max_memory(
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("way", LARGEST_READS)
 @pytest.mark.parametrize("name", PATTERNS)
-def test_the_memory_that_clients_take_is_what_is_counted(
+def test_the_memory_of_clients_is_counted_correctly(
     fake: FakeCollector, name: str, way: str
 ) -> None:
     first, more = PATTERNS[name][0], more_of(name, way)
@@ -145,7 +144,7 @@ def test_the_memory_that_clients_take_is_what_is_counted(
         receive_anew(connection, first)
         fake.disk.settle()
         if more and not transport.is_aborted:
-            # A transport may hand over what it had read when it was told to stop.
+            # A transport may still deliver data that it read before `pause_reading`.
             receive_anew(connection, more)
             fake.disk.settle()
         fake.clock.advance(0.01)
@@ -162,7 +161,7 @@ def test_the_memory_that_clients_take_is_what_is_counted(
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("way", LARGEST_READS)
 @pytest.mark.parametrize("name", PATTERNS)
-def test_one_client_takes_no_more_memory_than_its_share_and_one_read(name: str, way: str) -> None:
+def test_one_client_uses_at_most_its_share_and_one_read(name: str, way: str) -> None:
     fake = FakeCollector()
     connection, transport = connect(fake)
     receive_anew(connection, PATTERNS[name][0])
@@ -172,13 +171,13 @@ def test_one_client_takes_no_more_memory_than_its_share_and_one_read(name: str, 
         if more and (turn == 0 or transport.is_reading):
             receive_anew(connection, more)
         fake.disk.settle()
-        assert fake.connections.held_bytes <= MOST_BYTES_EACH + LARGEST_READS[way]
+        assert fake.connections.held_bytes <= MAX_BYTES_EACH + LARGEST_READS[way]
     pairs = [(connection, transport)]
     del connection, transport
-    assert close_all(pairs) <= MOST_BYTES_EACH + LARGEST_READS[way] + OBJECT_BYTES_EACH
+    assert close_all(pairs) <= MAX_BYTES_EACH + LARGEST_READS[way] + OBJECT_BYTES_EACH
 
 
-def test_a_peer_that_does_not_read_is_not_read_from_at_once(fake: FakeCollector) -> None:
+def test_a_peer_that_does_not_read_is_immediately_not_read_from(fake: FakeCollector) -> None:
     connection, transport = connect(fake)
     receive(connection, http())
     assert transport.is_reading
@@ -188,7 +187,7 @@ def test_a_peer_that_does_not_read_is_not_read_from_at_once(fake: FakeCollector)
     assert transport.is_reading
 
 
-def test_memory_is_counted_to_the_byte_and_given_back(fake: FakeCollector) -> None:
+def test_memory_is_counted_to_the_byte_and_released(fake: FakeCollector) -> None:
     connection, transport = connect(fake)
     receive(connection, HALF_TARGET)
     assert len(HALF_TARGET) == fake.connections.held_bytes
@@ -227,7 +226,7 @@ SLOW = Source(name="slow", write_keys=(WriteKey(key="wk-slow"),), rate_limit=1e-
 @pytest.mark.parametrize("line", [b"X: y", b"Connection: keep-alive", b"Connection: close"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_stored", [True, False])
-def test_a_response_takes_no_more_than_was_counted_for_it(
+def test_a_response_takes_at_most_the_memory_counted_for_it(
     origin: bytes | None, line: bytes, kind: str, is_stored: bool
 ) -> None:
     fake = FakeCollector((DEMO, SLOW))
@@ -251,7 +250,7 @@ def test_a_response_takes_no_more_than_was_counted_for_it(
     assert len(b"HTTP/1.1 " + taken) <= counted - of_first <= len(b"HTTP/1.1 " + taken) + 162
 
 
-def test_a_client_that_reads_is_not_closed_for_those_that_do_not(fake: FakeCollector) -> None:
+def test_a_client_that_reads_is_not_evicted_for_others(fake: FakeCollector) -> None:
     good, of_good = fake.connect()
     for number in range(100):
         connection, _ = connect(fake)
@@ -265,7 +264,7 @@ def test_a_client_that_reads_is_not_closed_for_those_that_do_not(fake: FakeColle
     assert 100 == len(fake.disk.events())
 
 
-def test_an_idle_client_is_not_closed_for_memory_that_others_hold(fake: FakeCollector) -> None:
+def test_an_idle_client_is_not_evicted_for_others(fake: FakeCollector) -> None:
     idle, of_idle = fake.connect()
     receive(idle, http())
     fake.disk.settle()
@@ -275,10 +274,10 @@ def test_an_idle_client_is_not_closed_for_memory_that_others_hold(fake: FakeColl
     assert (False, [200]) == (of_idle.is_aborted, statuses(of_idle.sent))
 
 
-def test_the_events_of_a_client_that_is_closed_for_memory_stay(fake: FakeCollector) -> None:
+def test_the_events_of_an_evicted_client_are_kept(fake: FakeCollector) -> None:
     for _ in range(100):
         connection, _ = connect(fake)
-        receive(connection, http() * 70)  # their answers wait for the disk
+        receive(connection, http() * 70)  # their responses wait for the disk
         fake.clock.advance(0.01)
     assert fake.connections.evicted > 10
     evicted = fake.connections.evicted
@@ -287,7 +286,7 @@ def test_the_events_of_a_client_that_is_closed_for_memory_stay(fake: FakeCollect
     assert evicted * 70 <= fake.connections.dropped_responses
 
 
-def test_connections_closed_for_memory_are_logged_once_a_sweep(fake: FakeCollector) -> None:
+def test_evicted_connections_are_logged_once_per_sweep(fake: FakeCollector) -> None:
     for _ in range(100):
         receive(connect(fake)[0], HALF_TARGET)
     with structlog.testing.capture_logs() as logs:
@@ -302,7 +301,7 @@ def test_connections_closed_for_memory_are_logged_once_a_sweep(fake: FakeCollect
     )
 
 
-def test_a_connection_that_is_closed_takes_nothing_more(fake: FakeCollector) -> None:
+def test_a_closed_connection_ignores_all_calls(fake: FakeCollector) -> None:
     connection, transport = connect(fake)
     receive(connection, HALF_TARGET)
     for _ in range(100):
@@ -323,7 +322,7 @@ def test_a_connection_that_is_closed_takes_nothing_more(fake: FakeCollector) -> 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_count_of_bytes_never_drifts(seed: int) -> None:
+def test_the_count_of_held_bytes_never_drifts(seed: int) -> None:
     choose = random.Random(seed)
     fake = FakeCollector(connections={"max_memory": 2**18 + 2**16 * choose.randrange(8)})
     pairs = [connect(fake) for _ in range(10)]
@@ -352,7 +351,7 @@ def test_the_count_of_bytes_never_drifts(seed: int) -> None:
     assert 0 == fake.connections.held_bytes
 
 
-def test_a_header_that_is_sent_many_times_is_kept_once() -> None:
+def test_a_repeated_header_is_kept_once() -> None:
     fake = FakeCollector(trusted_proxies=["192.0.2.0/24"])
     connection, _ = fake.connect()
     request = http(

@@ -1,4 +1,4 @@
-"""The messageId that a proxy gives: by the scan and the reader, from trusted proxies only."""
+"""The messageId from a header of a trusted proxy, by the scan and the reader."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def is_made(message_id: str) -> bool:
 @both_ways
 def test_the_header_becomes_the_message_id_of_an_event_that_has_none(more: list[bytes]) -> None:
     fake = collector()
-    for n in range(9):  # by orjson first, then by a template
+    for n in range(9):  # written by orjson first, then by a template
         lines = [b"x-request-id: %s-%d" % (ID.encode(), n), *more]
         assert f"{ID}-{n}" == event_of(fake, http(headers=lines), peer=PROXY)["messageId"]
 
 
 @both_ways
-def test_a_pixels_own_message_id_goes_before_the_header(more: list[bytes]) -> None:
+def test_the_parameter_messageid_has_precedence_over_the_header(more: list[bytes]) -> None:
     fake = collector()
     lines = [b"X-Request-ID: " + ID.encode(), *more]
     for query, expected in ((b"own", "own"), (b"", ID), (b"%20%E2%80%8B", ID)):
@@ -41,17 +41,17 @@ def test_a_pixels_own_message_id_goes_before_the_header(more: list[bytes]) -> No
 
 
 @both_ways
-def test_the_header_counts_from_a_trusted_proxy_only(more: list[bytes]) -> None:
+def test_the_header_is_used_only_from_a_trusted_proxy(more: list[bytes]) -> None:
     lines = [b"X-Request-ID: " + ID.encode(), *more]
-    stranger = event_of(collector(), http(headers=lines), peer=("198.51.100.9", 1))
-    assert is_made(stranger["messageId"])
+    untrusted = event_of(collector(), http(headers=lines), peer=("198.51.100.9", 1))
+    assert is_made(untrusted["messageId"])
     assert is_made(event_of(collector(), http(headers=lines), peer="")["messageId"])
     over_unix = event_of(collector(trusted=("unix:",)), http(headers=lines), peer="")
     assert ID == over_unix["messageId"]
 
 
 @both_ways
-def test_without_the_setting_no_header_counts(more: list[bytes]) -> None:
+def test_without_the_setting_no_header_is_used(more: list[bytes]) -> None:
     lines = [b"X-Request-ID: " + ID.encode(), b"Message-ID: x", *more]
     assert is_made(event_of(collector(""), http(headers=lines), peer=PROXY)["messageId"])
 
@@ -67,7 +67,9 @@ def test_without_the_setting_no_header_counts(more: list[bytes]) -> None:
         b" \tab\t ",
     ],
 )
-def test_a_value_of_up_to_128_visible_characters_is_taken(value: bytes, more: list[bytes]) -> None:
+def test_a_value_of_up_to_128_visible_characters_is_accepted(
+    value: bytes, more: list[bytes]
+) -> None:
     fake = collector()
     event = event_of(fake, http(headers=[b"X-Request-ID: " + value, *more]), peer=PROXY)
     assert value.strip().decode() == event["messageId"]
@@ -78,7 +80,7 @@ def test_a_value_of_up_to_128_visible_characters_is_taken(value: bytes, more: li
 @pytest.mark.parametrize(
     "value", [b"a" * 129, b"a b", b'a"b', b"a\\b", b"caf\xc3\xa9", b"\xff", b"a\tb"]
 )
-def test_another_value_is_ignored_with_a_warning(value: bytes, more: list[bytes]) -> None:
+def test_an_invalid_value_is_ignored_with_a_warning(value: bytes, more: list[bytes]) -> None:
     fake = collector()
     for _ in range(9):
         event = event_of(fake, http(headers=[b"X-Request-ID: " + value, *more]), peer=PROXY)
@@ -87,7 +89,7 @@ def test_another_value_is_ignored_with_a_warning(value: bytes, more: list[bytes]
 
 
 @both_ways
-def test_a_blank_value_is_none(more: list[bytes]) -> None:
+def test_a_blank_value_is_ignored(more: list[bytes]) -> None:
     fake = collector()
     for line in (b"X-Request-ID:", b"X-Request-ID: \t"):
         assert is_made(event_of(fake, http(headers=[line, *more]), peer=PROXY)["messageId"])
@@ -105,7 +107,7 @@ def test_each_request_of_a_connection_has_its_own_id(more: list[bytes]) -> None:
         assert b"id-%d" % n == message_id if n % 3 else is_made(message_id.decode())
 
 
-def test_a_trailer_gives_no_message_id() -> None:
+def test_a_trailer_does_not_set_the_message_id() -> None:
     body = b"0\r\nX-Request-ID: forged\r\n\r\n"
     request = http(TRACK, b"POST", [b"Transfer-Encoding: chunked"], body)
     assert is_made(event_of(collector(), request, peer=PROXY)["messageId"])

@@ -1,4 +1,4 @@
-"""Valid requests, damaged at random: the seed is the test's number, so a failure comes again."""
+"""Valid requests with random damage. The seed is fixed, so that failures are reproducible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import structlog.testing
 
-from tests.collect.wire import PAGE, TRACK, events, http, is_over, read_answers
+from tests.collect.wire import PAGE, TRACK, events, http, is_over, read_responses
 from tests.fakes import FakeCollector
 
 KEY = b"wk-very-secret"
@@ -81,7 +81,7 @@ def mutated(choose: random.Random, mutate: Mutation) -> bytes:
 
 
 def play(fake: FakeCollector, choose: random.Random, data: bytes) -> bytes:
-    """One connection from its start to its end; returns what it was sent."""
+    """Play one connection from start to end and return everything it was sent."""
     connection, transport = fake.connect(("10.0.0.1", 40000))
     while data:
         size = choose.choice([1, 3, 50, 10_000, 10_000])
@@ -101,8 +101,8 @@ def play(fake: FakeCollector, choose: random.Random, data: bytes) -> bytes:
 
 
 def check(sent: bytes) -> None:
-    """Only whole answers, each after the other. That of HEAD has no body, and which one it is can't
-    be known here."""
+    """Check that only complete responses were sent. Any of them may belong to HEAD and have no
+    body."""
     for part in sent.split(b"HTTP/1.1 ")[1:]:
         head, separator, body = part.partition(b"\r\n\r\n")
         assert separator, part
@@ -113,7 +113,7 @@ def check(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS)
-def test_a_damaged_request_is_answered_or_its_connection_ends(mutate: Mutation) -> None:
+def test_a_damaged_request_gets_a_response_or_its_connection_is_closed(mutate: Mutation) -> None:
     fake = FakeCollector(trusted_proxies=["10.0.0.0/8"])
     good, of_good = fake.connect()
     with structlog.testing.capture_logs() as logs:
@@ -128,8 +128,8 @@ def test_a_damaged_request_is_answered_or_its_connection_ends(mutate: Mutation) 
             if seed % 10 == 0:
                 good.data_received(http())
                 fake.disk.settle()
-                (answer,) = read_answers(of_good.take())
-                assert 200 == answer.status
+                (response,) = read_responses(of_good.take())
+                assert 200 == response.status
     assert {good} == fake.connections.open
     assert 0 == fake.connections.responses.get(500, 0)
     told = repr(logs)
@@ -139,8 +139,8 @@ def test_a_damaged_request_is_answered_or_its_connection_ends(mutate: Mutation) 
     assert all(event["type"] in {"track", "page"} for event in events(fake))
 
 
-def test_the_damage_reaches_many_places() -> None:
-    """Else the test above would mean nothing: it has to see refusals as well as events."""
+def test_the_mutations_reach_many_statuses() -> None:
+    """Otherwise the test above could not fail: it must see rejections as well as events."""
     fake = FakeCollector(trusted_proxies=["10.0.0.0/8"])
     for mutate in MUTATIONS:
         for seed in range(60):

@@ -1,4 +1,4 @@
-"""Answers go out in the order of the requests, whatever the order in which they become ready."""
+"""Responses are sent in the order of the requests, whatever the order in which they get ready."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.collect.wire import (
     events,
     fail_commit,
     http,
-    read_answers,
+    read_responses,
     statuses,
 )
 from tests.fakes import FakeCollector, FakeTransport
@@ -28,14 +28,14 @@ NO_ID = http(b"/pixel/v1/page?writeKey=wk-demo")
 
 
 def waiting(fake: FakeCollector, count: int) -> list[tuple[Connection, FakeTransport]]:
-    """Connections, each with one event; all of them wait for the same commit."""
+    """Return connections with one event each; all of them wait for the same commit."""
     pairs = [fake.connect() for _ in range(count)]
     for connection, _ in pairs:
         connection.data_received(http())
     return pairs
 
 
-def test_ready_answers_wait_for_the_ones_before_them(fake: FakeCollector) -> None:
+def test_ready_responses_wait_for_earlier_ones(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(NOT_FOUND + http() + HEAD + NO_KEY + http(PAGE) + NOT_FOUND)
     assert [404] == statuses(transport.take())
@@ -43,7 +43,7 @@ def test_ready_answers_wait_for_the_ones_before_them(fake: FakeCollector) -> Non
     assert [200, 200, 400, 200, 404] == statuses(transport.sent, b"GET", b"HEAD")
 
 
-def test_answers_that_are_ready_at_once_do_not_wait_for_the_disk(fake: FakeCollector) -> None:
+def test_responses_without_an_event_do_not_wait_for_the_disk(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(HEAD + NOT_FOUND + NO_KEY + NO_ID)
     assert [200, 404, 400, 400] == statuses(transport.sent, b"HEAD")
@@ -51,7 +51,7 @@ def test_answers_that_are_ready_at_once_do_not_wait_for_the_disk(fake: FakeColle
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
-def test_acknowledgements_may_come_in_any_order(
+def test_acknowledgements_may_arrive_in_any_order(
     fake: FakeCollector, order: tuple[int, ...]
 ) -> None:
     connection, transport = fake.connect()
@@ -65,36 +65,36 @@ def test_acknowledgements_may_come_in_any_order(
         acked.add(place)
         ready = next((n for n in range(4) if n not in acked), 4)
         assert [200, 404] * ready == statuses(transport.sent)
-    found = [a.headers.get("Access-Control-Allow-Origin") for a in read_answers(transport.sent)]
+    found = [a.headers.get("Access-Control-Allow-Origin") for a in read_responses(transport.sent)]
     assert [origin.decode() for origin in origins] == found[::2]
 
 
-def test_only_the_events_of_the_commit_that_failed_are_refused(fake: FakeCollector) -> None:
+def test_only_the_events_of_a_failed_commit_are_rejected(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     other, transport_of_other = fake.connect()
     connection.data_received(http() + NOT_FOUND)
-    fake.loop.turn()  # the first commit is under way
+    fake.loop.turn()  # the first commit begins
     connection.data_received(http(headers=[b"Origin: " + ORIGIN]) + NO_KEY + http())
     other.data_received(http())
     fake.disk.complete()
     fake.loop.turn()
     fail_commit(fake, errno.EIO)
-    fake.loop.advance(1.5)  # the disk is back
+    fake.loop.advance(1.5)  # the disk recovers
     connection.data_received(http() + HEAD)
     fake.settle()
-    answers = read_answers(transport.sent, *[b"GET"] * 6, b"HEAD")
-    assert [200, 404, 503, 400, 503, 200, 200] == [answer.status for answer in answers]
+    responses = read_responses(transport.sent, *[b"GET"] * 6, b"HEAD")
+    assert [200, 404, 503, 400, 503, 200, 200] == [response.status for response in responses]
     assert [None, "not-found", "not-stored", "no-write-key", "not-stored", None, None] == [
-        answer.reason for answer in answers
+        response.reason for response in responses
     ]
-    assert ORIGIN.decode() == answers[2].headers["Access-Control-Allow-Origin"]
+    assert ORIGIN.decode() == responses[2].headers["Access-Control-Allow-Origin"]
     assert [503] == statuses(transport_of_other.sent)
     assert 2 == len(events(fake))
     assert {200: 3, 400: 1, 404: 1, 503: 3} == fake.connections.responses
     assert {"no-write-key": 1, "not-stored": 3} == fake.collector.sources.unknown.rejected
 
 
-def test_a_commit_that_fails_once_is_tried_again_and_nobody_hears_of_it(
+def test_a_commit_that_fails_once_is_retried_without_rejecting_its_events(
     fake: FakeCollector,
 ) -> None:
     connection, transport = fake.connect()
@@ -141,7 +141,7 @@ def test_one_read_is_one_commit(fake: FakeCollector) -> None:
     )
 
 
-def test_what_arrives_during_a_commit_is_the_next_one(fake: FakeCollector) -> None:
+def test_events_that_arrive_during_a_commit_are_in_the_next_one(fake: FakeCollector) -> None:
     first = waiting(fake, 3)
     fake.loop.turn()
     second = waiting(fake, 4)
@@ -153,23 +153,23 @@ def test_what_arrives_during_a_commit_is_the_next_one(fake: FakeCollector) -> No
     assert [[200]] * 4 == [statuses(transport.sent) for _, transport in second]
 
 
-def test_the_answer_that_closes_waits_for_those_before_it(fake: FakeCollector) -> None:
+def test_the_response_that_closes_waits_for_earlier_ones(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() + http(b"/", headers=[b"Connection: close"]))
     assert (b"", False) == (transport.sent, transport.has_eof)
     fake.settle()
-    first, last = read_answers(transport.sent)
+    first, last = read_responses(transport.sent)
     assert (200, False, 404, True) == (first.status, first.closes, last.status, last.closes)
     assert transport.has_eof
 
 
-def test_a_bad_request_is_answered_after_the_good_ones_before_it(fake: FakeCollector) -> None:
+def test_a_bad_request_gets_its_response_after_the_requests_before_it(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() * 2 + b"\x00\x01\x02" + http())
     assert b"" == transport.sent
     fake.settle()
     assert [200, 200, 400] == statuses(transport.sent)
-    assert [False, False, True] == [answer.closes for answer in read_answers(transport.sent)]
+    assert [False, False, True] == [response.closes for response in read_responses(transport.sent)]
     assert transport.has_eof
     assert 2 == len(events(fake))
 
@@ -179,7 +179,7 @@ def test_any_mix_of_requests_reads_and_commits_keeps_the_order(
     fake: FakeCollector, seed: int
 ) -> None:
     choose = random.Random(seed)
-    peers = [(*fake.connect(), [], []) for _ in range(3)]  # with methods and expected statuses
+    peers = [(*fake.connect(), [], []) for _ in range(3)]  # with the methods and expected statuses
     kinds = [(http(), 200), (HEAD, 200), (NOT_FOUND, 404), (NO_KEY, 400), (NO_ID, 400)]
     data = [b"", b"", b""]
     for which, (_, _, methods, expected) in enumerate(peers):
@@ -204,8 +204,8 @@ def test_any_mix_of_requests_reads_and_commits_keeps_the_order(
     assert sum(peer[3].count(200) - peer[2].count(b"HEAD") for peer in peers) == len(events(fake))
 
 
-def test_line_ends_between_plain_requests_do_not_add_up(fake: FakeCollector) -> None:
-    """RFC 9112 section 2.2: they are ignored, however many requests a connection has sent."""
+def test_line_ends_between_requests_do_not_add_up(fake: FakeCollector) -> None:
+    """See RFC 9112 section 2.2: they are ignored, however many requests a connection sends."""
     connection, transport = fake.connect()
     for _ in range(20):
         connection.data_received(NOT_FOUND)

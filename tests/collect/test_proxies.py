@@ -1,4 +1,4 @@
-"""Whose request it is: the peer's, or what trusted proxies say."""
+"""The address of a client: the peer's, or the one that trusted proxies report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROXY = ("10.0.0.1", 40000)
         ("127.0.0.1", "127.0.0.1", True),
         ("10.0.0.0/8", "10.255.255.255", True),
         ("10.0.0.0/8", "11.0.0.0", False),
-        ("10.1.2.3/8", "10.9.9.9", True),  # bits behind the mask do not matter
+        ("10.1.2.3/8", "10.9.9.9", True),  # bits outside of the mask do not matter
         ("0.0.0.0/0", "203.0.113.9", True),
         ("0.0.0.0/0", "2001:db8::1", False),
         ("::/0", "2001:db8::1", True),
@@ -29,7 +29,7 @@ PROXY = ("10.0.0.1", 40000)
         ("2001:db8::/32", "2001:db9::1", False),
         ("2001:db8::/127", "2001:db8::1", True),
         ("2001:db8::/127", "2001:db8::2", False),
-        ("10.0.0.0/8", "::ffff:10.1.1.1", True),  # IPv4 at a socket that takes both
+        ("10.0.0.0/8", "::ffff:10.1.1.1", True),  # an IPv4 peer of a dual-stack socket
         ("::ffff:10.0.0.0/104", "10.1.1.1", True),
         ("10.0.0.0/8", "::10.1.1.1", False),
         ("10.0.0.0/8", "", False),
@@ -40,7 +40,7 @@ PROXY = ("10.0.0.1", 40000)
         ("10.0.0.0/8", "\u0661\u0660.0.0.1", False),
     ],
 )
-def test_an_address_is_trusted_when_it_is_in_a_network(
+def test_an_address_within_a_network_is_trusted(
     network: str, address: str, is_trusted: bool
 ) -> None:
     assert is_trusted == TrustedProxies([network]).trusts(address)
@@ -50,7 +50,7 @@ def test_without_networks_nothing_is_trusted() -> None:
     assert not TrustedProxies().trusts("127.0.0.1")
 
 
-def test_every_network_of_many_counts() -> None:
+def test_every_network_of_a_long_list_is_trusted() -> None:
     proxies = TrustedProxies([f"192.0.{number}.0/24" for number in range(200)])
     assert all(proxies.trusts(f"192.0.{number}.7") for number in range(200))
     assert not proxies.trusts("192.0.200.7")
@@ -61,7 +61,7 @@ FORWARDED = [
     ("198.51.100.9, 203.0.113.7", "203.0.113.7"),
     ("198.51.100.9,203.0.113.7,10.1.2.3", "203.0.113.7"),
     ("203.0.113.7 , 10.1.2.3\t,  127.0.0.1 ", "203.0.113.7"),
-    ("10.1.2.3, 10.1.2.4", "10.1.2.3"),  # all trusted: the left-most
+    ("10.1.2.3, 10.1.2.4", "10.1.2.3"),  # all are trusted, so the left-most counts
     ("203.0.113.7:4711", "203.0.113.7"),
     ("2001:db8::7", "2001:db8::7"),
     ("[2001:db8::7]", "2001:db8::7"),
@@ -78,7 +78,7 @@ FORWARDED = [
     (",10.1.2.3,, 10.1.2.4 ,", "10.1.2.3"),
     (",unknown,,10.1.2.3", "10.1.2.3"),
     ("," * 30_000 + "203.0.113.7" + " ," * 30_000, "203.0.113.7"),
-    # What is no address ends the walk: what stands left of it may be anybody's word.
+    # An invalid element ends the search, because a client may have sent everything to its left.
     ("203.0.113.7, unknown", "10.0.0.1"),
     ("203.0.113.7, unknown, 10.1.2.3", "10.1.2.3"),
     ("_hidden", "10.0.0.1"),
@@ -108,7 +108,7 @@ def test_the_right_most_untrusted_address_is_the_client(forwarded: str, client: 
     assert client == proxies.client_address("10.0.0.1", forwarded.encode(), None)
 
 
-def test_x_real_ip_counts_where_nothing_was_forwarded() -> None:
+def test_x_real_ip_is_used_without_x_forwarded_for() -> None:
     proxies = TrustedProxies(PROXIES)
     assert "203.0.113.7" == proxies.client_address("10.0.0.1", None, b" 203.0.113.7 ")
     assert "198.51.100.9" == proxies.client_address("10.0.0.1", b"198.51.100.9", b"203.0.113.7")
@@ -118,7 +118,7 @@ def test_x_real_ip_counts_where_nothing_was_forwarded() -> None:
 
 
 @pytest.mark.parametrize("empty", [b"", b" ", b",", b" ,\t,"])
-def test_an_empty_header_counts_as_none(empty: bytes) -> None:
+def test_an_empty_header_is_ignored(empty: bytes) -> None:
     proxies = TrustedProxies(PROXIES)
     assert "203.0.113.7" == proxies.client_address("10.0.0.1", empty, b"203.0.113.7")
     assert "203.0.113.7" == proxies.client_address("10.0.0.1", b"203.0.113.7", empty)
@@ -141,9 +141,7 @@ def test_a_thousand_forwarded_addresses_are_walked() -> None:
     "headers", [[], [b"X-Forwarded-For: 203.0.113.7", b"X-Real-IP: 203.0.113.8"]]
 )
 @pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
-def test_the_word_of_a_peer_that_is_not_trusted_does_not_count(
-    headers: list[bytes], address: str
-) -> None:
+def test_the_headers_of_an_untrusted_peer_are_ignored(headers: list[bytes], address: str) -> None:
     fake = FakeCollector(trusted_proxies=PROXIES)
     event = event_of(fake, http(headers=headers), peer=(address, 40000))
     assert address == event["request_ip"]
@@ -178,7 +176,9 @@ def test_the_word_of_a_peer_that_is_not_trusted_does_not_count(
         ([], "10.0.0.1"),
     ],
 )
-def test_request_ip_is_what_a_trusted_peer_says(headers: list[bytes], client: str) -> None:
+def test_request_ip_is_the_address_that_a_trusted_peer_reports(
+    headers: list[bytes], client: str
+) -> None:
     fake = FakeCollector(trusted_proxies=PROXIES)
     assert client == event_of(fake, http(headers=headers), peer=PROXY)["request_ip"]
 
@@ -197,7 +197,7 @@ def test_an_ipv4_peer_of_an_ipv6_socket_is_written_as_ipv4(more: list[bytes]) ->
 
 
 @pytest.mark.parametrize("address", ["2001:db8::1", "::203.0.113.9", "fe80::1%eth0"])
-def test_another_ipv6_peer_stays_as_it_is(address: str) -> None:
+def test_another_ipv6_peer_is_unchanged(address: str) -> None:
     event = event_of(FakeCollector(), http(), peer=(address, 40000, 0, 0))
     assert address == event["request_ip"]
 
@@ -209,7 +209,7 @@ def test_an_ipv6_peer_is_trusted_too() -> None:
     assert "203.0.113.7" == event_of(fake, request, peer=peer)["request_ip"]
 
 
-def test_the_peers_of_a_unix_socket_are_trusted_only_if_the_settings_say_so() -> None:
+def test_peers_of_a_unix_socket_are_trusted_only_if_configured() -> None:
     request = http(headers=[b"X-Forwarded-For: 203.0.113.7", b"X-Real-IP: 203.0.113.8"])
     for networks in ((), PROXIES, ["0.0.0.0/0", "::/0"]):
         fake = FakeCollector(trusted_proxies=networks)
@@ -222,8 +222,8 @@ def test_the_peers_of_a_unix_socket_are_trusted_only_if_the_settings_say_so() ->
 
 
 def test_a_peer_without_an_address_is_not_trusted() -> None:
-    """So a TCP connection looks that was reset before it was accepted; its bytes are still read.
-    Only the peer of a Unix socket is a text."""
+    """A TCP connection that was reset before it was accepted has no peer name, but its bytes are
+    still read. Only the peer name of a Unix socket is a string."""
     fake = FakeCollector(trusted_proxies=[*PROXIES, "unix:"])
     request = http(headers=[b"X-Forwarded-For: 6.6.6.6"])
     event = event_of(fake, request, peer=None)
@@ -248,8 +248,8 @@ def test_each_request_of_a_connection_has_its_own_client() -> None:
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 1000])
-def test_a_trailer_does_not_say_who_sent_a_request(piece_bytes: int) -> None:
-    """Neither that request nor the next one on the connection, which may be another client's."""
+def test_a_trailer_does_not_set_the_client_address(piece_bytes: int) -> None:
+    """Neither of its request nor of the next one, which may belong to another client."""
     fake = FakeCollector(trusted_proxies=PROXIES)
     trailers = b"X-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 6.6.6.7"
     with_trailers = http(

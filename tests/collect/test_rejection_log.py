@@ -1,4 +1,4 @@
-"""Rejected pixels in the log: a sample, without the key, the query or the whole address."""
+"""Rejected pixels in the log: a sample, without write key, query and full address."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def page(key: str, more: bytes = b"&userId=u1") -> bytes:
         (b"/pixel/v2/page?userId=u1", {"reason": "not-found", "status": 404}),
     ],
 )
-def test_a_rejected_pixel_is_one_line(logged: Lines, target: bytes, line: dict[str, Any]) -> None:
+def test_a_rejected_pixel_is_logged_on_one_line(
+    logged: Lines, target: bytes, line: dict[str, Any]
+) -> None:
     fake = collector()
     ask(fake, http(target, headers=[b"Referer: https://shop.example/cart?user=7"]))
     expected = {"event": "pixel_rejected", "log_level": "warning", "referrer": "shop.example"}
@@ -71,12 +73,12 @@ def test_a_rejected_pixel_is_one_line(logged: Lines, target: bytes, line: dict[s
     assert [expected] == logged
 
 
-def test_an_accepted_pixel_is_no_line(logged: Lines) -> None:
+def test_an_accepted_pixel_is_not_logged(logged: Lines) -> None:
     ask(collector(), http())
     assert [] == logged
 
 
-def test_a_rate_limit_another_method_and_a_bad_request_are_lines(logged: Lines) -> None:
+def test_a_rate_limit_a_method_and_a_malformed_request_are_logged(logged: Lines) -> None:
     fake = collector()
     ask(fake, http(page("wk-slow")))
     ask(fake, http(page("wk-slow")))
@@ -87,7 +89,9 @@ def test_a_rate_limit_another_method_and_a_bad_request_are_lines(logged: Lines) 
     assert ("malformed-request", 400, None) == found[2]
 
 
-def test_a_reason_is_logged_once_a_second_and_says_how_many_were_left_out(logged: Lines) -> None:
+def test_a_reason_is_logged_once_per_second_with_the_number_of_suppressed_lines(
+    logged: Lines,
+) -> None:
     fake = collector()
     for _ in range(5):
         ask(fake, http(page("wk-x")))
@@ -105,7 +109,7 @@ def test_a_reason_is_logged_once_a_second_and_says_how_many_were_left_out(logged
     assert "suppressed" not in logged[3]
 
 
-def test_what_was_left_out_last_is_told_although_nothing_follows(logged: Lines) -> None:
+def test_suppressed_rejections_are_logged_although_none_follow(logged: Lines) -> None:
     fake = collector()
     for _ in range(3):
         ask(fake, http(page("wk-x")))
@@ -118,7 +122,7 @@ def test_what_was_left_out_last_is_told_although_nothing_follows(logged: Lines) 
     assert [{**rest, "suppressed": 2}] == logged[1:]
 
 
-def test_what_this_server_cannot_store_is_logged_once_a_minute(logged: Lines) -> None:
+def test_rejections_with_503_are_logged_once_per_minute(logged: Lines) -> None:
     log = RejectionLog(Log())
     for second in range(120):
         if log.is_due("disk-full", float(second)):
@@ -129,7 +133,7 @@ def test_what_this_server_cannot_store_is_logged_once_a_minute(logged: Lines) ->
     assert [None, 59, 59] == [line.get("suppressed") for line in logged]
 
 
-def test_the_end_tells_what_was_left_out(logged: Lines) -> None:
+def test_the_final_flush_logs_suppressed_rejections(logged: Lines) -> None:
     log = RejectionLog(Log())
     assert log.is_due("method-not-allowed", 100.0)
     assert not log.is_due("method-not-allowed", 100.1)
@@ -139,7 +143,7 @@ def test_the_end_tells_what_was_left_out(logged: Lines) -> None:
     assert [1] == [line["suppressed"] for line in logged]
 
 
-def test_no_rejection_is_logged_if_the_settings_say_so(logged: Lines) -> None:
+def test_rejections_are_not_logged_if_the_setting_is_off(logged: Lines) -> None:
     ask(collector(rejections=False), http(page("wk-x")))
     assert [] == logged
 
@@ -163,7 +167,7 @@ def test_the_address_behind_a_proxy_is_shown_as_the_settings_say(
 
 
 @pytest.mark.parametrize("peer", ["", "fe80::1%eth0", "not an address"])
-def test_an_odd_address_is_no_failure(logged: Lines, peer: str) -> None:
+def test_an_unusual_address_does_not_fail(logged: Lines, peer: str) -> None:
     log = RejectionLog(Log())
     assert log.is_due("method-not-allowed", 1.0)
     log.write("method-not-allowed", 405, address=peer)

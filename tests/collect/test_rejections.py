@@ -1,4 +1,4 @@
-"""Why a pixel is refused: the status, the reason, and what is counted."""
+"""Rejections of pixels: status, reason and counters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.collect.wire import (
     ask,
     fail_commit,
     http,
-    read_answers,
+    read_responses,
     statuses,
 )
 from tests.fakes import FakeCollector
@@ -53,12 +53,12 @@ BAD_QUERIES = [
 
 
 @pytest.mark.parametrize(("route", "query", "status", "reason"), BAD_QUERIES)
-def test_a_bad_query_is_refused(route: bytes, query: bytes, status: int, reason: str) -> None:
+def test_a_bad_query_is_rejected(route: bytes, query: bytes, status: int, reason: str) -> None:
     fake = FakeCollector()
-    answer = ask(fake, http(b"/pixel/v1/%b?%b" % (route, query)))
-    assert (status, reason, GIF) == (answer.status, answer.reason, answer.body)
-    assert PIXEL_HEADERS.items() <= answer.headers.items()
-    assert "Retry-After" not in answer.headers
+    response = ask(fake, http(b"/pixel/v1/%b?%b" % (route, query)))
+    assert (status, reason, GIF) == (response.status, response.reason, response.body)
+    assert PIXEL_HEADERS.items() <= response.headers.items()
+    assert "Retry-After" not in response.headers
     assert [] == fake.disk.events()
     assert {status: 1} == fake.connections.responses
 
@@ -86,11 +86,11 @@ def test_a_bad_query_is_refused(route: bytes, query: bytes, status: int, reason:
         "blanks",
     ],
 )
-def test_what_is_just_within_the_rules_is_taken(query: bytes) -> None:
+def test_queries_at_the_limits_are_accepted(query: bytes) -> None:
     assert 200 == ask(FakeCollector(), http(b"/pixel/v1/track?" + query)).status
 
 
-def test_a_refusal_does_not_end_the_connection() -> None:
+def test_a_rejection_does_not_end_the_connection() -> None:
     fake = FakeCollector()
     bad = [http(b"/pixel/v1/%b?%b" % (route, query)) for route, query, *_ in BAD_QUERIES[:-1]]
     expected = [status for *_, status, _ in BAD_QUERIES[:-1]]
@@ -117,7 +117,7 @@ def overload(fake: FakeCollector) -> None:
     connection.data_received(http() * 2)
 
 
-NOT_NOW = {
+UNAVAILABLE = {
     "spool-full": fill_the_spool,
     "disk-full": break_the_disk(errno.ENOSPC),
     "disk-error": break_the_disk(errno.EIO),
@@ -125,28 +125,28 @@ NOT_NOW = {
 }
 
 
-@pytest.mark.parametrize("reason", NOT_NOW)
+@pytest.mark.parametrize("reason", UNAVAILABLE)
 @pytest.mark.parametrize("origin", [False, True])
-def test_what_can_not_be_stored_now_is_answered_503_at_once(reason: str, origin: bool) -> None:
+def test_an_event_that_cannot_be_stored_gets_503_immediately(reason: str, origin: bool) -> None:
     fake = FakeCollector(writer={"max_waiting_bytes": 600})
-    NOT_NOW[reason](fake)
+    UNAVAILABLE[reason](fake)
     connection, transport = fake.connect()
     connection.data_received(http(headers=[b"Origin: " + ORIGIN] if origin else []))
-    (answer,) = read_answers(transport.sent)
-    assert (503, reason, GIF) == (answer.status, answer.reason, answer.body)
-    assert "1" == answer.headers["Retry-After"]
-    assert PIXEL_HEADERS.items() <= answer.headers.items()
-    assert origin == (CORS_HEADERS.items() <= answer.headers.items())
-    assert not answer.closes
+    (response,) = read_responses(transport.sent)
+    assert (503, reason, GIF) == (response.status, response.reason, response.body)
+    assert "1" == response.headers["Retry-After"]
+    assert PIXEL_HEADERS.items() <= response.headers.items()
+    assert origin == (CORS_HEADERS.items() <= response.headers.items())
+    assert not response.closes
 
 
-def test_a_disk_without_room_counts_as_full() -> None:
+def test_enospc_is_reported_as_disk_full() -> None:
     fake = FakeCollector()
     break_the_disk(errno.ENOSPC)(fake)
-    assert (503, "disk-full") == ((answer := ask(fake, http())).status, answer.reason)
+    assert (503, "disk-full") == ((response := ask(fake, http())).status, response.reason)
 
 
-def test_a_disk_that_is_back_takes_events_again() -> None:
+def test_a_recovered_disk_accepts_events() -> None:
     fake = FakeCollector()
     break_the_disk(errno.EIO)(fake)
     assert 503 == ask(fake, http()).status
@@ -155,7 +155,7 @@ def test_a_disk_that_is_back_takes_events_again() -> None:
 
 
 class Awaited:
-    """What the writer awaits while it drains, in the place of a loop's future."""
+    """Stand in for the future that the writer awaits while it drains."""
 
     is_done = False
 
@@ -170,7 +170,7 @@ class Awaited:
         self.is_done = True
 
 
-def test_a_writer_that_closes_refuses_events_and_stores_what_it_has() -> None:
+def test_a_closing_writer_rejects_new_events_and_stores_accepted_ones() -> None:
     fake = FakeCollector()
     fake.loop.create_future = Awaited  # type: ignore[attr-defined]
     connection, transport = fake.connect()
@@ -180,25 +180,25 @@ def test_a_writer_that_closes_refuses_events_and_stores_what_it_has() -> None:
     closing.send(None)  # type: ignore[attr-defined]
     connection.data_received(http() + http(b"/"))
     fake.disk.settle()
-    first, refused, other = read_answers(transport.sent)
-    assert [200, 503, 404] == [first.status, refused.status, other.status]
-    assert ("shutting-down", "1") == (refused.reason, refused.headers["Retry-After"])
+    first, rejected, other = read_responses(transport.sent)
+    assert [200, 503, 404] == [first.status, rejected.status, other.status]
+    assert ("shutting-down", "1") == (rejected.reason, rejected.headers["Retry-After"])
     with pytest.raises(StopIteration):
         closing.send(None)  # type: ignore[attr-defined]
     assert fake.disk.is_closed
     assert 1 == len(fake.disk.events())
 
 
-def test_an_event_that_waits_too_long_is_answered_503() -> None:
+def test_an_event_that_waits_too_long_gets_503() -> None:
     fake = FakeCollector(writer={"max_wait_s": 2.0})
     connection, transport = fake.connect()
     connection.data_received(http())
     fake.loop.advance(1.9)
     assert b"" == transport.sent
     fake.loop.advance(0.6)
-    (answer,) = read_answers(transport.take())
-    assert (503, "not-stored") == (answer.status, answer.reason)
-    fake.disk.settle()  # the disk comes back and stores it after all
+    (response,) = read_responses(transport.take())
+    assert (503, "not-stored") == (response.status, response.reason)
+    fake.disk.settle()  # the disk recovers and stores it after all
     assert b"" == transport.sent
     fake.loop.advance(0.5)
     connection.data_received(http())
@@ -207,7 +207,7 @@ def test_an_event_that_waits_too_long_is_answered_503() -> None:
 
 
 @pytest.mark.parametrize("ack", ["received", "written", "synced"])
-def test_the_answer_waits_for_what_it_promises(ack: str) -> None:
+def test_the_response_waits_for_the_configured_ack(ack: str) -> None:
     fake = FakeCollector(writer={"ack": ack})
     connection, transport = fake.connect()
     connection.data_received(http())
@@ -228,7 +228,7 @@ def test_rejections_are_counted_by_source_and_reason() -> None:
     fake = FakeCollector()
     for route, query, *_ in BAD_QUERIES:
         fake.exchange(http(b"/pixel/v1/%b?%b" % (route, query)))
-    (demo,), nobody = fake.collector.sources.all, fake.collector.sources.unknown
+    (demo,), unknown = fake.collector.sources.all, fake.collector.sources.unknown
     assert {
         "no-identity": 4,
         "placeholder-identity": 2,
@@ -241,7 +241,7 @@ def test_rejections_are_counted_by_source_and_reason() -> None:
         "unknown-write-key": 5,
         "too-many-parameters": 1,
         "target-too-long": 1,
-    } == nobody.rejected
+    } == unknown.rejected
     assert 0 == demo.accepted
 
 
@@ -262,7 +262,7 @@ def test_accepted_events_and_warnings_are_counted() -> None:
     } == demo.warned
 
 
-def test_nothing_of_a_refused_request_is_logged() -> None:
+def test_a_rejected_request_is_not_logged_without_a_rejection_log() -> None:
     fake = FakeCollector()
     with structlog.testing.capture_logs() as logs:
         for route, query, *_ in BAD_QUERIES:

@@ -1,4 +1,4 @@
-"""A collector that is given other settings between two requests."""
+"""A collector whose settings change between two requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixelfast.collect.budgets import RateBudgets
 from pixelfast.config import Config, Server, Source, WriteKey
 from pixelfast.spool import DataDir
 from tests.collect.wire import TRACK, ask, http
-from tests.collect.workers import Run, client, make_config, read_answer, stored, working
+from tests.collect.workers import Run, client, make_config, read_response, stored, working
 from tests.fakes import DEMO, FakeCollector
 from tests.waiting import until
 
@@ -30,16 +30,16 @@ def test_sources_keep_their_numbers_and_counts() -> None:
         (each.name, each.number, each.accepted) for each in sources.all
     ]
     assert {"unknown-write-key": 1} == sources.unknown.rejected
-    answers = [
+    responses = [
         ask(fake, http(TRACK.replace(b"wk-demo", key))).status
         for key in (b"wk-demo", b"wk-shop", b"wk-next")
     ]
-    assert [401, 401, 200] == answers
+    assert [401, 401, 200] == responses
     sources.follow([DEMO])
     assert 0 == sources.check("wk-demo", 0).number
 
 
-def test_rules_follow_although_a_template_was_made() -> None:
+def test_new_rules_apply_although_a_template_exists() -> None:
     fake = FakeCollector((DEMO,))
     target = TRACK + b"&properties.price=7"
     for _ in range(40):
@@ -51,7 +51,7 @@ def test_rules_follow_although_a_template_was_made() -> None:
     assert b'"price":"7"' in events[-1]
 
 
-def test_a_rate_limit_that_is_the_same_goes_on_where_it_was() -> None:
+def test_an_unchanged_rate_limit_keeps_its_state() -> None:
     limited = source("demo", rate_limit=2.0)
     fake = FakeCollector((limited,))
     budgets = RateBudgets.private(["demo"])
@@ -67,7 +67,7 @@ def test_a_rate_limit_that_is_the_same_goes_on_where_it_was() -> None:
     assert [200, 200, 200] == statuses()
 
 
-def test_the_health_path_and_the_errors_that_are_hidden_follow() -> None:
+def test_a_new_health_path_and_always_200_apply() -> None:
     fake = FakeCollector(health_path="/health")
     unknown = http(TRACK.replace(b"wk-demo", b"wk-none"))
     assert [200, 401] == [ask(fake, each).status for each in (http(b"/health"), unknown)]
@@ -77,7 +77,7 @@ def test_the_health_path_and_the_errors_that_are_hidden_follow() -> None:
     ]
 
 
-def test_more_connections_are_allowed_at_once() -> None:
+def test_a_raised_connection_limit_applies_immediately() -> None:
     fake = FakeCollector(connections={"max_connections": 1})
     fake.connect()
     assert 503 == ask(fake, http()).status
@@ -90,7 +90,7 @@ def accepted_by(worker: Worker) -> int:
 
 
 def test_events_that_wait_for_the_disk_keep_their_sources(run: Run, tmp_path: Path) -> None:
-    """Requests go on while the sources change their places and names come and go."""
+    """Requests continue while sources are added, removed and reordered."""
 
     def settings(*names: str) -> Config:
         return msgspec.structs.replace(
@@ -109,10 +109,10 @@ def test_events_that_wait_for_the_disk_keep_their_sources(run: Run, tmp_path: Pa
                     target = TRACK.replace(b"demo", name.encode())
                     writer.write(http(target.replace(b"Opened", name.encode())))
                 sent += len(names)
-                # In the buffer, and not stored yet, when the next settings come.
+                # The events are buffered and not stored yet when the settings change.
                 await until(lambda wanted=sent: accepted_by(worker) == wanted)
             for _ in range(sent):
-                assert b" 200 " in await read_answer(reader)
+                assert b" 200 " in await read_response(reader)
         found = stored(tmp_path)
         assert sent == len(found)
         assert [name for name, _ in found] == [event["event"] for _, event in found]
@@ -120,8 +120,8 @@ def test_events_that_wait_for_the_disk_keep_their_sources(run: Run, tmp_path: Pa
     run(main())
 
 
-def test_a_worker_that_has_not_started_follows(run: Run, tmp_path: Path) -> None:
-    """A collector may wait for its slot for long."""
+def test_a_worker_that_has_not_started_applies_new_settings(run: Run, tmp_path: Path) -> None:
+    """A collector may wait a long time for its slot."""
 
     async def main() -> None:
         async with working(tmp_path):
@@ -134,12 +134,12 @@ def test_a_worker_that_has_not_started_follows(run: Run, tmp_path: Path) -> None
     run(main())
 
 
-def test_limits_of_the_worker_follow(run: Run, tmp_path: Path) -> None:
+def test_new_limits_of_a_worker_apply(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (worker, address), client(address) as (reader, writer):
             server = Server(header_timeout_s=0.01, trusted_proxies=())
             worker.reload(msgspec.structs.replace(make_config(tmp_path), server=server))
             writer.write(b"GET /pixel")
-            assert b" 408 " in await read_answer(reader)
+            assert b" 408 " in await read_response(reader)
 
     run(main())

@@ -1,4 +1,4 @@
-"""However the bytes of a request are cut: the same answers, the same events."""
+"""Requests split at any byte get the same responses and store the same events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.collect.wire import PAGE, TRACK, feed, http, is_over, read_answers
+from tests.collect.wire import PAGE, TRACK, feed, http, is_over, read_responses
 from tests.fakes import FakeCollector
 
 PROXY = ("10.0.0.1", 40000)
@@ -21,7 +21,7 @@ class Case(NamedTuple):
 
 
 def pixel(name: bytes, **options: object) -> bytes:
-    """A track request with nothing in its event that is made up: it is the same every time."""
+    """Return a track request whose event has no generated values."""
     target = b"%b&messageId=%b&properties.n=1&properties.b.-1=caf%%C3%%A9" % (TRACK, name)
     return http(target, **options)  # type: ignore[arg-type]
 
@@ -79,7 +79,7 @@ CASES = {
 
 
 def exchange(fake: FakeCollector, pieces: list[bytes]) -> tuple[bytes, bool]:
-    """What one connection is answered, and whether it is over then."""
+    """Return the responses of one connection, and whether it has ended."""
     connection, transport = fake.connect(PROXY)
     for piece in pieces:
         connection.data_received(piece)
@@ -101,19 +101,19 @@ def whole(case: Case) -> tuple[bytes, list[bytes]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_whole_request_is_answered_once(name: str) -> None:
+def test_a_whole_request_gets_one_response(name: str) -> None:
     case = CASES[name]
     fake = make_collector()
     sent, is_closed = exchange(fake, [case.request])
-    (answer,) = read_answers(sent, case.request.split(b" ")[0])
-    assert (case.status, case.closes, case.closes) == (answer.status, answer.closes, is_closed)
+    (response,) = read_responses(sent, case.request.split(b" ")[0])
+    assert (case.status, case.closes, case.closes) == (response.status, response.closes, is_closed)
     assert case.stores == (len(fake.disk.events()) == 1)
-    said = answer.headers.get("Connection")
+    said = response.headers.get("Connection")
     assert ("keep-alive" if name == "kept" else "close" if case.closes else None) == said
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_byte_by_byte_makes_no_difference(name: str) -> None:
+def test_input_byte_by_byte_makes_no_difference(name: str) -> None:
     case = CASES[name]
     sent, events = whole(case)
     fake = make_collector()
@@ -123,7 +123,7 @@ def test_byte_by_byte_makes_no_difference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_cut_at_any_place_makes_no_difference(name: str) -> None:
+def test_a_split_at_any_byte_makes_no_difference(name: str) -> None:
     case = CASES[name]
     sent, events = whole(case)
     fake = make_collector()
@@ -135,7 +135,7 @@ def test_a_cut_at_any_place_makes_no_difference(name: str) -> None:
 
 
 @pytest.mark.parametrize("piece_bytes", [2, 3, 16, 1000])
-def test_pieces_of_any_size_make_no_difference(piece_bytes: int) -> None:
+def test_input_in_pieces_of_any_size_makes_no_difference(piece_bytes: int) -> None:
     fake = make_collector()
     for name, case in CASES.items():
         connection, transport = fake.connect(PROXY)
@@ -145,12 +145,12 @@ def test_pieces_of_any_size_make_no_difference(piece_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("first", CASES)
-def test_two_requests_in_one_read_are_answered_as_one_by_one(first: str) -> None:
+def test_two_requests_in_one_read_get_the_same_responses_as_one_by_one(first: str) -> None:
     sent_of_first, events_of_first = whole(CASES[first])
     for second, case in CASES.items():
         sent, events = whole(case)
         if CASES[first].closes:
-            sent, events = b"", []  # nothing after the last request of a connection counts
+            sent, events = b"", []  # input after the last request is ignored
         fake = make_collector()
         data = CASES[first].request + case.request
         expected = (sent_of_first + sent, CASES[first].closes or case.closes)
@@ -159,7 +159,7 @@ def test_two_requests_in_one_read_are_answered_as_one_by_one(first: str) -> None
 
 
 @pytest.mark.parametrize("first", CASES)
-def test_two_requests_byte_by_byte_are_answered_as_one_by_one(first: str) -> None:
+def test_two_requests_byte_by_byte_get_the_same_responses_as_one_by_one(first: str) -> None:
     sent_of_first, events_of_first = whole(CASES[first])
     for second, case in CASES.items():
         sent, events = whole(case)
@@ -173,7 +173,7 @@ def test_two_requests_byte_by_byte_are_answered_as_one_by_one(first: str) -> Non
         assert events_of_first + events == [event for _, event in fake.disk.events()]
 
 
-def test_all_requests_that_keep_the_connection_share_one() -> None:
+def test_all_requests_that_keep_the_connection_can_share_it() -> None:
     kept = [case for case in CASES.values() if not case.closes]
     data = b"".join(case.request for case in kept)
     expected = b"".join(whole(case)[0] for case in kept)
@@ -182,8 +182,8 @@ def test_all_requests_that_keep_the_connection_share_one() -> None:
         assert (expected, False) == exchange(fake, [data[:place], data[place:]]), f"cut at {place}"
 
 
-def test_answers_between_the_pieces_make_no_difference() -> None:
-    """The disk may answer while the next request is half here."""
+def test_responses_between_the_pieces_make_no_difference() -> None:
+    """A commit may complete while the next request is incomplete."""
     kept = [case for case in CASES.values() if not case.closes]
     data = b"".join(case.request for case in kept)
     expected = b"".join(whole(case)[0] for case in kept)

@@ -1,4 +1,4 @@
-"""Routes and methods: which request makes an event, and what the others are told."""
+"""Routes and methods: which requests store an event, and the responses to all others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.fakes import FakeCollector
 
 @pytest.mark.parametrize(("target", "kind"), [(TRACK, "track"), (PAGE, "page")])
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_a_pixel_becomes_one_event(target: bytes, kind: str, method: bytes) -> None:
+def test_a_pixel_stores_one_event(target: bytes, kind: str, method: bytes) -> None:
     fake = FakeCollector()
-    answer = ask(fake, http(target, method))
-    assert (200, GIF, None) == (answer.status, answer.body, answer.reason)
+    response = ask(fake, http(target, method))
+    assert (200, GIF, None) == (response.status, response.body, response.reason)
     assert [kind] == [event["type"] for event in events(fake)]
 
 
@@ -30,30 +30,32 @@ def test_a_pixel_becomes_one_event(target: bytes, kind: str, method: bytes) -> N
         (b"http://pixel.example//pixel/v1/page/", "page"),
     ],
 )
-def test_a_path_is_compared_as_people_write_it(path: bytes, kind: str, more: list[bytes]) -> None:
+def test_equivalent_spellings_of_a_path_are_the_same_route(
+    path: bytes, kind: str, more: list[bytes]
+) -> None:
     fake = FakeCollector()
     query = b"?writeKey=wk-demo&userId=u&event=E"
-    answer = ask(fake, http(path + query, headers=more))
-    assert (200, GIF, None) == (answer.status, answer.body, answer.reason)
+    response = ask(fake, http(path + query, headers=more))
+    assert (200, GIF, None) == (response.status, response.body, response.reason)
     assert [kind] == [event["type"] for event in events(fake)]
 
 
 @pytest.mark.parametrize("target", [TRACK, PAGE])
-def test_head_has_the_headers_of_the_gif_without_its_body_and_makes_no_event(target: bytes) -> None:
+def test_head_gets_the_headers_of_the_gif_and_stores_no_event(target: bytes) -> None:
     fake = FakeCollector()
     fake.collector.tick(1_700_000_000)
     of_get = ask(fake, http(target))
     of_head = ask(fake, http(target, b"HEAD"))
     assert (200, of_get.headers, b"") == (of_head.status, of_head.headers, of_head.body)
-    assert 1 == len(events(fake))  # that of GET
+    assert 1 == len(events(fake))  # the event of GET
 
 
 @pytest.mark.parametrize("target", [b"/pixel/v1/track", b"/pixel/v1/track?writeKey=wk-who", TRACK])
-def test_head_is_never_refused(target: bytes) -> None:
-    """A mail scanner's HEAD means nothing, so nothing of its query is looked at."""
+def test_head_is_never_rejected(target: bytes) -> None:
+    """Mail scanners send HEAD, so its query is not checked."""
     fake = FakeCollector()
-    answer = ask(fake, http(target, b"HEAD"))
-    assert (200, b"", None) == (answer.status, answer.body, answer.reason)
+    response = ask(fake, http(target, b"HEAD"))
+    assert (200, b"", None) == (response.status, response.body, response.reason)
     fake.loop.turn()
     assert not fake.disk.is_busy
 
@@ -87,12 +89,12 @@ def test_a_get_may_have_a_body() -> None:
 
 
 @pytest.mark.parametrize("target", [TRACK, b"/pixel/v1/page", PAGE])
-def test_options_is_answered_204_without_a_body_or_an_event(target: bytes) -> None:
+def test_options_gets_204_without_a_body_or_an_event(target: bytes) -> None:
     fake = FakeCollector()
-    answer = ask(fake, http(target, b"OPTIONS"))
-    assert (204, b"") == (answer.status, answer.body)
-    assert "Content-Length" not in answer.headers  # RFC 9110 section 8.6
-    assert "Content-Type" not in answer.headers
+    response = ask(fake, http(target, b"OPTIONS"))
+    assert (204, b"") == (response.status, response.body)
+    assert "Content-Length" not in response.headers  # RFC 9110 section 8.6
+    assert "Content-Type" not in response.headers
     fake.loop.turn()
     assert not fake.disk.is_busy
 
@@ -100,17 +102,17 @@ def test_options_is_answered_204_without_a_body_or_an_event(target: bytes) -> No
 @pytest.mark.parametrize(
     "method", [b"PUT", b"DELETE", b"PATCH", b"TRACE", b"PURGE", b"PROPFIND", b"MKCOL", b"SEARCH"]
 )
-def test_any_other_method_is_refused_and_told_which_are_allowed(method: bytes) -> None:
+def test_any_other_method_gets_405_with_the_allowed_methods(method: bytes) -> None:
     fake = FakeCollector()
-    answer = ask(fake, http(TRACK, method))
-    assert (405, GIF, "method-not-allowed") == (answer.status, answer.body, answer.reason)
-    assert "GET, HEAD, POST, OPTIONS" == answer.headers["Allow"]
-    assert PIXEL_HEADERS.items() <= answer.headers.items()
+    response = ask(fake, http(TRACK, method))
+    assert (405, GIF, "method-not-allowed") == (response.status, response.body, response.reason)
+    assert "GET, HEAD, POST, OPTIONS" == response.headers["Allow"]
+    assert PIXEL_HEADERS.items() <= response.headers.items()
     assert [] == events(fake)
     assert {"method-not-allowed": 1} == fake.collector.sources.unknown.rejected
 
 
-def test_only_405_and_options_speak_of_allowed_methods() -> None:
+def test_only_405_and_options_have_an_allow_header() -> None:
     fake = FakeCollector()
     assert "Allow" not in ask(fake, http(TRACK)).headers
     assert "Allow" not in ask(fake, http(b"/pixel/v1/track")).headers
@@ -142,9 +144,9 @@ def test_only_405_and_options_speak_of_allowed_methods() -> None:
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS", b"HEAD"])
 def test_any_other_path_is_not_found(target: bytes, method: bytes) -> None:
     fake = FakeCollector()
-    answer = ask(fake, http(target, method))
-    assert 404 == answer.status
-    assert (method == b"HEAD") == (answer.body == b"")
+    response = ask(fake, http(target, method))
+    assert 404 == response.status
+    assert (method == b"HEAD") == (response.body == b"")
     assert [] == events(fake)
 
 
@@ -162,14 +164,14 @@ def test_any_other_path_is_not_found(target: bytes, method: bytes) -> None:
         b"http://pixel.example/pixel/x?y",
     ],
 )
-def test_a_wrong_path_below_pixel_gets_the_gif_and_404(target: bytes, method: bytes) -> None:
-    """So a page whose image has a wrong address shows no broken picture."""
+def test_an_unknown_path_below_pixel_gets_the_gif_and_404(target: bytes, method: bytes) -> None:
+    """A page whose image has a wrong path shows no broken image."""
     fake = FakeCollector()
-    answer = ask(fake, http(target, method, [b"Origin: https://a.example"]))
-    assert (404, "not-found") == (answer.status, answer.reason)
-    assert (b"" if method == b"HEAD" else GIF) == answer.body
-    assert PIXEL_HEADERS.items() <= answer.headers.items()
-    assert "https://a.example" == answer.headers["Access-Control-Allow-Origin"]
+    response = ask(fake, http(target, method, [b"Origin: https://a.example"]))
+    assert (404, "not-found") == (response.status, response.reason)
+    assert (b"" if method == b"HEAD" else GIF) == response.body
+    assert PIXEL_HEADERS.items() <= response.headers.items()
+    assert "https://a.example" == response.headers["Access-Control-Allow-Origin"]
     assert [] == events(fake)
 
 
@@ -189,31 +191,31 @@ def test_a_wrong_path_below_pixel_gets_the_gif_and_404(target: bytes, method: by
         b"http://pixel.example?/pixel/",
     ],
 )
-def test_a_path_elsewhere_gets_404_in_words(target: bytes) -> None:
-    answer = ask(FakeCollector(), http(target))
-    assert (404, "not-found") == (answer.status, answer.reason)
-    assert "text/plain; charset=utf-8" == answer.headers["Content-Type"]
-    assert answer.body.startswith(b"Not found. Pixels are at ")
+def test_a_path_outside_of_pixel_gets_404_as_plain_text(target: bytes) -> None:
+    response = ask(FakeCollector(), http(target))
+    assert (404, "not-found") == (response.status, response.reason)
+    assert "text/plain; charset=utf-8" == response.headers["Content-Type"]
+    assert response.body.startswith(b"Not found. Pixels are at ")
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-def test_robots_are_kept_out(method: bytes) -> None:
-    answer = ask(FakeCollector(), http(b"/robots.txt", method))
-    assert 200 == answer.status
-    assert answer.headers["Content-Type"].startswith("text/plain")
+def test_robots_txt_disallows_crawlers(method: bytes) -> None:
+    response = ask(FakeCollector(), http(b"/robots.txt", method))
+    assert 200 == response.status
+    assert response.headers["Content-Type"].startswith("text/plain")
     expected = b"User-agent: *\nDisallow: /\n"
-    assert str(len(expected)) == answer.headers["Content-Length"]
-    assert (b"" if method == b"HEAD" else expected) == answer.body
+    assert str(len(expected)) == response.headers["Content-Length"]
+    assert (b"" if method == b"HEAD" else expected) == response.body
 
 
 @pytest.mark.parametrize("target", [TRACK, b"/robots.txt"])
 @pytest.mark.parametrize("method", [b"PUT", b"POST", b"OPTIONS", b"DELETE"])
-def test_a_method_that_is_refused_is_not_called_allowed(target: bytes, method: bytes) -> None:
-    answer = ask(FakeCollector(), http(target, method))
-    if answer.status == 405:
-        assert method.decode() not in answer.headers["Allow"].split(", ")
+def test_a_rejected_method_is_not_in_the_allow_header(target: bytes, method: bytes) -> None:
+    response = ask(FakeCollector(), http(target, method))
+    if response.status == 405:
+        assert method.decode() not in response.headers["Allow"].split(", ")
     else:
-        assert answer.status in {200, 204, 404}
+        assert response.status in {200, 204, 404}
 
 
 @pytest.mark.parametrize(
@@ -229,10 +231,10 @@ def test_an_absolute_target_is_read_like_its_path(prefix: bytes) -> None:
 
 
 def test_the_path_of_an_absolute_target_does_not_start_within_its_query() -> None:
-    """`http://host?q` has an empty path (RFC 3986 section 3.2: the authority ends at `?` too)."""
+    """`http://host?q` has an empty path, because `?` ends the authority (RFC 3986 section 3.2)."""
     fake = FakeCollector()
-    answer = ask(fake, http(b"http://host?x=/pixel/v1/page?writeKey=wk-demo&userId=u"))
-    assert 404 == answer.status
+    response = ask(fake, http(b"http://host?x=/pixel/v1/page?writeKey=wk-demo&userId=u"))
+    assert 404 == response.status
     assert [] == events(fake)
 
 
@@ -243,7 +245,7 @@ def test_the_query_starts_after_the_first_question_mark() -> None:
     assert ("Opened?", {"a?b": "c?d"}) == (event["event"], event["properties"])
 
 
-def test_a_fragment_is_no_part_of_the_query() -> None:
+def test_a_fragment_is_not_part_of_the_query() -> None:
     fake = FakeCollector()
     assert 200 == ask(fake, http(TRACK + b"#&userId=other?x")).status
     (event,) = events(fake)
@@ -253,7 +255,7 @@ def test_a_fragment_is_no_part_of_the_query() -> None:
 @pytest.mark.parametrize(
     "path", [b"//pixel/v1/page", b"/pixel/v1/page/", b"/pixel/v1/page.gif", b"/pixel/v1/%70age"]
 )
-def test_a_path_is_taken_as_people_write_it(path: bytes) -> None:
+def test_equivalent_spellings_of_a_path_store_events(path: bytes) -> None:
     fake = FakeCollector()
     assert 200 == ask(fake, http(path + b"?writeKey=wk-demo&userId=u")).status
     assert ["u"] == [event["userId"] for event in events(fake)]

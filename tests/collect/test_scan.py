@@ -1,4 +1,4 @@
-"""The scan takes only what the parser sees just so; everything else is the parser's."""
+"""The scan accepts only requests that the parser reads the same way; it leaves the others to it."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def request(
     return b"\r\n".join([b"GET " + target + b" HTTP/1.1", *lines, b"", b""])
 
 
-def shown(data: bytes) -> bytes:
-    """A request as the parser takes it: it rejects bytes from 0x80 on in a target."""
+def with_ascii_target(data: bytes) -> bytes:
+    """Replace bytes from 0x80 on in the target, which the parser rejects."""
     end = data.find(b"\r")
     return data[:end].translate(bytes(range(128)) + b"_" * 128) + data[end:]
 
 
-# RFC 9110 section 7.2, of RFC 3986 section 3.2.2 only what is a host.
+# RFC 9110 section 7.2, with only the hosts of RFC 3986 section 3.2.2.
 HOST = re.compile(rb"(?:[\w-]+(?:\.[\w-]+)*\.?|\[([0-9A-Fa-f:.]+)\])?(?::[0-9]*)?", re.ASCII)
 
 
@@ -64,7 +64,7 @@ def is_host(value: bytes) -> bool:
 
 
 class Seen:
-    """What httptools makes of the first request in some bytes."""
+    """Parse the first request of some bytes with httptools."""
 
     def __init__(self, data: bytes) -> None:
         self.target = b""
@@ -95,25 +95,25 @@ class Seen:
 
 
 def assert_same(data: bytes) -> bool:
-    """Compare; whether the scan took it."""
+    """Compare scan and parser; return whether the scan accepted the request."""
     found = scan(data, MESSAGE_ID)
     if found is None:
         return False
     length, kept = found
-    data = shown(data)
+    data = with_ascii_target(data)
     seen = Seen(data[:length])
     assert (None, 1, b"") == (seen.error, seen.completed, seen.body)
     assert (b"GET", "1.1") == (seen.parser.get_method(), seen.parser.get_http_version())
     assert seen.keeps_alive
     assert not seen.upgrades
-    assert 0 == Seen(data[: length - 1]).completed, "it ends here, not before"
+    assert 0 == Seen(data[: length - 1]).completed, "the request must not end before"
     headers = [
         (b"message-id" if name == MESSAGE_ID.lower() else name, value)
         for name, value in seen.headers
         if name in KEPT or name == MESSAGE_ID.lower()
     ]
-    assert len(headers) == len(dict(headers)), "each once"
-    kept["target"] = shown(kept["target"] + b"\r")[:-1]
+    assert len(headers) == len(dict(headers)), "each header once"
+    kept["target"] = with_ascii_target(kept["target"] + b"\r")[:-1]
     assert kept == {"target": seen.target} | {n.decode(): value for n, value in headers}
     (host,) = [value for name, value in seen.headers if name == b"host"]
     assert is_host(host)
@@ -158,11 +158,11 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN)
-def test_what_is_the_parsers(name: str) -> None:
+def test_other_headers_are_left_to_the_parser(name: str) -> None:
     assert scan(request(lines=NOT_PLAIN[name]), MESSAGE_ID) is None
 
 
-def test_the_header_of_the_message_id_is_kept_under_the_name_that_is_set() -> None:
+def test_the_configured_message_id_header_is_kept() -> None:
     data = request(lines=[b"Host: a", b"x-REQUEST-id: 17", b"X-Request-ID2: 18", b"X-Trace: 19"])
     for name, expected in (
         (b"X-Request-ID", b"17"),
@@ -198,7 +198,7 @@ def test_the_header_of_the_message_id_is_kept_under_the_name_that_is_set() -> No
         request(b"/" + b"a" * 33000),
     ],
 )
-def test_other_lines_are_the_parsers(data: bytes) -> None:
+def test_other_request_lines_are_left_to_the_parser(data: bytes) -> None:
     assert scan(data) is None
 
 
@@ -248,13 +248,13 @@ def requests(draw: st.DrawFn) -> bytes:
 @example(request(b'/a?b=c&d=%zz"<>^`{|}\\'))
 @example(request(lines=[b"Host: a", b"X: \xff\x80"]))
 @example(request("/каша?a=—".encode()))
-def test_the_parser_sees_the_same(data: bytes) -> None:
+def test_the_parser_reads_the_same(data: bytes) -> None:
     assert_same(data)
 
 
 @settings(max_examples=5000)
 @given(st.integers(0, len(request()) - 1), st.binary(max_size=3), st.integers(0, 3))
-def test_the_parser_sees_the_same_of_a_request_that_was_changed(
+def test_the_parser_reads_the_same_from_a_modified_request(
     place: int, inserted: bytes, left_out: int
 ) -> None:
     whole = request()

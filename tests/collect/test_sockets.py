@@ -1,4 +1,4 @@
-"""What clients do with real sockets, on uvloop and on asyncio's own loop."""
+"""Clients on real sockets, with uvloop and asyncio's own loop."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.collect.wire import TRACK, http, read_answers, statuses
+from tests.collect.wire import TRACK, http, read_responses, statuses
 from tests.collect.workers import (
     CLOSE,
     Run,
     ask,
     client,
     connect_and_leave,
-    read_answer,
+    read_response,
     stored,
     working,
 )
 from tests.waiting import until
 
 
-def test_a_client_that_is_cut_off_by_a_limit_still_reads_its_answer(
-    run: Run, tmp_path: Path
-) -> None:
-    """Closing with unread bytes would make the kernel reset the connection."""
+def test_a_client_that_exceeds_a_limit_still_reads_its_response(run: Run, tmp_path: Path) -> None:
+    """The kernel would reset a connection that is closed with unread bytes."""
 
     async def main() -> None:
         async with working(tmp_path) as (_, address):
@@ -42,7 +40,7 @@ def test_a_client_that_is_cut_off_by_a_limit_still_reads_its_answer(
     run(main())
 
 
-def test_a_client_that_closes_its_half_gets_its_answers(run: Run, tmp_path: Path) -> None:
+def test_a_client_that_half_closes_gets_its_responses(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (_, address), client(address) as (reader, writer):
             writer.write(http() * 3 + http(b"/"))
@@ -53,7 +51,7 @@ def test_a_client_that_closes_its_half_gets_its_answers(run: Run, tmp_path: Path
     assert 3 == len(stored(tmp_path))
 
 
-def test_a_client_that_reads_late_is_not_read_from_and_gets_every_answer_in_order(
+def test_a_client_that_reads_late_is_not_read_from_and_gets_every_response_in_order(
     run: Run, tmp_path: Path
 ) -> None:
     origins = [f"https://{number}.example" for number in range(5000)]
@@ -81,8 +79,8 @@ def test_a_client_that_reads_late_is_not_read_from_and_gets_every_answer_in_orde
                     received += data
                 await sending
                 late.close()
-        answers = read_answers(bytes(received))
-        found = [answer.headers.get("Access-Control-Allow-Origin") for answer in answers]
+        responses = read_responses(bytes(received))
+        found = [response.headers.get("Access-Control-Allow-Origin") for response in responses]
         assert [*origins, None] == found
 
     run(main())
@@ -90,7 +88,7 @@ def test_a_client_that_reads_late_is_not_read_from_and_gets_every_answer_in_orde
 
 
 @pytest.mark.parametrize("resets", [True, False], ids=["reset", "close"])
-def test_clients_that_leave_without_their_answers_do_no_harm(
+def test_clients_that_leave_without_their_responses_do_not_affect_others(
     run: Run, tmp_path: Path, resets: bool
 ) -> None:
     async def main() -> None:
@@ -100,15 +98,15 @@ def test_clients_that_leave_without_their_answers_do_no_harm(
                     connect_and_leave(address, data, resets=resets)
                 writer.write(http())
                 async with asyncio.timeout(5.0):
-                    assert (await read_answer(reader)).startswith(b"HTTP/1.1 200 ")
+                    assert (await read_response(reader)).startswith(b"HTTP/1.1 200 ")
             writer.close()
             await until(lambda: not worker.connections.open)
 
     run(main())
 
 
-def test_a_client_that_resets_at_once_is_no_trusted_proxy(run: Run, tmp_path: Path) -> None:
-    """Its socket has no peer any more when it is accepted, but its bytes can still be read."""
+def test_a_client_that_resets_immediately_is_not_a_trusted_proxy(run: Run, tmp_path: Path) -> None:
+    """Its socket has no peer name when it is accepted, but its bytes can still be read."""
 
     async def main() -> None:
         async with working(tmp_path) as (_, address):
@@ -122,9 +120,9 @@ def test_a_client_that_resets_at_once_is_no_trusted_proxy(run: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("trusted", "expected"), [(("unix:",), "203.0.113.7"), ((), None)], ids=["unix:", "nobody"]
+    ("trusted", "expected"), [(("unix:",), "203.0.113.7"), ((), None)], ids=["trusted", "untrusted"]
 )
-def test_who_may_open_the_unix_socket_is_a_trusted_proxy_if_the_settings_say_so(
+def test_peers_of_a_unix_socket_are_trusted_proxies_if_configured(
     run: Run, tmp_path: Path, trusted: tuple[str, ...], expected: str | None
 ) -> None:
     async def main() -> None:

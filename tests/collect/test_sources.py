@@ -1,4 +1,4 @@
-"""Write keys and sources: rotation, expiry, rate limits. The clock moves when a test moves it."""
+"""Write keys and sources: rotation, expiry and rate limits. Only the tests move the clock."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pixelfast.collect.budgets import RateBudgets
 from pixelfast.collect.sources import Sources
 from pixelfast.config import Source, WriteKey
 from pixelfast.errors import RequestError
-from tests.collect.wire import GIF, PIXEL_HEADERS, TRACK, ask, events, http, read_answers
+from tests.collect.wire import GIF, PIXEL_HEADERS, TRACK, ask, events, http, read_responses
 from tests.fakes import DEMO, FakeCollector
 
-NOW_MS = 1_700_000_000_000  # where the clock of FakeCollector stands at first
+NOW_MS = 1_700_000_000_000  # the initial time of FakeCollector's clock
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
 
 
@@ -41,19 +41,19 @@ def test_a_key_is_decoded_before_it_is_looked_up() -> None:
     assert 200 == ask(fake, with_key(b"wk+%C3%A9%2B%26")).status
 
 
-def test_a_key_expires_at_its_time_and_the_other_goes_on() -> None:
+def test_a_key_expires_on_time_and_the_other_key_stays_valid() -> None:
     old = WriteKey(key="wk-old", expires=NOW + timedelta(seconds=60))
     fake = FakeCollector((Source(name="shop", write_keys=(WriteKey(key="wk-new"), old)),))
     fake.clock.advance(59.999)
     assert 200 == ask(fake, with_key(b"wk-old")).status
     fake.clock.advance(0.001)
-    answer = ask(fake, with_key(b"wk-old"))
-    assert (401, "expired-write-key", GIF) == (answer.status, answer.reason, answer.body)
+    response = ask(fake, with_key(b"wk-old"))
+    assert (401, "expired-write-key", GIF) == (response.status, response.reason, response.body)
     assert 200 == ask(fake, with_key(b"wk-new")).status
     assert 2 == len(events(fake))
 
 
-def test_the_expiry_is_a_moment_whatever_its_offset() -> None:
+def test_the_expiry_respects_its_time_zone() -> None:
     there = NOW.astimezone(tz=datetime.fromisoformat("2023-01-01T00:00:00-08:00").tzinfo)
     key = WriteKey(key="wk-old", expires=there + timedelta(seconds=1))
     sources = Sources([Source(name="shop", write_keys=(key,))])
@@ -63,19 +63,19 @@ def test_the_expiry_is_a_moment_whatever_its_offset() -> None:
     assert 401 == caught.value.status
 
 
-def test_a_disabled_source_is_refused_with_404() -> None:
+def test_a_disabled_source_gets_404() -> None:
     off = Source(name="off", write_keys=(WriteKey(key="wk-off"),), enabled=False)
     fake = FakeCollector((DEMO, off))
-    answer = ask(fake, with_key(b"wk-off"))
-    assert (404, "source-disabled", GIF) == (answer.status, answer.reason, answer.body)
-    assert PIXEL_HEADERS.items() <= answer.headers.items()
+    response = ask(fake, with_key(b"wk-off"))
+    assert (404, "source-disabled", GIF) == (response.status, response.reason, response.body)
+    assert PIXEL_HEADERS.items() <= response.headers.items()
     assert 200 == ask(fake, with_key(b"wk-demo")).status
     assert ["demo"] == [source for source, _ in fake.disk.events()]
 
 
-def test_over_its_rate_a_source_is_answered_429_until_time_has_passed() -> None:
+def test_a_source_over_its_rate_gets_429_until_enough_time_has_passed() -> None:
     fake = FakeCollector((limited(2.0),))
-    first, second, third = read_answers(fake.exchange(with_key(b"wk-slow") * 3))
+    first, second, third = read_responses(fake.exchange(with_key(b"wk-slow") * 3))
     assert [200, 200, 429] == [first.status, second.status, third.status]
     assert ("rate-limited", GIF, "1") == (third.reason, third.body, third.headers["Retry-After"])
     fake.clock.advance(0.499)
@@ -90,43 +90,43 @@ def test_over_its_rate_a_source_is_answered_429_until_time_has_passed() -> None:
 def test_a_429_has_the_cors_headers_with_an_origin() -> None:
     fake = FakeCollector((limited(1.0),))
     request = http(TRACK.replace(b"demo", b"slow"), headers=[b"Origin: https://a.example"])
-    _, answer = read_answers(fake.exchange(request * 2))
+    _, response = read_responses(fake.exchange(request * 2))
     assert (429, "https://a.example") == (
-        answer.status,
-        answer.headers["Access-Control-Allow-Origin"],
+        response.status,
+        response.headers["Access-Control-Allow-Origin"],
     )
 
 
-def test_who_waits_as_long_as_retry_after_says_is_let_through() -> None:
+def test_a_request_after_retry_after_is_accepted() -> None:
     for rate in (0.01, 0.3, 0.5, 1.0, 3.0, 7.0):
         fake = FakeCollector((limited(rate),))
-        while (answer := ask(fake, with_key(b"wk-slow"))).status == 200:
+        while (response := ask(fake, with_key(b"wk-slow"))).status == 200:
             pass
-        text = answer.headers["Retry-After"]
-        assert text.isdigit()
-        assert int(text) >= 1
-        fake.clock.advance(float(text))
-        assert 200 == ask(fake, with_key(b"wk-slow")).status, f"rate {rate}, waited {text} s"
+        wait = response.headers["Retry-After"]
+        assert wait.isdigit()
+        assert int(wait) >= 1
+        fake.clock.advance(float(wait))
+        assert 200 == ask(fake, with_key(b"wk-slow")).status, f"rate {rate}, waited {wait} s"
 
 
-def test_a_rate_below_one_a_second_still_lets_one_through() -> None:
+def test_a_rate_below_one_per_second_allows_one_event() -> None:
     fake = FakeCollector((limited(0.1),))
     assert 200 == ask(fake, with_key(b"wk-slow")).status
-    answer = ask(fake, with_key(b"wk-slow"))
-    assert (429, "10") == (answer.status, answer.headers["Retry-After"])
+    response = ask(fake, with_key(b"wk-slow"))
+    assert (429, "10") == (response.status, response.headers["Retry-After"])
 
 
-def test_a_long_silence_does_not_save_up_more_than_a_second() -> None:
+def test_a_long_pause_saves_up_at_most_one_second_of_events() -> None:
     fake = FakeCollector((limited(3.0),))
-    for _ in range(2):  # the first hour is before the first request
+    for _ in range(2):  # the first hour passes before the first request
         fake.clock.advance(3600.0)
-        answers = read_answers(fake.exchange(with_key(b"wk-slow") * 10))
-        assert [200] * 3 + [429] * 7 == [answer.status for answer in answers]
+        responses = read_responses(fake.exchange(with_key(b"wk-slow") * 10))
+        assert [200] * 3 + [429] * 7 == [response.status for response in responses]
 
 
 def test_the_rate_over_a_minute_is_the_rate_that_was_set() -> None:
     fake = FakeCollector((limited(5.0),))
-    for _ in range(600):  # 10 tries a second
+    for _ in range(600):  # 10 attempts per second
         fake.exchange(with_key(b"wk-slow"))
         fake.clock.advance(0.1)
     assert 5 * 60 <= fake.collector.sources.all[0].accepted <= 5 * 61
@@ -135,12 +135,12 @@ def test_the_rate_over_a_minute_is_the_rate_that_was_set() -> None:
 def test_collectors_share_a_rate() -> None:
     budgets = RateBudgets.private(["slow"])
     one, other = (FakeCollector((limited(8.0),), budgets=budgets) for _ in range(2))
-    answers = read_answers(one.exchange(with_key(b"wk-slow") * 6))
-    answers += read_answers(other.exchange(with_key(b"wk-slow") * 6))
-    assert [200] * 8 + [429] * 4 == [answer.status for answer in answers]
+    responses = read_responses(one.exchange(with_key(b"wk-slow") * 6))
+    responses += read_responses(other.exchange(with_key(b"wk-slow") * 6))
+    assert [200] * 8 + [429] * 4 == [response.status for response in responses]
 
 
-def test_a_refused_pixel_does_not_use_up_the_rate() -> None:
+def test_a_rejected_pixel_does_not_use_up_the_rate() -> None:
     fake = FakeCollector((limited(1.0),), writer={"max_waiting_bytes": 600})
     for bad in (b"&a=1" * 257, b"&" + b"a." * 40 + b"a=1", b"&properties.a=" + b'"' * 20_000):
         target = TRACK.replace(b"demo", b"slow") + bad
@@ -149,7 +149,7 @@ def test_a_refused_pixel_does_not_use_up_the_rate() -> None:
     assert [200, 429] == [ask(fake, with_key(b"wk-slow")).status for _ in range(2)]
 
 
-def test_a_pixel_that_can_not_be_stored_does_not_use_up_the_rate() -> None:
+def test_a_pixel_that_cannot_be_stored_does_not_use_up_the_rate() -> None:
     fake = FakeCollector((limited(1.0),))
     fake.disk.other_bytes = 2**40
     fake.loop.advance(1.5)
@@ -159,29 +159,29 @@ def test_a_pixel_that_can_not_be_stored_does_not_use_up_the_rate() -> None:
     assert [200, 429] == [ask(fake, with_key(b"wk-slow")).status for _ in range(2)]
 
 
-def test_a_pixel_that_our_own_fault_rejects_does_not_use_up_the_rate() -> None:
+def test_a_pixel_rejected_by_an_internal_error_does_not_use_up_the_rate() -> None:
     fake = FakeCollector((limited(1.0),))
 
     def fail() -> float:
-        raise RuntimeError("a mistake of ours")
+        raise RuntimeError("a bug")
 
-    fake.loop.time = fail  # type: ignore[method-assign] # the spool writer asks it
+    fake.loop.time = fail  # type: ignore[method-assign] # the spool writer calls it
     assert 500 == ask(fake, with_key(b"wk-slow")).status
     del fake.loop.time
     assert [200, 429] == [ask(fake, with_key(b"wk-slow")).status for _ in range(2)]
 
 
-def test_one_source_over_its_rate_does_not_slow_another() -> None:
+def test_a_source_over_its_rate_does_not_limit_another() -> None:
     fake = FakeCollector((limited(1.0, "slow"), limited(1.0, "other"), DEMO))
     keys = [b"wk-slow", b"wk-slow", b"wk-other", b"wk-demo", b"wk-demo", b"wk-other"]
-    answers = read_answers(fake.exchange(b"".join(map(with_key, keys))))
-    assert [200, 429, 200, 200, 200, 429] == [answer.status for answer in answers]
+    responses = read_responses(fake.exchange(b"".join(map(with_key, keys))))
+    assert [200, 429, 200, 200, 200, 429] == [response.status for response in responses]
 
 
 def test_a_source_without_a_rate_has_no_limit() -> None:
     fake = FakeCollector((DEMO,))
-    answers = read_answers(fake.exchange(with_key(b"wk-demo") * 1000))
-    assert [200] * 1000 == [answer.status for answer in answers]
+    responses = read_responses(fake.exchange(with_key(b"wk-demo") * 1000))
+    assert [200] * 1000 == [response.status for response in responses]
 
 
 def test_events_of_several_sources_in_one_commit_keep_their_sources() -> None:
@@ -192,15 +192,15 @@ def test_events_of_several_sources_in_one_commit_keep_their_sources() -> None:
         with_key(key).replace(b"Opened", b"%b-%d" % (key, number))
         for number, key in enumerate(keys)
     ]
-    answers = read_answers(fake.exchange(b"".join(requests)))
-    assert [200] * 5 == [answer.status for answer in answers]
+    responses = read_responses(fake.exchange(b"".join(requests)))
+    assert [200] * 5 == [response.status for response in responses]
     for source, event in fake.disk.events():
         assert b'"event":"wk-%b-' % source.encode() in event
     assert sorted(["a", "a", "b", "b", "c"]) == sorted(source for source, _ in fake.disk.events())
     assert 1 == fake.collector.writer.commits
 
 
-def test_a_rule_of_one_source_does_not_change_another() -> None:
+def test_the_rules_of_one_source_do_not_affect_another() -> None:
     text = Source(name="text", write_keys=(WriteKey(key="wk-text"),), numbers=False, booleans=True)
     fake = FakeCollector((DEMO, text))
     for key in (b"wk-demo", b"wk-text"):

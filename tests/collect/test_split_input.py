@@ -1,4 +1,4 @@
-"""The responses do not depend on where TCP cuts: a differential fuzz of whole against cut input."""
+"""Responses do not depend on how TCP splits the input: compare whole with split input."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from tests.fakes import FakeCollector
 CHUNKED = [b"Transfer-Encoding: chunked"]
 LIMIT = 32_768
 HEAD_LIMIT = 66_560
-FRAMING_LIMIT = 458_752  # of a body in chunks
+FRAMING_LIMIT = 458_752  # of a chunked body
 _DATE = re.compile(rb"\r\nDate: [^\r]*")
 
-# Requests whose response once depended on a cut, or whose rules meet: each is cut everywhere.
+# Requests whose response once depended on a split, or that meet several rules. Each is split at
+# every byte.
 SHORT = {
     "plain": http(),
     "HEAD with a bad byte": http(TRACK + b"\x01", b"HEAD"),
@@ -67,8 +68,8 @@ SHORT = {
 }
 
 
-class Fate(NamedTuple):
-    """All that a peer, and the spool, see of one connection."""
+class Outcome(NamedTuple):
+    """Hold everything that a peer and the spool see of one connection."""
 
     sent: bytes
     events: list[dict[str, Any]]
@@ -77,8 +78,8 @@ class Fate(NamedTuple):
     is_reading: bool
 
 
-def fate(pieces: list[bytes], *, always_200: bool = False, settles: bool = False) -> Fate:
-    """`settles`: the disk is done with each piece before the next one comes."""
+def outcome_of(pieces: list[bytes], *, always_200: bool = False, settles: bool = False) -> Outcome:
+    """Send the pieces over one connection. With `settles`, commit after each piece."""
     fake = FakeCollector(trusted_proxies=["10.0.0.0/8"], always_200=always_200)
     connection, transport = fake.connect(("10.0.0.1", 40000))
     for piece in pieces:
@@ -89,7 +90,7 @@ def fate(pieces: list[bytes], *, always_200: bool = False, settles: bool = False
     events = [orjson.loads(event) for _, event in fake.disk.events()]
     for event in events:
         del event["messageId"]
-    return Fate(
+    return Outcome(
         _DATE.sub(b"", transport.sent),
         events,
         is_over(transport),
@@ -98,39 +99,39 @@ def fate(pieces: list[bytes], *, always_200: bool = False, settles: bool = False
     )
 
 
-def cut_at(data: bytes, places: list[int]) -> list[bytes]:
+def split_at(data: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(places), len(data)]
     return [data[a:b] for a, b in pairwise(edges) if a < b]
 
 
 @pytest.mark.parametrize("name", SHORT)
 @pytest.mark.parametrize("behind", [b"", http()], ids=["alone", "and-another"])
-def test_a_cut_anywhere_changes_nothing(name: str, behind: bytes) -> None:
+def test_a_split_at_any_byte_changes_nothing(name: str, behind: bytes) -> None:
     data = SHORT[name] + behind
-    whole = fate([data])
+    whole = outcome_of([data])
     for place in range(1, len(data)):
-        assert whole == fate(cut_at(data, [place])), place
-    assert whole == fate([data[i : i + 1] for i in range(len(data))])
+        assert whole == outcome_of(split_at(data, [place])), place
+    assert whole == outcome_of([data[i : i + 1] for i in range(len(data))])
 
 
 @pytest.mark.parametrize("headers", [[], [b"Connection: keep-alive"]])
 def test_http_1_0_with_a_transfer_coding_ends_the_connection(headers: list[bytes]) -> None:
-    """RFC 9112 section 6.1: its framing may be faulty."""
+    """See RFC 9112 section 6.1: its framing may be faulty."""
     body = b"3\r\nabc\r\n0\r\n\r\n"
     request = http(TRACK, b"POST", CHUNKED + headers, body, version=b"HTTP/1.0")
-    seen = fate([request + http()])
+    seen = outcome_of([request + http()])
     assert ([200], 1, True) == (statuses(seen.sent), len(seen.events), seen.is_over)
 
 
 @pytest.mark.parametrize("bad", [b"\x01", b"\x7f"])
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
-def test_only_head_gets_no_body_from_an_error_in_its_target(method: bytes, bad: bytes) -> None:
-    sent = fate([http(TRACK + bad, method)]).sent
+def test_only_head_gets_a_rejection_without_a_body(method: bytes, bad: bytes) -> None:
+    sent = outcome_of([http(TRACK + bad, method)]).sent
     assert ([400], method == b"HEAD") == (statuses(sent, method), sent.endswith(b"\r\n\r\n"))
 
 
 @pytest.mark.parametrize("cut_bytes", [1, 10, 60])
-def test_head_gets_no_body_from_a_timeout(cut_bytes: int) -> None:
+def test_a_timeout_of_head_has_no_body(cut_bytes: int) -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http(method=b"HEAD")[:-cut_bytes])
@@ -200,22 +201,24 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("always_200", [False, True])
-def test_a_limit_is_met_at_the_same_byte_however_it_is_cut(name: str, always_200: bool) -> None:
+def test_a_limit_applies_at_the_same_byte_however_the_input_is_split(
+    name: str, always_200: bool
+) -> None:
     data, status = LONG[name]
     data += http(b"/behind")
-    whole = fate([data], always_200=always_200)
+    whole = outcome_of([data], always_200=always_200)
     assert status == statuses(whole.sent)[0] or always_200
     choose = random.Random(name)
     for piece_bytes in (999, 16_384, 32_768, 65_536):
         pieces = [data[i : i + piece_bytes] for i in range(0, len(data), piece_bytes)]
-        assert whole == fate(pieces, always_200=always_200), piece_bytes
+        assert whole == outcome_of(pieces, always_200=always_200), piece_bytes
     for _ in range(5):
         places = [choose.randrange(len(data)) for _ in range(choose.randrange(1, 6))]
-        assert whole == fate(cut_at(data, places), always_200=always_200), places
+        assert whole == outcome_of(split_at(data, places), always_200=always_200), places
 
 
 @pytest.mark.parametrize("group", range(30))
-def test_random_requests_are_answered_alike_whole_and_cut(group: int) -> None:
+def test_random_requests_get_the_same_responses_whole_and_split(group: int) -> None:
     for seed in range(100 * group, 100 * group + 100):
         choose = random.Random(seed)
         requests = choose.choices(list(SHORT.values()), k=choose.choice([1, 1, 2, 3, 4]))
@@ -225,7 +228,7 @@ def test_random_requests_are_answered_alike_whole_and_cut(group: int) -> None:
                 choose.choice(MUTATIONS)(choose, data)
         count = choose.choice([1, 2, 5, 50])
         places = [choose.randrange(len(data) + 1) for _ in range(count)]
-        whole = fate([bytes(data)])
+        whole = outcome_of([bytes(data)])
         for settles in (False, True):
-            pieces = cut_at(bytes(data), places)
-            assert whole == fate(pieces, settles=settles), f"seed {seed}"
+            pieces = split_at(bytes(data), places)
+            assert whole == outcome_of(pieces, settles=settles), f"seed {seed}"

@@ -1,4 +1,4 @@
-"""The states of a connection: each transition of its table is reached, and there is no other."""
+"""The states of a connection: each transition of the table is reached, and no other is legal."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def wait(seconds: float) -> Step:
     return sweep
 
 
-# Each story: what happens, and the state after each step; a connection starts IDLE. A response that
-# waits for the disk keeps a connection from lingering at once.
-STORIES: dict[str, list[tuple[Step, State]]] = {
+# Each scenario is a list of steps and the state after each; a connection starts IDLE. A response
+# that waits for the disk delays LINGERING.
+SCENARIOS: dict[str, list[tuple[Step, State]]] = {
     "a whole GET": [(receive(http()), IDLE), (lose, CLOSED)],
     "a whole POST": [(receive(POST), IDLE), (store, IDLE)],
     "line ends": [(receive(b"\r\n\r\n"), IDLE)],
@@ -127,21 +127,21 @@ STORIES: dict[str, list[tuple[Step, State]]] = {
 }
 
 
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_each_step_leads_to_its_state(name: str) -> None:
     fake = FakeCollector()
     connection, _ = fake.connect()
     assert IDLE == connection.state
-    for number, (step, expected) in enumerate(STORIES[name]):
+    for number, (step, expected) in enumerate(SCENARIOS[name]):
         step(fake, connection)
         assert expected == connection.state, f"step {number}"
 
 
-def test_the_stories_reach_every_transition() -> None:
-    """Those of one step only: two at once would hide the state between them."""
+def test_the_scenarios_reach_every_transition() -> None:
+    """Only single transitions count: a step with two would hide the state between them."""
     reached: dict[State, set[State]] = {state: set() for state in State}
-    for story in STORIES.values():
-        for old, new in pairwise([IDLE, *(state for _, state in story)]):
+    for scenario in SCENARIOS.values():
+        for old, new in pairwise([IDLE, *(state for _, state in scenario)]):
             if old != new and new in TRANSITIONS[old]:
                 reached[old].add(new)
     assert TRANSITIONS == reached
@@ -156,7 +156,7 @@ def test_every_other_transition_raises(old: State, new: State) -> None:
         check_transition(old, new)
 
 
-def test_a_connection_over_the_limit_has_its_last_response() -> None:
+def test_a_connection_over_the_limit_lingers_after_its_503() -> None:
     fake = FakeCollector(connections={"max_connections": 1})
     fake.connect()
     connection, transport = fake.connect()
@@ -164,7 +164,7 @@ def test_a_connection_over_the_limit_has_its_last_response() -> None:
     assert (True, False) == (transport.has_eof, transport.is_closed)
 
 
-def test_far_over_the_limit_a_connection_is_closed_at_once() -> None:
+def test_a_connection_far_over_the_limit_is_closed_immediately() -> None:
     fake = FakeCollector(connections={"max_connections": 1})
     pairs = [fake.connect() for _ in range(18)]
     connection, transport = pairs[-1]
@@ -172,14 +172,14 @@ def test_far_over_the_limit_a_connection_is_closed_at_once() -> None:
     assert (False, True) == (transport.has_eof, transport.is_closed)
 
 
-def test_a_connection_whose_memory_is_needed_is_closed() -> None:
+def test_a_connection_over_max_memory_is_aborted() -> None:
     fake = FakeCollector(connections={"max_memory": 1000})
     connection, transport = fake.connect()
     connection.data_received(b"GET /" + b"x" * 1000)
     assert (CLOSED, True) == (connection.state, transport.is_aborted)
 
 
-def test_a_connection_without_a_peer_is_closed_when_it_says_its_end() -> None:
+def test_a_connection_whose_fin_fails_is_aborted() -> None:
     class Gone(FakeTransport):
         def write_eof(self) -> None:
             raise OSError("the peer has reset the connection")
@@ -191,7 +191,7 @@ def test_a_connection_without_a_peer_is_closed_when_it_says_its_end() -> None:
     assert (CLOSED, True) == (connection.state, transport.is_aborted)
 
 
-def test_the_table_in_the_docstring_is_that_of_the_code() -> None:
+def test_the_table_in_the_docstring_matches_the_code() -> None:
     assert connection.__doc__ is not None
     told: dict[str, set[str]] = {}
     old = ""

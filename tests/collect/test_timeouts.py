@@ -1,4 +1,4 @@
-"""Time limits, on a clock that stands still until a test moves it."""
+"""Timeouts, on a clock that only the tests move."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from pixelfast.collect import Connection
 from tests.collect.peers import connect_narrow
-from tests.collect.wire import GIF, PIXEL_HEADERS, TRACK, http, is_over, read_answers, statuses
+from tests.collect.wire import GIF, PIXEL_HEADERS, TRACK, http, is_over, read_responses, statuses
 from tests.fakes import FakeCollector, FakeTransport
 
 HEADER_S, IDLE_S, LINGER_S = 10.0, 75.0, 2.0
@@ -45,16 +45,16 @@ def test_a_request_must_be_complete_after_ten_seconds(fake: FakeCollector, part:
     pass_time(fake, HEADER_S - 0.1)
     assert (b"", False) == (transport.sent, is_over(transport))
     pass_time(fake, 0.2)
-    (answer,) = read_answers(transport.sent)
-    assert (408, "request-timeout", GIF) == (answer.status, answer.reason, answer.body)
-    assert PIXEL_HEADERS.items() <= answer.headers.items()
-    assert (True, True) == (answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (408, "request-timeout", GIF) == (response.status, response.reason, response.body)
+    assert PIXEL_HEADERS.items() <= response.headers.items()
+    assert (True, True) == (response.closes, transport.has_eof)
     connection.data_received(http())  # too late
     fake.disk.settle()
     assert [408] == statuses(transport.sent)
 
 
-def test_bytes_that_drip_do_not_buy_time(fake: FakeCollector) -> None:
+def test_a_slow_stream_of_bytes_does_not_extend_the_timeout(fake: FakeCollector) -> None:
     connection, transport = start(fake)
     began_ms = fake.clock.now_ms()
     for byte in http():
@@ -77,7 +77,7 @@ def test_the_time_counts_from_the_first_byte_of_each_request(fake: FakeCollector
     assert [200] * 6 == statuses(transport.sent)
 
 
-def test_a_request_that_starts_in_the_read_of_another_has_ten_seconds_too(
+def test_a_request_that_begins_in_the_read_of_another_has_ten_seconds_too(
     fake: FakeCollector,
 ) -> None:
     for part in (b"GET /pixel", b"GE"):
@@ -88,8 +88,8 @@ def test_a_request_that_starts_in_the_read_of_another_has_ten_seconds_too(
         assert [200, 408] == statuses(transport.sent), part
 
 
-def test_a_line_end_after_a_request_starts_no_other(fake: FakeCollector) -> None:
-    """Some clients send one after a body, and servers are to ignore it (RFC 9112 section 2.2)."""
+def test_a_line_end_after_a_request_does_not_start_another_request(fake: FakeCollector) -> None:
+    """Some clients send one after a body; servers should ignore it (RFC 9112 section 2.2)."""
     connection, transport = start(fake, http())
     connection.data_received(b"\r\n")
     pass_time(fake, HEADER_S + 1)
@@ -107,7 +107,7 @@ def test_an_idle_connection_is_closed_after_75_seconds(fake: FakeCollector) -> N
         assert (b"", True) == (transport.sent, is_over(transport))
 
 
-def test_each_request_starts_the_idle_time_anew(fake: FakeCollector) -> None:
+def test_each_request_restarts_the_idle_time(fake: FakeCollector) -> None:
     connection, transport = start(fake)
     for _ in range(5):
         pass_time(fake, IDLE_S - 1)
@@ -126,7 +126,7 @@ def test_a_connection_that_waits_for_the_disk_is_not_idle(fake: FakeCollector) -
     assert [200] == statuses(transport.sent)
 
 
-def test_the_limits_are_settings() -> None:
+def test_the_timeouts_are_settings() -> None:
     fake = FakeCollector(connections={"header_timeout_s": 1.0, "idle_timeout_s": 3.0})
     (slow, of_slow), (_, of_idle) = fake.connect(), fake.connect()
     slow.data_received(b"GET")
@@ -136,8 +136,8 @@ def test_the_limits_are_settings() -> None:
     assert is_over(of_idle)
 
 
-def test_after_the_last_answer_the_peer_has_two_seconds_to_close(fake: FakeCollector) -> None:
-    """Closed at once, unread bytes would make the kernel reset the connection, answer and all."""
+def test_the_peer_has_two_seconds_to_close_after_the_last_response(fake: FakeCollector) -> None:
+    """If it closed immediately, unread bytes would make the kernel reset the connection."""
     connection, transport = start(fake, CLOSING + b"more")
     assert [200] == statuses(transport.sent)
     assert (True, False, False) == (transport.has_eof, transport.is_closed, transport.is_aborted)
@@ -149,13 +149,15 @@ def test_after_the_last_answer_the_peer_has_two_seconds_to_close(fake: FakeColle
     assert [200] == statuses(transport.sent)
 
 
-def test_a_peer_that_closes_after_the_last_answer_is_let_go_at_once(fake: FakeCollector) -> None:
+def test_a_peer_that_closes_after_the_last_response_is_closed_immediately(
+    fake: FakeCollector,
+) -> None:
     connection, transport = start(fake, CLOSING)
     assert transport.has_eof
-    assert not connection.eof_received()  # false: the transport closes
+    assert not connection.eof_received()  # False: the transport closes
 
 
-def test_the_two_seconds_start_with_the_last_answer(fake: FakeCollector) -> None:
+def test_the_two_seconds_begin_with_the_last_response(fake: FakeCollector) -> None:
     connection, transport = start(fake)
     connection.data_received(CLOSING)
     pass_time(fake, 30.0)
@@ -166,7 +168,7 @@ def test_the_two_seconds_start_with_the_last_answer(fake: FakeCollector) -> None
     assert not transport.is_aborted
 
 
-def test_a_peer_that_does_not_read_its_answers_is_cut_off_in_the_end(fake: FakeCollector) -> None:
+def test_a_peer_that_does_not_read_is_aborted_after_the_idle_timeout(fake: FakeCollector) -> None:
     connection, transport = start(fake, http())
     connection.pause_writing()
     connection.data_received(http())
@@ -176,7 +178,7 @@ def test_a_peer_that_does_not_read_its_answers_is_cut_off_in_the_end(fake: FakeC
     assert transport.is_aborted
 
 
-def test_a_peer_that_reads_again_in_time_is_not_cut_off(fake: FakeCollector) -> None:
+def test_a_peer_that_resumes_reading_in_time_is_not_aborted(fake: FakeCollector) -> None:
     connection, transport = start(fake)
     for _ in range(4):
         connection.data_received(http())
@@ -188,10 +190,10 @@ def test_a_peer_that_reads_again_in_time_is_not_cut_off(fake: FakeCollector) -> 
     assert not is_over(transport)
 
 
-def test_answers_that_wait_for_a_slow_peer_are_not_cut_off_by_the_last_one(
+def test_lingering_does_not_cut_off_responses_to_a_slow_peer(
     fake: FakeCollector,
 ) -> None:
-    """The two seconds are for a peer that has all of its answers, not for one that reads on."""
+    """The two seconds begin when the peer has all responses, not while it still reads."""
     connection, transport = connect_narrow(fake, 1000)
     connection.data_received(http(b"/") * 50 + http(b"/", headers=[b"Connection: close"]))
     assert transport.is_paused
@@ -202,10 +204,10 @@ def test_answers_that_wait_for_a_slow_peer_are_not_cut_off_by_the_last_one(
     assert not transport.is_aborted
 
 
-def test_a_client_that_closes_its_half_still_gets_its_answers(fake: FakeCollector) -> None:
+def test_a_client_that_half_closes_still_gets_its_responses(fake: FakeCollector) -> None:
     connection, transport = start(fake)
     connection.data_received(http() + http(b"/") + http(TRACK, b"HEAD"))
-    assert connection.eof_received()  # true: the transport stays open for writing
+    assert connection.eof_received()  # True: the transport stays open for writing
     fake.disk.settle()
     assert [200, 404, 200] == statuses(transport.sent, b"GET", b"GET", b"HEAD")
     assert is_over(transport)
@@ -213,8 +215,10 @@ def test_a_client_that_closes_its_half_still_gets_its_answers(fake: FakeCollecto
     assert transport.is_closed or transport.is_aborted
 
 
-def test_a_connection_that_both_sides_have_ended_is_closed_at_once(fake: FakeCollector) -> None:
-    """There is nothing to linger for: the peer has said already that nothing more comes."""
+def test_a_connection_is_closed_immediately_after_both_sides_have_sent_fin(
+    fake: FakeCollector,
+) -> None:
+    """Lingering would be pointless: the peer has already sent FIN."""
     connection, transport = start(fake)
     connection.data_received(http())
     assert connection.eof_received()
@@ -223,7 +227,7 @@ def test_a_connection_that_both_sides_have_ended_is_closed_at_once(fake: FakeCol
     assert transport.is_closed
 
 
-def test_a_client_that_closes_its_half_in_a_request_gets_the_answers_before_it(
+def test_a_client_that_half_closes_within_a_request_gets_the_responses_before_it(
     fake: FakeCollector,
 ) -> None:
     connection, transport = start(fake)
@@ -236,7 +240,7 @@ def test_a_client_that_closes_its_half_in_a_request_gets_the_answers_before_it(
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", http(b"/"), http()])
-def test_a_client_that_closes_and_waits_for_nothing_is_let_go(
+def test_a_client_that_half_closes_without_pending_responses_is_closed(
     fake: FakeCollector, data: bytes
 ) -> None:
     connection, transport = start(fake, data)
@@ -245,7 +249,7 @@ def test_a_client_that_closes_and_waits_for_nothing_is_let_go(
     assert b"" == transport.sent
 
 
-def test_sweeping_many_connections_ends_only_those_whose_time_is_up(fake: FakeCollector) -> None:
+def test_sweeping_closes_only_connections_that_time_out(fake: FakeCollector) -> None:
     old = [fake.connect() for _ in range(50)]
     fake.clock.advance(IDLE_S / 2)
     young = [fake.connect() for _ in range(50)]
@@ -254,7 +258,7 @@ def test_sweeping_many_connections_ends_only_those_whose_time_is_up(fake: FakeCo
     assert [False] * 50 == [is_over(transport) for _, transport in young]
 
 
-def test_sweeping_a_connection_that_is_gone_is_harmless(fake: FakeCollector) -> None:
+def test_sweeping_a_closed_connection_is_harmless(fake: FakeCollector) -> None:
     connection, transport = start(fake, http()[:10])
     connection.connection_lost(None)
     pass_time(fake, 1000.0)

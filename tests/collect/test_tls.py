@@ -1,4 +1,4 @@
-"""TLS below a connection, in memory: the tests with the fixture `fake` run over it as well."""
+"""TLS below a connection, in memory. The tests with the fixture `fake` also run over TLS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from pixelfast.collect.connection import MAX_OVER_LIMIT
 from pixelfast.collect.tls import TlsTransport
-from tests.collect.wire import TRACK, events, http, read_answers, statuses
+from tests.collect.wire import TRACK, events, http, read_responses, statuses
 from tests.fakes import FakeCollector, FakeTransport, TlsFakeTransport
 from tests.tls import TlsPeer, client_context, issue
 
@@ -22,7 +22,7 @@ def start(**options: object) -> FakeCollector:
 
 
 def begin(fake: FakeCollector) -> tuple[TlsTransport, FakeTransport]:
-    """A connection whose client says nothing yet."""
+    """Open a connection whose client has not sent anything."""
     assert fake.tls is not None
     raw = FakeTransport()
     transport = fake.tls.connect()
@@ -59,7 +59,7 @@ def test_a_handshake_may_arrive_in_pieces() -> None:
     assert (1, 0) == (fake.connections.handshakes, len(fake.connections.open))
 
 
-def test_requests_that_share_a_read_share_a_write() -> None:
+def test_requests_of_one_read_get_their_responses_in_one_write() -> None:
     fake = start()
     transport, raw = connect(fake)
     transport.data_received(b"".join(raw.client.seal(http(b"/")) for _ in range(20)))
@@ -68,7 +68,7 @@ def test_requests_that_share_a_read_share_a_write() -> None:
 
 
 def test_a_client_that_says_close_notify_gets_its_responses() -> None:
-    """The loops' own TLS transports drop those that are not ready yet."""
+    """The TLS transports of the event loops drop responses that are not ready."""
     fake = start()
     transport, raw = connect(fake)
     transport.data_received(raw.client.seal(http() * 2) + raw.client.end())
@@ -97,10 +97,10 @@ def test_the_last_response_is_followed_by_close_notify_and_fin() -> None:
     assert [200] == statuses(raw.sent)
     assert (True, True, False) == (raw.client.has_peer_ended, raw.has_eof, raw.is_closed)
     transport.data_received(b"whatever comes now")
-    assert not transport.eof_received()  # false: the socket's transport closes
+    assert not transport.eof_received()  # False: the socket's transport closes
 
 
-def test_a_record_that_is_not_whole_is_counted_and_bounded() -> None:
+def test_an_incomplete_record_is_counted_and_limited() -> None:
     fake = start(max_memory=2**20)
     transport, raw = connect(fake)
     part = raw.client.seal(b"G" * RECORD_BYTES)[:-1]
@@ -108,7 +108,7 @@ def test_a_record_that_is_not_whole_is_counted_and_bounded() -> None:
     assert 5000 == fake.connections.held_bytes
     transport.data_received(part[5000:])
     assert len(part) == fake.connections.held_bytes
-    fake.clock.advance(1.0)  # it has held something longest
+    fake.clock.advance(1.0)  # it has held memory for the longest time
     for _ in range(2**20 // RECORD_BYTES):
         other, of_other = connect(fake)
         other.data_received(of_other.client.seal(b"G" * RECORD_BYTES)[:-1])
@@ -117,7 +117,7 @@ def test_a_record_that_is_not_whole_is_counted_and_bounded() -> None:
     assert raw.is_aborted
 
 
-def test_a_record_that_becomes_whole_is_not_counted_any_more() -> None:
+def test_a_completed_record_is_not_counted() -> None:
     fake = start()
     transport, raw = connect(fake)
     records = raw.client.seal(http(b"/"))
@@ -142,8 +142,8 @@ def test_a_handshake_counts_as_a_connection() -> None:
     pairs = [begin(fake) for _ in range(2)]
     transport, raw = connect(fake)
     assert [503] == statuses(raw.sent)
-    assert "too-many-connections" == read_answers(raw.sent)[0].reason
-    for _ in range(2):  # one that goes makes room for another
+    assert "too-many-connections" == read_responses(raw.sent)[0].reason
+    for _ in range(2):  # a closed connection makes way for another
         transport.connection_lost(None)
         pairs.pop()[0].connection_lost(None)
         transport, raw = connect(fake)
@@ -187,20 +187,20 @@ def test_a_handshake_must_be_complete_after_ten_seconds(part_bytes: int) -> None
 @pytest.mark.parametrize(
     "data", [http(), b"\x00" * 40, b"\x16\x03\x01\xff\xff" + b"x" * 70_000], ids=["http", "0", "x"]
 )
-def test_what_is_not_tls_is_closed_in_order(data: bytes) -> None:
+def test_input_that_is_not_tls_closes_the_connection(data: bytes) -> None:
     fake = start()
     assert fake.tls is not None
     transport, raw = begin(fake)
     transport.data_received(data)
     assert (True, False) == (raw.is_closed, raw.is_aborted)
-    assert raw.sent[:2] in {b"", b"\x15\x03"}  # an alert says why
+    assert raw.sent[:2] in {b"", b"\x15\x03"}  # an alert with the reason
     assert (0, 1) == (fake.connections.handshakes, fake.tls.failures)
     transport.data_received(http())
     transport.connection_lost(None)
     assert 1 == fake.tls.failures
 
 
-def test_a_damaged_record_ends_the_connection_and_keeps_what_was_stored() -> None:
+def test_a_damaged_record_closes_the_connection_and_keeps_its_events() -> None:
     fake = start()
     transport, raw = connect(fake)
     records = raw.client.seal(http()) + b"\x17\x03\x03\x00\x20" + b"x" * 32
@@ -220,7 +220,7 @@ def test_without_a_certificate_connections_are_closed() -> None:
     assert (True, 0) == (raw.is_aborted, fake.connections.handshakes)
 
 
-def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
+def test_a_new_certificate_applies_to_new_connections(tmp_path: Path) -> None:
     fake = start()
     assert fake.tls is not None
     transport, raw = connect(fake)
@@ -239,14 +239,14 @@ def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
     assert [200] == statuses(raw.sent)
 
 
-def test_a_drain_lets_a_handshake_end_and_answers_its_request() -> None:
+def test_a_drain_completes_a_handshake_and_responds_to_its_request() -> None:
     fake = start()
     fake.connections.drain()
     transport, raw = connect(fake)
     transport.data_received(raw.client.seal(http() * 2))
     fake.disk.settle()
-    (answer,) = read_answers(raw.sent)
-    assert (200, True, True) == (answer.status, answer.closes, raw.has_eof)
+    (response,) = read_responses(raw.sent)
+    assert (200, True, True) == (response.status, response.closes, raw.has_eof)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -275,8 +275,8 @@ def test_http_1_1_is_negotiated(offered: list[str]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_bytes_arrive_nothing_is_raised_and_nothing_is_left(seed: int) -> None:
-    """Records that were changed, cut, repeated and reordered, in the handshake and after it."""
+def test_any_bytes_raise_nothing_and_leave_nothing(seed: int) -> None:
+    """Records are changed, truncated, repeated and reordered, in the handshake and after it."""
     rng = random.Random(seed)
     fake = start()
     if seed % 2:

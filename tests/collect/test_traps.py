@@ -1,17 +1,17 @@
-"""Five traps of HTTP servers on httptools, each with a test of its own."""
+"""Five pitfalls of HTTP servers that use httptools, with a test for each."""
 
 from __future__ import annotations
 
 import pytest
 import structlog.testing
 
-from tests.collect.wire import TRACK, events, feed, http, read_answers, statuses
+from tests.collect.wire import TRACK, events, feed, http, read_responses, statuses
 from tests.fakes import FakeCollector
 
 
 @pytest.mark.parametrize("piece_bytes", [1000, 10**9])
-def test_trap_1_the_parser_bounds_nothing_itself(piece_bytes: int) -> None:
-    """It takes a target of 200,000 bytes, in pieces, and any number of headers of any size."""
+def test_trap_1_the_parser_has_no_limits(piece_bytes: int) -> None:
+    """It accepts a target of 200,000 bytes in pieces, and any number of headers of any size."""
     too_much = {
         414: http(TRACK + b"&a=" + b"x" * 200_000),
         431: http(headers=[b"X-%d: y" % number for number in range(1000)]),
@@ -27,12 +27,12 @@ def test_trap_1_the_parser_bounds_nothing_itself(piece_bytes: int) -> None:
         assert [] == events(fake)
 
 
-def test_trap_2_our_own_exception_is_not_the_clients_fault() -> None:
-    """The parser wraps it in a subclass of the class that means a malformed request."""
+def test_trap_2_an_exception_in_a_callback_is_not_the_fault_of_the_client() -> None:
+    """The parser wraps it in a subclass of the exception for malformed requests."""
     fake = FakeCollector()
 
     def fail(*_: object, **__: object) -> bytes:
-        raise ValueError("a mistake of ours")
+        raise ValueError("a bug")
 
     fake.collector.responses.not_found = fail
     with structlog.testing.capture_logs() as logs:
@@ -43,19 +43,19 @@ def test_trap_2_our_own_exception_is_not_the_clients_fault() -> None:
 
 @pytest.mark.parametrize("piece_bytes", [1, 10**9])
 @pytest.mark.parametrize("after", [b"x", b"\r\n\r\n", http(), b"\x00" * 20_000])
-def test_trap_3_bytes_after_connection_close_do_not_spoil_its_answer(
+def test_trap_3_bytes_after_connection_close_do_not_affect_its_response(
     after: bytes, piece_bytes: int
 ) -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     feed(connection, http(headers=[b"Connection: close"]) + after, piece_bytes)
     fake.disk.settle()
-    (answer,) = read_answers(transport.sent)
-    assert (200, True, True) == (answer.status, answer.closes, transport.has_eof)
+    (response,) = read_responses(transport.sent)
+    assert (200, True, True) == (response.status, response.closes, transport.has_eof)
     assert 1 == len(events(fake))
 
 
-def test_trap_4_pipelined_requests_are_answered_in_order_and_only_while_the_peer_reads() -> None:
+def test_trap_4_pipelined_requests_get_responses_in_order_and_only_while_the_peer_reads() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(
@@ -69,13 +69,13 @@ def test_trap_4_pipelined_requests_are_answered_in_order_and_only_while_the_peer
     fake.connections.on_stored([connection], 1, True)
     assert b"" == transport.sent
     connection.resume_writing()
-    first, other, second = read_answers(transport.sent)
+    first, other, second = read_responses(transport.sent)
     assert "https://first.example" == first.headers["Access-Control-Allow-Origin"]
     assert 404 == other.status
     assert "https://second.example" == second.headers["Access-Control-Allow-Origin"]
 
 
-def test_trap_5_the_event_of_a_client_that_goes_away_stays() -> None:
+def test_trap_5_the_event_of_a_client_that_leaves_is_kept() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     connection.data_received(http())

@@ -1,4 +1,4 @@
-"""One collector process, whole: sockets, its slot on the disk; nothing is faked."""
+"""A whole collector process: real sockets and a real slot, without fakes."""
 
 from __future__ import annotations
 
@@ -13,26 +13,33 @@ import pytest
 from pixelfast.collect import Worker
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir
-from tests.collect.wire import GIF, TRACK, http, read_answers, statuses
-from tests.collect.workers import CLOSE, Run, ask, client, make_config, read_answer, stored, working
+from tests.collect.wire import GIF, TRACK, http, read_responses, statuses
+from tests.collect.workers import (
+    CLOSE,
+    Run,
+    ask,
+    client,
+    make_config,
+    read_response,
+    stored,
+    working,
+)
 from tests.waiting import until
 
 
-def test_a_pixel_over_a_real_socket_is_in_the_spool_when_it_is_answered(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_pixel_is_in_the_spool_before_its_response_arrives(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (_, address):
             sent = await ask(address, http(TRACK.replace(b"demo", b"web"), headers=CLOSE))
-            (answer,) = read_answers(sent)
-            assert (200, GIF) == (answer.status, answer.body)
-            ((source, event),) = stored(tmp_path)  # already, not only after the stop
+            (response,) = read_responses(sent)
+            assert (200, GIF) == (response.status, response.body)
+            ((source, event),) = stored(tmp_path)  # before the worker stops
             assert ("web", "Opened", "127.0.0.1") == (source, event["event"], event["request_ip"])
 
     run(main())
 
 
-def test_every_answer_200_has_its_event_in_the_spool_though_the_worker_stops_under_load(
+def test_every_200_has_its_event_in_the_spool_when_the_worker_stops_under_load(
     run: Run, tmp_path: Path
 ) -> None:
     acked: set[str] = set()
@@ -50,8 +57,8 @@ def test_every_answer_200_has_its_event_in_the_spool_though_the_worker_stops_und
                         b"".join(http(TRACK.replace(b"u1", each.encode())) for each in names)
                     )
                     for each in names:
-                        answer = await read_answer(reader)
-                        assert answer.startswith(b"HTTP/1.1 200 "), answer[:100]
+                        response = await read_response(reader)
+                        assert response.startswith(b"HTTP/1.1 200 "), response[:100]
                         acked.add(each)
                     if len(acked) > 1500:
                         is_enough.set()
@@ -68,17 +75,17 @@ def test_every_answer_200_has_its_event_in_the_spool_though_the_worker_stops_und
     run(main())
     found = [event["userId"] for _, event in stored(tmp_path)]
     assert len(set(found)) == len(found), "stored twice"
-    assert acked <= set(found), "answered 200 and lost"
-    assert set(found) <= asked, "invented"
+    assert acked <= set(found), "acknowledged and lost"
+    assert set(found) <= asked, "stored but not sent"
     assert len(acked) > 1500
-    assert len(list((tmp_path / "shards" / "0").glob("*.seg"))) > 1  # several segments were filled
+    assert len(list((tmp_path / "shards" / "0").glob("*.seg"))) > 1  # several segments are full
 
 
-def test_a_stop_closes_idle_connections_and_takes_no_new_ones(run: Run, tmp_path: Path) -> None:
+def test_a_stop_closes_idle_connections_and_accepts_no_new_ones(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (worker, address), client(address) as (reader, writer):
             writer.write(http())
-            await read_answer(reader)
+            await read_response(reader)
             stopping = asyncio.create_task(worker.stop())
             assert b"" == await reader.read()
             writer.close()
@@ -89,7 +96,7 @@ def test_a_stop_closes_idle_connections_and_takes_no_new_ones(run: Run, tmp_path
     run(main())
 
 
-def test_a_request_that_is_on_its_way_when_a_stop_begins_is_answered(
+def test_a_request_that_arrives_just_after_a_stop_begins_gets_its_response(
     run: Run, tmp_path: Path
 ) -> None:
     async def main() -> None:
@@ -99,14 +106,14 @@ def test_a_request_that_is_on_its_way_when_a_stop_begins_is_answered(
             client(address) as (fresh, to_fresh),
         ):
             to_used.write(http())
-            await read_answer(used)
+            await read_response(used)
             await until(lambda: len(worker.connections.open) == 2)
             stopping = asyncio.create_task(worker.stop())
             await until(lambda: worker.connections.is_draining)
             for reader, writer in ((used, to_used), (fresh, to_fresh)):
                 writer.write(http())
-                (answer,) = read_answers(await reader.read())
-                assert (200, True) == (answer.status, answer.closes)
+                (response,) = read_responses(await reader.read())
+                assert (200, True) == (response.status, response.closes)
                 writer.close()
             await stopping
 
@@ -114,16 +121,18 @@ def test_a_request_that_is_on_its_way_when_a_stop_begins_is_answered(
     assert 3 == len(stored(tmp_path))
 
 
-def test_a_request_under_way_is_answered_before_the_stop(run: Run, tmp_path: Path) -> None:
+def test_a_partly_received_request_gets_its_response_before_the_stop(
+    run: Run, tmp_path: Path
+) -> None:
     async def main() -> None:
         async with working(tmp_path) as (worker, address), client(address) as (reader, writer):
             writer.write(http() + http()[:40])
-            await read_answer(reader)  # so the part behind it has been read too
+            await read_response(reader)  # the part after it has been read too
             stopping = asyncio.create_task(worker.stop())
             await until(lambda: worker.connections.is_draining)
             writer.write(http()[40:])
-            (answer,) = read_answers(await reader.read())
-            assert (200, True) == (answer.status, answer.closes)
+            (response,) = read_responses(await reader.read())
+            assert (200, True) == (response.status, response.closes)
             writer.close()
             await stopping
 
@@ -144,7 +153,7 @@ def test_a_slot_has_one_worker_at_a_time(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_worker_can_stop_right_after_its_start(run: Run, tmp_path: Path) -> None:
-    """Its first segment is still being made then."""
+    """Its first segment is still being created then."""
 
     async def main() -> None:
         for _ in range(3):
@@ -154,7 +163,7 @@ def test_a_worker_can_stop_right_after_its_start(run: Run, tmp_path: Path) -> No
     run(main())
 
 
-def test_the_next_worker_goes_on_in_the_same_slot(run: Run, tmp_path: Path) -> None:
+def test_the_next_worker_continues_in_the_same_slot(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         for number in range(3):
             async with working(tmp_path) as (_, address):
@@ -165,8 +174,8 @@ def test_the_next_worker_goes_on_in_the_same_slot(run: Run, tmp_path: Path) -> N
     assert ["u0", "u1", "u2"] == [event["userId"] for _, event in stored(tmp_path)]
 
 
-def test_a_worker_ends_connections_whose_time_is_up(run: Run, tmp_path: Path) -> None:
-    """It looks once a second."""
+def test_a_worker_closes_connections_that_time_out(run: Run, tmp_path: Path) -> None:
+    """It checks once per second."""
 
     async def main() -> None:
         limits = {"idle_timeout_s": 0.01, "header_timeout_s": 0.01}
@@ -183,7 +192,7 @@ def test_a_worker_ends_connections_whose_time_is_up(run: Run, tmp_path: Path) ->
     run(main())
 
 
-def test_stats_tell_what_was_done(run: Run, tmp_path: Path) -> None:
+def test_stats_count_requests_and_events(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (worker, address):
             requests = http() * 2 + http(TRACK.replace(b"demo", b"who")) + http(b"/", headers=CLOSE)
@@ -203,7 +212,7 @@ def test_stats_tell_what_was_done(run: Run, tmp_path: Path) -> None:
     run(main())
 
 
-def test_histograms_tell_of_commits_and_syncs(run: Run, tmp_path: Path) -> None:
+def test_histograms_count_commits_and_syncs(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         async with working(tmp_path) as (worker, address):
             await ask(address, http() * 3 + http(headers=CLOSE))
@@ -212,7 +221,7 @@ def test_histograms_tell_of_commits_and_syncs(run: Run, tmp_path: Path) -> None:
                 assert 1 == sum(totals[name]["counts"])
                 assert 0.0 < totals[name]["sum"] < 10.0
             assert totals["sync_durations"]["sum"] < totals["commit_durations"]["sum"]
-            # Four events: the third bucket is of 3 and 4.
+            # One commit of four events: the third bucket counts commits of 3 and 4.
             assert ([0, 0, 1] + [0] * 18, 4.0) == (
                 totals["commit_events"]["counts"],
                 totals["commit_events"]["sum"],

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a strict client reads it, and the requests that these tests send."""
+"""Build HTTP/1.1 requests, and parse responses as a strict client does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACK = b"/pixel/v1/track?writeKey=wk-demo&userId=u1&event=Opened"
 PAGE = b"/pixel/v1/page?writeKey=wk-demo&anonymousId=a1"
 ORIGIN = b"https://shop.example"
 
-# What every answer on a pixel route has, beside Date and Connection.
+# The headers of every response on a pixel route, except Date and Connection.
 PIXEL_HEADERS = {
     "Content-Type": "image/gif",
     "Content-Length": "43",
@@ -41,12 +41,12 @@ def http(
     body: bytes = b"",
     version: bytes = b"HTTP/1.1",
 ) -> bytes:
-    """One request; `headers` are whole lines without their end."""
+    """Return a request; `headers` are lines without line ends."""
     lines = [b"%b %b %b" % (method, target, version), b"Host: pixel.example", *headers]
     return b"\r\n".join([*lines, b"", body])
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
@@ -60,41 +60,41 @@ class Answer(NamedTuple):
         return self.headers.get("Connection") == "close"
 
 
-def read_answers(sent: bytes, *methods: bytes) -> list[Answer]:
-    """All answers, to the last byte; `methods` are those of their requests, GET where none is."""
-    found: list[Answer] = []
+def read_responses(sent: bytes, *methods: bytes) -> list[Response]:
+    """Return all responses, up to the last byte. The default for each of `methods` is GET."""
+    found: list[Response] = []
     start = 0
     while start < len(sent):
         end = sent.find(b"\r\n\r\n", start)
-        assert end >= 0, f"no end of the headers: {sent[start : start + 200]!r}"
+        assert end >= 0, f"unterminated headers: {sent[start : start + 200]!r}"
         first, *lines = sent[start:end].decode("latin-1").split("\r\n")
         match = re.fullmatch(r"HTTP/1\.1 (\d{3}) [A-Za-z -]+", first)
-        assert match, f"no status line: {first!r}"
+        assert match, f"invalid status line: {first!r}"
         headers: dict[str, str] = {}
         for line in lines:
             name, separator, value = line.partition(": ")
-            assert separator, f"no header: {line!r}"
-            assert re.fullmatch(r"[A-Za-z0-9-]+", name), f"no header name: {line!r}"
-            assert name not in headers, f"{name} twice"
+            assert separator, f"invalid header: {line!r}"
+            assert re.fullmatch(r"[A-Za-z0-9-]+", name), f"invalid header name: {line!r}"
+            assert name not in headers, f"{name} is duplicated"
             headers[name] = value
         status = int(match[1])
         method = methods[len(found)] if len(found) < len(methods) else b"GET"
         has_body = status >= 200 and status != 204 and method != b"HEAD"
         start = end + 4 + (int(headers["Content-Length"]) if has_body else 0)
-        assert start <= len(sent), f"the body is cut: {sent[end:]!r}"
-        found.append(Answer(status, headers, sent[end + 4 : start]))
+        assert start <= len(sent), f"incomplete body: {sent[end:]!r}"
+        found.append(Response(status, headers, sent[end + 4 : start]))
     return found
 
 
 def statuses(sent: bytes, *methods: bytes) -> list[int]:
-    return [answer.status for answer in read_answers(sent, *methods)]
+    return [response.status for response in read_responses(sent, *methods)]
 
 
-def ask(fake: FakeCollector, request: bytes, **options: Any) -> Answer:
-    """Send one request over a connection of its own; its only answer."""
+def ask(fake: FakeCollector, request: bytes, **options: Any) -> Response:
+    """Send a request over a new connection and return the only response."""
     method = request.split(b" ", 1)[0]
-    (answer,) = read_answers(fake.exchange(request, **options), method)
-    return answer
+    (response,) = read_responses(fake.exchange(request, **options), method)
+    return response
 
 
 def events(fake: FakeCollector) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def events(fake: FakeCollector) -> list[dict[str, Any]]:
 
 
 def event_of(fake: FakeCollector, request: bytes, **options: Any) -> dict[str, Any]:
-    """The event that one request leaves in the spool."""
+    """Send a request and return the event that it stores."""
     before = len(fake.disk.events())
     assert 200 == ask(fake, request, **options).status
     (event,) = events(fake)[before:]
@@ -115,7 +115,7 @@ def feed(connection: Connection, data: bytes, piece_bytes: int) -> None:
 
 
 def fail_commit(fake: FakeCollector, error: int) -> None:
-    """Make the commit under way fail for good: also in the second segment that it is tried in."""
+    """Make the current commit fail, and its retry in another segment as well."""
     fake.disk.complete(error)
     fake.loop.turn()
     fake.disk.complete(error)
@@ -123,5 +123,5 @@ def fail_commit(fake: FakeCollector, error: int) -> None:
 
 
 def is_over(transport: FakeTransport) -> bool:
-    """Nothing more is said on this connection."""
+    """Return whether the collector has ended the connection."""
     return transport.has_eof or transport.is_closed or transport.is_aborted

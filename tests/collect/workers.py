@@ -1,4 +1,4 @@
-"""Real workers on real sockets, and clients for them."""
+"""Run real workers on real sockets, and clients for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pixelfast.config import Config, Server, Source, Spool, WriteKey
 from pixelfast.spool import DataDir, Position, SlotReader
 from tests.fakes import DEMO
 
-PATIENCE_S = 20.0  # before a test that waits for a socket fails
+PATIENCE_S = 20.0  # until a test that waits for a socket fails
 CLOSE = [b"Connection: close"]
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -36,7 +36,7 @@ def make_config(folder: Path, **server: Any) -> Config:
 async def working(
     folder: Path, listening: socket.socket | None = None, **server: Any
 ) -> AsyncIterator[tuple[Worker, Any]]:
-    """A worker that has started, and where it listens; stopped in the end. No callback may fail."""
+    """Start a worker, yield it with its address, and stop it. No callback may fail."""
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: failures.append(told))
     if listening is None:
@@ -68,13 +68,13 @@ async def client(
             await writer.wait_closed()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> bytes:
+async def read_response(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     return head + await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r")[0]))
 
 
 async def ask(address: Any, request: bytes) -> bytes:
-    """What a client gets that sends its bytes and reads to the end."""
+    """Send a request over a new connection and return everything received until its end."""
     async with client(address) as (reader, writer):
         writer.write(request)
         return await reader.read()
@@ -92,9 +92,9 @@ def stored(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def connect_and_leave(address: Any, data: bytes, *, resets: bool) -> None:
-    """Send, and close or reset the connection before the server has even accepted it."""
+    """Send, and close or reset the connection before the server accepts it."""
     with socket.create_connection(address) as rude:
         rude.sendall(data)
         if resets:
-            at_once = struct.pack("ii", 1, 0)
-            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            no_linger = struct.pack("ii", 1, 0)
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)

@@ -1,4 +1,4 @@
-"""What the server adds to an event."""
+"""The values that the server adds to an event."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_all_additions_of_a_plain_event() -> None:
     }
 
 
-def test_the_keys_stand_in_their_order() -> None:
+def test_the_keys_of_an_event_have_the_documented_order() -> None:
     query = "foo=1&context.a=1&traits.b=1&properties.c=1&name=N&event=E&anonymousId=A"
     event, _ = completed(query)
     first = "type anonymousId userId event name properties context foo traits".split()
@@ -57,12 +57,12 @@ def test_the_keys_stand_in_their_order() -> None:
     ("query", "message_id"),
     [("messageId=m-1", "m-1"), ("messageId=%20m-1%E2%80%8B", "m-1"), ("messageId=a b", "a b")],
 )
-def test_a_message_id_is_kept_trimmed(query: str, message_id: str) -> None:
+def test_a_message_id_is_trimmed(query: str, message_id: str) -> None:
     assert message_id == completed(query)[0]["messageId"]
 
 
 @pytest.mark.parametrize("query", ["messageId=", "messageId=%20%EF%BB%BF"])
-def test_an_empty_message_id_is_made_new(query: str) -> None:
+def test_an_empty_message_id_is_replaced_by_a_new_one(query: str) -> None:
     assert len(completed(query)[0]["messageId"]) == 36
 
 
@@ -71,7 +71,7 @@ def test_the_channel_is_the_parameter_or_web(query: str, channel: str) -> None:
     assert channel == completed(query)[0]["channel"]
 
 
-def test_the_timestamp_takes_out_the_clients_wrong_clock() -> None:
+def test_the_timestamp_corrects_the_clock_of_the_client() -> None:
     event, warnings = completed(
         "originalTimestamp=2020-01-01T00:00:00.000Z&sentAt=2020-01-01T00:00:05.500Z"
     )
@@ -81,20 +81,20 @@ def test_the_timestamp_takes_out_the_clients_wrong_clock() -> None:
     assert warnings == []
 
 
-def test_one_of_the_two_times_alone_is_compared_with_now() -> None:
+def test_a_single_client_time_is_compared_with_the_server_clock() -> None:
     event, _ = completed(f"originalTimestamp={utc(NOW_MS - 90_000)}")
     assert utc(NOW_MS - 90_000) == event["timestamp"]
     assert event["sentAt"] == NOW
 
 
-def test_a_given_timestamp_stays_as_sent() -> None:
+def test_a_given_timestamp_is_kept_as_sent() -> None:
     event, _ = completed("timestamp=2020-01-01T00:00:00%2B01:00&sentAt=2020-01-01T00:00:00Z")
     assert event["timestamp"] == "2020-01-01T00:00:00+01:00"
 
 
 @pytest.mark.parametrize("name", ["originalTimestamp", "sentAt", "timestamp"])
 @pytest.mark.parametrize("value", ["", "yesterday", "2026-11-23", "2026-11-23T10:15:30 1:00"])
-def test_what_is_no_time_is_left_out_with_a_warning(name: str, value: str) -> None:
+def test_an_invalid_time_is_dropped_with_a_warning(name: str, value: str) -> None:
     event, warnings = completed(f"{name}={value}")
     assert event[name] == NOW
     assert warnings == ["invalid-time"]
@@ -107,11 +107,11 @@ def test_what_is_no_time_is_left_out_with_a_warning(name: str, value: str) -> No
         "originalTimestamp=9999-12-31T23:59:59Z&sentAt=0000-01-01T00:00:00Z",
     ],
 )
-def test_absurd_times_give_a_timestamp_within_four_digits_of_year(query: str) -> None:
+def test_extreme_times_give_a_timestamp_with_a_year_of_four_digits(query: str) -> None:
     assert len(completed(query)[0]["timestamp"]) == 24
 
 
-def test_the_users_agent_in_the_query_goes_before_the_header() -> None:
+def test_the_user_agent_in_the_query_has_precedence_over_the_header() -> None:
     event, _ = completed("context.userAgent=mine", user_agent=b"header")
     assert event["context"] == {"userAgent": "mine"}
     event, _ = completed("context.userAgent=", user_agent=b"")
@@ -119,7 +119,7 @@ def test_the_users_agent_in_the_query_goes_before_the_header() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", "+", "%E2%80%8B"])
-def test_a_blank_parameter_does_not_stand_in_the_way_of_what_the_server_has(blank: str) -> None:
+def test_a_blank_parameter_does_not_override_a_value_of_the_server(blank: str) -> None:
     writer, plain = EventWriter(), Rules()
     for _ in range(9):
         query = f"userId=u&context.userAgent={blank}&channel={blank}".encode()
@@ -141,7 +141,7 @@ def test_a_blank_parameter_does_not_stand_in_the_way_of_what_the_server_has(blan
     assert event["context"] == {"page": page}
 
 
-def test_a_number_in_place_of_the_user_agent_stays() -> None:
+def test_a_number_as_the_user_agent_is_kept() -> None:
     own = Rules(force_numbers=("context.userAgent",))
     writer = EventWriter()
     for _ in range(9):
@@ -155,7 +155,7 @@ def test_without_an_address_there_is_no_request_ip() -> None:
     assert "request_ip" not in completed("a=1", address="")[0]
 
 
-def test_fill_ins_fill_only_what_is_absent() -> None:
+def test_fill_sets_only_missing_values() -> None:
     rules = Rules(fill=("ip", "referer", "locale"))
     headers = {"referer": b"https://example.com/", "languages": b"de-DE"}
     event, _ = completed("a=1", rules=rules, address="203.0.113.7", **headers)
@@ -181,7 +181,7 @@ def test_fill_ins_fill_only_what_is_absent() -> None:
         ("locale", {"locale": "de-DE"}),
     ],
 )
-def test_the_rules_say_what_is_filled_in(fill: str, context: dict[str, object]) -> None:
+def test_each_fill_rule_sets_its_own_value(fill: str, context: dict[str, object]) -> None:
     event, _ = completed(
         "a=1",
         rules=Rules(fill=(fill,)),
@@ -193,20 +193,20 @@ def test_the_rules_say_what_is_filled_in(fill: str, context: dict[str, object]) 
 
 
 @pytest.mark.parametrize("query", ["context.page=flat", "context.page.0=list"])
-def test_a_fill_in_leaves_a_page_that_is_no_object_alone(query: str) -> None:
+def test_fill_does_not_change_a_page_that_is_not_an_object(query: str) -> None:
     rules = Rules(fill=("referer",))
     event, _ = completed(query, rules=rules, referer=b"https://example.com/")
     assert event["context"]["page"] in ("flat", ["list"])
 
 
-def test_fill_ins_without_a_value_add_no_context() -> None:
+def test_fill_without_values_adds_no_context() -> None:
     rules = Rules(fill=("ip", "referer", "locale"))
     assert "context" not in completed("a=1", rules=rules, languages=b"", referer=b"")[0]
     assert "context" not in completed("a=1", rules=rules)[0]
 
 
-def test_an_event_that_is_filled_in_every_time_is_right_every_time() -> None:
-    """Templates know no fill-ins, so the shape that comes again must not get one."""
+def test_a_repeated_event_with_fill_gets_the_current_address() -> None:
+    """Templates do not support `fill`, so such a shape must not get one."""
     writer, rules = EventWriter(), Rules(fill=("ip",))
     for n in range(9):
         address = f"192.0.2.{n}"
@@ -215,9 +215,9 @@ def test_an_event_that_is_filled_in_every_time_is_right_every_time() -> None:
     assert 0 == writer.from_templates
 
 
-def test_white_space_around_the_user_agent_is_left_out() -> None:
+def test_white_space_around_the_user_agent_is_removed() -> None:
     writer = EventWriter()
-    for _ in range(9):  # by orjson first, then by the template
+    for _ in range(9):  # written by orjson first, then by the template
         for agent, expected in (
             (b" \t a b\r\n", {"userAgent": "a b"}),
             (b"\v\f", None),

@@ -1,4 +1,4 @@
-"""What counts as invisible is what Unicode says."""
+"""The invisible characters are those of the Unicode database."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pixelfast.event import EventWriter, Rules
 from tests.event.writing import write
 
 INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
-# A surrogate can't stand in UTF-8, U+0000 is left out of every value, and a character that this
-# interpreter's Unicode does not know may be one of a later one, invisible or not.
+# Surrogates are invalid in UTF-8, U+0000 is removed from every value, and characters that this
+# interpreter's Unicode version does not know may be invisible in a later one.
 CHARACTERS = [
     char
     for char in map(chr, range(1, sys.maxunicode + 1))
@@ -25,7 +25,7 @@ NAMES = ("userId", "anonymousId", "messageId")
 
 
 def trimmed(writer: EventWriter, values: Sequence[str]) -> list[str]:
-    """What the values become as user, anonymous and message id."""
+    """Return the user, anonymous and message id of an event with these values."""
     query = "&".join(
         f"{name}={quote(value, safe='')}" for name, value in zip(NAMES, values, strict=True)
     )
@@ -33,8 +33,8 @@ def trimmed(writer: EventWriter, values: Sequence[str]) -> list[str]:
     return [event.get(name, "") for name in NAMES]
 
 
-def test_a_visible_character_stays_at_both_ends() -> None:
-    """Each stands at the start of one identifier and at the end of another one."""
+def test_a_visible_character_is_kept_at_both_ends() -> None:
+    """Each one is at the start of one identifier and at the end of another."""
     writer = EventWriter()
     visible = [char for char in CHARACTERS if unicodedata.category(char) not in INVISIBLE]
     assert len(visible) > 280_000
@@ -44,7 +44,7 @@ def test_a_visible_character_stays_at_both_ends() -> None:
         assert values == trimmed(writer, values)
 
 
-def test_an_invisible_character_is_taken_off_at_both_ends() -> None:
+def test_an_invisible_character_is_trimmed_at_both_ends() -> None:
     writer = EventWriter()
     invisible = [char for char in CHARACTERS if unicodedata.category(char) in INVISIBLE]
     assert len(invisible) > 200
@@ -54,9 +54,9 @@ def test_an_invisible_character_is_taken_off_at_both_ends() -> None:
     assert ["a", "a", "a"] == trimmed(writer, [f"{around}a{around}"] * 3)
 
 
-def test_one_pair_of_quotes_is_taken_off() -> None:
+def test_one_pair_of_quotes_is_removed() -> None:
     writer = EventWriter()
     assert ["a", "", '"', "a b"] == [
-        trimmed(writer, ["u", text, "m"])[1]
-        for text in (' "a" ', '""', '"', '\u200b"\ufeffa b\u00a0"')
+        trimmed(writer, ["u", value, "m"])[1]
+        for value in (' "a" ', '""', '"', '\u200b"\ufeffa b\u00a0"')
     ]

@@ -1,4 +1,4 @@
-"""No query makes its event cost memory out of proportion to its 32 KB."""
+"""The memory that an event needs is in proportion to its query, which is at most 32 KB."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ START = "/pixel/v1/track?writeKey=wk-demo&userId=u1&event=e"
 LIMIT = 32_768
 DEEP = ".a" * 30
 
-# Each with the most KiB that it may take, about twice what it does.
+# Each with its limit in KiB, about twice what it takes.
 EXPENSIVE = {
     "more segments than a key may have": ("&b" + ".a" * 16_000 + "=1", 300),
     "objects in objects": ("".join(f"&properties.{n}{DEEP}=1" for n in range(250)), 3000),
@@ -30,8 +30,8 @@ EXPENSIVE = {
 
 
 @pytest.mark.parametrize("name", EXPENSIVE)
-def test_an_expensive_query_takes_no_more_memory_than_it_may(name: str) -> None:
-    more, most_kib = EXPENSIVE[name]
+def test_an_expensive_query_stays_within_its_memory_limit(name: str) -> None:
+    more, limit_kib = EXPENSIVE[name]
     target = (START + more)[:LIMIT].encode()
     writer, rules = EventWriter(), Rules()
     tracemalloc.start()
@@ -39,8 +39,8 @@ def test_an_expensive_query_takes_no_more_memory_than_it_may(name: str) -> None:
         writer.open(target)
         writer.write(rules, 0, address="192.0.2.1")
     except RequestError:
-        pass  # rejected, after this work
+        pass  # the query is rejected after this work
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert peak <= most_kib * 1024
+    assert peak <= limit_kib * 1024

@@ -1,6 +1,6 @@
-"""Pixels that people really send, and that collectors stumble over in public bug reports.
+"""Pixels that clients really send, and that cause bugs in the public reports of collectors.
 
-Each is sent to a writer without templates and, often enough, to one with them.
+Each is sent to a writer without templates, and often enough to a writer with templates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Outcome = tuple[dict[str, Any], list[tuple[str, str]]] | str
 
 
 def outcome(writer: EventWriter, target: str | bytes, rules: Rules, agent: bytes) -> Outcome:
-    """The event with its warnings, or the status and the reason of the rejection."""
+    """Return the event with its warnings, or status and reason of the rejection."""
     try:
         writer.open(target.encode() if isinstance(target, str) else target)
         assert writer.write_key() == "KEY"
@@ -32,7 +32,7 @@ def outcome(writer: EventWriter, target: str | bytes, rules: Rules, agent: bytes
 
 
 def sent(target: str | bytes, *, rules: Rules | None = None, agent: bytes = b"") -> Outcome:
-    """What becomes of a target, whichever way its event is written."""
+    """Return the outcome of a target, which must be the same with and without templates."""
     rules = rules or Rules()
     expected = outcome(EventWriter(uses_templates=False), target, rules, agent)
     writer = EventWriter()
@@ -46,8 +46,8 @@ def sent(target: str | bytes, *, rules: Rules | None = None, agent: bytes = b"")
     return expected
 
 
-def taken(target: str | bytes, **options: Any) -> dict[str, Any]:
-    """The event of a target that is taken without a warning."""
+def accepted(target: str | bytes, **options: Any) -> dict[str, Any]:
+    """Return the event of a target that is accepted without a warning."""
     found = sent(target, **options)
     assert isinstance(found, tuple), found
     assert found[1] == []
@@ -56,7 +56,7 @@ def taken(target: str | bytes, **options: Any) -> dict[str, Any]:
 
 def track(query: str | bytes, **options: Any) -> dict[str, Any]:
     start = b"/pixel/v1/track?"
-    return taken(start + (query.encode() if isinstance(query, str) else query), **options)
+    return accepted(start + (query.encode() if isinstance(query, str) else query), **options)
 
 
 def warned(query: str, **options: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -69,7 +69,7 @@ def warned(query: str, **options: Any) -> tuple[dict[str, Any], list[tuple[str, 
 
 
 @pytest.mark.parametrize("string", ["каша", "a—b", "你好", "\U0001f600", "é"])
-def test_raw_utf_8_is_as_good_as_percent_encoded(string: str) -> None:
+def test_raw_utf_8_has_the_meaning_of_percent_encoded_utf_8(string: str) -> None:
     event = track(f"{BASE}&properties.q={string}&properties.{string}=1&name={string}")
     assert event["properties"] == {"q": string, string: 1}
     assert event["name"] == string
@@ -86,7 +86,7 @@ def test_raw_utf_8_is_written_by_a_template() -> None:
     assert writer.from_templates == 1
 
 
-def test_every_raw_byte_is_taken() -> None:
+def test_every_raw_byte_is_accepted() -> None:
     for byte in range(0x80, 0x100):
         event = track(BASE.encode() + b"&properties.q=a%cb&properties.%c=1" % (byte, byte))
         assert event["properties"] == {"q": "a\ufffdb", "\ufffd": 1}
@@ -114,7 +114,7 @@ def test_a_write_key_and_a_wrong_name_may_be_html_escaped() -> None:
     ]
 
 
-def test_a_name_that_only_begins_like_an_escape_stays() -> None:
+def test_a_name_that_only_begins_like_an_escape_is_kept() -> None:
     assert track(f"{BASE}&amp=1&properties.amp;a=2")["amp"] == "1"
 
 
@@ -131,12 +131,12 @@ def test_names_and_identities_are_trimmed() -> None:
     assert event["messageId"] == "m"
 
 
-def test_the_first_write_key_that_is_not_blank_counts() -> None:
+def test_the_first_write_key_that_is_not_blank_is_used() -> None:
     track("writeKey=&writeKey=+%0A&writeKey=+KEY&writeKey=other&anonymousId=a1&event=Open")
 
 
 def test_a_blank_name_is_an_unknown_page() -> None:
-    assert taken("/pixel/v1/page?writeKey=KEY&userId=u&name=+%0A")["name"] == "Unknown Page"
+    assert accepted("/pixel/v1/page?writeKey=KEY&userId=u&name=+%0A")["name"] == "Unknown Page"
     assert track(f"{BASE}&name=+")["name"] == ""
     assert "400 no-event" == sent("/pixel/v1/track?writeKey=KEY&userId=u&event=%E2%80%8B")
 
@@ -160,7 +160,7 @@ def test_a_name_that_only_looks_like_a_version_is_a_number(name: str) -> None:
 # --- the first usable value -----------------------------------------------------------------------
 
 
-def test_the_first_usable_value_of_a_repeated_field_counts() -> None:
+def test_the_first_usable_value_of_a_repeated_field_is_used() -> None:
     event = track(
         "writeKey=KEY&userId=&userId=+&userId=42&userId=43&anonymousId=%22%22&anonymousId=a1"
         "&event=&event=Open&name=+&name=N&channel=&channel=+mail&messageId=+&messageId=m"
@@ -171,13 +171,13 @@ def test_the_first_usable_value_of_a_repeated_field_counts() -> None:
     assert event["sentAt"] == NOW
 
 
-def test_a_placeholder_gives_way_to_an_identity() -> None:
+def test_a_placeholder_is_replaced_by_a_later_identity() -> None:
     event, warnings = warned("writeKey=KEY&userId=null&event=Open&userId=42&userId=undefined")
     assert event["userId"] == "42"
     assert warnings == [("placeholder", "userId")]
 
 
-def test_an_invalid_time_gives_way_to_a_valid_one() -> None:
+def test_an_invalid_time_is_replaced_by_a_later_valid_one() -> None:
     event, warnings = warned(f"{BASE}&timestamp=now&time%73tamp=+&timestamp=1700000000000")
     assert event["timestamp"] == NOW
     assert warnings == [("invalid-time", "timestamp")]
@@ -186,7 +186,7 @@ def test_an_invalid_time_gives_way_to_a_valid_one() -> None:
     assert sorted(warnings) == [("invalid-time", "sentAt"), ("invalid-time", "timestamp")]
 
 
-# --- values that the server has -------------------------------------------------------------------
+# --- values of the server -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("blank", ["", "+"])
@@ -206,7 +206,7 @@ PLACEHOLDERS = [
 
 
 @pytest.mark.parametrize("value", PLACEHOLDERS)
-def test_an_identity_that_no_template_replaced_is_left_out(value: str) -> None:
+def test_a_placeholder_identity_is_dropped(value: str) -> None:
     event, warnings = warned(f"{BASE}&userId={value}")
     assert "userId" not in event
     assert warnings == [("placeholder", "userId")]
@@ -217,7 +217,7 @@ def test_an_identity_that_no_template_replaced_is_left_out(value: str) -> None:
         found = sent(f"/pixel/v1/page?writeKey=KEY&{name}={value}")
         assert found == "400 placeholder-identity"
         target = f"/pixel/v1/page?writeKey=KEY&{name}={value}"
-        assert taken(target, rules=Rules(keeps_placeholders=True))[name]
+        assert accepted(target, rules=Rules(keeps_placeholders=True))[name]
 
 
 @pytest.mark.parametrize(
@@ -228,18 +228,18 @@ def test_an_identity_that_no_template_replaced_is_left_out(value: str) -> None:
         *"(none) a|b (a) 100%%".split(),
     ],
 )
-def test_an_identity_that_only_looks_like_a_placeholder_stays(value: str) -> None:
+def test_an_identity_that_only_resembles_a_placeholder_is_kept(value: str) -> None:
     assert track(f"writeKey=KEY&event=Open&userId={value}")["userId"] == value
 
 
-def test_placeholders_mean_something_only_where_an_identity_stands() -> None:
+def test_placeholders_are_kept_outside_of_identities() -> None:
     event = track(f"{BASE}&name=undefined&messageId={{{{id}}}}&properties.userId=null")
     assert (event["name"], event["messageId"]) == ("undefined", "{{id}}")
     assert event["properties"] == {"userId": "null"}
 
 
-def test_a_long_identity_of_open_merge_tags_takes_no_time() -> None:
-    """A pattern that goes back would take minutes."""
+def test_a_long_identity_of_unclosed_merge_tags_takes_linear_time() -> None:
+    """A regular expression that backtracks would take minutes."""
     for start in ("{{", "%%1", "<%", "*|a", "%%"):
         value = start * (32_000 // len(start))
         assert len(track(f"writeKey=KEY&event=e&userId={value}")["userId"]) > 30_000
@@ -263,16 +263,16 @@ def test_a_long_identity_of_open_merge_tags_takes_no_time() -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["originalTimestamp", "sentAt", "timestamp"])
-def test_a_time_is_taken_in_the_forms_that_people_send(
+def test_all_documented_forms_of_a_time_are_accepted(
     name: str, sent_as: str, expected: str
 ) -> None:
     assert track(f"{BASE}&{name}={sent_as}")[name] == expected
 
 
-# --- arrays in the way of PHP ---------------------------------------------------------------------
+# --- arrays in PHP's notation ---------------------------------------------------------------------
 
 
-def test_a_second_value_in_brackets_is_lost_with_a_warning() -> None:
+def test_a_second_value_in_brackets_is_dropped_with_a_warning() -> None:
     event, warnings = warned(f"{BASE}&a[]=1&a%5B%5D=2&properties.b[]=3&properties.b[]=4")
     assert (event["a[]"], event["properties"]) == ("1", {"b[]": 3})
     assert warnings == [
@@ -289,7 +289,7 @@ def test_brackets_anywhere_in_a_name_warn(query: str) -> None:
     assert ["repeated-array-name"] == [reason for reason, _ in warnings]
 
 
-def test_a_value_in_brackets_that_an_object_replaces_has_one_warning() -> None:
+def test_a_value_in_brackets_that_an_object_displaces_has_one_warning() -> None:
     for query in ("a[]=1&a[]=2&a[].b=3", "a[].b=3&a[]=1&a[]=2", "a[]=1&a[].b=3&a[]=2"):
         _, warnings = warned(f"{BASE}&{query}")
         assert warnings == [("value-conflict", "a[]")] * 2

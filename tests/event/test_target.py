@@ -1,4 +1,4 @@
-"""Which route a request target names, and where its query stands: the write key shows it."""
+"""The route and the query of a request target; the write key shows where the query begins."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_path_is_compared_as_the_oracle_compares_it(path: str) -> None:
 
 
 @pytest.mark.parametrize("byte", [*range(0x21), 0x7F])
-def test_a_target_has_no_spaces_and_control_characters(byte: int) -> None:
+def test_spaces_and_control_characters_in_a_target_are_rejected(byte: int) -> None:
     target = b"/pixel/v1/page?userId=" + bytes([byte])
     with pytest.raises(RequestError) as caught:
         EventWriter().open(target)
@@ -112,7 +112,7 @@ def test_a_target_has_no_spaces_and_control_characters(byte: int) -> None:
     assert "page" == EventWriter().open(target, is_checked=True)
 
 
-def test_every_other_byte_is_allowed() -> None:
+def test_every_other_byte_in_a_target_is_allowed() -> None:
     visible = bytes([*range(0x21, 0x7F), *range(0x80, 0x100)])
     assert "page" == EventWriter().open(b"/pixel/v1/page?" + visible)
 
@@ -127,7 +127,7 @@ def test_every_other_byte_is_allowed() -> None:
         b"/pixel/v1/page?userId=u" + b"&a" * 300,
     ],
 )
-def test_a_target_without_an_event_closes_the_one_before(target: bytes) -> None:
+def test_a_target_without_an_event_closes_the_previous_one(target: bytes) -> None:
     writer = EventWriter()
     with pytest.raises(ValueError, match="no target with an event is open"):
         writer.write(Rules(), 0)

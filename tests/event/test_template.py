@@ -1,4 +1,4 @@
-"""Templates write what orjson writes of the decoded event, byte for byte, or leave it to that."""
+"""Compare templates with orjson, byte for byte; what a template cannot write is left to orjson."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.event.test_decoder import IDENTITIES, SEEDS, rules, sent, targets
 from tests.event.writing import write
 
 MESSAGE_ID = re.compile(rb'"messageId":"[0-9a-f]{8}-[0-9a-f-]{27}"')
-ENOUGH = 5  # times until a shape is kept
+ENOUGH = 5  # requests until a shape has a template
 
 Found = tuple[bytes, list[tuple[str, bytes]]] | None
 
@@ -33,7 +33,7 @@ def rules_of(kept: tuple[tuple[str, object], ...]) -> Rules:
 
 
 def by_orjson(query: bytes, own: Rules, is_track: bool, address: str, agent: bytes) -> Found:
-    """The event by the decoder and orjson; None if the query is rejected."""
+    """Return the event by the decoder and orjson, or None if the query is rejected."""
     try:
         return write(BY_ORJSON, query, own, is_track=is_track, address=address, user_agent=agent)
     except RequestError:
@@ -48,7 +48,7 @@ def by_template(
     agent: bytes = b"",
     writer: EventWriter = WRITER,
 ) -> tuple[Found, bool]:
-    """The event when its shape has come often enough, and whether a template wrote it."""
+    """Return the event of a frequent shape, and whether a template wrote it."""
     found = None
     for _ in range(ENOUGH):
         before = writer.from_templates
@@ -64,7 +64,7 @@ def by_template(
 def assert_same(
     query: bytes, *, is_track: bool = True, address: str = "", agent: bytes = b"", **kept: object
 ) -> bool:
-    """Compare; whether a template wrote the event."""
+    """Compare both ways; return whether a template wrote the event."""
     own = rules_of(tuple(sorted(kept.items())))  # type: ignore[arg-type]
     expected = by_orjson(query, own, is_track, address, agent)
     found, is_from_template = by_template(query, own, is_track, address, agent)
@@ -94,7 +94,7 @@ def test_any_query(target: str, kept: dict[str, object], address: str, agent: by
     assert_same(query, is_track=b"track" in path, address=address, agent=agent, **kept)
 
 
-# A value by its bytes: percent-encoded or not, broken or not.
+# Parts of a value: percent-encoded or not, valid or not.
 PIECES = st.one_of(
     st.text().map(lambda text: quote(text, safe="").encode()),
     st.text().map(str.encode),
@@ -129,10 +129,10 @@ SPECIAL = st.one_of(
 
 @settings(max_examples=3000)
 @given(st.lists(SPECIAL, min_size=5, max_size=5), st.sampled_from([b"", b"agent"]), st.booleans())
-def test_a_value_that_is_trimmed_or_left_out(
+def test_any_value_that_is_trimmed_or_omitted(
     values: list[bytes], agent: bytes, keeps_placeholders: bool
 ) -> None:
-    """Each stands where it means something; nearly all of these shapes have a template by then."""
+    """Each value is in a field that treats it specially; nearly all shapes have a template."""
     query = b"userId=%b&event=%b&name=%b&channel=%b&context.userAgent=%b&anonymousId=a"
     for is_track in (True, False):
         assert_same(
@@ -186,17 +186,17 @@ def test_common_queries_have_a_template(query: str) -> None:
         "userId=7",
         "event=e",
         "userId=7&event=e&properties.a=%FF",  # replaced
-        "userId=7&event=e&properties.a=%00",  # left out
+        "userId=7&event=e&properties.a=%00",  # removed
         "userId=7&event=e&properties.a=0.00001",  # 1e-5
         "userId=7&event=e&sentAt=2026-11-23T10:15:30Z",
         "userId=7&event=e&messageId=m",
     ],
 )
-def test_other_queries_are_left_to_the_encoder(query: str) -> None:
+def test_other_queries_are_encoded_by_orjson(query: str) -> None:
     assert not assert_same(query.encode())
 
 
-def test_a_template_is_made_of_keys_that_come_again() -> None:
+def test_a_template_is_made_for_keys_that_repeat() -> None:
     writer = EventWriter()
     found = []
     for n in range(6):
@@ -205,8 +205,8 @@ def test_a_template_is_made_of_keys_that_come_again() -> None:
     assert [0, 0, 0, 1, 2, 3] == found
 
 
-def test_other_keys_are_another_shape() -> None:
-    """Names, order and number count; values do not."""
+def test_different_keys_are_a_different_shape() -> None:
+    """Names, their order and their number matter; values do not."""
     writer = EventWriter()
     first = b"userId=7&event=e&properties.a=1&properties.b=2"
     assert by_template(first, Rules(), writer=writer)[1]
@@ -255,7 +255,7 @@ def test_equal_rules_share_templates_and_others_do_not() -> None:
     assert Rules() != "rules"
 
 
-def test_a_caller_may_change_the_warnings_that_it_gets() -> None:
+def test_a_caller_may_change_the_returned_warnings() -> None:
     writer = EventWriter()
     query = b"userId=7&event=e&type=x"
     for _ in range(2 * ENOUGH):
@@ -273,7 +273,7 @@ def test_each_source_has_its_own_rules_and_each_route_its_own_template() -> None
         assert assert_same(query.replace(b"name=", b"name=n"), is_track=False, **kept)
 
 
-def test_shapes_that_are_many_or_large_are_not_kept() -> None:
+def test_shapes_with_many_or_long_keys_are_not_cached() -> None:
     writer = EventWriter()
     many = b"userId=7&event=e" + b"".join(b"&properties.a%d=1" % n for n in range(70))
     long = b"userId=7&event=e&properties." + b"x" * 3000 + b"=1"
@@ -290,8 +290,8 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(
     "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed"
 )
-def test_a_flood_of_large_shapes_takes_a_bounded_amount_of_memory() -> None:
-    """Anybody may send any keys, again and again: 16 MiB are kept of them, as they are counted."""
+def test_a_flood_of_large_shapes_uses_limited_memory() -> None:
+    """Clients choose the keys, so the cache has a limit of 16 MiB, as it counts them."""
     writer, all_rules = EventWriter(), [Rules(ignore=(f"_{n}",)) for n in range(4)]
     before = resident_bytes()
     for n in range(1000):
@@ -303,7 +303,7 @@ def test_a_flood_of_large_shapes_takes_a_bounded_amount_of_memory() -> None:
     assert resident_bytes() - before < 24 * 2**20
 
 
-def test_a_flood_of_shapes_leaves_the_others_right() -> None:
+def test_a_flood_of_shapes_does_not_corrupt_events() -> None:
     own = Rules()
     for n in range(1500):
         assert assert_same(b"userId=7&event=e&properties.p%d=%d" % (n, n))
@@ -312,8 +312,8 @@ def test_a_flood_of_shapes_leaves_the_others_right() -> None:
         assert by_template(query, own)[1]
 
 
-def test_the_longest_values_have_room() -> None:
-    """An event of up to 32,768 bytes is written; of a longer one, more is written than is taken."""
+def test_the_longest_values_fit_their_buffer() -> None:
+    """Events of over 32,768 bytes are written to the buffer before they are rejected."""
     for value in (b"%22" * 9000, b'"' * 15000, "é".encode() * 15000, b"%C3%A9" * 5000):
         assert assert_same(b"userId=7&event=e&properties.a=" + value)
     assert assert_same(b"userId=7&event=e", agent=b'"' * 15000)
@@ -325,7 +325,7 @@ def test_the_longest_values_have_room() -> None:
     "special",
     [b'"', b"%22", b"+", b"\\", b"%5c", b"%0a", b"%C3%A9", "é".encode(), b"\x7f", b"~", b" ", b"%"],
 )
-def test_a_special_byte_is_seen_wherever_it_stands(special: bytes) -> None:
+def test_a_special_byte_is_found_at_any_position(special: bytes) -> None:
     """Values are copied eight bytes at a time."""
     for before in range(18):
         for after in (0, 1, 7, 8, 9):
@@ -335,7 +335,7 @@ def test_a_special_byte_is_seen_wherever_it_stands(special: bytes) -> None:
 
 
 @pytest.mark.parametrize("special", [b"\x00", b"\x1f", b"\x80", b"\xff", b"%00", b"%80"])
-def test_a_byte_that_is_for_orjson_is_seen_wherever_it_stands(special: bytes) -> None:
+def test_a_byte_that_needs_orjson_is_found_at_any_position(special: bytes) -> None:
     for before in range(18):
         for after in (0, 1, 7, 8, 9):
             value = b"x" * before + special + b"y" * after
@@ -345,7 +345,7 @@ def test_a_byte_that_is_for_orjson_is_seen_wherever_it_stands(special: bytes) ->
 
 
 def test_most_queries_have_a_template() -> None:
-    """Else the properties above would say nothing: without one, orjson is compared with itself."""
+    """Otherwise the tests above would compare orjson with itself."""
     found = {True: 0, False: 0}
 
     @settings(max_examples=300, database=None)

@@ -1,4 +1,4 @@
-"""Times and message ids against the standard library."""
+"""Compare times and message ids with the standard library."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pixelfast.event import EventWriter, Rules
-from tests import oracle_texts
+from tests import oracle_strings
 from tests.event.test_decoder import SEEDS, time
 from tests.event.writing import NOW_MS, write
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-FIRST_MS = -62135596800000  # year 1: the first that datetime knows
+FIRST_MS = -62135596800000  # year 1, the first that datetime supports
 LAST_MS = 253402300799999
 WRITER = EventWriter()
 RULES = Rules()
 
 
-def utc_text(milliseconds: int) -> str:
-    """`receivedAt` of an event of that time."""
+def utc_string(milliseconds: int) -> str:
+    """Return `receivedAt` of an event of this time."""
     encoded, _ = write(WRITER, b"userId=u", RULES, received_ms=milliseconds)
     return str(json.loads(encoded)["receivedAt"])
 
 
-def date_time_us(text: str) -> int | None:
-    """Microseconds since 1970 that a parameter is read as; None: it is not a date-time.
+def date_time_us(string: str) -> int | None:
+    """Return the microseconds since 1970 that a parameter is read as, or None if it is not a time.
 
     With `receivedAt` and `sentAt` in 1970 the event's `timestamp` is `originalTimestamp`, rounded
-    down to the millisecond; what may be taken off it without a change is what was rounded.
+    down to the millisecond. The largest number of microseconds that can be subtracted without
+    changing the result is the part that was rounded off.
     """
 
     def shown_ms(sent_us: int) -> int | None:
         sent = f"1970-01-01T00:00:00.{sent_us:06}Z"
-        query = f"userId=u&sentAt={sent}&originalTimestamp={quote(text, safe='')}"
+        query = f"userId=u&sentAt={sent}&originalTimestamp={quote(string, safe='')}"
         encoded, warnings = write(WRITER, query.encode(), RULES, received_ms=0)
         if warnings:
             assert [("invalid-time", b"originalTimestamp")] == warnings
@@ -51,24 +52,24 @@ def date_time_us(text: str) -> int | None:
     shown = shown_ms(0)
     if shown is None:
         return None
-    least, most = 0, 999
-    while least < most:
-        middle = (least + most + 1) // 2
+    low, high = 0, 999
+    while low < high:
+        middle = (low + high + 1) // 2
         if shown_ms(middle) == shown:
-            least = middle
+            low = middle
         else:
-            most = middle - 1
-    return shown * 1000 + least
+            high = middle - 1
+    return shown * 1000 + low
 
 
 @given(st.integers(FIRST_MS, LAST_MS))
 def test_a_time_is_written_as_datetime_writes_it(milliseconds: int) -> None:
     expected = (EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds")
-    assert expected.replace("+00:00", "Z") == utc_text(milliseconds)
+    assert expected.replace("+00:00", "Z") == utc_string(milliseconds)
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "text"),
+    ("milliseconds", "string"),
     [
         (-62167219200000, "0000-01-01T00:00:00.000Z"),
         (-62167219200001, "0000-01-01T00:00:00.000Z"),
@@ -77,8 +78,8 @@ def test_a_time_is_written_as_datetime_writes_it(milliseconds: int) -> None:
         (-1, "1969-12-31T23:59:59.999Z"),
     ],
 )
-def test_a_time_is_kept_within_four_digits_of_year(milliseconds: int, text: str) -> None:
-    assert text == utc_text(milliseconds)
+def test_a_time_is_clamped_to_years_of_four_digits(milliseconds: int, string: str) -> None:
+    assert string == utc_string(milliseconds)
 
 
 @given(
@@ -96,14 +97,16 @@ def test_a_date_time_is_read_as_datetime_reads_it(
     assert expected == date_time_us(moment.isoformat())
 
 
-def time_in_event(text: str) -> tuple[str, list[str]]:
-    """The `timestamp` of an event that is given one, and the reasons of its warnings."""
-    encoded, warnings = write(WRITER, f"userId=u&timestamp={quote(text, safe='')}".encode(), RULES)
+def time_in_event(string: str) -> tuple[str, list[str]]:
+    """Return the `timestamp` of an event with this parameter, and the reasons of its warnings."""
+    encoded, warnings = write(
+        WRITER, f"userId=u&timestamp={quote(string, safe='')}".encode(), RULES
+    )
     return json.loads(encoded)["timestamp"], [reason for reason, _ in warnings]
 
 
 @pytest.mark.parametrize(
-    "text",
+    "string",
     [
         "2026-11-23T10:15:30Z",
         "2024-02-29T00:00:00Z",
@@ -117,12 +120,12 @@ def time_in_event(text: str) -> tuple[str, list[str]]:
         "0000-01-01T00:00:00+18:00",
     ],
 )
-def test_a_time_that_every_destination_takes_is_kept_as_sent(text: str) -> None:
-    assert (text, []) == time_in_event(text)
+def test_a_time_that_every_destination_accepts_is_kept_as_sent(string: str) -> None:
+    assert (string, []) == time_in_event(string)
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("string", "expected"),
     [
         ("2026-11-23t10:15:30Z", "2026-11-23T10:15:30.000Z"),
         ("2026-11-23T10:15:30z", "2026-11-23T10:15:30.000Z"),
@@ -151,8 +154,8 @@ def test_a_time_that_every_destination_takes_is_kept_as_sent(text: str) -> None:
         (" 1700000000 ", "2023-11-14T22:13:20.000Z"),
     ],
 )
-def test_a_time_in_another_form_is_written_as_the_servers_are(text: str, expected: str) -> None:
-    assert (expected, []) == time_in_event(text)
+def test_a_time_in_another_form_is_converted_to_utc(string: str, expected: str) -> None:
+    assert (expected, []) == time_in_event(string)
 
 
 @given(SEEDS.map(Random).map(time))
@@ -161,16 +164,16 @@ def test_a_time_in_another_form_is_written_as_the_servers_are(text: str, expecte
 @example("9999-12-31 23:59:59-00:01")
 @example("2026-11-23T10:15:30+18:00")
 @example("2026-11-23T10:15:30-18:01")
-def test_a_time_is_read_as_the_oracle_reads_it(text: str) -> None:
-    expected = oracle_texts.date_time(text)
-    found, warnings = time_in_event(text)
+def test_a_time_is_read_as_the_oracle_reads_it(string: str) -> None:
+    expected = oracle_strings.date_time(string)
+    found, warnings = time_in_event(string)
     if expected is None:
         assert ["invalid-time"] == warnings
     else:
         assert (expected, []) == (found, warnings)
 
 
-def test_times_that_are_written_anew_are_those_that_are_computed_with() -> None:
+def test_converted_times_are_used_to_compute_the_timestamp() -> None:
     query = b"userId=u&originalTimestamp=2016-12-31T23:59:60Z&sentAt=2017-01-01t00:00:00.0009Z"
     event = json.loads(write(WRITER, query, RULES, received_ms=0)[0])
     assert event["originalTimestamp"] == "2016-12-31T23:59:59.999Z"
@@ -179,7 +182,7 @@ def test_times_that_are_written_anew_are_those_that_are_computed_with() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    "string",
     [
         "",
         "2026-11-23",
@@ -218,24 +221,24 @@ def test_times_that_are_written_anew_are_those_that_are_computed_with() -> None:
         "20261123T101530Z.....",
     ],
 )
-def test_anything_else_is_no_date_time(text: str) -> None:
-    assert date_time_us(text) is None
+def test_any_other_string_is_not_a_time(string: str) -> None:
+    assert date_time_us(string) is None
 
 
-def test_a_nul_in_a_time_is_left_out_like_any_other() -> None:
+def test_a_nul_in_a_time_is_removed() -> None:
     encoded, warnings = write(WRITER, b"userId=u&timestamp=2026-11-23T10:15:30%00Z", RULES)
     assert ([], "2026-11-23T10:15:30Z") == (warnings, json.loads(encoded)["timestamp"])
 
 
 @given(st.text(st.sampled_from("0123456789-:TtZz.+ "), min_size=10, max_size=30))
-def test_no_text_makes_the_reader_fail(text: str) -> None:
-    expected = oracle_texts.date_time(text)
-    found, warnings = time_in_event(text)
-    assert (expected or utc_text(NOW_MS), expected is None) == (found, bool(warnings))
+def test_the_time_parser_accepts_any_string(string: str) -> None:
+    expected = oracle_strings.date_time(string)
+    found, warnings = time_in_event(string)
+    assert (expected or utc_string(NOW_MS), expected is None) == (found, bool(warnings))
 
 
 def message_id(milliseconds: int) -> str:
-    """The id of a new event."""
+    """Return the id of a new event."""
     encoded, _ = write(WRITER, b"userId=u&name=n", RULES, received_ms=milliseconds)
     return str(json.loads(encoded)["messageId"])
 
@@ -247,8 +250,8 @@ def test_a_message_id_is_a_uuid_of_version_7_with_its_time() -> None:
         assert made.int >> 80 == milliseconds
 
 
-def test_message_ids_do_not_repeat() -> None:
-    count = 20_000  # over several blocks of random bytes
+def test_message_ids_are_unique() -> None:
+    count = 20_000  # several blocks of random bytes
     assert len({message_id(1_795_342_530_123) for _ in range(count)}) == count
 
 
@@ -263,13 +266,13 @@ def test_all_random_bits_of_message_ids_are_used() -> None:
     assert time | version_and_variant == always | never
 
 
-def test_two_writers_make_other_message_ids() -> None:
+def test_two_writers_generate_different_message_ids() -> None:
     writers = [EventWriter() for _ in range(3)]
     made = [write(writer, b"userId=u", RULES)[0] for writer in writers for _ in range(500)]
     assert len({json.loads(each)["messageId"] for each in made}) == len(made)
 
 
-def test_a_forked_process_makes_other_message_ids() -> None:
+def test_a_forked_process_generates_different_message_ids() -> None:
     message_id(0)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         theirs = pool.map(message_id, range(200))

@@ -1,4 +1,4 @@
-"""The published cases of the dialect, through the decoder that collectors use and the oracle."""
+"""The published cases of the pixel dialect, by the decoder and by the oracle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Vector = dict[str, Any]
 
 
 def canonical(event: object) -> str:
-    """JSON text, so that 1, 1.0 and true differ."""
+    """Return JSON, in which 1, 1.0 and true differ."""
     return json.dumps(event, sort_keys=True)
 
 
@@ -23,8 +23,8 @@ def test_a_vector_decodes_as_published(vector: Vector) -> None:
     assert vector.get("warnings", 0) == len(result.get("warnings", []))
 
 
-def test_a_vector_that_comes_again_decodes_as_the_first_time(vector: Vector) -> None:
-    """From the fourth time on by a template, if there is one for it."""
+def test_a_repeated_vector_decodes_as_the_first_time(vector: Vector) -> None:
+    """A template writes it from the fourth time on, if the shape can have one."""
     explainer = Explainer()
     found = [explainer.explain(vector["target"].encode()) for _ in range(6)]
     assert found[:1] * 6 == found

@@ -1,4 +1,4 @@
-"""Events of queries, through the one entry that collectors use."""
+"""Write the events of queries, through the entry point that collectors use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ADDITIONS = (
 
 
 def open_query(writer: EventWriter, query: bytes, *, is_track: bool = False) -> None:
-    """Open a pixel; its query may have any bytes."""
+    """Open a pixel whose query may contain any bytes."""
     call = b"track" if is_track else b"page"
     opened = writer.open(b"/pixel/v1/%b?%b" % (call, query), is_checked=True)
     assert call.decode() == opened or b"#" in query
@@ -38,7 +38,7 @@ def write(
     received_ms: int = NOW_MS,
     **additions: Any,
 ) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """The JSON of a pixel's event, and its warnings."""
+    """Return the JSON of a pixel's event, and its warnings."""
     open_query(writer, query, is_track=is_track)
     return writer.write(rules, received_ms, **additions)
 
@@ -46,7 +46,7 @@ def write(
 def written(
     query: str, *, rules: Rules | None = None, received_ms: int = NOW_MS, **additions: Any
 ) -> tuple[dict[str, Any], list[str]]:
-    """The event of a page with a user, and the reasons of its warnings."""
+    """Return the event of a page with a user, and the reasons of its warnings."""
     encoded, warnings = write(
         EventWriter(),
         b"writeKey=k&userId=u&" + query.encode(),
@@ -58,5 +58,5 @@ def written(
 
 
 def without_additions(event: dict[str, Any]) -> dict[str, Any]:
-    """The event in its order, but for what the server adds to every one."""
+    """Return the event without the values that the server adds to every event."""
     return {name: value for name, value in event.items() if name not in ADDITIONS}

@@ -180,8 +180,8 @@ def behind_nginx(
 class _Timed(Load):
     slowest_s = 0.0
 
-    def on_answer(self, one: str, status: int, seconds: float) -> None:
-        super().on_answer(one, status, seconds)
+    def on_response(self, one: str, status: int, seconds: float) -> None:
+        super().on_response(one, status, seconds)
         self.slowest_s = max(self.slowest_s, seconds)
 
 
@@ -216,8 +216,8 @@ def fail_over(fleet: Fleet, port: int, steps: Sequence[Callable[[], None]]) -> O
     return Outcome(
         sent=len(load.sent),
         acked=len(load.acked),
-        refused=Counter(load.refused),
-        broken=len(load.sent) - len(load.acked) - sum(load.refused.values()),
+        refused=Counter(load.rejected),
+        broken=len(load.sent) - len(load.acked) - sum(load.rejected.values()),
         lost=len(acked - ids.keys()),
         twice=len(again),
         split=sum(len(set(each)) > 1 for each in again),

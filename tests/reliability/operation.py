@@ -142,7 +142,7 @@ class _Drill:
         oracle = self._rig.oracle
         pixels = oracle.pixels
         pixels.failures.clear()
-        pixels.refused.clear()
+        pixels.rejected.clear()
         del pixels.seconds[:]
         oracle.resume()
         for number in range(rounds):

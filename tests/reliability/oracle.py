@@ -137,7 +137,7 @@ class Pixels(Load):
             f"&properties.number={number}&properties.text={quote(fields['properties']['text'])}"
         )
 
-    def on_answer(self, one: str, status: int, seconds: float) -> None:
+    def on_response(self, one: str, status: int, seconds: float) -> None:
         if status == 200 and self.is_listening:
             number = int(one)
             self.acks[number] = 1
@@ -145,14 +145,14 @@ class Pixels(Load):
             self.seconds.append(seconds)
             self._oracle.expect(number)
         elif status != 200:
-            self.refused[status] = self.refused.get(status, 0) + 1
+            self.rejected[status] = self.rejected.get(status, 0) + 1
 
-    def on_failure(self, error: Exception, answers: int) -> None:
+    def on_failure(self, error: Exception, responses: int) -> None:
         if isinstance(error, ConnectionRefusedError):
             kind = "refused"
         elif isinstance(error, ConnectionError):
             kind = "reset"
-        elif isinstance(error, asyncio.IncompleteReadError) and answers and not error.partial:
+        elif isinstance(error, asyncio.IncompleteReadError) and responses and not error.partial:
             # Closed between two requests, as a server may at any time (RFC 9112 section 9.5): the
             # client sends the request again, over a new connection.
             kind = "closed between requests"
@@ -218,7 +218,7 @@ class Oracle:
 
     @property
     def refused(self) -> int:
-        return sum(self.pixels.refused.values())
+        return sum(self.pixels.rejected.values())
 
     def aim(self, port: int) -> None:
         """Send to this port from the next connection on."""

@@ -64,7 +64,7 @@ def test_a_full_disk_is_answered_with_503_until_there_is_room(tmp_path: Path) ->
         rig.oracle.pixels.pause_s = 0.0
         rig.oracle.resume()
         wait_until(lambda: rig.oracle.refused > 100, "the disk is full")
-        assert set(rig.oracle.pixels.refused) == {503}
+        assert set(rig.oracle.pixels.rejected) == {503}
         rig.oracle.mood = "takes"
         rig.oracle.pixels.pause_s = 0.01
         rig.oracle.until_acked(50, 40)
@@ -82,7 +82,7 @@ def test_a_file_size_limit_is_answered_with_503_until_it_is_lifted(tmp_path: Pat
         wait_until(lambda: rig.oracle.refused > 100, "the limit is felt")
         resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
         rig.oracle.until_acked(50)
-        assert set(rig.oracle.pixels.refused) == {503}
+        assert set(rig.oracle.pixels.rejected) == {503}
         assert pid == rig.pid("collector-0")
         rig.assert_clean()
 

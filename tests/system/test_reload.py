@@ -105,7 +105,7 @@ def test_reloads_under_load_fail_no_request_and_lose_no_event(tmp_path: Path) ->
             await load.until_acked(60)
         assert [] == await asyncio.to_thread(reload_well, server)
         await load.stop()
-        assert ({}, 0) == (load.refused, load.broken)
+        assert ({}, 0) == (load.rejected, load.broken)
         assert load.sent == set(load.acked)
         found = await asyncio.to_thread(server.wait_for_events, len(load.acked))
         assert sorted(load.acked) == sorted(each["event"] for each in found)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collect.wire import GIF, read_answers, statuses
+from tests.collect.wire import GIF, read_responses, statuses
 from tests.collect.wire import http as request_of
 from tests.load import Load
 from tests.program import run_pixelfast
@@ -149,7 +149,7 @@ def test_tls_to_the_plain_address_is_a_bad_request(server: Server) -> None:
         received = b""
         while data := peer.socket.recv(65536):
             received += data
-    assert [400] == [answer.status for answer in read_answers(received)]
+    assert [400] == [response.status for response in read_responses(received)]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -230,7 +230,7 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path) -
             await load.stop()
 
         asyncio.run(main())
-        assert {} == load.refused
+        assert {} == load.rejected
         assert set(load.acked) <= {each["event"] for each in server.events()}
 
 

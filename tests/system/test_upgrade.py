@@ -89,7 +89,7 @@ def test_upgrades_under_load_fail_no_request_and_lose_no_event(tmp_path: Path) -
             assert not set(before.values()) & {server.children()["pf-delivery"]}
         await load.until_acked(100)
         await load.stop()
-        assert ({}, 0) == (load.refused, load.broken)
+        assert ({}, 0) == (load.rejected, load.broken)
         assert load.sent == set(load.acked)
         found = await asyncio.to_thread(server.wait_for_events, len(load.acked))
         assert sorted(load.acked) == sorted(each["event"] for each in found)
