@@ -81,6 +81,8 @@ class ConfigErrors(ConfigError):
 
     def __str__(self) -> str:
         count = len(self.problems)
+        if [self.path] == [problem.key for problem in self.problems]:
+            return str(self.problems[0])  # about the file itself
         head = printable(f"{self.path}: {count} error{'s' if count != 1 else ''}")
         return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
 

@@ -137,7 +137,7 @@ def pixel_url(
         raise ConfigError(
             "--base",
             f'"{_readable(base)}"',
-            'expected a URL without a query, such as "https://example.com"',
+            'expected an http or https URL without a query, such as "https://example.com"',
         )
     pairs = [("writeKey", write_key or _first_write_key(config))]
     if user_id:

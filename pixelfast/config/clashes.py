@@ -253,10 +253,16 @@ def _keys(tables: list[Table]) -> Iterator[ConfigError]:
             )
             yield ConfigError(table.path, None, what)
         if key in owners:
+            own = _source_of(table)
             what = f'source "{owners[key]}" has the same key'
-            yield ConfigError(table.path, None, what)
-        elif key is not None:  # its path is sources[NAME].write_keys[INDEX]
-            owners[key] = table.path.removeprefix("sources[").rpartition("].write_keys[")[0]
+            yield ConfigError(table.path, None, "is duplicated" if owners[key] == own else what)
+        elif key is not None:
+            owners[key] = _source_of(table)
+
+
+def _source_of(write_key: Table) -> str:
+    """Return the name of a key's source, whose path is sources[NAME].write_keys[INDEX]."""
+    return write_key.path.removeprefix("sources[").rpartition("].write_keys[")[0]
 
 
 def _references(sources: list[Table], destinations: list[Table]) -> Iterator[ConfigError]:

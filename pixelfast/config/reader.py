@@ -187,7 +187,9 @@ class _Reader:
         """Read an array of tables, each of which is one of `structs`."""
         if not isinstance(value, list):
             secret = structs == [WriteKey] and isinstance(value, str)
-            what = f"an array of tables: [[{path}]]" if isinstance(value, dict) else "an array"
+            what = (
+                f"an array of tables: [[{path}]]" if isinstance(value, dict) else "an array [ … ]"
+            )
             return self.reject(path, value, what, secret=secret)
         if len(value) < least:
             return self.reject(path, value, f"an array with at least {least} item")

@@ -115,10 +115,13 @@ STRING_KINDS = {
         lambda string: not string or _is_free_header(string),
         'the name of a header that pixelfast does not use otherwise, such as "X-Request-ID"; or ""',
     ),
-    "base url": StringKind(is_base_url, 'a URL without a query, such as "https://example.com"'),
+    "base url": StringKind(
+        is_base_url, 'an http or https URL without a query, such as "https://example.com"'
+    ),
     "url": StringKind(
         _is_url,
-        'a URL without user name, password and fragment, such as "https://example.com/hook"',
+        "an http or https URL without user name, password and fragment, such as"
+        ' "https://example.com/hook"',
     ),
     "signing secret": StringKind(
         _is_signing_secret, "a string of whsec_ and 24 to 64 bytes in base64"

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import inspect
 
+from pixelfast.config.strings import STRING_KINDS
 from pixelfast.config.units import SIZE_ALLOWED, format_bytes
 
 __all__ = ["allowed", "nearest", "one_of", "shown", "value_range", "without_secrets"]
@@ -38,7 +39,9 @@ def allowed(kind: inspect.Type, extra: dict[str, Any]) -> str:
     if isinstance(kind, inspect.LiteralType):
         return one_of(extra["choices"])
     if isinstance(kind, inspect.VarTupleType):
-        return f"an array, each item {allowed(kind.item_type, extra)}"
+        known = STRING_KINDS.get(extra.get("kind", ""))
+        item = known.allowed if known else allowed(kind.item_type, extra)
+        return f"an array [ … ], each item {item}"
     what = SIZE_ALLOWED if extra.get("unit") == "B" else _TYPES.get(type(kind), "another value")
     if getattr(kind, "min_length", None):
         what = what.replace("a ", "a non-empty ", 1)

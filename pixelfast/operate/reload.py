@@ -114,7 +114,10 @@ def _merge(section: str, running: Any, wanted: Any, kept: list[KeptSetting]) -> 
 def errors_in(error: Exception) -> list[str]:
     """Return the errors of a settings file, one line each."""
     if isinstance(error, ConfigErrors):
-        return [f"{error.path}: {problem}" for problem in error.problems]
+        return [
+            str(each) if each.key == error.path else f"{error.path}: {each}"
+            for each in error.problems
+        ]
     return [str(error)]
 
 

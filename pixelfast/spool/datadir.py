@@ -210,7 +210,7 @@ class DataDir:
             node = bytes.fromhex(meta.node)
         except FileNotFoundError as error:
             what = "exists, but pixelfast did not create it" if root.exists() else "does not exist"
-            what += "; name it with --data-dir, or the settings file with --config"
+            what += "; specify it with --data-dir, or a settings file with --config"
             raise SpoolError(f"data directory {root}: {what}") from error
         except OSError as error:
             raise SpoolError(f"data directory {describe_trouble(root, error)}") from error

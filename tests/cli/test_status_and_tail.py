@@ -149,8 +149,8 @@ def test_a_missing_data_directory_is_a_one_line_error(tmp_path: Path, command: s
     if command == "status":
         arguments += ["--admin", f"unix:{tmp_path}/none.sock"]
     result = run_pixelfast(command, *arguments)
-    expected = f"pixelfast: data directory {tmp_path}/none: does not exist; name it with "
-    expected += "--data-dir, or the settings file with --config\n"
+    expected = f"pixelfast: data directory {tmp_path}/none: does not exist; specify it with "
+    expected += "--data-dir, or a settings file with --config\n"
     assert (1, expected) == (result.returncode, result.stderr)
 
 

@@ -54,6 +54,11 @@ def test_a_write_key_of_two_sources_is_rejected_without_showing_it(
     assert problems == ['sources[b].write_keys[0]: source "a" has the same key']
 
 
+def test_a_write_key_that_a_source_has_twice_is_rejected() -> None:
+    problems = problems_in(source(write_keys=["k", "other", "k"]))
+    assert ["sources[a].write_keys[2]: is duplicated"] == problems
+
+
 @pytest.mark.parametrize("key", ["wk ", " wk", "\u200bwk", "wk\u00ad"])
 def test_a_write_key_with_white_space_at_an_end_is_rejected(key: str) -> None:
     (problem,) = problems_in(source(write_keys=[key]))

@@ -224,9 +224,9 @@ ERRORS = [
     'sources[web].fill[0] = "ipp": expected one of',
     "sources[web].write_keys = []: expected an array with at least 1 item",
     'destinations[archive].type = "fiel": expected one of',
-    'destinations[rudder].url = "data-plane.example.com": expected a URL',
+    'destinations[rudder].url = "data-plane.example.com": expected an http or https URL',
     "destinations[rudder].write_key = (hidden): the environment variable NOT_SET_ANYWHERE is not",
-    'destinations[hook].url = "https://…@example.com": expected a URL',
+    'destinations[hook].url = "https://…@example.com": expected an http or https URL',
     "destinations[hook].headers.B = (hidden): expected a string without control characters",
     "destinations[hook].max_age_s = NaN: expected a number",
     "destinations[hook].max_events = true: expected an integer",
@@ -331,8 +331,10 @@ def test_a_file_that_cannot_be_read_or_parsed_is_an_error(
     path = tmp_path / "x.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ConfigErrors, match=message):
+    with pytest.raises(ConfigErrors) as caught:
         read_config(path)
+    assert str(caught.value).startswith(f"{path}: {message}: ")
+    assert 1 == len(str(caught.value).splitlines())
 
 
 def test_the_settings_survive_being_passed_to_a_process(

@@ -21,7 +21,7 @@ def hook(**fields: Any) -> dict[str, Any]:
     return {"destinations": [{"name": "h", "type": "http", "url": URL, **fields}]}
 
 
-@pytest.mark.parametrize("name", ["settings.md", "destinations.md", "../README.md"])
+@pytest.mark.parametrize("name", ["settings.md", "destinations.md"])
 def test_the_examples_in_the_documentation_are_valid_settings(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
