@@ -259,9 +259,6 @@ class FakeTransport:
         assert not self.has_eof, "write after write_eof"
         self._writes.append(bytes(data))
 
-    def can_write_eof(self) -> bool:
-        return True
-
     def write_eof(self) -> None:
         self.has_eof = True
 

@@ -143,7 +143,8 @@ def test_a_key_that_every_user_can_read_causes_a_warning(
 ) -> None:
     files.key.chmod(mode)
     tls = settings(files.cert, files.key)
-    warnings = warnings_about(tls, load_certificate(tls), datetime.now(UTC).timestamp())
+    loaded = load_certificate(tls)
+    warnings = warnings_about(tls, loaded, loaded.valid_from_s)
     expected = (
         f'server.tls.key: every user of this machine can read the private key in "{files.key}"'
         " (mode 0644); expected 0600 or 0640"

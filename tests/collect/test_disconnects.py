@@ -121,10 +121,11 @@ def test_a_reset_connection_is_closed_without_an_exception(request_: bytes) -> N
 
 def test_a_drain_continues_after_a_peer_that_has_reset_its_connection() -> None:
     fake = FakeCollector()
-    for _ in range(3):
-        connection, _ = connect_gone(fake)
+    pairs = [connect_gone(fake) for _ in range(3)]
+    for connection, _ in pairs:
         connection.data_received(http(b"/"))
     fake.connections.drain()
+    assert [True] * 3 == [transport.is_aborted for _, transport in pairs]
 
 
 def exchange_requests(fake: FakeCollector, connection: Connection, _: FakeTransport) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pixelfast.collect import Worker
 from tests.collect.wire import TRACK, http, read_responses, statuses
 from tests.collect.workers import (
     CLOSE,
@@ -51,6 +52,20 @@ def test_a_client_that_half_closes_gets_its_responses(run: Run, tmp_path: Path) 
     assert 3 == len(stored(tmp_path))
 
 
+async def requests_of_a_full_connection(worker: Worker) -> int:
+    """Run the loop until all buffers are full; return how many requests were read by then.
+
+    Without a pending commit, only the loop moves data, because the loopback has no delay.
+    """
+    seen, idle_turns = -1, 0
+    while idle_turns < 500:
+        await asyncio.sleep(0)
+        is_idle = seen == worker.connections.requests and not worker.collector.writer.waiting_bytes
+        idle_turns = idle_turns + 1 if is_idle else 0
+        seen = worker.connections.requests
+    return seen
+
+
 def test_a_client_that_reads_late_is_not_read_from_and_gets_every_response_in_order(
     run: Run, tmp_path: Path
 ) -> None:
@@ -68,11 +83,7 @@ def test_a_client_that_reads_late_is_not_read_from_and_gets_every_response_in_or
             async with working(tmp_path, listening) as (worker, address):
                 await loop.sock_connect(late, address)
                 sending = asyncio.create_task(loop.sock_sendall(late, b"".join(requests)))
-                seen, turns = -1, 0
-                while turns < 500:  # until nothing has moved for a while
-                    turns = 0 if seen != worker.connections.requests else turns + 1
-                    seen = worker.connections.requests
-                    await asyncio.sleep(0.0002)
+                seen = await requests_of_a_full_connection(worker)
                 assert 0 < seen < len(requests)
                 received = bytearray()
                 while data := await loop.sock_recv(late, 2**16):
@@ -97,8 +108,7 @@ def test_clients_that_leave_without_their_responses_do_not_affect_others(
                 for data in (http() * 5 + http()[: number * 4], http(headers=CLOSE), b"\x00"):
                     connect_and_leave(address, data, resets=resets)
                 writer.write(http())
-                async with asyncio.timeout(5.0):
-                    assert (await read_response(reader)).startswith(b"HTTP/1.1 200 ")
+                assert (await read_response(reader)).startswith(b"HTTP/1.1 200 ")
             writer.close()
             await until(lambda: not worker.connections.open)
 
@@ -109,14 +119,15 @@ def test_a_client_that_resets_immediately_is_not_a_trusted_proxy(run: Run, tmp_p
     """Its socket has no peer name when it is accepted, but its bytes can still be read."""
 
     async def main() -> None:
-        async with working(tmp_path) as (_, address):
+        async with working(tmp_path, trusted_proxies=("unix:",)) as (_, address):
             for _ in range(5):
                 connect_and_leave(address, http(headers=[b"X-Forwarded-For: 6.6.6.6"]), resets=True)
             assert [200] == statuses(await ask(address, http(headers=CLOSE)))
 
     run(main())
-    found = {event.get("request_ip") for _, event in stored(tmp_path)}
-    assert "6.6.6.6" not in found
+    found = [event.get("request_ip") for _, event in stored(tmp_path)]
+    # asyncio knows the peer from accept(2), uvloop does not.
+    assert (6, set()) == (len(found), set(found) - {None, "127.0.0.1"})
 
 
 @pytest.mark.parametrize(
