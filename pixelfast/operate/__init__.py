@@ -15,7 +15,7 @@
 `metrics`     all metrics; `collector_metrics` and `delivery_metrics` are those of processes
 `families`    metric families
 `totals`      totals that continue when the process that counted them ends
-`machine`     what the supervisor measures: disk space (`room`) and its event loop (`loop_lag`)
+`machine`     what the supervisor measures: the disk (`disk_space`) and its event loop (`loop_lag`)
 `logging`     the log on standard error
 `sampling`    logs repeated errors once a minute
 `limits`      compares the limits of the system with the settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from pixelfast.operate.disk_space import DiskSampler, DiskSpace
 from pixelfast.operate.loop_lag import LoopLag
-from pixelfast.operate.room import DiskRoom, Sampler
 from pixelfast.operate.supervisor import Supervisor
 from pixelfast.spool.histograms import HistogramFigures
 
@@ -18,10 +18,10 @@ class Machine:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._sampler = Sampler(
+        self._sampler = DiskSampler(
             Path(supervisor.data_dir),
             lambda: supervisor.config.spool.min_free,
-            self._spool_rooms,
+            self._slot_spaces,
         )
         self._lag: LoopLag | None = None
         self._sampling: asyncio.Task[None] | None = None
@@ -38,7 +38,7 @@ class Machine:
             self._sampling.cancel()
 
     @property
-    def disk(self) -> DiskRoom | None:
+    def disk(self) -> DiskSpace | None:
         """The space of the disk; None if it is unknown."""
         return self._sampler.disk
 
@@ -52,7 +52,7 @@ class Machine:
         assert self._lag is not None, "it is not started"
         return self._lag.histogram.figures()
 
-    def _spool_rooms(self) -> dict[str, float]:
+    def _slot_spaces(self) -> dict[str, float]:
         """Return the bytes that each slot can still store, as far as they are known."""
         return {
             child.name: child.figures["spool_limit_bytes"] - child.figures["spool_bytes"]

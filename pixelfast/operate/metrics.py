@@ -15,9 +15,9 @@ from prometheus_client.registry import Collector
 from pixelfast import __version__
 from pixelfast.operate.collector_metrics import OfSlot, collector_metrics
 from pixelfast.operate.delivery_metrics import delivery_metrics
+from pixelfast.operate.disk_space import DiskSpace
 from pixelfast.operate.families import counter, duration_histogram, gauge
 from pixelfast.operate.reload import ReloadState
-from pixelfast.operate.room import DiskRoom
 from pixelfast.operate.totals import Totals
 from pixelfast.spool.histograms import HistogramFigures
 
@@ -59,7 +59,7 @@ class Machine(Protocol):
     """Measures the disk and the supervisor's event loop."""
 
     @property
-    def disk(self) -> DiskRoom | None: ...
+    def disk(self) -> DiskSpace | None: ...
 
     @property
     def full_in_s(self) -> float | None: ...

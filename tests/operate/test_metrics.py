@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from pixelfast.operate.delivery_metrics import delivery_metrics, known_destinations
+from pixelfast.operate.disk_space import DiskSampler, DiskSpace, FullForecast
 from pixelfast.operate.metrics import exposition
 from pixelfast.operate.reload import ReloadState
-from pixelfast.operate.room import DiskRoom, FullForecast, Sampler
 from pixelfast.operate.totals import Totals
 from pixelfast.spool.histograms import BUCKETS
 
@@ -34,7 +34,7 @@ def child(name: str, figures: dict[str, Any], *, is_silent: bool = False) -> Any
 
 
 def exposed_of(
-    children: list[Any], *, disk: DiskRoom | None = None, full_in_s: float | None = None
+    children: list[Any], *, disk: DiskSpace | None = None, full_in_s: float | None = None
 ) -> list[str]:
     """Return the lines of /metrics; delivery is the last of the children."""
     processes = SimpleNamespace(
@@ -169,7 +169,7 @@ def test_the_figures_of_an_unknown_disk_are_absent() -> None:
         "pixelfast_disk_free_bytes 7.0",
         "pixelfast_disk_size_bytes 9.0",
         "pixelfast_spool_full_in_seconds 60.0",
-    ] == found(disk=DiskRoom(7, 9), full_in_s=60.0)
+    ] == found(disk=DiskSpace(7, 9), full_in_s=60.0)
 
 
 def test_process_metrics_are_reported_for_every_process() -> None:
@@ -207,17 +207,17 @@ def test_a_disk_that_fails_or_hangs_is_unknown() -> None:
     now_s = 0.0
     error: list[OSError] = []
 
-    def measure(_: Path) -> DiskRoom:
+    def measure(_: Path) -> DiskSpace:
         if error:
             raise error[0]
-        return DiskRoom(100, 200)
+        return DiskSpace(100, 200)
 
-    sampler = Sampler(
+    sampler = DiskSampler(
         Path(), lambda: 100, lambda: {"slot": 5.0}, clock=lambda: now_s, measure=measure
     )
     assert (None, None) == (sampler.disk, sampler.full_in_s)
     asyncio.run(sampler.look())
-    assert (DiskRoom(100, 200), 0.0) == (sampler.disk, sampler.full_in_s)  # min_free is reached
+    assert (DiskSpace(100, 200), 0.0) == (sampler.disk, sampler.full_in_s)  # min_free is reached
     now_s = 31.0  # and no look has come to its end since
     assert (None, None) == (sampler.disk, sampler.full_in_s)
     error.append(OSError("a disk that fails"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["DiskRoom", "FullForecast", "Sampler", "disk_room"]
+__all__ = ["DiskSampler", "DiskSpace", "FullForecast", "measure_disk"]
 
 _WINDOW_S = 300.0  # the forecast uses the samples of this time
 _MIN_S = 60.0  # minimum time between samples of a forecast
@@ -18,21 +18,21 @@ _SAMPLE_S = 5.0
 _STALE_S = 30.0  # older measurements are not used
 
 
-class DiskRoom(NamedTuple):
+class DiskSpace(NamedTuple):
     """The space of a file system for users other than root, in bytes."""
 
     free_bytes: int
     size_bytes: int
 
 
-def disk_room(path: Path) -> DiskRoom:
+def measure_disk(path: Path) -> DiskSpace:
     """Measure the file system of a path. The call blocks on the disk.
 
     Raises:
         OSError: it cannot be measured.
     """
     found = os.statvfs(path)
-    return DiskRoom(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+    return DiskSpace(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 class FullForecast:
@@ -48,9 +48,9 @@ class FullForecast:
     def __init__(self) -> None:
         self._samples: deque[tuple[float, Mapping[str, float]]] = deque()
 
-    def add(self, now_s: float, rooms: Mapping[str, float]) -> None:
+    def add(self, now_s: float, spaces: Mapping[str, float]) -> None:
         """Add a sample: the free bytes of each space that is known."""
-        self._samples.append((now_s, rooms))
+        self._samples.append((now_s, spaces))
         while now_s - self._samples[0][0] > _WINDOW_S:
             self._samples.popleft()
 
@@ -65,39 +65,39 @@ class FullForecast:
         found = []
         for name, left in present.items():
             then_s, before = next(
-                (at_s, rooms[name]) for at_s, rooms in self._samples if name in rooms
+                (at_s, spaces[name]) for at_s, spaces in self._samples if name in spaces
             )
             if now_s - then_s >= _MIN_S and left < before:
                 found.append(left * (now_s - then_s) / (before - left))
         return min(found, default=None)
 
 
-class Sampler:
+class DiskSampler:
     """Measures the disk every few seconds in a thread, so that no scrape waits for the disk.
 
-    `spool_rooms` returns the bytes that each slot can still store, as far as they are known.
+    `slot_spaces` returns the bytes that each slot can still store, as far as they are known.
     """
 
     def __init__(
         self,
         path: Path,
         min_free: Callable[[], int],
-        spool_rooms: Callable[[], Mapping[str, float]],
+        slot_spaces: Callable[[], Mapping[str, float]],
         *,
         clock: Callable[[], float] = time.monotonic,
-        measure: Callable[[Path], DiskRoom] = disk_room,
+        measure: Callable[[Path], DiskSpace] = measure_disk,
     ) -> None:
         self._path = path
         self._min_free = min_free
-        self._spool_rooms = spool_rooms
+        self._slot_spaces = slot_spaces
         self._clock = clock
         self._measure = measure
-        self._disk: DiskRoom | None = None
+        self._disk: DiskSpace | None = None
         self._measured_s = self._looked_s = float("-inf")
         self._forecast = FullForecast()
 
     @property
-    def disk(self) -> DiskRoom | None:
+    def disk(self) -> DiskSpace | None:
         """The space of the disk; None if there is no recent measurement."""
         return self._disk if self._clock() - self._measured_s < _STALE_S else None
 
@@ -113,13 +113,13 @@ class Sampler:
             await asyncio.sleep(_SAMPLE_S)
 
     async def look(self) -> None:
-        rooms = dict(self._spool_rooms())
+        spaces = dict(self._slot_spaces())
         try:
             self._disk = await asyncio.to_thread(self._measure, self._path)
         except OSError:
             self._disk = None
         else:
             self._measured_s = self._clock()
-            rooms["disk"] = self._disk.free_bytes - self._min_free()
+            spaces["disk"] = self._disk.free_bytes - self._min_free()
         self._looked_s = self._clock()
-        self._forecast.add(self._looked_s, rooms)
+        self._forecast.add(self._looked_s, spaces)
