@@ -68,12 +68,13 @@ def write() -> None:
     }
     figures = {name: each.figures for name, each in sections.items()}
     FIGURES.write_text(json.dumps(figures))
-    parts = ["# Benchmarks\n", "Written by `make bench`, of its last run.\n"]
+    parts = ["# Benchmarks\n", "Written by the last run of `make bench`.\n"]
     parts.append("\n".join(f"- {name}: {text}" for name, text in describe().items()) + "\n")
     parts.append(f"## The goals\n\n{goals(figures)}\n")
     parts += [f"![{path.stem}]({path.relative_to(RESULTS.parent)})\n" for path in draw(figures)]
     for name, module in BENCHMARKS.items():
-        parts.append(f"## {module.__doc__}\n\n{module.METHOD}\n\n{sections[name].text}\n")
+        title = module.__doc__.rstrip(".")
+        parts.append(f"## {title}\n\n{module.METHOD}\n\n{sections[name].text}\n")
     RESULTS.write_text("\n".join(parts))
     readme_plot.draw()
 

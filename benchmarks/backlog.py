@@ -42,7 +42,7 @@ def fill(
     are synced together at the end: ten million events would take minutes otherwise.
     """
     if count % events_a_frame:
-        raise ValueError(f"{count:,} events are no whole number of frames of {events_a_frame}")
+        raise ValueError(f"{count:,} events are not a multiple of {events_a_frame}")
     batches = _batches(events_a_frame, own or events())
     files = SlotFiles(DataDir.open(folder), 0, 64 * 2**20)
     segment, first_number = files.create(), files.next_number
@@ -74,5 +74,5 @@ def _batches(events_a_frame: int, own: Sequence[bytes]) -> list[CommitBatch]:
             batch.add(0, event, now_ms)
         batches.append(batch)
     if any(len(batch) != events_a_frame for batch in batches):
-        raise ValueError(f"{len(own):,} events are no whole number of frames of {events_a_frame}")
+        raise ValueError(f"{len(own):,} events are not a multiple of {events_a_frame}")
     return batches

@@ -1,4 +1,4 @@
-"""How fast does a backlog reach one HTTP destination, or eight, and what does an event cost?"""
+"""Speed and cost of delivering a backlog to HTTP destinations."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from benchmarks.wrk import SERVER_CORE, cpu_seconds
 __all__ = ["delivered", "run"]
 
 METHOD = """\
-A spool is filled with the events of the 1,000 pixels of the load, then delivery (`pixelfast
-deliver`, one process on one core) brings all of them to HTTP destinations on the other: one server
-that reads each request to its end and answers 200. First one destination in three formats, then 1,
-2, 4 and 8 destinations at once, each with a cursor of its own over the same backlog. From the first
-plan to the record of the last event of the last destination. CPU is user and system time of the
-delivery process meanwhile; a delivered event is one event at one destination. An event that is not
-recorded as delivered is an error, and so is a destination that was not sent every byte of the
-backlog exactly once. The last batch waits 0.05 s for more, not the default second. In turn, round
-by round. Medians; in brackets the least and the most."""
+A spool is filled with the events of the 1,000 pixels of the load. Then delivery (`pixelfast
+deliver`, one process on one core) sends all of them to HTTP destinations on the other core: one
+server that reads each request to its end and responds with 200. The first runs have one
+destination in three formats, the others 1, 2, 4 and 8 destinations at the same time, each with
+its own cursor over the same backlog. Time is measured from the first plan to the record of the
+last event of the last destination. CPU is the user and system time of the delivery process in
+that time; a delivered event is one event at one destination. An event that is not recorded as
+delivered is an error, and so is a destination that did not receive every byte of the backlog
+exactly once. The last batch waits 0.05 s for more events, not the default second. The runs take
+turns in each round. The figures are medians, with the minimum and the maximum in parentheses."""
 
 FORMATS = (("json_array", 500), ("json_array", 2000), ("ndjson", 500))
 DESTINATIONS = (1, 2, 4, 8)

@@ -116,7 +116,7 @@ def drain(kind: str, count: int, own: list[bytes]) -> Drain:
                     raise RuntimeError("delivery ended")
                 if time.monotonic() - began_s > PATIENCE_S:
                     break
-                time.sleep(0.01)  # delivery tells nobody: its books are read again
+                time.sleep(0.01)  # delivery does not notify: poll its state
             took_s, cpu_s = time.monotonic() - began_s, cpu_seconds(process.pid) - began_cpu_s
             return Drain((arrived - first) / took_s, cpu_s * 1e6 / (arrived - first))
         finally:
@@ -210,7 +210,7 @@ class _Connection(asyncio.Protocol):
         self._data = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport  # uvloop's is no asyncio.Transport
+        self._transport: Any = transport  # uvloop's is not an asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
         self._data += data

@@ -1,4 +1,4 @@
-"""How long does an answer take?"""
+"""Response time."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ from pixelfast.spool import DataDir, SlotFiles
 __all__ = ["run"]
 
 METHOD = """\
-Idle: one connection, one request after the other, nothing else to do; in the same rounds, on the
-same file system, one pwrite and fdatasync of 1 KB after the other into a segment as the collector
-makes it, on the server's core. Medians of each round, then of the rounds; in brackets the least and
-the most.
+Idle: one connection sends one request after the other. In the same rounds and on the same file
+system, 1 KB is written and synced repeatedly by pwrite and fdatasync, into a segment as the
+collector creates it, on the server's core. The figures are medians of the rounds' medians, with
+the minimum and the maximum in parentheses.
 
-Under load: each server is one process on one core, the load is on the other and comes at a constant
-rate over 256 keep-alive connections, due whether or not the answers before are there; a latency
-counts from when its request was due (benchmarks/openloop.py). The rates are shares of the top rate:
-what wrk gets from this server with 256 connections, just before. A warm-up at each rate; medians of
-the rounds, in brackets the least and the most. "Load idle" is the generator's spare time: where it
-is near 0 the generator is the limit, not the server. Any answer but 200 is an error, and so is an
-answered event that is missing in the spool at the end."""
+Under load: each server is one process on one core. The load runs on the other and sends requests
+at a constant rate over 256 keep-alive connections, each at its time, whether or not earlier
+responses have arrived. The latency counts from the time at which a request was due
+(benchmarks/openloop.py). The rates are shares of the maximum rate: the rate that wrk achieves
+with this server and 256 connections, measured immediately before. There is a warm-up at each
+rate. The figures are medians of the rounds, with the minimum and the maximum in parentheses.
+"Load idle" is the generator's idle time: if it is near 0, the generator is the limit and not the
+server. A response other than 200 is an error, and so is an event that had a 200 and is missing in
+the spool at the end."""
 
 CONNECTIONS = 256
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1)

@@ -1,4 +1,4 @@
-"""How far is delivery behind the collectors while pixels arrive, and what does an event cost?"""
+"""Lag and cost of delivery while pixels arrive."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from benchmarks.wrk import LOAD_CORE, SERVER_CORE, cpu_seconds
 __all__ = ["run"]
 
 METHOD = """\
-`pixelfast serve` with one or two collectors and one destination, all processes free to use both
+`pixelfast serve` runs with one or two collectors and one destination. All processes may use both
 cores, which they share with the load. The load is 1,500 pixels/s from one keep-alive connection
 (benchmarks/openloop.py), then wrk at full speed from 1 to 256 connections. The destination is a
-file, or an HTTP server that answers 200 (`json_array`, all other settings at their defaults). The
-lag of an event is the time from its `receivedAt` until the destination has it; one event in 16 is
-sampled, and at least one of each batch. CPU is user and system time of the delivery process for
-each event that it delivered meanwhile. An answer other than 200 is an error, and so is an answered
-event that the destination does not have 10 s after the load ended. All cases in turn, round by
-round. Medians; in brackets the least and the most."""
+file, or an HTTP server that responds with 200 (`json_array`, all other settings at their
+defaults). The lag of an event is the time from its `receivedAt` until the destination has it. One
+event in 16 is sampled, and at least one of each batch. CPU is the user and system time of the
+delivery process per event that it delivered in that time. A response other than 200 is an error,
+and so is an event that had a 200 and that the destination does not have 10 s after the end of the
+load. All cases take turns in each round. The figures are medians, with the minimum and the
+maximum in parentheses."""
 
 CASES = tuple(
     (kind, workers, connections)

@@ -1,4 +1,4 @@
-"""How much memory does it take, and how soon does it answer?"""
+"""Memory, and time to the first response."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ from pixelfast.spool import DataDir, LogEnd
 __all__ = ["run"]
 
 METHOD = """\
-Memory is Rss of /proc/PID/smaps_rollup: all pages of a process, those that it shares with others
-counted in full. After a start: once it has answered and 1.5 seconds have passed. At most: VmHWM,
-the start with it, after four seconds of wrk with 64 connections, in which it changes segments. The
-kernel's memory for sockets is not in it.
+Memory is Rss of /proc/PID/smaps_rollup: all pages of a process, including those that it shares
+with others. After a start: 1.5 seconds after the first response. Maximum: VmHWM, including the
+start, after four seconds of wrk with 64 connections, in which the collector switches segments.
+The kernel's memory for sockets is not included.
 
-Connections: one collector, warmed up by wrk; keep-alive connections that have each sent a pixel and
-got its GIF, then idle. Bytes a connection are the growth from none to the most, by their number.
+Connections: one collector, warmed up by wrk, and keep-alive connections that have each sent a
+pixel, received the GIF, and are idle. Bytes per connection are the growth from no connection to
+the maximum, divided by their number.
 
-Backlog: `pixelfast serve` with one collector, and one HTTP destination that nobody listens for. The
-event log is filled with the events of the 1,000 pixels of the load, and is in the page cache as far
-as it fits. First answer: from starting the process, Python with it, to the 200 of a pixel, whose
-event is on the disk by then; asked again each millisecond until somebody listens. `collect` runs on
-one core, the three processes of `serve` on two, one of which the load takes. Medians; in brackets
-the least and the most."""
+Backlog: `pixelfast serve` with one collector and one HTTP destination on whose port no process
+listens. The event log is filled with the events of the 1,000 pixels of the load, and is in the
+page cache as far as it fits. First response: from the start of the process, including Python, to
+the 200 of a pixel whose event is on disk; requests are repeated every millisecond until the port
+is open. `collect` runs on one core, and the three processes of `serve` on two, one of which the
+load uses. The figures are medians, with the minimum and the maximum in parentheses."""
 
 OPEN = (0, 1_000, 5_000, 10_000)
 EVENTS = (0, 1_000_000, 10_000_000)
@@ -67,7 +68,7 @@ write_keys = ["{key}"]
 [[destinations]]
 name = "hook"
 type = "http"
-url = "http://127.0.0.1:{nobody}/"
+url = "http://127.0.0.1:{closed}/"
 start = "earliest"
 """
 
@@ -127,7 +128,7 @@ class Site:
         self.data = DataDir.open(folder / "data")
         self.settings = folder / "pixelfast.toml"
         self.settings.write_text(
-            _SETTINGS.format(data=self.data.path, port=self.port, key=KEY, nobody=free_port())
+            _SETTINGS.format(data=self.data.path, port=self.port, key=KEY, closed=free_port())
         )
         self.script = folder / "pixels.lua"
         write_wrk_script(self.script, KEY)

@@ -1,4 +1,4 @@
-"""What does each step of an event's way cost, alone?"""
+"""Cost of each step of an event."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from benchmarks.wrk import SERVER_CORE
 __all__ = ["run"]
 
 METHOD = """\
-One process on one core, without network: the documented track URL, and the 1,000 pixels of the load
-in turn. A call is of one event, one request or one commit, as the step says. Requests come on 64
-connections, and after each turn of 64 all that came is sealed and answered; the transport and the
-disk are stand-ins. Commits go to a real file. Microseconds of process CPU time (user, system, all
-threads) a call, the call of the measuring function itself taken off: medians of 9 rounds of about a
-tenth of a second, the steps in turn; in brackets the least and the most. Instructions are those in
-user space of one call, counted by valgrind (callgrind) in another process: the difference of N and
-2 N runs. The same files give the same count within 0.5 %; a changed one, or a step counted alone
-(`--step`), moves memory, and up to 2 % means nothing."""
+One process on one core, without network: the documented track URL, and the 1,000 pixels of the
+load in turn. A call processes one event, one request or one commit, as the step states. Requests
+arrive on 64 connections, and after each turn of 64 everything that arrived is sealed and
+answered; the transport and the disk are simulated. Commits write to a real file. The figures are
+microseconds of process CPU time (user and system, all threads) per call, without the call of the
+measuring function itself: medians of 9 rounds of about 0.1 s, in which the steps take turns, with
+the minimum and the maximum in parentheses. Instructions are those of one call in user space,
+counted by valgrind (callgrind) in another process as the difference between N and 2 N runs. The
+same files give the same count within 0.5 %. A changed file, or a step counted by itself
+(`--step`), moves memory, and differences of up to 2 % are not significant."""
 
 ROUND_S = 0.1
 NOT_COUNTED = "\N{EN DASH}"

@@ -24,7 +24,7 @@ METHOD = """\
 One collector that syncs its events, one keep-alive connection, eight requests at a time. CPU is
 what all threads of the collector ran, by /proc/PID/task/*/schedstat: HTTP, decoding, the commit and
 the response. A row whose names are random sends others with every request, so that no cache has
-them. Memory is the most that decoding and encoding one pixel allocate at a time, by tracemalloc.
+them. Memory is the maximum that decoding and encoding one pixel allocate, by tracemalloc.
 Stored is the event in the spool; where nothing is stored the pixel was rejected after that work."""
 
 DEPTH = 8
@@ -169,7 +169,7 @@ def ask(client: socket.socket, requests: list[bytes]) -> int:
 
 
 def memory_bytes(query: str) -> int:
-    """The most that decoding and encoding take at a time, beside what caches keep."""
+    """Return the maximum memory of decoding and encoding, without what caches keep."""
     events, rules, target = EventWriter(), Rules(), f"/pixel/v1/track?{query}".encode()
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Does the cost of a pixel stay the same as workers, connections, sources and the backlog grow?"""
+"""Cost of a pixel as workers, connections, sources and the backlog grow."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from pixelfast.spool import DataDir, LogEnd
 __all__ = ["run"]
 
 METHOD = """\
-Collectors that sync before the GIF, and wrk (one thread, keep-alive) as everywhere: the server on
-one core, the load on the other, 256 connections where nothing else is said. Only one thing grows at
-a time. Each figure is of two seconds with all connections open and busy: CPU (user and system, all
-threads of the collectors) and the events that reached the spool meanwhile. All sizes in turn, round
-by round. Any answer but 200 is an error, and so is an answered event that is missing in the spool.
-Medians; in brackets the least and the most.
+The collectors sync before the GIF. The server runs on one core and wrk (one thread, keep-alive
+connections) on the other, with 256 connections unless stated otherwise. Only one quantity grows
+at a time. Each figure covers two seconds with all connections open and busy: CPU (user and
+system, all threads of the collectors) and the events that reached the spool in that time. All
+sizes take turns in each round. A response other than 200 is an error, and so is an event that had
+a 200 and is missing in the spool. The figures are medians, with the minimum and the maximum in
+parentheses.
 
-- workers: `pixelfast serve` with N of them, 256 connections each, free to use both cores, of which
-  wrk takes its share; so the CPU a request is the figure, and two workers and wrk get in each
-  other's way. Delivery waits for a destination that does not answer.
-- sources: 5,000 pixels in turn, their write keys spread over all sources of the settings.
-- backlog: a spool filled beforehand, in a collector that takes events as ever; nothing is
+- workers: `pixelfast serve` with N workers, 256 connections each, which may use both cores and
+  share them with wrk. The figure is therefore the CPU per request, and two workers and wrk
+  compete for the cores. Delivery waits for a destination that does not respond.
+- sources: 5,000 pixels in turn, with write keys spread over all sources of the settings.
+- backlog: a spool that was filled before, in a collector that accepts events as usual; nothing is
   delivered."""
 
 CONNECTIONS = 256
@@ -118,7 +119,7 @@ def load(size: Size, seconds: float, cores: str) -> Round:
     """Load a server and measure once all connections are open.
 
     Raises:
-        RuntimeError: an answer was not 200, a connection failed, or an event is missing.
+        RuntimeError: a response was not 200, a connection failed, or an event is missing.
     """
     server = size.server
     before = server.stored()

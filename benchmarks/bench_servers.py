@@ -1,4 +1,4 @@
-"""What does a pixel cost here, and what in nginx, in other servers, and in the bare event loop?"""
+"""Cost of a pixel in pixelfast, nginx, other servers and the bare event loop."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from benchmarks.wrk import Round, measure
 __all__ = ["run"]
 
 METHOD = """\
-Each server is one process on one core, wrk (one thread, keep-alive) is on the other; 1,000 pixels
-like the documented track call, with ten headers. In turn, round by round, so that a machine that
-drifts drifts for all, each server started anew and warmed up first. The Python rivals are
-configured as their documentation advises for speed (one worker, uvloop, httptools where it can be
-chosen, no access log). CPU is user and system time of the process that serves, all threads, from
-/proc/PID/stat; `core` is the share of its core that this makes: where it is well under 100 %, the
-load or the disk is what limits the requests/s. Any answer of 400 or more is an error, and so is an
-answered event that is missing in the spool or in a rival's file; its first event must say what
-pixelfast's would. The requests are as nginx passes them, without a Connection header; one with it,
-as browsers send it, costs pixelfast 2 µs more. Latency is from the request, so for new connections
-the wait for their acceptance is in it: uvloop accepts one a turn. Medians; in brackets the least
-and the most."""
+Each server is one process on one core; wrk (one thread, keep-alive connections) runs on the
+other. The load is 1,000 pixels like the documented track call, with ten headers. The servers take
+turns in each round, so that a drift of the machine affects all of them; each is started and
+warmed up before it is measured. The Python servers are configured for speed as their
+documentation advises: one worker, uvloop, httptools where possible, no access log. CPU is the
+user and system time of all threads of the server process, from /proc/PID/stat. `core` is the
+share of its core that this amounts to: if it is well below 100 %, the load or the disk limits the
+requests/s. A response with a status of 400 or more is an error, and so is an event that had a 200
+and is missing in the spool or in the server's file. The first event must have the content that
+pixelfast would write. The requests are as nginx passes them, without a Connection header; with
+one, as browsers send it, a request costs pixelfast 2 µs more. Latency is measured from the
+request, so for new connections it includes the wait for their acceptance: uvloop accepts one
+connection per turn. The figures are medians, with the minimum and the maximum in parentheses."""
 
 CONNECTIONS = (64, 256)
 
@@ -53,12 +54,12 @@ SERVERS = {
         nginx,
         lambda folder: count_lines(folder / "access.log"),
     ),
-    "floor": Server("uvloop alone: a fixed answer for each blank line", floor(), None),
+    "floor": Server("uvloop alone: a fixed response for each blank line", floor(), None),
     "floor + httptools": Server(
         "the same, parsed by httptools with header callbacks in Python", floor("--parse"), None
     ),
     "pixelfast": Server(
-        "`pixelfast collect`: each event is synced before its answer", collector, stored_events
+        "`pixelfast collect`: each event is synced before its response", collector, stored_events
     ),
     **{
         name: Server(does, rival(name), check_events)

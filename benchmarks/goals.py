@@ -22,10 +22,10 @@ RUDDERSTACK_TO_NGINX = {"64": 23.0, "256": 17.0}
 SECTIONS = 8
 NOISE = 1.1  # what differs by less is the same
 NOTE = """\
-RudderStack's gateway cannot be installed by a package manager, so it is no part of this run: on
-another machine, in turn with the same nginx, gateway and PostgreSQL together took 23 times nginx's
-CPU a request at 64 connections and 17 times at 256. Pixelfast's share of it is its own multiple of
-nginx divided by that."""
+RudderStack's gateway cannot be installed by a package manager, so it is not part of this run. On
+another machine, in turns with the same nginx, the gateway and PostgreSQL together took 23 times
+nginx's CPU time per request at 64 connections and 17 times at 256. The ratio of pixelfast to them
+is its own ratio to nginx divided by that."""
 
 _HEAD = ("what", "goal", "measured", "reached")
 
@@ -259,7 +259,7 @@ GOALS = (
     ),
     Goal(
         "k destinations cost k times that: CPU a delivered event, k destinations : one",
-        "≤ 1, but for 10 % of noise",
+        "≤ 1, except for 10 % of noise",
         _many_destinations,
     ),
     Goal(

@@ -30,7 +30,7 @@ MISTAKES = [
 
 
 class Visitor(FastHttpUser):
-    """Somebody who looks at pages; each look is a page call and now and then an event."""
+    """A visitor who views pages; each view is a page call and sometimes a track call."""
 
     wait_time = between(0.0, 0.01)
 

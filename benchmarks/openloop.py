@@ -2,7 +2,7 @@
 
 A closed loop sends the next request when the answer to the last one is there: a server that stops
 for a second is asked nothing meanwhile, and one slow answer is seen instead of thousands. Here a
-request is due at its time, whatever became of those before it. If all connections are busy it
+request is due at its time, whatever the outcome of those before it. If all connections are busy it
 waits, and its waiting counts (this is known as correcting for coordinated omission).
 """
 
@@ -36,7 +36,7 @@ _PR_SET_TIMERSLACK = 29
 
 
 class Offered(NamedTuple):
-    """What became of one round of load."""
+    """The outcome of one round of load."""
 
     offered_per_s: float
     answered_per_s: float  # while requests became due
@@ -95,7 +95,7 @@ class Load:
         """Offer `rate` requests a second; 0: a closed loop, no connection is left idle.
 
         Raises:
-            RuntimeError: an answer was not 200, or did not come.
+            RuntimeError: a response was not 200, or did not arrive.
         """
         free, texts, whole, length = self._free, self._requests, self._whole, self._answer_bytes
         poll, clock, read, write = self._epoll.poll, time.perf_counter, os.read, os.write
@@ -144,7 +144,9 @@ class Load:
         )
 
     def _wait(self, most_s: float) -> float:
-        """Sleep until an answer comes; how long it was. Epoll itself sleeps whole milliseconds.
+        """Sleep until a response arrives; return the time slept.
+
+        Epoll itself sleeps whole milliseconds.
 
         Looking again and again instead would take this core from the kernel, which serves the
         server's disk and network there: its worst latencies grew.
@@ -154,7 +156,7 @@ class Load:
         return time.perf_counter() - before_s
 
     def _whole(self, fd: int, data: bytes) -> bool:
-        """Whether an answer that came in pieces is all there."""
+        """Return whether a response that arrived in parts is complete."""
         piece, data = data, self._partial.pop(fd, b"") + data
         if not piece or len(data) > self._answer_bytes or not data.startswith(_OK[: len(data)]):
             raise RuntimeError(f"not the expected answer: {data[:200]!r}")

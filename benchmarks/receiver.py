@@ -96,7 +96,7 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport  # uvloop's is no asyncio.Transport
+        self._transport: Any = transport  # uvloop's is not an asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
         while data:

@@ -21,7 +21,7 @@ class Section(NamedTuple):
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """The median; in brackets the least and the most."""
+    """Return the median, with the minimum and the maximum in parentheses."""
     low, high = min(values), max(values)
     return f"{median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 

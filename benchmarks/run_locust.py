@@ -78,7 +78,7 @@ def main() -> None:
         f"accepted {len(accepted):,}, arrived {len(arrived):,}, missing {len(missing):,}, "
         f"twice {twice:,}, never accepted {invented:,}"
     )
-    # An answer that locust did not wait for at its end may be of an event that is stored.
+    # Locust does not wait for the last responses, so more events may be stored than it saw.
     if locust.returncode or missing or twice or invented > USERS or not accepted:
         sys.exit("locust: failed")
 

@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    """Ask until it is so: other processes tell nobody when they get there.
+    """Poll until it is true: other processes do not notify when they get there.
 
     Raises:
         RuntimeError: it is not so after 20 seconds.

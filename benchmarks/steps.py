@@ -215,7 +215,7 @@ def _request_steps() -> list[Step]:
     return [
         Step("a request without an event, by the scan (GET)", scanned, A_TURN, 20),
         Step("a request without an event, by httptools (HEAD)", parsed, A_TURN, 20),
-        Step("a pixel, but for the kernel and the disk", pixel, A_TURN, 20),
+        Step("a pixel, without the kernel and the disk", pixel, A_TURN, 20),
     ]
 
 

@@ -33,12 +33,12 @@ def measure(pid: int, port: int, script: Path, connections: int, seconds: int) -
     """Load a server with keep-alive connections from the other core.
 
     Raises:
-        AssertionError: an answer was not 2xx or 3xx, or a connection failed.
+        AssertionError: a response was not 2xx or 3xx, or a connection failed.
     """
     before = cpu_seconds(pid)
     command = [
         *("taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"),
-        # Slow is no failure: uvloop takes one new connection a turn, so a slow server's last wait.
+        # A timeout is not a failure: uvloop accepts one connection per turn, so the last ones wait.
         *("--timeout", "30s", "-s", str(script), f"http://127.0.0.1:{port}"),
     ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

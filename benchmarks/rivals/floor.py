@@ -22,7 +22,7 @@ class Counting(asyncio.Protocol):
     """wrk sends a request at a time, so none comes in two pieces; one would stay unanswered."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport  # uvloop's is no asyncio.Transport
+        self._transport: Any = transport  # uvloop's is not an asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
         self._transport.write(ANSWER * data.count(b"\r\n\r\n"))
