@@ -1,4 +1,4 @@
-"""Pictures of a run, into `benchmarks/plots/`.
+"""Draw the plots of a run in `benchmarks/plots/`.
 
 `python -m benchmarks.plots` draws those of the last run.
 """
@@ -47,7 +47,7 @@ Figures = dict[str, Any]
 
 
 def draw(figures: dict[str, dict[str, Any]]) -> list[Path]:
-    """Draw what there are figures for; returns the files, in the order that tells the story."""
+    """Draw the plots that have figures; return the files in the order of RESULTS.md."""
     PLOTS.mkdir(exist_ok=True)
     drawn = []
     for name, plot in PICTURES.items():
@@ -82,7 +82,7 @@ def _short(value: float, _: object = None) -> str:
 
 
 def _spread(samples: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
-    """Medians, and how far the least and the most are from them."""
+    """Return the medians, and the distances of the minima and maxima from them."""
     middle = [median(each) for each in samples]
     low = [m - min(each) for m, each in zip(middle, samples, strict=True)]
     high = [max(each) - m for m, each in zip(middle, samples, strict=True)]
@@ -108,15 +108,15 @@ def servers(figures: Figures) -> Figure:
     by_name = figures["servers"]
     names = sorted(by_name, key=lambda n: median(r["requests_per_s"] for r in by_name[n]["256"]))
     picture, (left, right) = _canvas(
-        "Pixels a second of one process, and the CPU time that each costs",
-        "256 connections (pale: 64), one core; medians, the lines go from the least to the most.\n"
-        "Only pixelfast syncs before it answers; nginx decodes nothing, and the floors do no work.",
+        "Pixels per second of one process, and CPU time per pixel",
+        "256 connections (pale: 64), one core; medians; lines from minimum to maximum.\n"
+        "Only pixelfast syncs before the response. nginx decodes nothing; the floors do no work.",
         columns=2,
         height=6.6,
     )
     for axes, figure, label in (
-        (left, "requests_per_s", "pixels answered a second"),
-        (right, "cpu_us", "CPU a pixel, µs"),
+        (left, "requests_per_s", "pixels per second"),
+        (right, "cpu_us", "CPU per pixel, µs"),
     ):
         for connections, shift, height, alpha in (
             ("256", 0.12, 0.5, 1.0),
@@ -154,9 +154,9 @@ def servers(figures: Figures) -> Figure:
 def latency(figures: Figures) -> Figure:
     loads = figures["latency"]["open_loop"]
     picture, axes = _canvas(
-        "How long an answer takes, at an offered rate",
-        "Requests come at their times, whether or not the answers before them did. "
-        "pixelfast syncs before it answers.",
+        "Response time at an offered rate",
+        "Requests are sent at their times, whether or not earlier responses have arrived. "
+        "pixelfast syncs before the response.",
     )
     for name, colour in (("nginx", NGINX), ("pixelfast", OURS)):
         by_rate: dict[float, list[dict[str, float]]] = {}
@@ -173,7 +173,7 @@ def latency(figures: Figures) -> Figure:
             )
     axes.set_yscale("log")
     axes.set_xlim(0, axes.get_xlim()[1] * 1.1)
-    axes.set_xlabel("pixels offered a second")
+    axes.set_xlabel("pixels offered per second")
     axes.set_ylabel("latency, ms (logarithmic)")
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -185,7 +185,7 @@ def memory(figures: Figures) -> Figure:
     entries = figures["memory"]["connections"]
     each_bytes = median(figures["memory"]["bytes_a_connection"])
     picture, axes = _canvas(
-        "What idle connections cost",
+        "Memory of idle connections",
         f"Memory of one collector with keep-alive connections open: {each_bytes:,.0f} bytes each.",
     )
     sizes = [each["collector_bytes"] / 1e6 for each in entries]
@@ -201,19 +201,19 @@ def delivery(figures: Figures) -> Figure:
     entries = figures["delivery"]["destinations"]
     counts = [each["count"] for each in entries]
     picture, (left, right) = _canvas(
-        "How fast a backlog drains, by the number of destinations",
+        "Delivery of a backlog, by number of destinations",
         "One delivery process on one core; each destination gets every event.",
         columns=2,
     )
     rates = [each["events_per_s"] for each in entries]
     _line(left, counts, rates, color=OURS)
     _from_zero(left, max(max(each) for each in rates))
-    left.set_ylabel("events delivered a second")
+    left.set_ylabel("events delivered per second")
     left.yaxis.set_major_formatter(FuncFormatter(_short))
     costs = [each["cpu_us"] for each in entries]
     _line(right, counts, costs, color=OURS)
     _from_zero(right, max(max(each) for each in costs))
-    right.set_ylabel("CPU a delivered event, µs")
+    right.set_ylabel("CPU per delivered event, µs")
     for axes in (left, right):
         axes.set_xlabel("destinations")
         axes.set_xticks(counts)
@@ -223,7 +223,7 @@ def delivery(figures: Figures) -> Figure:
 def backlog(figures: Figures) -> Figure:
     entries = figures["scaling"]["backlog"]
     picture, (left, right) = _canvas(
-        "What a backlog costs",
+        "Cost of a backlog",
         "CPU time to collect an event, and the memory of both processes, "
         "with that many events pending.",
         columns=2,
@@ -232,7 +232,7 @@ def backlog(figures: Figures) -> Figure:
     _line(left, [each["events"] for each in entries], costs, color=OURS)
     _with_none(left, [each["events"] for each in entries])
     _from_zero(left, max(max(each) for each in costs))
-    left.set_ylabel("CPU a collected event, µs")
+    left.set_ylabel("CPU per collected event, µs")
     held = figures["memory"]["backlog"]
     events = [each["events"] for each in held]
     for figure, colour, name in (
@@ -255,7 +255,7 @@ def backlog(figures: Figures) -> Figure:
 
 
 def _with_none(axes: Any, events: list[int]) -> None:
-    """A logarithmic axis on which an empty backlog has a place, too."""
+    """Make the axis logarithmic, with a place for an empty backlog."""
     least = min(n for n in events if n)
     axes.set_xscale("symlog", linthresh=least)
     axes.set_xlim(-least / 5 if 0 in events else least / 2, max(events) * 2)
