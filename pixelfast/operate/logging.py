@@ -25,6 +25,8 @@ from pixelfast.printable import printable, printable_json, printable_lines
 
 __all__ = ["change_logging", "set_up_logging"]
 
+_COMMON = ("time", "level", "event", "process")
+
 
 def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None = None) -> None:
     """Set up structlog, and make the standard library's logging use the same format.
@@ -49,6 +51,7 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
         _Safe(_rules, is_for_people=not as_json),
     ]
     if as_json:
+        last.append(_put_common_first)
         last.append(structlog.processors.JSONRenderer(ensure_ascii=False))
         last.append(lambda _logger, _method, line: printable_json(str(line)))
     else:
@@ -78,6 +81,13 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
     threading.excepthook = lambda caught: _log_uncaught(
         caught.exc_type, caught.exc_value or caught.exc_type(), caught.exc_traceback
     )
+
+
+def _put_common_first(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Put the fields that every line has before its own."""
+    return {**{name: event[name] for name in _COMMON if name in event}, **event}
 
 
 def _shorten(

@@ -83,6 +83,11 @@ def test_values_are_unchanged_in_json() -> None:
     )
 
 
+def test_a_json_line_begins_with_the_fields_that_every_line_has() -> None:
+    names = list(json.loads(logged("json").splitlines()[0]))
+    assert ["time", "level", "event", "process"] == names[:4]
+
+
 def test_escapes_are_shown_once_and_in_quotes_on_a_terminal() -> None:
     first = logged("console").splitlines()[0]
     assert r'bad="a\x1b[31m\x9b2J\u202e …"' in first
