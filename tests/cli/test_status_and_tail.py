@@ -34,7 +34,7 @@ class Tail:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,  # what waits is in the pipe, where select(2) sees it
-            # Ctrl-C works at a terminal, also if a shell has the tests ignore it in the background.
+            # A shell may make background processes ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert self.process.stdout is not None

@@ -52,7 +52,7 @@ def test_a_secret_is_masked_in_every_encoding(form: str) -> None:
     assert masked.startswith("before ")
     assert masked.endswith(" behind")
     left = masked.removeprefix("before ").removesuffix(" behind")
-    # Of base64 the first and last digits depend on the neighbours.
+    # The first and last base64 digits depend on the neighboring bytes.
     assert len(left.replace("…", "")) <= (24 if form.startswith("base64 of") else 4)
     assert "…" in left
 
