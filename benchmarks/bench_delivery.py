@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.backlog import SOURCE, fill
 from benchmarks.machine import print_head
@@ -170,7 +170,8 @@ def run(rounds: int = 3, count: int = 500_000) -> Section:
                     f"{own[-1].events_per_s:10,.0f}/s {own[-1].cpu_us:5.2f} µs",
                     flush=True,
                 )
-    rows, figures = [], {}
+    rows = []
+    figures: dict[str, Any] = {}
     for form, events in FORMATS:
         rates, costs = zip(*found[Case(1, form, events)], strict=True)
         rows.append((form, f"{events:,}", spread(rates, 0), spread(costs)))

@@ -103,7 +103,7 @@ class Server(NamedTuple):
 class Size(NamedTuple):
     """One size of what grows: the server that is loaded, and how."""
 
-    count: int
+    count: int  # type: ignore[assignment] # not the method of tuples
     server: Server
     connections: int
 

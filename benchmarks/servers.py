@@ -53,11 +53,11 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
     def listens() -> bool:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended before it listened at port {port}")
+            raise RuntimeError(f"{process.args!r} ended before it listened at port {port}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    wait_until(listens, f"listening at port {port}: {process.args}")
+    wait_until(listens, f"listening at port {port}: {process.args!r}")
 
 
 @contextmanager

@@ -182,7 +182,7 @@ class FakeDestination:
 
     def _next(self) -> Answer:
         assert not callable(self._script)
-        return next(self._script, OK)  # type: ignore[call-overload,no-any-return]
+        return next(self._script, OK)
 
     async def _play(
         self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -373,7 +373,7 @@ def find_identity(
     name: str, values: list[tuple[str, str, str]], rules: Rules
 ) -> tuple[str, list[str]]:
     """Return the first usable value of an id, and the keys of skipped placeholders (§3.3)."""
-    placeholders = []
+    placeholders: list[str] = []
     for value, sent, key in values:
         identity = trim(value)
         if name == "anonymousId":

@@ -115,6 +115,7 @@ def test_concurrent_processes_share_one_budget(table: RateTable) -> None:
         assert each.stdout is not None
         assert "ready\n" == each.stdout.readline()
     for each in processes:
+        assert each.stdin is not None
         each.stdin.write("\n")
         each.stdin.flush()
     taken = [int(each.communicate(timeout=60)[0]) for each in processes]

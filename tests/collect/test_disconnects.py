@@ -158,7 +158,7 @@ def cause_an_internal_error(fake: FakeCollector, connection: Connection, _: Fake
     def fail(*_: object, **__: object) -> bytes:
         raise ValueError("a bug")
 
-    fake.collector.responses.not_found = fail
+    fake.collector.responses.not_found = fail  # type: ignore[method-assign]
     with structlog.testing.capture_logs():
         connection.data_received(http(b"/"))
 

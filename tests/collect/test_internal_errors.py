@@ -90,7 +90,7 @@ def test_always_200_hides_a_pixel_that_cannot_be_rendered(always_200: bool, stat
     def fail_unless_rejected(of_status: int = 200, *given: Any, **named: Any) -> bytes:
         return pixel(of_status, *given, **named) if named.get("reason") else fail()
 
-    responses.pixel = fail_unless_rejected  # type: ignore[method-assign]
+    responses.pixel = fail_unless_rejected  # type: ignore[assignment,method-assign]
     with structlog.testing.capture_logs():
         sent = fake.exchange(with_origin(http()))
     (response,) = read_responses(sent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import random
+from typing import Any
 
 import pytest
 
@@ -179,6 +180,7 @@ def test_any_mix_of_requests_reads_and_commits_keeps_the_order(
     fake: FakeCollector, seed: int
 ) -> None:
     choose = random.Random(seed)
+    peers: list[Any]
     peers = [(*fake.connect(), [], []) for _ in range(3)]  # with the methods and expected statuses
     kinds = [(http(), 200), (HEAD, 200), (NOT_FOUND, 404), (NO_KEY, 400), (NO_ID, 400)]
     data = [b"", b"", b""]

@@ -177,14 +177,14 @@ def test_a_closing_writer_rejects_new_events_and_stores_accepted_ones() -> None:
     connection.data_received(http())
     fake.loop.turn()
     closing = fake.collector.writer.close()
-    closing.send(None)  # type: ignore[attr-defined]
+    closing.send(None)
     connection.data_received(http() + http(b"/"))
     fake.disk.settle()
     first, rejected, other = read_responses(transport.sent)
     assert [200, 503, 404] == [first.status, rejected.status, other.status]
     assert ("shutting-down", "1") == (rejected.reason, rejected.headers["Retry-After"])
     with pytest.raises(StopIteration):
-        closing.send(None)  # type: ignore[attr-defined]
+        closing.send(None)
     assert fake.disk.is_closed
     assert 1 == len(fake.disk.events())
 

@@ -34,7 +34,7 @@ def test_trap_2_an_exception_in_a_callback_is_not_the_fault_of_the_client() -> N
     def fail(*_: object, **__: object) -> bytes:
         raise ValueError("a bug")
 
-    fake.collector.responses.not_found = fail
+    fake.collector.responses.not_found = fail  # type: ignore[method-assign]
     with structlog.testing.capture_logs() as logs:
         sent = fake.exchange(http(b"/"))
     assert [500] == statuses(sent)

@@ -178,7 +178,7 @@ def test_a_worker_closes_connections_that_time_out(run: Run, tmp_path: Path) -> 
     """It checks once per second."""
 
     async def main() -> None:
-        limits = {"idle_timeout_s": 0.01, "header_timeout_s": 0.01}
+        limits: dict[str, Any] = {"idle_timeout_s": 0.01, "header_timeout_s": 0.01}
         async with (
             working(tmp_path, **limits) as (_, address),
             client(address) as (idle, _),

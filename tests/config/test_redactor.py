@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -22,7 +23,7 @@ def redactor_of(**fields: Any) -> Redactor:
     return Redactor(config_from_table({"destinations": [{**HOOK, **fields}]}))
 
 
-FORMS = {
+FORMS: dict[str, Callable[[str], str]] = {
     "as it is": lambda text: text,
     "percent-encoded": lambda text: quote(text, safe=""),
     "percent-encoded, small": lambda text: quote(text, safe="").lower(),

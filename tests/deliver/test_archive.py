@@ -319,7 +319,7 @@ def test_files_with_other_names_are_not_deleted(tmp_path: Path) -> None:
     clock.advance(10**6)
     archive.tend()
     left = {*others, "outside", "20200115T080000Z-00000001.ndjson"}
-    left |= {"20200115T080000Z-00000002.ndjson", archive.memory["file"]}
+    left |= {"20200115T080000Z-00000002.ndjson", str(archive.memory["file"])}
     assert left == set(archive.names)
 
 

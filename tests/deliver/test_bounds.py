@@ -20,13 +20,13 @@ class FakeTransport(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_reading, self.is_closed, self.is_aborted = True, False, False
+        self.reads, self.is_closed, self.is_aborted = True, False, False
 
     def pause_reading(self) -> None:
-        self.is_reading = False
+        self.reads = False
 
     def resume_reading(self) -> None:
-        self.is_reading = True
+        self.reads = True
 
     def is_closing(self) -> bool:
         return self.is_aborted or self.is_closed
@@ -66,10 +66,10 @@ def test_reading_pauses_while_a_destination_has_used_its_share() -> None:
         handler, transport = new_handler(share)
         handler.data_received(CHUNKED + b"1\r\nx\r\n" * 8000)
         message, body = await handler.read()
-        assert (200, False) == (message.code, transport.is_reading)
+        assert (200, False) == (message.code, transport.reads)
         got = len(body.read_nowait())
         assert got < 3 * 4096 / 6
-        while not transport.is_reading:
+        while not transport.reads:
             share.slices = 1
             before = got
             await asyncio.sleep(0.002)
@@ -106,7 +106,7 @@ def test_the_first_bytes_of_a_response_are_parsed_at_once() -> None:
         handler, transport = new_handler(FakeShare(slices=0))
         handler.data_received(HEAD + b"Content-Length: 400\r\n\r\n" + b"x" * 400)
         message, body = await handler.read()
-        assert (200, 400, True) == (message.code, len(await body.read()), transport.is_reading)
+        assert (200, 400, True) == (message.code, len(await body.read()), transport.reads)
 
     run(main())
 

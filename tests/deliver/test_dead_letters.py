@@ -557,7 +557,7 @@ def test_replayed_dead_letters_have_the_sources_of_their_events(data: DataDir, f
 
     async def main() -> None:
         crashing = FakeSender(limits=MANY, on_send=keep)
-        crashing.judge = lambda _: ZeroDivisionError() if sent else Accepted()  # type: ignore[return-value]
+        crashing.judge = lambda _: ZeroDivisionError() if sent else Accepted()  # type: ignore[assignment,return-value]
         with pytest.raises(ZeroDivisionError):
             await make_runner(data, crashing).run()
         async with running(make_runner(data, FakeSender(limits=MANY, on_send=keep))):

@@ -30,7 +30,12 @@ from tests.fake_destination import Answer, FakeDestination, Request
 from tests.spools import Feed, open_data
 from tests.waiting import WAIT_S, until
 
-SHORT = {"concurrency": 1, "max_age_s": 0.01, "retry_first_s": 0.01, "retry_most_s": 0.02}
+SHORT: dict[str, Any] = {
+    "concurrency": 1,
+    "max_age_s": 0.01,
+    "retry_first_s": 0.01,
+    "retry_most_s": 0.02,
+}
 
 
 @pytest.fixture

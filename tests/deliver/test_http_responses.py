@@ -360,6 +360,7 @@ def test_an_error_while_judging_a_response_is_an_outcome() -> None:
             FakeDestination() as destination,
             using(FaultySender(destination.url, "ndjson", LIMITS)) as sender,
         ):
+            assert isinstance(sender, FaultySender)
             sender.is_judge_faulty = True
             with capture_logs() as logs:
                 assert Retry("internal error: RecursionError") == await send(sender, 1)

@@ -98,6 +98,7 @@ def test_a_renewed_certificate_is_used_without_a_restart(files: Certificates) ->
 def test_a_server_that_requests_a_client_certificate_gets_it(
     files: Certificates, max_version: ssl.TLSVersion
 ) -> None:
+    options: dict[str, Any]
     options = {"clients_of": files.authority, "max_version": max_version, "tls_ca": files.ca}
     assert Accepted() == outcome_with(files, **options, **files.client_files())
 
@@ -134,6 +135,7 @@ def test_certificate_and_key_may_be_in_one_file(files: Certificates) -> None:
     paths = files.client_files()
     both = Path(paths["tls_cert"])
     both.write_bytes(both.read_bytes() + Path(paths["tls_key"]).read_bytes())
+    options: dict[str, Any]
     options = {"clients_of": files.authority, "tls_ca": files.ca, "tls_cert": str(both)}
     assert Accepted() == outcome_with(files, **options)
 

@@ -86,7 +86,8 @@ def test_a_turn_ends_though_the_log_grows_as_fast_as_it_is_read(
 
         grow()
         clock.on_look = grow
-        turns_s, left = [], 0
+        turns_s: list[float] = []
+        left = 0
         while clock.now_s < 1_000_000.0 + 3 * limits.max_age_s:
             before_s = clock.now_s
             left += sum(look(tail))
@@ -115,7 +116,8 @@ def test_turns_over_a_backlog_are_short_and_deliver_all_of_it(
     with Feed(data, segment_bytes=2**17) as feed, intake(data, limits, clock) as tail:
         for n in range(1500):
             feed.write(event(n, padding=100))
-        turns_s, left = [], 0
+        turns_s: list[float] = []
+        left = 0
         while tail.cutter.has_more or not turns_s:
             before_s = clock.now_s
             left += sum(look(tail))
@@ -132,7 +134,8 @@ def test_a_turn_over_a_backlog_that_is_filtered_out_is_short(data: DataDir) -> N
     with Feed(data) as feed, intake(data, NO_LIMITS, clock, selection) as tail:
         feed.write(*(b'{"type":"track","event":"Seen"}' for _ in range(1000)))
         feed.write(b'{"type":"track","event":"Order Paid"}')
-        turns_s, left = [], 0
+        turns_s: list[float] = []
+        left = 0
         while tail.cutter.has_more or not turns_s:
             before_s = clock.now_s
             left += sum(look(tail))

@@ -74,7 +74,7 @@ def contents(path: Path) -> tuple[object, ...]:
         store.close()
 
 
-NOTHING = ({}, {}, {})
+NOTHING: tuple[dict[int, Position], dict[str, object], dict[str, int]] = ({}, {}, {})
 FILLED = ({0: Position(3, 128, 2)}, {"file": "a", "size": 5}, {"delivered": 10})
 
 

@@ -65,7 +65,7 @@ def assert_same(
     query: bytes, *, is_track: bool = True, address: str = "", agent: bytes = b"", **kept: object
 ) -> bool:
     """Compare both ways; return whether a template wrote the event."""
-    own = rules_of(tuple(sorted(kept.items())))  # type: ignore[arg-type]
+    own = rules_of(tuple(sorted(kept.items())))
     expected = by_orjson(query, own, is_track, address, agent)
     found, is_from_template = by_template(query, own, is_track, address, agent)
     if expected is None or found is None:

@@ -20,7 +20,7 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_module_that_is_loaded_is_compiled(name: str) -> None:
-    assert importlib.import_module(name).__file__.endswith(".so")
+    assert str(importlib.import_module(name).__file__).endswith(".so")
 
 
 @pytest.mark.parametrize("name", MODULES)

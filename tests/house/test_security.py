@@ -90,6 +90,7 @@ def default(setting: str) -> Any:
     """Return the default of a setting of a table."""
     table, _, name = setting.partition(".")
     if table in {"sources", "destinations"}:
+        kinds: list[type[Any]]
         kinds = [Source] if table == "sources" else [HttpDestination, FileDestination]
         return next(each.default for kind in kinds for each in fields(kind) if each.name == name)
     return getattr(getattr(Config(), table), name)

@@ -21,7 +21,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-class TestCrashes(CrashMachine.TestCase):  # type: ignore[misc, name-defined]
+class TestCrashes(CrashMachine.TestCase):  # type: ignore[valid-type]
     settings = settings(
         max_examples=100,
         stateful_step_count=40,

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from pixelfast.errors import SpoolError, SpoolLocked
-from pixelfast.spool import DataDir, datadir
+from pixelfast.spool import DataDir
 from pixelfast.spool.datadir import lock_file, sync_directory
 from tests.leaks import open_fds
 
@@ -95,7 +95,7 @@ def test_processes_of_the_same_number_agree_on_the_node(
         real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(datadir.os, moment, interrupted)
+        patch.setattr(os, moment, interrupted)
         node = DataDir.open(tmp_path).node
     assert [node] == others
     assert node == DataDir.open(tmp_path).node
@@ -173,7 +173,7 @@ def test_the_new_meta_is_synced_and_so_is_its_name(
         synced.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
         real(fd)
 
-    monkeypatch.setattr(datadir.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     DataDir.open(tmp_path / "data")
     assert "file" in synced
     assert synced[-1] == "directory"

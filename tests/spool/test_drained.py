@@ -16,7 +16,6 @@ from pixelfast.spool import (
     Position,
     SlotFiles,
     SlotReader,
-    highwater,
     remove_drained_slot,
 )
 from tests.leaks import open_fds
@@ -125,7 +124,7 @@ def test_a_crash_at_any_step_loses_no_number(
     with monkeypatch.context() as patch:
         for name in ("unlink", "rmdir", "replace"):
             patch.setattr(type(data.path), name, counted(getattr(type(data.path), name)))
-        patch.setattr(highwater.os, "fsync", counted(os.fsync))
+        patch.setattr(os, "fsync", counted(os.fsync))
         try:
             remove_drained_slot(data, 0, [end])
         except Crash:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pixelfast.errors import SpoolLocked
-from pixelfast.spool import DataDir, SlotFiles, segments
+from pixelfast.spool import DataDir, SlotFiles
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, parse_segment_header
 from tests.leaks import open_fds
 from tests.spool.tools import run_python
@@ -103,7 +103,7 @@ def test_a_segment_that_fails_half_way_leaves_nothing_behind(
 
     before = open_fds()
     with monkeypatch.context() as patch:
-        patch.setattr(segments.os, failing, fail)
+        patch.setattr(os, failing, fail)
         with pytest.raises(OSError, match="no"):
             files.create()
     assert [] == data.segments(3)
@@ -131,7 +131,7 @@ def test_a_new_segment_is_synced_and_so_is_its_name(
         real(fd)
 
     with monkeypatch.context() as patch:
-        patch.setattr(segments.os, "fsync", fsync)
+        patch.setattr(os, "fsync", fsync)
         make = files.create()
     assert ["file", "directory"] == synced
     files.retire(make, is_sound=True)
@@ -153,7 +153,7 @@ def test_only_a_sound_segment_is_synced_when_it_is_left(
     synced: list[int] = []
     with monkeypatch.context() as patch:
         for name in ("fsync", "fdatasync"):
-            patch.setattr(segments.os, name, synced.append)
+            patch.setattr(os, name, synced.append)
         files.retire(segment, is_sound=is_sound)
     assert [segment.fd] * syncs == synced
     assert segment.path.stat().st_size == (SEGMENT_HEADER_BYTES if is_sound else SEGMENT_BYTES)
@@ -169,7 +169,7 @@ def test_a_segment_is_closed_though_leaving_it_fails(
     before = open_fds()
     segment = files.create()
     with monkeypatch.context() as patch:
-        patch.setattr(segments.os, failing, fail)
+        patch.setattr(os, failing, fail)
         with pytest.raises(OSError, match="no"):
             files.retire(segment, is_sound=True)
     assert before == open_fds()

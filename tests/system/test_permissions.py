@@ -203,6 +203,7 @@ def test_a_stranger_cannot_stop_the_next_start_by_holding_locks(folder: Path) ->
         os.close(ours)
         os.close(theirs)
         intruder.wait(30)
+        assert intruder.stdout is not None
         intruder.stdout.close()
 
 

@@ -53,9 +53,9 @@ def mount(kind: str, folder: Path, image: Path) -> None:
         with image.open("wb") as file:
             file.truncate(DISK_BYTES)
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-        command = ["mount", "-o", "loop", image, folder]
+        command = ["mount", "-o", "loop", str(image), str(folder)]
     else:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", folder]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"needs to mount file systems: {done.stderr.strip()}")

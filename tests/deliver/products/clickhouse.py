@@ -59,7 +59,7 @@ class Clickhouse:
         if "async_insert" not in self.unknown_settings:
             assert query.get("async_insert") == "0", "the answer would come before the rows"
         body = request.plain_body
-        rows = []
+        rows: list[Any] = []
         for number, line in enumerate(body.split(b"\n")[:-1], 1):
             problem = self._read(line, query, rows)
             if problem is not None:

@@ -131,7 +131,7 @@ def test_the_documented_table_accepts_every_event_of_a_pixel(
     deep: Any = "x"
     for n in range(32):
         deep = [deep] if n % 2 else {"a": deep}
-    shapes = [
+    shapes: list[dict[str, Any]] = [
         {"properties": {}},
         {"properties": {"": 1, ".": [None, 1, {"a": "\u0001"}], "a.b": 2, "a": {"b": 1}}},
         {"properties": deep, "context": deep},
@@ -163,6 +163,7 @@ def test_rows_with_every_kind_of_number_are_found_together(
         f" {PLAIN} {WINDOW}",
     )
     quoted = "is violated at row 1. Expression: (at row 1) (at row 2)"
+    bad: list[dict[str, Any]]
     bad = [{"value": "zz"}, {"value": 77}, {"name": quoted}, {"value": 78, "name": quoted}]
     events = [
         tracked(n, **(bad[n % 16 // 4] if n % 4 == 3 else {"value": 1, "name": "x"}))

@@ -79,7 +79,7 @@ def in_arrays(depth: int, value: object = 1) -> Any:
 
 
 # Each group has its own index, because one name with a string and with an object is another error.
-HOSTILE = {
+HOSTILE: dict[str, list[dict[str, Any]]] = {
     "text": [
         *({name: "x"} for name in RESERVED + BLANK),
         *({"properties": {n: "x"}} for n in BLANK),
