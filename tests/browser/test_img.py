@@ -74,7 +74,7 @@ def test_an_img_of_a_page_becomes_an_event(tmp_path: Path) -> None:
         page = f"<!doctype html><title>no</title>{script}{tag}{bad}"
         (tmp_path / "site" / "index.html").write_text(page)
         dom = open_page(f"http://127.0.0.1:{port}/", tmp_path / "profile")
-        # Both pictures are drawn, the refused one too: its status tells machines, not people.
+        # Both images are drawn, also that of the rejected pixel: browsers ignore its status.
         assert "<title>1,1</title>" in dom
         (event,) = server.wait_for_events(1)
     assert event["event"] == "Email Opened"

@@ -61,7 +61,7 @@ def test_neither_secrets_nor_control_characters_are_logged(log_format: str) -> N
     text = logged(log_format)
     assert "bear3r-token" not in text
     assert [] == [char for char in text if char != "\n" and not char.isprintable()]
-    assert 4 == text.count("Traceback")  # two caught, one of a lost task, one that nobody catches
+    assert 4 == text.count("Traceback")  # two caught, one of a lost task, one uncaught
     assert "process_failed" in text
 
 

@@ -33,7 +33,7 @@ class Tail:
             [*PIXELFAST, "tail", "--data-dir", str(data_dir), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            bufsize=0,  # what waits is in the pipe, where select(2) sees it
+            bufsize=0,  # unread output stays in the pipe, where select(2) sees it
             # A shell may make background processes ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
@@ -122,7 +122,7 @@ def shown(server: Server) -> dict[str, Any]:
 
 def test_status_shows_a_destination_that_is_down_and_its_pending_events(tmp_path: Path) -> None:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # nobody listens there
+        free.bind(("127.0.0.1", 0))  # no process listens there
         port = free.getsockname()[1]
         settings = f"""
 [[sources]]

@@ -74,7 +74,7 @@ class Command:
     expected: str
 
     def matches(self, output: str) -> bool:
-        """Tell whether the output is the one shown, but for blanks, ids, times and `…`."""
+        """Tell whether the output is the one shown, except for blanks, ids, times and `…`."""
         wanted, given = ("".join(each.split()) for each in (self.expected, output))
         pattern, end = "", 0
         for special in _SPECIAL.finditer(wanted):

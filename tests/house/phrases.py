@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SUFFIXES = {".conf", ".md", ".pxd", ".py", ".pyi", ".pyx", ".service", ".socket", ".toml", ".yml"}
 OWN_FILES = {"tests/house/phrases.py", "tests/house/test_phrases.py"}
-NOT_YET = ("pixelfast/spool/", "tests/")
+NOT_YET = ("pixelfast/spool/", "tests/spool/", "tests/reliability/")
 
 ALLOWED = (
     r"connections? (?:is |are |was |were |be )?refused\b",
@@ -25,7 +25,9 @@ ALLOWED = (
 # Phrases from their first word, and what to write instead. A blank matches any blanks and the mark
 # of a comment.
 PHRASES = {
-    r"refus(?:e|es|ed|al|als|ing)\b": ("reject (only a TCP connection is refused)"),
+    r"(?<![.\"'])refus(?:e|es|ed|al|als|ing)\b(?![\"':=(])": (
+        "reject (only a TCP connection is refused)"
+    ),
     r"(?:an|its|each|every|their) answers?\b": "response",
     r"the (?:most|least)(?= (?:is|are|that|to|of|may)\b|[.,;:)])": "maximum, minimum",
     r"at the (?:most|least)\b": "at most, at least",
@@ -40,7 +42,7 @@ PHRASES = {
     r"a text\b": "a string",
     r"(?:no|more|has|have|makes?|made|is|takes?|needs?) room\b": "disk space, memory",
     r"(?:hang|hangs) on\b": "depend on",
-    r"(?:nobody|somebody|strangers?)\b": "a client, a process, a user",
+    r"(?:nobody [a-z]|somebody\b|strangers?\b)": "a client, a process, a user",
     r"mend(?:s|ed|ing)?\b": "fix, repair",
     r"but for\b": "except for",
     r"taken out of\b": "removed from",

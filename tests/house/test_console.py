@@ -1,4 +1,4 @@
-"""Console blocks are split into commands, and outputs are compared but for what varies."""
+"""Console blocks are split into commands, and outputs are compared except for what varies."""
 
 from __future__ import annotations
 

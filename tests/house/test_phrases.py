@@ -25,7 +25,7 @@ Events are thrown away.
 The value is a text.
 until there is room
 It hangs on the value.
-It waits for nobody.
+It is open, and nobody listens.
 whether it is mended
 the same but for the date
 A key was taken out of the settings.

@@ -1,4 +1,4 @@
-"""Delivery beside destinations that take nothing: its memory is bounded, and the others go on."""
+"""Delivery with destinations that accept nothing: memory is limited, and the others continue."""
 
 from __future__ import annotations
 

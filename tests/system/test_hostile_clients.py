@@ -1,4 +1,4 @@
-"""What hostile clients make a real collector hold, and what becomes of the others meanwhile."""
+"""The memory that hostile clients make a real collector use, and the effect on others."""
 
 from __future__ import annotations
 

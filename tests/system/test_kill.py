@@ -1,4 +1,4 @@
-"""kill -9 of the supervisor. What becomes of the events then is the matter of tests/reliability."""
+"""kill -9 of the supervisor. tests/reliability covers the events."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """No secret and no control character comes out, whichever way it came in.
 
-A server with destinations that repeat every header and control sequences in their answers, and
+A server with destinations that repeat every header and control sequences in their responses, and
 pixels that carry such sequences in names, values and headers; then everything that is printed,
 logged, stored or shown is looked at.
 """
@@ -121,7 +121,7 @@ HOOK = '[[destinations]]\nname = "h"\ntype = "http"\n'
 class _Echo(http.server.BaseHTTPRequestHandler):
     """Answers with the status that the path begins with, and with all that it was sent.
 
-    `refuses` accepts one event: a destination that accepts nothing is believed only after 5 s.
+    One event is accepted: a destination that accepts nothing is believed only after 5 s.
     """
 
     protocol_version = "HTTP/1.1"
@@ -322,7 +322,7 @@ def check_stored(path: Path) -> None:
     assert letters
     for reason, answer, event in letters:
         check_secrets(reason, f"a reason of {path}")
-        check_secrets(answer.decode("utf-8", "replace"), f"an answer of {path}")
+        check_secrets(answer.decode("utf-8", "replace"), f"a response of {path}")
         check_secrets(event.decode(), f"an event of {path}")
 
 

@@ -103,7 +103,7 @@ def test_every_file_is_included_by_one_that_is_tested() -> None:
 
 
 def test_what_a_client_claims_to_be_does_not_count(server: Server, tmp_path: Path) -> None:
-    """127.0.0.2 is a client that nobody trusts."""
+    """127.0.0.2 is a client that is not trusted."""
     forged = {
         "X_Forwarded_For": "6.6.6.6, 127.0.0.1",
         "X_Real_IP": "6.6.6.7",

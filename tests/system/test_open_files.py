@@ -1,4 +1,4 @@
-"""At the limit of open files everybody still gets an answer, and processes start again."""
+"""At the limit of open files, every client still gets a response, and processes restart."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_a_stop_refuses_new_connections_while_a_request_is_under_way(tmp_path: P
             client.sendall(head.encode())
             wait_until(lambda: server.metrics()["pixelfast_connection_bytes"] > 0, "half a request")
             server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: is_refused(server.port), "nobody listens")
+            wait_until(lambda: is_refused(server.port), "the port is closed")
             client.sendall(b"Host: x\r\n\r\n")
             client.settimeout(WAIT_S)
             assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")

@@ -1,4 +1,4 @@
-"""Nobody but its own user opens what a server keeps, whatever umask it was started with."""
+"""Only its own user can open the files of a server, whatever umask it was started with."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_another_user_opens_nothing_of_a_running_server(folder: Path) -> None:
 
 @NEEDS_ROOT
 def test_not_even_the_files_would_let_another_user_in(folder: Path) -> None:
-    """The folder's mode alone would do; somebody may copy or mount what is in it."""
+    """The folder's mode would suffice, but its content may be copied or mounted."""
     with umask(0), serving(folder / "data") as server:
         assert 200 == server.track("E")
         server.wait_for_events(1)

@@ -159,7 +159,9 @@ def test_pixels_come_in_over_a_unix_socket(tmp_path: Path) -> None:
         (event,) = server.wait_for_events(1)
         assert event["request_ip"] == "203.0.113.7"
         assert server.stop() == 0
-    with serving(tmp_path / "data", "--listen", f"unix:{path}"):  # the old socket is no obstacle
+    with serving(
+        tmp_path / "data", "--listen", f"unix:{path}"
+    ):  # the old socket does not prevent that
         pass
 
 

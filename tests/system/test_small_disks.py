@@ -182,7 +182,7 @@ def test_an_archive_waits_at_half_of_the_disk_and_pixels_are_stored_until_the_sp
         aside.mkdir()
         for path in sorted(archive.glob("*.ndjson"))[:-1]:
             shutil.move(path, aside)
-        wait_until(lambda: archive_of(server)["pending"] == 0, "it goes on")
+        wait_until(lambda: archive_of(server)["pending"] == 0, "it continues")
         pixels.send_until(lambda reasons: not reasons, "pixels are stored again")
         wait_until(lambda: sorted(pixels.acked) == events_in(archive, aside), "all are there")
         told = server.log_events()
@@ -204,7 +204,7 @@ def test_an_archive_leaves_the_spool_its_room_on_a_disk_that_others_fill(
         assert 7 * MIB < size_of(archive) < 14 * MIB
         pixels.send_until(lambda reasons: is_full(server, reasons), "the spool is full")
         (disk / "others").unlink()
-        wait_until(lambda: archive_of(server)["pending"] == 0, "it goes on")
+        wait_until(lambda: archive_of(server)["pending"] == 0, "it continues")
         assert sorted(pixels.acked) == events_in(archive)
         assert_quiet(server)
 
@@ -219,10 +219,10 @@ def test_less_than_min_free_is_disk_full_until_there_is_more(disk: Path, tmp_pat
         wait_until(lambda: "disk_full" in server.log_events(), "the disk is full")
         assert {"disk-full"} == pixels.send()
         (disk / "others").unlink()
-        wait_until(lambda: "spool_space_freed" in server.log_events(), "there is room")
+        wait_until(lambda: "spool_space_freed" in server.log_events(), "there is disk space")
         assert set() == pixels.send()
         told = server.log_events()
-        # What is noticed first, less than min_free or no room for a segment, is logged once.
+        # What is noticed first, less than min_free or no space for a segment, is logged once.
         for name in ("disk_full", "segment_create_failed"):
             assert told.count(name) <= 1, name
         assert {"disk_full", "segment_create_failed"} & set(told)
@@ -246,9 +246,9 @@ def test_a_disk_without_any_room_costs_one_line_each_and_no_event(
             while True:
                 file.write(bytes(4096))
         pixels.send_until(lambda reasons: reasons == {"disk-full"}, "the disk is full")
-        wait_until(lambda: archive_of(server)["state"] != "closed", "the archive has no room")
+        wait_until(lambda: archive_of(server)["state"] != "closed", "the archive is full")
         others.unlink()
-        pixels.send_until(lambda reasons: not reasons, "there is room")
+        pixels.send_until(lambda reasons: not reasons, "there is disk space")
         wait_until(lambda: set(pixels.acked) <= set(events_in(archive)), "all are there")
         told = server.log_events()
         for name in ("segment_create_failed", "destination_waiting", "destination_failed"):
