@@ -352,13 +352,13 @@ def test_rows_are_not_forged_and_markup_is_not_obeyed(failed: Failed) -> None:
         HOOK + 'url = "http://h"\nbearer_token = "bear-3r-s3cret\\u0007"',
     ],
 )
-def test_settings_and_mistakes_in_them_are_shown_without_secrets_and_escapes(
+def test_settings_and_their_errors_are_shown_without_secrets_and_escapes(
     tmp_path: Path, text: str
 ) -> None:
     path = tmp_path / "pixelfast.toml"
     path.write_text(text)
     output = CliRunner().invoke(cli, ["check", str(path)]).output
-    assert "mistake" in output or "data_dir" in output
+    assert " error" in output or "data_dir" in output
     check(output, "what `check` says")
 
 

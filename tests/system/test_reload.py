@@ -155,7 +155,7 @@ def test_many_reloads_at_once_end_with_the_last_file(tmp_path: Path) -> None:
         assert "destinations_reloaded" in server.log_events()
 
 
-def test_a_file_with_mistakes_changes_nothing(tmp_path: Path) -> None:
+def test_a_file_with_errors_changes_nothing(tmp_path: Path) -> None:
     with serving(tmp_path / "data", settings=PLAIN) as server:
         assert 1.0 == server.metrics()["pixelfast_config_last_reload_successful"]
         done = reload(server, PLAIN.replace("wk-web", "wk-other") + "wrong = 1\nrotate_bytes = 1\n")
@@ -163,7 +163,7 @@ def test_a_file_with_mistakes_changes_nothing(tmp_path: Path) -> None:
         assert "destinations[archive].wrong: unknown setting" in done.stderr
         assert "destinations[archive].rotate_bytes = 1: expected" in done.stderr
         assert 2 == server.log_events().count("reload_rejected")
-        assert "does not change to the demo source" in reload(server, "[server]\n").stderr
+        assert "a reload cannot enable the demo source" in reload(server, "[server]\n").stderr
         reload(server, PLAIN + "wrong = 1\nother = 1\n")
         assert 200 == track(server, "wk-web")
         state = ready(server)["reload"]

@@ -132,7 +132,7 @@ def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
     assert f'server.listen: cannot listen on "{address}": address already in use' in second.stderr
 
 
-def test_bad_settings_end_with_code_2_and_all_mistakes(tmp_path: Path) -> None:
+def test_invalid_settings_end_with_exit_status_2_and_all_errors(tmp_path: Path) -> None:
     settings = tmp_path / "bad.toml"
     settings.write_text('[server]\nwokers = 1\n[spool]\nack = "sync"\n')
     result = run_pixelfast("serve", "-c", str(settings), "--data-dir", str(tmp_path / "data"))

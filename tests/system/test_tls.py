@@ -292,7 +292,7 @@ def test_a_socket_that_systemd_names_tls_speaks_tls(tmp_path: Path) -> None:
         assert 200 == server.track("plain")
 
 
-def test_a_socket_for_tls_without_settings_for_it_is_a_mistake(tmp_path: Path) -> None:
+def test_a_passed_tls_socket_without_tls_settings_is_an_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as passed, pytest.raises(AssertionError) as caught:
         Server(tmp_path / "data", passed=passed, environment={"LISTEN_FDNAMES": "tls"})
     assert 'server.tls: required, because systemd passed sockets with the name "tls"' in str(
