@@ -68,7 +68,7 @@ cdef class RateBudgets:
         self._memory = memory
         # A typed memoryview would add 20,000 lines of C to every module that knows this class.
         PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
-        self._bytes = <char*>view.buf   # mapped as long as the mmap exists: nobody closes it
+        self._bytes = <char*>view.buf   # mapped as long as the mmap exists, which is never closed
         PyBuffer_Release(&view)
         self._places = dict(places)
 

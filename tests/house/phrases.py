@@ -42,7 +42,7 @@ PHRASES = {
     r"a text\b": "a string",
     r"(?:no|more|has|have|makes?|made|is|takes?|needs?) room\b": "disk space, memory",
     r"(?:hang|hangs) on\b": "depend on",
-    r"(?:nobody [a-z]|somebody\b|strangers?\b)": "a client, a process, a user",
+    r"(?:nobody(?= [a-z])|somebody\b|strangers?\b)": "a client, a process, a user",
     r"mend(?:s|ed|ing)?\b": "fix, repair",
     r"but for\b": "except for",
     r"taken out of\b": "removed from",
