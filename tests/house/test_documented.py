@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from pixelfast.commands.status import status
 from pixelfast.operate.delivery_metrics import STATES
 from pixelfast.spool import REJECTIONS
@@ -15,6 +17,13 @@ SOURCES = "".join(
     for folder in ("event", "collect")
     for path in (ROOT / "pixelfast" / folder).glob("*.p[yx]*")
 )
+# Literals of the whole package, with those that are split over lines joined.
+MESSAGES = re.sub(
+    r'"\n\s*f?"',
+    "",
+    "".join(path.read_text("utf-8") for path in (ROOT / "pixelfast").rglob("*.py")),
+)
+OF_THE_SYSTEM = {"Connection refused", "Network is unreachable"}
 PIXEL = (ROOT / "docs/pixel.md").read_text("utf-8")
 
 
@@ -52,6 +61,28 @@ def test_errors_md_lists_every_error_with_its_status_and_no_other() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", table, re.MULTILINE)
     assert errors_in_source() == {(reason, int(status)) for reason, status in rows}
     assert ("method-not-allowed", 405) in errors_in_source()
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [
+        ("errors.md", "## Errors in the settings"),
+        ("errors.md", "## Failed deliveries"),
+        ("warnings.md", "## Warnings about the settings"),
+    ],
+)
+def test_every_message_on_a_page_is_one_of_the_program(page: str, heading: str) -> None:
+    """`…` and `N` stand for values; messages of the operating system are not the program's."""
+    table = section(page, heading)
+    messages = re.findall(r"^\| (`.+?`) \|", table, re.MULTILINE)
+    assert messages
+    parts = {
+        part.strip()
+        for message in re.findall("`([^`]+)`", " ".join(messages))
+        for part in re.split(r"…|\bN+\b( s\b)?|\[|\]", message)
+        if part and part.strip(' :"')
+    }
+    assert set() == {part for part in parts if part not in MESSAGES} - OF_THE_SYSTEM
 
 
 def test_every_state_of_a_destination_is_documented() -> None:
