@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
+from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
     QUICK,
     FakeSender,
@@ -205,6 +207,25 @@ def test_a_removed_destination_keeps_its_events_for_a_day(data: DataDir, feed: F
             assert before == data.segments(0)
             later_s = 86_400.0
             await until(lambda: len(data.segments(0)) == 1)
+
+    run(main())
+
+
+def test_a_running_destination_is_recorded_as_in_use(data: DataDir) -> None:
+    """Its events are kept for a day after the last record if it is removed later."""
+    hand = HandClock()
+
+    async def main() -> None:
+        engine = make_engine(data, {"hook": FakeSender()}, clock=hand.clock)
+        lock = data.destination_dir("hook") / "lock"
+        async with running(engine):
+            await reclaimed(engine)
+            os.utime(lock, (0, 0))
+            hand.advance(599.0)
+            await reclaimed(engine)
+            assert 0 == lock.stat().st_mtime
+            hand.advance(1.0)
+            await until(lambda: lock.stat().st_mtime > 0)
 
     run(main())
 

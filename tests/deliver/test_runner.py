@@ -9,6 +9,9 @@ import pytest
 
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.outcomes import Accepted, Held, Retry
+from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.store import Changes, Store
+from pixelfast.deliver.tasks import Task
 from pixelfast.spool import DataDir, Position
 from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
@@ -22,7 +25,7 @@ from tests.deliver.runners import (
     running,
 )
 from tests.deliver.running import run
-from tests.deliver.spools import event
+from tests.deliver.spools import NO_LIMITS, cut_all, event, fill
 from tests.spools import Feed
 from tests.waiting import WAIT_S, until
 
@@ -134,6 +137,34 @@ def test_events_of_other_sources_move_the_cursor_without_a_send(data: DataDir, f
         counted = counters_on_disk(data, "hook")
         assert (5, 15) == (counted["delivered"], counted["filtered"])
         assert counted.items() <= runner.counted.items()
+
+    run(main())
+
+
+def test_no_further_batch_is_cut_while_very_many_parts_of_one_wait(
+    data: DataDir, feed: Feed
+) -> None:
+    hand = HandClock(a_look_s=0.001)
+    parts = 4200
+    fill(feed, 0, parts)
+    (cut,) = cut_all(data, NO_LIMITS)
+    whole = Task.of_cut(cut, 1, Selection())
+    planned = [part.plan for part in whole.divided([n] for n in range(parts))]
+    store = Store(data.destination_dir("hook") / "state.db")
+    store.commit(Changes(after=cut.after, numbers=cut.numbers, planned=planned))
+    store.close()
+    fill(feed, parts, parts + 100)
+
+    async def main() -> None:
+        sender = FakeSender(concurrency=2)
+        sender.gate.clear()
+        runner = make_runner(data, sender, clock=hand.clock)
+        async with running(runner):
+            await until(lambda: sender.under_way == 2)
+            await hand.looks(200)
+            assert parts == len(plans_on_disk(data, "hook"))
+            runner.give_way()
+            sender.gate.set()
 
     run(main())
 
