@@ -311,6 +311,14 @@ def test_parts_are_smaller_if_more_events_are_bad(
     assert expected == rejections.part_events(events)
 
 
+def test_the_size_of_parts_follows_recent_events() -> None:
+    rejections = Rejections(Timings())
+    for _ in range(10):
+        rejections.accept("a", 1000, now_s=0.0)
+    rejections.blame(2000)
+    assert 1 == rejections.part_events(100), "of 12,000 events, a sixth was bad"
+
+
 def test_wrong_settings_are_probed_after_five_seconds_and_then_less_often() -> None:
     hand = HandClock(100.0)
     health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), hand.clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.dead import DeadLetterLimits, DeadLetters
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
@@ -395,5 +397,39 @@ def test_a_crash_between_a_replay_and_its_record_counts_it_once(data: DataDir, f
         assert ([2], []) == (last.numbers, dead.read())
         assert [] == plans_on_disk(data, "hook")
         dead.close()
+
+    run(main())
+
+
+def test_replayed_dead_letters_that_a_crash_left_in_a_plan_count_as_delivered(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crash came after they were removed, and before that was recorded in the state."""
+    commit = Store.commit
+
+    def fail(store: Store, changes: Changes) -> None:
+        if changes.counted.get("delivered"):
+            raise sqlite3.OperationalError("disk I/O error")
+        commit(store, changes)
+
+    async def main() -> None:
+        feed.write(*map(event, range(4)))
+        runner = make_runner(data, rejecting(2))
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed))
+        ask_for_replay(data)
+        replaying, last = FakeSender(), FakeSender()
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "commit", fail)
+            with pytest.raises(sqlite3.OperationalError):
+                await make_runner(data, replaying).run()
+        assert ([2], []) == (replaying.numbers, letters_of(data))
+        assert 1 == len(plans_on_disk(data, "hook"))
+        runner = make_runner(data, last)
+        async with running(runner):
+            await until(lambda: runner.counted.get("delivered") == 4)
+            assert 0 == runner.counted["dead"]
+            check_sum(runner.stats(end_numbers(4)))
+        assert [] == last.sent
 
     run(main())

@@ -106,6 +106,14 @@ def test_the_rest_of_a_partly_accepted_batch_becomes_dead_letters_or_is_retried(
     assert {"delivered": 2, "dead": 1} == settlement.counted
 
 
+def test_events_to_retry_that_are_too_old_become_dead_letters_and_are_not_retried() -> None:
+    rejections = Rejections(Timings())
+    situation = Situation(began_s=1.0, now_s=2.0, is_too_old=True)
+    settlement = settle(task(), Partial({1: NO, 3: LATER}), rejections, situation)
+    assert ([], {1: NO, 3: LATER}) == (settlement.groups, settlement.dead)
+    assert {"delivered": 2, "dead": 2} == settlement.counted
+
+
 def test_dead_letters_have_the_positions_of_their_events() -> None:
     (half,) = task().divided([[2, 3]])
     (bundle,) = dead_letters(half, {0: NO})
