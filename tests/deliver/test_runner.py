@@ -141,6 +141,22 @@ def test_events_of_other_sources_move_the_cursor_without_a_send(data: DataDir, f
     run(main())
 
 
+def test_sixty_four_settled_batches_are_written_at_once(data: DataDir, feed: Feed) -> None:
+    timings = replace(QUICK, settled_s=1e9)
+
+    async def main() -> None:
+        sender = FakeSender(concurrency=64)
+        sender.gate.clear()
+        fill(feed, 0, 320)
+        async with running(make_runner(data, sender, timings=timings)):
+            await until(lambda: sender.under_way)
+            await until(lambda: len(plans_on_disk(data, "hook")) == 64)
+            sender.gate.set()
+            await until(lambda: counters_on_disk(data, "hook").get("delivered") == 320)
+
+    run(main())
+
+
 def test_no_further_batch_is_cut_while_very_many_parts_of_one_wait(
     data: DataDir, feed: Feed
 ) -> None:
