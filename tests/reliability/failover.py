@@ -57,7 +57,7 @@ def why_no_nginx() -> str:
 
 @dataclass
 class Outcome:
-    """What became of the requests of one run."""
+    """The outcome of the requests of one run."""
 
     sent: int = 0
     acked: int = 0
@@ -186,7 +186,7 @@ class _Timed(Load):
 
 
 def fail_over(fleet: Fleet, port: int, steps: Sequence[Callable[[], None]]) -> Outcome:
-    """Send pixels to nginx while each step is done; what became of them all."""
+    """Send pixels to nginx while each step is done; return their outcome."""
     load = _Timed(port, WRITE_KEY, name=f"e{random.randrange(2**32):x}", pause_s=0.02)
 
     async def drive() -> None:

@@ -1,4 +1,4 @@
-"""How long an answer takes at each `spool.ack`, and how long a start with a full spool takes."""
+"""Measure the response time at each `spool.ack`, and the time of a start with a full spool."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ def kill_over_and_over(
 ) -> Counter[str]:
     """Kill processes of `lives` servers, each after the other; how often each was killed.
 
-    A life: start, kill children while the load goes on, then the supervisor, or everything at once.
+    A life: start, kill children while the load continues, then the supervisor, or everything.
     A child's kills come soon after each other, so that some hit it while it starts. `on_life` is
-    told the counts and says whether to go on.
+    told the counts and says whether to continue.
     """
     killed: Counter[str] = Counter()
     for life in range(lives):

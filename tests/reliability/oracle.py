@@ -10,7 +10,7 @@ by field, without keeping what was sent:
     invented  received, never sent
     twice     received again: allowed, and counted
 
-Sending and receiving happen in a thread of its own; a test goes on beside it.
+Sending and receiving happen in a thread of its own; a test continues beside it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def fields_of(number: int) -> dict[str, Any]:
 
 @dataclass
 class Verdict:
-    """What became of all events so far, over all destinations."""
+    """The outcome of all events so far, over all destinations."""
 
     sent: int = 0
     acked: int = 0
@@ -239,7 +239,7 @@ class Oracle:
 
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:
-        """Count no answer as a 200 meanwhile: a machine without power answers nobody."""
+        """Count no response as a 200 meanwhile: a machine without power sends none."""
         self.call(self._listen(False))
         try:
             yield
@@ -259,11 +259,11 @@ class Oracle:
             self.pending.add(number)
 
     def verdict(self) -> Verdict:
-        """What became of the events at the receiver."""
+        """Return the outcome of the events at the receiver."""
         return self.judge(self.ledger)
 
     def judge(self, ledger: Ledger, excused: Iterable[str] = ()) -> Verdict:
-        """What became of the events at one destination; `excused` ones it refused for good."""
+        """Return the outcome of the events at one destination; it rejected the `excused` ones."""
         allowed = set(excused)
         acks, counts = self.pixels.acks, ledger.counts.ljust(len(self.pixels.acks), b"\0")
         missing = [n for n, is_acked in enumerate(acks) if is_acked and not counts[n]]

@@ -6,9 +6,9 @@ Each connection gets a `weather` of the proxy's list by chance:
     latency      each piece waits a while
     drip         answers come byte by byte
     reset        the connection is reset after some bytes
-    black-hole   nothing goes through any more, and nobody says so
+    black-hole   nothing is forwarded any more, without an error
     half-close   our side of the stream to delivery ends at once, the request still goes through
-    cut-answer   the receiver takes the batch; its answer never arrives
+    cut-answer   the receiver accepts the batch; the response never arrives
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ class Rig:
         self.oracle.pause()
 
     def check(self, *, files: bool = True, patience_s: float = 10.0) -> Verdict:
-        """Wait for what is under way; what became of everything, at every destination."""
+        """Wait for what is in progress; return the outcome at every destination."""
         self.oracle.until_received(patience_s)
         excused = list(self.dead_letters())
         total = self.oracle.judge(self.oracle.ledger, excused)
@@ -208,7 +208,7 @@ class Rig:
         return verdict
 
     def dead_letters(self) -> Iterable[str]:
-        """The ids of events that a destination refused for good, whatever keeps them."""
+        """Return the ids of events that a destination rejected, wherever they are kept."""
         pattern = re.compile(rb"%s-\d+" % self.oracle.run.encode())
         for path in (self.data_dir / "dead").rglob("*"):
             if path.is_file():
