@@ -55,6 +55,17 @@ def test_every_event_of_a_partial_outcome_is_masked() -> None:
         )
 
 
+def test_a_partial_outcome_with_a_secret_in_reasons_only_is_masked() -> None:
+    failed = {n: Rejected(REASON if n % 2 else "no", 400, b"nothing") for n in range(4)}
+    expected = {n: Rejected("no …" if n % 2 else "no", 400, b"nothing") for n in range(4)}
+    assert Partial(expected) == outcome_of(Partial(failed))
+
+
+def test_a_partial_outcome_without_secrets_stays_the_same_object() -> None:
+    outcome = Partial({n: Rejected("no", 400, b"nothing") for n in range(4)})
+    assert outcome_of(outcome) is outcome
+
+
 class Costly(Redactor):
     """Masking takes this long per response by its own clock; counts the responses of each turn."""
 
