@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from tests.reliability.oracle import Ledger
@@ -19,10 +18,14 @@ def test_all_arrives_through_every_weather(tmp_path: Path) -> None:
         for weather in WEATHERS:
             proxy.change(weather)
             wait_until(lambda weather=weather: proxy.seen[weather] > 0, weather)
-            time.sleep(0.3)
+            rig.oracle.until_acked(50)
         for _ in range(4):
+            before = sum(proxy.seen.values())
             proxy.change(*WEATHERS)
-            time.sleep(0.7)
+            wait_until(
+                lambda before=before: sum(proxy.seen.values()) > before, "another connection"
+            )
+            rig.oracle.until_acked(100)
         proxy.change("fair")
         verdict = rig.assert_clean()
         assert all(proxy.seen.values())

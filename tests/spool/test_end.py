@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from typing import Any
 
 import pytest
@@ -149,7 +148,7 @@ def make_segment(data: DataDir, number: int, first_number: int, size: int, offse
 
 
 @pytest.mark.parametrize("has_large", [False, True])
-def test_a_spool_of_10_gib_takes_events_within_a_second(
+def test_a_writer_reads_little_of_a_spool_of_10_gib(
     data: DataDir, monkeypatch: pytest.MonkeyPatch, has_large: bool
 ) -> None:
     data.slot_dir(0).mkdir()
@@ -157,13 +156,14 @@ def test_a_spool_of_10_gib_takes_events_within_a_second(
         make_segment(data, number, number * 100, 64 * MIB, 60 * MIB)
     if has_large:
         make_segment(data, 161, 10**6, 2**31, 2**30)
-    bytes_read = 0
+    bytes_read = reads = 0
     real = os.pread
 
     def pread(fd: int, count: int, offset: int) -> bytes:
-        nonlocal bytes_read
+        nonlocal bytes_read, reads
         found = real(fd, count, offset)
         bytes_read += len(found)
+        reads += 1
         return found
 
     class Os:
@@ -171,13 +171,11 @@ def test_a_spool_of_10_gib_takes_events_within_a_second(
             return pread if name == "pread" else getattr(os, name)
 
     monkeypatch.setattr(end, "os", Os())
-    began_s = time.perf_counter()
     files = SlotFiles(data, 0, 64 * MIB)
     segment = files.create()
-    seconds = time.perf_counter() - began_s
     assert (10**6 + 2 if has_large else 16_002) == files.next_number
-    assert seconds < 1.0
     assert bytes_read < 64 * MIB
+    assert reads < 2000
     files.retire(segment, is_sound=True)
     files.close()
 
