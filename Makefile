@@ -1,5 +1,5 @@
-# Everything runs in a .venv of the checkout; each step is done once, and again when what it is made
-# of has changed. `make help` lists the targets.
+# Everything runs in a .venv of the checkout. A step is repeated only if its inputs have changed.
+# `make help` lists the targets.
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help run test products torture build dist bench locust lint reference docs linkcheck coverage sanitize clean
 
-help: ## show this list
+help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 run: build ## set up, compile and start the server on 127.0.0.1:8080
@@ -27,19 +27,19 @@ test: $(VENV)/.test ## set up, compile and run the tests
 
 products: $(VENV)/.products ## set up the ClickHouse engine (180 MB) for the tests that need it
 
-torture: $(VENV)/.test ## kill, cut, break for MINUTES=30; writes the table of docs/reliability.md
+torture: $(VENV)/.test ## kills, power cuts and failing disks for MINUTES=30; writes docs/reliability.md
 	@MINUTES=$(MINUTES) $(BIN)/python -m tests.reliability
 
-build: $(VENV)/.built ## only set up and compile: the command is .venv/bin/pixelfast
+build: $(VENV)/.built ## set up and compile; the program is .venv/bin/pixelfast
 
-dist: $(VENV)/.tools ## make the sdist and the wheel in dist/
+dist: $(VENV)/.tools ## build the sdist and the wheel in dist/
 	@$(PIP) build
 	@$(BIN)/python -m build --no-isolation --outdir dist
 
-bench: $(VENV)/.bench $(VENV)/.rivals ## measure; writes benchmarks/RESULTS.md
+bench: $(VENV)/.bench $(VENV)/.rivals ## run the benchmarks; writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks
 
-locust: $(VENV)/.bench ## load from locust; checks that every accepted event arrived
+locust: $(VENV)/.bench ## send a mixed load and check that every accepted event arrived
 	@$(BIN)/python -m benchmarks.run_locust
 
 lint: $(VENV)/.test ## ruff, the phrase check, mypy, and the .pyi against the compiled modules
@@ -60,13 +60,13 @@ docs: $(VENV)/.docs ## build the site in build/docs; a broken link is an error
 linkcheck: $(VENV)/.docs ## check the links of the documentation to other sites
 	@$(BIN)/python -m sphinx --builder linkcheck --quiet --doctree-dir build/doctrees docs build/linkcheck
 
-coverage: $(VENV)/.test ## coverage of Python and Cython; TESTS=tests/collect for a part
+coverage: $(VENV)/.test ## measure the coverage of Python and Cython; TESTS=tests/collect for a part
 	@tests/coverage.sh $(TESTS)
 
-sanitize: $(VENV)/.test ## the tests of the compiled modules under ASan and UBSan
+sanitize: $(VENV)/.test ## run the tests of the compiled modules under ASan and UBSan
 	@tests/sanitize.sh
 
-clean: ## remove what was made, but not pixelfast-data
+clean: ## remove everything that was built, but not pixelfast-data
 	rm -rf $(VENV) build dist pixelfast.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pixelfast tests benchmarks -name '*.so' -delete
 	find pixelfast tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
