@@ -28,6 +28,7 @@ test: $(VENV)/.test ## set up, compile and run the tests
 products: $(VENV)/.products ## set up the ClickHouse engine (180 MB) for the tests that need it
 
 torture: $(VENV)/.test ## kills, power cuts and failing disks for MINUTES=30; writes docs/reliability.md
+	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/event tests/collect/test_scan.py
 	@MINUTES=$(MINUTES) $(BIN)/python -m tests.reliability
 
 build: $(VENV)/.built ## set up and compile; the program is .venv/bin/pixelfast

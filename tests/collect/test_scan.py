@@ -8,10 +8,11 @@ from collections.abc import Iterable
 
 import pytest
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pixelfast.collect.reader import scan
+from tests.examples import examples
 
 KEPT = {
     b"user-agent",
@@ -243,7 +244,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return b"".join(parts) + draw(ENDS) + draw(ENDS) + draw(st.sampled_from([b"", b"GET / HTTP"]))
 
 
-@settings(max_examples=5000)
+@examples(5000)
 @given(requests())
 @example(request(b'/a?b=c&d=%zz"<>^`{|}\\'))
 @example(request(lines=[b"Host: a", b"X: \xff\x80"]))
@@ -252,7 +253,7 @@ def test_the_parser_reads_the_same(data: bytes) -> None:
     assert_same(data)
 
 
-@settings(max_examples=5000)
+@examples(5000)
 @given(st.integers(0, len(request()) - 1), st.binary(max_size=3), st.integers(0, 3))
 def test_the_parser_reads_the_same_from_a_modified_request(
     place: int, inserted: bytes, left_out: int

@@ -20,6 +20,7 @@ from pixelfast.errors import RequestError
 from pixelfast.event import EventWriter, Rules
 from tests import oracle
 from tests.event.writing import NOW_MS, open_query, without_additions, write
+from tests.examples import examples
 
 # A few names, so that parameters meet at the same place, and all names with a special meaning.
 COMMON = ["a", "b", "0", "1", "-1", "c"]
@@ -240,7 +241,7 @@ def bytes_of(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
 
 
-@settings(max_examples=3000)
+@examples(3000)
 @given(targets(), rules())
 @example("/pixel/v1/page?event=e&anonymousId=a&\udce4\udc80\udcbdb96.&writeKey=k", {})
 @example("/pixel/v1/page?writeKey=k&userId=1&a=1&a=2&a.b=3", {})

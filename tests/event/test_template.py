@@ -18,6 +18,7 @@ from pixelfast.errors import RequestError
 from pixelfast.event import EventWriter, Rules
 from tests.event.test_decoder import IDENTITIES, SEEDS, rules, sent, targets
 from tests.event.writing import write
+from tests.examples import examples
 
 MESSAGE_ID = re.compile(rb'"messageId":"[0-9a-f]{8}-[0-9a-f-]{27}"')
 ENOUGH = 5  # requests until a shape has a template
@@ -85,7 +86,7 @@ AGENTS = st.one_of(
 )
 
 
-@settings(max_examples=1000)
+@examples(1000)
 @given(targets(), rules(), st.sampled_from(["", "192.0.2.1", "2001:db8::1"]), AGENTS)
 @example("/pixel/v1/page?writeKey=k&userId=1&a=1&a=2&a.b=3", {}, "", b"")
 @example("/pixel/v1/track?userId=1&event=e&properties.a.3=1&properties.a.-1=2", {}, "", b"x")
@@ -107,7 +108,7 @@ PIECES = st.one_of(
 VALUES = st.one_of(st.lists(PIECES, max_size=4).map(b"".join), st.just(b""))
 
 
-@settings(max_examples=1000)
+@examples(1000)
 @given(VALUES, VALUES, VALUES, VALUES, st.booleans())
 def test_any_value(user: bytes, event: bytes, value: bytes, context: bytes, is_track: bool) -> None:
     values = [each.replace(b"&", b"%26") for each in (user, event, value, context)]
@@ -127,7 +128,7 @@ SPECIAL = st.one_of(
 )
 
 
-@settings(max_examples=3000)
+@examples(3000)
 @given(st.lists(SPECIAL, min_size=5, max_size=5), st.sampled_from([b"", b"agent"]), st.booleans())
 def test_any_value_that_is_trimmed_or_omitted(
     values: list[bytes], agent: bytes, keeps_placeholders: bool
@@ -152,7 +153,7 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(max_examples=2000)
+@examples(2000)
 @given(NUMBERS)
 def test_any_number(number: str) -> None:
     assert_same(b"userId=a&event=e&properties.a=" + number.encode())
