@@ -181,6 +181,20 @@ def test_a_file_that_is_created_later_is_used_without_a_restart(files: Certifica
         run(main(server.port))
 
 
+def test_a_replaced_authority_is_used_without_a_restart(files: Certificates) -> None:
+    replaced = files.folder / "replaced.pem"
+    trustme.CA().cert_pem.write_to_path(str(replaced))
+
+    async def main(port: int) -> None:
+        async with using(sender_to(port, tls_ca=str(replaced))) as sender:
+            assert_held(await send(sender, 1), "certificate is not accepted")
+            files.authority.cert_pem.write_to_path(str(replaced))
+            assert Accepted() == await send(sender, 1)
+
+    with tls_server(files.server()) as server:
+        run(main(server.port))
+
+
 def test_tls_before_1_2_is_not_used(files: Certificates) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
