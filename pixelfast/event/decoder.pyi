@@ -13,7 +13,7 @@ class Rules:
         strings: places that always hold strings, as names joined with dots. Array indexes are left
             out; an index that is a name in an object is part of the place.
         force_numbers: places that may hold numbers regardless of their name.
-        ignore: names at the top level that are dropped without a warning.
+        ignore: names at the top level that are omitted without a warning.
         fill: values to add from the request: `ip` for `context.ip`, `referer` for
             `context.page.url`, `locale` for `context.locale`. Each is added only if the event has
             no such value, or a blank one.

@@ -8,7 +8,7 @@ from pixelfast.event.template cimport Template
 cdef enum KeyKind:
     PLACE = 0           # names a place in the event
     WRITE_KEY = 1       # names the source
-    WARNED = 2          # the parameter is dropped; `warning` is the reason
+    WARNED = 2          # the parameter is omitted; `warning` is the reason
     TOO_DEEP = 3        # more than MAX_SEGMENTS segments
 
 cdef enum RootField:
@@ -36,7 +36,7 @@ cdef class KeyPath:
     cdef bytes raw                          # as sent, percent-encoded
     cdef tuple names                        # the segments; empty if there are too many
     cdef str dotted                         # the names joined with dots
-    cdef str warning                        # why the parameter is dropped, or None
+    cdef str warning                        # why the parameter is omitted, or None
     cdef KeyKind kind
     cdef bint is_escaped                    # the name began with `amp;`
     cdef bint has_brackets                  # a name contains `[]`, an array in other dialects

@@ -148,7 +148,7 @@ cdef class KeyPath:
 
 
 cdef str _plain_name(str decoded):
-    # Trim the name and remove each leading `amp;`, which stands there if the URL was HTML-escaped
+    # Trim the name and remove each leading `amp;`, which is there if the URL was HTML-escaped
     # twice.
     cdef Py_ssize_t start = 0, end = len(decoded)
     while end > 0 and is_invisible(decoded[end - 1]):

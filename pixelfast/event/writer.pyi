@@ -80,7 +80,7 @@ class EventWriter:
         """Return the event of the open target as JSON, and its warnings.
 
         The JSON is at most 32,768 bytes of UTF-8 without a line feed. Each warning is (reason, raw
-        key) of a parameter that was dropped or corrected.
+        key) of a parameter that was omitted or corrected.
 
         Args:
             rules: the rules of the source that the write key names.

@@ -94,7 +94,7 @@ def test_a_given_timestamp_is_kept_as_sent() -> None:
 
 @pytest.mark.parametrize("name", ["originalTimestamp", "sentAt", "timestamp"])
 @pytest.mark.parametrize("value", ["", "yesterday", "2026-11-23", "2026-11-23T10:15:30 1:00"])
-def test_an_invalid_time_is_dropped_with_a_warning(name: str, value: str) -> None:
+def test_an_invalid_time_is_omitted_with_a_warning(name: str, value: str) -> None:
     event, warnings = completed(f"{name}={value}")
     assert event[name] == NOW
     assert warnings == ["invalid-time"]

@@ -283,7 +283,7 @@ def test_the_name_of_a_place_leaves_out_array_indexes(
 
 
 @pytest.mark.parametrize(
-    ("query", "dropped"),
+    ("query", "omitted"),
     [
         ("properties.a=1&properties.a.b=2", ["properties.a"]),
         ("properties.a.b=2&properties.a=1", ["properties.a"]),
@@ -293,9 +293,9 @@ def test_the_name_of_a_place_leaves_out_array_indexes(
         ("a=1&a.b=2&a.b.c=3", ["a", "a.b"]),
     ],
 )
-def test_a_warning_names_the_parameter_that_was_dropped(query: str, dropped: list[str]) -> None:
+def test_a_warning_names_the_parameter_that_was_omitted(query: str, omitted: list[str]) -> None:
     _, _, warnings, _ = decode(f"/pixel/v1/page?writeKey=k&userId=u&{query}", {})
-    assert sorted(dropped) == sorted(warnings)
+    assert sorted(omitted) == sorted(warnings)
 
 
 @settings(max_examples=500)

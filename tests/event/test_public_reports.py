@@ -206,7 +206,7 @@ PLACEHOLDERS = [
 
 
 @pytest.mark.parametrize("value", PLACEHOLDERS)
-def test_a_placeholder_identity_is_dropped(value: str) -> None:
+def test_a_placeholder_identity_is_omitted(value: str) -> None:
     event, warnings = warned(f"{BASE}&userId={value}")
     assert "userId" not in event
     assert warnings == [("placeholder", "userId")]
@@ -272,7 +272,7 @@ def test_all_documented_forms_of_a_time_are_accepted(
 # --- arrays in PHP's notation ---------------------------------------------------------------------
 
 
-def test_a_second_value_in_brackets_is_dropped_with_a_warning() -> None:
+def test_a_second_value_in_brackets_is_omitted_with_a_warning() -> None:
     event, warnings = warned(f"{BASE}&a[]=1&a%5B%5D=2&properties.b[]=3&properties.b[]=4")
     assert (event["a[]"], event["properties"]) == ("1", {"b[]": 3})
     assert warnings == [
