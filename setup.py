@@ -1,11 +1,12 @@
-"""Compiles the hot path. Everything else about the package stands in pyproject.toml.
+"""Compile the hot path. Everything else about the package is in pyproject.toml.
 
-Switches by environment, for developers:
-    PIXELFAST_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer (see `make sanitize`)
-    PIXELFAST_TRACE=1      line tracing for coverage and profilers
-    PIXELFAST_ANNOTATE=1   an HTML page a module in build/cython: where Python is called
-    PIXELFAST_WERROR=1     the C compiler's warnings are errors, as in CI
-    PIXELFAST_COMPILE=0    no compilation: the Makefile installs first and compiles in place once
+Environment variables for developers:
+    PIXELFAST_SANITIZE=1   compile with AddressSanitizer and UndefinedBehaviorSanitizer
+                           (`make sanitize`)
+    PIXELFAST_TRACE=1      compile with line tracing, for coverage (`make coverage`) and profilers
+    PIXELFAST_ANNOTATE=1   write an HTML page per module to build/cython that shows calls of Python
+    PIXELFAST_WERROR=1     treat warnings of the C compiler as errors, as CI does
+    PIXELFAST_COMPILE=0    compile nothing: the Makefile installs the package and compiles in place
 """
 
 import os
@@ -33,11 +34,11 @@ directives = {
     "wraparound": False,
     "initializedcheck": False,
     "cdivision": True,
-    # No module changes a global after it is imported: what changes belongs to an object, and every
-    # object to one event loop. The commit thread shares only a struct, handed over by an eventfd.
+    # No module changes a global variable after its import. All state belongs to objects, and each
+    # object to one event loop. The commit thread shares only a struct, which an eventfd hands over.
     "freethreading_compatible": True,
     "embedsignature": True,
-    "auto_pickle": False,  # nothing compiled is ever pickled
+    "auto_pickle": False,  # no compiled class is ever pickled
     "autotestdict": False,
     "linetrace": switched_on("TRACE"),
 }

@@ -1,4 +1,4 @@
-"""The compiled modules are compiled, and say so when they are not."""
+"""Compiled modules are imported from extensions, or the import explains how to build them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_module_that_is_loaded_is_compiled(name: str) -> None:
+def test_the_imported_module_is_compiled(name: str) -> None:
     assert str(importlib.import_module(name).__file__).endswith(".so")
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_compiled_module_has_its_stub(name: str) -> None:
+def test_each_compiled_module_has_a_stub(name: str) -> None:
     assert (ROOT.parent / name.replace(".", "/")).with_suffix(".pyi").is_file()
 
 
@@ -33,7 +33,7 @@ def test_each_stub_belongs_to_a_compiled_module() -> None:
     assert {Path(name.replace(".", "/")) for name in MODULES} == stubs
 
 
-def test_a_module_that_is_not_compiled_says_how_to_build_it() -> None:
+def test_the_import_of_a_module_that_is_not_compiled_names_make_build() -> None:
     code = (
         "import sys; sys.modules['pixelfast.event.decoder'] = None\n"
         "try:\n    import pixelfast.event\nexcept ImportError as error:\n    print(error)"

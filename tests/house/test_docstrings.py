@@ -1,4 +1,4 @@
-"""The examples in docstrings run, those in the .pyi of compiled modules too."""
+"""The examples in docstrings run, including those in the .pyi of compiled modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom; docs/architecture.md says why."""
+"""Packages import only those that docs/architecture.md allows them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pixelfast
 
 ROOT = Path(pixelfast.__file__).parent
-# What each part may import beside itself. `printable`, `errors` and `config` are everybody's.
+# The packages that each package may import.
 ALLOWED = {
     "printable": set(),
     "errors": {"printable"},
@@ -39,7 +39,7 @@ CIMPORT = re.compile(
 
 
 def part_of(module: str) -> str | None:
-    """The first name below `pixelfast`; None for the package itself, which all may import."""
+    """Return the first name below `pixelfast`, or None for the package itself."""
     _, _, rest = module.partition(".")
     return rest.partition(".")[0] or None
 
@@ -72,7 +72,7 @@ def edges() -> Iterator[tuple[Path, str, str]]:
                     yield path.relative_to(ROOT), importer, imported
 
 
-def test_the_parts_are_the_known_ones() -> None:
+def test_each_package_has_its_rule() -> None:
     parts = {
         path.name.removesuffix(".py")
         for path in ROOT.iterdir()
@@ -81,7 +81,7 @@ def test_the_parts_are_the_known_ones() -> None:
     assert set(ALLOWED) | {"__init__"} == parts
 
 
-def test_nobody_imports_against_the_direction() -> None:
+def test_no_package_imports_one_that_it_must_not() -> None:
     wrong = [
         f"{path} imports pixelfast.{imported}"
         for path, importer, imported in edges()
@@ -90,12 +90,12 @@ def test_nobody_imports_against_the_direction() -> None:
     assert wrong == []
 
 
-def test_the_walk_sees_cython_and_python_imports() -> None:
+def test_imports_of_cython_and_python_are_found() -> None:
     seen = {(importer, imported) for _, importer, imported in edges()}
     assert {("collect", "event"), ("collect", "spool"), ("deliver", "spool")} <= seen
 
 
-def test_every_import_that_is_allowed_is_made() -> None:
+def test_every_allowed_import_is_needed() -> None:
     seen = {(importer, imported) for _, importer, imported in edges()}
     allowed = {(importer, each) for importer, imports in ALLOWED.items() for each in imports}
     # Named in a string: commands are imported when they are used.

@@ -1,4 +1,4 @@
-"""The stream server of the tests closes every connection, whenever it is stopped."""
+"""The stream server of the tests closes every connection when it stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of every log that the tests make finds what it looks for, and nothing else."""
+"""The check of the logs of all tests finds leaks, and accepts everything else."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_a_leak_is_found(line: str, what: str) -> None:
         ('{"error": "cannot connect to 192.0.2.1"}', 'url = "http://192.0.2.1/"'),
     ],
 )
-def test_what_a_log_may_have_is_accepted(line: str, settings: str) -> None:
+def test_an_allowed_line_is_accepted(line: str, settings: str) -> None:
     check_log(line, settings)
 
 
-def test_a_server_that_logs_an_address_fails_its_test(tmp_path: Path) -> None:
-    """The log is the real one of a real server, whose settings are then said to be others."""
+def test_an_address_in_the_log_of_a_server_fails_its_test(tmp_path: Path) -> None:
+    """Check the log of a real server against other settings than its own."""
     server = Server(tmp_path / "data", "--workers", "1", settings=SETTINGS + FULL)
     client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     headers = {"X-Forwarded-For": "203.0.113.7"}

@@ -1,4 +1,4 @@
-"""The Makefile's set-up, with programs in the place of Python that do what a test says."""
+"""The set-up of the Makefile, tested with scripts in place of Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose .venv is there and whose package is not installed."""
+    """Return a checkout that has a .venv in which the package is not installed."""
     (tmp_path / "pixelfast").mkdir()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     for name in ("pyproject.toml", "setup.py", ".venv/.venv"):
@@ -41,7 +41,7 @@ def make(checkout: Path, python: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_installation_that_fails_says_why_and_is_tried_again(checkout: Path) -> None:
+def test_a_failed_installation_prints_its_output_and_is_repeated(checkout: Path) -> None:
     failing = 'case "$*" in *--editable*) echo "no compiler here" >&2; exit 1;; esac'
     result = make(checkout, failing)
     assert 0 != result.returncode
@@ -51,6 +51,6 @@ def test_an_installation_that_fails_says_why_and_is_tried_again(checkout: Path) 
     assert (checkout / ".venv" / ".installed").exists()
 
 
-def test_an_installation_that_succeeds_is_quiet(checkout: Path) -> None:
+def test_a_successful_installation_prints_nothing(checkout: Path) -> None:
     result = make(checkout, 'case "$*" in *--editable*) echo noise; echo more >&2;; esac')
     assert (0, "compiling pixelfast\n", "") == (result.returncode, result.stdout, result.stderr)
