@@ -11,7 +11,6 @@ from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, FrameHeader, Pos
 from pixelfast.spool.frames import (
     FRAME_HEADER_BYTES,
     FRAME_MAGIC,
-    MAX_FRAME_BYTES,
     check_frame,
     parse_frame,
     parse_header,
@@ -29,7 +28,7 @@ __all__ = [
     "number_at",
 ]
 
-_WINDOW_BYTES = 4 * 2**20
+_WINDOW_BYTES = 256 * 2**10
 _HEADERS_BYTES = 16 * 2**10
 _NEWEST_BYTES = 256 * 2**10
 
@@ -218,15 +217,13 @@ def last_frame(
     for begin, stop in reversed(list(data_ranges(fd, start))):
         while stop > begin:
             window = max(begin, stop - window_bytes)
-            data = os.pread(fd, stop - window + MAX_FRAME_BYTES, window)
-            view = memoryview(data)
-            found = data.rfind(FRAME_MAGIC, 0, stop - window + len(FRAME_MAGIC) - 1)
+            data = os.pread(fd, stop - window + len(FRAME_MAGIC) - 1, window)
+            found = data.rfind(FRAME_MAGIC)
             while found >= 0:
                 at = window + found
-                if at % 8 == 0:
-                    header = check_frame(view, found, at, segment)
-                    if isinstance(header, FrameHeader):
-                        return Place(segment.number, at, header)
+                header = _header_at(fd, at) if at % 8 == 0 else None
+                if header is not None and _is_valid(fd, segment, at, header):
+                    return Place(segment.number, at, header)
                 found = data.rfind(FRAME_MAGIC, 0, found + len(FRAME_MAGIC) - 1)
             stop = window
     return None
