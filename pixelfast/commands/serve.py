@@ -223,7 +223,7 @@ def _welcome(
         + ", ".join([*addresses, *(f"{address} (TLS)" for address in listening.tls_addresses)]),
         "",
         f"  pixel    {pixel}",
-        f"  try it   curl -i {over_unix}'{pixel}'",
+        f"  try it   curl -sS -D - -o /dev/null {over_unix}'{pixel}'",
     ]
     for destination in config.destinations:
         where = without_secrets(getattr(destination, "url", ""))

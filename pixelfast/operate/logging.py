@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import threading
 from types import TracebackType
@@ -57,7 +58,7 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
     else:
         last.append(
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
+                colors=_has_colors(),
                 exception_formatter=structlog.dev.plain_traceback,  # it is a string here
                 timestamp_key="time",
                 sort_keys=False,  # the most important fields are first
@@ -81,6 +82,12 @@ def set_up_logging(settings: Log, process: str = "", redactor: Redactor | None =
     threading.excepthook = lambda caught: _log_uncaught(
         caught.exc_type, caught.exc_value or caught.exc_type(), caught.exc_traceback
     )
+
+
+def _has_colors() -> bool:
+    """Whether standard error shows colors: https://no-color.org, and a terminal that can."""
+    is_wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_wanted and sys.stderr.isatty()
 
 
 def _put_common_first(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 
@@ -94,3 +97,29 @@ def test_escapes_are_shown_once_and_in_quotes_on_a_terminal() -> None:
     assert r'short="\x1b[2J"' in first
     assert "plain=good" in first
     assert "spaced='two words'" in first
+
+
+@pytest.mark.parametrize(
+    ("environment", "has_colors"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_the_log_has_colors_only_where_they_are_wanted(
+    environment: dict[str, str], has_colors: bool
+) -> None:
+    ours, theirs = pty.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "console"], stderr=theirs, env=inherited | environment
+    )
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # EIO: the process closed its end
+        while chunk := os.read(ours, 65536):
+            printed += chunk
+    os.close(ours)
+    assert 1 == process.wait(60)
+    assert has_colors is (b"\x1b[" in printed)

@@ -80,7 +80,7 @@ def test_the_first_try_needs_no_settings(tmp_path: Path) -> None:
         url = re.search(r"pixel    (\S+)", server.welcome)
         assert url is not None
         assert f"{tmp_path}/data/events/archive/" in server.welcome
-        assert "curl -i" in server.welcome
+        assert "curl -sS -D - -o /dev/null 'http://" in server.welcome
         response = server.get("/" + url[1].split("/", 3)[3])
         assert response.status == 200
         (event,) = server.wait_for_events(1)
