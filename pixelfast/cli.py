@@ -25,7 +25,7 @@ _COMMANDS = {
     "decode": "Show the events that pixels would become.",
     "deliver": "Run the delivery process without a supervisor.",
     "key": "Create write keys and show their fingerprints.",
-    "reload": "Make the running server read its settings file again.",
+    "reload": "Reload the settings of the running server.",
     "serve": "Run the server in the foreground.",
     "spool": "List, check and print the stored events.",
     "status": "Show the state of the server and its destinations.",

@@ -40,8 +40,8 @@ def check(file: str, rate: float, event_bytes: float, without_secrets: bool) -> 
     """Check a settings file and print the effective settings.
 
     FILE is the settings file. Secrets are masked. All errors are printed at once, except for TOML
-    syntax errors; the exit status is 2 if there is any. Warnings are printed to standard error and
-    do not change the exit status.
+    syntax errors. The exit status is 2 if there are errors. Warnings are printed to standard error
+    and do not change the exit status.
 
     \b
     Example:

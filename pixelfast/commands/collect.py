@@ -33,7 +33,7 @@ def collect(settings: Config, slot: int) -> None:
     """Run one collector without a supervisor.
 
     It receives pixels and stores their events; `pixelfast deliver` delivers them. Each collector
-    needs a slot of its own. SIGTERM and Ctrl-C stop it.
+    needs its own slot. SIGTERM and Ctrl-C stop it.
 
     \b
     Example:

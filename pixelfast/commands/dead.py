@@ -56,7 +56,7 @@ def dead() -> None:
 def list_letters(destination: str | None, is_summary: bool, limit: int, settings: Config) -> None:
     """List dead letters, oldest first.
 
-    Without a DESTINATION, those of all destinations are listed.
+    Without DESTINATION, the dead letters of all destinations are listed.
 
     \b
     Example:

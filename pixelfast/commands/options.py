@@ -71,7 +71,7 @@ def _with_settings(command: Callable[..., None], may_lack: tuple[str, ...]) -> C
 
 
 def settings_file() -> SettingsFile:
-    """Return where the settings of the current command were read from, to read them again."""
+    """Return where the settings of the current command were read from, for rereading them."""
     found = click.get_current_context().obj
     assert isinstance(found, SettingsFile)
     return found

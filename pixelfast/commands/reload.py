@@ -1,4 +1,4 @@
-"""`pixelfast reload`: make the running server read its settings file again."""
+"""`pixelfast reload`: reload the settings of the running server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WAIT_S = 120.0
 @click.command()
 @with_data_dir
 def reload(data: DataDir) -> None:
-    """Make the running server read its settings file again.
+    """Reload the settings of the running server.
 
     No request and no event is lost. If the file has errors, nothing changes, the errors are
     printed, and the exit status is 1. Settings that require a restart are listed.

@@ -35,7 +35,7 @@ def with_data_dir(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--data-dir", metavar="DIR", help="Data directory of the server."),
         click.option(
-            "-c", "--config", metavar="FILE", help="Settings file, of which `data_dir` is used."
+            "-c", "--config", metavar="FILE", help="Settings file; only `data_dir` is read."
         ),
     ):
         run = option(run)

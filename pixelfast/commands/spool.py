@@ -53,7 +53,7 @@ class _Moment(click.ParamType[int]):
 def spool() -> None:
     """List, check and print the stored events.
 
-    The server may be running or not. These commands change nothing.
+    These commands work whether or not the server is running, and change nothing.
 
     \b
     Example:

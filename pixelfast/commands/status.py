@@ -47,7 +47,7 @@ def status(is_json: bool, settings: Config) -> None:
       disabled     it responded with 410; nothing is sent until a restart
       failing      its state or files cannot be used; it is restarted
       unusable     it cannot be opened
-      unknown      delivery does not run or does not report
+      unknown      delivery is not running or does not report
 
     \b
     Example:

@@ -43,7 +43,7 @@ def tail(events: int, sources: tuple[str, ...], follow: bool, settings: Config) 
     """Print new events as they are stored.
 
     Each event is one line of JSON. Events are read from the spool, so no server is needed. Events
-    of one collector are printed in order. The stored events to print first are searched in the
+    of one collector are printed in order. The stored events that are printed first come from the
     newest 256 KiB of each slot. Ctrl-C stops the command.
 
     \b

@@ -20,8 +20,8 @@ _WAIT_S = 180.0
 def upgrade(data: DataDir) -> None:
     """Replace the running server with the installed version.
 
-    No request and no event is lost. Settings that a reload does not change take effect as well. If
-    the installed version cannot take over, the running server continues, and the exit status is 1.
+    No request and no event is lost. Settings that a reload does not change also take effect. If the
+    installed version cannot take over, the running server continues, and the exit status is 1.
 
     \b
     Example:

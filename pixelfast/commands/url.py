@@ -91,7 +91,7 @@ def url(img: bool, settings: Config, **parts: Any) -> None:
     {%…%}, <%…%>, ${…}, *|…|*, [[…]], %%…%%, and AMP variables such as CLIENT_ID(…).
     """
     if not (parts["user_id"] or parts["anonymous_id"]):
-        click.echo("no --user-id and no --anonymous-id: using a random anonymousId", err=True)
+        click.echo("no --user-id or --anonymous-id: using a random anonymousId", err=True)
     built = pixel_url(settings, **parts)
     key = parts["write_key"]
     if key and settings.sources and key not in _active_write_keys(settings):
@@ -224,7 +224,7 @@ def _check_target(target: bytes) -> None:
         raise ConfigError("url", None, what) from None
     for reason, key in warnings:
         raise ConfigError(
-            key.decode("ascii"), None, f"the parameter would be left out of the event: {reason}"
+            key.decode("ascii"), None, f"the parameter would be omitted from the event: {reason}"
         )
 
 

@@ -46,7 +46,7 @@ class Table(NamedTuple):
     values: dict[str, Any]
 
     def get(self, name: str) -> Any:
-        """Return the value in the file, else the default; None if it has an error."""
+        """Return the value in the file, otherwise the default; None if it has an error."""
         if name in self.values:
             return None if self.values[name] is INVALID else self.values[name]
         for field in msgspec.structs.fields(self.cls):
@@ -226,7 +226,7 @@ def _folders(tables: list[Table], destinations: list[Table]) -> Iterator[ConfigE
             continue
         folder = Path(path) if path else Path(data_dir) / "events" / name
         if table.get("archive_mode") not in (None, "0600") and _is_inside(folder, Path(data_dir)):
-            what = "requires a path outside of data_dir, because only the owner can enter data_dir"
+            what = "requires a path outside data_dir, because only the owner can enter data_dir"
             yield ConfigError(f"{table.path}.archive_mode", None, what)
         key = os.path.normpath("/" / folder.absolute()).lstrip("/")
         if folders.setdefault(key, name) != name:

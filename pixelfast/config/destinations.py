@@ -88,13 +88,13 @@ class Delivery(Struct, frozen=True, kw_only=True):
         Literal["drop_oldest", "hold"],
         Meta(
             description="above `max_dead_bytes`: delete the oldest dead letters of the source that"
-            " has most bytes, or hold the destination"
+            " uses the most space, or hold the destination"
         ),
     ] = "drop_oldest"
 
 
 class Batching(Delivery, frozen=True, kw_only=True):
-    """Settings that all destinations over HTTP have; each type has defaults of its own for some."""
+    """Settings of all destinations over HTTP; each type has its own defaults for some of them."""
 
     max_events: MaxEvents
     max_bytes: MaxBytes
@@ -209,7 +209,7 @@ class FileDestination(Delivery, frozen=True, kw_only=True, tag_field="type", tag
         Literal["0600", "0640", "0644", "0660", "0664"],
         Meta(
             description="permissions of the files, in octal; users who can read the files can also "
-            "enter the directory. Values other than `0600` require a `path` outside of `data_dir`"
+            "enter the directory. Values other than `0600` require a `path` outside `data_dir`"
         ),
     ] = "0600"
 
@@ -237,7 +237,7 @@ class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag
         str, Meta(description="user name for HTTP basic authentication", extra={"kind": "username"})
     ] = ""
     password: Annotated[
-        Secret | None, Meta(description="password of `username`; default: empty")
+        Secret | None, Meta(description="password for `username`; default: empty")
     ] = None
     bearer_token: Annotated[
         Secret | None,
@@ -309,7 +309,7 @@ class ClickhouseDestination(
     """A ClickHouse table: INSERT … FORMAT JSONEachRow over HTTP."""
 
     url: Annotated[str, Meta(description="URL of the HTTP interface", extra={"kind": "base url"})]
-    table: Annotated[Identifier, Meta(description="table that gets a row for each event")]
+    table: Annotated[Identifier, Meta(description="table that receives a row for each event")]
     database: Annotated[Identifier, Meta(description="database of the table")] = "default"
     username: Annotated[str, Meta(min_length=1, description="user name")] = "default"
     password: Annotated[Secret | None, Meta(description="password of the user")] = None
@@ -323,7 +323,7 @@ class ElasticsearchDestination(
     """An index of Elasticsearch or OpenSearch: POST {url}/{index}/_bulk."""
 
     url: Annotated[str, Meta(description="URL of the cluster", extra={"kind": "base url"})]
-    index: Annotated[IndexName, Meta(description="index that gets a document for each event")]
+    index: Annotated[IndexName, Meta(description="index that receives a document for each event")]
     api_key: Annotated[
         Secret | None,
         Meta(
@@ -334,7 +334,7 @@ class ElasticsearchDestination(
         str, Meta(description="user name for HTTP basic authentication", extra={"kind": "username"})
     ] = ""
     password: Annotated[
-        Secret | None, Meta(description="password of `username`; default: empty")
+        Secret | None, Meta(description="password for `username`; default: empty")
     ] = None
     max_events: MaxEvents = 1000
     max_bytes: MaxBytes = 4 * 2**20

@@ -31,7 +31,7 @@ _FINGERPRINT_DIGITS = 12
 
 
 def mask(secret: str) -> str:
-    """Return the beginning of a long secret, which tells it from others, and "…".
+    """Return the beginning of a long secret, which distinguishes it from others, and "…".
 
     >>> mask("wk_live_1234567890"), mask("short")
     ('wk_live_…', '…')
@@ -123,7 +123,7 @@ def reference() -> str:
     kinds = _listed(map(_tag, types))
     type_row = f"| `type` | required | {kinds} | product or protocol of the destination |"
     parts.append(_section("[[destinations]]", common, "All destinations.", type_row))
-    # Fields without a default here have one of their own in each type.
+    # Each type has its own default for the fields that have none here.
     batching = [each for each in _fields(Batching, common) if not each.required]
     intro = f"Destinations of the types {_listed(map(_tag, over_http))}."
     parts.append(_section("[[destinations]] over HTTP", batching, intro))

@@ -42,8 +42,7 @@ class ServerTls(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             min_length=1,
-            description="PEM file with the certificate followed by its chain; a reload reads it"
-            " again",
+            description="PEM file with the certificate followed by its chain; a reload rereads it",
             extra={"kind": "path"},
         ),
     ]
@@ -87,9 +86,9 @@ class Server(Struct, frozen=True, kw_only=True):
     message_id_header: Annotated[
         str,
         Meta(
-            description='header, such as `"X-Request-ID"`, from which an event without a '
-            "`messageId` gets one, so that a request that a proxy sends to a second server stays "
-            "one event; only from trusted proxies, at most 128 visible ASCII characters; "
+            description='header, such as `"X-Request-ID"`, that becomes the `messageId` of an '
+            "event that has none, so that a request that a proxy sends to a second server "
+            "remains one event; only from trusted proxies, at most 128 visible ASCII characters; "
             '`""`: none',
             extra={"kind": "header name?"},
         ),
@@ -224,8 +223,8 @@ class Spool(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**16,
-            description="maximum size of the events of one collector that wait for the disk; "
-            "additional pixels get 503",
+            description="maximum size of the events of one collector that are waiting for the "
+            "disk; additional pixels get 503",
             extra={"unit": "B"},
         ),
     ] = 32 * 2**20
@@ -280,7 +279,9 @@ class Source(Struct, frozen=True, kw_only=True):
     )
     destinations: Annotated[
         Annotated[tuple[str, ...], Meta(min_length=1)] | None,
-        Meta(description="names of the destinations that get the source's events; default: all"),
+        Meta(
+            description="names of the destinations that receive the source's events; default: all"
+        ),
     ] = None
     numbers: Annotated[bool, Meta(description="convert numeric strings to numbers")] = True
     booleans: Annotated[
@@ -290,7 +291,7 @@ class Source(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="fields that always remain strings, such as "
-            "`properties.products.price`; array indexes are left out",
+            "`properties.products.price`; array indexes are omitted",
             extra={"kind": "field"},
         ),
     ] = ()
@@ -305,7 +306,7 @@ class Source(Struct, frozen=True, kw_only=True):
     ignore: Annotated[
         tuple[str, ...],
         Meta(
-            description="top-level parameters that are left out without a warning, such as cache "
+            description="top-level parameters that are omitted without a warning, such as cache "
             "busters"
         ),
     ] = ("_", "z", "cb", "rand")
@@ -320,7 +321,7 @@ class Source(Struct, frozen=True, kw_only=True):
         Literal["drop", "keep"],
         Meta(
             description="what to do with a `userId` or `anonymousId` that a template did not "
-            "replace, such as `{{user.id}}` or `undefined`: leave it out with a warning, or keep "
+            "replace, such as `{{user.id}}` or `undefined`: omit it with a warning, or keep "
             "it as an id"
         ),
     ] = "drop"
@@ -343,7 +344,9 @@ class Log(Struct, frozen=True, kw_only=True):
     ] = "info"
     format: Annotated[
         Literal["auto", "console", "json"],
-        Meta(description="format of log events; `auto` is `console` on a terminal, else `json`"),
+        Meta(
+            description="format of log events; `auto` is `console` on a terminal, otherwise `json`"
+        ),
     ] = "auto"
     rejections: Annotated[
         bool,
@@ -356,7 +359,7 @@ class Log(Struct, frozen=True, kw_only=True):
         Literal["masked", "full", "none"],
         Meta(
             description="client addresses in the log: masked to their network (/24 for IPv4, /48 "
-            "for IPv6), in full, or left out"
+            "for IPv6), in full, or omitted"
         ),
     ] = "masked"
 

@@ -26,7 +26,7 @@ def with_pending(
     """Return a destination's totals with `stored` and `pending`, which are calculated from them.
 
     `end_numbers` is the number of the next event by slot. If it is None because it is not known
-    yet, `stored` and `pending` are left out.
+    yet, `stored` and `pending` are omitted.
 
     >>> with_pending({"before": 10, "delivered": 4, "dead": 1}, {0: 20})["pending"]
     5

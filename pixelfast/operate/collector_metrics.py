@@ -54,7 +54,7 @@ _GAUGES = (
         "pixelfast_connection_bytes",
         "Bytes of incomplete requests and unread responses, limited by server.max_memory.",
     ),
-    ("waiting_bytes", "pixelfast_waiting_bytes", "Bytes of events that wait for the disk."),
+    ("waiting_bytes", "pixelfast_waiting_bytes", "Bytes of events that are waiting for the disk."),
     ("spool_bytes", "pixelfast_spool_bytes", "Disk space of the slot's segments in bytes."),
     (
         "spool_limit_bytes",
@@ -65,7 +65,7 @@ _GAUGES = (
 _SOURCE_COUNTERS = (("accepted_events", "pixelfast_accepted_events", "Events accepted."),)
 _REASON_COUNTERS = (
     ("rejected_requests", "pixelfast_rejected_requests", "Requests rejected, by reason."),
-    ("warnings", "pixelfast_warnings", "Parameters left out or corrected, by reason."),
+    ("warnings", "pixelfast_warnings", "Parameters omitted or corrected, by reason."),
 )
 _DURATIONS = (
     (
@@ -86,7 +86,7 @@ class OfSlot(NamedTuple):
 
 
 def collector_metrics(slots: Sequence[OfSlot]) -> Iterator[Metric]:
-    """Yield the metrics of collectors; unknown figures are left out."""
+    """Yield the metrics of collectors; unknown figures are omitted."""
     slot = ["slot"]
     for field, name, text in _COUNTERS:
         yield counter(name, text, slot, _of_each(slots, field))

@@ -28,7 +28,7 @@ _COUNTERS = (
     ),
     ("expired", "pixelfast_expired_events", "Undelivered events that expired."),
     ("missing", "pixelfast_missing_events", "Events that were missing in the spool."),
-    ("repeated", "pixelfast_repeated_events", "Events that were in the spool twice."),
+    ("repeated", "pixelfast_repeated_events", "Events that occurred twice in the spool."),
     (
         "batches",
         "pixelfast_settled_batches",
@@ -52,7 +52,7 @@ _GAUGES = (
     (
         "concurrency",
         "pixelfast_request_concurrency",
-        "Maximum number of concurrent requests at present.",
+        "Current maximum number of concurrent requests.",
     ),
     (
         "lag_s",
@@ -64,12 +64,12 @@ _GAUGES = (
     (
         "archive_limit_bytes",
         "pixelfast_archive_limit_bytes",
-        "Maximum disk space of the files; above it, the oldest are deleted or events wait.",
+        "Maximum disk space of the files; above it, the oldest files are deleted or events wait.",
     ),
     (
         "last_success_s",
         "pixelfast_last_delivery_timestamp_seconds",
-        "Time when the destination last accepted events, since 1970; absent before.",
+        "Time when the destination last accepted events, since 1970; absent before the first time.",
     ),
 )
 # For file destinations.

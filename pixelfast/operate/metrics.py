@@ -103,7 +103,7 @@ def _of_program(processes: _Processes) -> Iterator[Metric]:
     )
     yield gauge(
         "pixelfast_ready",
-        "1 if every collector can store events, else 0; the same as /health/ready.",
+        "1 if every collector can store events, otherwise 0; the same as /health/ready.",
         [],
         [([], processes.is_ready)],
     )

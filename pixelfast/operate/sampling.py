@@ -34,7 +34,7 @@ class Sampler:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kinds: dict[tuple[object, ...], list[float]] = {}  # when logged, how many left out
+        self._kinds: dict[tuple[object, ...], list[float]] = {}  # when logged, how many omitted
 
     def __call__(
         self, _logger: object, _method: str, event: structlog.types.EventDict

@@ -280,7 +280,7 @@ def test_url_checks_the_text_around_merge_tags() -> None:
     base = ["url", "page", "--write-key", "k", "--user-id", "1"]
     assert "rejected with 414" in run(*base, "-p", "a={{a}}" + "x" * 40_000).stderr
     assert (
-        "properties.a..b: the parameter would be left out" in run(*base, "-p", "a..b={{a}}").stderr
+        "properties.a..b: the parameter would be omitted" in run(*base, "-p", "a..b={{a}}").stderr
     )
 
 
@@ -373,11 +373,11 @@ def test_arguments_that_are_not_utf_8_are_accepted_unchanged() -> None:
         (["url", "page", "--write-key", "k", "--set", "writeKey=x"], "writeKey: is duplicated"),
         (
             ["url", "page", "--write-key", "k", "--set", "type=x"],
-            "type: the parameter would be left out",
+            "type: the parameter would be omitted",
         ),
         (
             ["url", "page", "--write-key", "k", "-p", "a..b=x"],
-            "properties.a..b: the parameter would be left out",
+            "properties.a..b: the parameter would be omitted",
         ),
         (["url", "page", "--write-key", "k", "-p", "a=" + "x" * 40_000], "rejected with 414"),
         (["url", "page", "--write-key", "k", "-p", "a=" + "é" * 6_000], "rejected with 414"),

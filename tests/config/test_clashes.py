@@ -327,7 +327,7 @@ def test_an_archive_in_the_data_directory_cannot_be_shared(tmp_path: Path, path:
     table = {"data_dir": str(data), "destinations": [{**archive, "archive_mode": "0640"}]}
     with pytest.raises(ConfigErrors) as caught:
         config_from_table(table)
-    what = "requires a path outside of data_dir, because only the owner can enter data_dir"
+    what = "requires a path outside data_dir, because only the owner can enter data_dir"
     assert [f"destinations[a].archive_mode: {what}"] == [str(p) for p in caught.value.problems]
     table["destinations"] = [{**archive, "archive_mode": "0600"}]
     config_from_table(table)

@@ -104,7 +104,7 @@ _LOAD_CODES = frozenset(
 _TOO_MANY_PARTS = 252
 _VIOLATED_CONSTRAINT = 469
 _OPTIONAL_CODES = frozenset({115, 452})  # UNKNOWN_SETTING, SETTING_CONSTRAINT_VIOLATION
-# Settings that old servers do not know; they are left out if a server rejects them.
+# Settings that old servers do not know; they are omitted if a server rejects them.
 _OPTIONAL = (
     "deduplicate_blocks_in_dependent_materialized_views",
     "insert_deduplication_token",
