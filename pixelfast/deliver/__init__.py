@@ -13,8 +13,8 @@
 `masking`       masks the secrets of the settings in outcomes
 `outcomes`      the possible results of sending a batch
 `settlement`    decides what follows from an outcome: delivered, retried, divided, or dead letters
-`settler`       carries out settlements; `doubts`, `rejections` and `probe` tell bad events from a
-                destination that rejects everything
+`settler`       carries out settlements; `doubts`, `rejections` and `probe` distinguish bad events
+                from a destination that rejects everything
 `health`        what responses say about the destination: `breaker`, `concurrency`, `retry`
 `batch_size`    the maximum size of a batch, adapted to the responses
 `memory`        how much of a destination's events is kept in memory

@@ -37,7 +37,7 @@ class _Figures(TypedDict):
 
 
 class Attempts:
-    """Count attempts by result and measure how long they take; probes are counted, too.
+    """Count attempts, including probes, by result, and measure how long they take.
 
     Attributes:
         last_success_s: when an event was last accepted, in seconds since 1970; 0 if never.

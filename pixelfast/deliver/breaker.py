@@ -10,7 +10,7 @@ _OPENS_AT = 5  # failures in a row
 
 
 class Breaker:
-    """A circuit breaker: allow all requests while they succeed, else one at a time after pauses.
+    """A circuit breaker: allow all requests while they succeed, otherwise one at a time.
 
     States: `healthy`, requests succeed; `backing_off`, five in a row have failed; `waiting`, the
     destination lacks disk space; `held`, the settings on one side are wrong; `disabled`, the

@@ -176,7 +176,7 @@ class Cutter:
             has_looked = True
 
     def _read(self, slot: int) -> bool:
-        """Read on in a slot; return False if it has no new events."""
+        """Continue reading a slot; return False if it has no new events."""
         found = self._readers[slot].read(self._chunk_bytes)
         self._frames[slot].extend(reversed(found))
         return bool(found)

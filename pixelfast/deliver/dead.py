@@ -414,7 +414,7 @@ class DeadLetters:
         return taken
 
     def give_back(self, planned: Iterable[int]) -> None:
-        """Mark dead letters for replay again that were taken but not planned before a crash."""
+        """Mark dead letters that were taken but not planned before a crash for another replay."""
         known = set(planned)
         rows = self._db.execute("SELECT id, letters FROM letter WHERE replay = 2").fetchall()
         taken = (row_id + place for row_id, letters in rows for place in range(letters))

@@ -42,7 +42,7 @@ class DeadKeeper:
 
     Attributes:
         size_bytes: the disk space that dead letters use.
-        max_bytes: the current limit, which depends on the free disk space, too.
+        max_bytes: the current limit, which also depends on the free disk space.
         by_source: the numbers and sizes for each source.
     """
 
@@ -102,7 +102,7 @@ class DeadKeeper:
         if is_due:
             self.database.keep_within(self._dead_limits)
         dead = self.database
-        self._measure()  # `pixelfast dead` changes them, too
+        self._measure()  # `pixelfast dead` also changes them
         return dead.take_for_replay(limits.max_events, limits.max_bytes) if limits else []
 
     def close(self) -> None:

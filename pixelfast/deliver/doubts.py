@@ -103,7 +103,7 @@ class Doubts:
         return self._probe is not None
 
     def send_newest(self, now_s: float, cursors: Mapping[int, Position], *, in_order: bool) -> bool:
-        """Send the newest events as a probe if it is their turn; return whether to send no batch.
+        """Send the newest events as a probe if it is their turn; return whether batches must wait.
 
         A destination that is down gets one request at a time, in turn a planned batch and a probe
         with the newest events. A destination that rejects everything gets both at once. If the

@@ -52,7 +52,7 @@ def select(config: Config, destination: Destination) -> Selection:
 
 
 def register_destinations(config: Config, data: DataDir) -> None:
-    """Store where new destinations begin, before an event arrives that they are to get.
+    """Store where new destinations begin, before the first event that they must receive arrives.
 
     Known destinations are not changed. Blocks for the disk.
     """
@@ -116,8 +116,8 @@ class Engine:
         ] = {}  # totals of archives whose senders were replaced
         self._stopping = asyncio.Event()
         self._running: dict[Runner, asyncio.Task[None]] = {}
-        # By destination, sources that it did not accept and that were removed from the settings. It
-        # does not get their events that are still in the spool either.
+        # For each destination, sources that it did not accept and that were removed from the
+        # settings. It does not receive their events that are still in the spool either.
         self._withheld: dict[str, set[str]] = {}
         self._turn = asyncio.Lock()  # held by the destination that reads
         self.unusable: dict[str, str] = {}

@@ -26,13 +26,13 @@ BUSY_STATUSES = frozenset({408, 425, 429, 503})  # HTTP statuses of a busy desti
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The destination has the batch. `memory` is stored with the cursors for the next start."""
+    """The destination accepted the batch. `memory` is stored with the cursors for the next run."""
 
     memory: dict[str, object] | None = None
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """The destination does not have the batch, as far as is known: it is retried.
+    """As far as is known, the destination does not have the batch, which is retried.
 
     Network errors, timeouts, and the statuses 408, 425, 429 and temporary 5xx.
 
@@ -52,7 +52,7 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     """The destination rejects these events for good: 400, 413, 422.
 
     The batch is divided until the bad events are found. If `is_too_large` (413), later batches
-    become smaller, too.
+    also become smaller.
     """
 
     reason: str
@@ -75,7 +75,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 
 
 class Partial(msgspec.Struct, frozen=True):
-    """The destination has the batch except some events, by their index in it, counted from 0."""
+    """The destination accepted the batch except some events, given by their index from 0."""
 
     failed: Mapping[int, Rejected | Retry] = msgspec.field(default_factory=dict)
 

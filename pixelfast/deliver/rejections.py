@@ -15,7 +15,7 @@ _MAX_PARTS = 512
 
 
 class Rejections:
-    """Tell bad events, which become dead letters, from a destination that rejects everything.
+    """Distinguish bad events, which become dead letters, from a destination that rejects them all.
 
     Write keys are public, so any share of the events may be bad. An event that was rejected on its
     own is certainly bad if its destination accepted another event at about the same time; until

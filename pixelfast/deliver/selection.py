@@ -16,7 +16,7 @@ class Selection(msgspec.Struct, frozen=True):
     """Which events a destination accepts; kept with each plan, so that its bytes stay the same.
 
     Attributes:
-        excluded: the sources whose events it does not get.
+        excluded: the sources whose events it does not receive.
         events: the names of its events, with `*` for any string; a page has no name. Empty for all.
         types: `track` or `page`; empty for all.
     """

@@ -63,8 +63,8 @@ class Changes:
 class Store:
     """One destination's `state.db`.
 
-    A damaged file is renamed and a new one is created. The destination then gets all events again
-    that the spool still has: at-least-once delivery allows repeated events but no lost ones.
+    A damaged file is renamed and a new one is created. All events that the spool still has are then
+    delivered again: at-least-once delivery allows repeated events but no lost ones.
 
     Every method blocks for the disk. Only one thread at a time may call them.
     """

@@ -235,13 +235,13 @@ class DataDir:
         """Own the directory; keep the descriptor for as long.
 
         Raises:
-            SpoolLocked: another pixelfast runs on it.
+            SpoolLocked: another pixelfast uses it.
         """
         try:
             fd = lock_file(self.path / "LOCK")
         except SpoolLocked as error:
             raise SpoolLocked(
-                f"another pixelfast runs on the data directory {self.path}, or another program"
+                f"another pixelfast uses the data directory {self.path}, or another program"
                 f" holds its lock: {error}"
             ) from None
         except OSError as error:

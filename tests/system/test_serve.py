@@ -120,7 +120,7 @@ def test_a_second_server_on_the_same_data_says_so(tmp_path: Path) -> None:
             "serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0"
         )
     assert second.returncode == 1
-    assert "another pixelfast runs on the data directory" in second.stderr
+    assert "another pixelfast uses the data directory" in second.stderr
     assert "Traceback" not in second.stderr
 
 

@@ -84,7 +84,7 @@ class ArchiveKeeper:
             # Compressing the remaining files may make deleting unnecessary.
             finished = [each for each in oldest if each.number < newest]
             deleted = self._delete(finished, for_size=not later)
-        except OSError as error:  # the next batch reports a broken folder, too
+        except OSError as error:  # the next batch also reports a broken folder
             self._tell_once("archive_not_maintained", error=error.strerror)
             return False
         return deleted == _MAX_DELETED or later > 0

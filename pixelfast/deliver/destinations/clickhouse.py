@@ -161,7 +161,7 @@ class ClickhouseSender(HttpSender):
     An insert is stored as a whole or not at all. Rows that cannot be parsed or that violate a
     constraint are found by the row number in the response, and the other rows are inserted without
     them. A value in one row may imitate an error about another row. A row is therefore rejected as
-    unparsable only after a request without the other rows has failed, too. If the response has no
+    unparsable only after a request without the other rows has also failed. If the response has no
     trustworthy row number, the batch is halved.
     """
 
@@ -219,7 +219,7 @@ class ClickhouseSender(HttpSender):
         lines = batch.lines()
         rejected: dict[int, Rejected | Retry] = {}
         outcome = await self._send_rows(batch, [_BROKEN_ROW], "0")
-        if not _blames(outcome, 1):  # the server counts rows in another way
+        if not _blames(outcome, 1):  # the server counts rows differently
             return _not_accepted(outcome, first)
         bad_row = _BROKEN_ROW
         for _ in range(_MAX_KINDS):

@@ -4,7 +4,7 @@
 `responses`   what a response means for a batch
 `failures`    what a request without a response means
 `bounds`      how much of a response is read, and how much time that may take
-`guard`       addresses that are never connected to
+`guard`       addresses to which it never connects
 `tls`         certificates, which are read again when they are renewed
 `signatures`  the headers of Standard Webhooks
 """

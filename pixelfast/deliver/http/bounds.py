@@ -89,7 +89,7 @@ class BoundedHandler(ResponseHandler):
 
     Data that arrives after the destination has used its share is buffered, and reading pauses.
     `_left_bytes` is how many more bytes the response may have. Bytes are counted when they arrive,
-    so it limits the buffer, too.
+    so it also limits the buffer.
     """
 
     def __init__(self, max_bytes: int, share: LoopShare, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,4 +1,4 @@
-"""Addresses that are never connected to, by any name or URL.
+"""Addresses to which pixelfast never connects, by any name or URL.
 
 A URL comes from the settings, but the addresses of its host name do not. The owner of the name
 could direct connections to the metadata service of a cloud provider, which gives credentials to

@@ -255,7 +255,7 @@ class HttpSender(Sender):
         return outcome
 
     async def _send_each(self, batch: Batch) -> Outcome:
-        """Send one request per event. After 16 failures, the rest of the batch fails, too."""
+        """Send one request per event. After 16 failures, the rest of the batch also fails."""
         lines = batch.lines()
         ids = batch.event_ids()
         waiting = list(range(len(lines)))[::-1]
