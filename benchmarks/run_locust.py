@@ -23,7 +23,7 @@ SETTINGS = ("--listen", "127.0.0.1:0", "--admin", "", "--workers", "1")
 
 
 def welcome_of(server: subprocess.Popen[str]) -> tuple[str, str]:
-    """Base URL and write key, from what the server says when it takes pixels."""
+    """Base URL and write key, from what the server prints when it is ready."""
     assert server.stdout is not None
     for line in server.stdout:
         if match := re.search(r"pixel    (http://[^/]+)/\S*writeKey=([\w-]+)", line):

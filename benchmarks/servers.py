@@ -22,7 +22,7 @@ START_S = 20.0
 
 
 class Running(NamedTuple):
-    """A server that takes connections."""
+    """A server that accepts connections."""
 
     pid: int
     port: int
@@ -49,7 +49,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process takes connections."""
+    """Wait until a process accepts connections."""
 
     def listens() -> bool:
         if process.poll() is not None:

@@ -28,7 +28,7 @@ def events_file() -> Path:
 
 
 class Pixels:
-    """Takes pixels; `close` writes what is still in the buffer."""
+    """Accept pixels; `close` writes what is still in the buffer."""
 
     def __init__(self) -> None:
         self._file = events_file().open("ab", BUFFER_BYTES)

@@ -141,7 +141,7 @@ def test_certificate_and_key_may_be_in_one_file(files: Certificates) -> None:
 
 
 @pytest.mark.parametrize("setting", ["tls_ca", "tls_cert"])
-@pytest.mark.parametrize("content", [None, b"", b"no PEM"])
+@pytest.mark.parametrize("content", [None, b"", b"plain text"])
 def test_a_missing_or_invalid_file_is_named(
     files: Certificates, setting: str, content: bytes | None
 ) -> None:

@@ -60,6 +60,16 @@ PHRASES = {
     r"is there twice\b": "is duplicated",
     r"is for nobody\b": "requires",
     r"what (?:people|waits|is said)\b": "a noun",
+    r"of these there\b": "a sentence that begins with its subject",
+    r"very many\b": "many, a high volume of",
+    r"that is free\b": "an adjective before the noun",
+    r"of no\b": "requires",
+    r"no (?:pem|json|toml|utf-8)\b": "not a PEM file",
+    r"connections? that waits?\b": "a pending connection",
+    r"(?:go|goes|going) the long way\b": "take the slow path",
+    r"(?:takes?|taking) (?:pixels|requests|connections)\b": "accept; listen on an address",
+    r"tries that\b": "attempts",
+    r"over it \d": "a sentence: above it, …",
 }
 
 
@@ -73,7 +83,7 @@ def found_in(text: str) -> Iterator[tuple[int, str, str]]:
 
 def questions_in(text: str) -> Iterator[tuple[int, str, str]]:
     """Yield line, heading and replacement of each heading of Markdown that is a clause."""
-    for match in re.finditer(r"^#+ (?:What|Where|Why|How fast)\b.*", text, re.MULTILINE):
+    for match in _HEADING.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         yield line, match[0], "a noun or a task as the heading"
 
@@ -103,6 +113,9 @@ _PATTERN = re.compile(
     rf"\b(?:{'|'.join([*ALLOWED, *(f'({phrase})' for phrase in PHRASES)])})".replace(" ", r"[\s#]+")
 )
 _REPLACEMENTS = list(PHRASES.values())
+_HEADING = re.compile(
+    r"^#+ (?:What|Where|Why|How fast|The way|The house|Running it)\b.*", re.MULTILINE
+)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

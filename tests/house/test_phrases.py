@@ -37,6 +37,16 @@ It was closed in good order.
 The name is there twice.
 It is for nobody without a name.
 What people type
+for very many tiny requests
+a connection that waits
+It goes the long way.
+0.1.0 takes pixels at 127.0.0.1:8080
+expected an address that is free
+It is the key of no certificate.
+The file is no PEM file, or no PEM
+Tries that failed
+the wait for the disk; over it 503
+of these there are:
 """
 LEGITIMATE = """\
 curl: (7) Connection refused
@@ -44,6 +54,7 @@ New connections are refused during a restart.
 There is no token in the file, and it is no longer read.
 Open it in a text editor.
 Restart the server, and retry the request.
+The header is not a PEM file, and no address is free.
 ## Request lifecycle
 """
 
@@ -54,9 +65,19 @@ def test_each_phrase_is_found() -> None:
     assert [] == [line for line in EXAMPLES.splitlines() if not list(found_in(line))]
 
 
-def test_a_heading_that_is_a_clause_is_found() -> None:
-    text = "# Events\n\n## What is kept\n"
-    assert [(3, "## What is kept", "a noun or a task as the heading")] == list(questions_in(text))
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "What is kept",
+        "Why it is built like this",
+        "The way of one pixel",
+        "The house",
+        "Running it",
+    ],
+)
+def test_a_heading_that_is_a_clause_or_a_riddle_is_found(heading: str) -> None:
+    text = f"# Events\n\n## {heading}\n"
+    assert [(3, f"## {heading}", "a noun or a task as the heading")] == list(questions_in(text))
 
 
 def test_legitimate_uses_are_not_found() -> None:

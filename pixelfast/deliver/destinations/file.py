@@ -44,7 +44,7 @@ _log = structlog.get_logger("deliver")
 _MAX_COMPARED_BYTES = 64 * 2**20
 _TEND_S = 10.0  # between two rounds of maintenance, unless one is due earlier
 _TEND_PAUSE_S = 0.1
-_LOOK_SHARE = 20  # listing very many files uses at most a twentieth of a core
+_LOOK_SHARE = 20  # listing many files uses at most a twentieth of a core
 
 
 class FileSender(Sender):
