@@ -17,6 +17,7 @@ extensions = ["myst_parser", "sphinx_copybutton"]
 # Anchors of headings are those of GitHub, so that a link works in both places.
 myst_heading_anchors = 4
 nitpicky = True
+smartquotes = False  # they would turn `--all` in prose into a dash, and quotes in headings into “”
 
 html_theme = "furo"
 html_title = "pixelfast"
@@ -33,8 +34,7 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#fb923c", "color-brand-content": "#fb923c"},
 }
 
-copybutton_prompt_text = "$ "
-copybutton_line_continuation_character = "\\"
+copybutton_exclude = ".linenos, .gp, .go"  # of a console block, only the commands are copied
 
 linkcheck_ignore = [re.escape(REPOSITORY)]  # these files are checked in the checkout
 
