@@ -90,6 +90,9 @@ def merge(running: Config, wanted: Config) -> tuple[Config, list[KeptSetting]]:
     >>> merged.server.workers, merged.server.always_200, str(kept)
     (1, True, 'server.workers is still 1; 2 requires a restart or `pixelfast upgrade`')
     """
+    if os.path.realpath(running.data_dir) == os.path.realpath(wanted.data_dir):
+        # An upgrade makes the running path absolute.
+        wanted = msgspec.structs.replace(wanted, data_dir=running.data_dir)
     kept: list[KeptSetting] = []
     return _merge("", running, wanted, kept), kept
 

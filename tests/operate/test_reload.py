@@ -22,6 +22,11 @@ def test_the_same_settings_change_nothing() -> None:
     assert (RUNNING, []) == merge(RUNNING, RUNNING)
 
 
+def test_another_path_to_the_same_data_directory_is_not_a_change() -> None:
+    running = Config(data_dir=str(Path("pixelfast-data").resolve()))
+    assert (running, []) == merge(running, Config(data_dir="./pixelfast-data"))
+
+
 def test_a_setting_that_requires_a_restart_is_kept_and_reported() -> None:
     wanted = Config(
         data_dir="/elsewhere",
