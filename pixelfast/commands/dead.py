@@ -120,8 +120,8 @@ def _of_chosen(command: Callable[..., None]) -> Callable[..., None]:
 def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config) -> None:
     """Send dead letters again, with the same messageId.
 
-    Select them by their IDS or with --all. Delivery sends them within seconds, or after its next
-    start. An event that is rejected again stays a dead letter.
+    Select them by their IDS or with --all. Delivery sends them within seconds, or as soon as it
+    runs and the destination accepts events. An event that is rejected again stays a dead letter.
 
     \b
     Example:
@@ -137,7 +137,7 @@ def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Confi
 def drop(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config) -> None:
     """Delete dead letters permanently.
 
-    Select them by their IDS or with --all.
+    Select them by their IDS or with --all. Dead letters that will be replayed are not deleted.
 
     \b
     Example:
