@@ -1,23 +1,23 @@
 """The durable event log: segments on the disk, written in group commits, read from any position.
 
-It knows neither what an event is nor where it goes: it takes a source's bytes and gives them back.
+It knows neither the content nor the destination of an event: it stores and returns bytes.
 
-`format`     the format on the disk; its text is the specification
+`format`     the format on disk; its docstring is the specification
 `frames`     the layout of frames, written and parsed; the events of one commit
-`compression`  bodies that are compressed, optional
+`compression`  optional compression of bodies
 `datadir`    the data directory, its lock and its layout
-`trouble`    what is wrong with a path, and what to do about it
-`modes`      who may read what is kept: nobody but its user
-`segments`   one slot's files as their writer sees them
+`trouble`    describes problems with a path, and their remedies
+`modes`      file permissions: only the user of pixelfast may read the data
+`segments`   the segment files of one slot, for their writer
 `committer`  the thread that writes and syncs without the GIL
-`bounds`     how much events may take
-`supply`     the segments of a writer, one made ahead
-`writer`     group commit, acknowledgements, and what happens when the disk fails
-`reader`     the frames of a slot from a position on
-`end`        where the log ends
+`bounds`     the disk space that a slot may use
+`supply`     supplies a writer with segments, one of them in advance
+`writer`     group commit, acknowledgements, and failures of the disk
+`reader`     reads the frames of a slot from a position on
+`end`        finds the end of the log
 `highwater`  the numbers of a slot that was removed
-`recovery`   getting past damage
-`retention`  removing what every destination has read
+`recovery`   skips damage
+`retention`  removes segments that every destination has read
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much the events of a slot may take, and how much the disk must keep free."""
+"""How much disk space a slot may use, and how much must stay free."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["SlotBounds"]
 
 
 class SlotBounds:
-    """The bounds of one slot's writer, in bytes.
+    """The limits of one slot's writer, in bytes.
 
     Attributes:
-        is_disk_full: whether what was full at the last look was the disk and not the slot. If both
-            are, the slot counts: delivery makes room in it.
+        is_disk_full: whether the last `is_full` was because of the disk and not because of the
+            slot. If both are full, the slot counts, because delivery frees its space.
 
-    Where the oldest events may expire instead (`drop_oldest`), delivery sees to the bounds; the
-    writer keeps to them only from 10 % beyond `max_bytes` and under half of `min_free`, where
-    delivery does not keep up.
+    If the oldest events may expire (`drop_oldest`), delivery keeps the limits. The writer then
+    applies them only 10 % above `max_bytes` and below half of `min_free`, when delivery does not
+    keep up.
 
     >>> SlotBounds(1000, 0, "reject").is_full(999, 0)
     False
@@ -27,7 +27,7 @@ class SlotBounds:
     __slots__ = ("_log", "_max_bytes", "_min_free", "_told", "is_disk_full")
 
     def __init__(self, max_bytes: int, min_free: int, on_full: str, slot: int = 0) -> None:
-        self._told = ""  # the event that was logged last
+        self._told = ""  # the last event that was logged
         self.is_disk_full = False
         self._log = structlog.get_logger("spool").bind(slot=slot)
         drops = on_full == "drop_oldest"
@@ -35,7 +35,7 @@ class SlotBounds:
         self._min_free = min_free // 2 if drops else min_free
 
     def is_full(self, used_bytes: int, free_bytes: int) -> bool:
-        """Return whether events must be rejected; log it when that changes, or why."""
+        """Return whether events must be rejected; log when that or the reason changes."""
         is_slot_full = used_bytes >= self._max_bytes
         self.is_disk_full = free_bytes < self._min_free and not is_slot_full
         is_full = is_slot_full or self.is_disk_full

@@ -8,7 +8,7 @@ class Committer:
 
     Attributes:
         done_fd: an eventfd that becomes readable when the job is done.
-        is_busy: a job was submitted and `finish` has not told its end.
+        is_busy: whether a job was submitted whose end `finish` has not reported yet.
     """
 
     done_fd: int
@@ -17,17 +17,17 @@ class Committer:
     def submit(self, fd: int, batch: CommitBatch | None, offset: int, sync: bool) -> None:
         """Write a sealed batch at `offset` of a file, then fdatasync it if `sync`. Does not block.
 
-        The batch must stay as it is until `finish`. Without a batch the file is only synced.
+        The batch must not change until `finish`. Without a batch, the file is only synced.
 
         Raises:
             RuntimeError: a job is under way.
         """
 
     def finish(self) -> int | None:
-        """0, or the errno of what failed, once the job is done; None before. Does not block."""
+        """Return 0 or the errno of a failure once the job is done, None before. Does not block."""
 
     def figures(self) -> dict[str, HistogramFigures]:
-        """Return histograms of what succeeded.
+        """Return histograms of successful jobs.
 
         commit_durations: of commits, from `submit` to `finish`, in seconds.
         commit_events: of the events of each commit.

@@ -1,4 +1,4 @@
-"""Compressed bodies, optional: zstd by the package `zstandard`, the extra `pixelfast[zstd]`."""
+"""Optional compression of bodies: zstd by the package `zstandard`, the extra `pixelfast[zstd]`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pixelfast.errors import SpoolError
 
 __all__ = ["compressor", "decompress"]
 
-_LEVEL = 1  # of what repeats in events the first level finds nearly all
+_LEVEL = 1  # finds nearly all repetitions in events
 _MISSING = "{} needs the package zstandard: pip install 'pixelfast[zstd]'"
 
 
 def compressor(compression: str) -> Callable[[memoryview], bytes] | None:
-    """What turns a body into a smaller one; None where `compression` is "none".
+    """Return a function that compresses a body, or None if `compression` is "none".
 
-    Not for several threads at once.
+    Only one thread at a time may call it.
 
     Raises:
         SpoolError: the package is missing.
@@ -30,12 +30,12 @@ def compressor(compression: str) -> Callable[[memoryview], bytes] | None:
 
 
 def decompress(stored: memoryview, body_bytes: int) -> memoryview | None:
-    """The `body_bytes` bytes that were compressed to `stored`; None where that is not so.
+    """Return the body of `body_bytes` bytes that was compressed to `stored`, or None if it was not.
 
-    No more memory is taken than for `body_bytes`, which the caller has checked.
+    This uses no more memory than `body_bytes`, which the caller has checked.
 
     Raises:
-        SpoolError: the package is missing. Nothing is lost: the frame stays to be read.
+        SpoolError: the package is missing. Nothing is lost: the frame can still be read later.
     """
     try:
         import zstandard

@@ -1,4 +1,4 @@
-"""The data directory: who owns it, which node it is, and where its parts lie."""
+"""The data directory: its owner, its node id, and the location of its parts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
     "try_lock_file",
 ]
 
-# What stands in a data directory; `demo-write-key` is of a first try without settings.
+# The entries of a data directory; `demo-write-key` is created by a start without settings.
 _OWN_NAMES = (
     *(
         "META",
@@ -64,9 +64,9 @@ class _Meta(msgspec.Struct):
 
 
 def sync_directory(path: str | Path) -> None:
-    """Make what was created, renamed or removed in a directory last through a power cut.
+    """Make files that were created, renamed or removed in a directory survive a power failure.
 
-    On ext4 a file that was renamed and synced itself was gone after a power cut without this.
+    Without this, a file on ext4 that was renamed and synced itself was gone after a power failure.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -76,13 +76,13 @@ def sync_directory(path: str | Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and what is missing above it, all of it to last."""
+    """Create a directory and its missing parents, so that they survive a power failure."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     while not path.is_dir():
         try:
             path.mkdir(PRIVATE_FOLDER, parents=True)
         except FileExistsError:
-            # A directory that another process made, and may have removed again, is well.
+            # Another process may have created the directory, and may have removed it again.
             with contextlib.suppress(FileNotFoundError):
                 if not stat.S_ISDIR(path.lstat().st_mode):
                     raise
@@ -91,13 +91,13 @@ def make_directory(path: Path) -> None:
 
 
 def lock_file(path: Path, *, shared: bool = False) -> int:
-    """Take the lock on a file, made where it is missing; returns the descriptor that holds it.
+    """Lock a file, which is created if it is missing; return the descriptor that holds the lock.
 
-    Does not wait. The lock goes with the process, however it ends. The file is private: who can
-    open a file can hold its lock.
+    Does not wait. The lock ends with the process, however that ends. The file is private, because
+    anyone who can open a file can hold its lock.
 
     Raises:
-        SpoolLocked: another process holds it; the message says which, where the kernel tells.
+        SpoolLocked: another process holds it; the message names it if the kernel reports it.
         FileNotFoundError: its directory is missing.
     """
     fd = try_lock_file(path, shared=shared)
@@ -107,13 +107,13 @@ def lock_file(path: Path, *, shared: bool = False) -> int:
 
 
 def try_lock_file(path: Path, *, shared: bool = False) -> int | None:
-    """As `lock_file`; None if another process holds the lock."""
+    """Do the same as `lock_file`, but return None if another process holds the lock."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, PRIVATE_FILE)
         try:
             fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            # Who held it before may have removed the file: then this lock is nobody's.
+            # The previous holder may have removed the file; then this lock excludes nobody.
             if os.path.samestat(os.fstat(fd), path.stat()):
                 return fd
         except BlockingIOError:
@@ -128,7 +128,7 @@ def try_lock_file(path: Path, *, shared: bool = False) -> int | None:
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock on a file, by proc(5), "/proc/locks"."""
+    """Return which process holds the lock on a file, from /proc/locks (proc(5))."""
     with contextlib.suppress(OSError):
         there = path.stat()
         device = there.st_dev
@@ -141,7 +141,7 @@ def _holder(path: Path) -> str:
 
 
 def _process(pid: int) -> str:
-    """A process as people know it: its number, name and user, as far as they are known."""
+    """Describe a process by its id, name and user, as far as they are known."""
     if pid <= 0:
         return "a process of another container"
     words = f"process {pid}"
@@ -153,9 +153,10 @@ def _process(pid: int) -> str:
 
 
 def free_bytes(path: Path) -> int:
-    """How many bytes the file system of `path` has for those who are not root.
+    """Return how many bytes are free for users other than root on the file system of `path`.
 
-    Some do not count, such as ramfs and some of FUSE: they say when they are full.
+    Some file systems, such as ramfs and some of FUSE, do not report this; writes fail when they are
+    full.
     """
     found = os.statvfs(path)
     if found.f_blocks == 0:
@@ -164,7 +165,7 @@ def free_bytes(path: Path) -> int:
 
 
 class DataDir:
-    """Everything that pixelfast keeps.
+    """The directory with all data of pixelfast.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -176,15 +177,15 @@ class DataDir:
     def __init__(self, path: Path, node: bytes) -> None:
         self.path = path
         self.node = node
-        self.lock_fd = -1  # that holds it, once it is locked
+        self.lock_fd = -1  # holds the lock once the directory is locked
         self._slot_dirs: dict[int, Path] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> DataDir:
-        """Open a data directory, made where it is missing.
+        """Open a data directory, which is created if it is missing.
 
         Raises:
-            SpoolError: it can't be made or read, or is of another format.
+            SpoolError: it cannot be created or read, or has another format.
         """
         root = Path(path).absolute()
         try:
@@ -198,10 +199,10 @@ class DataDir:
 
     @classmethod
     def find(cls, path: str | Path) -> DataDir:
-        """Open a data directory that is there, only to look at it: nothing is written.
+        """Open an existing data directory for reading only; nothing is written.
 
         Raises:
-            SpoolError: there is none, it can't be read, or it is of another format.
+            SpoolError: it does not exist, cannot be read, or has another format.
         """
         root = Path(path).absolute()
         meta_path = root / "META"
@@ -225,14 +226,14 @@ class DataDir:
         return cls(root, node)
 
     def make_private(self) -> None:
-        """Correct the modes of what is there already; logs what was corrected.
+        """Correct the modes of existing files and folders, and log how many were corrected.
 
         Blocks for the disk.
         """
         correct_modes(self.path, lambda name: name.partition(".")[0] in _OWN_NAMES)
 
     def lock(self) -> int:
-        """Own the directory; keep the descriptor for as long.
+        """Lock the directory; the descriptor holds the lock.
 
         Raises:
             SpoolLocked: another pixelfast uses it.
@@ -246,7 +247,7 @@ class DataDir:
             ) from None
         except OSError as error:
             raise SpoolError(describe_trouble(self.path / "LOCK", error)) from error
-        with contextlib.suppress(OSError):  # a full disk: then `owner` does not know it
+        with contextlib.suppress(OSError):  # on a full disk, `owner` does not know the process
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         self.lock_fd = fd
@@ -263,7 +264,7 @@ class DataDir:
                     if os.path.samestat(each.stat(), there):
                         return pid
         except (OSError, ValueError):
-            pass  # nobody has locked it, or somebody else's process
+            pass  # no process has locked it, or one of another user has
         return 0
 
     def slot_dir(self, slot: int) -> Path:
@@ -275,12 +276,12 @@ class DataDir:
         return self.path / "shards" / f"{slot}.last"
 
     def slots(self) -> list[int]:
-        """The slots that exist, in order."""
+        """Return the slots that exist, in order."""
         names = [entry.name for entry in (self.path / "shards").iterdir()]
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     def segments(self, slot: int) -> list[int]:
-        """The numbers of a slot's segments, in order; none where there is no such slot."""
+        """Return the numbers of a slot's segments, in order; none if there is no such slot."""
         try:
             names = os.listdir(self.slot_dir(slot))  # noqa: PTH208 - 20 times a second
         except FileNotFoundError:
@@ -288,7 +289,10 @@ class DataDir:
         return sorted(n for name in names if (n := segment_number(name)) is not None)
 
     def identify(self, slot: int, number: int, fd: int) -> SegmentId | None:
-        """What the checksums of an open segment start from; None where its version is newer."""
+        """Return which segment an open file is, or None if its version is newer.
+
+        The checksums of its frames start from that.
+        """
         expected = SegmentId(self.node, slot, number)
         header = os.pread(fd, SEGMENT_HEADER_BYTES, 0)
         try:
@@ -298,14 +302,14 @@ class DataDir:
         except MovedSegment as moved:
             return moved.found
         except SpoolCorrupt:
-            pass  # readers say so
+            pass  # readers report it
         return expected
 
     @contextlib.contextmanager
     def open_segment(self, slot: int, number: int) -> Iterator[tuple[int, SegmentId] | None]:
-        """A segment's descriptor to read from, and what its checksums start from.
+        """Yield a segment's descriptor for reading, and which segment it is.
 
-        None where there is no such segment, or it is of a newer version.
+        Yield None if the segment does not exist or its version is newer.
         """
         try:
             fd = os.open(self.slot_dir(slot) / segment_name(number), os.O_RDONLY | os.O_CLOEXEC)
@@ -319,7 +323,7 @@ class DataDir:
             os.close(fd)
 
     def has_frame(self, slot: int, number: int) -> bool:
-        """Whether anything stands where a segment's first frame begins."""
+        """Return whether there is anything where a segment's first frame begins."""
         try:
             fd = os.open(self.slot_dir(slot) / segment_name(number), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -332,14 +336,15 @@ class DataDir:
             os.close(fd)
 
     def newest_written(self, slot: int) -> int:
-        """The newest segment of a slot that holds a frame; 0 where none does.
+        """Return the newest segment of a slot that has a frame, or 0 if none has.
 
-        It is the one that is written, if any is; those behind it were made ahead.
+        If a collector writes into the slot, it writes into this segment; later ones were created in
+        advance.
         """
         return next((n for n in reversed(self.segments(slot)) if self.has_frame(slot, n)), 0)
 
     def is_newer(self, slot: int, number: int) -> bool:
-        """Whether a segment is of a version that this program does not know."""
+        """Return whether a segment has a version that this program does not know."""
         path = self.slot_dir(slot) / segment_name(number)
         with self.open_segment(slot, number) as opened:
             return opened is None and path.exists()
@@ -359,7 +364,7 @@ class DataDir:
 
 
 def _create_meta(root: Path, meta_path: Path) -> None:
-    """Write META whole or not at all: a link, because a rename would replace another's."""
+    """Write META completely or not at all, by a link: a rename would replace another process's."""
     if meta_path.exists():
         return
     # Random: two containers on one volume may have the same process id.

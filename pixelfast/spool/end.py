@@ -1,4 +1,4 @@
-"""Where a slot's log ends: found from the back once, then followed by its frames' headers."""
+"""The end of a slot's log: found once from the back, then followed by the headers of its frames."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NEWEST_BYTES = 256 * 2**10
 
 
 class Place(NamedTuple):
-    """A valid frame, by what its header says."""
+    """A valid frame, as its header describes it."""
 
     segment: int  # number
     offset: int
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
     @property
     def end(self) -> Position:
-        """Behind the frame."""
+        """The position behind the frame."""
         return Position(self.segment, self.offset + self.header.length)
 
     @property
@@ -52,10 +52,10 @@ class Place(NamedTuple):
 
 
 class LogEnd:
-    """Follows the end of a slot's log: how far a reader has to go, and how many events that is.
+    """Follows the end of a slot's log: how far a reader can read, and how many events that is.
 
-    Reads the frames' headers that came since the last call and checks the last frame. Frames may
-    be under way to the disk: the end may be ahead of what anybody was told is stored.
+    Reads the headers of the frames that were added since the last call and checks the last frame.
+    Frames may not be synced yet, so the end may be ahead of the acknowledged events.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -69,17 +69,17 @@ class LogEnd:
         self._end = Position()
         self._next_number = 0
         self._is_known = False
-        self._stuck = 0  # refreshes in a row that came to the same bytes that are no frame
+        self._stuck = 0  # consecutive refreshes that ended at the same invalid bytes
 
     def refresh(self) -> tuple[Position, int]:
-        """The position behind the newest event, and the number that the next one gets.
+        """Return the position behind the newest event, and the number that the next one gets.
 
-        Reads through the page cache; the first call looks through the newest segment that holds a
-        frame, from its end.
+        Reads through the page cache; the first call searches the newest segment that holds a frame,
+        from its end.
         """
         written = self._data.newest_written(self.slot)
         if not self._is_known or 0 < written < self._end.segment:
-            # Not known yet, or somebody removed the slot by hand and it began anew.
+            # It is not known yet, or the slot was removed by hand and created again.
             self._is_known = True
             record = read_high_water(self._data, self.slot)
             self._end, self._next_number = record.end, record.next_number
@@ -93,7 +93,7 @@ class LogEnd:
             self._end, self._next_number = place.end, place.next_number
 
     def _walk(self, number: int) -> None:
-        """Go on by the headers of a segment's frames."""
+        """Follow the headers of a segment's frames."""
         is_same = number == self._end.segment
         start = self._end.offset if is_same else SEGMENT_HEADER_BYTES
         with self._data.open_segment(self.slot, number) as opened:
@@ -104,7 +104,7 @@ class LogEnd:
             for offset, header in _headers(fd, start):
                 last, before = (offset, header), last
             if last and not _is_valid(fd, identity, *last):
-                # Being written, or damaged. The one before it was whole when this one began.
+                # It is being written, or damaged. The frame before it was complete when it began.
                 last = before
             if last:
                 place = Place(number, *last)
@@ -113,7 +113,7 @@ class LogEnd:
             self._pass_damage(fd, identity, start, number)
 
     def _pass_damage(self, fd: int, identity: SegmentId, offset: int, number: int) -> None:
-        """Search for frames behind bytes that stay no frame, when `recovery` says so."""
+        """Search behind bytes that remain invalid, when `recovery` says so."""
         if not any(os.pread(fd, 8, offset)):
             self._stuck = 0
             return
@@ -124,9 +124,9 @@ class LogEnd:
 
 
 def newest_frame(data: DataDir, slot: int) -> Place | None:
-    """The last valid frame of a slot; None where there is none.
+    """Return the last valid frame of a slot, or None if there is none.
 
-    Looks from the end of the newest segment, and into older ones only where that has none.
+    Searches from the end of the newest segment, and older ones only if that has no frame.
     """
     for number in reversed(data.segments(slot)):
         if not data.has_frame(slot, number):
@@ -139,7 +139,7 @@ def newest_frame(data: DataDir, slot: int) -> Place | None:
 
 
 def newest_frames(data: DataDir, slot: int) -> list[Frame]:
-    """The last frames of the newest segment that has any: about 256 KiB of them, one at least.
+    """Return the last frames of the newest segment that has any: about 256 KiB, at least one.
 
     Raises:
         SpoolError: one is compressed, and the package for that is missing.
@@ -167,7 +167,7 @@ def newest_frames(data: DataDir, slot: int) -> list[Frame]:
 
 
 def first_frame(data: DataDir, slot: int, number: int) -> FrameHeader | None:
-    """The header of the first valid frame of a segment; None where it has none."""
+    """Return the header of the first valid frame of a segment, or None if it has none."""
     with data.open_segment(slot, number) as opened:
         if opened is None:
             return None
@@ -178,9 +178,10 @@ def first_frame(data: DataDir, slot: int, number: int) -> FrameHeader | None:
 
 
 def number_at(data: DataDir, slot: int, position: Position) -> int | None:
-    """The number of the event at a position, or of the first one behind it; None behind the end.
+    """Return the number of the event at a position, or of the first one behind it.
 
-    So a destination's cursor becomes a number: what it has to go is the log's end less that.
+    None behind the end of the log. The difference to the number at the end of the log is how many
+    events a destination with this cursor has not read.
     """
     for number in data.segments(slot):
         if number < position.segment:
@@ -211,8 +212,8 @@ def last_frame(
 ) -> Place | None:
     """Return the last valid frame of a segment at or behind `start`, a multiple of 8.
 
-    `segment` is what its checksums start from, the number of the place it is named by.
-    `window_bytes`: how much is read at once.
+    `segment` identifies the segment, from which its checksums start. `window_bytes` is the number
+    of bytes that are read at once.
     """
     for begin, stop in reversed(list(data_ranges(fd, start))):
         while stop > begin:
@@ -230,7 +231,7 @@ def last_frame(
 
 
 def _headers(fd: int, offset: int) -> Iterator[tuple[int, FrameHeader]]:
-    """The headers from `offset` on, each where the one before it says, as long as they are any."""
+    """Yield the segment's headers from `offset` on, each where the one before it ends."""
     base = offset
     view = memoryview(b"")
     while True:

@@ -1,6 +1,6 @@
 """The spool's format on disk, version 1. This text is its specification.
 
-Segments' headers are read and written here, frames in `frames`, where their limits are too.
+Segment headers are read and written here, frames in `frames`, which also has their limits.
 
 All numbers are little-endian. A data directory holds::
 
@@ -9,9 +9,9 @@ All numbers are little-endian. A data directory holds::
     LOCK                          held (flock) by the process that owns the directory
     shards/<slot>/writer.lock     held by the collector that writes into this slot
     shards/<slot>/%016x.seg       segments, numbered upwards from 1; no number is ever used twice
-    shards/<slot>.last            JSON: the highest numbers of a slot that was drained and removed
+    shards/<slot>.last            JSON: the highest numbers of a slot that was read and removed
     dest/<name>/{lock, state.db}  one destination's cursors
-    quarantine/                   damaged bytes, set aside
+    quarantine/                   copies of damaged bytes
 
 A **segment** starts with a header of 64 bytes::
 
@@ -26,13 +26,13 @@ A **segment** starts with a header of 64 bytes::
         48    12  reserved (0)
         60     4  crc32 of bytes 0 to 59
 
-In every version the magic, the version and the checksum stay where they are. So segments of a newer
-version are known as such: they are neither read nor removed. A header that is whole and of this
-node but of another slot or segment is that of a file that was moved: it tells what the checksums of
-the frames start from. Where the header is damaged, the file's place tells that.
+In every version the magic, the version and the checksum are in the same place, so segments of a
+newer version are recognized: they are neither read nor removed. A header that is intact and names
+this node but another slot or segment belongs to a file that was moved, and the checksums of its
+frames start from what the header says. If the header is damaged, they start from the file's place.
 
-and goes on with **frames**, each at an offset that is a multiple of 8. A frame is what one source
-sent within one group commit::
+The header is followed by **frames**, each at an offset that is a multiple of 8. A frame holds what
+one source sent within one group commit::
 
     offset  size  field
          0     4  magic "PXF1"
@@ -51,21 +51,21 @@ sent within one group commit::
          …     …  the body
          …   0-7  padding, zeros
 
-The body is NDJSON: each event is one JSON text in UTF-8 and a line feed. JSON never holds a raw
-line feed, so the body can be cut at them.
+The body is NDJSON: each event is one JSON text in UTF-8 and a line feed. JSON never contains a raw
+line feed, so the body can be divided at line feeds.
 
 Events are **numbered** within their slot, from 0, in the order of the log; no number is given to
-two events. Numbers that are jumped over are those of events that nobody was told are stored, or of
-damaged frames. A commit that failed goes once more into a new segment, with the same numbers: where
-the first one did reach the disk, they are read twice.
+two events. Numbers that are skipped belong to events that were never acknowledged, or to damaged
+frames. A commit that failed is written once more, to a new segment, with the same numbers: if the
+first one did reach the disk, its events are read twice.
 
 The crc32 (of zlib) covers bytes 0 to 7 and 12 to the end, and starts from the crc32 of (node, slot,
-segment number, offset of the frame). So a frame validates only where it was written: neither an
-old block nor one that the disk put elsewhere is taken for data.
+segment number, offset of the frame). A frame is therefore valid only where it was written: neither
+an old block nor one that the disk put elsewhere is taken for data.
 
 The log of a segment ends at the first offset that holds zeros instead of a magic. Segments are
-preallocated, so they read as zeros there; a segment that was closed in good order ends after its
-last frame. Anything else is damage: readers skip to the next valid frame.
+preallocated, so they read as zeros there. A segment that was closed cleanly ends after its last
+frame. Anything else is damage: readers skip to the next valid frame.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ _PLACE = struct.Struct("<16sHQ")
 
 
 class SegmentId(NamedTuple):
-    """Which segment this is: the seed of all its checksums."""
+    """The identity of a segment, from which the checksums of its frames start."""
 
     node: bytes
     slot: int
@@ -122,9 +122,9 @@ class Position(NamedTuple):
 
 
 class FrameHeader(NamedTuple):
-    """What a frame says of itself before its source's name and its body."""
+    """The header of a frame, which precedes the source's name and the body."""
 
-    length: int  # bytes of the frame, header and padding with it
+    length: int  # bytes of the frame, including header and padding
     checksum: int
     codec: int
     name_bytes: int
@@ -136,11 +136,11 @@ class FrameHeader(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One valid frame: where it stands, whose events it holds, and these."""
+    """One valid frame: its place, its source and its events."""
 
     segment: int  # number
     offset: int  # bytes from the start of the segment
-    length: int  # bytes, header and padding with it
+    length: int  # bytes, including header and padding
     source: str
     events: int  # how many
     received_ms: int  # of the first event
@@ -149,7 +149,7 @@ class Frame(NamedTuple):
 
 
 def segment_name(number: int) -> str:
-    """A segment's file name.
+    """Return a segment's file name.
 
     >>> segment_name(255)
     '00000000000000ff.seg'
@@ -158,7 +158,7 @@ def segment_name(number: int) -> str:
 
 
 def segment_number(name: str) -> int | None:
-    """The number in a segment's file name; None where it names no segment.
+    """Return the number in a segment's file name, or None if it does not name a segment.
 
     >>> segment_number("00000000000000ff.seg"), segment_number("spare")
     (255, None)
@@ -170,7 +170,7 @@ def segment_number(name: str) -> int | None:
 
 
 def pack_segment_header(segment: SegmentId, created_ms: int) -> bytes:
-    """The 64 bytes that a segment starts with."""
+    """Return the 64 bytes that a segment starts with."""
     head = _SEGMENT_HEADER.pack(
         SEGMENT_MAGIC,
         FORMAT_VERSION,
@@ -185,12 +185,12 @@ def pack_segment_header(segment: SegmentId, created_ms: int) -> bytes:
 
 
 def parse_segment_header(header: bytes, expected: SegmentId, name: str) -> int:
-    """Check a segment's header against the place where it was found; returns created_ms.
+    """Check a segment's header against the place where it was found; return created_ms.
 
     Raises:
-        NewerSegment: it is of a version that this program does not know.
-        MovedSegment: it is whole, of this node, and of another place.
-        SpoolCorrupt: it is none, damaged, or of another node.
+        NewerSegment: it has a version that this program does not know.
+        MovedSegment: it is intact, of this node, and of another place.
+        SpoolCorrupt: it is missing, damaged, or of another node.
     """
     if len(header) < SEGMENT_HEADER_BYTES or header[:8] != SEGMENT_MAGIC:
         raise SpoolCorrupt(name, 0, "no segment header")
@@ -210,11 +210,11 @@ def parse_segment_header(header: bytes, expected: SegmentId, name: str) -> int:
 
 
 class NewerSegment(SpoolCorrupt):
-    """A segment that a newer program wrote: not damaged, and not for us."""
+    """A segment that a newer program wrote: not damaged, but not readable here."""
 
 
 class MovedSegment(SpoolCorrupt):
-    """A segment under another segment's name; `found` says which it is."""
+    """A segment that has another segment's name; `found` identifies it."""
 
     def __init__(self, segment: str, position: int, why: str, found: SegmentId) -> None:
         super().__init__(segment, position, why)

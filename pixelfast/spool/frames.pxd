@@ -1,4 +1,4 @@
-"""The layout of a frame, and the limits that follow from it. `format` says what the fields mean."""
+"""The layout of a frame, and the limits that follow from it. `format` describes the fields."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -23,10 +23,10 @@ cdef packed struct RawHeader:
 cpdef enum:
     MAX_FRAME_BYTES = 2097152       # a full commit of one source, and one event more
     MAX_NAME_BYTES = 63             # of a source's name
-    MIN_COMPRESSED_BYTES = 512      # smaller bodies gain too little
+    MIN_COMPRESSED_BYTES = 512      # compressing smaller bodies saves too little
 
 cdef enum:
-    ALIGNMENT = 8                   # frames start, and so end, at multiples of it
+    ALIGNMENT = 8                   # frames begin and end at multiples of it
 
 cdef inline Py_ssize_t header_bytes() noexcept nogil:
     return sizeof(RawHeader)
@@ -45,7 +45,7 @@ cdef inline Py_ssize_t max_overhead_bytes() noexcept nogil:
 cdef struct Entry:
     # One event of a batch.
     uint32_t end                # in the batch's data
-    uint32_t source             # its place in the names that `seal` gets
+    uint32_t source             # its index in the names passed to `seal`
     int64_t received_ms
 
 cdef class CommitBatch:

@@ -25,21 +25,21 @@ MIN_COMPRESSED_BYTES: int
 """Smaller bodies are not compressed: they gain too little."""
 
 def parse_header(data: memoryview, start: int) -> FrameHeader | None:
-    """Return the header at data[start:] if its lengths can be those of a frame, else None.
+    """Return the header at data[start:] if its lengths can be those of a frame, otherwise None.
 
-    Does not look at the checksum.
+    The checksum is not verified.
 
     Raises:
-        ValueError: `data` holds less than a whole header.
+        ValueError: `data` is shorter than a header.
     """
 
 def check_frame(
     data: memoryview, start: int, offset: int, segment: SegmentId
 ) -> FrameHeader | int | None:
-    """Check the frame that stands at data[start:], `offset` bytes into its segment.
+    """Check the frame at data[start:], which is `offset` bytes into its segment.
 
-    Returns its header; or, if `data` ends too early to tell, how many bytes it must hold from
-    `start` on; or None if there is no valid frame.
+    Return its header, or None if there is no valid frame. If `data` ends too early to decide,
+    return how many bytes it must have from `start` on.
 
     >>> from pixelfast.spool.format import SegmentId
     >>> segment = SegmentId(bytes(16), 0, 1)
@@ -52,7 +52,7 @@ def check_frame(
 def parse_frame(
     data: memoryview, start: int, offset: int, segment: SegmentId
 ) -> Frame | int | None:
-    """Read the frame at data[start:]; returns as `check_frame` does, but the whole frame.
+    """Do the same as `check_frame`, but return the whole frame.
 
     The frame's body is a view of `data` unless it is compressed.
 
@@ -63,19 +63,19 @@ def parse_frame(
 def parse_frames(
     data: memoryview, offset: int, segment: SegmentId, most_frames: int, most_bytes: int
 ) -> tuple[list[Frame], int, int]:
-    """Read the frames that stand one after the other in `data`, `offset` bytes into their segment.
+    """Read the consecutive frames in `data`, which begins `offset` bytes into their segment.
 
-    Reads at most `most_frames`, and ends after `most_bytes` of bodies.
+    Read at most `most_frames`, and end after `most_bytes` of bodies.
 
-    Returns the frames; how many bytes of `data` they are; and 0 if no valid frame follows, else how
-    many bytes from there on it takes to go on.
+    Return the frames, their total length, and how many bytes after them are needed to continue, or
+    0 if no valid frame follows.
 
     Raises:
         SpoolError: the first body is compressed, and the package for that is missing.
     """
 
 class CommitBatch:
-    """Events of one group commit, gathered by the writer and sealed into frames.
+    """The events of one group commit, collected by the writer and sealed into frames.
 
     >>> batch = CommitBatch()
     >>> batch.add(0, b'{"n":1}', 1700000000000)
@@ -97,13 +97,13 @@ class CommitBatch:
     def __len__(self) -> int: ...
     @property
     def event_bytes(self) -> int:
-        """Bytes of the events, each with its line feed."""
+        """The size of the events, each with its line feed, in bytes."""
 
     def add(self, source: int, event: bytes, received_ms: int = 0) -> None:
-        """Add one event's JSON; `source` is its index in the names that `seal` gets."""
+        """Add one event's JSON; `source` is its index in the names passed to `seal`."""
 
     def sealed_bytes(self, names: list[bytes]) -> int:
-        """Return the most bytes that `seal` can make of this batch."""
+        """Return the maximum size of the frames that `seal` makes of this batch."""
 
     def seal(
         self,
@@ -115,13 +115,13 @@ class CommitBatch:
     ) -> int:
         """Make frames, one for each source, for `offset` of `segment`; return their length.
 
-        Events are numbered from `first_number` on, in their order in the frames.
-        Bodies of `MIN_COMPRESSED_BYTES` or more are stored as `compress` makes them, if that is
-        smaller. A batch may be sealed again for another place.
+        Events are numbered from `first_number` on, in their order in the frames. Bodies of
+        `MIN_COMPRESSED_BYTES` or more are compressed by `compress` if that makes them smaller. A
+        batch may be sealed again for another place.
         """
 
     def sealed(self) -> bytes:
         """Return a copy of the frames; empty before `seal`."""
 
     def clear(self) -> None:
-        """Remove all events and what `seal` made."""
+        """Remove all events and frames."""

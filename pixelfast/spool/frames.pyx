@@ -39,7 +39,7 @@ cdef enum:
     CHECKED_FROM = 12
     FIRST_CAPACITY = 65536
     FIRST_ENTRIES = 128
-    KEPT_CAPACITY = 4194304     # a batch that grew beyond this gives its memory back
+    KEPT_CAPACITY = 4194304     # a larger batch releases its memory when it is cleared
 
 cdef const char* MAGIC = b"PXF1"
 FRAME_MAGIC = <bytes>MAGIC[:MAGIC_BYTES]
@@ -73,7 +73,7 @@ cdef Py_ssize_t write_frame(
     int64_t first_number,
     object seed,
 ) except -1:
-    # Write header, name and padding around the body, which is in its place already. Return the
+    # Write the header, name and padding around the body, which is already in its place. Return the
     # frame's length.
     cdef:
         RawHeader* header = <RawHeader*>at
@@ -97,7 +97,7 @@ cdef Py_ssize_t write_frame(
 
 
 cdef const RawHeader* header_at(const Py_buffer* data, Py_ssize_t start) noexcept:
-    # The header at a place that holds one, if its lengths can be those of a frame; else NULL.
+    # Return the header at this place if its lengths can be those of a frame, otherwise NULL.
     cdef:
         const RawHeader* header = <const RawHeader*>(<const char*>data.buf + start)
         Py_ssize_t used = header_bytes() + header.name_bytes + <Py_ssize_t>header.stored_bytes
@@ -133,7 +133,7 @@ cdef object make_header(const RawHeader* header):
 cdef const RawHeader* valid_header(
     const Py_buffer* data, Py_ssize_t start, object seed, Py_ssize_t* needed
 ) except? NULL:
-    # The header of a valid frame; else NULL, with `needed` set where the data ends too early.
+    # Return the header of a valid frame, or NULL; `needed` is set if the data ends too early.
     cdef const RawHeader* header
     needed[0] = 0
     if data.len - start < header_bytes():
@@ -224,7 +224,7 @@ def parse_frames(
 cdef object make_frame(
     const RawHeader* header, object data, Py_ssize_t start, int64_t offset, object number
 ):
-    # A frame whose checksum is right; None if its body can't be decompressed.
+    # Return a frame whose checksum is right, or None if its body cannot be decompressed.
     cdef:
         Py_ssize_t body_start = start + header_bytes() + header.name_bytes
         object body = data[body_start : body_start + header.stored_bytes]
@@ -298,7 +298,7 @@ cdef class CommitBatch:
         self.take(source, length, received_ms)
 
     cdef char* reserve(self, Py_ssize_t size) except NULL:
-        # Return room for an event of at most `size` bytes. `take` adds the event written there.
+        # Return memory for an event of at most `size` bytes. `take` adds the event written there.
         if self._size + size + 1 > self._capacity or self.count == self._entries_capacity:
             self._grow(size + 1)
         return self._data + self._size
@@ -362,7 +362,7 @@ cdef class CommitBatch:
     cdef int _seal_in_place(
         self, bytes name, object seed_base, int64_t offset, int64_t first_number
     ) except -1:
-        # One frame around the events where they are: nothing is copied.
+        # Make one frame around the events in place; nothing is copied.
         cdef:
             Py_ssize_t body = self._size - max_head_bytes()
             char* start
@@ -385,8 +385,8 @@ cdef class CommitBatch:
     cdef int _seal_apart(
         self, list names, object seed_base, int64_t offset, int64_t first_number, object compress
     ) except -1:
-        # One frame a source, in the order of each source's first event; in a buffer of their own,
-        # as the events may be sealed once more, elsewhere.
+        # Make one frame for each source, in the order of their first events, in a separate buffer,
+        # because the events may be sealed again for another place.
         cdef:
             Py_ssize_t needed = self.sealed_bytes(names)
             Py_ssize_t i, begin, used = 0, body, stored

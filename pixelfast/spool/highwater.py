@@ -1,4 +1,4 @@
-"""What outlives a slot that was removed: the numbers that must not be used again."""
+"""The record of a slot that was removed: the numbers that must not be used again."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _log = structlog.get_logger("spool")
 
 
 class HighWater(msgspec.Struct, frozen=True):
-    """How far a slot had come when it was removed, in `shards/<slot>.last` as JSON."""
+    """The highest numbers of a slot when it was removed, in `shards/<slot>.last` as JSON."""
 
     segment: int = 0  # the highest number of a segment
     next_number: int = 0  # of the next event
-    end: Position = Position()  # of the log: cursors from here on miss nothing
+    end: Position = Position()  # of the log; cursors at or after it have read everything
 
 
 def read_high_water(data: DataDir, slot: int) -> HighWater:
-    """A slot's record; zeros where it has none.
+    """Return a slot's record, or zeros if it has none.
 
-    A damaged one is replaced by numbers that no slot has reached: the seconds since 1970 for
-    segments, of which there is less than one a second, and the nanoseconds for events.
+    A damaged record is replaced by numbers that no slot has reached: the seconds since 1970 for
+    segments, because fewer than one per second are created, and the nanoseconds for events.
     """
     path = data.high_water_path(slot)
     try:
@@ -42,7 +42,7 @@ def read_high_water(data: DataDir, slot: int) -> HighWater:
 
 
 def write_high_water(data: DataDir, slot: int, record: HighWater) -> None:
-    """Write a slot's record, whole or not at all, to last through a power cut."""
+    """Write a slot's record completely or not at all, so that it survives a power failure."""
     path = data.high_water_path(slot)
     temporary = path.with_suffix(".new")
     with temporary.open("wb") as file:

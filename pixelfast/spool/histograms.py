@@ -1,4 +1,4 @@
-"""Histograms as processes report them: counts by bucket, and the sum of the values.
+"""Histograms in the form in which processes report them: counts by bucket, and the sum of values.
 
 The bounds are powers of two. Compiled code has the same histograms in `histogram.pxd`.
 """

@@ -1,9 +1,9 @@
-"""Who may read what pixelfast keeps: its own user, and nobody else.
+"""File permissions: only the user of pixelfast may read its data.
 
-Events hold addresses and names of visitors, and a lock on a file that a stranger can open is a lock
-that a stranger can hold. So the data directory has mode 0700 and files have 0600. The program's
-umask does that for everything that is made, by libraries as well (`pixelfast.cli.main`);
-`correct_modes` does it for what was there before.
+Events contain addresses and names of visitors, and a user who can open a lock file can hold its
+lock. Therefore, the data directory has mode 0700 and its files 0600. The program's umask ensures
+this for all new files, including those of libraries (`pixelfast.cli.main`); `correct_modes` ensures
+it for existing ones.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def correct_modes(
     file_mode: int = PRIVATE_FILE,
     root_mode: int | None = PRIVATE_FOLDER,
 ) -> None:
-    """Correct the modes of a folder and of what is in it; one line in the log says how many were.
+    """Correct the modes of a folder and of its contents, and log how many were corrected.
 
-    Of the folder's entries those with own names, with all that is below them; others stay as they
-    are, and so does the folder itself where `root_mode` is None. Symbolic links are not followed,
-    files with several hard links and other file systems are left alone: whoever could write into
-    the folder could have put them there to have another file changed. Only where `root` itself is a
-    link it was put there by the operator. Blocks for the disk. What fails is logged, not raised.
+    Only entries for whose names `is_own` is true are changed, with everything below them. The
+    folder itself is not changed if `root_mode` is None. Symbolic links are not followed, and files
+    with several hard links and other file systems are left unchanged: another user who could write
+    to the folder may have put them there to have a different file changed. Only `root` itself may
+    be a link, which the operator has created. Blocks for the disk. Errors are logged, not raised.
     """
     walk = _Walk(file_mode)
     try:
@@ -55,7 +55,7 @@ def correct_modes(
 
 
 class _Walk:
-    """Goes down a tree by descriptors, so that nobody can swap a folder for a link meanwhile."""
+    """Walks a tree by descriptors, so that no other user can replace a folder by a link."""
 
     def __init__(self, file_mode: int) -> None:
         self.files = 0
@@ -110,7 +110,7 @@ class _Walk:
 
     def _correct(self, parent: int, name: str, path: str, there: os.stat_result, mode: int) -> bool:
         if stat.S_ISDIR(there.st_mode):
-            mode |= there.st_mode & (stat.S_ISGID | stat.S_ISVTX)  # these give nobody more
+            mode |= there.st_mode & (stat.S_ISGID | stat.S_ISVTX)  # these give nobody more access
         if stat.S_IMODE(there.st_mode) == mode:
             return False
         try:
@@ -121,7 +121,7 @@ class _Walk:
         try:
             now = os.fstat(fd)
             if stat.S_IFMT(now.st_mode) != stat.S_IFMT(there.st_mode):
-                return False  # somebody has put something else there meanwhile
+                return False  # it was replaced meanwhile
             if stat.S_ISREG(now.st_mode) and now.st_nlink > 1:
                 self.failed.append((path, "it has another name somewhere (hard link)"))
                 return False

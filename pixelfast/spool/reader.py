@@ -1,12 +1,11 @@
-"""Reading a slot from a position on, while its writer goes on writing.
+"""Reading a slot from a position on, while its writer continues writing.
 
-What a reader may take for the end of a segment follows from how segments are written: frame by
-frame, and the first frame of a segment only after the last of the one before. So bytes that make
-no valid frame are
+Segments are written frame by frame, and the first frame of a segment only after the last one of the
+segment before. Therefore, bytes that are not a valid frame are
 
--   the end of the log so far, while no later segment holds a frame: the reader waits there;
--   otherwise damage, or what a crash left of a frame that nobody was told is stored: the reader
-    goes on behind it, and sets it aside.
+-   the end of the log so far, as long as no later segment holds a frame: the reader waits there;
+-   otherwise damage, or what a crash left of a frame that was never acknowledged: the reader copies
+    it to the quarantine and continues after it.
 """
 
 from __future__ import annotations
@@ -50,28 +49,28 @@ __all__ = ["Position", "SlotReader"]
 _log = structlog.get_logger("spool")
 _CHUNK_BYTES = 2**20
 _LEAST_READ_BYTES = 4096
-_GROWTH = 4  # of the next read, where one ended before the log did
+_GROWTH = 4  # of the next read, if one ended before the log did
 _MOST_FRAMES = 256  # of one read: parsing small frames costs more than reading them
 
 
 class SlotReader:
-    """The frames of one slot in order, from a position on.
+    """Reads the frames of one slot in order, from a position on.
 
-    Reads through the page cache without waiting for anybody; `read` returns what is there. A read
-    is about as large as what the last one found, so that looking at the end of a preallocated
-    segment costs no more than the few frames that are new.
+    `read` returns what is there and does not wait. A read is about as large as what the last one
+    found, so that polling the end of a preallocated segment costs no more than the few frames that
+    are new.
 
     Attributes:
         is_at_end: whether the last `read` saw the end of the log, as far as it is written.
         buffer_bytes: memory that the frames of the last `read` keep alive.
         next_number: the number behind the last event that was read; None before the first frame.
-        missing_events: numbers that were jumped over: damaged, or of events that nobody was told
-            are stored.
-        repeated_events: numbers that came again, after a failed commit that reached the disk all
-            the same. Their frames are returned as all others.
-        damaged_bytes: what was passed over within segments.
-        missing_segments: segments that were gone though they had not been read.
-        newer_segments: segments passed over because a newer program wrote them.
+        missing_events: numbers that were skipped: of damaged frames, or of events that were never
+            acknowledged.
+        repeated_events: numbers that came again, after a failed commit that reached the disk
+            nevertheless. Their frames are returned like all others.
+        damaged_bytes: bytes that were skipped within segments.
+        missing_segments: segments that were gone before they had been read.
+        newer_segments: segments skipped because a newer program wrote them.
     """
 
     def __init__(
@@ -84,8 +83,8 @@ class SlotReader:
     ) -> None:
         """Read from `start` on.
 
-        Damage is set aside in quarantine; with `on_damage` nothing is written, and it is called
-        with the segment's number and where the damaged bytes begin and end.
+        Damaged bytes are copied to the quarantine. With `on_damage` nothing is written; it is
+        called with the segment's number and where the damaged bytes begin and end.
         """
         self.slot = slot
         self._on_damage = on_damage
@@ -102,14 +101,14 @@ class SlotReader:
         self._fd = -1
         self._is_checked = start.offset == SEGMENT_HEADER_BYTES  # the offset is within the log
         self._newer: set[int] = set()  # segments of a newer version
-        self._idle_reads = 0  # in a row, at what may be the end
+        self._idle_reads = 0  # consecutive, at what may be the end
         self._window_bytes = _LEAST_READ_BYTES  # of the next read
         self.is_at_end = False
         self.buffer_bytes = 0
 
     @property
     def position(self) -> Position:
-        """Where the next `read` goes on."""
+        """The position at which the next `read` starts."""
         return Position(self._number, self._offset)
 
     def read(self, most_bytes: int = _CHUNK_BYTES) -> list[Frame]:
@@ -133,7 +132,7 @@ class SlotReader:
         return []
 
     def read_to_end(self) -> Iterator[Frame]:
-        """Yield all frames that are written by now, also those behind damage at the end.
+        """Yield all frames that are written so far, also those behind damage at the end.
 
         Raises:
             SpoolError: one is compressed, and the package for that is missing.
@@ -145,7 +144,7 @@ class SlotReader:
             yield from frames
 
     def rewind(self, frame: Frame) -> None:
-        """Go back to a frame that the last `read` returned: the next one returns it again."""
+        """Go back to a frame that the last `read` returned; the next `read` returns it again."""
         self._offset = frame.offset
         self.next_number = frame.first_number
         self.is_at_end = False
@@ -156,15 +155,15 @@ class SlotReader:
             self._fd = -1
 
     def _parse(self, size: int) -> list[Frame]:
-        """The valid frames in the next `size` bytes, and the first one whatever its length."""
+        """Return the valid frames in the next `size` bytes, and the first one of any length."""
         view = memoryview(os.pread(self._fd, size, self._offset))
         limits = self._offset, self._identity, _MOST_FRAMES, _CHUNK_BYTES
         frames, used, needed = parse_frames(view, *limits)
         if not frames and FRAME_HEADER_BYTES < needed > len(view):
-            # The first one is longer than what was read.
+            # The first frame is longer than what was read.
             view = memoryview(os.pread(self._fd, needed, self._offset))
             frames, used, needed = parse_frames(view, *limits)
-        if self._identity.number != self._number:  # the file was moved: positions go by its place
+        if self._identity.number != self._number:  # the file was moved; positions keep its place
             frames = [each._replace(segment=self._number) for each in frames]
         for each in frames:
             self._count(each)
@@ -177,7 +176,7 @@ class SlotReader:
         return frames
 
     def _count(self, frame: Frame) -> None:
-        """Hold the frame's numbers against the one that should come next."""
+        """Compare the frame's numbers with the one that should come next."""
         stop = frame.first_number + frame.events
         expected = self.next_number
         if expected is None:
@@ -189,13 +188,13 @@ class SlotReader:
         self.next_number = max(stop, expected)
 
     def _go_on(self) -> bool:
-        """Get past an offset without a valid frame; False where the log may end there."""
+        """Get past an offset without a valid frame; False if the log may end there."""
         later = self._later_segment()
         size = os.fstat(self._fd).st_size
         start = self._offset
         stop = size
         if later is None:
-            # Frames are written one after the other, so one behind this offset makes it damage.
+            # Frames are written one after the other, so it is damage if one follows this offset.
             self._idle_reads += 1
             if not is_search_due(self._fd, start, self._idle_reads):
                 return False
@@ -230,10 +229,10 @@ class SlotReader:
         return isinstance(parse_frame(data, 0, offset, self._identity), Frame)
 
     def _within_log(self, offset: int) -> int:
-        """An offset, or the end of the log where that comes before it.
+        """Return the offset, or the end of the log if that comes before it.
 
-        The log of a segment never shrinks. Where a cursor is beyond its end, the slot was removed
-        and begun anew, and what comes at the end is still to be read.
+        The log of a segment never shrinks. If a cursor is beyond its end, the slot was removed and
+        created again, and what follows at the end has not been read.
         """
         if self._later_segment() is not None:
             return offset  # nothing is added to this segment
@@ -261,7 +260,7 @@ class SlotReader:
         return min(end, offset)
 
     def _later_segment(self) -> int | None:
-        """The first segment after the current one, if any after it holds something."""
+        """Return the first segment after the current one, if any after it holds a frame."""
         later = [n for n in self._data.segments(self.slot) if n > self._number]
         return later[0] if any(self._data.has_frame(self.slot, n) for n in later) else None
 
@@ -269,15 +268,15 @@ class SlotReader:
         return os.fspath(self._data.slot_dir(self.slot) / segment_name(number))
 
     def _open(self, number: int) -> bool:
-        """Open a segment, or where it is gone the first one after it; False where there is none."""
+        """Open a segment, or the first one after it if it is gone; False if there is none."""
         newer: set[int] = set()
         while segments := [n for n in self._data.segments(self.slot) if n not in newer]:
             there = next((n for n in segments if n >= number), 0)
             if not there:
                 if newer:
-                    return False  # what comes next can't be read by us
-                # Cursors never get ahead of the newest segment by themselves: the slot was removed
-                # and begun anew, and all that is in it is still to be read.
+                    return False  # this program cannot read what comes next
+                # Normally, no cursor is ahead of the newest segment: the slot was removed and
+                # created again, and nothing in it has been read.
                 _log.error("cursor_beyond_data", slot=self.slot, segment=f"{number:x}")
                 there = segments[0]
                 self.next_number = None
@@ -303,12 +302,12 @@ class SlotReader:
         return False
 
     def _was_drained(self) -> bool:
-        """Whether the slot was removed once all up to here had been read."""
+        """Return whether the slot was removed after all up to here had been read."""
         end = read_high_water(self._data, self.slot).end
         return self._number <= end.segment and self.position >= end
 
     def _identify(self, number: int) -> SegmentId | None:
-        """What the open segment's checksums start from; None where its version is newer."""
+        """Return which segment the open file is, or None if its version is newer."""
         expected = SegmentId(self._data.node, self.slot, number)
         try:
             parse_segment_header(

@@ -1,6 +1,6 @@
-"""Damage on the disk: find what is still good behind it, set the bad bytes aside.
+"""Damage on the disk: find the valid frames after it, and copy the damaged bytes.
 
-Nothing here writes into a segment or cuts it: damage is skipped by reading on, each time again.
+Nothing here writes to a segment or truncates it: every reader skips the damage itself.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ LOOKS_UNTIL_SEARCH = 64
 
 
 def is_search_due(fd: int, offset: int, looks: int) -> bool:
-    """Return whether to search behind an offset that held no frame for `looks` looks in a row.
+    """Return whether to search behind an offset that held no frame in `looks` consecutive looks.
 
     True at the second look, because the writer may be in the middle of a frame at the first; then
-    once in `LOOKS_UNTIL_SEARCH` looks. Zeros are searched only then: they may be damage too, but
-    hardly ever are.
+    once in `LOOKS_UNTIL_SEARCH` looks. Only then are zeros searched, because they are hardly ever
+    damage.
     """
     if looks == 2:
         return any(os.pread(fd, 8, offset))
@@ -46,8 +46,8 @@ def next_frame_offset(
 ) -> int | None:
     """Return the offset of the first valid frame at or after `start` and before `stop`.
 
-    Looks at every offset that is a multiple of 8, as frames stand only there, and only into what
-    was written: what is only preallocated reads as zeros. `window_bytes`: how much is read at once.
+    Checks every offset that is a multiple of 8, because frames begin only there, in the parts that
+    were written; preallocated parts read as zeros. `window_bytes` is how much is read at once.
     """
     for begin, end in data_ranges(fd, max(start, SEGMENT_HEADER_BYTES)):
         offset, last = begin, min(end, stop)
@@ -68,7 +68,7 @@ def next_frame_offset(
 
 
 def data_ranges(fd: int, start: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file behind `start` that were written."""
+    """Yield the parts of a file behind `start` that were written."""
     stop = start
     size = os.fstat(fd).st_size
     while stop < size:
@@ -76,17 +76,17 @@ def data_ranges(fd: int, start: int) -> Iterator[tuple[int, int]]:
             begin = os.lseek(fd, stop, os.SEEK_DATA)
             stop = os.lseek(fd, begin, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno == ENXIO:  # only a hole is left, or the file was cut meanwhile
+            if error.errno == ENXIO:  # only a hole is left, or the file was truncated meanwhile
                 return
             raise
         yield begin, stop
 
 
 def quarantine(folder: Path, fd: int, segment: SegmentId, start: int, stop: int) -> int:
-    """Copy the bytes [start, stop) of a segment aside, without the zeros at their end.
+    """Copy the bytes [start, stop) of a segment to the quarantine, without the zeros at their end.
 
-    Returns how many bytes were damaged; 0 where there were only zeros, so nothing was lost. The
-    copy is made once, whole, whoever else comes across the same damage.
+    Return how many bytes were damaged; 0 if there were only zeros, so that nothing was lost. The
+    copy is complete and is made only once, even if several readers find the same damage.
     """
     end = end_of_data(fd, start, stop)
     path = folder / f"{segment.slot}-{segment.number:016x}-{start:08x}.bad"
@@ -112,7 +112,7 @@ def quarantine(folder: Path, fd: int, segment: SegmentId, start: int, stop: int)
 
 
 def end_of_data(fd: int, start: int, stop: int) -> int:
-    """Where the zeros begin that a range ends with."""
+    """Return where the zeros begin that a range ends with."""
     while stop > start:
         begin = max(start, stop - _WINDOW_BYTES)
         data = os.pread(fd, stop - begin, begin).rstrip(b"\0")

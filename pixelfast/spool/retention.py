@@ -1,7 +1,7 @@
-"""Giving room back: segments are removed, whole files only.
+"""Freeing disk space: whole segments are removed.
 
-Only those that every destination has read, or passed by. Segments of a newer version stay: nobody
-here has read them.
+A segment is removed only if every destination has read or skipped it. Segments of a newer version
+stay, because this program has not read them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _log = structlog.get_logger("spool")
 def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> int:
     """Remove a slot's segments before the earliest of the destinations' segments.
 
-    The cursors must be on the disk already: a segment that is gone before its cursor has moved
-    would be missed after a crash. The newest segment that holds a frame, and those made ahead,
-    always stay: one of them is written, and numbers go on upwards from them. Blocks for the disk.
-    Returns how many segments were removed.
+    The cursors must be on the disk already: a segment that is removed before its cursor has moved
+    would be missing after a crash. The newest segment that holds a frame, and those made ahead,
+    always stay: one of them is written, and numbers continue from theirs. Blocks for the disk.
+    Return how many segments were removed.
     """
     segments = data.segments(slot)
     written = data.newest_written(slot)
-    # A cursor beyond the newest segment is not of this data: whoever keeps it has read nothing.
+    # A cursor beyond the newest segment is not of this data: its destination has read nothing.
     newest = segments[-1] if segments else 0
     known = (number if number <= newest else 0 for number in cursors)
     earliest = min(min(known, default=0), written)
@@ -45,12 +45,12 @@ def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> in
 
 
 def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -> bool:
-    """Remove a slot that nobody writes and every destination has read wholly; True if it went.
+    """Remove a slot without a writer that every destination has read; return whether it was.
 
-    `cursors` are the destinations' positions in the slot, on the disk already, the earliest
+    `cursors` are the destinations' positions in the slot, on the disk already, with the earliest
     position for one that has none. The slot's lock is held meanwhile, so that no writer starts. Its
-    highest numbers are kept, on the disk before the first file goes: a slot that comes back counts
-    on from them, and the cursors stay good. Blocks for the disk.
+    highest numbers are on the disk before the first file is removed: if the slot is created again,
+    its numbers continue from them, and the cursors stay valid. Blocks for the disk.
     """
     folder = data.slot_dir(slot)
     try:
@@ -63,7 +63,7 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
         names = {entry.name for entry in folder.iterdir()}
         segments = data.segments(slot)
         if names - {"writer.lock"} - {segment_name(n) for n in segments}:
-            return False  # not ours alone
+            return False  # it contains other files
         if any(data.is_newer(slot, number) for number in segments):
             return False
         if segments:
@@ -78,7 +78,7 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
             )
             _remove(data, slot, segments)
         (folder / "writer.lock").unlink()
-        with contextlib.suppress(OSError):  # somebody came once the lock was gone: it is theirs
+        with contextlib.suppress(OSError):  # another process may use it by now
             folder.rmdir()
         sync_directory(folder.parent)
     finally:
@@ -89,7 +89,7 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
 
 
 def slot_bytes(data: DataDir, slot: int, end: Position) -> int:
-    """How many bytes a slot's segments take up to the log's end."""
+    """Return how many bytes a slot's segments take up to the log's end."""
     total = end.offset
     for number in data.segments(slot):
         if number < end.segment:
@@ -99,7 +99,7 @@ def slot_bytes(data: DataDir, slot: int, end: Position) -> int:
 
 
 def _is_drained(end: Position, newest: int, cursors: Iterable[Position]) -> bool:
-    """Whether all cursors, and at least one, are at the log's end and of this data."""
+    """Return whether there are cursors, and all are at the log's end and of this data."""
     positions = list(cursors)
     return bool(positions) and all(end <= each and each.segment <= newest for each in positions)
 

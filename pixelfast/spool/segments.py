@@ -1,4 +1,4 @@
-"""One slot's segment files, as their writer sees them: make, fill, leave behind."""
+"""The segment files of one slot, for their writer: creating and closing them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["SegmentFile", "SlotFiles"]
 
 
 class SegmentFile:
-    """An open segment: its identity, its descriptor, where the next frame goes."""
+    """An open segment: its identity, its descriptor, and where the next frame goes."""
 
     __slots__ = ("fd", "id", "offset", "path")
 
@@ -43,9 +43,9 @@ class SegmentFile:
 class SlotFiles:
     """The directory of one slot, owned for writing.
 
-    `next_number` is the number of the first event to come: the one behind the newest frame.
+    `next_number` is the number that the next event gets: the one behind the newest frame.
 
-    Blocking: every method may wait for the disk; the writer calls them in another thread.
+    Every method may wait for the disk; the writer calls them in another thread.
     """
 
     def __init__(self, data: DataDir, slot: int, segment_bytes: int) -> None:
@@ -60,7 +60,7 @@ class SlotFiles:
         self._dir = data.slot_dir(slot)
         self._lock_fd = self._lock()
         try:
-            # Upwards from what is there, and from what was there before the slot was removed.
+            # Continue from the existing segments, and from those of the slot before it was removed.
             record = read_high_water(data, slot)
             self._number = max([record.segment, *data.segments(slot)])
             self._last_before = self._number
@@ -79,18 +79,18 @@ class SlotFiles:
                 message = f"another collector writes into slot {self.slot}: {error}"
                 raise SpoolLocked(message) from None
             except FileNotFoundError:
-                continue  # the slot was drained, and removed between the two steps
+                continue  # the slot was read to its end and removed between the two steps
 
     def create(self) -> SegmentFile:
-        """Make the next segment: preallocated, its header and its name on the disk.
+        """Create the next segment: preallocated, with its header and its name on the disk.
 
-        Preallocated, fdatasync has no file size to update (2 to 3 times as fast), and a disk
-        without room says so here instead of in the middle of a commit.
+        With preallocation, fdatasync has no file size to update (2 to 3 times as fast), and a full
+        disk is noticed here instead of in the middle of a commit.
 
         Raises:
-            OSError: no room, or the disk failed; nothing is left behind.
+            OSError: the disk is full or failed; nothing is left behind.
         """
-        self._number += 1  # also where it fails: a number is never used twice
+        self._number += 1  # also if it fails: a number is never used twice
         number = self._number
         identity = SegmentId(self._data.node, self.slot, number)
         path = self._dir / segment_name(number)
@@ -110,7 +110,7 @@ class SlotFiles:
         return SegmentFile(identity, path, fd)
 
     def retire(self, segment: SegmentFile, *, is_sound: bool) -> None:
-        """Leave a segment behind. A sound one gives back the room that it did not need.
+        """Close a segment. The disk space that a sound one did not need is freed.
 
         A segment that failed a write or a sync is only closed: the kernel has marked its dirty
         pages clean, so another sync of it would succeed and mean nothing.
@@ -123,13 +123,13 @@ class SlotFiles:
             os.close(segment.fd)
 
     def measure(self, current: SegmentFile | None) -> tuple[int, int]:
-        """`used_bytes`, and how many bytes the disk still has for us."""
+        """Return `used_bytes`, and how many bytes of the disk are free."""
         return self.used_bytes(current), free_bytes(self._dir)
 
     def used_bytes(self, current: SegmentFile | None) -> int:
-        """Bytes that the slot's events take on the disk, read off its files.
+        """Return how many bytes the slot's events use on the disk, from the sizes of its files.
 
-        The current segment counts with what is in it, the one made ahead not at all.
+        The current segment counts with what is in it, and the one made ahead does not count.
         """
         total = current.offset if current else 0
         left_behind = current.id.number - 1 if current else self._last_before
@@ -140,5 +140,5 @@ class SlotFiles:
         return total
 
     def close(self) -> None:
-        """Give the slot's lock back."""
+        """Release the slot's lock."""
         os.close(self._lock_fd)

@@ -1,4 +1,4 @@
-"""The segments of one writer: one is made ahead of need, and each is left behind in order."""
+"""The segments of one writer: one is created in advance, and full ones are closed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["SegmentSupply"]
 
 
 class SegmentSupply:
-    """Makes and leaves segments in another thread, because both wait for the disk.
+    """Creates and closes segments in another thread, because both wait for the disk.
 
     Args:
         loop: the event loop of the writer.
         files: the writer's slot.
-        on_made: called with 0 once the segment made ahead is there, or with the errno of why it
-            could not be made. Nothing is tried again before `make` is called.
+        on_made: called with 0 once the segment made ahead exists, or with the errno if it could not
+            be created. Nothing is retried before `make` is called.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class SegmentSupply:
         self._log = structlog.get_logger("spool").bind(slot=files.slot)
         self._ahead: SegmentFile | None = None
         self._making: asyncio.Future[SegmentFile] | None = None
-        self._ended: asyncio.Future[None] | None = None  # the making that `close` waits for
-        self._failure = ""  # of the last making; it is logged once, however often it is repeated
+        self._ended: asyncio.Future[None] | None = None  # the creation that `close` waits for
+        self._failure = ""  # of the last creation; repeated failures are logged once
         self._is_closed = False
 
     @property
@@ -45,7 +45,7 @@ class SegmentSupply:
         return self._ahead is not None
 
     def make(self) -> None:
-        """Start to make a segment ahead, unless it is there or under way."""
+        """Start making a segment ahead, unless it is there or under way."""
         if self._ahead is None and self._making is None and not self._is_closed:
             self._making = self._loop.run_in_executor(None, self._files.create)
             self._making.add_done_callback(self._on_done)
@@ -56,7 +56,7 @@ class SegmentSupply:
         return segment
 
     def leave(self, segment: SegmentFile, *, is_sound: bool) -> None:
-        """Close a segment in another thread; `SlotFiles.retire` says what `is_sound` means."""
+        """Close a segment in another thread; see `SlotFiles.retire` for `is_sound`."""
         self._loop.run_in_executor(None, self._retire, segment, is_sound)
 
     async def close(self, current: SegmentFile | None) -> None:

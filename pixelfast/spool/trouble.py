@@ -1,4 +1,4 @@
-"""What is wrong with a path, and what an operator can do about it."""
+"""Describes problems with a path, and what an operator can do about them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MAX_PATH_BYTES = 4095
 
 
 def describe_trouble(path: Path, error: OSError) -> str:
-    """Return the path at fault, what is wrong with it, and the remedy, in one line.
+    """Return the path at fault, the problem and the remedy, in one line.
 
-    `path`: what was to be used; the error may name another one on the way to it.
+    `path` is the path that was to be used; the error may name one of its parents.
 
     >>> describe_trouble(Path("/data"), OSError(errno.EROFS, "Read-only file system"))
     '/data: the file system is read-only'
@@ -38,8 +38,8 @@ def _reason(path: Path, error: OSError) -> str:
     if error.errno == errno.ENAMETOOLONG:
         longest = max(len(os.fsencode(part)) for part in path.parts)
         if longest > _MAX_NAME_BYTES:
-            return f"a name of {longest:,} bytes, limit {_MAX_NAME_BYTES}"
-        return f"a path of {len(os.fsencode(path)):,} bytes, limit {_MAX_PATH_BYTES:,}"
+            return f"a name has {longest:,} bytes; the limit is {_MAX_NAME_BYTES}"
+        return f"the path has {len(os.fsencode(path)):,} bytes; the limit is {_MAX_PATH_BYTES:,}"
     if error.errno in _NO_LOCKS:
         return f"the file system does not support locks ({error.strerror}); use a local disk"
     if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -48,7 +48,7 @@ def _reason(path: Path, error: OSError) -> str:
 
 
 def _first_file(path: Path) -> Path:
-    """The part of a path that stands where a directory is wanted."""
+    """Return the part of a path that is not a directory although it should be."""
     for each in (*reversed(path.parents), path):
         if os.path.lexists(each) and not each.is_dir():
             return each
@@ -56,7 +56,7 @@ def _first_file(path: Path) -> Path:
 
 
 def _owners(path: Path) -> str:
-    """Who owns the nearest part of a path that is visible, and who asks."""
+    """Return who owns the nearest visible part of a path, and as whom this process runs."""
     user = f"this process runs as {_user(os.geteuid())}"
     for each in (path, *path.parents):
         try:

@@ -3,15 +3,15 @@ from libc.stdint cimport int64_t, uint32_t
 from pixelfast.spool.frames cimport CommitBatch
 
 cdef enum WriterState:
-    OPEN        # takes events
+    OPEN        # accepts events
     LATE        # the oldest event waits for too long
-    FULL        # the slot or the disk has no room
-    FAILING     # the disk failed twice in a row, or no segment can be made
-    CLOSING     # takes no events, stores those that wait
-    CLOSED      # nothing waits; the slot is given back
+    FULL        # the slot or the disk has no space
+    FAILING     # the disk failed twice in a row, or no segment can be created
+    CLOSING     # accepts no events, stores those that wait
+    CLOSED      # nothing waits; the slot is released
 
 cdef enum Rejection:
-    # Why an event was not taken. `REJECTIONS` has the reasons as they are sent to clients.
+    # Why an event was rejected. `REJECTIONS` has the reasons as they are sent to clients.
     SPOOL_FULL = 1
     OVERLOADED = 2
     DISK_ERROR = 3
@@ -19,8 +19,8 @@ cdef enum Rejection:
     DISK_FULL = 5
 
 cdef struct Receipt:
-    # What became of an event that was offered.
-    int64_t ticket      # 1 and upwards, or 0 if it was rejected
+    # The result of offering an event.
+    int64_t ticket      # from 1 on, or 0 if it was rejected
     int rejection       # 0, or a Rejection
 
 cdef enum CommitState:
@@ -49,13 +49,13 @@ cdef class SpoolWriter:
     cdef int64_t _max_commit_bytes
     cdef double _max_wait_s
     cdef object _loop, _files, _committer, _on_stored, _log, _compress, _bounds
-    # whether it takes events
+    # whether it accepts events
     cdef StateMachine _states
     cdef int _rejection                 # that of the state: 0 or a Rejection
-    cdef object _drained                # the future that `close` waits for
+    cdef object _drained                # the future for which `close` waits
     cdef double _measured_s
-    # what waits
-    cdef CommitBatch _open              # takes events
+    # waiting events
+    cdef CommitBatch _open              # accepts events
     cdef object _queue                  # batches that are full, or that failed once
     cdef list _spares
     cdef int64_t _ticket
@@ -64,15 +64,15 @@ cdef class SpoolWriter:
     cdef CommitState _commit
     cdef CommitBatch _in_flight         # None if it only syncs
     cdef SyncSchedule _syncs
-    # where it goes
+    # segments
     cdef object _supply                 # SegmentSupply
     cdef object _segment                # SegmentFile that is written; None until there is one
-    # what it did
+    # counters
     cdef readonly int64_t used_bytes
     cdef readonly int64_t waiting_bytes
     cdef readonly int64_t stored_events
     cdef readonly int64_t stored_bytes
-    cdef readonly int64_t lost_events   # ack = received only: answered, and then the disk failed
+    cdef readonly int64_t lost_events   # acknowledged and then lost; only with ack = received
     cdef readonly int64_t commits
     cdef readonly int64_t failed_commits
 

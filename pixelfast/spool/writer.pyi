@@ -8,10 +8,10 @@ from pixelfast.spool.segments import SlotFiles
 __all__ = ["REJECTIONS", "STATES", "TRANSITIONS", "SpoolWriter", "StateMachine"]
 
 REJECTIONS: Mapping[int, str]
-"""Why an event is not taken, as sent to clients, by the number in a receipt."""
+"""The reasons for rejections, as sent to clients, by the number in a receipt."""
 
 STATES: tuple[str, ...]
-"""The states of a writer, the first one first."""
+"""The states of a writer, beginning with the initial one."""
 
 TRANSITIONS: Mapping[str, tuple[str, ...]]
 """The states that each state may lead to."""
@@ -40,30 +40,30 @@ class StateMachine:
         """
 
 class SpoolWriter:
-    """Writes one slot: events in, group commits, acknowledgements out.
+    """Writes one slot: collects events, commits them in groups and acknowledges them.
 
     Args:
-        loop: the event loop that everything but the committer runs on.
+        loop: the event loop on which everything except the committer runs.
         files: the slot, owned by this process.
         committer: writes and syncs.
         names: the names of the sources, ASCII, 1 to 63 bytes; an event names its source by its
             index.
-        on_stored: called once a commit with (waiters, first ticket, stored or not). The waiters
-            are those of consecutive tickets. Must not raise.
+        on_stored: called once per commit with (waiters, first ticket, whether they are stored). The
+            waiters are those of consecutive tickets. Must not raise.
         ack: "synced", "written" or "received": when an event counts as stored.
-        max_bytes: reject events while the slot's segments take this much.
-        min_free: reject events while the disk has less room than this, in bytes.
-        on_full: "reject", or "drop_oldest" if delivery lets the oldest events expire: then
-            the two bounds are 10 % and half as strict.
-        max_waiting_bytes: reject events that would make more wait for the disk.
-        max_wait_s: after this long an event that waits counts as not stored.
-        compress: makes a frame's body smaller, on the loop's thread; see `compressor`.
+        max_bytes: maximum size of the slot's segments; above it, events are rejected.
+        min_free: minimum free disk space in bytes; below it, events are rejected.
+        on_full: "reject", or "drop_oldest" if delivery lets the oldest events expire; then events
+            are rejected only 10 % above `max_bytes` or below half of `min_free`.
+        max_waiting_bytes: maximum size of the events that wait for the disk; more are rejected.
+        max_wait_s: time after which a waiting event counts as not stored.
+        compress: compresses a frame's body, in the loop's thread; see `compressor`.
 
     Attributes:
-        acks_at_once: ack = received; `on_stored` is never called.
-        used_bytes: what the slot's segments take, as last measured or written.
-        waiting_bytes: events that wait for the disk, each with its line feed.
-        lost_events: with `acks_at_once`, events that could not be stored.
+        acks_at_once: whether `ack` is "received"; `on_stored` is then never called.
+        used_bytes: the size of the slot's segments, as last measured or written.
+        waiting_bytes: the size of the events that wait for the disk, with their line feeds.
+        lost_events: with `acks_at_once`, the number of events that could not be stored.
     """
 
     names: list[bytes]
@@ -98,19 +98,19 @@ class SpoolWriter:
 
     @property
     def rejection(self) -> str:
-        """Why every event is rejected now, one of `REJECTIONS`; empty if they are taken."""
+        """Why all events are rejected now, one of `REJECTIONS`; empty if they are accepted."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether the next event would be taken and has a segment to go to."""
+        """Whether the next event would be accepted and there is a segment for it."""
 
     def add(
         self, source: int, event: bytes, received_ms: int = 0, waiter: Any = None
     ) -> tuple[int, str]:
-        """Take one event's JSON, or reject it. Does not block.
+        """Accept or reject the JSON of one event. Does not block.
 
-        Returns its ticket, 1 and upwards, and an empty string; or 0 and one of `REJECTIONS`.
+        Return its ticket, from 1 on, and an empty string; or 0 and one of `REJECTIONS`.
         """
 
     async def close(self) -> None:
-        """Take no more events, store all that wait, leave the slot."""
+        """Accept no more events, store those that wait, and release the slot."""

@@ -1,41 +1,42 @@
-"""Group commit: events in; one write and one sync for all that wait; acknowledgements out.
+"""Group commit: one write and one sync for all waiting events, then their acknowledgements.
 
-The states of a writer, and what leads from one to another:
+The states of a writer, and the transitions between them:
 
     from      to        when
     OPEN      LATE      an event has waited for longer than `max_wait_s`
     LATE      OPEN      none has, at the next check
     OPEN      FULL      the segments take `max_bytes`, or the disk has less than `min_free`
     LATE      FULL      the same; a full slot may be late as well, and counts as full
-    FULL      OPEN      there is room again
-    FULL      LATE      there is room again, and events wait for too long
-    OPEN      FAILING   a commit failed twice, or there is no segment and none can be made
+    FULL      OPEN      there is space again
+    FULL      LATE      there is space again, and events wait for too long
+    OPEN      FAILING   a commit failed twice, or there is no segment and none can be created
     LATE      FAILING   the same
     FULL      FAILING   the same
-    FAILING   OPEN      there is a segment to go on with
-    FAILING   FULL      the same, and there is no room
+    FAILING   OPEN      there is a segment to continue with
+    FAILING   FULL      the same, and there is no space
     OPEN      CLOSING   `close` was called
     LATE      CLOSING   the same
     FULL      CLOSING   the same
     FAILING   CLOSED    the same: nothing waits
     CLOSING   CLOSED    nothing waits any more: all is stored, or the disk failed
 
-Only an open writer takes events. A writer that is open, late or full stores what waits.
+Only an open writer accepts events. A writer that is open, late or full stores those that wait.
 
-The rules it keeps:
+Rules:
 
-1.  One commit is in flight at a time; what arrives meanwhile is the next one. So a commit starts at
-    once when the disk is idle, and commits grow by themselves when it is not.
-2.  A waiter is told exactly once about its event: stored, or not. The tickets of a batch count up
-    in the order of its events.
-3.  What is not stored after `max_wait_s` is answered as not stored, and new events are rejected
-    until the disk has caught up. So are those that would make more than `max_waiting_bytes` wait.
-4.  After a failed write or sync a segment is never written or synced again: the kernel counts its
-    dirty pages as clean by then. The batch goes once more, whole, into a new segment. If that fails
-    too, all waiters are told so, events are rejected, and a new segment is tried every second.
-5.  With more than `max_bytes` of segments (spool-full), or less than `min_free` on the disk
-    (disk-full), events are rejected until there is room. With `drop_oldest` delivery lets the
-    oldest expire; then they are rejected only 10 % beyond, or under half of `min_free`.
+1.  One commit is in flight at a time, and the events that arrive meanwhile form the next one. A
+    commit therefore starts at once when the disk is idle, and commits grow when it is busy.
+2.  A waiter is told exactly once whether its event is stored. The tickets of a batch count up in
+    the order of its events.
+3.  Events that are not stored within `max_wait_s` are reported as not stored, and new events are
+    rejected until the disk has caught up. So are those that exceed `max_waiting_bytes`.
+4.  After a failed write or sync, a segment is never written or synced again, because the kernel has
+    marked its dirty pages clean. The whole batch is written once more, to a new segment. If that
+    fails too, all waiters are told so, events are rejected, and creating a segment is retried every
+    second.
+5.  Above `max_bytes` (spool-full) or below `min_free` (disk-full), events are rejected until there
+    is space. With `drop_oldest`, delivery lets the oldest expire, and events are rejected only 10 %
+    above `max_bytes` or below half of `min_free`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -183,10 +184,10 @@ cdef class SpoolWriter:
     def is_ready(self):
         return self._segment is not None and not self._rejection
 
-    # --- taking events -----------------------------------------------------------------------
+    # --- accepting events --------------------------------------------------------------------
 
     def add(self, uint32_t source, bytes event not None, received_ms=0, waiter=None):
-        # A frame holds at most what made its batch that large, and one event more.
+        # A batch is closed at this size, so a frame has at most one event more.
         cdef Py_ssize_t limit = MAX_FRAME_BYTES - COMMIT_BYTES - max_overhead_bytes()
         cdef Py_ssize_t length = PyBytes_GET_SIZE(event)
         cdef Receipt receipt
@@ -199,7 +200,7 @@ cdef class SpoolWriter:
         return receipt.ticket, REJECTIONS[receipt.rejection] if receipt.rejection else ""
 
     cdef char* reserve(self, Py_ssize_t size) except NULL:
-        # Return room for an event of at most `size` bytes. It counts once `take` is called.
+        # Return memory for an event of at most `size` bytes. It counts once `take` is called.
         if self._open.gathered_bytes() >= self._max_commit_bytes:
             self._queue.append(self._close_open_batch())
         return self._open.reserve(size)
@@ -212,7 +213,7 @@ cdef class SpoolWriter:
         object waiter,
         Receipt* receipt,
     ) except -1:
-        # Take the event written at `reserve`, or reject it; `receipt` says which.
+        # Accept or reject the event written at `reserve`; `receipt` has the result.
         cdef CommitBatch batch = self._open
         receipt.ticket = 0
         receipt.rejection = self._rejection
@@ -230,14 +231,14 @@ cdef class SpoolWriter:
             batch.waiters.append(waiter)
         self.waiting_bytes += length + 1
         if self._commit == CommitState.IDLE:
-            # Not at once: all requests that this turn of the loop reads go together.
+            # Not at once, so that all requests that this turn of the loop reads are in one commit.
             self._commit = CommitState.SCHEDULED
             self._loop.call_soon(self._start_commit)
         receipt.ticket = self._ticket
         return 0
 
     cdef CommitBatch _close_open_batch(self):
-        # Return the batch that took events until now; another one takes the next.
+        # Return the batch that accepted events until now; another one accepts the next.
         cdef CommitBatch batch = self._open
         self._open = <CommitBatch>self._spares.pop() if self._spares else CommitBatch()
         return batch
@@ -266,8 +267,8 @@ cdef class SpoolWriter:
             self._close_open_batch()
         else:
             self._queue.popleft()
-        # Tickets count up event by event, and so do numbers: a batch that is committed again keeps
-        # its own, and those of one that was given up are not used again.
+        # Numbers count up with tickets: a batch that is committed again keeps its own, and those of
+        # a batch that was given up are not used again.
         first_number = self._number_before + batch.first_ticket
         segment = self._segment
         batch.seal(self.names, segment.id, segment.offset, first_number, self._compress)
@@ -282,7 +283,7 @@ cdef class SpoolWriter:
         return 0
 
     def _sync_alone(self):
-        # ack = written, and no commit came along that would have synced.
+        # With ack = written, no later commit has synced this one.
         if self._states.state == WriterState.CLOSED or self._segment is None:
             return
         if self._syncs.has_unsynced and self._commit != CommitState.UNDER_WAY:
@@ -332,7 +333,7 @@ cdef class SpoolWriter:
     # --- segments ----------------------------------------------------------------------------
 
     cdef int _leave_segment(self, bint is_sound) except -1:
-        # A sound one is synced there, so nothing of ack = written stays behind.
+        # A sound one is synced there, because events of ack = written may not be synced yet.
         self._supply.leave(self._segment, is_sound=is_sound)
         self._syncs.has_unsynced = False
         self._segment = self._supply.take()
@@ -351,7 +352,7 @@ cdef class SpoolWriter:
             self._go_on()
 
     cdef int _go_on(self) except -1:
-        # In the segment made ahead.
+        # Continue in the segment that was created in advance.
         self._segment = self._supply.take()
         self._supply.make()
         self._start_commit()
@@ -375,8 +376,8 @@ cdef class SpoolWriter:
         return 0
 
     cdef int _give_up(self, int error) except -1:
-        # No event can be stored now: all waiters are told so. `_recover` tries again.
-        # A segment that was made ahead stays: nothing was written to it.
+        # No event can be stored now: all waiters are told so. `_recover` retries. A segment that
+        # was created in advance stays, because nothing was written to it.
         cdef bint is_closing = self._states.state == WriterState.CLOSING
         if not is_closing:
             self._enter(WriterState.FAILING, error)
@@ -405,7 +406,7 @@ cdef class SpoolWriter:
     # --- states ------------------------------------------------------------------------------
 
     cdef int _enter(self, WriterState state, int error=0) except -1:
-        # `error`: the errno that leads to FAILING. What a full slot lacks may have changed.
+        # `error` is the errno that leads to FAILING. The cause of FULL may have changed.
         if state != self._states.state:
             self._states.change(state)
         if state == WriterState.OPEN:
@@ -423,10 +424,10 @@ cdef class SpoolWriter:
         return 0
 
     cdef int _follow(self, bint is_late) except -1:
-        # Be full, late or open, by what was measured; a writer that fails or closes does not change.
+        # Become full, late or open, as measured; a writer that fails or closes does not change.
         cdef WriterState state = self._states.state
         cdef WriterState due = WriterState.LATE if is_late else WriterState.OPEN
-        if self._is_full():  # asked in every state: the log is told
+        if self._is_full():  # called in every state, because it logs changes
             due = WriterState.FULL
         if state in (WriterState.OPEN, WriterState.LATE, WriterState.FULL):
             self._enter(due)
@@ -448,11 +449,11 @@ cdef class SpoolWriter:
         self._loop.call_later(CHECK_INTERVAL_S, self._check)
 
     cdef bint _give_up_overdue(self, double latest_s) except -1:
-        # Tell those that came before `latest_s` that their events are not stored; whether any did.
+        # Report events that arrived before `latest_s` as not stored; return whether there were any.
         cdef CommitBatch batch = self._in_flight
         cdef bint is_late = batch is not None and batch.since_s < latest_s
         if is_late and batch.waiters:
-            # The disk may store it yet; its waiters have waited long enough.
+            # The disk may still store it, but its waiters have waited long enough.
             waiters, batch.waiters = batch.waiters, []
             self._on_stored(waiters, batch.first_ticket, False)
         if self.acks_at_once:
@@ -466,7 +467,7 @@ cdef class SpoolWriter:
         return is_late
 
     def _on_measured(self, future):
-        # Room may end FULL at once; only `_check` ends LATE.
+        # Free space may end FULL at once; only `_check` ends LATE.
         cdef CommitBatch batch = self._in_flight
         cdef bint is_late = self._states.state == WriterState.LATE
         if future.cancelled() or future.exception() is not None:
@@ -492,7 +493,7 @@ cdef class SpoolWriter:
         self._files.close()
 
     cdef int _end(self) except -1:
-        # Closing, and nothing waits any more.
+        # It is closing, and nothing waits any more.
         self._enter(WriterState.CLOSED)
         self._drained.set_result(None)
         return 0

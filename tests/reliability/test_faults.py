@@ -52,7 +52,7 @@ def test_death_between_two_durable_steps_costs_no_event(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_needs_mounts")
-def test_a_full_disk_is_answered_with_503_until_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_503_until_there_is_space(tmp_path: Path) -> None:
     with (
         tmpfs(tmp_path / "small", "6m") as mount_point,
         Rig(

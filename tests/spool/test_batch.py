@@ -52,7 +52,7 @@ def split(frame: Frame) -> list[bytes]:
 @example([(0, MAX_EVENT_BYTES)] * 32, 64)
 @example([(number % 5, MAX_EVENT_BYTES) for number in range(33)], 64)
 @example([(0, 0)], 64)
-def test_what_is_sealed_is_what_is_parsed(layout: list[tuple[int, int]], offset: int) -> None:
+def test_a_sealed_batch_is_parsed_unchanged(layout: list[tuple[int, int]], offset: int) -> None:
     events = [(source, make_event(n, size)) for n, (source, size) in enumerate(layout)]
     batch = CommitBatch()
     for source, event in events:
@@ -72,7 +72,7 @@ def test_what_is_sealed_is_what_is_parsed(layout: list[tuple[int, int]], offset:
 
 
 @given(batches)
-def test_a_batch_sealed_again_elsewhere_holds_the_same_events(
+def test_a_batch_sealed_again_for_another_place_has_the_same_events(
     layout: list[tuple[int, int]],
 ) -> None:
     # A failed commit goes once more into another segment.
@@ -88,7 +88,7 @@ def test_a_batch_sealed_again_elsewhere_holds_the_same_events(
 
 
 @given(st.lists(batches, min_size=2, max_size=4))
-def test_a_batch_used_again_holds_nothing_of_before(rounds: list[list[tuple[int, int]]]) -> None:
+def test_a_reused_batch_is_empty(rounds: list[list[tuple[int, int]]]) -> None:
     used = CommitBatch()
     for layout in rounds:
         used.clear()
@@ -100,7 +100,7 @@ def test_a_batch_used_again_holds_nothing_of_before(rounds: list[list[tuple[int,
         assert fresh.sealed() == used.sealed()
 
 
-def test_the_bytes_are_those_of_the_specification() -> None:
+def test_the_bytes_match_the_specification() -> None:
     image = seal([(0, b'{"n":1}'), (0, b'{"n":22}')], [b"web"], SEGMENT, 64, 1700000000123, 5)
     body = b'{"n":1}\n{"n":22}\n'
     expected = build_frame(b"web", body, count=2, received_ms=1700000000123, first_number=5)
@@ -117,7 +117,7 @@ def test_names_of_all_lengths_are_sealed_alone_and_mixed(name_bytes: int) -> Non
     assert expected + second == mixed
 
 
-def test_the_padding_is_zeros_whatever_was_there_before() -> None:
+def test_the_padding_is_zeros_even_in_reused_memory() -> None:
     batch = CommitBatch()
     batch.add(0, b"\xff" * 1000)
     batch.clear()
@@ -128,7 +128,7 @@ def test_the_padding_is_zeros_whatever_was_there_before() -> None:
         assert batch.sealed() == build_frame(b"web", b"x" * size + b"\n", segment=SEGMENT)
 
 
-def test_a_mixed_commit_tells_of_each_source_when_its_own_first_event_came() -> None:
+def test_each_frame_of_a_mixed_commit_has_the_time_of_its_first_event() -> None:
     batch = CommitBatch()
     batch.add(0, b"{}", 1000)
     batch.add(1, b"[]", 2000)
@@ -150,7 +150,7 @@ def test_a_batch_counts_its_events_and_their_bytes_with_line_feeds() -> None:
     assert (len(batch), batch.event_bytes) == (3, 704)
 
 
-def test_a_batch_at_the_border_of_its_memory_is_sealed_whole() -> None:
+def test_a_batch_that_fills_its_memory_is_sealed_completely() -> None:
     # The first buffer has 65,536 bytes, 112 of them in front: padding must not go beyond it.
     for size in range(65_536 - 112 - 16, 65_536 - 112 + 16):
         image = seal([(0, b"x" * (size - 1))], [b"web"], SEGMENT, 64)
@@ -158,7 +158,7 @@ def test_a_batch_at_the_border_of_its_memory_is_sealed_whole() -> None:
         assert size == len(frame.body)
 
 
-def test_a_batch_that_grew_large_shrinks_and_works_on() -> None:
+def test_a_batch_that_grew_large_releases_memory_and_can_be_reused() -> None:
     batch = CommitBatch()
     for source in (0, 1):
         for number in range(100):
@@ -170,7 +170,7 @@ def test_a_batch_that_grew_large_shrinks_and_works_on() -> None:
     assert build_frame(b"a", b"{}\n", segment=SEGMENT) == batch.sealed()
 
 
-def test_many_sources_make_a_frame_each_in_the_order_of_their_first_events() -> None:
+def test_each_source_has_a_frame_in_the_order_of_the_first_events() -> None:
     names = [b"s%d" % number for number in range(300)]
     events = [(number * 7 % 300, b"%d" % number) for number in range(900)]
     frames = parse_all(seal(events, names, SEGMENT, 64), 64)
@@ -178,7 +178,7 @@ def test_many_sources_make_a_frame_each_in_the_order_of_their_first_events() -> 
     assert sum(frame.events for frame in frames) == 900
 
 
-def test_only_bytes_are_taken() -> None:
+def test_only_bytes_are_accepted() -> None:
     batch = CommitBatch()
     for wrong in ("text", bytearray(b"{}"), None):
         with pytest.raises(TypeError):
@@ -186,7 +186,7 @@ def test_only_bytes_are_taken() -> None:
     assert len(batch) == 0
 
 
-def test_events_of_a_mixed_commit_are_numbered_as_they_stand_in_the_log() -> None:
+def test_events_of_a_mixed_commit_are_numbered_in_the_order_of_the_log() -> None:
     pairs = [(source, b"%d" % n) for n, source in enumerate([1, 0, 1, 1, 2, 0])]
     frames = parse_all(seal(pairs, NAMES, SEGMENT, 64, first_number=100), 64)
     assert [(100, 3), (103, 2), (105, 1)] == [(f.first_number, f.events) for f in frames]

@@ -60,7 +60,7 @@ def fd(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def test_a_batch_is_in_the_file_where_it_belongs(committer: Committer, fd: int) -> None:
+def test_a_batch_is_written_at_its_offset(committer: Committer, fd: int) -> None:
     os.pwrite(fd, b"\xff" * 4096, 0)
     batch = make_batch()
     image = batch.sealed()
@@ -68,7 +68,7 @@ def test_a_batch_is_in_the_file_where_it_belongs(committer: Committer, fd: int) 
     assert b"\xff" * 64 + image + b"\xff" * (4096 - 64 - len(image)) == os.pread(fd, 8192, 0)
 
 
-def test_commits_one_after_the_other_all_arrive(committer: Committer, fd: int) -> None:
+def test_consecutive_commits_are_all_written(committer: Committer, fd: int) -> None:
     images = b""
     for number in range(200):
         batch = make_batch(b"%d" % number)
@@ -77,7 +77,7 @@ def test_commits_one_after_the_other_all_arrive(committer: Committer, fd: int) -
     assert images == os.pread(fd, 2**20, 0)
 
 
-def test_a_batch_of_megabytes_arrives_whole(committer: Committer, fd: int) -> None:
+def test_a_batch_of_megabytes_is_written_completely(committer: Committer, fd: int) -> None:
     batch = make_batch(*[b"%09d" % number * 1000 for number in range(1000)])
     assert commit(committer, fd, batch) == 0
     assert batch.sealed() == os.pread(fd, 2**24, 0)
@@ -91,7 +91,7 @@ def test_a_batch_that_was_never_sealed_writes_nothing(committer: Committer, fd: 
 
 
 @pytest.mark.parametrize("sync", [False, True])
-def test_it_syncs_exactly_when_told(committer: Committer, sync: bool) -> None:
+def test_it_syncs_only_on_request(committer: Committer, sync: bool) -> None:
     # A null device takes every write and rejects every sync, so its errno tells of one.
     fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -102,7 +102,7 @@ def test_it_syncs_exactly_when_told(committer: Committer, sync: bool) -> None:
         os.close(fd)
 
 
-def test_a_full_device_says_so_and_the_next_commit_works(committer: Committer, fd: int) -> None:
+def test_a_full_device_is_reported_and_the_next_commit_works(committer: Committer, fd: int) -> None:
     full = os.open("/dev/full", os.O_RDWR | os.O_CLOEXEC)
     try:
         batch = make_batch()
@@ -114,13 +114,15 @@ def test_a_full_device_says_so_and_the_next_commit_works(committer: Committer, f
 
 
 @pytest.mark.parametrize("has_batch", [False, True])
-def test_a_closed_descriptor_says_so(committer: Committer, fd: int, has_batch: bool) -> None:
+def test_a_closed_descriptor_is_reported(committer: Committer, fd: int, has_batch: bool) -> None:
     closed = os.dup(fd)
     os.close(closed)
     assert commit(committer, closed, make_batch() if has_batch else None) == errno.EBADF
 
 
-def test_a_file_opened_for_reading_only_says_so(committer: Committer, tmp_path: Path) -> None:
+def test_a_file_that_is_open_only_for_reading_is_reported(
+    committer: Committer, tmp_path: Path
+) -> None:
     (tmp_path / "read-only").touch()
     fd = os.open(tmp_path / "read-only", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -129,7 +131,7 @@ def test_a_file_opened_for_reading_only_says_so(committer: Committer, tmp_path: 
         os.close(fd)
 
 
-def test_a_short_write_goes_on_until_the_error_comes(tmp_path: Path) -> None:
+def test_a_short_write_is_continued_until_the_error(tmp_path: Path) -> None:
     # With a limit on the size of files the first write is short and the second one fails, just
     # as on a file system that becomes full.
     program = """
@@ -158,7 +160,7 @@ def test_there_is_never_more_than_one_job(committer: Committer, fd: int) -> None
     assert len(batch.sealed()) == os.fstat(fd).st_size
 
 
-def test_finish_without_a_job_says_none(committer: Committer, fd: int) -> None:
+def test_finish_without_a_job_returns_none(committer: Committer, fd: int) -> None:
     assert committer.finish() is None
     assert commit(committer, fd, make_batch()) == 0
     assert committer.finish() is None
@@ -183,7 +185,7 @@ def test_closing_waits_for_the_job_under_way(fd: int) -> None:
         assert batch.sealed() == os.pread(fd, 2**25, 0)
 
 
-def test_closing_waits_also_where_its_descriptor_has_a_high_number() -> None:
+def test_closing_waits_even_if_its_descriptor_has_a_high_number() -> None:
     # select() can't take descriptors of 1,024 and up; a collector with many sockets has such.
     program = """
 import os, resource
@@ -201,13 +203,13 @@ print("closed")
     assert run_python(program) == ["closed"]
 
 
-def test_closing_twice_is_as_good_as_once() -> None:
+def test_closing_twice_is_allowed() -> None:
     committer = Committer()
     committer.close()
     committer.close()
 
 
-def test_a_closed_committer_takes_no_job(fd: int) -> None:
+def test_a_closed_committer_accepts_no_job(fd: int) -> None:
     # Taken, the job would never end, and nobody would ever hear of it.
     committer = Committer()
     committer.close()
@@ -225,7 +227,7 @@ def test_nothing_is_left_behind(fd: int) -> None:
     assert before == (open_fds(), threading.active_count())
 
 
-def test_its_descriptors_do_not_reach_other_programs(committer: Committer) -> None:
+def test_its_descriptors_are_not_inherited(committer: Committer) -> None:
     assert not os.get_inheritable(committer.done_fd)
 
 

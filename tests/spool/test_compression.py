@@ -50,7 +50,7 @@ def codec(image: bytes, offset: int = 64, segment: SegmentId = SEGMENT) -> int:
 
 
 @given(batches)
-def test_what_is_compressed_comes_back(layout: list[tuple[int, int]]) -> None:
+def test_a_compressed_body_is_restored(layout: list[tuple[int, int]]) -> None:
     events = [(source, make_event(n, size)) for n, (source, size) in enumerate(layout)]
     batch = CommitBatch()
     for source, event in events:
@@ -72,7 +72,7 @@ def test_what_is_compressed_comes_back(layout: list[tuple[int, int]]) -> None:
     [(b"x" * 510, 0), (b"x" * 511, 1), (os.urandom(4000).replace(b"\n", b""), 0)],
     ids=["too small", "just enough", "not made smaller"],
 )
-def test_only_bodies_that_gain_are_compressed(event: bytes, expected: int) -> None:
+def test_only_bodies_that_become_smaller_are_compressed(event: bytes, expected: int) -> None:
     batch = CommitBatch()
     batch.add(0, event)
     batch.seal(NAMES, SEGMENT, 64, 0, COMPRESS)
@@ -97,7 +97,7 @@ def test_compressed_and_plain_frames_are_read_alike(data: DataDir, slot: Slot) -
     assert (Position(1, slot.segment.offset), 4) == LogEnd(data, 0).refresh()
 
 
-def test_much_that_was_compressed_to_little_is_not_read_at_once(data: DataDir) -> None:
+def test_highly_compressed_frames_are_not_all_read_at_once(data: DataDir) -> None:
     slot = Slot(data, segment_bytes=2**20)
     for _ in range(12):
         write_compressed(slot, b"x" * (2**20 - 2))
@@ -127,11 +127,11 @@ def packed(body: bytes, raw_bytes: int) -> bytes:
     ],
     ids=["longer", "shorter", "too long", "cut off", "of no size", "not zstd", "not smaller"],
 )
-def test_a_body_that_is_not_what_its_header_says_is_no_frame(image: bytes) -> None:
+def test_a_body_that_contradicts_its_header_is_not_a_frame(image: bytes) -> None:
     assert parse_frame(memoryview(image), 0, 64, SEGMENT) is None
 
 
-def test_a_bomb_is_not_unpacked(data: DataDir, slot: Slot) -> None:
+def test_a_decompression_bomb_is_not_unpacked(data: DataDir, slot: Slot) -> None:
     # The header is right in itself; the content claims more than the header.
     bomb = packed(zstandard.compress(bytes(64 * 2**20)), 1000 * 1000)
     image = bytearray(bomb)
@@ -167,7 +167,7 @@ def test_without_the_package_nothing_is_skipped(
     reader.close()
 
 
-def test_settings_that_need_the_package_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_require_the_package_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config_from_table({"spool": {"compression": "zstd"}}).spool.compression == "zstd"
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(SpoolError, match=r"pixelfast\[zstd\]"):
@@ -178,7 +178,7 @@ def test_settings_that_need_the_package_say_so(monkeypatch: pytest.MonkeyPatch) 
     assert compressor("none") is None
 
 
-def test_a_compressed_frame_says_so_where_the_specification_has_it() -> None:
+def test_a_compressed_frame_has_the_codec_of_the_specification() -> None:
     stored = zstandard.compress(b"x" * 600)
     image = packed(stored, 600)
     frame = parse_frame(memoryview(image), 0, 64, SEGMENT)

@@ -36,7 +36,7 @@ def test_a_new_directory_has_all_its_parts(tmp_path: Path) -> None:
     assert (16, []) == (len(data.node), data.slots())
 
 
-def test_each_directory_has_a_node_of_its_own(tmp_path: Path) -> None:
+def test_each_directory_has_its_own_node(tmp_path: Path) -> None:
     nodes = {DataDir.open(tmp_path / str(number)).node for number in range(10)}
     assert len(nodes) == 10
 
@@ -50,7 +50,7 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_processes_that_begin_at_once_agree_on_the_node(tmp_path: Path) -> None:
+def test_processes_that_start_at_the_same_time_agree_on_the_node(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", OPENING, tmp_path / "data"],
@@ -80,7 +80,7 @@ def test_processes_that_begin_at_once_agree_on_the_node(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["fsync", "link"])
-def test_processes_of_the_same_number_agree_on_the_node(
+def test_processes_with_the_same_id_agree_on_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     # In two containers that share the directory both may be process 1. The other one comes in
@@ -101,7 +101,7 @@ def test_processes_of_the_same_number_agree_on_the_node(
     assert node == DataDir.open(tmp_path).node
 
 
-def test_what_a_crash_left_of_a_new_meta_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_new_meta_left_by_a_crash_is_ignored(tmp_path: Path) -> None:
     (tmp_path / f"META.{os.getpid()}").write_bytes(b'{"form')
     data = DataDir.open(tmp_path)
     assert data.node == DataDir.open(tmp_path).node
@@ -134,7 +134,7 @@ def test_a_damaged_meta_is_rejected_and_kept(tmp_path: Path, meta: bytes) -> Non
 
 
 @pytest.mark.parametrize("node", ["0011", "00" * 15, "00" * 17])
-def test_a_node_of_a_wrong_length_is_called_damaged(tmp_path: Path, node: str) -> None:
+def test_a_node_of_the_wrong_length_is_reported_as_damage(tmp_path: Path, node: str) -> None:
     (tmp_path / "META").write_text(f'{{"format": 1, "node": "{node}"}}')
     with pytest.raises(SpoolError, match="damaged"):
         DataDir.open(tmp_path)
@@ -147,7 +147,7 @@ def test_another_format_version_is_rejected_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["", "shards", "dest", "quarantine"])
-def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path, obstacle: str) -> None:
+def test_a_file_in_the_place_of_a_directory_is_rejected(tmp_path: Path, obstacle: str) -> None:
     root = tmp_path / "data"
     if obstacle:
         root.mkdir()
@@ -156,7 +156,7 @@ def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path, obstacle:
         DataDir.open(root)
 
 
-def test_a_directory_in_the_place_of_meta_is_refused(tmp_path: Path) -> None:
+def test_a_directory_in_the_place_of_meta_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "META").mkdir()
     with pytest.raises(SpoolError, match="data directory"):
         DataDir.open(tmp_path)
@@ -179,7 +179,7 @@ def test_the_new_meta_is_synced_and_so_is_its_name(
     assert synced[-1] == "directory"
 
 
-def test_a_directory_is_owned_by_one_only(data: DataDir) -> None:
+def test_a_directory_has_only_one_owner(data: DataDir) -> None:
     fd = data.lock()
     with pytest.raises(SpoolLocked, match="another pixelfast"):
         data.lock()
@@ -187,7 +187,7 @@ def test_a_directory_is_owned_by_one_only(data: DataDir) -> None:
     os.close(data.lock())
 
 
-def test_a_lock_goes_with_its_process(data: DataDir) -> None:
+def test_a_lock_ends_with_its_process(data: DataDir) -> None:
     program = """
 import sys
 from pixelfast.spool import DataDir
@@ -213,7 +213,7 @@ sys.stdin.read()
     os.close(data.lock())
 
 
-def test_a_lock_does_not_reach_other_programs(tmp_path: Path) -> None:
+def test_a_lock_is_not_inherited(tmp_path: Path) -> None:
     fd = lock_file(tmp_path / "lock")
     assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     os.close(fd)
@@ -229,7 +229,7 @@ def test_a_shared_lock_excludes_only_the_exclusive_one(tmp_path: Path) -> None:
     os.close(lock_file(tmp_path / "lock"))
 
 
-def test_nothing_stays_open(tmp_path: Path) -> None:
+def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     data = DataDir.open(tmp_path)
     held = data.lock()
     before = open_fds()

@@ -34,7 +34,7 @@ def write_slot(data: DataDir, number: int = 0) -> tuple[Position, int]:
     return end
 
 
-def test_a_drained_slot_goes_away_and_counts_on_when_it_comes_back(data: DataDir) -> None:
+def test_a_drained_slot_is_removed_and_keeps_its_numbers(data: DataDir) -> None:
     end, next_number = write_slot(data)
     before = open_fds()
     assert remove_drained_slot(data, 0, [end, end])
@@ -51,7 +51,7 @@ def test_a_drained_slot_goes_away_and_counts_on_when_it_comes_back(data: DataDir
     slot.close()
 
 
-def test_a_slot_that_comes_back_and_goes_without_an_event_keeps_its_numbers(data: DataDir) -> None:
+def test_a_slot_that_is_removed_twice_without_an_event_keeps_its_numbers(data: DataDir) -> None:
     end, next_number = write_slot(data)
     assert remove_drained_slot(data, 0, [end])
     for segment in (3, 4, 5):
@@ -63,7 +63,7 @@ def test_a_slot_that_comes_back_and_goes_without_an_event_keeps_its_numbers(data
 
 
 @pytest.mark.parametrize("behind", ["none", "earliest", "before", "beyond"])
-def test_a_slot_that_somebody_has_not_read_stays(data: DataDir, behind: str) -> None:
+def test_a_slot_that_a_destination_has_not_read_stays(data: DataDir, behind: str) -> None:
     end, _ = write_slot(data)
     cursors = {
         "none": [],
@@ -82,7 +82,7 @@ def test_a_slot_that_is_written_stays(data: DataDir, slot: Slot) -> None:
     assert read_events(data) == [b"1"]
 
 
-def test_a_slot_without_any_event_goes_at_once(data: DataDir) -> None:
+def test_a_slot_without_events_is_removed_at_once(data: DataDir) -> None:
     Slot(data).close()
     assert remove_drained_slot(data, 0, [Position()])
     assert data.slots() == []
@@ -91,14 +91,14 @@ def test_a_slot_without_any_event_goes_at_once(data: DataDir) -> None:
     slot.close()
 
 
-def test_a_slot_with_files_of_somebody_else_stays(data: DataDir) -> None:
+def test_a_slot_with_foreign_files_stays(data: DataDir) -> None:
     end, _ = write_slot(data)
     (data.slot_dir(0) / "notes.txt").touch()
     assert not remove_drained_slot(data, 0, [end])
     assert read_events(data) == [b"1", b"2", b"3"]
 
 
-def test_a_slot_that_is_not_there_is_no_error(data: DataDir) -> None:
+def test_a_missing_slot_is_not_an_error(data: DataDir) -> None:
     assert not remove_drained_slot(data, 7, [Position()])
     assert data.slots() == []
 
@@ -139,7 +139,7 @@ def test_a_crash_at_any_step_loses_no_number(
     slot.close()
 
 
-def test_the_record_is_on_the_disk_before_the_first_segment_goes(
+def test_the_record_is_on_the_disk_before_the_first_segment_is_removed(
     data: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end, _ = write_slot(data)
@@ -156,9 +156,7 @@ def test_the_record_is_on_the_disk_before_the_first_segment_goes(
     assert synced[-1] == {"0.last"}
 
 
-def test_a_damaged_record_makes_numbers_that_nobody_has_reached(
-    data: DataDir, logs: list[Any]
-) -> None:
+def test_a_damaged_record_is_replaced_by_unused_numbers(data: DataDir, logs: list[Any]) -> None:
     end, next_number = write_slot(data)
     remove_drained_slot(data, 0, [end])
     data.high_water_path(0).write_bytes(b"{torn")
@@ -169,7 +167,7 @@ def test_a_damaged_record_makes_numbers_that_nobody_has_reached(
     slot.close()
 
 
-def test_writers_that_come_while_slots_are_removed_lose_nothing(data: DataDir) -> None:
+def test_writers_that_start_while_slots_are_removed_lose_nothing(data: DataDir) -> None:
     """Writers open, write and leave one slot while another thread removes it whenever it may."""
     written: list[tuple[int, int]] = []  # segment and number of each event
     errors: list[BaseException] = []
@@ -210,7 +208,7 @@ def test_writers_that_come_while_slots_are_removed_lose_nothing(data: DataDir) -
     assert list(range(len(written))) == sorted(number for _, number in written)
 
 
-def test_a_lock_on_a_file_that_was_removed_is_taken_anew(
+def test_a_removed_lock_file_is_locked_again(
     data: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end, _ = write_slot(data)

@@ -35,7 +35,7 @@ def test_the_end_is_followed_frame_by_frame(data: DataDir, slot: Slot) -> None:
     assert follower.refresh() == LogEnd(data, 0).refresh()
 
 
-def test_reading_from_the_end_gives_what_comes_later_only(data: DataDir, slot: Slot) -> None:
+def test_reading_from_the_end_returns_only_later_events(data: DataDir, slot: Slot) -> None:
     slot.write(b"old")
     position, number = LogEnd(data, 0).refresh()
     assert read_events(data, position) == []
@@ -67,7 +67,7 @@ def test_a_frame_that_is_being_written_is_not_the_end(data: DataDir, slot: Slot)
     assert (Position(1, expected[0].offset + len(image)), 2) == follower.refresh()
 
 
-def test_the_end_gets_past_damage(data: DataDir, slot: Slot) -> None:
+def test_the_end_is_found_after_damage(data: DataDir, slot: Slot) -> None:
     slot.write(b"1")
     follower = LogEnd(data, 0)
     follower.refresh()
@@ -80,7 +80,7 @@ def test_the_end_gets_past_damage(data: DataDir, slot: Slot) -> None:
     assert behind(slot) == follower.refresh()
 
 
-def test_a_torn_tail_is_not_looked_through_each_time(
+def test_a_torn_tail_is_not_searched_each_time(
     data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot.write(b"1")
@@ -94,7 +94,9 @@ def test_a_torn_tail_is_not_looked_through_each_time(
     assert len(looks) == 2
 
 
-def test_a_slot_begun_anew_is_followed_from_its_beginning(data: DataDir, slot: Slot) -> None:
+def test_a_slot_that_was_created_again_is_read_from_its_beginning(
+    data: DataDir, slot: Slot
+) -> None:
     slot.roll()
     slot.write(b"1", b"2")
     follower = LogEnd(data, 0)
@@ -108,7 +110,7 @@ def test_a_slot_begun_anew_is_followed_from_its_beginning(data: DataDir, slot: S
     slot.segment, slot.files = anew.segment, anew.files
 
 
-def test_the_last_frame_is_the_last_whatever_stands_around_it(data: DataDir, slot: Slot) -> None:
+def test_the_last_frame_is_found_among_any_other_bytes(data: DataDir, slot: Slot) -> None:
     del data
     chance = random.Random(3)
     ends = []
@@ -187,7 +189,7 @@ def test_a_slot_without_frames_has_no_newest_one(data: DataDir, slot: Slot) -> N
     assert newest_frame(data, 0) is None
 
 
-def test_a_position_becomes_the_number_of_the_event_there(data: DataDir, slot: Slot) -> None:
+def test_a_position_is_converted_to_the_number_of_its_event(data: DataDir, slot: Slot) -> None:
     assert number_at(data, 0, Position()) is None
     first = slot.write(b"0", b"1", b"2")
     second = slot.write(b"3")

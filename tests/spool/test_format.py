@@ -69,7 +69,7 @@ def test_a_segment_name_is_its_number_in_16_hex_digits() -> None:
 
 
 @given(st.integers(0, 2**64 - 1))
-def test_a_segment_number_comes_back_from_its_name(number: int) -> None:
+def test_a_segment_number_is_parsed_from_its_name(number: int) -> None:
     assert segment_number(segment_name(number)) == number
 
 
@@ -93,7 +93,7 @@ def test_a_segment_number_comes_back_from_its_name(number: int) -> None:
         "000000000000000\u0661.seg",
     ],
 )
-def test_other_files_are_no_segments(name: str) -> None:
+def test_other_files_are_not_segments(name: str) -> None:
     assert segment_number(name) is None
 
 
@@ -108,7 +108,9 @@ def test_a_segment_header_is_as_specified() -> None:
     st.integers(1, 2**64 - 1),
     st.integers(0, 2**63),
 )
-def test_a_segment_header_comes_back(node: bytes, slot: int, number: int, created_ms: int) -> None:
+def test_a_segment_header_is_parsed_unchanged(
+    node: bytes, slot: int, number: int, created_ms: int
+) -> None:
     segment = SegmentId(node, slot, number)
     assert parse_segment_header(pack_segment_header(segment, created_ms), segment, "") == created_ms
 
@@ -129,7 +131,7 @@ def test_every_truncation_of_a_segment_header_is_found() -> None:
             parse_segment_header(header[:length], SEGMENT, "x.seg")
 
 
-def test_a_segment_header_of_another_version_says_so() -> None:
+def test_a_segment_header_of_another_version_is_reported() -> None:
     head = struct.pack("<8sHHI16sQQ12x", b"pixelfst", 2, 3, 0, NODE, 7, 0)
     with pytest.raises(SpoolCorrupt, match="version 2, this program reads 1"):
         parse_segment_header(head + struct.pack("<I", crc32(head)), SEGMENT, "x.seg")
@@ -139,7 +141,7 @@ def test_a_segment_header_of_another_version_says_so() -> None:
     "other",
     [SEGMENT._replace(node=bytes(16)), SEGMENT._replace(slot=4), SEGMENT._replace(number=8)],
 )
-def test_a_segment_header_of_another_place_says_so(other: SegmentId) -> None:
+def test_a_segment_header_of_another_place_is_reported(other: SegmentId) -> None:
     with pytest.raises(SpoolCorrupt, match="belongs elsewhere") as caught:
         parse_segment_header(pack_segment_header(other, 0), SEGMENT, "x.seg")
     assert (caught.value.segment, caught.value.position) == ("x.seg", 0)
@@ -155,7 +157,7 @@ def test_a_frame_is_read_as_specified() -> None:
     assert bytes(frame.body) == b"{}\n[]\n"
 
 
-def test_a_frame_is_read_wherever_it_stands_in_what_was_read() -> None:
+def test_a_frame_is_read_at_any_offset_in_the_buffer() -> None:
     image = build_frame(offset=4096)
     data = memoryview(b"\xff" * 24 + image + b"\xff" * 100)
     frame = parse_frame(data, 24, 4096, SEGMENT)
@@ -163,7 +165,7 @@ def test_a_frame_is_read_wherever_it_stands_in_what_was_read() -> None:
     assert (frame.offset, bytes(frame.body)) == (4096, b'{"n":1}\n')
 
 
-def test_a_frame_that_is_cut_off_says_how_many_bytes_it_needs() -> None:
+def test_a_truncated_frame_reports_how_many_bytes_it_needs() -> None:
     image = build_frame()
     for length in range(len(image)):
         assert parse(image[:length]) == (48 if length < 48 else len(image))
@@ -177,7 +179,7 @@ def test_every_single_bit_flip_of_a_frame_is_found() -> None:
         assert not isinstance(parse(bytes(damaged)), Frame), f"bit {bit}"
 
 
-def test_a_frame_validates_only_where_it_was_written() -> None:
+def test_a_frame_is_valid_only_where_it_was_written() -> None:
     image = build_frame(offset=64)
     assert isinstance(parse(image), Frame)
     for offset in range(0, 2**16, 8):
@@ -212,7 +214,7 @@ def test_a_frame_validates_only_where_it_was_written() -> None:
         "too long",
     ],
 )
-def test_a_frame_of_another_kind_is_not_taken_though_its_checksum_is_right(image: bytes) -> None:
+def test_a_frame_of_another_type_is_rejected_even_with_a_valid_checksum(image: bytes) -> None:
     assert parse(image) is None
 
 
@@ -224,10 +226,10 @@ def test_the_longest_frame_is_read() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_bytes_by_chance_are_no_frame_and_raise_nothing(data: bytes) -> None:
+def test_random_bytes_are_not_a_frame_and_raise_nothing(data: bytes) -> None:
     assert not isinstance(parse(data), Frame)
     assert not isinstance(parse(b"PXF1" + data), Frame)
 
 
-def test_zeros_are_no_frame() -> None:
+def test_zeros_are_not_a_frame() -> None:
     assert parse(bytes(4096)) is None

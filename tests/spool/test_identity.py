@@ -39,7 +39,7 @@ def test_swapped_segments_are_read_where_they_are(data: DataDir, slot: Slot) -> 
 
 
 @pytest.mark.parametrize("order", [(2, 1), (1, 1), (2, 2)])
-def test_where_a_swapped_segment_is_the_newest_it_is_followed_and_counted_on(
+def test_a_swapped_newest_segment_is_read_and_its_numbers_continue(
     data: DataDir, slot: Slot, order: tuple[int, int]
 ) -> None:
     slot.write(b"0", b"1")
@@ -73,7 +73,7 @@ def make_newer(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_a_segment_of_a_newer_version_is_passed_over_and_left_alone(
+def test_a_segment_of_a_newer_version_is_skipped_and_kept(
     data: DataDir, slot: Slot, logs: list[Any]
 ) -> None:
     for number in range(4):
@@ -114,7 +114,7 @@ def test_a_reader_waits_before_a_newest_segment_of_a_newer_version(
         reader.close()
 
 
-def test_segments_of_another_node_give_nothing(data: DataDir, tmp_path: Path) -> None:
+def test_segments_of_another_node_contain_no_frames(data: DataDir, tmp_path: Path) -> None:
     slot = Slot(data)
     slot.write(b"1")
     shutil.copytree(data.slot_dir(0), data.slot_dir(1))

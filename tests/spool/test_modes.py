@@ -47,7 +47,7 @@ def test_folders_and_files_are_corrected_and_counted(folder: Path) -> None:
     assert [] == logs
 
 
-def test_what_is_not_ours_keeps_its_mode(folder: Path) -> None:
+def test_foreign_files_keep_their_modes(folder: Path) -> None:
     (folder / "pixelfast.toml").touch()
     (folder / "pixelfast.toml").chmod(0o644)
     correct_modes(folder, lambda name: name == "META")
@@ -81,7 +81,7 @@ def test_no_mode_is_changed_through_a_hard_link(tmp_path: Path, folder: Path) ->
     ]
 
 
-def test_a_folder_that_all_users_share_stays_theirs(folder: Path) -> None:
+def test_a_folder_shared_by_all_users_is_not_changed(folder: Path) -> None:
     folder.chmod(0o1777)
     with capture_logs() as logs:
         correct_modes(folder, every)
@@ -89,7 +89,7 @@ def test_a_folder_that_all_users_share_stays_theirs(folder: Path) -> None:
     assert ["modes_not_corrected"] == [each["event"] for each in logs]
 
 
-def test_a_mode_that_cannot_be_corrected_is_logged_and_no_error(tmp_path: Path) -> None:
+def test_a_mode_that_cannot_be_corrected_is_logged_without_an_error(tmp_path: Path) -> None:
     with capture_logs() as logs:
         correct_modes(tmp_path / "file" / "folder", every)  # missing: nothing to correct
         (tmp_path / "file").touch()
@@ -99,9 +99,7 @@ def test_a_mode_that_cannot_be_corrected_is_logged_and_no_error(tmp_path: Path) 
     ]
 
 
-def test_a_link_that_leads_to_the_data_directory_is_the_operators(
-    tmp_path: Path, folder: Path
-) -> None:
+def test_a_link_to_the_data_directory_is_followed(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     correct_modes(tmp_path / "link", every)
     assert "0700" == mode(folder)
@@ -113,7 +111,7 @@ def test_a_data_directory_is_private_from_its_beginning(tmp_path: Path) -> None:
     assert "0700" == mode(tmp_path / "data")
 
 
-def test_a_data_directory_corrects_what_is_its_own(tmp_path: Path) -> None:
+def test_a_data_directory_corrects_its_own_files(tmp_path: Path) -> None:
     data = DataDir.open(tmp_path / "data")
     strange = data.path / "notes.txt"
     for path in (data.path / "META", data.path / "META.0123", strange):
@@ -134,7 +132,7 @@ def test_a_data_directory_corrects_what_is_its_own(tmp_path: Path) -> None:
     ]
 
 
-def test_a_lock_file_is_private_and_no_link(tmp_path: Path) -> None:
+def test_a_lock_file_is_private_and_not_a_link(tmp_path: Path) -> None:
     with umask(0):
         os.close(lock_file(tmp_path / "lock"))
     assert "0600" == mode(tmp_path / "lock")
@@ -144,7 +142,7 @@ def test_a_lock_file_is_private_and_no_link(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_who_holds_a_lock_is_said(tmp_path: Path) -> None:
+def test_the_holder_of_a_lock_is_named(tmp_path: Path) -> None:
     fd = lock_file(tmp_path / "lock")
     try:
         with pytest.raises(SpoolLocked, match=rf"lock is held by process {os.getpid()} \(.+\) of"):
@@ -153,7 +151,7 @@ def test_who_holds_a_lock_is_said(tmp_path: Path) -> None:
         os.close(fd)
 
 
-def test_a_link_that_takes_the_place_of_a_file_meanwhile_is_not_followed(
+def test_a_link_that_replaces_a_file_meanwhile_is_not_followed(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outside = tmp_path / "outside"

@@ -31,7 +31,7 @@ def test_events_are_numbered_from_0_in_the_order_of_the_log() -> None:
     assert [(0, 3), (3, 1), (4, 1)] == numbers(spool)
 
 
-def test_a_writer_counts_on_from_where_the_one_before_it_ended() -> None:
+def test_a_writer_continues_the_numbers_of_the_previous_one() -> None:
     spool = Spool(next_number=1000)
     spool.add_many(3)
     spool.settle()
@@ -63,7 +63,7 @@ def test_the_numbers_of_a_batch_that_was_given_up_are_not_used_again() -> None:
     assert [(2, 1)] == numbers(spool)
 
 
-def test_a_slot_opened_again_counts_on_behind_its_newest_frame(data: DataDir) -> None:
+def test_a_reopened_slot_continues_after_its_newest_frame(data: DataDir) -> None:
     slot = Slot(data)
     assert slot.next_number == 0
     slot.write(b"1", b"2")
@@ -74,7 +74,7 @@ def test_a_slot_opened_again_counts_on_behind_its_newest_frame(data: DataDir) ->
     assert next_number(data) == 3
 
 
-def test_damage_at_the_end_makes_a_writer_count_on_from_the_newest_frame_that_is_whole(
+def test_a_writer_continues_after_the_newest_valid_frame_before_damage(
     data: DataDir, slot: Slot
 ) -> None:
     slot.write(b"1")
@@ -86,7 +86,7 @@ def test_damage_at_the_end_makes_a_writer_count_on_from_the_newest_frame_that_is
     slot.files = SlotFiles(data, 0, SEGMENT_BYTES)
 
 
-def test_a_newest_segment_without_a_whole_frame_leaves_it_to_the_one_before(
+def test_the_previous_segment_counts_if_the_newest_has_no_valid_frame(
     data: DataDir, slot: Slot
 ) -> None:
     slot.write(b"1", b"2")
@@ -97,7 +97,7 @@ def test_a_newest_segment_without_a_whole_frame_leaves_it_to_the_one_before(
     slot.files = SlotFiles(data, 0, SEGMENT_BYTES)
 
 
-def test_a_reader_tells_the_number_that_comes_next(data: DataDir, slot: Slot) -> None:
+def test_a_reader_knows_the_next_number(data: DataDir, slot: Slot) -> None:
     reader = SlotReader(data, 0, Position())
     assert reader.next_number is None
     slot.write(b"0", b"1")
@@ -119,7 +119,7 @@ def test_a_reader_that_starts_within_the_log_misses_nothing(data: DataDir, slot:
     reader.close()
 
 
-def test_numbers_that_are_jumped_over_are_counted(data: DataDir, slot: Slot) -> None:
+def test_skipped_numbers_are_counted(data: DataDir, slot: Slot) -> None:
     slot.write(b"0")
     damaged = slot.write(b"1", b"2", b"3")
     slot.write(b"4")
@@ -132,7 +132,7 @@ def test_numbers_that_are_jumped_over_are_counted(data: DataDir, slot: Slot) -> 
     reader.close()
 
 
-def test_a_removed_segment_is_counted_in_events_too(data: DataDir, slot: Slot) -> None:
+def test_the_events_of_a_removed_segment_are_counted(data: DataDir, slot: Slot) -> None:
     slot.write(b"0")
     slot.roll()
     slot.write(b"1", b"2")

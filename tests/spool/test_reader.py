@@ -21,7 +21,7 @@ def test_an_empty_data_directory_has_no_frames(data: DataDir) -> None:
     assert read_events(data, Position(5, 4096, 3)) == []
 
 
-def test_a_slot_that_comes_later_is_read(data: DataDir) -> None:
+def test_a_slot_that_is_created_later_is_read(data: DataDir) -> None:
     reader = SlotReader(data, 0, Position())
     assert reader.read() == []
     slot = Slot(data)
@@ -31,7 +31,7 @@ def test_a_slot_that_comes_later_is_read(data: DataDir) -> None:
     reader.close()
 
 
-def test_frames_come_in_order_with_all_that_they_hold(data: DataDir, slot: Slot) -> None:
+def test_frames_are_read_in_order_and_complete(data: DataDir, slot: Slot) -> None:
     positions = [slot.write(b"1", b"2"), slot.write(b"3", source="app"), slot.write(b"4")]
     frames = read_frames(data)
     assert positions == [Position(frame.segment, frame.offset) for frame in frames]
@@ -40,7 +40,7 @@ def test_frames_come_in_order_with_all_that_they_hold(data: DataDir, slot: Slot)
     assert [b"1", b"2", b"3", b"4"] == events_of(frames)
 
 
-def test_reading_goes_on_from_every_position(data: DataDir, slot: Slot) -> None:
+def test_reading_continues_from_every_position(data: DataDir, slot: Slot) -> None:
     positions = []
     for number in range(12):
         positions.append(slot.write(b"%d" % number))
@@ -50,7 +50,7 @@ def test_reading_goes_on_from_every_position(data: DataDir, slot: Slot) -> None:
         assert [b"%d" % n for n in range(number, 12)] == read_events(data, position)
 
 
-def test_the_readers_own_position_is_where_another_goes_on(data: DataDir, slot: Slot) -> None:
+def test_another_reader_continues_at_the_position_of_the_first(data: DataDir, slot: Slot) -> None:
     reader = SlotReader(data, 0, Position())
     for number in range(6):
         slot.write(b"%d" % number)
@@ -63,7 +63,7 @@ def test_the_readers_own_position_is_where_another_goes_on(data: DataDir, slot: 
     reader.close()
 
 
-def test_a_position_within_a_frame_gives_the_whole_frame(data: DataDir, slot: Slot) -> None:
+def test_a_position_within_a_frame_returns_the_whole_frame(data: DataDir, slot: Slot) -> None:
     # The reader does not cut frames; who asked skips the events that it has had.
     slot.write(b"0")
     position = slot.write(b"1", b"2", b"3")
@@ -88,7 +88,7 @@ def test_several_slots_do_not_mix(data: DataDir) -> None:
 
 
 @pytest.mark.parametrize("events", [(b"12345",), (b"1", b"22", b"333")])
-def test_a_frame_is_read_once_it_is_whole_wherever_its_write_pauses(
+def test_a_frame_is_read_once_it_is_complete_even_if_its_write_pauses(
     data: DataDir, slot: Slot, events: tuple[bytes, ...]
 ) -> None:
     reader = SlotReader(data, 0, Position())
@@ -124,7 +124,7 @@ def test_a_commit_of_several_frames_is_read_as_far_as_it_is_written(
     reader.close()
 
 
-def test_a_frame_that_is_written_while_the_reader_looks_behind_it_is_not_passed_over(
+def test_a_frame_written_while_the_reader_searches_behind_it_is_not_skipped(
     data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A read and a write of several pages are not atomic to each other: the reader may get the
@@ -154,7 +154,7 @@ def test_a_frame_that_is_written_while_the_reader_looks_behind_it_is_not_passed_
     assert [b"first" * 20, b"second"] == events_of(found)
 
 
-def test_the_roll_over_is_followed(data: DataDir, slot: Slot) -> None:
+def test_reading_continues_in_the_next_segment(data: DataDir, slot: Slot) -> None:
     reader = SlotReader(data, 0, Position())
     expected = []
     found = []
@@ -171,7 +171,7 @@ def test_the_roll_over_is_followed(data: DataDir, slot: Slot) -> None:
     reader.close()
 
 
-def test_segments_made_ahead_and_never_written_are_passed_over(data: DataDir, slot: Slot) -> None:
+def test_segments_that_were_never_written_are_skipped(data: DataDir, slot: Slot) -> None:
     reader = SlotReader(data, 0, Position())
     slot.write(b"1")
     for _ in range(3):
@@ -189,9 +189,7 @@ def test_segments_made_ahead_and_never_written_are_passed_over(data: DataDir, sl
     reader.close()
 
 
-def test_a_reader_waits_at_the_end_as_long_as_nothing_comes_later(
-    data: DataDir, slot: Slot
-) -> None:
+def test_a_reader_waits_at_the_end_until_there_are_more_frames(data: DataDir, slot: Slot) -> None:
     # The next segment is made ahead; to go there now would miss what still comes into this one.
     slot.write(b"1")
     ahead = slot.files.create()
@@ -203,7 +201,7 @@ def test_a_reader_waits_at_the_end_as_long_as_nothing_comes_later(
     reader.close()
 
 
-def test_missing_segments_are_passed_over_and_counted(data: DataDir, slot: Slot) -> None:
+def test_missing_segments_are_skipped_and_counted(data: DataDir, slot: Slot) -> None:
     positions = []
     for number in range(4):
         positions.append(slot.write(b"%d" % number))
@@ -217,7 +215,7 @@ def test_missing_segments_are_passed_over_and_counted(data: DataDir, slot: Slot)
     assert read_events(data) == [b"2", b"3"]
 
 
-def test_a_slot_read_from_its_beginning_misses_nothing_that_was_removed(
+def test_removed_segments_are_not_missing_if_a_slot_is_read_from_its_beginning(
     data: DataDir, slot: Slot
 ) -> None:
     slot.write(b"1")
@@ -230,7 +228,7 @@ def test_a_slot_read_from_its_beginning_misses_nothing_that_was_removed(
     reader.close()
 
 
-def test_a_segment_removed_while_it_is_opened_is_passed_over(data: DataDir, slot: Slot) -> None:
+def test_a_segment_removed_while_it_is_opened_is_skipped(data: DataDir, slot: Slot) -> None:
     # Another process removes it between the listing and the opening.
     slot.write(b"1")
     slot.roll()
@@ -273,7 +271,7 @@ def test_large_frames_and_frames_across_chunks_are_read(data: DataDir) -> None:
     slot.close()
 
 
-def test_a_reader_that_was_closed_leaves_no_descriptor(data: DataDir, slot: Slot) -> None:
+def test_a_closed_reader_leaves_no_open_descriptor(data: DataDir, slot: Slot) -> None:
     slot.write(b"1")
     slot.roll()
     slot.write(b"2")
@@ -289,7 +287,7 @@ def test_a_reader_that_was_closed_leaves_no_descriptor(data: DataDir, slot: Slot
 @pytest.mark.parametrize(
     "cursor", [Position(9), Position(2, 64, 1), Position(1, 2**20), Position(1, 3000)]
 )
-def test_a_cursor_beyond_the_data_is_brought_back_to_its_end(
+def test_a_cursor_beyond_the_data_is_moved_to_its_end(
     data: DataDir, slot: Slot, cursor: Position
 ) -> None:
     # As after a power cut or a restored backup. What is written from now on must not be missed.
@@ -306,7 +304,7 @@ def test_a_cursor_beyond_the_data_is_brought_back_to_its_end(
 
 
 @pytest.mark.parametrize("is_at_end", [False, True])
-def test_a_cursor_behind_many_small_frames_reads_each_byte_about_once(
+def test_a_cursor_after_many_small_frames_reads_each_byte_about_once(
     data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch, is_at_end: bool
 ) -> None:
     # A read of the longest frame for each of 20,000 short ones stalled delivery for minutes.
@@ -330,7 +328,7 @@ def test_a_cursor_behind_many_small_frames_reads_each_byte_about_once(
     assert reads_bytes < 20 * last.offset
 
 
-def test_a_cursor_of_a_slot_that_begins_anew_misses_nothing(data: DataDir) -> None:
+def test_a_cursor_of_a_slot_that_was_created_again_misses_nothing(data: DataDir) -> None:
     # The spool was removed and the cursors were not; delivery may start before the collector.
     data.slot_dir(0).mkdir()
     reader = SlotReader(data, 0, Position(9, 4096, 3))
@@ -353,7 +351,7 @@ steps = st.lists(
     max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(steps)
-def test_any_order_of_writing_and_reading_gives_all_events_in_order(
+def test_all_events_are_read_in_order_whenever_they_are_written(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]
 ) -> None:
     data = DataDir.open(tmp_path_factory.mktemp("data"))
@@ -395,7 +393,7 @@ def test_any_order_of_writing_and_reading_gives_all_events_in_order(
 
 
 @pytest.mark.parametrize("damage", [b"\0", b"torn"], ids=["zeros", "other bytes"])
-def test_reading_to_the_end_gets_past_damage_in_the_newest_segment(
+def test_reading_to_the_end_skips_damage_in_the_newest_segment(
     data: DataDir, slot: Slot, damage: bytes
 ) -> None:
     slot.write(b"1")

@@ -103,7 +103,7 @@ def test_every_damaged_pair_of_frames_leaves_the_others(
             assert without(first, second) + later == read_events(data)
 
 
-def test_bytes_by_chance_invent_nothing(data: DataDir, slot: Slot, has_later: bool) -> None:
+def test_random_bytes_invent_no_events(data: DataDir, slot: Slot, has_later: bool) -> None:
     _, image = write_small(slot)
     later = add_later(slot, has_later)
     chance = random.Random(7)
@@ -118,7 +118,7 @@ def test_bytes_by_chance_invent_nothing(data: DataDir, slot: Slot, has_later: bo
         assert later == found[len(found) - len(later) :]
 
 
-def test_frames_put_elsewhere_are_no_frames(data: DataDir, slot: Slot, has_later: bool) -> None:
+def test_frames_at_another_place_are_not_valid(data: DataDir, slot: Slot, has_later: bool) -> None:
     ranges, image = write_small(slot)
     later = add_later(slot, has_later)
     for source, (start, end) in enumerate(ranges):
@@ -135,7 +135,7 @@ def test_frames_put_elsewhere_are_no_frames(data: DataDir, slot: Slot, has_later
             assert without(*touched) + later == read_events(data)
 
 
-def test_an_old_frame_behind_the_end_is_no_frame(data: DataDir, slot: Slot) -> None:
+def test_an_old_frame_after_the_end_is_not_read(data: DataDir, slot: Slot) -> None:
     # As when a file system hands out blocks of a removed segment again.
     ranges, image = write_small(slot)
     for start, end in ranges:
@@ -144,7 +144,7 @@ def test_an_old_frame_behind_the_end_is_no_frame(data: DataDir, slot: Slot) -> N
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 64, b"\xff" * 64, b"pixelfst\x02"])
-def test_frames_behind_a_damaged_segment_header_are_read(
+def test_frames_after_a_damaged_segment_header_are_read(
     data: DataDir, slot: Slot, logs: list[Any], has_later: bool, damage: bytes
 ) -> None:
     _, image = write_small(slot)
@@ -156,9 +156,7 @@ def test_frames_behind_a_damaged_segment_header_are_read(
 
 
 @pytest.mark.parametrize("size", [0, 1, 63])
-def test_a_segment_shorter_than_its_header_stops_nobody(
-    data: DataDir, slot: Slot, size: int
-) -> None:
+def test_a_segment_shorter_than_its_header_is_skipped(data: DataDir, slot: Slot, size: int) -> None:
     slot.path().write_bytes(bytes(size))
     slot.roll(is_sound=False)
     slot.write(b"good")
@@ -166,7 +164,7 @@ def test_a_segment_shorter_than_its_header_stops_nobody(
 
 
 @pytest.mark.parametrize("size", [1, 4, 8, 20, 47, 48])
-def test_the_newest_segment_is_read_though_its_first_frame_is_damaged(
+def test_the_newest_segment_is_read_even_if_its_first_frame_is_damaged(
     data: DataDir, slot: Slot, size: int
 ) -> None:
     slot.write(b"1")
@@ -179,7 +177,7 @@ def test_the_newest_segment_is_read_though_its_first_frame_is_damaged(
     assert read_events(data) == [b"1", b"3"]
 
 
-def test_zeros_within_an_older_segment_are_passed_over(data: DataDir, slot: Slot) -> None:
+def test_zeros_within_an_older_segment_are_skipped(data: DataDir, slot: Slot) -> None:
     ranges, image = write_small(slot)
     later = add_later(slot, True)
     hole = bytearray(image)
@@ -189,7 +187,7 @@ def test_zeros_within_an_older_segment_are_passed_over(data: DataDir, slot: Slot
     assert copies(data) == []
 
 
-def test_more_damage_than_the_longest_frame_is_passed_over_at_last(data: DataDir) -> None:
+def test_damage_longer_than_the_longest_frame_is_skipped(data: DataDir) -> None:
     slot = Slot(data, segment_bytes=8 * 2**20)
     slot.write(b"1")
     start = slot.segment.offset
@@ -205,7 +203,7 @@ def test_more_damage_than_the_longest_frame_is_passed_over_at_last(data: DataDir
     slot.close()
 
 
-def test_damage_is_set_aside_byte_by_byte_and_counted(
+def test_damaged_bytes_are_quarantined_exactly_and_counted(
     data: DataDir, slot: Slot, has_later: bool
 ) -> None:
     ranges, image = write_small(slot)
@@ -223,7 +221,7 @@ def test_damage_is_set_aside_byte_by_byte_and_counted(
     assert copy.name == f"0-0000000000000001-{ranges[1][0]:08x}.bad"
 
 
-def test_a_torn_tail_is_set_aside_when_the_writer_starts_anew(data: DataDir, slot: Slot) -> None:
+def test_a_torn_tail_is_quarantined_after_the_writer_restarts(data: DataDir, slot: Slot) -> None:
     slot.write(b"1")
     image = slot.image(b"torn" * 10)
     slot.put(image, 0, 60)
@@ -237,7 +235,7 @@ def test_a_torn_tail_is_set_aside_when_the_writer_starts_anew(data: DataDir, slo
     assert [image[:60].rstrip(b"\0")] == [copy.read_bytes() for copy in copies(data)]
 
 
-def test_damage_is_set_aside_once_whoever_reads_it(
+def test_damage_is_quarantined_only_once_by_all_readers(
     data: DataDir, slot: Slot, logs: list[Any]
 ) -> None:
     ranges, image = write_small(slot)
@@ -253,7 +251,7 @@ def test_damage_is_set_aside_once_whoever_reads_it(
     assert len([entry for entry in logs if entry["event"] == "damage_quarantined"]) == 1
 
 
-def test_reading_goes_on_where_nothing_can_be_set_aside(
+def test_reading_continues_if_the_quarantine_cannot_be_written(
     data: DataDir, slot: Slot, logs: list[Any]
 ) -> None:
     ranges, image = write_small(slot)
@@ -263,7 +261,7 @@ def test_reading_goes_on_where_nothing_can_be_set_aside(
     assert "quarantine_failed" in {entry["event"] for entry in logs}
 
 
-def test_damage_is_left_as_it_is(data: DataDir, slot: Slot) -> None:
+def test_damage_is_not_changed(data: DataDir, slot: Slot) -> None:
     # Nothing is cut and nothing is mended: another look may find more.
     ranges, image = write_small(slot)
     add_later(slot, True)
@@ -274,7 +272,7 @@ def test_damage_is_left_as_it_is(data: DataDir, slot: Slot) -> None:
     assert damaged == slot.path().read_bytes()
 
 
-def test_zeros_alone_are_no_damage(data: DataDir, slot: Slot) -> None:
+def test_zeros_alone_are_not_damage(data: DataDir, slot: Slot) -> None:
     assert quarantine(data.quarantine_dir, slot.segment.fd, slot.segment.id, 64, 4096) == 0
     assert copies(data) == []
 
@@ -288,7 +286,7 @@ def test_the_next_frame_is_found_from_every_offset(data: DataDir, slot: Slot) ->
         assert expected == found, f"from {start}"
 
 
-def test_the_next_frame_is_looked_for_before_the_stop_only(data: DataDir, slot: Slot) -> None:
+def test_the_next_frame_is_searched_only_before_the_stop(data: DataDir, slot: Slot) -> None:
     del data
     ranges, _ = write_small(slot)
     start = ranges[1][0]
@@ -311,7 +309,7 @@ def test_the_next_frame_is_found_across_windows(
         assert expected == found, f"from {start}"
 
 
-def test_a_frame_between_two_places_for_frames_is_none(data: DataDir, slot: Slot) -> None:
+def test_a_frame_at_an_unaligned_offset_is_not_read(data: DataDir, slot: Slot) -> None:
     # No writer puts one there, so whatever looks like it is not what was written.
     os.pwrite(slot.segment.fd, seal([(0, b"no")], [b"web"], slot.segment.id, 68), 68)
     slot.segment.offset = 128

@@ -32,7 +32,7 @@ def five(data: DataDir, slot: Slot) -> Slot:
         ([], [1, 2, 3, 4, 5]),
     ],
 )
-def test_only_segments_before_the_earliest_cursor_go(
+def test_only_segments_before_the_earliest_cursor_are_removed(
     data: DataDir, five: Slot, cursors: list[int], left: list[int]
 ) -> None:
     del five
@@ -56,9 +56,7 @@ def test_the_newest_segment_stays_so_that_its_number_is_not_used_again(
     assert [5, 6] == data.segments(0)
 
 
-def test_a_cursor_beyond_the_data_takes_nothing_that_is_still_written(
-    data: DataDir, five: Slot
-) -> None:
+def test_a_cursor_beyond_the_data_removes_no_segment_in_use(data: DataDir, five: Slot) -> None:
     # The writer is in segment 5 and has made segment 6 ahead.
     ahead = five.files.create()
     remove_read_segments(data, 0, [99])
@@ -68,16 +66,14 @@ def test_a_cursor_beyond_the_data_takes_nothing_that_is_still_written(
     five.files.retire(ahead, is_sound=True)
 
 
-def test_the_newest_segment_stays_whatever_the_cursors_say(data: DataDir, five: Slot) -> None:
+def test_the_newest_segment_stays_for_any_cursors(data: DataDir, five: Slot) -> None:
     del five
     remove_read_segments(data, 0, [99])
     assert data.segments(0)[-1] == 5
     assert read_events(data, Position(5)) == [b"5"]
 
 
-def test_a_segment_made_ahead_does_not_cost_the_one_that_is_written(
-    data: DataDir, five: Slot
-) -> None:
+def test_the_written_segment_stays_if_another_was_made_ahead(data: DataDir, five: Slot) -> None:
     ahead = five.files.create()
     assert remove_read_segments(data, 0, [5]) == 4
     assert [5, 6] == data.segments(0)
@@ -96,11 +92,11 @@ def test_other_files_and_other_slots_stay(data: DataDir, five: Slot) -> None:
     other.close()
 
 
-def test_a_slot_that_is_not_there_is_no_error(data: DataDir) -> None:
+def test_a_missing_slot_is_not_an_error(data: DataDir) -> None:
     assert remove_read_segments(data, 7, [3]) == 0
 
 
-def test_removed_segments_stay_removed_after_a_power_cut(
+def test_removed_segments_stay_removed_after_a_power_failure(
     data: DataDir, five: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del five
@@ -112,7 +108,7 @@ def test_removed_segments_stay_removed_after_a_power_cut(
     assert [data.slot_dir(0)] == synced
 
 
-def test_a_segment_that_somebody_else_removed_is_no_error(data: DataDir, five: Slot) -> None:
+def test_a_segment_removed_by_another_process_is_not_an_error(data: DataDir, five: Slot) -> None:
     five.path(1).unlink()
 
     class Stale(DataDir):

@@ -33,7 +33,9 @@ def make_and_leave(files: SlotFiles, length: int, *, is_sound: bool = True) -> N
     files.retire(segment, is_sound=is_sound)
 
 
-def test_a_new_segment_has_its_header_and_all_its_room(data: DataDir, files: SlotFiles) -> None:
+def test_a_new_segment_has_its_header_and_all_its_disk_space(
+    data: DataDir, files: SlotFiles
+) -> None:
     segment = files.create()
     image = segment.path.read_bytes()
     assert (data.node, 3, 1) == segment.id
@@ -44,7 +46,7 @@ def test_a_new_segment_has_its_header_and_all_its_room(data: DataDir, files: Slo
     files.retire(segment, is_sound=True)
 
 
-def test_segments_are_numbered_upwards(data: DataDir, files: SlotFiles) -> None:
+def test_segment_numbers_increase(data: DataDir, files: SlotFiles) -> None:
     for _ in range(3):
         make_and_leave(files, 8)
     assert [1, 2, 3] == data.segments(3)
@@ -70,7 +72,7 @@ def test_a_number_that_failed_is_not_used_again(data: DataDir, files: SlotFiles)
     assert [2] == data.segments(3)
 
 
-def test_a_segment_without_room_leaves_nothing_behind(data: DataDir, files: SlotFiles) -> None:
+def test_a_segment_on_a_full_disk_leaves_no_file(data: DataDir, files: SlotFiles) -> None:
     before = open_fds()
     files.segment_bytes = IMPOSSIBLE_BYTES
     for _ in range(3):
@@ -80,7 +82,7 @@ def test_a_segment_without_room_leaves_nothing_behind(data: DataDir, files: Slot
     assert before == open_fds()
 
 
-def test_a_limit_on_files_is_heard_of_before_any_event_is_taken(data: DataDir) -> None:
+def test_a_file_size_limit_is_reported_before_any_event_is_accepted(data: DataDir) -> None:
     program = """
 import resource, sys
 from pixelfast.spool import DataDir, SlotFiles
@@ -95,7 +97,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("failing", ["pwrite", "fsync", "posix_fallocate"])
-def test_a_segment_that_fails_half_way_leaves_nothing_behind(
+def test_a_segment_that_cannot_be_created_leaves_no_file(
     data: DataDir, files: SlotFiles, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     def fail(*_: object) -> None:
@@ -110,7 +112,7 @@ def test_a_segment_that_fails_half_way_leaves_nothing_behind(
     assert before == open_fds()
 
 
-def test_a_file_that_is_there_is_never_opened_as_new(data: DataDir, files: SlotFiles) -> None:
+def test_an_existing_file_is_never_opened_as_new(data: DataDir, files: SlotFiles) -> None:
     path = data.slot_dir(3) / f"{1:016x}.seg"
     path.write_bytes(b"somebody's events")
     with pytest.raises(FileExistsError):
@@ -145,7 +147,7 @@ def test_a_sound_segment_ends_after_its_last_frame(data: DataDir, files: SlotFil
 
 
 @pytest.mark.parametrize(("is_sound", "syncs"), [(True, 1), (False, 0)])
-def test_only_a_sound_segment_is_synced_when_it_is_left(
+def test_only_a_sound_segment_is_synced_when_it_is_closed(
     files: SlotFiles, monkeypatch: pytest.MonkeyPatch, is_sound: bool, syncs: int
 ) -> None:
     # After a failed write or sync another sync would succeed and mean nothing.
@@ -160,7 +162,7 @@ def test_only_a_sound_segment_is_synced_when_it_is_left(
 
 
 @pytest.mark.parametrize("failing", ["ftruncate", "fsync"])
-def test_a_segment_is_closed_though_leaving_it_fails(
+def test_a_segment_is_closed_even_if_its_last_sync_fails(
     files: SlotFiles, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     def fail(*_: object) -> None:
@@ -185,13 +187,13 @@ def test_a_slot_has_one_writer(data: DataDir, files: SlotFiles) -> None:
     make_and_leave(files, 8)
 
 
-def test_a_slot_that_was_left_can_be_taken(data: DataDir) -> None:
+def test_a_released_slot_can_be_locked_again(data: DataDir) -> None:
     for _ in range(3):
         SlotFiles(data, 0, SEGMENT_BYTES).close()
     assert [0] == data.slots()
 
 
-def test_descriptors_do_not_reach_other_programs(files: SlotFiles) -> None:
+def test_descriptors_are_not_inherited(files: SlotFiles) -> None:
     segment = files.create()
     assert not os.get_inheritable(segment.fd)
     files.retire(segment, is_sound=True)
@@ -210,14 +212,14 @@ def test_used_bytes_are_those_of_events(data: DataDir, files: SlotFiles) -> None
         files.retire(segment, is_sound=True)
 
 
-def test_used_bytes_count_a_segment_of_a_crash_as_it_lies_there(files: SlotFiles) -> None:
+def test_used_bytes_count_a_segment_of_a_crash_in_full(files: SlotFiles) -> None:
     make_and_leave(files, 100, is_sound=False)
     current = files.create()
     assert files.used_bytes(current) == SEGMENT_BYTES + SEGMENT_HEADER_BYTES
     files.retire(current, is_sound=True)
 
 
-def test_used_bytes_of_the_last_run_count_before_there_is_a_segment(data: DataDir) -> None:
+def test_used_bytes_of_the_last_run_count_before_the_first_segment(data: DataDir) -> None:
     # A full spool is full again after a restart, from its first moment on.
     files = SlotFiles(data, 0, SEGMENT_BYTES)
     make_and_leave(files, 1000)
@@ -227,7 +229,9 @@ def test_used_bytes_of_the_last_run_count_before_there_is_a_segment(data: DataDi
     files.close()
 
 
-def test_used_bytes_do_without_segments_that_go_away(data: DataDir, files: SlotFiles) -> None:
+def test_used_bytes_ignore_segments_that_are_removed_meanwhile(
+    data: DataDir, files: SlotFiles
+) -> None:
     class Stale(DataDir):
         def segments(self, slot: int) -> list[int]:
             return [1, 2, *super().segments(slot)]

@@ -39,7 +39,7 @@ def step(closing: Coroutine[Any, Any, None]) -> bool:
     return False
 
 
-def test_a_segment_is_made_once_however_often_it_is_wanted() -> None:
+def test_a_segment_is_created_only_once_for_several_requests() -> None:
     own = Supply()
     own.supply.make()
     own.supply.make()
@@ -50,7 +50,7 @@ def test_a_segment_is_made_once_however_often_it_is_wanted() -> None:
     assert (0, True, [0]) == (len(own.loop.jobs), own.supply.has_segment, own.heard)
 
 
-def test_a_segment_is_taken_once() -> None:
+def test_a_segment_is_returned_only_once() -> None:
     own = Supply()
     own.supply.make()
     own.settle()
@@ -67,7 +67,7 @@ def test_a_segment_is_taken_once() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"), [(OSError(ENOSPC, "no room"), ENOSPC), (OSError("no number"), EIO)]
 )
-def test_an_error_is_told_and_nothing_is_tried_again(error: OSError, expected: int) -> None:
+def test_an_error_is_reported_and_nothing_is_retried(error: OSError, expected: int) -> None:
     own = Supply()
     own.disk.create_errors = [error]
     own.supply.make()
@@ -79,7 +79,7 @@ def test_an_error_is_told_and_nothing_is_tried_again(error: OSError, expected: i
     assert ([expected, 0], True) == (own.heard, own.supply.has_segment)
 
 
-def test_closing_waits_for_the_segment_under_way_and_leaves_it() -> None:
+def test_closing_waits_for_the_segment_in_progress_and_closes_it() -> None:
     own = Supply()
     own.supply.make()
     own.settle()
@@ -92,7 +92,7 @@ def test_closing_waits_for_the_segment_under_way_and_leaves_it() -> None:
     assert [True, True] == [segment.retired for segment in own.disk.segments]
 
 
-def test_a_closed_supply_makes_no_segments() -> None:
+def test_a_closed_supply_creates_no_segments() -> None:
     own = Supply()
     assert step(own.supply.close(None))
     own.supply.make()
@@ -100,7 +100,7 @@ def test_a_closed_supply_makes_no_segments() -> None:
     assert 0 == len(own.loop.jobs)
 
 
-def test_a_segment_that_can_not_be_left_is_logged(
+def test_a_segment_that_cannot_be_closed_is_logged(
     logs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Supply()

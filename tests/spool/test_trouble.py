@@ -30,17 +30,17 @@ from pixelfast.spool.datadir import free_bytes
         (errno.EIO, "Input/output error"),
     ],
 )
-def test_each_trouble_has_its_reason(number: int, reason: str) -> None:
+def test_each_problem_has_its_reason(number: int, reason: str) -> None:
     error = OSError(number, os.strerror(number))
     assert f"/data: {reason}" == describe_trouble(Path("/data"), error)
 
 
-def test_the_path_of_the_error_is_named_if_it_is_another() -> None:
+def test_the_path_of_the_error_is_named_if_it_differs() -> None:
     error = OSError(errno.EIO, "Input/output error", "/data/LOCK")
     assert describe_trouble(Path("/data"), error).startswith("/data/LOCK: ")
 
 
-def test_permissions_are_explained_by_the_nearest_owner_that_is_visible(tmp_path: Path) -> None:
+def test_permissions_are_explained_by_the_nearest_visible_owner(tmp_path: Path) -> None:
     path = tmp_path / "none" / "data"
     error = PermissionError(errno.EACCES, "Permission denied")
     said = describe_trouble(path, error)
@@ -55,7 +55,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     assert f"{path}: {tmp_path}/file is not a directory" == describe_trouble(path, error)
 
 
-def test_a_file_system_that_does_not_count_its_room_is_not_full(tmp_path: Path) -> None:
+def test_a_file_system_that_reports_no_size_is_not_full(tmp_path: Path) -> None:
     mount = ["mount", "-t", "ramfs", "ramfs", str(tmp_path)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a ramfs cannot be mounted here")

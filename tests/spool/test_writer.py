@@ -27,7 +27,7 @@ def test_nothing_is_written_before_the_turn_ends() -> None:
     assert spool.disk.is_busy
 
 
-def test_nobody_hears_before_the_sync_is_done() -> None:
+def test_no_waiter_is_told_before_the_sync_is_complete() -> None:
     spool = Spool()
     spool.add(b"{}")
     spool.turn()
@@ -38,7 +38,7 @@ def test_nobody_hears_before_the_sync_is_done() -> None:
     assert spool.disk.durable_events() == [("demo", b"{}")]
 
 
-def test_what_comes_during_a_commit_is_the_next_commit() -> None:
+def test_events_that_arrive_during_a_commit_are_the_next_commit() -> None:
     spool = Spool()
     spool.add(b"1")
     spool.turn()
@@ -54,7 +54,7 @@ def test_what_comes_during_a_commit_is_the_next_commit() -> None:
     assert [b"1", b"2", b"3", b"4"] == spool.ears.stored
 
 
-def test_the_next_commit_starts_before_the_answers_go_out() -> None:
+def test_the_next_commit_starts_before_the_waiters_are_told() -> None:
     spool = Spool()
     under_way: list[bool] = []
     spool.on_heard = lambda: under_way.append(spool.disk.is_busy)
@@ -77,7 +77,7 @@ def test_tickets_count_up_from_one_without_a_gap() -> None:
     assert len(spool.ears.stored) == 60
 
 
-def test_a_rejected_event_takes_no_ticket() -> None:
+def test_a_rejected_event_uses_no_ticket() -> None:
     spool = Spool(max_waiting_bytes=100)
     assert [1, 2] == [spool.add(b"x" * 40), spool.add(b"y" * 40)]
     assert spool.rejection_of(b"z" * 40) == "spool-overloaded"
@@ -85,7 +85,7 @@ def test_a_rejected_event_takes_no_ticket() -> None:
     assert spool.add(b"z" * 40) == 3
 
 
-def test_a_large_backlog_goes_out_in_several_commits_in_order() -> None:
+def test_a_large_backlog_is_written_by_several_commits_in_order() -> None:
     spool = Spool(segment_bytes=64 * 1024)  # a commit takes a quarter of it
     events = spool.add_many(90, size=500)
     spool.settle()
@@ -120,7 +120,7 @@ def test_each_source_has_its_own_frame_in_a_commit() -> None:
     assert spool.writer.commits == 1
 
 
-def test_segments_are_left_before_they_overflow() -> None:
+def test_segments_are_closed_before_they_overflow() -> None:
     # The strict disk rejects whatever goes beyond its segment.
     spool = Spool(segment_bytes=2048)
     events = []
@@ -133,7 +133,7 @@ def test_segments_are_left_before_they_overflow() -> None:
     assert [True] * (len(used) - 1) + [None] == [segment.retired for segment in used]
 
 
-def test_a_segment_that_is_left_holds_its_events_for_good() -> None:
+def test_a_closed_segment_keeps_its_events() -> None:
     spool = Spool(segment_bytes=2048, ack="written")
     events = []
     for number in range(10):
@@ -148,7 +148,7 @@ def test_a_segment_that_is_left_holds_its_events_for_good() -> None:
 
 @pytest.mark.parametrize("is_slow", [False, True])
 @pytest.mark.parametrize("size", [50, 6], ids=["small events", "tiny events"])
-def test_commits_of_very_many_sources_get_into_the_smallest_segment(
+def test_commits_of_very_many_sources_fit_into_the_smallest_segment(
     size: int, is_slow: bool
 ) -> None:
     # The headers of their frames take more room than the events themselves.
@@ -182,7 +182,7 @@ def test_events_wait_for_the_first_segment() -> None:
     assert events == spool.ears.stored
 
 
-def test_events_wait_where_the_next_segment_is_not_there_yet() -> None:
+def test_events_wait_until_the_next_segment_exists() -> None:
     spool = Spool(segment_bytes=2048)
     spool.loop.is_slow = True
     events = []
@@ -198,7 +198,7 @@ def test_events_wait_where_the_next_segment_is_not_there_yet() -> None:
     assert events == [event for _, event in spool.disk.events()]
 
 
-def test_a_waiter_may_add_the_next_event_while_it_hears() -> None:
+def test_a_waiter_may_add_the_next_event_while_it_is_told() -> None:
     # A pipelined connection goes on reading as soon as its answer is out.
     spool = Spool()
     more = [b"3", b"2"]
@@ -208,7 +208,7 @@ def test_a_waiter_may_add_the_next_event_while_it_hears() -> None:
     assert [b"1", b"2", b"3"] == spool.ears.stored
 
 
-def test_it_counts_what_it_did() -> None:
+def test_commits_and_events_are_counted() -> None:
     spool = Spool()
     used_before = spool.writer.used_bytes
     spool.add_many(3)

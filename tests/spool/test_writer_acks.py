@@ -30,7 +30,7 @@ def test_synced_syncs_each_commit() -> None:
     assert not spool.writer.acks_at_once
 
 
-def test_written_answers_after_the_write() -> None:
+def test_written_acknowledges_after_the_write() -> None:
     spool = Spool(ack="written")
     events = spool.add_many(2)
     spool.turn()
@@ -41,7 +41,7 @@ def test_written_answers_after_the_write() -> None:
     assert spool.disk.syncs == 0
 
 
-def test_written_syncs_a_second_after_the_write_at_the_latest() -> None:
+def test_written_syncs_within_a_second_after_the_write() -> None:
     spool = Spool(ack="written")
     spool.add(b"1")
     spool.turn()
@@ -52,7 +52,7 @@ def test_written_syncs_a_second_after_the_write_at_the_latest() -> None:
     assert spool.disk.durable_events() == [("demo", b"1")]
 
 
-def test_written_syncs_with_a_commit_where_one_comes_along_in_time() -> None:
+def test_written_syncs_with_the_next_commit_if_it_is_in_time() -> None:
     spool = Spool(ack="written")
     for number in range(40):
         spool.add(b"%d" % number)
@@ -62,7 +62,7 @@ def test_written_syncs_with_a_commit_where_one_comes_along_in_time() -> None:
     assert 9 <= spool.disk.syncs <= 12
 
 
-def test_written_syncs_nothing_that_is_synced_already() -> None:
+def test_written_does_not_sync_twice() -> None:
     spool = Spool(ack="written")
     spool.add(b"1")
     spool.settle()
@@ -92,7 +92,7 @@ def test_written_syncs_in_time_also_when_commits_are_slow(written_at_s: float) -
     assert sync_delay_s(spool) <= 0.02
 
 
-def test_written_syncs_a_segment_that_it_leaves() -> None:
+def test_written_syncs_a_segment_that_it_closes() -> None:
     spool = Spool(ack="written", segment_bytes=2048)
     events = []
     for number in range(20):
@@ -104,7 +104,7 @@ def test_written_syncs_a_segment_that_it_leaves() -> None:
     assert events[: len(durable)] == durable
 
 
-def test_received_answers_nobody_and_stores_all_the_same() -> None:
+def test_received_tells_no_waiter_and_still_stores() -> None:
     spool = Spool(ack="received")
     assert spool.writer.acks_at_once
     events = spool.add_many(5)
@@ -116,7 +116,7 @@ def test_received_answers_nobody_and_stores_all_the_same() -> None:
     assert events == [event for _, event in spool.disk.durable_events()]
 
 
-def test_received_counts_what_it_lost() -> None:
+def test_received_counts_lost_events() -> None:
     spool = Spool(ack="received")
     spool.add_many(5)
     spool.turn()
@@ -132,7 +132,7 @@ def test_received_counts_what_it_lost() -> None:
     assert spool.ears.calls == []
 
 
-def test_received_keeps_what_waits_for_a_slow_disk() -> None:
+def test_received_keeps_events_that_wait_for_a_slow_disk() -> None:
     # It was answered already: to give it up because it waits for long would lose it for nothing.
     spool = Spool(ack="received")
     spool.add(b"1")
@@ -146,7 +146,7 @@ def test_received_keeps_what_waits_for_a_slow_disk() -> None:
 
 
 @pytest.mark.parametrize("ack", ["written", "received"])
-def test_what_is_written_is_synced_when_the_writer_closes(ack: str) -> None:
+def test_written_events_are_synced_when_the_writer_closes(ack: str) -> None:
     spool = Spool(ack=ack)
     events = spool.add_many(3)
     spool.settle()
@@ -171,7 +171,7 @@ def test_a_closed_writer_leaves_its_files_alone(ack: str) -> None:
     assert not spool.disk.is_busy
 
 
-def test_written_does_not_sync_a_segment_that_nothing_was_written_to() -> None:
+def test_written_does_not_sync_an_empty_segment() -> None:
     spool = Spool(ack="written")
     spool.add(b"1")
     spool.turn()

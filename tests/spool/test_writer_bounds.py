@@ -7,7 +7,7 @@ import pytest
 from tests.spool.tools import Spool
 
 
-def test_the_bytes_that_wait_are_bounded_to_the_byte() -> None:
+def test_the_limit_of_waiting_bytes_is_exact() -> None:
     spool = Spool(max_waiting_bytes=100)
     assert spool.add(b"x" * 49) == 1
     assert spool.writer.waiting_bytes == 50
@@ -21,7 +21,7 @@ def test_the_bytes_that_wait_are_bounded_to_the_byte() -> None:
     assert spool.add(b"") == 3
 
 
-def test_an_event_larger_than_the_bound_never_gets_in() -> None:
+def test_an_event_larger_than_the_limit_is_always_rejected() -> None:
     spool = Spool(max_waiting_bytes=100)
     assert spool.add(b"x" * 100) == 0
     assert spool.add(b"x" * 99) == 1
@@ -34,7 +34,7 @@ def test_one_too_large_event_does_not_reject_the_small_ones() -> None:
     assert spool.add(b"x") == 1
 
 
-def test_whoever_waits_too_long_hears_so() -> None:
+def test_an_event_that_waits_too_long_is_reported_as_not_stored() -> None:
     spool = Spool(max_wait_s=2.0)
     spool.add(b"in flight")
     spool.turn()
@@ -47,7 +47,7 @@ def test_whoever_waits_too_long_hears_so() -> None:
     assert spool.rejection_of(b"more") == "spool-overloaded"
 
 
-def test_a_late_commit_that_succeeds_after_all_tells_nobody_twice() -> None:
+def test_a_late_commit_that_succeeds_tells_no_waiter_twice() -> None:
     spool = Spool()
     spool.add(b"1")
     spool.turn()
@@ -60,7 +60,7 @@ def test_a_late_commit_that_succeeds_after_all_tells_nobody_twice() -> None:
     assert (1, 0) == (spool.writer.stored_events, spool.writer.waiting_bytes)
 
 
-def test_events_are_taken_again_once_the_disk_has_caught_up() -> None:
+def test_events_are_accepted_again_once_the_disk_has_caught_up() -> None:
     spool = Spool()
     spool.add(b"1")
     spool.turn()
@@ -74,7 +74,7 @@ def test_events_are_taken_again_once_the_disk_has_caught_up() -> None:
     assert [b"3"] == spool.ears.stored
 
 
-def test_a_late_commit_that_fails_tells_nobody_twice() -> None:
+def test_a_late_commit_that_fails_tells_no_waiter_twice() -> None:
     spool = Spool()
     spool.add(b"1")
     spool.turn()
@@ -87,7 +87,7 @@ def test_a_late_commit_that_fails_tells_nobody_twice() -> None:
     assert spool.writer.waiting_bytes == 0
 
 
-def test_a_long_queue_is_given_up_from_its_oldest_end_only() -> None:
+def test_only_the_oldest_events_of_a_long_queue_are_given_up() -> None:
     spool = Spool(segment_bytes=8192, max_wait_s=2.0)
     old = spool.add_many(30, size=300)
     spool.turn()
@@ -113,7 +113,7 @@ def test_a_writer_is_late_if_only_a_full_batch_waits_for_too_long() -> None:
     assert spool.writer.rejection == "spool-overloaded"
 
 
-def test_waiters_hear_though_no_segment_can_be_made() -> None:
+def test_waiters_are_told_even_if_no_segment_can_be_created() -> None:
     spool = Spool(is_slow=True)
     events = spool.add_many(3)
     spool.loop.advance(2.3)
@@ -124,7 +124,7 @@ def test_waiters_hear_though_no_segment_can_be_made() -> None:
     assert spool.writer.is_ready
 
 
-def test_a_full_spool_rejects_and_stores_what_waits() -> None:
+def test_a_full_spool_rejects_events_and_stores_waiting_ones() -> None:
     spool = Spool(max_bytes=10_000)
     spool.add_many(50, size=100)
     spool.disk.other_bytes = 10_000
@@ -135,7 +135,7 @@ def test_a_full_spool_rejects_and_stores_what_waits() -> None:
     assert len(spool.ears.stored) == 50
 
 
-def test_a_spool_is_full_by_what_it_stores_itself() -> None:
+def test_a_spool_fills_up_with_its_own_events() -> None:
     spool = Spool(max_bytes=10_000)
     taken = 0
     for number in range(1000):
@@ -149,7 +149,7 @@ def test_a_spool_is_full_by_what_it_stores_itself() -> None:
     assert len(spool.ears.stored) == taken
 
 
-def test_a_spool_takes_events_again_when_delivery_made_room() -> None:
+def test_a_spool_accepts_events_again_when_delivery_has_freed_space() -> None:
     spool = Spool(max_bytes=10_000)
     spool.disk.other_bytes = 20_000
     spool.loop.advance(1.1)
@@ -166,7 +166,7 @@ def test_a_spool_that_is_full_at_the_start_rejects_from_the_start() -> None:
     assert spool.writer.rejection == "spool-full"
 
 
-def test_what_waits_counts_as_if_it_were_stored() -> None:
+def test_waiting_events_count_towards_the_limit() -> None:
     spool = Spool(max_bytes=10_000, is_slow=True)
     spool.loop.run_jobs()
     spool.turn()
@@ -179,7 +179,7 @@ def test_what_waits_counts_as_if_it_were_stored() -> None:
 
 
 @pytest.mark.parametrize("measured", [0, 20_000])
-def test_a_measurement_replaces_the_sum_that_it_kept(measured: int) -> None:
+def test_a_measurement_replaces_the_calculated_size(measured: int) -> None:
     spool = Spool(max_bytes=10**6)
     spool.add_many(10)
     spool.settle()
@@ -190,9 +190,7 @@ def test_a_measurement_replaces_the_sum_that_it_kept(measured: int) -> None:
 
 
 @pytest.mark.parametrize(("on_full", "least"), [("reject", 1000), ("drop_oldest", 500)])
-def test_a_disk_with_too_little_room_left_rejects_until_there_is_more(
-    on_full: str, least: int
-) -> None:
+def test_events_are_rejected_until_the_disk_has_enough_space(on_full: str, least: int) -> None:
     spool = Spool(min_free=1000, on_full=on_full)
     for free, expected in [(least, ""), (least - 1, "disk-full"), (least, "")]:
         spool.disk.free_bytes = free
@@ -200,7 +198,7 @@ def test_a_disk_with_too_little_room_left_rejects_until_there_is_more(
         assert expected == spool.writer.rejection
 
 
-def test_where_the_oldest_expire_events_are_taken_up_to_a_tenth_beyond() -> None:
+def test_with_drop_oldest_events_are_accepted_up_to_a_tenth_above_the_limit() -> None:
     spool = Spool(max_bytes=10_000, on_full="drop_oldest")
     spool.disk.other_bytes = 10_800
     spool.loop.advance(1.3)
@@ -210,14 +208,14 @@ def test_where_the_oldest_expire_events_are_taken_up_to_a_tenth_beyond() -> None
     assert spool.writer.rejection == "spool-full"
 
 
-def test_no_bound_on_free_room_means_none() -> None:
+def test_free_space_has_no_limit_by_default() -> None:
     spool = Spool(min_free=0)
     spool.disk.free_bytes = 0
     spool.loop.advance(1.3)
     assert spool.writer.rejection == ""
 
 
-def test_it_is_said_whether_the_slot_or_the_disk_is_full_while_that_changes(
+def test_changes_between_a_full_slot_and_a_full_disk_are_logged(
     logs: list[dict[str, object]],
 ) -> None:
     spool = Spool(max_bytes=10_000, min_free=1000)

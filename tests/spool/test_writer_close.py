@@ -28,7 +28,7 @@ def test_an_idle_writer_closes_at_once() -> None:
     check_closed(spool, closing)
 
 
-def test_what_waits_is_stored_first() -> None:
+def test_waiting_events_are_stored_before_the_close() -> None:
     spool = Spool()
     events = spool.add_many(3)
     spool.turn()
@@ -49,7 +49,7 @@ def test_events_of_the_same_turn_are_stored_too() -> None:
     assert events == spool.ears.stored
 
 
-def test_a_closing_writer_takes_no_events() -> None:
+def test_a_closing_writer_accepts_no_events() -> None:
     spool = Spool()
     spool.add(b"1")
     closing = Closing(spool)
@@ -112,7 +112,7 @@ def test_a_writer_without_any_segment_closes() -> None:
 
 
 @pytest.mark.parametrize("failures", [1, 2, 3])
-def test_a_disk_that_fails_meanwhile_does_not_keep_it(failures: int) -> None:
+def test_a_disk_that_fails_meanwhile_does_not_prevent_the_close(failures: int) -> None:
     spool = Spool()
     spool.add_many(2)
     spool.turn()
@@ -128,7 +128,7 @@ def test_a_disk_that_fails_meanwhile_does_not_keep_it(failures: int) -> None:
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-def test_a_disk_that_fails_without_a_segment_ahead_does_not_keep_it(failures: int) -> None:
+def test_a_disk_that_fails_without_a_next_segment_does_not_prevent_the_close(failures: int) -> None:
     spool = Spool(is_slow=True)
     spool.loop.run_job()
     spool.turn()
@@ -156,7 +156,7 @@ def test_a_broken_writer_closes(pause_s: float) -> None:
     check_closed(spool, closing)
 
 
-def test_a_sync_alone_that_is_under_way_ends_first() -> None:
+def test_a_separate_sync_in_progress_is_completed_first() -> None:
     spool = Spool(ack="written")
     spool.add(b"1")
     spool.settle()
@@ -168,7 +168,7 @@ def test_a_sync_alone_that_is_under_way_ends_first() -> None:
     check_closed(spool, closing)
 
 
-def test_a_failed_sync_alone_does_not_keep_it() -> None:
+def test_a_failed_separate_sync_does_not_prevent_the_close() -> None:
     spool = Spool(ack="written")
     spool.add(b"1")
     spool.settle()
@@ -180,7 +180,7 @@ def test_a_failed_sync_alone_does_not_keep_it() -> None:
     assert spool.disk.is_closed
 
 
-def test_waiters_of_a_hung_disk_hear_also_while_it_closes() -> None:
+def test_waiters_of_a_hung_disk_are_told_during_the_close() -> None:
     # Nobody waits longer than max_wait_s, least of all for a server that goes away.
     spool = Spool(max_wait_s=2.0)
     spool.add(b"in flight")
@@ -191,7 +191,7 @@ def test_waiters_of_a_hung_disk_hear_also_while_it_closes() -> None:
     assert [b"in flight", b"open"] == spool.ears.not_stored
 
 
-def test_the_slot_is_given_back_after_the_segment_that_is_being_made() -> None:
+def test_the_slot_is_released_after_the_segment_in_progress() -> None:
     # Whoever takes the slot next would choose the same number for a segment of its own.
     spool = Spool(is_slow=True)
     spool.loop.run_job()
@@ -202,7 +202,7 @@ def test_the_slot_is_given_back_after_the_segment_that_is_being_made() -> None:
     check_closed(spool, closing)
 
 
-def test_closing_twice_does_no_harm() -> None:
+def test_closing_twice_has_no_effect() -> None:
     spool = Spool()
     spool.add(b"1")
     first = Closing(spool)
@@ -213,7 +213,7 @@ def test_closing_twice_does_no_harm() -> None:
     check_closed(spool, first)
 
 
-def test_time_that_passes_after_the_close_moves_nothing() -> None:
+def test_nothing_happens_after_the_close() -> None:
     spool = Spool()
     spool.add(b"1")
     spool.turn()

@@ -21,7 +21,7 @@ def fail_twice(spool: Spool, error: int = EIO) -> None:
 
 
 @pytest.mark.parametrize("error", [EIO, ENOSPC, EDQUOT])
-def test_a_failed_commit_goes_once_more_into_a_new_segment(error: int) -> None:
+def test_a_failed_commit_is_retried_in_a_new_segment(error: int) -> None:
     spool = Spool()
     events = spool.add_many(3)
     spool.turn()
@@ -34,7 +34,7 @@ def test_a_failed_commit_goes_once_more_into_a_new_segment(error: int) -> None:
     assert (1, 1, "") == (spool.writer.failed_commits, spool.writer.commits, spool.writer.rejection)
 
 
-def test_what_a_failed_commit_left_is_never_synced_again() -> None:
+def test_a_segment_with_a_failed_commit_is_never_synced_again() -> None:
     # The kernel has marked its pages clean: a second sync would succeed and mean nothing. The
     # strict disk rejects any further use of the segment.
     spool = Spool()
@@ -51,7 +51,7 @@ def test_what_a_failed_commit_left_is_never_synced_again() -> None:
     assert len(stored(spool)) == 12
 
 
-def test_the_batch_goes_again_whole_though_half_of_it_was_written() -> None:
+def test_the_whole_batch_is_written_again_even_if_half_of_it_was_written() -> None:
     spool = Spool(names=["a", "b"])
     events = []
     for number in range(6):
@@ -64,7 +64,7 @@ def test_the_batch_goes_again_whole_though_half_of_it_was_written() -> None:
     assert events == spool.ears.stored
 
 
-def test_events_that_came_meanwhile_follow_in_order() -> None:
+def test_events_that_arrive_meanwhile_follow_in_order() -> None:
     spool = Spool()
     first = spool.add_many(2)
     spool.turn()
@@ -76,7 +76,7 @@ def test_events_that_came_meanwhile_follow_in_order() -> None:
     assert [1, 3] == [first_ticket for _, first_ticket, _ in spool.ears.calls]
 
 
-def test_after_the_second_failure_all_that_waits_hears_so() -> None:
+def test_after_the_second_failure_all_waiters_are_told() -> None:
     spool = Spool(segment_bytes=8192)
     events = spool.add_many(60, size=300)  # several batches
     spool.turn()
@@ -91,7 +91,7 @@ def test_after_the_second_failure_all_that_waits_hears_so() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "disk-full"), (EDQUOT, "disk-full")]
 )
-def test_the_rejection_says_whether_the_disk_is_full_or_broken(error: int, expected: str) -> None:
+def test_the_rejection_distinguishes_a_full_from_a_broken_disk(error: int, expected: str) -> None:
     spool = Spool()
     spool.add(b"1")
     spool.turn()
@@ -114,7 +114,7 @@ def test_it_works_again_a_second_later() -> None:
     assert [b"2"] == stored(spool)
 
 
-def test_each_failure_has_its_own_new_start() -> None:
+def test_each_failure_is_followed_by_its_own_recovery() -> None:
     spool = Spool()
     for number in range(5):
         assert spool.add(b"%d" % number) > 0
@@ -128,7 +128,7 @@ def test_each_failure_has_its_own_new_start() -> None:
     assert [b"good"] == spool.ears.stored
 
 
-def test_a_success_between_two_failures_makes_the_second_a_first_one() -> None:
+def test_a_success_between_two_failures_resets_the_count() -> None:
     spool = Spool()
     for number in range(6):
         spool.add(b"%d" % number)
@@ -142,7 +142,7 @@ def test_a_success_between_two_failures_makes_the_second_a_first_one() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"), [(EIO, "disk-error"), (ENOSPC, "disk-full"), (EDQUOT, "disk-full")]
 )
-def test_no_segment_at_the_start_is_rejected_until_there_is_one(error: int, expected: str) -> None:
+def test_events_are_rejected_until_there_is_a_first_segment(error: int, expected: str) -> None:
     spool = Spool(is_slow=True)
     spool.add(b"1")
     spool.disk.create_errors = [OSError(error, "no")] * 3
@@ -168,7 +168,7 @@ def fill(spool: Spool) -> None:
         spool.settle()
 
 
-def test_a_failure_to_make_one_ahead_disturbs_nobody() -> None:
+def test_a_failure_to_create_the_next_segment_in_advance_rejects_nothing() -> None:
     spool = Spool(segment_bytes=2048, is_slow=True)
     spool.loop.run_job()
     spool.disk.create_errors = [OSError(ENOSPC, "no")] * 2
@@ -185,7 +185,7 @@ def test_a_failure_to_make_one_ahead_disturbs_nobody() -> None:
     assert len(spool.disk.segments) == 2
 
 
-def test_no_room_for_the_next_segment_is_said_when_it_is_needed() -> None:
+def test_a_full_disk_is_reported_when_the_next_segment_is_needed() -> None:
     spool = Spool(segment_bytes=2048, is_slow=True)
     spool.loop.run_job()
     spool.disk.create_errors = [OSError(ENOSPC, "no") for _ in range(2)]
@@ -234,7 +234,7 @@ def test_a_failed_commit_waits_for_the_segment_that_is_being_made() -> None:
     assert [b"1"] == spool.ears.stored
 
 
-def test_a_failed_sync_alone_leaves_the_segment() -> None:
+def test_a_failed_separate_sync_closes_the_segment() -> None:
     spool = Spool(ack="written")
     spool.add(b"1")
     spool.settle()
@@ -250,7 +250,7 @@ def test_a_failed_sync_alone_leaves_the_segment() -> None:
     assert spool.writer.rejection == ""
 
 
-def test_events_that_come_while_others_hear_of_the_failure_hear_of_it_too() -> None:
+def test_events_that_arrive_while_waiters_are_told_of_a_failure_are_told_too() -> None:
     # A connection reads its next request as soon as its answer is out.
     spool = Spool()
     more = [b"3", b"2"]
@@ -277,7 +277,7 @@ def test_failures_are_logged_with_their_segment(logs: list[Any]) -> None:
     assert ("disk_recovered", None) in found
 
 
-def test_a_segment_that_was_made_ahead_outlasts_the_failure_of_the_others() -> None:
+def test_a_segment_made_in_advance_survives_the_failure_of_others() -> None:
     # Thrown away unwritten, it would take 64 MiB more of the disk with every failure.
     spool = Spool()
     spool.add(b"1")

@@ -66,7 +66,7 @@ def add(writer: SpoolWriter, event: bytes, source: int = 0) -> asyncio.Future[bo
     return future
 
 
-def test_what_is_told_stored_is_in_the_files(run: Callable[..., None], data: DataDir) -> None:
+def test_acknowledged_events_are_in_the_files(run: Callable[..., None], data: DataDir) -> None:
     events = [b'{"n":%d}' % number for number in range(300)]
 
     async def body(writer: SpoolWriter) -> None:
@@ -96,7 +96,7 @@ def test_segments_roll_over_under_load(run: Callable[..., None], data: DataDir) 
     assert events == read_events(data)
 
 
-def test_closing_under_load_stores_all_that_was_taken(
+def test_closing_under_load_stores_all_accepted_events(
     run: Callable[..., None], data: DataDir
 ) -> None:
     # More than the segment and the one made ahead can hold.
@@ -123,7 +123,7 @@ def test_closing_right_after_the_start_ends(run: Callable[..., None], data: Data
     assert read_events(data) == [b"{}"]
 
 
-def test_each_start_goes_on_in_a_new_segment(run: Callable[..., None], data: DataDir) -> None:
+def test_each_start_continues_in_a_new_segment(run: Callable[..., None], data: DataDir) -> None:
     async def body(writer: SpoolWriter) -> None:
         assert await add(writer, b"{}")
 
@@ -183,7 +183,7 @@ def test_a_full_device_costs_no_event(run: Callable[..., None], data: DataDir) -
     assert (data.slot_dir(0) / segment_name(1)).read_bytes()[64:].strip(b"\0") == b""
 
 
-def test_a_device_that_stays_full_is_told(run: Callable[..., None], data: DataDir) -> None:
+def test_a_device_that_stays_full_is_reported(run: Callable[..., None], data: DataDir) -> None:
     files = FullFiles(data, 0, SEGMENT_BYTES)
     files.broken = 2
 

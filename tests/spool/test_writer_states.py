@@ -144,7 +144,7 @@ def test_a_new_writer_is_open_and_a_closed_one_stays_closed() -> None:
     assert () == TRANSITIONS["closed"]
 
 
-def test_the_table_at_the_head_of_the_module_is_the_one_in_force() -> None:
+def test_the_table_in_the_docstring_matches_the_transitions() -> None:
     assert writer.__doc__ is not None
     rows = re.findall(r"^    ([A-Z]+) +([A-Z]+) ", writer.__doc__, re.MULTILINE)
     assert sorted(LEGAL) == sorted((before.lower(), after.lower()) for before, after in rows)
@@ -177,7 +177,7 @@ def test_a_measurement_alone_does_not_end_lateness() -> None:
     assert spool.writer.state == "late"
 
 
-def test_a_writer_that_closes_stays_so_whatever_is_measured() -> None:
+def test_a_closing_writer_stays_closing_after_any_measurement() -> None:
     spool = Spool(max_bytes=10_000, max_wait_s=2.0)
     close_while_it_waits(spool)
     spool.disk.other_bytes = 20_000
@@ -189,7 +189,7 @@ def test_a_writer_that_closes_stays_so_whatever_is_measured() -> None:
     assert spool.writer.state == "closed"
 
 
-def test_a_writer_that_fails_stays_so_whatever_is_measured() -> None:
+def test_a_failing_writer_stays_failing_after_any_measurement() -> None:
     spool = Spool(max_bytes=10_000, is_slow=True)
     spool.disk.create_errors = [OSError(ENOSPC, "no") for _ in range(50)]
     spool.settle()

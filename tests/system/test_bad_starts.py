@@ -105,8 +105,8 @@ def test_the_soft_limit_is_raised_to_the_hard_one_for_all_processes(tmp_path: Pa
     [
         ("file", "{folder}/file is not a directory"),
         ("file/data", "{folder}/file is not a directory"),
-        ("x" * 300, "a name of 300 bytes, limit 255"),
-        ("y/" * 2100, "bytes, limit 4,095"),
+        ("x" * 300, "a name has 300 bytes; the limit is 255"),
+        ("y/" * 2100, "bytes; the limit is 4,095"),
     ],
 )
 def test_a_path_that_can_be_no_data_directory_is_named(
@@ -198,7 +198,7 @@ def test_more_workers_than_cores_is_one_warning(tmp_path: Path) -> None:
         assert 1 == server.log_events().count("workers_exceed_cores")
 
 
-def test_an_unwritable_tmpdir_is_no_obstacle(tmp_path: Path) -> None:
+def test_an_unwritable_tmpdir_is_ignored(tmp_path: Path) -> None:
     environment = {"TMPDIR": str(tmp_path / "none"), "SQLITE_TMPDIR": str(tmp_path / "none")}
     with serving(tmp_path / "data", "--workers", "1", environment=environment) as server:
         assert 200 == server.track("E")

@@ -56,7 +56,7 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert (0, "") == (done.returncode, done.stdout + done.stderr)
 
 
-def test_only_what_the_image_is_built_of_is_sent_to_the_builder() -> None:
+def test_only_files_that_the_image_needs_are_sent_to_the_builder() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     sent = {line[1:] for line in lines if line.startswith("!")}
     copied = [
@@ -165,7 +165,7 @@ def _running(installed: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
-def test_what_is_installed_answers_pixels_outside_of_the_checkout(
+def test_an_installed_package_accepts_pixels_outside_the_checkout(
     installed: Path, tmp_path: Path
 ) -> None:
     with _running(installed, tmp_path) as process:

@@ -75,7 +75,7 @@ def most_bytes_beside(server: Server, data: bytes) -> int:
 
 
 @pytest.mark.parametrize("name", patterns(""))
-def test_a_hostile_client_takes_no_more_than_its_share(name: str, tmp_path: Path) -> None:
+def test_a_hostile_client_uses_no_more_than_its_share(name: str, tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--workers", "1") as server:
         grown = most_bytes_beside(server, patterns(server.write_key)[name])
         assert grown <= CLIENTS * MOST_EACH + SPARE

@@ -277,17 +277,17 @@ def check_server(failed: Failed) -> None:
     check(failed.server.welcome, "the welcome")
 
 
-def test_no_secret_and_no_control_character_comes_out_of_a_server(failed: Failed) -> None:
+def test_a_server_prints_no_secrets_and_no_control_characters(failed: Failed) -> None:
     check_server(failed)  # the log is checked when it ends
 
 
-def test_none_comes_out_of_a_server_that_logs_for_people(settings: Path, tmp_path: Path) -> None:
+def test_a_server_with_a_console_log_prints_none(settings: Path, tmp_path: Path) -> None:
     with failed_server(tmp_path, settings, "console") as failed:
         check_server(failed)
     check_stored(tmp_path / "data" / "dead" / "refuses" / "dead.db")
 
 
-def test_none_comes_out_of_a_command(failed: Failed) -> None:
+def test_a_command_prints_none(failed: Failed) -> None:
     commands = [
         ("dead", "ls", *failed.options),
         ("dead", "show", "refuses", "1", "2", "3", *failed.options),

@@ -104,7 +104,7 @@ UPSTREAMS: dict[str, list[tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("upstream", UPSTREAMS)
-def test_what_people_send_passes_through_nginx(upstream: str, tmp_path: Path) -> None:
+def test_real_pixels_pass_through_nginx(upstream: str, tmp_path: Path) -> None:
     with (
         serving(tmp_path / "data", "--workers", "1") as server,
         running_nginx(nginx(tmp_path, server.port, *UPSTREAMS[upstream])) as front,
@@ -158,7 +158,9 @@ OWN_REFUSALS = {
 
 
 @pytest.mark.parametrize("name", OWN_REFUSALS)
-def test_what_nginx_refuses_by_itself_is_a_picture_and_in_no_log(name: str, tmp_path: Path) -> None:
+def test_requests_that_nginx_rejects_get_the_gif_and_are_not_logged(
+    name: str, tmp_path: Path
+) -> None:
     status, target, headers, body = OWN_REFUSALS[name]
     method = "POST" if body else "GET"
     request = f"{method} {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n{body}"
@@ -179,7 +181,7 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("name", NO_HTTP)
-def test_a_request_line_that_http_does_not_have_is_no_event(name: str, tmp_path: Path) -> None:
+def test_an_invalid_request_line_is_not_an_event(name: str, tmp_path: Path) -> None:
     with (
         serving(tmp_path / "data", "--workers", "1") as server,
         running_nginx(nginx(tmp_path, server.port)) as front,

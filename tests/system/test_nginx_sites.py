@@ -74,7 +74,7 @@ def get(
 
 @pytest.mark.parametrize("upstream", UPSTREAMS)
 @pytest.mark.parametrize("site", SITES)
-def test_nginx_takes_every_combination_without_a_warning(
+def test_nginx_accepts_every_combination_without_a_warning(
     site: str, upstream: str, tmp_path: Path
 ) -> None:
     servers = [f"127.0.0.1:{7000 + n}" for n in range(UPSTREAMS[upstream])]
@@ -102,7 +102,7 @@ def test_every_file_is_included_by_one_that_is_tested() -> None:
     }
 
 
-def test_what_a_client_claims_to_be_does_not_count(server: Server, tmp_path: Path) -> None:
+def test_an_address_claimed_by_a_client_is_ignored(server: Server, tmp_path: Path) -> None:
     """127.0.0.2 is a client that is not trusted."""
     forged = {
         "X_Forwarded_For": "6.6.6.6, 127.0.0.1",
@@ -165,7 +165,7 @@ def test_clients_are_limited_by_their_address(server: Server, tmp_path: Path) ->
     assert 200 == other[0]
 
 
-def test_behind_a_cdn_the_client_is_the_one_that_the_cdn_names(
+def test_behind_a_cdn_the_client_address_is_that_reported_by_the_cdn(
     server: Server, tmp_path: Path
 ) -> None:
     """127.0.0.5 is the CDN here; 127.0.0.2 is a client that comes past it."""

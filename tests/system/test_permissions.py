@@ -133,7 +133,7 @@ def _bait(folder: Path) -> Path:
     return path
 
 
-def test_what_an_earlier_version_left_is_corrected_at_the_start(folder: Path) -> None:
+def test_modes_of_an_earlier_version_are_corrected_at_the_start(folder: Path) -> None:
     with serving(folder / "data") as server:
         assert 200 == server.track("E")
         server.wait_for_events(1)

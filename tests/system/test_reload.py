@@ -178,7 +178,9 @@ def test_a_file_with_errors_changes_nothing(tmp_path: Path) -> None:
         assert after[name] > before[name]
 
 
-def test_what_a_reload_cannot_change_is_said_and_the_rest_is_followed(tmp_path: Path) -> None:
+def test_settings_that_a_reload_cannot_change_are_reported_and_the_others_applied(
+    tmp_path: Path,
+) -> None:
     settings = PLAIN.replace("workers = 2", "workers = 1") + source("new", "wk-new")
     with serving(tmp_path / "data", settings=PLAIN) as server:
         done = reload(server, settings + '[spool]\nack = "written"\n')

@@ -68,7 +68,7 @@ def test_the_log_of_good_and_bad_requests_holds_no_key_and_no_query(server: Serv
         assert word not in server.log
 
 
-def test_health_and_metrics_tell_what_happened(server: Server) -> None:
+def test_health_and_metrics_report_the_failure(server: Server) -> None:
     health = json.loads(server.admin("/health/ready"))
     assert health["is_ready"] is True
     assert set(health["processes"]) == {"collector-0", "collector-1", "delivery"}
@@ -91,7 +91,7 @@ def test_the_first_try_needs_no_settings(tmp_path: Path) -> None:
         assert first_key == server.write_key
 
 
-def test_the_start_says_in_one_line_what_is_in_force(tmp_path: Path) -> None:
+def test_the_start_logs_the_effective_settings_in_one_line(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--workers", "1") as server:
         assert ["server_started", "server_ready"] == server.log_events()[:2]
         started = json.loads(server.log.splitlines()[0])
@@ -124,7 +124,7 @@ def test_a_second_server_on_the_same_data_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in second.stderr
 
 
-def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
+def test_an_address_in_use_is_rejected(tmp_path: Path) -> None:
     with serving(tmp_path / "a") as server:
         address = f"127.0.0.1:{server.port}"
         second = run_pixelfast("serve", "--data-dir", str(tmp_path / "b"), "--listen", address)
@@ -195,7 +195,7 @@ type = "file"
         assert [e["userId"] for e in server.events("mail-only")] == ["wk-mail"]
 
 
-def test_a_stop_delivers_what_was_answered(tmp_path: Path) -> None:
+def test_a_stop_delivers_all_acknowledged_events(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--workers", "1") as server:
         for n in range(50):
             assert server.track(f"e{n}") == 200

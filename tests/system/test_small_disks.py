@@ -192,7 +192,7 @@ def test_an_archive_waits_at_half_of_the_disk_and_pixels_are_stored_until_the_sp
         assert_quiet(server)
 
 
-def test_an_archive_leaves_the_spool_its_room_on_a_disk_that_others_fill(
+def test_an_archive_leaves_space_for_the_spool_on_a_disk_that_others_fill(
     disk: Path, tmp_path: Path
 ) -> None:
     settings = SETTINGS.format(min_free="4MiB", archive="")
@@ -232,7 +232,7 @@ def test_less_than_min_free_is_disk_full_until_there_is_more(disk: Path, tmp_pat
         assert_quiet(server)
 
 
-def test_a_disk_without_any_room_costs_one_line_each_and_no_event(
+def test_a_full_disk_loses_no_event_and_logs_one_line_for_each_cause(
     disk: Path, tmp_path: Path
 ) -> None:
     """`min_free = 0`, and another program takes the last block."""
@@ -257,7 +257,7 @@ def test_a_disk_without_any_room_costs_one_line_each_and_no_event(
         assert_quiet(server)
 
 
-def test_with_keep_bytes_the_oldest_files_make_room_and_nothing_waits(
+def test_with_keep_bytes_the_oldest_files_are_deleted_and_nothing_waits(
     disk: Path, tmp_path: Path
 ) -> None:
     settings = SETTINGS.format(min_free="4MiB", archive='keep_bytes = "8MiB"')

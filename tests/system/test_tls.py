@@ -161,7 +161,7 @@ def test_versions_before_1_2_are_rejected(server: Server, version: ssl.TLSVersio
         connection.connect()
 
 
-def test_renegotiation_is_rejected_and_the_connection_goes_on(server: Server) -> None:
+def test_renegotiation_is_rejected_and_the_connection_continues(server: Server) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     command = ["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{tls_port(server)}"]
@@ -234,7 +234,7 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path) -
         assert set(load.acked) <= {each["event"] for each in server.events()}
 
 
-def test_a_reload_takes_a_new_certificate_for_new_connections(tmp_path: Path) -> None:
+def test_a_reload_uses_a_new_certificate_for_new_connections(tmp_path: Path) -> None:
     files = issue(tmp_path)
     with serving(tmp_path / "data", settings=settings_of(files)) as server:
         with contextlib.closing(https(server)) as old:
@@ -252,7 +252,7 @@ def test_a_reload_takes_a_new_certificate_for_new_connections(tmp_path: Path) ->
         assert_serves(server)
 
 
-def test_a_reload_takes_the_certificate_that_was_not_usable_at_a_restart(tmp_path: Path) -> None:
+def test_a_reload_loads_the_certificate_that_was_unusable_at_a_restart(tmp_path: Path) -> None:
     files = issue(tmp_path)
     with serving(tmp_path / "data", settings=settings_of(files)) as server:
         files.cert.write_text("no certificate")

@@ -102,7 +102,7 @@ def test_upgrades_under_load_fail_no_request_and_lose_no_event(tmp_path: Path) -
         assert 0 == server.stop()
 
 
-def test_what_cannot_take_over_changes_nothing(tmp_path: Path) -> None:
+def test_a_version_that_cannot_take_over_changes_nothing(tmp_path: Path) -> None:
     with serving(tmp_path / "data", settings=settings()) as server:
         before = server.children()
         rewrite(server, settings() + "wrong = 1\n")
@@ -154,7 +154,7 @@ def test_an_upgrade_opens_new_addresses_and_closes_old_ones(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_an_end_in_the_middle_of_an_upgrade_leaves_nothing_behind(
+def test_a_stop_in_the_middle_of_an_upgrade_leaves_no_processes(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     with serving(tmp_path / "data", settings=settings()) as server:
@@ -173,7 +173,7 @@ def test_an_end_in_the_middle_of_an_upgrade_leaves_nothing_behind(
         assert ["Before"] == [each["event"] for each in server.wait_for_events(1)]
 
 
-def test_what_is_asked_for_before_an_upgrade_comes_after_it(tmp_path: Path) -> None:
+def test_a_request_before_an_upgrade_is_carried_out_after_it(tmp_path: Path) -> None:
     """A reload and an upgrade that wait are known to the installed version, too."""
     with serving(tmp_path / "data", settings=settings(1)) as server:
         data = DataDir.find(server.data_dir)
