@@ -210,8 +210,8 @@ class DataDir:
             meta = msgspec.json.decode(meta_path.read_bytes(), type=_Meta)
             node = bytes.fromhex(meta.node)
         except FileNotFoundError as error:
-            what = "exists, but pixelfast did not create it" if root.exists() else "does not exist"
-            what += "; specify it with --data-dir, or a settings file with --config"
+            what = "contains no pixelfast data" if root.exists() else "does not exist"
+            what += "; start the server first, or specify another one with --data-dir or --config"
             raise SpoolError(f"data directory {root}: {what}") from error
         except OSError as error:
             raise SpoolError(f"data directory {describe_trouble(root, error)}") from error

@@ -164,9 +164,9 @@ def test_a_data_directory_that_does_not_exist_is_reported_and_not_created(
     assert 1 == result.exit_code
     assert "" == result.stdout
     expected = (
-        f"pixelfast: data directory {missing.path}: does not exist; specify it with --data-dir, or"
+        f"pixelfast: data directory {missing.path}: does not exist; start the server first, or"
     )
-    expected += " a settings file with --config\n"
+    expected += " specify another one with --data-dir or --config\n"
     assert expected == result.stderr
     assert not missing.path.exists()
 
