@@ -149,15 +149,15 @@ def test_a_missing_data_directory_is_a_one_line_error(tmp_path: Path, command: s
     if command == "status":
         arguments += ["--admin", f"unix:{tmp_path}/none.sock"]
     result = run_pixelfast(command, *arguments)
-    expected = f"pixelfast: data directory {tmp_path}/none: does not exist; start the server first, "
-    expected += "or specify another one with --data-dir or --config\n"
+    expected = f"pixelfast: data directory {tmp_path}/none: does not exist; start the server "
+    expected += "first, or specify another one with --data-dir or --config\n"
     assert (1, expected) == (result.returncode, result.stderr)
 
 
 def test_a_directory_without_data_is_a_one_line_error(tmp_path: Path) -> None:
     result = run_pixelfast("tail", "--data-dir", str(tmp_path))
-    expected = f"pixelfast: data directory {tmp_path}: contains no pixelfast data; start the server "
-    expected += "first, or specify another one with --data-dir or --config\n"
+    expected = f"pixelfast: data directory {tmp_path}: contains no pixelfast data; start the "
+    expected += "server first, or specify another one with --data-dir or --config\n"
     assert (1, expected) == (result.returncode, result.stderr)
 
 
