@@ -110,7 +110,7 @@ class _Walk:
 
     def _correct(self, parent: int, name: str, path: str, there: os.stat_result, mode: int) -> bool:
         if stat.S_ISDIR(there.st_mode):
-            mode |= there.st_mode & (stat.S_ISGID | stat.S_ISVTX)  # these give nobody more access
+            mode |= there.st_mode & (stat.S_ISGID | stat.S_ISVTX)  # these give no user more access
         if stat.S_IMODE(there.st_mode) == mode:
             return False
         try:

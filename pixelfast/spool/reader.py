@@ -66,7 +66,7 @@ class SlotReader:
         next_number: the number behind the last event that was read; None before the first frame.
         missing_events: numbers that were skipped: of damaged frames, or of events that were never
             acknowledged.
-        repeated_events: numbers that came again, after a failed commit that reached the disk
+        repeated_events: numbers that occurred twice, after a failed commit that reached the disk
             nevertheless. Their frames are returned like all others.
         damaged_bytes: bytes that were skipped within segments.
         missing_segments: segments that were gone before they had been read.

@@ -43,7 +43,7 @@ cdef class SyncSchedule:
 
 cdef class SpoolWriter:
     cdef readonly list names            # source names by number
-    cdef readonly bint acks_at_once     # ack = received: nobody waits for the disk
+    cdef readonly bint acks_at_once     # ack = received: no waiter waits for the disk
     cdef int64_t _free_bytes            # on the disk, as last measured
     cdef int64_t _max_waiting_bytes
     cdef int64_t _max_commit_bytes

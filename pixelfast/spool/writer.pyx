@@ -250,7 +250,7 @@ cdef class SpoolWriter:
             return
         self._commit = CommitState.IDLE
         if self._segment is None:
-            return  # `_on_segment_made` goes on
+            return  # `_on_segment_made` continues
         cdef double now_s = self._loop.time()
         cdef CommitBatch batch = self._queue[0] if self._queue else self._open
         if batch.count == 0:
@@ -262,7 +262,7 @@ cdef class SpoolWriter:
         if self._segment.offset + batch.sealed_bytes(self.names) > self._files.segment_bytes:
             self._leave_segment(True)
             if self._segment is None:
-                return  # `_on_segment_made` goes on
+                return  # `_on_segment_made` continues
         if batch is self._open:
             self._close_open_batch()
         else:

@@ -1,8 +1,8 @@
-"""The long campaign: every layer, as often as the time allows, and what it found in a table.
+"""The long campaign: every layer, as often as the time allows, and a table of the results.
 
-At 30 minutes it kills each process at least 200 times and cuts the power at least 50 times; less
-time means proportionally less of both, and below 10 minutes a quarter of the failing calls and of
-the steps to die at. Whatever time is left goes into more kills.
+In 30 minutes, it kills each process at least 200 times and cuts the power at least 50 times. In
+less time, it does both proportionally less often; below 10 minutes, it tests only a quarter of the
+failing calls and of the steps at which a process is killed. The remaining time is used for kills.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Campaign:
         return folder
 
     def run(self, name: str, phase: Callable[[], None], why_not: str = "") -> None:
-        """Run one phase; what goes wrong in it ends neither the campaign nor its table."""
+        """Run one phase; an error in it ends neither the campaign nor its table."""
         if why_not:
             self.tally.say(f"{name}: skipped, {why_not}")
             return
@@ -70,7 +70,7 @@ class Campaign:
             self.tally.failures.append(f"{name}: {type(error).__name__}: {error}")
 
     def judge(self, phase: str, rig: Rig) -> None:
-        """A fresh event flows through a last server, and nothing is missing."""
+        """Check that a new server delivers a new event and that nothing is missing."""
         rig.oracle.mood = "takes"
         rig.oracle.pause()
         rig.take_fresh_events()
@@ -81,7 +81,7 @@ class Campaign:
     # --- phases ------------------------------------------------------------------------------
 
     def kills(self, goal: int) -> None:
-        """Until each process was killed so often."""
+        """Kill processes until each was killed `goal` times."""
         while min(self.tally.killed[r] for r in ("collector", "delivery", "supervisor")) < goal:
             self.kill_some(_LIVES_A_RIG)
 
@@ -124,12 +124,12 @@ class Campaign:
             for place, step in enumerate(failpoints.steps(failpoints.STARTING)):
                 if place % self.stride:
                     continue
-                if step[0] == "collect" and place % 8 < 4:  # or on what the last one left
+                if step[0] == "collect" and place % 8 < 4:  # otherwise on the data of the last run
                     shutil.rmtree(rig.data_dir, ignore_errors=True)
                 self.tally.deaths += failpoints.die_starting(rig, *step)
             self.tally.say(f"killed while starting: {self.tally.deaths}")
             for place, step in enumerate(list(failpoints.steps(failpoints.LIVE))[:: self.stride]):
-                if place % 6 == 0:  # a new supervisor, which restarts at once again
+                if place % 6 == 0:  # a new supervisor, which restarts processes without delay
                     if place:
                         rig.crash()
                     rig.start()
@@ -198,19 +198,19 @@ class Campaign:
         self.tally.say(f"recovery: {self.tally.recovery}")
 
     def operation(self) -> None:
-        """Restart, reload and upgrade a server under load, and have its processes hang."""
+        """Restart, reload and upgrade a server under load, and make its processes hang."""
         full = Rounds()
         share = {name: math.ceil(self.share * getattr(full, name)) for name in full.__annotations__}
         for phase in drill(self.fresh_folder(), Rounds(**share)):
             self.tally.say(" | ".join(phase.cells()))
             self.tally.operation.append(phase)
-            # Clients of a process that hangs have to wait, and lose their connections in the end.
+            # Clients of a process that hangs must wait, and finally lose their connections.
             if phase.lost or not (phase.is_clean or "SIGSTOP" in phase.name):
                 self.tally.failures.append(f"operation, {phase.name}: {phase}")
 
 
 def main() -> int:
-    """Run the campaign; with the argument `operation` only that part."""
+    """Run the campaign, or only a part of it with the argument `operation`."""
     minutes = float(os.environ.get("MINUTES") or FULL_MINUTES)
     if sys.argv[1:] == ["operation"]:
         with tempfile.TemporaryDirectory(prefix="pixelfast-torture-") as folder:

@@ -22,7 +22,7 @@ def cut_over_and_over(
 ) -> int:
     """Cut the power of `cuts` servers, one after the other, all on the same disk.
 
-    The receiver is outside, so it keeps what it got. Some cuts come while everything starts.
+    The receiver is outside, so it keeps what it received. Some cuts happen during a start.
     """
     for cut in range(1, cuts + 1):
         rig.start()
@@ -30,8 +30,8 @@ def cut_over_and_over(
         rig.oracle.until_acked(1 if cut % 4 == 0 else 150)
         time.sleep(rng.uniform(0.0, 0.4))
         with rig.oracle.deaf():
-            # An fdatasync under way may return 0 although the file system was shut down meanwhile
-            # (ext4 does not report extents that it could not convert then): that is no answer.
+            # An fdatasync in progress may return 0 even if the file system is shut down meanwhile
+            # (ext4 does not report extents that it could not convert). Such a result is ignored.
             disk.cut_power()
             rig.crash()
             rig.oracle.pause()

@@ -1,7 +1,8 @@
-"""pixelfast servers behind a real nginx, under load, while they restart and die.
+"""pixelfast servers behind a real nginx, under load, while they are restarted and killed.
 
-Whatever nginx answers with 200 must be stored by one of the servers. With two servers every request
-must be answered with 200, whichever of them is away; with one, if its listening socket outlives it.
+Every request to which nginx responds with 200 must be stored by one of the servers. With two
+servers, every response must be 200, whichever of them is down; with one server, this must hold if
+its listening socket outlives it.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Outcome:
     acked: int = 0
     refused: Counter[int] = field(default_factory=Counter)
     broken: int = 0  # connections of clients that ended before the response
-    lost: int = 0  # answered with 200, and in no archive
+    lost: int = 0  # acknowledged with 200, but in no archive
     twice: int = 0  # in both archives, with one messageId: a request that nginx sent again
     split: int = 0  # the same with two
     slowest_s: float = 0.0
@@ -112,12 +113,12 @@ class Fleet:
             self.servers = list(pool.map(self._start, range(count)))
 
     def restart(self, number: int) -> None:
-        """End one as systemd does it, and start it again."""
+        """Stop a server as systemd does, and restart it."""
         assert self.servers[number].stop() == 0
         self.servers[number] = self._start(number)
 
     def crash(self, number: int) -> None:
-        """kill -9 of all its processes, and a new start."""
+        """Kill all processes of a server with SIGKILL, and restart it."""
         server = self.servers[number]
         pids = list(server.children().values())
         server.process.kill()
@@ -129,7 +130,7 @@ class Fleet:
         self.servers[number] = self._start(number)
 
     def events(self) -> list[dict[str, Any]]:
-        """What all of them have delivered."""
+        """Return the events that all servers have delivered."""
         return [event for server in self.servers for event in server.events()]
 
     def close(self) -> None:
@@ -162,7 +163,7 @@ def _listening(address: Address) -> socket.socket:
 def behind_nginx(
     folder: Path, upstream: str, *, holds_sockets: bool = False, **options: Any
 ) -> Iterator[tuple[Fleet, Nginx]]:
-    """The servers of one of the upstream files, and nginx in front of them."""
+    """Start the servers of one of the upstream files, and nginx in front of them."""
     fleet = Fleet(
         folder,
         UPSTREAMS[upstream],
@@ -186,7 +187,7 @@ class _Timed(Load):
 
 
 def fail_over(fleet: Fleet, port: int, steps: Sequence[Callable[[], None]]) -> Outcome:
-    """Send pixels to nginx while each step is done; return their outcome."""
+    """Send pixels to nginx while each step is performed; return their outcome."""
     load = _Timed(port, WRITE_KEY, name=f"e{random.randrange(2**32):x}", pause_s=0.02)
 
     async def drive() -> None:
@@ -226,7 +227,7 @@ def fail_over(fleet: Fleet, port: int, steps: Sequence[Callable[[], None]]) -> O
 
 
 def fail_over_and_over(folder: Path, seconds: float, rng: random.Random) -> Outcome:
-    """Restart and kill the servers of each upstream file in turn, for so long in all."""
+    """Restart and kill the servers of each upstream file in turn, for `seconds` in total."""
     total = Outcome()
     for upstream, count in UPSTREAMS.items():
         place = folder / upstream.removesuffix(".conf")

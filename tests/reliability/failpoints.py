@@ -1,7 +1,8 @@
-"""kill -9 on entering the system calls that make something durable: between every two such steps.
+"""kill -9 between every two steps that make something durable, on entering a system call.
 
-A process that is killed on entering its Nth fsync has done all that comes before it and nothing
-that comes after; so the calls of a table, each at its first few times, cut between all of them.
+A process that is killed on entering its Nth fsync has done everything before it and nothing after
+it. Therefore, the calls of a table, at their first few occurrences, cover the time between all
+steps.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from tests.waiting import wait_until
 
 __all__ = ["LIVE", "STARTING", "die_at", "die_starting"]
 
-# While it starts: META and directories, the first segments; the cursors' database.
+# During the start: META and directories, the first segments; the database of the cursors.
 STARTING = {
     "collect": {"mkdir": 6, "link": 1, "openat": 3, "fsync": 8, "fallocate": 2, "pwrite64": 2},
     "deliver": {"mkdir": 4, "fsync": 4, "fdatasync": 6, "pwrite64": 8, "ftruncate": 3},
 }
-# Under load: commits, new segments and those left behind; cursors, files, room given back.
+# Under load: commits, new and closed segments; cursors, files, freed disk space.
 LIVE = {
     "collector-0": {"pwrite64": 3, "fdatasync": 3, "fallocate": 2, "fsync": 4, "ftruncate": 2},
     "delivery": {"pwrite64": 8, "fdatasync": 8, "fsync": 2, "ftruncate": 3, "unlink": 2},
@@ -31,7 +32,7 @@ _log_numbers = itertools.count()
 
 
 def die_starting(rig: Rig, command: str, call: str, nth: int) -> bool:
-    """Start a collector or delivery alone and kill it at a call; whether it got that far."""
+    """Start only a collector or delivery and kill it at a call; return whether it reached it."""
     rig.write_settings()
     listen = ["--listen", "127.0.0.1:0"] if command == "collect" else []
     return run_until_killed(
@@ -44,7 +45,7 @@ def die_starting(rig: Rig, command: str, call: str, nth: int) -> bool:
 
 
 def die_at(rig: Rig, role: str, call: str, nth: int) -> None:
-    """Kill a process of the running server at a call; another one takes its place."""
+    """Kill a process of the running server at a call; it is restarted."""
     pid = rig.pid(role)
     log = rig.folder / f"strace-live-{next(_log_numbers)}.log"
     with inject(pid, log, f"{call}:signal=SIGKILL:when={nth}"):

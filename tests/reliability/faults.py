@@ -1,8 +1,8 @@
-"""System calls that fail in a live process: which call with which error, and what must follow.
+"""System calls that fail in a live process: which call with which error, and the required effect.
 
-While a call of the collector fails, pixels are answered with 503 or stored elsewhere; what could
-not be stored never gets a 200. Afterwards events are taken again, by the same process. Delivery
-goes on, by itself or at its next start. In the end nothing is missing.
+While a call of the collector fails, pixels are rejected with 503 or stored elsewhere, and an event
+that cannot be stored never gets a 200. Afterwards, the same process accepts events again. Delivery
+continues, by itself or after its next start. In the end, nothing is missing.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Fault(NamedTuple):
 
     @property
     def is_storing(self) -> bool:
-        """Whether no event can be stored while this lasts."""
+        """Whether no event can be stored while the call fails."""
         return self.role == "collector-0" and self.call in {"pwrite64", "fdatasync"}
 
     @property
     def when(self) -> str:
-        # EINTR is no failure but a request to try again: with each call it would never end.
+        # EINTR is a request to retry: if every call returned it, that would never end.
         return "2+3" if self.error == "EINTR" else "1+"
 
 
@@ -77,21 +77,21 @@ QUICK_FAULTS = [
 
 
 def strike(rig: Rig, fault: Fault, seconds: float = 0.3) -> None:
-    """Let a call fail under load for a while; fails where what follows is not as it must be."""
+    """Make a call fail under load for a while, and check the effect."""
     oracle = rig.oracle
     log = rig.folder / f"strace-{next(_log_numbers)}.log"
     injection = f"{fault.call}:error={fault.error}:when={fault.when}"
     with inject(rig.pid(fault.role), log, injection) as trace:
         trace.until_hit(2 if fault.is_storing else 1)
         if fault.is_storing and fault.error != "EINTR":
-            time.sleep(0.1)  # answers of before are on their way
-            acked, refused = oracle.acked, oracle.refused
+            time.sleep(0.1)  # for earlier responses
+            acked, rejected = oracle.acked, oracle.refused
             time.sleep(seconds)
-            assert (acked, True) == (oracle.acked, oracle.refused > refused), f"200 under {fault}"
+            assert (acked, True) == (oracle.acked, oracle.refused > rejected), f"200 under {fault}"
         else:
             time.sleep(seconds)
     again = synced_again(log.read_text(errors="replace"))
     assert not again, f"{fault}: {again[0]}"
     oracle.until_acked(20, 15)
     if fault.role == "delivery":
-        rig.kill("delivery")  # its own waits grow with each failure
+        rig.kill("delivery")  # its own delays increase with each failure

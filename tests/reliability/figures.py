@@ -19,7 +19,7 @@ _LINE = b'{"type":"track","event":"Recovered","properties":{"text":"%s"}}' % (b"
 
 
 def ack_ms(folder: Path, level: str) -> tuple[float, float]:
-    """Median and 99th percentile of the answers to 8 connections, in ms, as a client sees them."""
+    """Return the median and the 99th percentile of response times on 8 connections, in ms."""
     with Rig(folder, workers=1, ack=level, segment_bytes="64MiB", pause_s=0.005) as rig:
         rig.start()
         rig.oracle.resume()
@@ -32,7 +32,7 @@ def ack_ms(folder: Path, level: str) -> tuple[float, float]:
 
 
 def recovery(folder: Path, size_bytes: int) -> str:
-    """Fill a spool, start on it: until the first 200, and until all of it is in files."""
+    """Fill a spool, start a server on it, and time the first 200 and the delivery of all events."""
     with Rig(folder, workers=1, segment_bytes="64MiB") as rig:
         _fill(rig.data_dir, size_bytes)
         spooled = sum(path.stat().st_size for path in rig.data_dir.rglob("*.seg"))
@@ -57,7 +57,7 @@ def recovery(folder: Path, size_bytes: int) -> str:
 
 
 def _fill(data_dir: Path, size_bytes: int) -> None:
-    """Write events straight into a slot, as a collector does."""
+    """Write events directly into a slot, as a collector does."""
     with Feed(open_data(data_dir), segment_bytes=64 * 2**20) as feed:
         for _ in range(0, size_bytes, _EVENTS_PER_FRAME * (len(_LINE) + 1)):
             feed.write(*[_LINE] * _EVENTS_PER_FRAME)

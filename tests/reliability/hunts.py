@@ -1,7 +1,7 @@
-"""What catches the mistakes made on purpose: each hunt runs one layer of the harness on a build.
+"""Hunts for the deliberate mistakes: each runs one layer of the harness on a build.
 
-A hunt returns what it found, and nothing on a sound build: that is tried as well, because a hunt
-that always finds something proves nothing either.
+A hunt returns what it found, which is nothing for a correct build. This is tested as well, because
+a hunt that always finds something proves nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PATIENCE_S = 5.0
 
 
 def _losses(rig: Rig) -> str:
-    """What is missing, changed or invented after a fresh start."""
+    """Return what is missing, changed or invented after a new start."""
     rig.oracle.mood = "takes"
     try:
         rig.take_fresh_events(15)
@@ -57,7 +57,7 @@ def kill_delivery_while_refused(folder: Path, root: Path) -> str:
         rig.oracle.resume()
         rig.oracle.until_acked(2000)
         rig.oracle.pause()
-        time.sleep(2.2)  # room is given back once a second
+        time.sleep(2.2)  # disk space is freed once per second
         rig.kill("delivery")
         rig.oracle.mood = "takes"
         return _losses(rig)
@@ -120,7 +120,7 @@ HUNTS: dict[str, tuple[Hunt, ...]] = {
 
 
 def why_no_hunt(hunt: Hunt) -> str:
-    """Why a hunt can't be here; empty where it can."""
+    """Return why a hunt cannot run here, or "" if it can."""
     if hunt is cut_power:
         return why_no_loop_disk()
     return why_no_strace() if hunt is watch_system_calls else ""

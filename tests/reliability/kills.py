@@ -1,4 +1,4 @@
-"""kill -9 at random moments under load, many times over one data directory."""
+"""kill -9 at random moments under load, many times with the same data directory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def kill_over_and_over(
     kills_a_life: int = 3,
     on_life: Callable[[Counter[str]], bool] = lambda _: True,
 ) -> Counter[str]:
-    """Kill processes of `lives` servers, each after the other; how often each was killed.
+    """Kill processes of `lives` consecutive servers; return how often each was killed.
 
-    A life: start, kill children while the load continues, then the supervisor, or everything.
-    A child's kills come soon after each other, so that some hit it while it starts. `on_life` is
-    told the counts and says whether to continue.
+    In each life, the server is started, its children are killed while the load continues, and then
+    the supervisor or everything is killed. The kills of a child follow each other quickly, so that
+    some hit it during its start. `on_life` receives the counts and returns whether to continue.
     """
     killed: Counter[str] = Counter()
     for life in range(lives):
@@ -34,7 +34,7 @@ def kill_over_and_over(
         rig.oracle.resume()
         for place in range(kills_a_life):
             role = CHILDREN[place % len(CHILDREN)]
-            time.sleep(rng.uniform(0.0, 0.15))  # a moment of chance is the point
+            time.sleep(rng.uniform(0.0, 0.15))  # the moment must be random
             rig.kill(role)
             killed["collector" if role.startswith("collector") else role] += 1
         rig.oracle.until_acked(30)

@@ -1,8 +1,9 @@
-"""Mistakes made on purpose, each in a build of its own: a harness must let none of them live.
+"""Deliberate mistakes, each in its own build, which the harness must detect.
 
-A mutant is the checkout with one text replaced. Where the text is no longer there exactly once, the
-build fails: a mutant can't quietly turn into a build without its mistake. `python -m` prefers the
-folder that it is started in, so a server whose `root` is the mutant's folder runs the mutant.
+A mutant is the checkout with one string replaced. If the string does not occur exactly once, the
+build fails, so that a mutant cannot silently become a build without its mistake. `python -m`
+prefers the folder in which it is started, so a server whose `root` is the mutant's folder runs the
+mutant.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake: what is replaced by what, in which file. `hunts.py` says what catches it."""
+    """One mistake: the file, the replaced string and its replacement. `hunts.py` has its hunts."""
 
     name: str
     path: str
@@ -100,9 +101,9 @@ def _fingerprint(mutant: Mutant) -> str:
 
 
 def build(mutant: Mutant) -> Path:
-    """The folder of a mutant's build, made once for a state of the sources.
+    """Return the folder of a mutant's build, which is made once for a state of the sources.
 
-    Compiled modules that did not change are copied; only the mutant's own is compiled.
+    Unchanged compiled modules are copied; only the module of the mutant is compiled.
     """
     tree = ROOT / "build" / "mutants" / f"{mutant.name}-{_fingerprint(mutant)}"
     if tree.exists():
@@ -128,7 +129,7 @@ def build(mutant: Mutant) -> Path:
 
 def _compile(work: Path) -> None:
     (work / "build").mkdir()
-    for made in (ROOT / "build").iterdir():  # what need not be made again, by its time stamps
+    for made in (ROOT / "build").iterdir():  # results that are up to date by their time stamps
         if made.name == "cython" or made.name.startswith(("lib.", "temp.")):
             shutil.copytree(made, work / "build" / made.name)
     done = subprocess.run(

@@ -1,8 +1,8 @@
-"""What an operator does to a running server, under load: how many requests notice, and how long.
+"""Operations on a running server under load: how many requests are affected, and for how long.
 
-Keep-alive and fresh connections send pixels while the server is restarted (with socket activation),
-reloaded and upgraded, and while a process hangs until it is replaced. What is counted is what the
-clients see; the oracle tells what was lost.
+Keep-alive and new connections send pixels while the server is restarted (with socket activation),
+reloaded and upgraded, and while a process hangs until it is replaced. The counts are those of the
+clients; the oracle finds lost events.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COLUMNS = (
 
 _QUIET_S = 3.0
 _CONNECTIONS, _FRESH = 8, 3
-_EVENTS_BETWEEN = 40  # answered with 200 before the next one
+_EVENTS_BETWEEN = 40  # acknowledged with 200 before the next operation
 _MORE_SOURCES = """
 [[sources]]
 name = "source-{number}"
@@ -45,7 +45,7 @@ rate_limit = {number}
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often each thing is done."""
+    """How often each operation is performed."""
 
     restarts: int = 50
     reloads: int = 100
@@ -55,14 +55,14 @@ class Rounds:
 
 @dataclass
 class Phase:
-    """What clients saw while one thing was done `rounds` times."""
+    """The counts of clients while one operation was performed `rounds` times."""
 
     name: str
     rounds: int = 0
     requests: int = 0
     refused: int = 0
     reset: int = 0
-    failed: int = 0  # no answer, a part of one, or another status than 200
+    failed: int = 0  # no response, an incomplete one, or a status other than 200
     closed: int = 0  # between two requests of a keep-alive connection; sent again
     lost: int = 0
     p50_ms: float = 0.0
@@ -72,7 +72,7 @@ class Phase:
 
     @property
     def is_clean(self) -> bool:
-        """Whether no client noticed."""
+        """Whether no client was affected."""
         return not (self.refused or self.reset or self.failed or self.lost)
 
     def cells(self) -> list[str]:
@@ -91,7 +91,7 @@ def drill(
     hung_after_s: float = 10.0,
     quiet_s: float = _QUIET_S,
 ) -> Iterator[Phase]:
-    """Do everything, each so often; yield what clients saw."""
+    """Perform all operations, each so many times; yield the counts of clients."""
     folder.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
         "server": f"hung_after_s = {hung_after_s}",
@@ -115,12 +115,12 @@ class _Drill:
         self._hung_s: list[float] = []
 
     def restart(self, rounds: int) -> Iterator[Phase]:
-        """Restart a server whose socket systemd holds, or so it thinks."""
+        """Restart a server whose socket seems to be held by systemd."""
         self._rig.start()
         yield from self._phase("restart with socket activation", rounds, self._restart)
 
     def run(self, rounds: Rounds, quiet_s: float) -> Iterator[Phase]:
-        """Do everything else to a server with sockets of its own."""
+        """Perform all other operations on a server with its own sockets."""
         self._rig.start()
         for phase in self._phase("nothing", 1, lambda _: time.sleep(quiet_s)):
             phase.rounds = 0
@@ -136,7 +136,7 @@ class _Drill:
                 yield phase
 
     def _phase(self, name: str, rounds: int, do: Callable[[int], None]) -> Iterator[Phase]:
-        """Do one thing so often; yield what clients saw, or nothing if it is not to be done."""
+        """Perform one operation `rounds` times; yield the counts of clients, or nothing for 0."""
         if not rounds:
             return
         oracle = self._rig.oracle
@@ -188,7 +188,7 @@ class _Drill:
         assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{self._rig.server.log[-4000:]}"
 
     def _hang(self, role: str, _: int) -> None:
-        """Stop a process, and note the time until another one is ready in its place."""
+        """Stop a process, and record the time until its replacement is ready."""
         pid = self._rig.pid(role)
         began_s = time.monotonic()
         os.kill(pid, signal.SIGSTOP)

@@ -1,16 +1,16 @@
-"""The outside observer: sends pixels with ids of its own, notes which were answered with 200, and
-is the destination that they must reach.
+"""The outside observer: sends numbered pixels, records which were acknowledged with 200, and is the
+destination that they must reach.
 
-It knows nothing of the server but its ports, so no mistake of the server can make it believe
-anything. What an event must look like follows from its number, so what arrives is compared field
-by field, without keeping what was sent:
+It knows only the ports of the server, so no mistake of the server can mislead it. The fields of an
+event follow from its number, so received events are compared field by field without keeping those
+that were sent:
 
-    missing   answered with 200, and not received
+    missing   acknowledged with 200, but not received
     changed   received with other fields than were sent
-    invented  received, never sent
-    twice     received again: allowed, and counted
+    invented  received, but never sent
+    twice     received again, which is allowed and counted
 
-Sending and receiving happen in a thread of its own; a test continues beside it.
+Sending and receiving happen in a separate thread, while the test continues.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TEXT = "naïve café ☃ 北京 \"quoted\" \\ back, comma; 100 % <b> 'x' " * 12
 
 
 def fields_of(number: int) -> dict[str, Any]:
-    """What the event of a number must hold wherever it arrives."""
+    """Return the fields that the event with this number must have at every destination."""
     mixed = crc32(str(number).encode())
     return {
         "type": "track",
@@ -75,7 +75,7 @@ class Verdict:
 
 
 class Ledger:
-    """What one destination has received, by event number."""
+    """The events that one destination has received, by number."""
 
     def __init__(self, run: str) -> None:
         self.run = run
@@ -86,7 +86,7 @@ class Ledger:
         self.invented: list[str] = []
 
     def take(self, event: dict[str, Any], sent: int) -> int | None:
-        """Note an event; its number, or None where it is none of ours."""
+        """Record an event; return its number, or None if it was not sent by the oracle."""
         self.taken += 1
         one = str(event.get("messageId"))
         run, _, digits = one.rpartition("-")
@@ -107,7 +107,7 @@ class Ledger:
         return number < len(self.counts) and self.counts[number] > 0
 
     def take_files(self, folder: Path, sent: int) -> None:
-        """Note the whole lines of the files of a file destination."""
+        """Record the complete lines of the files of a file destination."""
         for path in sorted(folder.glob("*.ndjson")):
             with path.open("rb") as file:
                 for line in file:
@@ -120,7 +120,7 @@ class Pixels(Load):
 
     def __init__(self, oracle: Oracle, **options: Any) -> None:
         super().__init__(0, WRITE_KEY, **options)
-        self.acks = bytearray()  # a byte an event: whether it was answered with 200
+        self.acks = bytearray()  # a byte per event: whether it was acknowledged with 200
         self.acked_count = 0
         self.seconds = array("d")
         self.failures: Counter[str] = Counter()
@@ -164,8 +164,8 @@ class Pixels(Load):
 class Oracle:
     """Sender and receiver. `mood` is what the receiver does with a batch:
 
-    "takes" it; "refuses" it with a 503 and does not count it; "cuts" the connection after it took
-    the batch, so that delivery can't know; "moody" does any of these.
+    "takes" accepts it; "refuses" rejects it with a 503 and does not count it; "cuts" accepts it and
+    then closes the connection, so that delivery cannot know; "moody" does any of these.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Oracle:
         self.run = uuid.uuid4().hex[:8]
         self.mood = "takes"
         self.ledger = Ledger(self.run)
-        self.pending: set[int] = set()  # answered with 200, not received yet
+        self.pending: set[int] = set()  # acknowledged with 200, not received yet
         self.pixels = Pixels(self, connections=connections, pause_s=pause_s, fresh=fresh)
         self._random = random.Random(seed)
         self._loop = asyncio.new_event_loop()
@@ -201,7 +201,7 @@ class Oracle:
 
     @property
     def url(self) -> str:
-        """Where the receiver listens."""
+        """The URL of the receiver."""
         return self._destination.url
 
     @property
@@ -229,17 +229,17 @@ class Oracle:
         self.call(self._start())
 
     def pause(self) -> None:
-        """Send nothing more; what is under way is answered first."""
+        """Stop sending; requests in progress are completed first."""
         self.call(self.pixels.stop())
 
     def until_acked(self, count: int, timeout_s: float = 30.0) -> None:
-        """Wait until this many more were answered with 200."""
+        """Wait until this many more were acknowledged with 200."""
         wanted = self.acked + count
         wait_until(lambda: self.acked >= wanted, f"{count} more answered with 200", timeout_s)
 
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:
-        """Count no response as a 200 meanwhile: a machine without power sends none."""
+        """Count no response as a 200 meanwhile, because a machine without power sends none."""
         self.call(self._listen(False))
         try:
             yield
@@ -247,7 +247,7 @@ class Oracle:
             self.call(self._listen(True))
 
     def until_received(self, patience_s: float = 10.0) -> None:
-        """Wait until nothing is missing at the receiver, or no more came for so long."""
+        """Wait until nothing is missing at the receiver, or nothing arrived for `patience_s`."""
         count, latest_s = self.ledger.taken, time.monotonic()
         while self.pending and time.monotonic() - latest_s < patience_s:
             time.sleep(0.01)

@@ -1,7 +1,7 @@
-"""Power cuts: an ext4 of its own in a file, shut down without flushing its journal.
+"""Power cuts: a separate ext4 in a file, which is shut down without flushing its journal.
 
-`EXT4_IOC_SHUTDOWN` with NOLOGFLUSH (Linux, fs/ext4/ioctl.c) makes the file system forget at once
-all that was not made durable, as a cut does; the next mount replays the journal.
+`EXT4_IOC_SHUTDOWN` with NOLOGFLUSH (Linux, fs/ext4/ioctl.c) makes the file system immediately
+forget all data that is not durable, as a power cut does; the next mount replays the journal.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LoopDisk:
         self.is_mounted = True
 
     def cut_power(self) -> None:
-        """Forget what is not durable; every later call on it fails with EIO."""
+        """Forget all data that is not durable; every later call fails with EIO."""
         fd = os.open(self.mount_point, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", _NOLOGFLUSH))
@@ -65,19 +65,19 @@ class LoopDisk:
             os.close(fd)
 
     def turn_read_only(self) -> None:
-        """Let the kernel find an error; mounted with errors=remount-ro, writers or not."""
+        """Make the kernel find an error; with errors=remount-ro, the disk becomes read-only."""
         mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
         device = next(line[0] for line in mounts if line[1] == str(self.mount_point))
         Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("1")
 
     def repair(self) -> None:
-        """What an operator does: unmount, check, mount."""
+        """Unmount, check and mount the disk, as an operator does."""
         self.unmount()
         run("e2fsck", "-fp", self.image, accepted=(0, 1))
         self.mount()
 
     def unmount(self) -> None:
-        """Unmount once nothing uses it any more; its loop device goes with it."""
+        """Unmount once nothing uses the disk any more; its loop device is removed, too."""
 
         def is_free() -> bool:
             with contextlib.suppress(OSError):
@@ -94,7 +94,7 @@ class LoopDisk:
 
 @contextmanager
 def loop_disk(folder: Path, size_bytes: int = 256 * 2**20) -> Iterator[LoopDisk]:
-    """A disk for the length of a `with`; nothing of it stays, however that ends."""
+    """Provide a disk within a `with` block, and remove it afterwards."""
     disk = None
     try:
         disk = LoopDisk(folder, size_bytes)
@@ -110,7 +110,7 @@ def loop_disk(folder: Path, size_bytes: int = 256 * 2**20) -> Iterator[LoopDisk]
 
 @contextmanager
 def tmpfs(mount_point: Path, size: str) -> Iterator[Path]:
-    """A small file system in memory for the length of a `with`."""
+    """Provide a small file system in memory within a `with` block."""
     mount_point.mkdir(parents=True)
     run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount_point)
     try:
@@ -121,7 +121,7 @@ def tmpfs(mount_point: Path, size: str) -> Iterator[Path]:
 
 @cache
 def why_no_loop_disk() -> str:
-    """Why power can't be cut here; empty where it can."""
+    """Return why power cuts are not possible here, or "" if they are."""
     if os.geteuid():
         return "needs root for loop mounts"
     if not shutil.which("mkfs.ext4", path=_PATH):

@@ -1,13 +1,13 @@
 """A network that misbehaves: a TCP proxy between delivery and the receiver.
 
-Each connection gets a `weather` of the proxy's list by chance:
+Each connection gets a random `weather` from the proxy's list:
 
-    fair         bytes go through
-    latency      each piece waits a while
-    drip         answers come byte by byte
+    fair         bytes are forwarded
+    latency      each piece is delayed
+    drip         responses are sent byte by byte
     reset        the connection is reset after some bytes
-    black-hole   nothing is forwarded any more, without an error
-    half-close   our side of the stream to delivery ends at once, the request still goes through
+    black-hole   nothing more is forwarded, without an error
+    half-close   the stream to delivery is closed at once, but the request is forwarded
     cut-answer   the receiver accepts the batch; the response never arrives
 """
 
@@ -51,7 +51,7 @@ class FaultProxy:
         return f"http://127.0.0.1:{self.port}/hook"
 
     def change(self, *weathers: str) -> None:
-        """Only these from now on; connections of before are dropped."""
+        """Use only these from now on; existing connections are dropped."""
         self.weathers = weathers
         self._oracle.call(self._listener.drop())
 
@@ -92,7 +92,7 @@ class FaultProxy:
         *,
         is_answer: bool,
     ) -> None:
-        """Bring bytes from one side to the other until one of them ends, or the weather says so."""
+        """Forward bytes from one side to the other until one of them or the weather ends this."""
         left = self._random.randrange(1, 20_000)  # bytes until a reset
         if weather == "half-close" and is_answer:
             writer.write_eof()

@@ -1,4 +1,4 @@
-"""A server, the oracle around it, and the ways to end its processes without asking."""
+"""A server, its oracle, and ways to kill its processes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.waiting import wait_until
 
 __all__ = ["Rig", "is_gone"]
 
-# Small segments, so that rolling over and giving room back happen all the time; short waits, so
-# that what is retried is retried now.
+# Small segments, so that new segments are started and disk space is freed all the time, and short
+# delays, so that retries follow quickly.
 _SETTINGS = """
 data_dir = "{data_dir}"
 [server]
@@ -53,7 +53,7 @@ path = "{archive_dir}"
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended, collected by its parent or not."""
+    """Return whether a process has ended, even if its parent has not waited for it."""
     try:
         return ") Z " in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -131,7 +131,7 @@ class Rig:
         )
 
     def start(self) -> Server:
-        """Start the server on what the last one left, and point the load at it."""
+        """Start the server on the data of the last one, and direct the load to it."""
         self.write_settings()
         self.server = Server(
             self.data_dir,
@@ -147,7 +147,7 @@ class Rig:
         return self.server
 
     def pid(self, role: str, timeout_s: float = 30.0) -> int:
-        """The process of a role, once it runs: "collector-0", "delivery"."""
+        """Return the process of a role ("collector-0", "delivery") once it is running."""
         found = 0
 
         def look() -> bool:
@@ -162,7 +162,7 @@ class Rig:
         return found
 
     def kill(self, role: str) -> None:
-        """kill -9 of one process, and wait until it is gone."""
+        """Kill one process with SIGKILL, and wait until it has ended."""
         if role == "supervisor":
             children = list(self.server.children().values())
             self.server.kill()
@@ -174,7 +174,7 @@ class Rig:
         wait_until(lambda: is_gone(pid), f"{role} is gone")
 
     def crash(self) -> None:
-        """kill -9 of everything at once."""
+        """Kill all processes at once with SIGKILL."""
         pids = list(self.server.children().values())
         self.server.process.kill()
         for pid in pids:
@@ -184,7 +184,7 @@ class Rig:
         wait_until(lambda: all(map(is_gone, pids)), "all processes are gone")
 
     def take_fresh_events(self, timeout_s: float = 30.0) -> None:
-        """Fail unless new events are answered with 200."""
+        """Fail unless new events are acknowledged with 200."""
         self.oracle.resume()
         self.oracle.until_acked(20, timeout_s)
         self.oracle.pause()
@@ -199,7 +199,7 @@ class Rig:
         return total
 
     def assert_clean(self, **options: Any) -> Verdict:
-        """A fresh event flows, and nothing is missing, changed or invented."""
+        """Assert that a new event is delivered and nothing is missing, changed or invented."""
         self.oracle.pause()
         self.take_fresh_events()
         verdict = self.check(**options)

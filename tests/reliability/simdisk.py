@@ -1,10 +1,10 @@
-"""A file system that forgets: real files in a folder, and what of them a power cut would leave.
+"""A simulated disk: real files in a folder, and the part of them that a power cut would leave.
 
-While it is `in_use`, the calls of `os` that change or sync files below its root go through here.
-They happen for real, so the code under test and its readers see an ordinary folder; beside that the
-disk knows which bytes and which directory entries were synced. `crash_image` makes the folder that
-a machine might find after a cut now: all that was synced, and any part of the rest, block by block
-and entry by entry, in no order.
+While it is `in_use`, the calls of `os` that change or sync files below its root pass through it.
+They are executed, so the code under test and its readers see an ordinary folder. In addition, the
+disk knows which bytes and which directory entries were synced. `crash_image` creates the folder
+that a machine might find after a power cut now: all data that was synced, and any part of the rest,
+by block and by directory entry, in any order.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _CHANGING = "open posix_fallocate pwrite fsync fdatasync ftruncate link unlink r
 
 
 class PowerCut(BaseException):
-    """The machine is off: nothing after this happens on the disk."""
+    """The machine is off: no later call changes the disk."""
 
 
 class SimulatedDisk:
-    """The folder `root`; all that is in it at first counts as synced."""
+    """The folder `root`, whose initial contents count as synced."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.errors: list[tuple[str, int]] = []  # the next call of a name fails with an errno
-        self.cut_after: int | None = None  # so many changing calls, then the power goes
+        self.errors: list[tuple[str, int]] = []  # the next call of this name fails
+        self.cut_after: int | None = None  # the power is cut after this many changing calls
         self.on_cut: Callable[[], None] = lambda: None
         self._next_id = 0
-        self._ids: dict[int, int] = {}  # inode -> our id; inodes are used again, ids are not
-        self._synced: dict[int, bytes] = {}  # a file's bytes at its last good sync
-        self._poisoned: set[int] = set()  # a sync failed: what a later one says means nothing
+        self._ids: dict[int, int] = {}  # inode -> our id; inodes are reused, ids are not
+        self._synced: dict[int, bytes] = {}  # a file's bytes at its last successful sync
+        self._poisoned: set[int] = set()  # a sync failed, so later ones mean nothing
         self._removed: dict[int, bytes] = {}  # bytes of files whose last name is gone
         self._entries: dict[Path, dict[str, int]] = {}  # synced names of a directory
         for folder in (root, *(each for each in root.rglob("*") if each.is_dir())):
@@ -48,7 +48,7 @@ class SimulatedDisk:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Watch the calls of `os` for the length of a `with`."""
+        """Watch the calls of `os` within a `with` block."""
         real = {name: getattr(os, name) for name in _CHANGING.split()}
         for name, function in real.items():
             setattr(os, name, self._watching(name, function))
@@ -59,11 +59,11 @@ class SimulatedDisk:
                 setattr(os, name, function)
 
     def poison(self, fd: int) -> None:
-        """A sync of this file failed: its dirty pages count as clean from now on."""
+        """Record that a sync of this file failed: its dirty pages count as clean from now on."""
         self._poisoned.add(self._id(_path_of(fd)))
 
     def crash_image(self, target: Path, rng: random.Random) -> None:
-        """Make in `target` what might be left of the disk after a power cut now."""
+        """Create in `target` a folder that might be left after a power cut now."""
         self._restore(self.root, target, rng)
 
     # --- watching ----------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class SimulatedDisk:
             self._synced[self._id(path)] = path.read_bytes()
 
     def _forget(self, path: Path) -> None:
-        """A name goes away; with a file's last one its inode may be used again."""
+        """Remove a name; if it is the last one of a file, its inode may be reused."""
         if path.exists() and path.stat().st_nlink == 1:
             self._removed[self._id(path)] = path.read_bytes()
             del self._ids[path.stat().st_ino]
@@ -126,7 +126,7 @@ class SimulatedDisk:
     # --- after the cut -----------------------------------------------------------------------
 
     def _bytes_of(self, one: int) -> bytes:
-        """A file whose name is gone: all of it is, or it has another name."""
+        """Return the bytes of a file that lost a name: it is removed, or has another name."""
         if one in self._removed:
             return self._removed[one]
         files = (path for path in self.root.rglob("*") if path.is_file())
@@ -149,13 +149,13 @@ class SimulatedDisk:
 
 
 def _mixed(synced: bytes | None, current: bytes, rng: random.Random) -> bytes:
-    """A file's bytes after a cut: each block as it was synced, or as it is now."""
+    """Return a file's bytes after a power cut: each block as it was synced, or as it is now."""
     old = synced if synced is not None else b""
     if old == current:
         return current
     size = rng.choice([len(old), len(current)])
     old, new = old.ljust(size, b"\0"), current.ljust(size, b"\0")
-    mode = rng.random()  # often nothing or all of it: that is what disks do most
+    mode = rng.random()  # often none or all of it, which is most frequent on real disks
     kept = 0.0 if mode < 0.3 else 1.0 if mode > 0.8 else 0.5
     blocks = range(0, size, BLOCK_BYTES)
     return b"".join(

@@ -1,11 +1,11 @@
-"""Writer, reader and retention on the disk that forgets, in any order, with cuts at any step.
+"""Writer, reader and retention on the simulated disk, in any order, with power cuts at any step.
 
-The machine adds events, lets threads and commits finish well or badly, delivers, moves the cursor,
-removes what is read, and cuts the power: between two of these, or between two system calls of one.
-What must hold after each cut: every event that was answered as stored was delivered before, or is
-read from the cursor on; and nothing is read that was never added.
+The machine adds events, lets threads and commits succeed or fail, delivers, moves the cursor,
+removes segments, and cuts the power between two of these steps or between two system calls of one.
+After each cut, every event that was acknowledged must have been delivered, or be readable from the
+cursor on, and no event that was never added may be read.
 
-Run by itself (`python -m tests.reliability.simulated`) it is what hunts mistakes made on purpose.
+As a program (`python -m tests.reliability.simulated`), it searches for deliberate mistakes.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from tests.spool.tools import Ears, SlowLoop, read_events
 
 __all__ = ["FOUND", "CrashMachine", "main"]
 
-FOUND = 3  # the exit code of a loss; 1 is any other mistake's
+FOUND = 3  # the exit status for a loss; 1 means any other error
 SEGMENT_BYTES = 4096
 numbers = st.integers(0, 2**20)
 errors = st.sampled_from([EIO, ENOSPC, EDQUOT])
 
 
 class HandCommitter:
-    """Commits one job when a test says so, as `Committer` does it: written, then synced."""
+    """Commits one job when a test lets it, as `Committer` does: it writes, then syncs."""
 
     done_fd = 99
 
@@ -87,7 +87,7 @@ class HandCommitter:
 
 
 class KnownFiles(SlotFiles):
-    """Remembers what is open, as a crash closes it."""
+    """Remembers open descriptors, which a crash closes."""
 
     open_fds: set[int]
 
@@ -102,7 +102,7 @@ class KnownFiles(SlotFiles):
 
 
 class CrashMachine(RuleBasedStateMachine):
-    """Events are made different from each other; each is its own waiter."""
+    """Every event is unique and is its own waiter."""
 
     @initialize()
     def start(self) -> None:
@@ -111,7 +111,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.added: set[bytes] = set()
         self.acked: set[bytes] = set()
         self.delivered: set[bytes] = set()
-        self.read: set[bytes] = set()  # in the hands of delivery
+        self.read: set[bytes] = set()  # by delivery
         self.cursor = Position()  # the one on the disk
         self.reached = Position()
         self.rng = random.Random(0)
@@ -122,7 +122,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.boot(root)
 
     def boot(self, root: Path) -> None:
-        """Start on what there is."""
+        """Start on the existing data."""
         self.disk = SimulatedDisk(root)
         self.disk.on_cut = self.save_image
         self.guarded(self.open)
@@ -151,7 +151,7 @@ class CrashMachine(RuleBasedStateMachine):
             self.acked.update(waiters)
 
     def guarded(self, function: Any, *arguments: Any) -> None:
-        """Do something on the disk; where the power goes meanwhile, start again after it."""
+        """Call a function that uses the disk; if the power is cut meanwhile, reboot."""
         try:
             with self.disk.in_use():
                 function(*arguments)
@@ -163,7 +163,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.disk.crash_image(self.image, self.rng)
 
     def reboot(self) -> None:
-        """Everything in memory is gone; look at the image of the cut, and start on it."""
+        """Forget everything in memory, check the image of the power cut, and start on it."""
         self.let_go()
         shutil.rmtree(self.disk.root)
         self.check(self.image)
@@ -179,7 +179,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.reader = self.files = None
 
     def check(self, image: Path) -> None:
-        """Look at a copy: whoever looks makes what is missing."""
+        """Check a copy of the image, because opening it creates missing files."""
         copy = self.folder / "copy"
         shutil.copytree(image, copy)
         found = set(read_events(DataDir.open(copy / "data"), self.cursor))
@@ -202,7 +202,7 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 6))
     def settle(self, count: int) -> None:
-        """Several rounds in which all goes well."""
+        """Run several rounds without failures."""
         boot = self.disk
         for _ in range(count):
             for step in (self.loop.run_jobs, self.loop.turn):
@@ -246,13 +246,13 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule()
     def deliver(self) -> None:
-        """What was read arrives; then the cursor moves."""
+        """Deliver the events that were read, and then move the cursor."""
         self.delivered |= self.read
         self.cursor = self.reached
 
     @rule()
     def catch_up(self) -> None:
-        """Delivery is up to date, and the room of what it has read is given back."""
+        """Deliver everything, and remove the segments that were read."""
         for _ in range(8):
             self.read_on()
         self.deliver()
@@ -266,7 +266,7 @@ class CrashMachine(RuleBasedStateMachine):
         try:
             remove_read_segments(self.data, 0, [self.cursor.segment])
         except OSError:
-            return  # tried again a second later
+            return  # retried a second later
 
     @rule(number=numbers)
     def cut_the_power(self, number: int) -> None:
@@ -291,9 +291,9 @@ class CrashMachine(RuleBasedStateMachine):
 
 
 def main(examples: int = 150, chance: int | None = None) -> int:
-    """Look for a loss: `FOUND` where there is one, 0 otherwise.
+    """Search for a loss; return `FOUND` if there is one, otherwise 0.
 
-    Without a `chance`, a number that names the examples, they are the same each time.
+    `chance` is the seed of the examples; without it, they are the same each time.
     """
     found = settings(
         max_examples=examples,

@@ -1,4 +1,4 @@
-"""What a campaign found, and the table of docs/reliability.md that says so."""
+"""The results of a campaign, and their table in docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BEGIN_OPERATION = "<!-- written by make torture: operation -->"
 
 @dataclass
 class Tally:
-    """Counts over all phases; `failures` says in words what went wrong."""
+    """Counts of all phases; `failures` describes errors in words."""
 
     began_s: float = field(default_factory=time.monotonic)
     verdict: Verdict = field(default_factory=Verdict)
@@ -42,7 +42,7 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Print a line of progress."""
         seconds = int(time.monotonic() - self.began_s)
         print(f"{seconds // 60:3d}:{seconds % 60:02d}  {text}", flush=True)
 

@@ -1,4 +1,4 @@
-"""Power cuts under load: what was answered with 200 is on the disk."""
+"""Power cuts under load: every event that was acknowledged with 200 is on the disk."""
 
 from __future__ import annotations
 

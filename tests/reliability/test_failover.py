@@ -12,7 +12,7 @@ from tests.reliability.failover import WRITE_KEY, Fleet, behind_nginx, fail_over
 
 needs_nginx = pytest.mark.skipif(bool(why_no_nginx()), reason=why_no_nginx())
 
-# A start may take long on a busy machine; on one that is not, it is far within what is shipped.
+# A start may take long on a busy machine; otherwise, it is far below the shipped timeouts.
 PATIENT = [("proxy_read_timeout 10s", "proxy_read_timeout 60s")]
 
 
@@ -27,7 +27,7 @@ PATIENT = [("proxy_read_timeout 10s", "proxy_read_timeout 60s")]
 )
 def test_one_of_two_servers_may_end_at_any_time(site: str, upstream: str, tmp_path: Path) -> None:
     with behind_nginx(tmp_path, upstream, site=site) as (fleet, nginx):
-        # The second one ends soon after the first: by nginx's default of max_fails that is a 502.
+        # The second one ends soon after the first: a 502 with the default max_fails of nginx.
         steps = [lambda: fleet.restart(0), lambda: fleet.crash(1)]
         outcome = fail_over(fleet, nginx.port, steps)
     assert outcome.is_clean, outcome

@@ -1,4 +1,4 @@
-"""kill -9 of every process under load: what was answered with 200 arrives, unchanged."""
+"""kill -9 of every process under load: every event acknowledged with 200 arrives unchanged."""
 
 from __future__ import annotations
 

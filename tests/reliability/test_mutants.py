@@ -1,4 +1,4 @@
-"""Every mistake made on purpose is caught, and a build without one is not accused."""
+"""Every deliberate mistake is detected, and a correct build passes."""
 
 from __future__ import annotations
 

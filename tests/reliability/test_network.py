@@ -1,4 +1,4 @@
-"""Delivery over a network that misbehaves: all arrives, and no other destination waits for it."""
+"""Delivery over a faulty network: all events arrive, and no other destination is delayed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_all_arrives_through_every_weather(tmp_path: Path) -> None:
         proxy.change("fair")
         verdict = rig.assert_clean()
         assert all(proxy.seen.values())
-        assert verdict.twice > 0  # answers were cut after the batch was taken
+        assert verdict.twice > 0  # responses were cut off after the batch was accepted
 
 
 def test_a_black_hole_delays_no_other_destination(tmp_path: Path) -> None:

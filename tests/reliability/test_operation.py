@@ -1,4 +1,4 @@
-"""A short drill: what an operator does to a running server fails no request and loses no event."""
+"""A short drill: operations on a running server fail no request and lose no event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine of `simulated`, with examples of its own each time."""
+"""The machine of `simulated`, with new examples each time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TestCrashes(CrashMachine.TestCase):  # type: ignore[valid-type]
 
 
 def survivors(disk: SimulatedDisk, folder: Path, name: str) -> set[bytes | None]:
-    """What a file may hold after a cut; None where it is gone."""
+    """Return the possible contents of a file after a power cut; None stands for a missing file."""
     folder.mkdir()
     found: set[bytes | None] = set()
     for seed in range(40):

@@ -1,7 +1,7 @@
-"""strace as a hand inside a live process: system calls fail, or kill their process, on request.
+"""strace in a live process: system calls fail, or kill their process, on request.
 
-Its log is evidence as well: `synced_again` finds segments that were written or synced after they
-had failed once, which no outcome of a test would show while the kernel only pretends to fail.
+Its log is checked, too: `synced_again` finds segments that were written or synced after a failure,
+which no result of a test would show, because the kernel only pretends to fail.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 __all__ = ["Trace", "inject", "run_until_killed", "synced_again", "why_no_strace"]
 
-# Those that are watched, so that the log shows what came after a failure.
+# Calls that are traced, so that the log shows what followed a failure.
 _WATCHED = "pwrite64,fdatasync,fsync,ftruncate,fallocate,openat,unlink,rename,link,mkdir"
 _CALL = re.compile(r"^(\d+) +(\w+)\((?:(\d+)<([^>]*)>)?")
 _RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>")
@@ -36,7 +36,7 @@ class Trace:
 
     @property
     def hits(self) -> int:
-        """How many system calls were made to fail so far."""
+        """Return how many system calls were made to fail so far."""
         return self.log.read_text(errors="replace").count("(INJECTED)") if self.log.exists() else 0
 
     def until_hit(self, count: int = 1, timeout_s: float = 15.0) -> None:
@@ -44,9 +44,9 @@ class Trace:
 
 
 def run_until_killed(command: list[str], log: Path, call: str, nth: int, ready: str) -> bool:
-    """Start a program that is killed on entering a thread's `nth` call; whether it got there.
+    """Start a program that is killed on entering a thread's `nth` call; return whether it was.
 
-    Where it says `ready` instead, it is asked to end.
+    If it prints `ready` instead, it is asked to end.
     """
     process = subprocess.Popen(
         [
@@ -62,7 +62,7 @@ def run_until_killed(command: list[str], log: Path, call: str, nth: int, ready: 
     with process.stdout:
         said = process.stdout.readline()
         if said.startswith(ready):
-            # strace's only child is the program; it is asked, strace ends with it.
+            # strace's only child is the program; when it ends, strace ends, too.
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
             for pid in children.split():
                 os.kill(int(pid), signal.SIGTERM)
@@ -72,7 +72,7 @@ def run_until_killed(command: list[str], log: Path, call: str, nth: int, ready: 
 
 @contextmanager
 def inject(pid: int, log: Path, *injections: str) -> Iterator[Trace]:
-    """Trace a process and all its threads, with these `-e inject=…`, for the length of a `with`."""
+    """Trace a process and all its threads with these `-e inject=…`, within a `with` block."""
     command = ["strace", "-f", "-y", "-qq", "-o", str(log), "-p", str(pid), f"-etrace={_WATCHED}"]
     strace = subprocess.Popen(
         [*command, *(f"-einject={each}" for each in injections)],
@@ -86,7 +86,7 @@ def inject(pid: int, log: Path, *injections: str) -> Iterator[Trace]:
         if is_gone(pid):
             strace.kill()  # it may not notice that the last thread is gone
         else:
-            strace.send_signal(signal.SIGINT)  # it lets go of the process and ends
+            strace.send_signal(signal.SIGINT)  # it detaches from the process and ends
         try:
             strace.wait(5)
         except subprocess.TimeoutExpired:
@@ -104,10 +104,10 @@ def _is_traced(pid: int) -> bool:
 
 
 def synced_again(log: str, ending: str = ".seg") -> list[str]:
-    """The calls on files that had failed a write or sync before.
+    """Return the calls on files for which a write or sync had failed before.
 
-    The kernel counts the dirty pages of such a file as clean, so what a later sync says of it
-    means nothing.
+    The kernel counts the dirty pages of such a file as clean, so the result of a later sync means
+    nothing.
     """
     failed: set[str] = set()
     under_way: dict[str, tuple[str, str]] = {}
@@ -132,7 +132,7 @@ def synced_again(log: str, ending: str = ".seg") -> list[str]:
 
 @cache
 def why_no_strace() -> str:
-    """Why system calls can't be made to fail here; empty where they can."""
+    """Return why system calls cannot be made to fail here, or "" if they can."""
     if not shutil.which("strace"):
         return "needs strace"
     sleeper = subprocess.Popen(["sleep", "60"])

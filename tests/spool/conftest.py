@@ -1,4 +1,4 @@
-"""What the tests of the spool share: a data directory, a slot written by hand, quiet logs."""
+"""Fixtures of the spool's tests: a data directory, a slot written by hand, captured logs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.spools import Slot
 
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[list[Any]]:
-    """What was logged: kept here, so that thousands of damaged frames do not fill the report."""
+    """Capture the log, so that thousands of damaged frames do not fill the report."""
     with structlog.testing.capture_logs() as entries:
         yield entries
 

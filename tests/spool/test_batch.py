@@ -1,4 +1,4 @@
-"""A batch and the frames that it is sealed into; they must be what the reader's parser reads."""
+"""Batches and their sealed frames, which the reader's parser must read unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ offsets = st.integers(8, 2**28).map(lambda number: 8 * number)
 
 
 def make_event(number: int, size: int) -> bytes:
-    """Bytes that tell each event of a batch from the others and hold no line feed."""
+    """Return bytes that are unique within a batch and contain no line feed."""
     return (b"%d," % number * (size // 2 + 1))[:size]
 
 
@@ -42,7 +42,7 @@ def parse_all(image: bytes, offset: int, segment: SegmentId = SEGMENT) -> list[F
 
 
 def split(frame: Frame) -> list[bytes]:
-    """The events of a frame; not `splitlines`, which cuts at carriage returns too."""
+    """Return the events of a frame; `splitlines` would also split at carriage returns."""
     *events, rest = bytes(frame.body).split(b"\n")
     assert rest == b""
     return events
@@ -75,7 +75,7 @@ def test_a_sealed_batch_is_parsed_unchanged(layout: list[tuple[int, int]], offse
 def test_a_batch_sealed_again_for_another_place_has_the_same_events(
     layout: list[tuple[int, int]],
 ) -> None:
-    # A failed commit goes once more into another segment.
+    # A failed commit is retried in another segment.
     batch = CommitBatch()
     for number, (source, size) in enumerate(layout):
         batch.add(source, make_event(number, size))
@@ -151,7 +151,7 @@ def test_a_batch_counts_its_events_and_their_bytes_with_line_feeds() -> None:
 
 
 def test_a_batch_that_fills_its_memory_is_sealed_completely() -> None:
-    # The first buffer has 65,536 bytes, 112 of them in front: padding must not go beyond it.
+    # The first buffer has 65,536 bytes, 112 of them in front: padding must not exceed it.
     for size in range(65_536 - 112 - 16, 65_536 - 112 + 16):
         image = seal([(0, b"x" * (size - 1))], [b"web"], SEGMENT, 64)
         (frame,) = parse_all(image, 64)

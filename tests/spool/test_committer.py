@@ -1,4 +1,4 @@
-"""The commit thread, with real files: what it writes, what it says, and that it needs no GIL."""
+"""The commit thread with real files: its writes, its results, and that it does not need the GIL."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_batch(*events: bytes) -> CommitBatch:
 
 
 def wait(committer: Committer) -> int:
-    """Wait for the end of the job; its errno."""
+    """Wait for the end of the job, and return its errno."""
     assert select.select([committer.done_fd], [], [], TIMEOUT_S)[0], "the commit did not end"
     error = committer.finish()
     assert error is not None
@@ -92,7 +92,7 @@ def test_a_batch_that_was_never_sealed_writes_nothing(committer: Committer, fd: 
 
 @pytest.mark.parametrize("sync", [False, True])
 def test_it_syncs_only_on_request(committer: Committer, sync: bool) -> None:
-    # A null device takes every write and rejects every sync, so its errno tells of one.
+    # A null device accepts every write and rejects every sync, so its errno shows a sync.
     fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         expected = errno.EINVAL if sync else 0
@@ -132,8 +132,8 @@ def test_a_file_that_is_open_only_for_reading_is_reported(
 
 
 def test_a_short_write_is_continued_until_the_error(tmp_path: Path) -> None:
-    # With a limit on the size of files the first write is short and the second one fails, just
-    # as on a file system that becomes full.
+    # With a limit of file sizes, the first write is short and the second one fails, as on a file
+    # system that becomes full.
     program = """
 import os, resource, sys
 from pixelfast.spool import Committer
@@ -186,7 +186,7 @@ def test_closing_waits_for_the_job_under_way(fd: int) -> None:
 
 
 def test_closing_waits_even_if_its_descriptor_has_a_high_number() -> None:
-    # select() can't take descriptors of 1,024 and up; a collector with many sockets has such.
+    # select() does not support descriptors from 1,024 on, which a collector with many sockets has.
     program = """
 import os, resource
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -210,7 +210,7 @@ def test_closing_twice_is_allowed() -> None:
 
 
 def test_a_closed_committer_accepts_no_job(fd: int) -> None:
-    # Taken, the job would never end, and nobody would ever hear of it.
+    # If it were accepted, the job would never end, and no waiter would be told.
     committer = Committer()
     committer.close()
     with pytest.raises(RuntimeError):
@@ -233,8 +233,8 @@ def test_its_descriptors_are_not_inherited(committer: Committer) -> None:
 
 @pytest.mark.skipif("PIXELFAST_TRACE" in os.environ, reason="the tracer takes the GIL")
 def test_a_commit_completes_while_the_gil_is_held(committer: Committer, fd: int) -> None:
-    # With this interval the main thread gives up the GIL only where it waits, and it does not wait.
-    # The witness is a Python thread that could go on at once: that it does not shows the GIL held.
+    # With this interval, the main thread releases the GIL only when it waits, and it does not wait.
+    # The witness is a Python thread that would run at once if the GIL were released.
     barrier = threading.Lock()
     barrier.acquire()
     went_on: list[bool] = []

@@ -1,4 +1,4 @@
-"""Bodies compressed by zstd: the same events come back, nothing is skipped without the package."""
+"""Bodies compressed by zstd: all events are restored, and none is skipped without the package."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_compressed_body_is_restored(layout: list[tuple[int, int]]) -> None:
     for source, event in events:
         batch.add(source, event)
     most = batch.sealed_bytes(NAMES)
-    for segment in (SEGMENT, SEGMENT._replace(number=8)):  # a failed commit goes once more
+    for segment in (SEGMENT, SEGMENT._replace(number=8)):  # a failed commit is retried
         assert batch.seal(NAMES, segment, 64, 5, COMPRESS) <= most
         number = 5
         order = list(dict.fromkeys(source for source, _ in events))
@@ -125,14 +125,14 @@ def packed(body: bytes, raw_bytes: int) -> bytes:
         packed(b"no zstd at all", 600),
         packed(b"{}\n", 3),
     ],
-    ids=["longer", "shorter", "too long", "cut off", "of no size", "not zstd", "not smaller"],
+    ids=["longer", "shorter", "too long", "cut off", "without a size", "not zstd", "not smaller"],
 )
 def test_a_body_that_contradicts_its_header_is_not_a_frame(image: bytes) -> None:
     assert parse_frame(memoryview(image), 0, 64, SEGMENT) is None
 
 
 def test_a_decompression_bomb_is_not_unpacked(data: DataDir, slot: Slot) -> None:
-    # The header is right in itself; the content claims more than the header.
+    # The header is consistent, but the content claims more bytes than the header.
     bomb = packed(zstandard.compress(bytes(64 * 2**20)), 1000 * 1000)
     image = bytearray(bomb)
     seed = crc32((64).to_bytes(8, "little"), slot.segment.id.seed_base())
@@ -160,7 +160,7 @@ def test_without_the_package_nothing_is_skipped(
             with pytest.raises(SpoolError, match=r"pixelfast\[zstd\]"):
                 reader.read()
         slot.files.close()
-        slot.files = SlotFiles(data, 0, SEGMENT_BYTES)  # writing goes on
+        slot.files = SlotFiles(data, 0, SEGMENT_BYTES)  # writing continues
         assert slot.files.next_number == 4
     assert events_of(drain(reader)) == [b"1" * 600, b"2", b"3"]
     assert reader.damaged_bytes == 0

@@ -1,4 +1,4 @@
-"""The data directory: one identity however many begin at once, its locks, its layout."""
+"""The data directory: one node id for all processes, its locks, its layout."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_processes_that_start_at_the_same_time_agree_on_the_node(tmp_path: Path)
 def test_processes_with_the_same_id_agree_on_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    # In two containers that share the directory both may be process 1. The other one comes in
-    # between two steps of this one.
+    # In two containers that share the directory, both may be process 1. The other one runs between
+    # two steps of this one.
     others: list[bytes] = []
     real = getattr(os, moment)
 
@@ -126,7 +126,7 @@ def test_a_new_meta_left_by_a_crash_is_ignored(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_meta_is_rejected_and_kept(tmp_path: Path, meta: bytes) -> None:
-    # A new one would make every segment that is there unreadable.
+    # A new one would make every existing segment unreadable.
     (tmp_path / "META").write_bytes(meta)
     with pytest.raises(SpoolError, match="META"):
         DataDir.open(tmp_path)
@@ -165,7 +165,7 @@ def test_a_directory_in_the_place_of_meta_is_rejected(tmp_path: Path) -> None:
 def test_the_new_meta_is_synced_and_so_is_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Without its directory's sync the name of a file was gone after a power cut.
+    # Without a sync of its directory, the name of a file was gone after a power failure.
     synced: list[str] = []
     real = os.fsync
 

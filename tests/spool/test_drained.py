@@ -1,4 +1,4 @@
-"""A slot that nobody writes and everybody has read goes away, and its numbers never come again."""
+"""A slot without a writer is removed once it was read completely; its numbers are not reused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.spools import SEGMENT_BYTES, Slot
 
 
 def write_slot(data: DataDir, number: int = 0) -> tuple[Position, int]:
-    """Two segments with three events, left by their writer; where the log ends."""
+    """Write two segments with three events and close them; return the end of the log."""
     slot = Slot(data, number)
     slot.write(b"1", b"2")
     slot.roll()
@@ -168,7 +168,7 @@ def test_a_damaged_record_is_replaced_by_unused_numbers(data: DataDir, logs: lis
 
 
 def test_writers_that_start_while_slots_are_removed_lose_nothing(data: DataDir) -> None:
-    """Writers open, write and leave one slot while another thread removes it whenever it may."""
+    """Writers open, write and release a slot while another thread removes it whenever possible."""
     written: list[tuple[int, int]] = []  # segment and number of each event
     errors: list[BaseException] = []
     is_over = threading.Event()

@@ -1,4 +1,4 @@
-"""The end of a slot's log: found fast however large the spool is, and followed from then on."""
+"""The end of a slot's log: found quickly in a spool of any size, and followed from then on."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_the_last_frame_is_found_across_windows(slot: Slot, window_bytes: int) -
 
 
 def make_segment(data: DataDir, number: int, first_number: int, size: int, offset: int) -> None:
-    """A sparse segment of `size` bytes with one frame at its beginning and one at `offset`."""
+    """Create a sparse segment of `size` bytes with a frame at its beginning and one at `offset`."""
     identity = SegmentId(data.node, 0, number)
     with (data.slot_dir(0) / segment_name(number)).open("wb") as file:
         file.write(pack_segment_header(identity, 0))

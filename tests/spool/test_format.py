@@ -1,4 +1,4 @@
-"""The format on disk: names, headers, frames; the parser against bytes made after the text."""
+"""The format on disk: names, headers and frames, compared with bytes from the specification."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build_frame(
     raw_bytes: int | None = None,
     first_number: int = 0,
 ) -> bytes:
-    """A frame made byte by byte after the specification, with a checksum that is right."""
+    """Build a frame byte by byte from the specification, with a valid checksum."""
     used = 48 + len(source) + len(body)
     length = -(-used // 8) * 8 + padding
     start = struct.pack("<4sI", b"PXF1", length)

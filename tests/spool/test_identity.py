@@ -1,4 +1,4 @@
-"""Segments that are not where they were written, or not of this version: read, or left alone."""
+"""Segments that were moved are read; those of another version are left unchanged."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_moved_segment_is_read_up_to_its_damage(data: DataDir, slot: Slot) -> 
 
 
 def make_newer(path: Path) -> bytes:
-    """Turn a segment into one of version 2 whose frames look as ours do."""
+    """Turn a segment into one of version 2 whose frames have the current layout."""
     image = path.read_bytes()
     head = image[:8] + b"\x02\0" + image[10:60]
     path.write_bytes(head + crc32(head).to_bytes(4, "little") + image[64:])

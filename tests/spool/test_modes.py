@@ -1,4 +1,4 @@
-"""Modes of what was there before: corrected, but never by way of a link."""
+"""Modes of existing files are corrected, but never through a link."""
 
 from __future__ import annotations
 

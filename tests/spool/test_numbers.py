@@ -1,4 +1,4 @@
-"""Each event's number within its slot: given once, kept by a second commit, counted by readers."""
+"""Event numbers within a slot: unique, kept by a repeated commit, and counted by readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.spools import SEGMENT_BYTES, Slot
 
 
 def numbers(spool: Spool) -> list[tuple[int, int]]:
-    """First number and count of each frame that was stored."""
+    """Return the first number and the count of each frame that was stored."""
     return [(frame.first_number, frame.events) for frame in spool.disk.stored_frames()]
 
 
@@ -47,7 +47,7 @@ def test_a_batch_that_is_committed_again_keeps_its_numbers() -> None:
     spool.settle()
     assert [(0, 2), (2, 3)] == numbers(spool)
     on_disk = [frame.first_number for frame in spool.disk.frames()]
-    assert [0, 0, 2] == on_disk  # the first one got there all the same
+    assert [0, 0, 2] == on_disk  # the first one reached the disk nevertheless
 
 
 def test_the_numbers_of_a_batch_that_was_given_up_are_not_used_again() -> None:

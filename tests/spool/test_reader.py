@@ -1,4 +1,4 @@
-"""Reading a slot from any position, while its writer goes on writing."""
+"""Reading a slot from any position, while its writer continues writing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_another_reader_continues_at_the_position_of_the_first(data: DataDir, sl
 
 
 def test_a_position_within_a_frame_returns_the_whole_frame(data: DataDir, slot: Slot) -> None:
-    # The reader does not cut frames; who asked skips the events that it has had.
+    # The reader does not divide frames; its caller skips the events that it already has.
     slot.write(b"0")
     position = slot.write(b"1", b"2", b"3")
     slot.write(b"4")
@@ -127,8 +127,8 @@ def test_a_commit_of_several_frames_is_read_as_far_as_it_is_written(
 def test_a_frame_written_while_the_reader_searches_behind_it_is_not_skipped(
     data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A read and a write of several pages are not atomic to each other: the reader may get the
-    # first pages as they were before the write and the last ones as they are after it.
+    # A read and a write of several pages are not atomic: the reader may see the first pages as they
+    # were before the write and the last ones as they are after it.
     first = slot.image(b"first" * 20)
     slot.put(first, 0, 100)
     reader = SlotReader(data, 0, Position())
@@ -190,7 +190,7 @@ def test_segments_that_were_never_written_are_skipped(data: DataDir, slot: Slot)
 
 
 def test_a_reader_waits_at_the_end_until_there_are_more_frames(data: DataDir, slot: Slot) -> None:
-    # The next segment is made ahead; to go there now would miss what still comes into this one.
+    # The next segment exists already; continuing there now would miss later frames of this one.
     slot.write(b"1")
     ahead = slot.files.create()
     reader = SlotReader(data, 0, Position())
@@ -290,7 +290,7 @@ def test_a_closed_reader_leaves_no_open_descriptor(data: DataDir, slot: Slot) ->
 def test_a_cursor_beyond_the_data_is_moved_to_its_end(
     data: DataDir, slot: Slot, cursor: Position
 ) -> None:
-    # As after a power cut or a restored backup. What is written from now on must not be missed.
+    # As after a power failure or a restored backup. Later events must not be missed.
     slot.write(b"1")
     reader = SlotReader(data, 0, cursor)
     drain(reader)
@@ -359,7 +359,7 @@ def test_all_events_are_read_in_order_whenever_they_are_written(
     reader = SlotReader(data, 0, Position())
     expected: list[bytes] = []
     frames: list[Frame] = []
-    begun = b""  # a frame whose write has begun
+    begun = b""  # a frame that is being written
     for number, step in enumerate(steps):
         event = b"%0*d" % (1 + number * 5 % 37, number)
         if step == "begin" and not begun:
@@ -376,7 +376,7 @@ def test_all_events_are_read_in_order_whenever_they_are_written(
             expected.append(event)
         elif step == "roll" and not begun:
             slot.roll()
-        elif step == "crash":  # nobody was told that what had begun is stored
+        elif step == "crash":  # the frame in progress was not acknowledged
             slot.roll(is_sound=False)
             begun = b""
         elif step == "read":

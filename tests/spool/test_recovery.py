@@ -1,4 +1,4 @@
-"""Damage: what is read is all that is whole, and nothing else; what is not is set aside once."""
+"""Damage: exactly the valid frames are read, and damaged bytes are quarantined once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENTS = [(b'{"n":1}',), (b'{"n":22}', b'{"n":3}'), (b"{}",), (b'{"n":44444}',)]
 
 
 def write_small(slot: Slot) -> tuple[list[tuple[int, int]], bytes]:
-    """Four frames; where each begins and ends, and the bytes of the segment up to the last end."""
+    """Write four frames; return their places, and the bytes of the segment up to the last one."""
     ranges = []
     for events in EVENTS:
         start = slot.write(*events).offset
@@ -40,7 +40,7 @@ def has_later(request: pytest.FixtureRequest) -> bool:
 
 
 def add_later(slot: Slot, has_later: bool) -> list[bytes]:
-    """Another segment with a frame, or none; returns its events."""
+    """Add another segment with a frame if `has_later`; return its events."""
     if not has_later:
         return []
     slot.roll()
@@ -78,7 +78,7 @@ def test_every_truncation_leaves_the_frames_before_it(
 def test_every_torn_tail_leaves_the_frames_before_it(
     data: DataDir, slot: Slot, has_later: bool
 ) -> None:
-    # A preallocated segment reads as zeros where a write did not get to.
+    # A preallocated segment reads as zeros where nothing was written.
     ranges, image = write_small(slot)
     later = add_later(slot, has_later)
     fd = os.open(slot.path(), os.O_RDWR | os.O_CLOEXEC)
@@ -136,7 +136,7 @@ def test_frames_at_another_place_are_not_valid(data: DataDir, slot: Slot, has_la
 
 
 def test_an_old_frame_after_the_end_is_not_read(data: DataDir, slot: Slot) -> None:
-    # As when a file system hands out blocks of a removed segment again.
+    # As when a file system reuses the blocks of a removed segment.
     ranges, image = write_small(slot)
     for start, end in ranges:
         slot.path().write_bytes(image + image[start:end] + image[64:])
@@ -262,7 +262,7 @@ def test_reading_continues_if_the_quarantine_cannot_be_written(
 
 
 def test_damage_is_not_changed(data: DataDir, slot: Slot) -> None:
-    # Nothing is cut and nothing is mended: another look may find more.
+    # Nothing is truncated or repaired: a later search may find more.
     ranges, image = write_small(slot)
     add_later(slot, True)
     damaged = image[: ranges[1][0]] + b"\xff" + image[ranges[1][0] + 1 :]
@@ -310,7 +310,7 @@ def test_the_next_frame_is_found_across_windows(
 
 
 def test_a_frame_at_an_unaligned_offset_is_not_read(data: DataDir, slot: Slot) -> None:
-    # No writer puts one there, so whatever looks like it is not what was written.
+    # No writer puts a frame there, so whatever looks like one was not written as a frame.
     os.pwrite(slot.segment.fd, seal([(0, b"no")], [b"web"], slot.segment.id, 68), 68)
     slot.segment.offset = 128
     slot.write(b"good")

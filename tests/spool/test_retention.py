@@ -1,4 +1,4 @@
-"""Giving room back: whole segments, and only those that every destination has read."""
+"""Freeing disk space: whole segments are removed, and only if every destination has read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.spools import Slot
 
 @pytest.fixture
 def five(data: DataDir, slot: Slot) -> Slot:
-    """Segments 1 to 5, each with one event: its number."""
+    """Write segments 1 to 5, each with one event, which is its number."""
     for number in range(1, 6):
         slot.write(b"%d" % number)
         if number < 5:

@@ -1,4 +1,4 @@
-"""A slot's files: made whole or not at all, numbered upwards for ever, left in good order."""
+"""A slot's files: created completely or not at all, with unique numbers, and closed cleanly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def files(data: DataDir) -> Iterator[SlotFiles]:
 
 
 def make_and_leave(files: SlotFiles, length: int, *, is_sound: bool = True) -> None:
-    """A segment with `length` bytes of frames."""
+    """Create and close a segment with `length` bytes of frames."""
     segment = files.create()
     os.pwrite(segment.fd, b"x" * length, segment.offset)
     segment.offset += length
@@ -114,10 +114,10 @@ def test_a_segment_that_cannot_be_created_leaves_no_file(
 
 def test_an_existing_file_is_never_opened_as_new(data: DataDir, files: SlotFiles) -> None:
     path = data.slot_dir(3) / f"{1:016x}.seg"
-    path.write_bytes(b"somebody's events")
+    path.write_bytes(b"other events")
     with pytest.raises(FileExistsError):
         files.create()
-    assert path.read_bytes() == b"somebody's events"
+    assert path.read_bytes() == b"other events"
     make_and_leave(files, 8)
     assert [1, 2] == data.segments(3)
 
@@ -150,7 +150,7 @@ def test_a_sound_segment_ends_after_its_last_frame(data: DataDir, files: SlotFil
 def test_only_a_sound_segment_is_synced_when_it_is_closed(
     files: SlotFiles, monkeypatch: pytest.MonkeyPatch, is_sound: bool, syncs: int
 ) -> None:
-    # After a failed write or sync another sync would succeed and mean nothing.
+    # After a failed write or sync, another sync would succeed and mean nothing.
     segment = files.create()
     synced: list[int] = []
     with monkeypatch.context() as patch:
@@ -220,7 +220,7 @@ def test_used_bytes_count_a_segment_of_a_crash_in_full(files: SlotFiles) -> None
 
 
 def test_used_bytes_of_the_last_run_count_before_the_first_segment(data: DataDir) -> None:
-    # A full spool is full again after a restart, from its first moment on.
+    # A full spool is full again immediately after a restart.
     files = SlotFiles(data, 0, SEGMENT_BYTES)
     make_and_leave(files, 1000)
     files.close()

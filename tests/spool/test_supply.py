@@ -1,4 +1,4 @@
-"""The segments of a writer: one is made ahead, and none is left open."""
+"""The segments of a writer: one is created in advance, and none stays open."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Supply:
 
 
 def step(closing: Coroutine[Any, Any, None]) -> bool:
-    """Run a coroutine on; whether it has ended."""
+    """Continue a coroutine; return whether it has ended."""
     try:
         closing.send(None)
     except StopIteration:
@@ -65,7 +65,7 @@ def test_a_segment_is_returned_only_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"), [(OSError(ENOSPC, "no room"), ENOSPC), (OSError("no number"), EIO)]
+    ("error", "expected"), [(OSError(ENOSPC, "no space"), ENOSPC), (OSError("no number"), EIO)]
 )
 def test_an_error_is_reported_and_nothing_is_retried(error: OSError, expected: int) -> None:
     own = Supply()
@@ -121,13 +121,13 @@ def test_a_segment_that_cannot_be_closed_is_logged(
 
 def test_a_disk_that_stays_full_is_logged_once_and_so_is_its_end(logs: list[Any]) -> None:
     own = Supply()
-    own.disk.create_errors = [OSError(ENOSPC, "no room")] * 3 + [OSError(EIO, "broken")]
+    own.disk.create_errors = [OSError(ENOSPC, "no space")] * 3 + [OSError(EIO, "broken")]
     for _ in range(6):
         own.supply.make()
         own.settle()
     assert [0] == own.heard[-1:]
     assert [
-        ("segment_create_failed", "no room"),
+        ("segment_create_failed", "no space"),
         ("segment_create_failed", "broken"),
         ("segment_created", None),
     ] == [(entry["event"], entry.get("error")) for entry in logs]

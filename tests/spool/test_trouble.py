@@ -1,4 +1,4 @@
-"""What is wrong with a path is said with its remedy."""
+"""Problems with a path are described with their remedies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Group commit: what goes together, who hears what and when, where one segment ends."""
+"""Group commit: which events form a commit, when waiters are told, and where a segment ends."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_closed_segment_keeps_its_events() -> None:
 def test_commits_of_very_many_sources_fit_into_the_smallest_segment(
     size: int, is_slow: bool
 ) -> None:
-    # The headers of their frames take more room than the events themselves.
+    # The headers of their frames are larger than the events themselves.
     names = [f"source-{number:056d}" for number in range(2000)]
     spool = Spool(segment_bytes=128 * 1024, names=names, is_slow=is_slow)
     events = [b"%0*d" % (size, number) for number in range(8000)]
@@ -199,7 +199,7 @@ def test_events_wait_until_the_next_segment_exists() -> None:
 
 
 def test_a_waiter_may_add_the_next_event_while_it_is_told() -> None:
-    # A pipelined connection goes on reading as soon as its answer is out.
+    # A pipelined connection continues reading as soon as its response is sent.
     spool = Spool()
     more = [b"3", b"2"]
     spool.on_heard = lambda: more and spool.add(more.pop())

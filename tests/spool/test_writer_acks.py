@@ -1,4 +1,4 @@
-"""What the three levels of acknowledgement promise, and how soon a sync follows a write."""
+"""The guarantees of the three levels of acknowledgement, and how soon a sync follows a write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.spool.tools import Closing, Spool
 
 
 def sync_delay_s(spool: Spool) -> float:
-    """How long it takes from now until a sync is under way, by the loop's clock."""
+    """Return the time from now until a sync begins, by the loop's clock."""
     began_s = spool.loop.now_s
     for _ in range(300):
         if spool.disk.is_busy:
@@ -74,7 +74,7 @@ def test_written_does_not_sync_twice() -> None:
 
 @pytest.mark.parametrize("written_at_s", [0.1, 0.9])
 def test_written_syncs_in_time_also_when_commits_are_slow(written_at_s: float) -> None:
-    # The commit that is under way when the second is over hides the moment to sync.
+    # The commit in progress when the second has passed delays the sync.
     spool = Spool(ack="written")
     spool.loop.advance(1.5)
     spool.add(b"0")
@@ -133,7 +133,7 @@ def test_received_counts_lost_events() -> None:
 
 
 def test_received_keeps_events_that_wait_for_a_slow_disk() -> None:
-    # It was answered already: to give it up because it waits for long would lose it for nothing.
+    # It was acknowledged already: giving it up because it waits too long would lose it needlessly.
     spool = Spool(ack="received")
     spool.add(b"1")
     spool.turn()
@@ -158,7 +158,7 @@ def test_written_events_are_synced_when_the_writer_closes(ack: str) -> None:
 
 @pytest.mark.parametrize("ack", ["synced", "written", "received"])
 def test_a_closed_writer_leaves_its_files_alone(ack: str) -> None:
-    # By then its descriptors may be those of somebody else.
+    # By then, its descriptors may belong to other files.
     spool = Spool(ack=ack)
     spool.add(b"1")
     spool.settle()

@@ -1,4 +1,4 @@
-"""Bounded waiting, by bytes and by time, and a spool that is full until delivery makes room."""
+"""Limits of waiting events, by bytes and by time, and a spool that is full until space is freed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_limit_of_waiting_bytes_is_exact() -> None:
     assert spool.writer.waiting_bytes == 100
     assert spool.rejection_of(b"") == "spool-overloaded"
     spool.turn()
-    assert spool.rejection_of(b"") == "spool-overloaded"  # what is being written waits too
+    assert spool.rejection_of(b"") == "spool-overloaded"  # the event being written also waits
     spool.settle()
     assert spool.add(b"") == 3
 
@@ -161,7 +161,7 @@ def test_a_spool_accepts_events_again_when_delivery_has_freed_space() -> None:
 
 
 def test_a_spool_that_is_full_at_the_start_rejects_from_the_start() -> None:
-    # What is occupied is read off the files; no event of the first second may slip in.
+    # The used space is measured from the files, so no event is accepted in the first second either.
     spool = Spool(max_bytes=1000, other_bytes=1000)
     assert spool.writer.rejection == "spool-full"
 
@@ -223,7 +223,7 @@ def test_changes_between_a_full_slot_and_a_full_disk_are_logged(
     for other_bytes, free_bytes in [
         (0, 999),
         (20_000, 1000),
-        (20_000, 999),  # both: delivery makes room in the slot
+        (20_000, 999),  # both: delivery frees space in the slot
         (0, 999),
         (0, 1000),
     ]:

@@ -1,4 +1,4 @@
-"""Closing a writer: all that waits is stored or hears that it is not, and it always ends."""
+"""Closing a writer: every waiting event is stored or reported as not stored, and closing ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.spool.tools import Closing, Spool
 
 
 def check_closed(spool: Spool, closing: Closing) -> None:
-    """Closing has ended, everybody has heard, and nothing is kept open."""
+    """Check that closing has ended, all waiters were told, and nothing is open."""
     assert closing.is_done, "close() hangs"
     assert set(spool.ears.tickets) == set(spool.ears.heard)
     assert spool.writer.waiting_bytes == 0
@@ -181,7 +181,7 @@ def test_a_failed_separate_sync_does_not_prevent_the_close() -> None:
 
 
 def test_waiters_of_a_hung_disk_are_told_during_the_close() -> None:
-    # Nobody waits longer than max_wait_s, least of all for a server that goes away.
+    # No event waits longer than max_wait_s, not even while the server stops.
     spool = Spool(max_wait_s=2.0)
     spool.add(b"in flight")
     spool.turn()
@@ -192,7 +192,7 @@ def test_waiters_of_a_hung_disk_are_told_during_the_close() -> None:
 
 
 def test_the_slot_is_released_after_the_segment_in_progress() -> None:
-    # Whoever takes the slot next would choose the same number for a segment of its own.
+    # The next writer of the slot would choose the same number for its own segment.
     spool = Spool(is_slow=True)
     spool.loop.run_job()
     spool.turn()  # the first segment is there, the next one under way

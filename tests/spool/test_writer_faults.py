@@ -1,4 +1,4 @@
-"""When the disk fails: once more in a new segment, then rejections, then back to work."""
+"""A failing disk: one retry in a new segment, then rejections, then recovery."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_failed_commit_is_retried_in_a_new_segment(error: int) -> None:
 
 
 def test_a_segment_with_a_failed_commit_is_never_synced_again() -> None:
-    # The kernel has marked its pages clean: a second sync would succeed and mean nothing. The
+    # The kernel has marked its pages clean, so a second sync would succeed and mean nothing. The
     # strict disk rejects any further use of the segment.
     spool = Spool()
     spool.add_many(2)
@@ -162,7 +162,7 @@ def test_events_are_rejected_until_there_is_a_first_segment(error: int, expected
 
 
 def fill(spool: Spool) -> None:
-    """Fill the segment so that no other event of 400 bytes gets in."""
+    """Fill the segment so that another event of 400 bytes does not fit."""
     for number in range(4):
         spool.add_many(1, size=400, first=1000 + number)
         spool.settle()
@@ -251,7 +251,7 @@ def test_a_failed_separate_sync_closes_the_segment() -> None:
 
 
 def test_events_that_arrive_while_waiters_are_told_of_a_failure_are_told_too() -> None:
-    # A connection reads its next request as soon as its answer is out.
+    # A connection reads its next request as soon as its response is sent.
     spool = Spool()
     more = [b"3", b"2"]
     spool.on_heard = lambda: more and spool.add(more.pop())
@@ -278,7 +278,7 @@ def test_failures_are_logged_with_their_segment(logs: list[Any]) -> None:
 
 
 def test_a_segment_made_in_advance_survives_the_failure_of_others() -> None:
-    # Thrown away unwritten, it would take 64 MiB more of the disk with every failure.
+    # If it were replaced unused, every failure would use another 64 MiB of the disk.
     spool = Spool()
     spool.add(b"1")
     spool.turn()

@@ -1,4 +1,4 @@
-"""The whole of it: real loops, real files, the real commit thread; what is stored is read."""
+"""The complete spool with real loops, files and commit threads: stored events are read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def on_stored(waiters: list[asyncio.Future[bool]], _: int, is_stored: bool) -> N
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest, data: DataDir) -> Callable[..., None]:
-    """Runs a test's coroutine with a writer on a loop of either kind, then closes the writer."""
+    """Run a test's coroutine with a writer on a loop of either kind, then close the writer."""
     factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 
     async def with_writer(body: Body, files: SlotFiles, options: dict[str, Any]) -> None:
@@ -157,7 +157,7 @@ def test_a_reader_follows_a_writer(run: Callable[..., None], data: DataDir) -> N
 
 
 class FullFiles(SlotFiles):
-    """The first segments are on a device without room, whatever they promised."""
+    """The first segments are on a full device although they were created."""
 
     broken = 1
 

@@ -1,7 +1,8 @@
-"""The writer against a disk that stalls, fails and comes back, in whatever order.
+"""The writer with a disk that stalls, fails and recovers in any order.
 
-The machine adds events, lets time pass, lets threads finish, ends commits well or badly, and asks
-after each step: does every waiter hear once and the truth, and is nothing forgotten?
+The machine adds events, lets time pass, lets threads finish, and ends commits with or without an
+error. After each step it checks that every waiter is told once and correctly, and that no event is
+forgotten.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ errors = st.sampled_from([EIO, ENOSPC])
 
 
 class WriterMachine(RuleBasedStateMachine):
-    """Events are made different from each other, so that each can be found on the disk."""
+    """Every event is unique, so that it can be found on the disk."""
 
     @initialize(
         ack=st.sampled_from(["synced", "written", "received"]),
@@ -39,7 +40,7 @@ class WriterMachine(RuleBasedStateMachine):
         self.spool.on_heard = self.on_heard
         self.accepted: dict[bytes, int] = {}
         self.made = 0
-        self.late: set[bytes] = set()  # told so while the disk still had them
+        self.late: set[bytes] = set()  # reported as not stored while they were being written
         self.wants_more = False
 
     def on_heard(self) -> None:
@@ -159,7 +160,7 @@ class WriterMachine(RuleBasedStateMachine):
 
 
 class ClosingMachine(WriterMachine):
-    """The same, closed in the middle of whatever goes on."""
+    """The same machine, closed at any time."""
 
     def teardown(self) -> None:
         if not hasattr(self, "spool"):

@@ -20,7 +20,7 @@ Step = Callable[[Spool], object]
 
 
 def nothing(_: Spool) -> None:
-    """Only time passes."""
+    """Do nothing, so that only time passes."""
 
 
 def wait(spool: Spool) -> None:
@@ -69,7 +69,7 @@ def fail_twice(spool: Spool) -> None:
 
 
 def be_failing(spool: Spool) -> None:
-    spool.loop.advance(0.6)  # the next try comes after a measurement, between two checks
+    spool.loop.advance(0.6)  # the next attempt follows a measurement, between two checks
     wait(spool)
     fail_twice(spool)
 

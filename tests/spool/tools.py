@@ -1,4 +1,4 @@
-"""Tools for the tests of the spool: a slot written by hand, a stricter disk, a slower loop."""
+"""Tools for the spool's tests: a slot written by hand, a strict disk, a slow loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes import FakeDisk, FakeLoop, FakeSegment
 
 
 def drain(reader: SlotReader, patience: int = 3) -> list[Frame]:
-    """Read until there was nothing `patience` times in a row."""
+    """Read until `patience` consecutive reads returned nothing."""
     frames: list[Frame] = []
     empty = 0
     while empty < patience:
@@ -43,7 +43,7 @@ def read_events(data: DataDir, start: Position = Position(), *, slot: int = 0) -
 
 
 def run_python(program: str, *arguments: object) -> list[str]:
-    """Run a program of its own, because it changes the limits of its process; its output."""
+    """Run a separate program, which changes the limits of its process; return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, *map(str, arguments)],
         capture_output=True,
@@ -57,13 +57,13 @@ def run_python(program: str, *arguments: object) -> list[str]:
 
 
 class StrictDisk(FakeDisk):
-    """A disk that knows what survives a power cut, and what must never be done to it."""
+    """A disk that knows which data survives a power failure, and rejects forbidden calls."""
 
     def __init__(self, loop: FakeLoop, **options: Any) -> None:
         super().__init__(loop, **options)
         self.failed: set[int] = set()  # descriptors of segments with a failed write or sync
         self.durable: dict[int, bytes] = {}  # a segment's bytes at its last sync
-        self.stored: list[tuple[int, int, int]] = []  # segment and bytes of each good commit
+        self.stored: list[tuple[int, int, int]] = []  # segment and bytes of each successful commit
         self.submitted = 0
 
     def create(self) -> FakeSegment:
@@ -88,7 +88,7 @@ class StrictDisk(FakeDisk):
         return self._job is not None and self._job[3]
 
     def complete(self, error: int = 0, *, kept: int = 0) -> None:
-        """As `FakeDisk.complete`; a failed one leaves the first `kept` bytes in the page cache."""
+        """End the job; a failed one leaves the first `kept` bytes in the page cache."""
         assert self._job is not None
         segment, image, offset, sync = self._job
         if error:
@@ -110,7 +110,7 @@ class StrictDisk(FakeDisk):
         super().retire(segment, is_sound=is_sound)
 
     def stored_frames(self) -> list[Frame]:
-        """The frames of commits that ended well; not what failed ones left."""
+        """Return the frames of successful commits, without those that failed ones left."""
         return [
             frame
             for frame in self.frames()
@@ -118,7 +118,7 @@ class StrictDisk(FakeDisk):
         ]
 
     def durable_events(self) -> list[tuple[str, bytes]]:
-        """What could be read after a power cut now."""
+        """Return the events that could be read after a power failure now."""
         survivor = FakeDisk(self._loop, slot=self.slot)
         for segment in self.segments:
             copy = survivor.create()
@@ -169,7 +169,7 @@ class HandFuture:
 
 
 class SlowLoop(FakeLoop):
-    """A loop whose threads do nothing until a test says so: segments take their time."""
+    """A loop whose threads run only when a test lets them, so that creating segments takes time."""
 
     def __init__(self, *, is_slow: bool = True) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class SlowLoop(FakeLoop):
         return future
 
     def run_job(self) -> None:
-        """Let a thread do the oldest job; the loop hears of its end on its next turn."""
+        """Let a thread do the oldest job; the loop is notified in its next turn."""
         future, function, arguments = self.jobs.popleft()
         try:
             result = function(*arguments)
@@ -202,7 +202,7 @@ class SlowLoop(FakeLoop):
 
 
 class Ears:
-    """What the waiters hear; that each hears once, and of its own ticket, is checked here."""
+    """Records what waiters are told, and checks that each is told once, about its own ticket."""
 
     def __init__(self) -> None:
         self.heard: dict[Any, bool] = {}
@@ -210,7 +210,7 @@ class Ears:
         self.calls: list[tuple[list[Any], int, bool]] = []
 
     def on_stored(self, waiters: list[Any], first_ticket: int, is_stored: bool) -> None:
-        assert waiters, "nobody to tell"
+        assert waiters, "no waiters"
         self.calls.append((list(waiters), first_ticket, is_stored))
         for place, waiter in enumerate(waiters):
             assert waiter not in self.heard, f"{waiter} heard twice"
@@ -227,7 +227,7 @@ class Ears:
 
 
 class Spool:
-    """A real writer on a strict disk and a loop turned by hand; waiters are their own events."""
+    """A real writer with a strict disk and a loop that is run by hand; events are their waiters."""
 
     def __init__(
         self,
@@ -269,13 +269,13 @@ class Spool:
         return ticket
 
     def rejection_of(self, event: bytes) -> str:
-        """Add an event that is rejected; return why."""
+        """Add an event that is rejected; return the reason."""
         ticket, rejection = self.writer.add(0, event, 0, event)
         assert ticket == 0
         return rejection
 
     def add_many(self, count: int, size: int = 100, first: int = 0) -> list[bytes]:
-        """Add `count` events of `size` bytes, all different; returns them."""
+        """Add `count` different events of `size` bytes; return them."""
         events = [b"%0*d" % (size, first + number) for number in range(count)]
         for event in events:
             assert self.add(event) > 0
@@ -285,7 +285,7 @@ class Spool:
         self.loop.turn()
 
     def settle(self) -> None:
-        """Let threads and disk do all they can, without time passing."""
+        """Let threads and the disk finish all their work, without time passing."""
         while True:
             self.loop.run_jobs()
             self.loop.turn()
@@ -312,7 +312,7 @@ class Closing:
                 self.is_done = True
 
     def settle(self) -> None:
-        """Let the disk and the threads do all that `close` could wait for."""
+        """Let the disk and the threads finish everything for which `close` could wait."""
         self._spool.settle()
         self.step()
         self._spool.settle()
