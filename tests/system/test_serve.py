@@ -240,22 +240,3 @@ def test_collect_and_deliver_run_apart(tmp_path: Path) -> None:
     check_log(log_path.read_text(), data_dir=tmp_path / "data")
     files = list((tmp_path / "data" / "events" / "archive").glob("*.ndjson"))
     assert [json.loads(path.read_text())["userId"] for path in files] == ["1"]
-
-
-def test_the_commands_of_the_readme_find_the_key_and_the_last_event(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    find_key, show = (
-        next(line[2:] for line in readme.splitlines() if line.startswith(f"$ {start}"))
-        for start in ("KEY=", "cat ")
-    )
-    with serving(tmp_path / "pixelfast-data", "--workers", "1") as server:
-        server.track("Hello")
-        server.wait_for_events(1)
-        folder = server.data_dir / "events" / "archive"
-        (folder / "20000101T000000Z-00000000.ndjson").write_text("{}\n")
-        command = f"{find_key}; echo $KEY; {show}"
-        result = subprocess.run(
-            ["sh", "-ec", command], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-    key, event = result.stdout.splitlines()
-    assert (server.write_key, "Hello") == (key, json.loads(event)["event"])
