@@ -1,4 +1,4 @@
-"""How fast, measured: one module a question, each runnable by itself.
+"""Measurements of speed, cost and memory: one module for each question.
 
 `python -m benchmarks` (that is `make bench`) runs all of them and writes `RESULTS.md`.
 """

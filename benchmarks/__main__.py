@@ -1,4 +1,4 @@
-"""Run every benchmark and write RESULTS.md whole."""
+"""Run every benchmark and write RESULTS.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTIONS = Path("build/benchmarks")
 FIGURES = Path("build/benchmarks.json")
 NEEDED = ("wrk", "nginx", "taskset")
-# In this order, in RESULTS.md too; the name is that of the section's figures.
+# In this order, also in RESULTS.md; the name is that of the section's figures.
 BENCHMARKS: dict[str, Any] = {
     "servers": bench_servers,
     "latency": bench_latency,
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def write() -> None:
-    """RESULTS.md, whole."""
+    """Write RESULTS.md."""
     sections = {
         name: Section(*json.loads((SECTIONS / f"{name}.json").read_text())) for name in BENCHMARKS
     }

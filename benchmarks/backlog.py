@@ -1,4 +1,4 @@
-"""A spool full of events, as a collector leaves it behind."""
+"""Fill a spool with events as a collector does."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pixelfast.spool.frames import CommitBatch
 
 __all__ = ["EVENTS_A_FRAME", "SOURCE", "events", "fill"]
 
-EVENTS_A_FRAME = 250  # as many as a collector commits at once under load
+EVENTS_A_FRAME = 250  # the size of a commit under load
 SOURCE = "demo"
 
 
 def events() -> list[bytes]:
-    """The JSON of the 1,000 pixels of the load."""
+    """Return the JSON of the 1,000 pixels of the load."""
     explainer = Explainer(None, full=True)
     return [
         orjson.dumps(orjson.loads(explainer.line(each.encode()))["event"]) for each in targets("k")
@@ -34,12 +34,12 @@ def fill(
     events_a_frame: int = EVENTS_A_FRAME,
     own: Sequence[bytes] | None = None,
 ) -> int:
-    """Add to slot 0 of a data directory; `count` is a multiple of the frame. Bytes of the events.
+    """Add events to slot 0 of a data directory; return their size in bytes.
 
-    `own`: events in the place of those of the load.
+    `count` must be a multiple of `events_a_frame`. `own` replaces the events of the load.
 
-    What a frame holds is gathered once and sealed again for each place it stands at, and segments
-    are synced together at the end: ten million events would take minutes otherwise.
+    The content of a frame is collected once and sealed again for each position, and segments are
+    synced together at the end. Otherwise, ten million events would take minutes.
     """
     if count % events_a_frame:
         raise ValueError(f"{count:,} events are not a multiple of {events_a_frame}")

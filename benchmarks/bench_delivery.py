@@ -59,14 +59,14 @@ max_age_s = 0.05
 
 
 class Drained(NamedTuple):
-    """One backlog that has reached all destinations."""
+    """The result of delivering one backlog to all destinations."""
 
     events_per_s: float  # of all destinations together
     cpu_us: float  # a delivered event
 
 
 class Case(NamedTuple):
-    """What a backlog is drained to."""
+    """The destinations that receive a backlog."""
 
     destinations: int
     form: str
@@ -82,14 +82,14 @@ class Backlog(NamedTuple):
 
 
 def drain(backlog: Backlog, destinations: int, form: str, events: int) -> Drained:
-    """Bring all of the backlog to all destinations.
+    """Deliver the backlog to all destinations.
 
     Raises:
         RuntimeError: an event has not arrived, or arrived twice.
     """
     with tempfile.TemporaryDirectory(prefix="drain-", dir=backlog.folder.parent) as place:
         data, settings = Path(place) / "data", Path(place) / "pixelfast.toml"
-        # Delivery removes segments that are read: only their names here.
+        # Delivery removes segments that it has read, which removes only these links.
         shutil.copytree(backlog.folder, data, copy_function=os.link)
         with receiver() as received:
             parts = [_SETTINGS.format(data=data, source=SOURCE)]
@@ -129,7 +129,7 @@ def _deliver(settings: Path, data: Path, count: int, destinations: int) -> Drain
 
 
 def delivered(path: Path) -> int:
-    """How many events a destination's `state.db` records as delivered."""
+    """Return how many events a destination's `state.db` records as delivered."""
     if not path.exists():
         return 0
     try:
@@ -138,24 +138,24 @@ def delivered(path: Path) -> int:
             row = db.execute("SELECT value FROM counter WHERE name = 'delivered'").fetchone()
         finally:
             db.close()
-    except sqlite3.Error:  # being made, or locked
+    except sqlite3.Error:  # being created, or locked
         return 0
     return int(row[0]) if row else 0
 
 
 def _check(received: dict[str, Received], backlog: Backlog, destinations: int, form: str) -> None:
-    """Every destination was sent every event, once, by the sizes of the bodies it was sent."""
+    """Check by the sizes of the bodies that each destination received every event once."""
     if len(received) != destinations:
         raise RuntimeError(f"{len(received)} of {destinations} destinations were sent anything")
     for path, each in received.items():
-        # An array has its events' line feeds as commas, no comma at its end, and two brackets.
+        # An array has commas instead of line feeds, none at its end, and two brackets.
         size_bytes = each.size_bytes - (each.requests if form == "json_array" else 0)
         if size_bytes != backlog.size_bytes:
             raise RuntimeError(f"{path} was sent {size_bytes:,} bytes of {backlog.size_bytes:,}")
 
 
 def run(rounds: int = 3, count: int = 500_000) -> Section:
-    """Measure and print as it goes; the figures are rates and costs, round by round."""
+    """Measure, and print each result at once; the figures are rates and costs, round by round."""
     print_head(__doc__ or "", METHOD)
     cases = [Case(1, form, events) for form, events in FORMATS]
     cases += [Case(number, *FORMATS[0]) for number in DESTINATIONS[1:]]

@@ -67,7 +67,7 @@ COUNTS = {  # events of a backlog: without bad ones, with bad ones
 
 
 class Drain(NamedTuple):
-    """What the good events of one backlog took."""
+    """The time and CPU time that the good events of one backlog took."""
 
     events_per_s: float
     cpu_us: float  # of delivery, for each of them
@@ -125,7 +125,7 @@ def drain(kind: str, count: int, own: list[bytes]) -> Drain:
 
 
 def run(rounds: int = 3, only: Sequence[str] = ()) -> Section:
-    """Measure and print as it goes; the figures are rates and CPU times, round by round."""
+    """Measure, and print each result at once; the figures are rates and CPU times by round."""
     print_head(__doc__ or "", METHOD)
     clean = events()
     bad = set(random.Random(25).sample(range(len(clean)), len(clean) // 4))
@@ -186,7 +186,7 @@ def _judge(kind: str, body: bytes) -> tuple[int, bytes]:
 
 
 def _rejection(action: bytes) -> dict[str, Any]:
-    """What Elasticsearch 8 says of a document whose field has another type than its mapping."""
+    """Return the response of Elasticsearch 8 to a document with a field of the wrong type."""
     identity = orjson.loads(action)["create"]["_id"]
     reason = f"failed to parse field [userId] of type [long] in document with id '{identity}'."
     return {
@@ -203,7 +203,7 @@ def _rejection(action: bytes) -> dict[str, Any]:
 
 
 class _Connection(asyncio.Protocol):
-    """Reads requests with a Content-Length to their ends and answers each after a while."""
+    """Read requests with a Content-Length, and respond to each after a while."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind

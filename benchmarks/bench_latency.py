@@ -49,7 +49,7 @@ SERVERS: dict[str, Server] = {"pixelfast": collector, "nginx": nginx}
 
 
 def sync_ms(folder: Path) -> float:
-    """The median of one fdatasync of 1 KB, written where the collector's commits would be."""
+    """Return the median time of fdatasync after 1 KB is written where a collector would write."""
     os.sched_setaffinity(0, {SERVER_CORE})
     files = SlotFiles(DataDir.open(folder), 0, 64 * 2**20)
     segment = files.create()
@@ -67,7 +67,7 @@ def sync_ms(folder: Path) -> float:
 
 
 def answer_ms(server: Running) -> float:
-    """The median of one request after the other on one connection."""
+    """Return the median time of requests that are sent one by one on one connection."""
     os.sched_setaffinity(0, {LOAD_CORE})
     texts = requests(server.write_key)
     sock, length = connect(server.port, texts[0])
@@ -84,7 +84,7 @@ def answer_ms(server: Running) -> float:
 
 
 def run_idle(rounds: int = IDLE_ROUNDS) -> Section:
-    """One request at a time, beside the sync that it waits for."""
+    """Measure one request at a time, and the sync that it waits for."""
     latencies, syncs, floors = [], [], []
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
@@ -112,7 +112,7 @@ def run_idle(rounds: int = IDLE_ROUNDS) -> Section:
 
 
 def run(rounds: int = 3, seconds: float = 1.5) -> Section:
-    """Measure and print as it goes; under load the figures are medians, row by row."""
+    """Measure, and print each result at once; under load the figures are medians, row by row."""
     print_head(__doc__ or "", METHOD)
     idle = run_idle()
     print()
@@ -156,7 +156,7 @@ def run(rounds: int = 3, seconds: float = 1.5) -> Section:
 
 
 def _rows(shares: dict[float, list[Offered]]) -> list[dict[str, float]]:
-    """The medians of a server's rounds, and the p99 of each."""
+    """Return the medians of a server's rounds, and the p99 of each."""
     rows: list[dict[str, Any]] = []
     for share, own in shares.items():
         middle = {
@@ -189,7 +189,7 @@ def _table(found: dict[str, dict[float, list[Offered]]]) -> str:
 
 
 def _check(ours: list[Offered], theirs: list[Round]) -> tuple[dict[str, list[float]], str]:
-    """The generator as a closed loop beside wrk, in the same rounds."""
+    """Compare the generator, as a closed loop, with wrk in the same rounds."""
     check = {
         "requests_per_s": [each.answered_per_s for each in ours],
         "p50_ms": [each.p50_ms for each in ours],

@@ -67,16 +67,16 @@ _HTTP = 'type = "http"\nurl = "http://127.0.0.1:{port}/"\n'
 
 
 class Live(NamedTuple):
-    """One case in one round."""
+    """The result of one case in one round."""
 
     events_per_s: float
-    cpu_us: float  # of delivery, a delivered event
+    cpu_us: float  # of delivery per delivered event
     lag_p50_ms: float
     lag_p99_ms: float
 
 
 class Archive:
-    """Follows the files of a file destination as they grow."""
+    """Follow the files of a file destination as they grow."""
 
     def __init__(self, folder: Path) -> None:
         self.lags_ms: list[float] = []
@@ -106,7 +106,7 @@ class Archive:
 
 @contextmanager
 def served(folder: Path, destination: str, workers: int) -> Iterator[tuple[int, int]]:
-    """Run pixelfast; yields the port of its pixels and the process id of delivery."""
+    """Run pixelfast; yield its port and the process id of delivery."""
     port = free_port()
     settings = folder / "pixelfast.toml"
     settings.write_text(
@@ -129,7 +129,7 @@ def served(folder: Path, destination: str, workers: int) -> Iterator[tuple[int, 
 
 
 def load(folder: Path, port: int, connections: int, seconds: float) -> int:
-    """Send pixels; returns how many were answered with 200.
+    """Send pixels; return how many got a 200.
 
     Raises:
         RuntimeError: another answer was given, or a connection failed.
@@ -153,7 +153,7 @@ def load(folder: Path, port: int, connections: int, seconds: float) -> int:
 
 
 def measure(kind: str, workers: int, connections: int, seconds: float) -> Live:
-    """One case.
+    """Measure one case.
 
     Raises:
         RuntimeError: an answered event did not arrive.
@@ -174,7 +174,7 @@ def measure(kind: str, workers: int, connections: int, seconds: float) -> Live:
                 took_s = time.monotonic() - began_s
                 time.sleep(2 * MAX_AGE_S[kind])  # the last batch
                 cpu_s = cpu_seconds(delivery) - before_s
-                # A stop delivers what is left; what a destination gets then is late, not missing.
+                # A stop delivers the remaining events, which are late but not missing.
         finally:
             archive.stop()
         received = hook.stop().get("/")
@@ -192,7 +192,7 @@ def measure(kind: str, workers: int, connections: int, seconds: float) -> Live:
 
 
 def run(rounds: int = 3, seconds: float = 4.0, only: Sequence[str] = ()) -> Section:
-    """Measure and print as it goes; the figures are rates, costs and lags, round by round."""
+    """Measure, and print each result at once; the figures are rates, costs and lags by round."""
     print_head(__doc__ or "", METHOD)
     cases = [case for case in CASES if not only or "-".join(map(str, case)) in only]
     found: dict[tuple[str, int, int], list[Live]] = {case: [] for case in cases}

@@ -47,10 +47,10 @@ load uses. The figures are medians, with the minimum and the maximum in parenthe
 
 OPEN = (0, 1_000, 5_000, 10_000)
 EVENTS = (0, 1_000_000, 10_000_000)
-PENDING_BYTES = 10 * 2**30  # the largest backlog has at least this, too
+PENDING_BYTES = 10 * 2**30  # also the minimum of the largest backlog
 SPARE_BYTES = 2 * 2**30
 SPARE_FILES = 100
-SETTLE_S = 1.5  # the collector looks after its connections each second
+SETTLE_S = 1.5  # the collector checks its connections once per second
 LOAD_S = 4
 PATIENCE_S = 30.0
 KEY = "wk-demo"
@@ -74,7 +74,7 @@ start = "earliest"
 
 
 def resident_bytes(pid: int, name: str = "Rss", place: str = "smaps_rollup") -> int:
-    """One figure of a process's memory."""
+    """Return one figure of the memory of a process."""
     for line in Path(f"/proc/{pid}/{place}").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
@@ -85,7 +85,7 @@ def resident_bytes(pid: int, name: str = "Rss", place: str = "smaps_rollup") -> 
 
 
 def connections_round() -> list[int]:
-    """The memory of a new collector with each number of idle connections."""
+    """Return the memory of a new collector with each number of idle connections."""
     found = []
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place, ExitStack() as stack:
         folder = Path(place)
@@ -101,7 +101,7 @@ def connections_round() -> list[int]:
                 sockets.append(stack.enter_context(sock))
             time.sleep(SETTLE_S)
             found.append(resident_bytes(server.pid))
-        for sock in sockets:  # all are still there
+        for sock in sockets:  # check that all are still open
             sock.sendall(texts[0])
         for sock in sockets:
             if not sock.recv(4096).startswith(b"HTTP/1.1 200 "):
@@ -110,7 +110,7 @@ def connections_round() -> list[int]:
 
 
 def allow_files(count: int) -> None:
-    """Let this process have so many open files."""
+    """Raise the limit of open files of this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < count:
         raise RuntimeError(f"{count:,} open files are needed, the limit is {hard:,}")
@@ -134,13 +134,13 @@ class Site:
         write_wrk_script(self.script, KEY)
 
     def pending(self) -> tuple[int, int]:
-        """Events, and bytes of the segments that hold them."""
+        """Return the number of events and the size of their segments in bytes."""
         folder = self.data.slot_dir(0)
         segments = folder.glob("*.seg") if folder.exists() else ()
         return LogEnd(self.data, 0).refresh()[1], sum(each.stat().st_size for each in segments)
 
     def fill(self, least_events: int, least_bytes: int) -> None:
-        """Events as a collector leaves them, up to so many, and so many bytes; synced."""
+        """Store and sync events as a collector does until there are this many, of this size."""
         events, size = self.pending()
         if events >= least_events and size >= least_bytes:
             return
@@ -154,7 +154,7 @@ class Site:
 
     @contextmanager
     def started(self, command: str) -> Iterator[tuple[int, float]]:
-        """A process of `pixelfast`, once it has answered a pixel; its pid, and how long it took."""
+        """Start pixelfast; yield its process id and the time until its first response."""
         request = requests(KEY)[0]
         began_s = time.perf_counter()
         words = [sys.executable, "-m", "pixelfast", command, "-c", str(self.settings)]
@@ -174,18 +174,18 @@ class Site:
 
 
 class Memory(NamedTuple):
-    """What the processes of one `pixelfast serve` took."""
+    """The memory of the processes of one `pixelfast serve`."""
 
     events: int
     collector_bytes: int
-    collector_most_bytes: int  # since the start, load with it
+    collector_most_bytes: int  # since the start, including the load
     delivery_bytes: int
     delivery_most_bytes: int
     supervisor_bytes: int
 
 
 def serve_memory(site: Site) -> Memory:
-    """Start, wait, load, look."""
+    """Start pixelfast, wait, send pixels, and return its memory."""
     events, _ = site.pending()
     with site.started("serve") as (pid, _):
         time.sleep(SETTLE_S)
@@ -201,7 +201,7 @@ def serve_memory(site: Site) -> Memory:
 
 
 def starts_s(site: Site, command: str, count: int) -> list[float]:
-    """How long each start takes to its first answer."""
+    """Return how long each start takes until the first response."""
     found = []
     for _ in range(count):
         with site.started(command) as (_, seconds):
@@ -213,7 +213,7 @@ def starts_s(site: Site, command: str, count: int) -> list[float]:
 
 
 def run(rounds: int = 3, starts: int = 5, pending_bytes: int = PENDING_BYTES) -> Section:
-    """Measure and print as it goes; the figures are bytes and seconds."""
+    """Measure, and print each result at once; the figures are bytes and seconds."""
     print_head(__doc__ or "", METHOD)
     parts, figures = [], {}
     for text, found in (run_connections(rounds), run_backlog(starts, pending_bytes)):
@@ -224,7 +224,7 @@ def run(rounds: int = 3, starts: int = 5, pending_bytes: int = PENDING_BYTES) ->
 
 
 def run_connections(rounds: int) -> Section:
-    """Idle connections, in a new collector each round."""
+    """Measure idle connections, in a new collector for each round."""
     allow_files(OPEN[-1] + SPARE_FILES)
     by_round = []
     for number in range(rounds):
@@ -245,7 +245,7 @@ def run_connections(rounds: int) -> Section:
 
 
 def run_backlog(starts: int, pending_bytes: int) -> Section:
-    """Memory and starts as the backlog grows; its files are gone at the end."""
+    """Measure memory and starts as the backlog grows; delete its files at the end."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < pending_bytes + SPARE_BYTES:
         raise RuntimeError(f"{pending_bytes + SPARE_BYTES:,} bytes are needed, {free:,} are free")

@@ -35,7 +35,7 @@ _EMPTY = Step("", lambda: None, 1, 1000)
 
 
 def run(rounds: int = 9, only: str | None = None) -> Section:
-    """Measure and print; the figures are µs, round by round, by step, and instructions."""
+    """Measure and print; the figures are µs by step and round, and instructions by step."""
     print_head(__doc__ or "", METHOD)
     os.sched_setaffinity(0, {SERVER_CORE})
     try:
@@ -65,8 +65,8 @@ def _chosen(steps: list[Step], only: str | None) -> list[Step]:
 
 
 def _times(steps: list[Step], rounds: int) -> dict[str, list[float]]:
-    """Microseconds of CPU time a call, round by round, by step."""
-    # As a collector does once it has started.
+    """Return the CPU time of a call in µs, by step and round."""
+    # As a collector does after its start.
     gc.collect()
     gc.freeze()
     runs = {step: _runs_of_a_round(step.run) for step in (_EMPTY, *steps)}
@@ -81,7 +81,7 @@ def _times(steps: list[Step], rounds: int) -> dict[str, list[float]]:
 
 
 def _runs_of_a_round(run: Callable[[], object]) -> int:
-    """So many that they take about `ROUND_S`; they warm up, too."""
+    """Return how many runs take about `ROUND_S`; they are also the warm-up."""
     runs, took_s = 1, 0.0
     while took_s < ROUND_S / 2:
         runs *= 2
@@ -99,7 +99,7 @@ def _cpu_us(run: Callable[[], object], runs: int) -> float:
 
 
 def _instructions(steps: list[Step], only: str | None) -> dict[str, int]:
-    """Instructions a call by step; none where valgrind is not installed."""
+    """Return the instructions of a call by step; empty if valgrind is not installed."""
     if not callgrind.is_there():
         return {}
     arguments = ["-m", "benchmarks.bench_micro", "--counted"]
@@ -113,7 +113,7 @@ def _instructions(steps: list[Step], only: str | None) -> dict[str, int]:
 
 
 def _count(only: str | None) -> None:
-    """What callgrind counts."""
+    """Run the steps that callgrind counts."""
     with open_steps() as steps:
         chosen = [_EMPTY, *_chosen(steps, only)]
         gc.collect()

@@ -1,4 +1,4 @@
-"""What does the most expensive pixel cost, beside the cheapest?"""
+"""Compare the cost of the most expensive pixel with that of the cheapest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def name(choose: random.Random, length: int) -> str:
 
 
 def parameters(make: Callable[[random.Random, int], str], count: int = 253) -> Make:
-    """As many parameters as there may be, or as fit."""
+    """Return a function that makes a query with as many parameters as are allowed, or fit."""
 
     def query(choose: random.Random) -> str:
         found, size = [], len(START) + 50
@@ -62,7 +62,7 @@ def deep(first: str, segment: str, depth: int = 30) -> str:
     return f"properties.{first}{('.' + segment) * depth}=1"
 
 
-# What follows the cheapest pixel's query.
+# Additions to the query of the cheapest pixel.
 QUERIES: dict[str, Make] = {
     "the cheapest": always(""),
     "32 KB of plain text": always("&properties.a=" + "x" * 32_000),
@@ -95,7 +95,7 @@ QUERIES: dict[str, Make] = {
     "253 warnings, random names": parameters(lambda choose, _: f"type.{name(choose, 20)}=1"),
     "16,000 parameters (400)": always("&a" * 16_000),
 }
-# Headers and a body beside the cheapest pixel.
+# Additional headers, and a body, of the cheapest pixel.
 REQUESTS: dict[str, tuple[str, str, bytes]] = {
     "98 headers of 300 bytes": ("GET", "".join(f"X-{n}: {'y' * 290}\r\n" for n in range(98)), b""),
     "`X-Forwarded-For` of 3,201 addresses": (
@@ -124,7 +124,7 @@ REQUESTS: dict[str, tuple[str, str, bytes]] = {
 
 
 class Cost(NamedTuple):
-    """What one request of a row takes."""
+    """The cost of one request of a row."""
 
     pixel: str
     status: int
@@ -139,7 +139,7 @@ def request(target: str, method: str = "GET", headers: str = "", body: bytes = b
 
 
 def rows(key: str, distinct: int) -> Iterator[tuple[str, list[bytes], str]]:
-    """Each row's requests, and the query of the first."""
+    """Return the requests of each row, and the query of the first."""
     start = START.format(key=key)
     for pixel, make in QUERIES.items():
         choose = random.Random(pixel)
@@ -150,16 +150,16 @@ def rows(key: str, distinct: int) -> Iterator[tuple[str, list[bytes], str]]:
 
 
 def cpu_s(pid: int) -> float:
-    """What all threads of a process ran."""
+    """Return the CPU time of all threads of a process."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((each / "schedstat").read_text().split()[0]) for each in tasks) * 1e-9
 
 
 def ask(client: socket.socket, requests: list[bytes]) -> int:
-    """Send them at once, read the responses; the last one's status."""
+    """Send all requests at once and read the responses; return the status of the last."""
     received = b""
     client.sendall(b"".join(requests))
-    # Every response here has the GIF, which holds no empty line.
+    # Every response has the GIF, which contains no empty line.
     while received.count(_END_OF_HEAD) < len(requests) or not received.endswith(b"\x01\x00;"):
         piece = client.recv(65_536)
         if not piece:
@@ -184,7 +184,7 @@ def memory_bytes(query: str) -> int:
 
 
 def stored_bytes(folder: Path) -> int:
-    """The length of the event that was stored last."""
+    """Return the length of the event that was stored last."""
     reader = SlotReader(DataDir.open(folder), 0, Position())
     last = 0
     while frames := reader.read():
@@ -213,7 +213,7 @@ def cost_of(server: Running, folder: Path, pixel: str, requests: list[bytes], qu
 
 
 def run(least_s: float = 0.4, distinct: int = 800) -> Section:
-    """Measure and print as it goes."""
+    """Measure, and print each result at once."""
     print_head(__doc__ or "", METHOD)
     found: list[Cost] = []
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:

@@ -50,7 +50,7 @@ EVENTS_A_FRAME = 1_000  # of a backlog
 ALL_CORES = f"{SERVER_CORE},{LOAD_CORE}"
 OPEN_S = 20.0  # for wrk to open its connections, and for a server to start
 WARM_S = 0.4
-OTHER_FILES = 64  # of wrk and of us
+OTHER_FILES = 64  # of wrk and of this process
 
 
 _SERVE = """
@@ -79,7 +79,7 @@ _OPEN = ("01", "08")  # TCP_ESTABLISHED, TCP_CLOSE_WAIT
 
 
 class Server(NamedTuple):
-    """What is loaded."""
+    """The server under load."""
 
     pids: list[int]  # of its collectors
     port: int
@@ -87,21 +87,21 @@ class Server(NamedTuple):
     ends: list[LogEnd]  # of its slots
 
     def stored(self) -> int:
-        """Events in the spool so far."""
+        """Return the number of events in the spool."""
         return sum(end.refresh()[1] for end in self.ends)
 
     def cpu_s(self) -> float:
         return sum(cpu_seconds(pid) for pid in self.pids)
 
     def connections(self) -> int:
-        """How many are open."""
+        """Return the number of open connections."""
         rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
         own = f":{self.port:04X}"
         return sum(row[1].endswith(own) and row[3] in _OPEN for row in rows)
 
 
 class Size(NamedTuple):
-    """One size of what grows: the server that is loaded, and how."""
+    """One size of the dimension that grows: the server and its load."""
 
     count: int  # type: ignore[assignment] # not the method of tuples
     server: Server
@@ -109,7 +109,7 @@ class Size(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What two seconds of load came to."""
+    """The result of two seconds of load."""
 
     requests_per_s: float
     cpu_us: float
@@ -136,13 +136,13 @@ def load(size: Size, seconds: float, cores: str) -> Round:
             took_s, events = time.monotonic() - began_s, server.stored() - stored
             cpu_s = server.cpu_s() - cpu_s
         finally:
-            wrk.send_signal(signal.SIGINT)  # it ends its round and tells
+            wrk.send_signal(signal.SIGINT)  # it ends its round and prints the figures
             output, _ = wrk.communicate(timeout=30)
     (line,) = (line for line in output.splitlines() if line.startswith("RESULT "))
     answered, _, failed, not_2xx = map(int, line.split()[1:5])
     if failed or not_2xx:
         raise RuntimeError(f"{failed} connections failed, {not_2xx} answers were not 200")
-    _wait_until(server, 0)  # the next load has the server for itself
+    _wait_until(server, 0)  # so that the next load has the server alone
     if server.stored() - before < answered:
         raise RuntimeError(f"{answered:,} answered 200, {server.stored() - before:,} are stored")
     return Round(events / took_s, cpu_s * 1e6 / events)
@@ -158,7 +158,7 @@ def _wait_until(server: Server, connections: int) -> None:
 
 @contextmanager
 def one_collector(folder: Path, *settings: str, keys: Sequence[str] = ()) -> Iterator[Server]:
-    """A collector on the server's core; without `keys` it has the demo source."""
+    """Run a collector on the server's core; without `keys` it has the demo source."""
     data, script = folder / "data", folder / "pixels.lua"
     with collector(data, *settings) as found:
         write_wrk_script(script, *(keys or [found.write_key]))
@@ -168,7 +168,7 @@ def one_collector(folder: Path, *settings: str, keys: Sequence[str] = ()) -> Ite
 
 @contextmanager
 def serve(folder: Path, workers: int) -> Iterator[Server]:
-    """All of pixelfast, on all cores; what its collectors cost."""
+    """Run the whole server on all cores; its cost is that of its collectors."""
     data, script, settings = folder / "data", folder / "pixels.lua", folder / "pixelfast.toml"
     port = free_port()
     folder.mkdir()
@@ -183,7 +183,7 @@ def serve(folder: Path, workers: int) -> Iterator[Server]:
 
 
 def _collectors(supervisor: int, count: int) -> list[int]:
-    """The process ids of a supervisor's collectors, once each has its slot."""
+    """Return the process ids of a supervisor's collectors as soon as each has its slot."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
     deadline = time.monotonic() + OPEN_S
     while time.monotonic() < deadline:
@@ -262,7 +262,7 @@ PARTS = {
 
 
 def run(rounds: int = 3, seconds: float = 2.0, parts: Sequence[str] = tuple(PARTS)) -> Section:
-    """Measure and print as it goes; the figures are rounds by part and size."""
+    """Measure, and print each result at once; the figures are rounds by part and size."""
     print_head(__doc__ or "", METHOD)
     rows: list[tuple[object, ...]] = []
     figures: dict[str, list[dict[str, Any]]] = {}

@@ -38,11 +38,11 @@ CONNECTIONS = (64, 256)
 
 
 class Server(NamedTuple):
-    """One of those measured."""
+    """A server that is measured."""
 
     does: str
     start: Callable[[Path], AbstractContextManager[Running]]
-    stored: Callable[[Path], int] | None  # how many events it has kept; None: it keeps none
+    stored: Callable[[Path], int] | None  # number of stored events; None if none are stored
 
 
 _DECODES = "pixelfast's decoder, buffered write, no sync"
@@ -79,7 +79,7 @@ Results = dict[str, dict[int, list[Round]]]
 
 
 def run(rounds: int = 5, seconds: int = 2) -> Section:
-    """Measure and print as it goes; the figures are rounds by server and connections."""
+    """Measure, and print each result at once; the figures are rounds by server and connections."""
     print_head(__doc__ or "", METHOD)
     servers = dict(SERVERS)
     if not build_go():
@@ -103,7 +103,7 @@ def run(rounds: int = 5, seconds: int = 2) -> Section:
 def _round(
     number: int, name: str, server: Server, seconds: int, results: dict[int, list[Round]]
 ) -> int:
-    """How many pixels were answered; a server that keeps events has kept them."""
+    """Measure one round, and check that a server that stores events has stored them."""
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as folder:
         data, script = Path(folder) / "data", Path(folder) / "pixels.lua"
         with server.start(data) as running:

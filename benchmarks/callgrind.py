@@ -1,4 +1,4 @@
-"""Instructions a call, counted by valgrind: they stay the same where times drift.
+"""Count the instructions of a call with valgrind; unlike times, the counts do not drift.
 
 The same files give the same count, within 0.5 %. Any changed file moves memory: a step that it does
 not touch was seen to change by 1.8 %, and the first run after it, which compiles it, differs again.
@@ -22,7 +22,7 @@ from pathlib import Path
 __all__ = ["count_runs", "instructions", "is_there"]
 
 _TOTAL = re.compile(r"^totals: (\d+)$", re.MULTILINE)
-_DUMPS = 3  # a step: what came before it, its runs, and twice its runs
+_DUMPS = 3  # for a step: what precedes it, its runs, and twice its runs
 _PATIENCE_S = 300.0
 
 
@@ -31,10 +31,9 @@ def is_there() -> bool:
 
 
 def instructions(arguments: Sequence[str], runs: Sequence[int]) -> list[float]:
-    """Instructions in user space of one run of each step, all threads.
+    """Return the instructions in user space of one run of each step, in all threads.
 
-    `arguments` start a Python process that ends up in `count_runs` with as many steps, and as many
-    runs of each.
+    `arguments` start a Python process that calls `count_runs` with the same steps and runs.
     """
     with tempfile.TemporaryDirectory(prefix="pixelfast-callgrind-") as folder:
         command = [
@@ -42,8 +41,7 @@ def instructions(arguments: Sequence[str], runs: Sequence[int]) -> list[float]:
             *("--dump-before=getppid", f"--callgrind-out-file={folder}/out"),
             *(sys.executable, *arguments),
         ]
-        # Hashes of texts change how they are found, and the environment's size where memory
-        # lies: 0.3 % of a step.
+        # The hashes of strings and the size of the environment change a step by 0.3 %.
         kept = ("PATH", "LD_LIBRARY_PATH")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         environment["PYTHONHASHSEED"] = "0"
@@ -51,21 +49,21 @@ def instructions(arguments: Sequence[str], runs: Sequence[int]) -> list[float]:
             command, env=environment, stdout=subprocess.DEVNULL, timeout=_PATIENCE_S, check=True
         )
         totals = [_total(Path(folder, f"out.{n + 1}")) for n in range(_DUMPS * len(runs))]
-    # What begins and ends the counting costs the same once and twice.
+    # The difference removes the cost of starting and ending the count.
     once, twice = totals[1::_DUMPS], totals[2::_DUMPS]
     return [(two - one) / own for one, two, own in zip(once, twice, runs, strict=True)]
 
 
 def count_runs(steps: Sequence[tuple[Callable[[], object], int]]) -> None:
-    """In the counted process: run each step so many times, and twice as many."""
+    """Run each step `runs` times and twice as often, in the counted process."""
     control = ["callgrind_control", "--instr=on", str(os.getpid())]
     with subprocess.Popen(control, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as asked:
         while asked.poll() is None:
-            pass  # valgrind looks for orders while it runs code, not while it waits
+            pass  # valgrind reads commands only while it runs code
     if asked.returncode:
         raise RuntimeError("callgrind_control could not turn the counting on")
     for step, runs in steps:
-        _repeat(step, runs)  # the interpreter learns a loop in its first turns
+        _repeat(step, runs)  # the interpreter specializes a loop in its first iterations
         os.getppid()
         _repeat(step, runs)
         os.getppid()

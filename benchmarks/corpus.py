@@ -1,4 +1,4 @@
-"""1,000 realistic pixels: the documented track call with other ids, as nginx passes it."""
+"""1,000 realistic pixels: the documented track call with various ids, as nginx forwards it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ DOCUMENTED = _target("wk-demo", "anon-123", "sku-123", "29.99")
 
 
 def targets(*write_keys: str) -> list[str]:
-    """The pixels, each another person and product; as many as there are write keys, if more."""
+    """Return the pixels, each with another person and product; at least one for each write key."""
     return [
         _target(
             write_keys[n % len(write_keys)],
@@ -84,7 +84,7 @@ end
 
 
 def write_wrk_script(path: Path, *write_keys: str) -> None:
-    """A script for wrk that sends the pixels in turn and prints one line of figures."""
+    """Write a script for wrk that sends the pixels in turn and prints one line of figures."""
     path.write_text(
         _SCRIPT.format(
             targets=",\n".join(f'  "{target}"' for target in targets(*write_keys)),

@@ -1,4 +1,4 @@
-"""Which goals are reached: the figures of a run beside what is wanted.
+"""Compare the figures of a run with the goals.
 
 `python -m benchmarks.goals` prints the table of the last run.
 """
@@ -17,10 +17,10 @@ __all__ = ["NOTE", "goals", "goals_of"]
 
 FIGURES = Path("build/benchmarks.json")
 CONNECTIONS = ("64", "256")
-# RudderStack's gateway with PostgreSQL: its CPU a request, as a multiple of nginx's.
+# CPU time per request of RudderStack's gateway with PostgreSQL, as a multiple of nginx's.
 RUDDERSTACK_TO_NGINX = {"64": 23.0, "256": 17.0}
 SECTIONS = 8
-NOISE = 1.1  # what differs by less is the same
+NOISE = 1.1  # smaller ratios count as equal
 NOTE = """\
 RudderStack's gateway cannot be installed by a package manager, so it is not part of this run. On
 another machine, in turns with the same nginx, the gateway and PostgreSQL together took 23 times
@@ -30,11 +30,11 @@ is its own ratio to nginx divided by that."""
 _HEAD = ("what", "goal", "measured", "reached")
 
 Figures = dict[str, Any]
-Finding = tuple[str, str]  # what was measured, whether that is enough
+Finding = tuple[str, str]  # the figure, and whether it reaches the goal
 
 
 class Goal(NamedTuple):
-    """A row. `find` raises KeyError where its figures are missing."""
+    """A row of the table. `find` raises KeyError where its figures are missing."""
 
     what: str
     goal: str
@@ -42,7 +42,7 @@ class Goal(NamedTuple):
 
 
 def goals(figures: dict[str, dict[str, Any]]) -> str:
-    """The goals as a table in Markdown, with a note below it.
+    """Return the goals as a table in Markdown, with a note below it.
 
     Raises:
         KeyError: a figure is missing although its section was measured.
@@ -72,7 +72,7 @@ def goals_of(section: str, figures: Figures) -> str:
 
 
 def _ratios(figures: Figures, name: str, other: str, count: str, figure: str) -> list[float]:
-    """One server's figure by another's, round by round."""
+    """Return the ratios of the figures of two servers, by round."""
     pairs = zip(figures["servers"][name][count], figures["servers"][other][count], strict=True)
     return [one[figure] / two[figure] for one, two in pairs]
 
@@ -85,7 +85,7 @@ def _one(entries: list[dict[str, Any]], name: str, wanted: float) -> dict[str, A
 
 
 def _at_most(values: Sequence[float], *limits: float, unit: str = "", digits: int = 2) -> Finding:
-    """Of several limits the first is the first step."""
+    """Compare a figure with a maximum; the first of several limits is the first step."""
     met = [median(values) <= limit for limit in limits]
     return f"{spread(values, digits)}{unit}", _in_words(met)
 
@@ -99,7 +99,7 @@ def _in_words(met: list[bool]) -> str:
 
 
 def _at_both(find: Callable[[str], Finding]) -> Finding:
-    """At 64 and at 256 connections; what counts is the worse of both."""
+    """Combine the findings at 64 and 256 connections, of which the worse counts."""
     found = {count: find(count) for count in CONNECTIONS}
     worst = min(
         (reached for _, reached in found.values()), key=["no", "the first step", "yes"].index
@@ -122,7 +122,7 @@ def _rate_to(other: str, limit: float, digits: int) -> Callable[[Figures], Findi
 
 
 def _rudderstack(figures: Figures) -> Finding:
-    """Said as a fraction: of 1/n more is better."""
+    """Return the ratio as a fraction 1/n, of which a larger n is better."""
 
     def find(count: str) -> Finding:
         ratios = _ratios(figures, "pixelfast", "nginx", count, "cpu_us")

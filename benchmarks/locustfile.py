@@ -19,7 +19,7 @@ WRITE_KEY = os.environ.get("PIXELFAST_WRITE_KEY", "")
 numbers = itertools.count()
 accepted: list[str] = []
 
-# What a faulty page sends, with the status that it must get.
+# Requests of a faulty page, with the expected status.
 MISTAKES = [
     ("/pixel/v1/track?writeKey={key}&anonymousId=a", 400),
     ("/pixel/v1/page?writeKey={key}&name=Home", 400),
@@ -35,7 +35,7 @@ class Visitor(FastHttpUser):
     wait_time = between(0.0, 0.01)
 
     def on_start(self) -> None:
-        # Of a status that it does not know as good the client decodes the body as text: our GIF.
+        # The client decodes the body of an unsuccessful response as text, but it is the GIF.
         self.client.client.valid_response_codes = frozenset(range(100, 600))
 
     @task(6)
@@ -68,6 +68,6 @@ class Visitor(FastHttpUser):
 
 @events.quitting.add_listener
 def write_accepted(**_: Any) -> None:
-    """Leave behind which events must arrive."""
+    """Write the names of the events that must arrive."""
     if path := os.environ.get("PIXELFAST_ACCEPTED"):
         Path(path).write_text("".join(f"{one}\n" for one in accepted))

@@ -1,4 +1,4 @@
-"""What was measured on, and with what: the head of every report."""
+"""Describe the machine and the versions, for the head of every report."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def _first_line(*command: str) -> str:
 
 
 def _interpreter() -> str:
-    """The interpreter and how it was built: one without PGO runs plain Python 1.7 times slower."""
+    """Return the interpreter and its build; without PGO, plain Python runs 1.7 times slower."""
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     built = "with PGO" if "enable-optimizations" in options else "without PGO"
     return f"Python {platform.python_version()}, built {built}"
 
 
 def _rivals() -> str:
-    """What is installed in the rivals' own environment."""
+    """Return the versions of the packages in the rivals' environment."""
     folders = list((Path(sys.prefix) / "rivals").glob("lib/*/site-packages"))
     found = {
         each.name.lower(): each.version for each in distributions(path=list(map(str, folders)))
@@ -52,7 +52,7 @@ def _rivals() -> str:
 
 
 def describe() -> dict[str, str]:
-    """Machine and versions, by name."""
+    """Return the machine and the versions, by name."""
     libraries = ("uvloop", "httptools", "Cython", "orjson", "aiohttp")
     cores = len(os.sched_getaffinity(0))
     return {
@@ -69,7 +69,7 @@ def describe() -> dict[str, str]:
 
 
 def print_head(question: str, method: str) -> None:
-    """Print what is asked, how it is measured, and on what."""
+    """Print the question, the method and the machine."""
     print(f"{question}\n\n{method}\n")
     for name, text in describe().items():
         print(f"  {name:12} {text}")

@@ -1,9 +1,9 @@
-"""Load at a constant offered rate, each latency counted from when its request was due.
+"""Offer a constant load, and count each latency from the time when its request was due.
 
-A closed loop sends the next request when the answer to the last one is there: a server that stops
-for a second is asked nothing meanwhile, and one slow answer is seen instead of thousands. Here a
-request is due at its time, whatever the outcome of those before it. If all connections are busy it
-waits, and its waiting counts (this is known as correcting for coordinated omission).
+A closed loop sends the next request after the response to the last one. If a server stops for a
+second, it gets no requests meanwhile, and one slow response is recorded instead of thousands. Here,
+each request is due at a fixed time. If all connections are busy, it waits, and the wait is part of
+its latency (a correction for coordinated omission).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.wrk import LOAD_CORE
 __all__ = ["Offered", "connect", "offer", "requests"]
 
 WARM_UP_S = 0.5
-PATIENCE_S = 15.0  # for the answers to what was due
+PATIENCE_S = 15.0  # for the responses to requests that were due
 SENT_A_TURN = 64
 _OK = b"HTTP/1.1 200 "
 _READ_BYTES = 4096
@@ -40,24 +40,24 @@ class Offered(NamedTuple):
 
     offered_per_s: float
     answered_per_s: float  # while requests became due
-    answered: int  # all of them in the end, those of the warm-up too
+    answered: int  # in total, including the warm-up
     p50_ms: float
     p99_ms: float
     p999_ms: float
     most_ms: float
-    idle_share: float  # of the time, that the generator waited: near 0 it is the limit itself
+    idle_share: float  # share of time that the generator waited; near 0 it is the bottleneck
 
 
 def requests(write_key: str) -> list[bytes]:
-    """The pixels of the load as bytes, the same that wrk sends."""
+    """Return the requests of the load, which are those that wrk sends."""
     head = "".join(f"{name}: {text}\r\n" for name, text in HEADERS.items())
     return [f"GET {target} HTTP/1.1\r\n{head}\r\n".encode() for target in targets(write_key)]
 
 
 def connect(port: int, request: bytes) -> tuple[socket.socket, int]:
-    """A connection that has got its first answer, and how many bytes that had.
+    """Open a connection; return it and the length of its first response.
 
-    All answers are of one length: the date is, and the GIF.
+    All responses have the same length.
     """
     sock = socket.create_connection(("127.0.0.1", port), timeout=10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -76,7 +76,7 @@ def connect(port: int, request: bytes) -> tuple[socket.socket, int]:
 
 
 class Load:
-    """One generator: a loop over keep-alive connections, one request at a time on each."""
+    """A load generator: a loop over keep-alive connections, one request at a time on each."""
 
     def __init__(self, port: int, write_key: str, connections: int) -> None:
         self._requests = requests(write_key)
@@ -107,7 +107,7 @@ class Load:
         counted_s = began_s + WARM_UP_S
         end_s = counted_s + seconds
         while due_s < end_s or answered < sent:
-            # Bounded, so that answers that have come are not left waiting for long.
+            # Limited, so that responses that have arrived do not wait for long.
             for _ in range(min(len(free), SENT_A_TURN)):
                 if due_s > now_s or due_s >= end_s:
                     break
@@ -172,7 +172,7 @@ def _percentiles_ms(latencies: array[float]) -> tuple[float, float, float, float
 
 
 def offer(port: int, write_key: str, rate: float, seconds: float, connections: int) -> Offered:
-    """One round of load by a process of its own, on the other core."""
+    """Run one round of load in a separate process on the other core."""
     options = {"port": port, "key": write_key, "rate": rate, "seconds": seconds}
     words = [f"--{name}={value}" for name, value in options.items()]
     command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benchmarks.openloop"]
@@ -194,8 +194,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=256)
     options = parser.parse_args()
     load = Load(options.port, options.key, options.connections)
-    gc.disable()  # a collection would be a pause of our own
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # else sleeps end 50 µs late
+    gc.disable()  # a collection would pause the generator
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # otherwise sleeps end 50 µs late
     print(json.dumps(load.run(options.rate, options.seconds)._asdict()))
 
 

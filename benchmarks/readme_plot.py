@@ -14,7 +14,7 @@ __all__ = ["cpu_us", "draw"]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PLOT = Path(__file__).with_name("plots") / "cpu.svg"
 CONNECTIONS = 256
-# In the order of the plot: a server of RESULTS.md, its name, and what it does for each pixel.
+# In the order of the plot: a server of RESULTS.md, its name, and its work for each pixel.
 BARS = (
     ("nginx", "nginx", "empty_gif and a buffered log line; no decoding, no sync"),
     ("pixelfast", "pixelfast", "decodes the event and syncs it to disk before the response"),

@@ -1,4 +1,4 @@
-"""Destinations for the delivery benchmarks: one process that answers 200 and counts bodies.
+"""Destinations for the delivery benchmarks: a process that responds with 200 and counts bodies.
 
 With `--lags` it also samples how old events are when they arrive: the time since `receivedAt`, of
 one event in 16 and at least of the first of each request.
@@ -27,12 +27,12 @@ from benchmarks.wrk import LOAD_CORE
 __all__ = ["Received", "Receiver", "receiver", "sampled_lags_ms"]
 
 STOP_S = 30.0
-SAMPLED = 16  # one event of so many
+SAMPLED = 16  # one event of this many
 _RECEIVED_AT = re.compile(rb'"receivedAt":"([^"]+)"')
 
 
 class Received(NamedTuple):
-    """What one path was sent."""
+    """The bodies that one path received."""
 
     requests: int = 0
     size_bytes: int = 0  # of bodies
@@ -40,7 +40,7 @@ class Received(NamedTuple):
 
 
 def sampled_lags_ms(body: bytes) -> list[float]:
-    """How old the sampled events of a body are now, in ms."""
+    """Return the ages of the sampled events of a body in ms."""
     now_s = time.time()
     found = _RECEIVED_AT.findall(body)[::SAMPLED]
     return [(now_s - datetime.fromisoformat(each.decode()).timestamp()) * 1e3 for each in found]
@@ -54,7 +54,7 @@ class Receiver:
         self._process = process
 
     def stop(self) -> dict[str, Received]:
-        """Stop it; by path what it was sent."""
+        """Stop the receiver; return what each path received."""
         self._process.terminate()
         output, _ = self._process.communicate(timeout=STOP_S)
         return {path: Received(*each) for path, each in json.loads(output).items()}
@@ -62,7 +62,7 @@ class Receiver:
 
 @contextmanager
 def receiver(*options: str) -> Iterator[Receiver]:
-    """Start one on the load's core; `options` are those of the command line."""
+    """Start a receiver on the core of the load; `options` are those of the command line."""
     port = free_port()
     command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benchmarks.receiver"]
     process = subprocess.Popen([*command, str(port), *options], stdout=subprocess.PIPE)
@@ -76,7 +76,7 @@ def receiver(*options: str) -> Iterator[Receiver]:
 
 
 class _Count:
-    """As `Received`, while it grows."""
+    """The same as `Received`, while it grows."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -85,7 +85,7 @@ class _Count:
 
 
 class _Connection(asyncio.Protocol):
-    """Reads requests with a Content-Length to their ends and answers each with 200."""
+    """Read requests with a Content-Length, and respond to each with 200."""
 
     def __init__(self, counts: dict[str, _Count], samples_lags: bool) -> None:
         self._counts = counts

@@ -1,4 +1,4 @@
-"""What a benchmark gives back: a table to read, and its figures for the goals and the plots."""
+"""The result of a benchmark: a table for readers, and figures for the goals and the plots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Does every event that locust's users were told is stored arrive, once, and no other?
+"""Check that every event that locust's users sent with a 200 arrives once, and no other.
 
 Locust is the slowest link here: this checks correctness under a mixed load, not the top rate.
 """
@@ -23,7 +23,7 @@ SETTINGS = ("--listen", "127.0.0.1:0", "--admin", "", "--workers", "1")
 
 
 def welcome_of(server: subprocess.Popen[str]) -> tuple[str, str]:
-    """Base URL and write key, from what the server prints when it is ready."""
+    """Return the base URL and the write key that the server prints when it is ready."""
     assert server.stdout is not None
     for line in server.stdout:
         if match := re.search(r"pixel    (http://[^/]+)/\S*writeKey=([\w-]+)", line):

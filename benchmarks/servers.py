@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    """Poll until it is true: other processes do not notify when they get there.
+    """Poll until a condition of another process is true.
 
     Raises:
         RuntimeError: it is not so after 20 seconds.
@@ -45,7 +45,7 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
     while not is_so():
         if time.monotonic() > deadline:
             raise RuntimeError(f"after {START_S:.0f} s: not {what}")
-        time.sleep(0.02)  # often enough, and no load on the core that is measured
+        time.sleep(0.02)  # often enough without loading the measured core
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -75,7 +75,7 @@ def running(
 
 
 def worker_of(pid: int) -> int:
-    """The process that serves: the youngest child of a master, once it has one."""
+    """Return the process that serves: the youngest child of a master, as soon as it has one."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     wait_until(lambda: bool(children.read_text().split()), f"a worker of process {pid}")
     return int(children.read_text().split()[-1])
@@ -83,12 +83,12 @@ def worker_of(pid: int) -> int:
 
 @contextmanager
 def collector(folder: Path, *settings: str) -> Iterator[Running]:
-    """`pixelfast collect`: everything that a collector does, its events synced before the GIF."""
+    """Run `pixelfast collect`, which syncs each event before it sends the GIF."""
     port = free_port()
     command = [sys.executable, "-m", "pixelfast", "collect", "--data-dir", str(folder)]
     with running([*command, "--listen", f"127.0.0.1:{port}", *settings]) as process:
         wait_for(port, process)
-        key = folder / "demo-write-key"  # not there where `settings` name sources
+        key = folder / "demo-write-key"  # absent if `settings` name sources
         yield Running(process.pid, port, key.read_text().strip() if key.exists() else "")
 
 
@@ -107,7 +107,7 @@ http {{
 
 @contextmanager
 def nginx(folder: Path) -> Iterator[Running]:
-    """nginx that answers a GIF from memory and writes a line to a buffered log: the measure."""
+    """Run nginx, which sends a GIF from memory and writes a line to a buffered log."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port))
@@ -118,7 +118,7 @@ def nginx(folder: Path) -> Iterator[Running]:
 
 
 def stored_events(folder: Path) -> int:
-    """How many events the spool holds, read frame by frame with its checksums."""
+    """Return the number of events in the spool; each frame and its checksum is read."""
     data = DataDir.open(folder)
     count = 0
     for slot in data.slots():

@@ -1,4 +1,4 @@
-"""The steps of an event's way, each alone: what `bench_micro` times and counts."""
+"""The steps from a request to a stored event, which `bench_micro` measures one by one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FILE_BYTES = 64 * 2**20
 
 
 class Step(NamedTuple):
-    """One thing that is done again and again."""
+    """A step that is repeated."""
 
     name: str
     run: Callable[[], object]
@@ -50,7 +50,7 @@ class Step(NamedTuple):
 
 @contextmanager
 def open_steps() -> Iterator[list[Step]]:
-    """All steps, in the order of an event's way; their files are gone afterwards."""
+    """Yield all steps in their order, and delete their files afterwards."""
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
         folder = Path(place)
         with _commit_steps(folder) as commits:
@@ -99,7 +99,7 @@ def _event_steps() -> list[Step]:
 
 
 class _Loop:
-    """An event loop that is turned by hand, and a disk that is done at once."""
+    """An event loop that a step turns, and a disk that completes at once."""
 
     done_fd = -1
     slot = 0
@@ -118,7 +118,7 @@ class _Loop:
         self._ready.append(callback)
 
     def call_later(self, *_: Any) -> None:
-        """No time passes here."""
+        """Do nothing, because no time passes."""
 
     def add_reader(self, _: int, callback: Callable[[], None]) -> None:
         self._on_done = callback
@@ -135,13 +135,13 @@ class _Loop:
         return 0, 2**40
 
     def submit(self, *_: Any) -> None:
-        """Nothing to wait for."""
+        """Do nothing, because a job completes at once."""
 
     def finish(self) -> int:
         return 0
 
     def turn(self) -> None:
-        """What came is committed and answered."""
+        """Commit the events and send the responses."""
         ready, self._ready = self._ready, []
         for callback in ready:
             callback()
@@ -149,7 +149,7 @@ class _Loop:
 
 
 class _Transport:
-    """A peer that is told something; nothing goes out."""
+    """A transport that sends nothing."""
 
     def __init__(self) -> None:
         self.last = b""
@@ -158,7 +158,7 @@ class _Transport:
         return ("127.0.0.1", 40000) if name == "peername" else None
 
     def set_write_buffer_limits(self, _: int) -> None:
-        """Nothing is held."""
+        """Do nothing, because nothing is buffered."""
 
     def write(self, data: bytes) -> None:
         self.last = data

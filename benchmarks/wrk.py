@@ -1,4 +1,4 @@
-"""Closed-loop load by wrk, and what it cost the server."""
+"""Load a server with wrk as a closed loop, and measure the CPU time of the server."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SERVER_CORE, LOAD_CORE = _CORES[0], _CORES[-1]
 
 
 class Round(NamedTuple):
-    """One round of load."""
+    """The result of one round of load."""
 
     requests: int
     requests_per_s: float
-    cpu_us: float  # of the server, user and system, a request
+    cpu_us: float  # of the server per request, user and system
     p50_ms: float
     p99_ms: float
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, all its threads."""
+    """Return the user and system time of all threads of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""What pixelfast is measured against: each a server of one process that answers the same pixels.
+"""Servers to compare with pixelfast. Each is one process that responds to the same pixels.
 
 `launch` starts them; the other modules run in the rivals' own environment (`requirements.txt`).
 """

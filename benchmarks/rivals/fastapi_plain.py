@@ -1,6 +1,6 @@
-"""FastAPI on uvicorn in plain Python, as one would write it first: no compiled code of ours.
+"""FastAPI on uvicorn in plain Python, without any compiled code of pixelfast.
 
-Dots nest and numbers become numbers; arrays, limits and names that stay texts are left out.
+It supports nested names and numbers, but not arrays, limits or fields that stay strings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the event loop and the kernel cost before any work: a fixed answer, nothing stored.
+"""The cost of the event loop and the kernel alone: a fixed response, and nothing is stored.
 
 It counts the blank lines that end requests; with `--parse` httptools reads them, with a callback
 in Python for each header.
@@ -19,7 +19,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: image/gif\r\nContent-Length: 43\r\n\
 
 
 class Counting(asyncio.Protocol):
-    """wrk sends a request at a time, so none comes in two pieces; one would stay unanswered."""
+    """Count requests; wrk sends each in one piece, and one in two pieces would get no response."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport  # uvloop's is not an asyncio.Transport
@@ -29,7 +29,7 @@ class Counting(asyncio.Protocol):
 
 
 class Parsing(asyncio.Protocol):
-    """Keeps what a handler needs: the target and the headers."""
+    """Keep the target and the headers, which a handler needs."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport

@@ -1,4 +1,4 @@
-"""Start the rivals, each one worker on one core, and look at what they have kept."""
+"""Start the rivals, each with one worker on one core, and check the events they stored."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ GO_PROGRAM = HOME / "bin/pixels"
 EVENTS = "events.ndjson"
 Command = Callable[[int], list[str]]
 
-# As their documentation advises for speed: one worker, uvloop, httptools, no access log, nothing
-# read from headers that the handler reads itself.
+# As their documentation advises for speed: one worker, uvloop, httptools, no access log, and no
+# parsing of headers that the handler reads itself.
 _GRANIAN = [
     *(str(HOME / "bin/granian"), "--interface", "asgi", "--http", "1", "--no-ws"),
     *("--loop", "uvloop", "--runtime-mode", "st", "--no-log", "--workers", "1"),
@@ -59,7 +59,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def rival(name: str) -> Callable[[Path], Any]:
-    """What starts a rival in a folder."""
+    """Return a function that starts a rival in a folder."""
 
     @contextmanager
     def start(folder: Path) -> Iterator[Running]:
@@ -75,7 +75,7 @@ def rival(name: str) -> Callable[[Path], Any]:
 
 
 def floor(*options: str) -> Callable[[Path], Any]:
-    """What starts the event loop with a fixed answer; it keeps nothing."""
+    """Return a function that starts the event loop with a fixed response; it stores nothing."""
 
     @contextmanager
     def start(_: Path) -> Iterator[Running]:
@@ -89,11 +89,11 @@ def floor(*options: str) -> Callable[[Path], Any]:
 
 
 def build_go() -> bool:
-    """Compile the rival in Go; False where there is no Go."""
+    """Compile the rival in Go; return False if Go is not installed."""
     if shutil.which("go") is None:
         return False
     source = Path(__file__).with_name("pixels.go")
-    environment = {**os.environ, "GOTOOLCHAIN": "local"}  # the Go that is here, or none
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}  # the installed Go, or none
     subprocess.run(["go", "build", "-o", GO_PROGRAM, source], env=environment, check=True)
     return True
 
@@ -107,7 +107,7 @@ def count_lines(path: Path) -> int:
 
 
 def check_events(folder: Path) -> int:
-    """How many events a rival has kept; the first must say what pixelfast would.
+    """Return how many events a rival stored; the first must equal that of pixelfast.
 
     Raises:
         RuntimeError: it says something else.

@@ -1,4 +1,4 @@
-"""What every straight handler does with a pixel: pixelfast's event writer, a buffered write.
+"""The handler of all rivals: pixelfast's event writer and a buffered write.
 
 It writes events by templates, as pixelfast does, so only the server around it differs. Nothing is
 synced: a crash loses what was answered.
@@ -23,7 +23,7 @@ KEY = "wk-demo"
 
 
 def events_file() -> Path:
-    """Where the events go, one a line."""
+    """Return the file of the events, which has one per line."""
     return Path(os.environ["RIVAL_EVENTS"])
 
 
@@ -35,7 +35,7 @@ class Pixels:
         self._events, self._rules = EventWriter(), Rules()
 
     def take(self, is_track: bool, query: bytes, address: str, user_agent: str | None) -> int:
-        """The status to answer with."""
+        """Store the event of a pixel; return the status of the response."""
         target = b"/pixel/v1/%b?%b" % (b"track" if is_track else b"page", query)
         try:
             self._events.open(target, is_checked=True)
