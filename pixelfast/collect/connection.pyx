@@ -184,7 +184,7 @@ cdef class Connection:
         self._state = state
         return 0
 
-    # --- what the transport calls ------------------------------------------------------------
+    # --- called by the transport -------------------------------------------------------------
 
     def connection_made(self, transport):
         cdef Connections connections = self._all

@@ -28,7 +28,7 @@ class TrustedProxies:
     def client_address(self, peer: str, forwarded_for: bytes | None, real_ip: bytes | None) -> str:
         """Return the address of the client of a request from a trusted peer.
 
-        This is the right-most address in X-Forwarded-For that is not trusted, or the left-most
+        This is the rightmost address in X-Forwarded-For that is not trusted, or the leftmost
         address if all are trusted. X-Real-IP is used if X-Forwarded-For is missing or empty. An
         element that is not an address ends the search. Ports are removed. If no address is found,
         the result is `peer`.

@@ -1,6 +1,6 @@
 """Find the address of a client behind trusted proxies: read X-Forwarded-For from the right.
 
-Each proxy appends the address of its own client, so the client cannot forge the right-most address
+Each proxy appends the address of its own client, so the client cannot forge the rightmost address
 that does not belong to a trusted proxy.
 """
 

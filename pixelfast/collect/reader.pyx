@@ -61,8 +61,8 @@ cdef bytes _ASCII_ONLY = bytes(range(128)) + b"_" * 128
 
 
 cdef class Request:
-    # What the collector needs of one request. The methods enforce the limits, because the parser
-    # has none (it accepts a target of 200,000 bytes).
+    # The parts of a request that the collector needs. The methods enforce the limits, because the
+    # parser has none (it accepts a target of 200,000 bytes).
 
     def __cinit__(
         self, str peer="", bint is_proxied=False, bytes message_id_header not None=b""
@@ -170,7 +170,7 @@ cdef class Reader:
         self.request = Request(peer, is_proxied, message_id_header)
         self._log = log
 
-    # --- what a connection calls -------------------------------------------------------------
+    # --- called by a connection --------------------------------------------------------------
 
     cdef Py_ssize_t read(self, bytes data, Py_ssize_t start) except -1:
         # Read on and return the number of bytes consumed; `reading` tells the progress. 0 means
@@ -289,7 +289,7 @@ cdef class Reader:
             self.fail(RequestError(400, "malformed-request"), self.request.head)
         return 0
 
-    # --- what the parser calls ---------------------------------------------------------------
+    # --- called by the parser ----------------------------------------------------------------
 
     def on_header(self, bytes name, bytes value):
         self.request.add_header(name, value)

@@ -118,7 +118,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._is_read_paused = False  # by the connection
         self._is_raw_paused = False
 
-    # --- what the socket's transport calls -----------------------------------------------------
+    # --- called by the socket's transport ------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._raw = cast("asyncio.Transport", transport)
@@ -164,7 +164,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._connection is not None:
             self._connection.resume_writing()
 
-    # --- what the connection calls -------------------------------------------------------------
+    # --- called by the connection --------------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "socket":

@@ -1,10 +1,10 @@
 """Reads a TOML file into a `Config`, or reports all its errors at once.
 
-The structs of `schema` are the only description of what is allowed: this module walks them along
-with the tables of the file. A string may contain ``${NAME}``, a value of the environment (``$${``
-is a literal ``${``); ``{ file = "/path" }`` in place of a string reads it from a file, without the
-line feeds at its end. The settings file may begin with a byte order mark, as editors on Windows
-write it.
+The structs of `schema` are the only description of the allowed settings: this module walks them
+along with the tables of the file. A string may contain ``${NAME}``, a value of the environment
+(``$${`` is a literal ``${``); ``{ file = "/path" }`` in place of a string reads it from a file,
+without the line feeds at its end. The settings file may begin with a byte order mark, as editors on
+Windows write it.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class Spool(Struct, frozen=True, kw_only=True):
     ack: Annotated[
         Literal["synced", "written", "received"],
         Meta(
-            description="what a 200 guarantees, strongest first: the event is on the disk "
+            description="guarantee of a 200, strongest first: the event is on the disk "
             "(`synced`), in the kernel (`written`) or in memory (`received`)"
         ),
     ] = "synced"

@@ -31,7 +31,7 @@ _HEALTH_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
 
 
 class StringKind(NamedTuple):
-    """A kind of string: the check of a value, and the words for what is allowed."""
+    """A kind of string: the check of a value, and a description of the allowed values."""
 
     is_valid: Callable[[str], bool]
     allowed: str

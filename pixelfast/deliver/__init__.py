@@ -5,7 +5,7 @@
 `lines`         some events of a batch, without a copy of the others
 `cutter`        cuts batches from the spool's NDJSON
 `intake`        when to read the spool, and when a batch is due
-`plans`         what the disk holds of a batch, and how to make its exact bytes again
+`plans`         the record of a batch on disk, and how to make its exact bytes again
 `tasks`         a batch from the moment it is planned until it is settled
 `queue`         tasks that wait to be sent, and which one is next
 `sender`        the interface of a kind of destination; `destinations` has a module for each kind,
@@ -15,7 +15,7 @@
 `settlement`    decides what follows from an outcome: delivered, retried, divided, or dead letters
 `settler`       carries out settlements; `doubts`, `rejections` and `probe` distinguish bad events
                 from a destination that rejects everything
-`health`        what responses say about the destination: `breaker`, `concurrency`, `retry`
+`health`        the state of the destination: `breaker`, `concurrency`, `retry`
 `batch_size`    the maximum size of a batch, adapted to the responses
 `memory`        how much of a destination's events is kept in memory
 `state_writer`  collects changes of a destination's state and writes them in one transaction

@@ -156,7 +156,7 @@ class Pieces:
 
 @dataclass(slots=True)
 class Cut:
-    """What is cut for the next batch, by slot.
+    """The events that are cut for the next batch, by slot.
 
     Attributes:
         start, after: where the batch starts and where the next one continues.

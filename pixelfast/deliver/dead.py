@@ -95,7 +95,7 @@ _MAX_DROPPED = 500  # rows in one step
 
 
 class DeadLetterLimits(NamedTuple):
-    """The limits of a destination's dead letters, and what happens at the limit.
+    """The limits of a destination's dead letters, and the action at the limit.
 
     Attributes:
         max_bytes: maximum disk space.

@@ -1,4 +1,4 @@
-"""What a destination's responses say about it: whether to send, and how much at once."""
+"""The state of a destination, from its responses: whether to send, and how much at once."""
 
 from __future__ import annotations
 

@@ -388,7 +388,7 @@ def test_arguments_that_are_not_utf_8_are_accepted_unchanged() -> None:
         (["url", "page", "--write-key", "k", "-p", "\udcff"], "-p = "),
     ],
 )
-def test_url_reports_what_is_missing_or_would_be_lost(arguments: list[str], message: str) -> None:
+def test_url_reports_missing_and_lost_parameters(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr

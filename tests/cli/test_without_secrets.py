@@ -73,7 +73,7 @@ def test_a_command_that_uses_secrets_reports_all_missing_ones(settings: str, com
     assert "7 errors" in result.stderr
 
 
-def test_check_requires_secrets_unless_it_is_told_otherwise(settings: str) -> None:
+def test_check_requires_secrets_by_default(settings: str) -> None:
     result = run("check", settings)
     assert (2, True) == (result.exit_code, "7 errors" in result.stderr)
     result = run("check", settings, "--without-secrets")

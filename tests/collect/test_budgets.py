@@ -32,7 +32,7 @@ def accepted(budgets: list[RateBudget], rate: int, seconds: int) -> int:
     )
 
 
-def test_below_the_limit_nothing_is_rejected_however_uneven_the_load(
+def test_below_the_limit_nothing_is_rejected_even_with_uneven_load(
     table: RateTable,
 ) -> None:
     budgets = [budget_of(table, 200.0) for _ in range(2)]

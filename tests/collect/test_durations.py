@@ -54,7 +54,7 @@ def test_one_request_in_sixteen_is_measured() -> None:
     assert {"2xx": only(0, 2), "4xx": NONE, "5xx": NONE} == counts(fake)
 
 
-def test_a_request_counts_from_its_last_byte_however_it_came() -> None:
+def test_the_duration_of_a_request_begins_at_its_last_byte() -> None:
     fake = FakeCollector()
     connection, transport = fake.connect()
     for byte in http(headers=[b"Cookie: a=1"]):

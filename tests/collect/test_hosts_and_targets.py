@@ -47,7 +47,7 @@ def test_raw_bytes_are_accepted_in_every_form_of_request(method: bytes, prefix: 
 
 
 @pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
-def test_the_limit_of_a_target_counts_the_bytes_as_they_came(more: list[bytes]) -> None:
+def test_the_limit_of_a_target_counts_the_bytes_as_sent(more: list[bytes]) -> None:
     start = TRACK + b"&_="
     longest = start + b"\xc3\xa9" * ((LIMIT - len(start)) // 2)
     longest += b"x" * (LIMIT - len(longest))

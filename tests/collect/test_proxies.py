@@ -103,7 +103,7 @@ FORWARDED = [
 
 
 @pytest.mark.parametrize(("forwarded", "client"), FORWARDED)
-def test_the_right_most_untrusted_address_is_the_client(forwarded: str, client: str) -> None:
+def test_the_rightmost_untrusted_address_is_the_client(forwarded: str, client: str) -> None:
     proxies = TrustedProxies(PROXIES)
     assert client == proxies.client_address("10.0.0.1", forwarded.encode(), None)
 

@@ -201,7 +201,7 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("always_200", [False, True])
-def test_a_limit_applies_at_the_same_byte_however_the_input_is_split(
+def test_a_limit_applies_at_the_same_byte_however_the_input_is_divided(
     name: str, always_200: bool
 ) -> None:
     data, status = LONG[name]

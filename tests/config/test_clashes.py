@@ -235,7 +235,7 @@ def test_tls_and_plain_addresses_can_be_combined() -> None:
     assert [] == problems_in(tls("127.0.0.1:8443", "[::1]:8443", "unix:/run/tls.sock"))
 
 
-def test_without_a_file_the_default_admin_address_is_no_conflict() -> None:
+def test_without_a_file_the_default_admin_address_is_not_a_conflict() -> None:
     config = read_config(None, {"server.listen": ["127.0.0.1:8081"]})
     assert "127.0.0.1:8081" == config.server.admin
     with pytest.raises(ConfigErrors, match=r"server\.admin"):

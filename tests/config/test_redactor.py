@@ -161,6 +161,6 @@ def test_of_no_byte_strings_none_is_a_suspect() -> None:
     assert [] == redactor_of(headers={"X-Key": SECRET}).suspects([])
 
 
-def test_byte_strings_full_of_secrets_are_found_by_one_look_at_each() -> None:
+def test_byte_strings_full_of_secrets_are_searched_only_once() -> None:
     redactor = redactor_of(headers={"X-Key": SECRET})
     assert [0, 2] == redactor.suspects([SECRET.encode() * 9, b"none", SECRET.encode() * 9])

@@ -283,7 +283,7 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("is_ascii", [True, False])
-def test_an_array_contains_exactly_the_events_whatever_line_breaks_they_contain(
+def test_an_array_contains_exactly_the_events_even_with_line_breaks_in_them(
     is_ascii: bool,
 ) -> None:
     lines = [json.dumps(each, ensure_ascii=is_ascii).encode() for each in AWKWARD]

@@ -81,7 +81,7 @@ def test_reading_pauses_while_a_destination_has_used_its_share() -> None:
     run(main())
 
 
-def test_a_plain_body_is_parsed_in_large_slices_and_what_follows_it_is_not(
+def test_a_plain_body_is_parsed_in_large_slices_and_later_bytes_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The parser only copies a body. Heads without end may follow it, which are costly."""

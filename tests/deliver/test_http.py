@@ -77,7 +77,7 @@ def test_the_format_single_sends_one_request_per_event() -> None:
 
 @pytest.mark.parametrize("form", ["json_array", "ndjson"])
 @pytest.mark.parametrize("is_ascii", [True, False])
-def test_events_arrive_unchanged_whatever_they_contain(form: str, is_ascii: bool) -> None:
+def test_events_with_any_content_arrive_unchanged(form: str, is_ascii: bool) -> None:
     lines = [json.dumps(each, ensure_ascii=is_ascii).encode() for each in AWKWARD]
     assert AWKWARD == request_of({"format": form}, lines).events()
 

@@ -73,7 +73,7 @@ def ms(clock: HandClock) -> int:
 
 
 @pytest.mark.parametrize("settings", EVERY_TYPE, ids=lambda each: each.name)
-def test_a_turn_ends_though_the_log_grows_as_fast_as_it_is_read(
+def test_a_turn_ends_even_if_the_log_grows_as_fast_as_it_is_read(
     settings: Destination, data: DataDir
 ) -> None:
     limits = make_sender(settings, data).limits

@@ -78,7 +78,7 @@ def test_only_events_that_make_a_destination_fail_wait(
     ],
     ids=["500", "502", "reset", "time-out", "cut", "403", "404"],
 )
-def test_the_bad_event_is_found_however_the_destination_fails(
+def test_the_bad_event_is_found_for_every_kind_of_failure(
     data: DataDir, feed: Feed, fault: Answer
 ) -> None:
     def answer(request: Request) -> Answer:
@@ -271,7 +271,7 @@ def test_a_replayed_dead_letter_that_makes_its_destination_fail_stays_one(
     [Retry("connection refused"), Held("status 401", 401), Retry("status 503", status=503)],
     ids=["rejected", "401", "503"],
 )
-def test_a_destination_that_goes_down_blames_no_event(
+def test_no_event_is_blamed_if_the_destination_goes_down(
     data: DataDir,
     feed: Feed,
     outcome: Outcome,

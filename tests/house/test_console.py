@@ -36,7 +36,7 @@ def test_output_before_the_first_prompt_is_an_error() -> None:
         ("key wk_demo_abc", "key wk_demo_xyz09"),
     ],
 )
-def test_output_that_differs_only_in_what_varies_is_right(expected: str, output: str) -> None:
+def test_output_that_differs_only_in_variable_parts_is_accepted(expected: str, output: str) -> None:
     assert Command("x", expected).matches(output)
 
 

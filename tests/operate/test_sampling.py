@@ -127,7 +127,7 @@ def sqlite_error(statement: str) -> sqlite3.Error:
         (KeyError("x"), ""),
     ],
 )
-def test_an_error_that_an_operator_can_fix_is_told_from_a_bug(
+def test_an_error_that_an_operator_can_fix_is_distinguished_from_a_bug(
     error: BaseException, line: str
 ) -> None:
     found = operator_error(error)

@@ -73,7 +73,7 @@ def test_child_processes_do_not_see_the_variables(manager: socket.socket) -> Non
 
 
 @pytest.mark.parametrize("address", ["/nowhere/notify", "@pixelfast-nobody-listens-here"])
-def test_a_service_manager_that_has_ended_is_no_error(address: str) -> None:
+def test_a_service_manager_that_has_ended_is_ignored(address: str) -> None:
     Notifier({"NOTIFY_SOCKET": address}).ready("x")
 
 

@@ -43,7 +43,7 @@ def test_the_only_server_may_restart_if_its_socket_stays(upstream: str, tmp_path
     assert outcome.sent == outcome.acked
 
 
-def test_clients_that_have_just_connected_are_answered_during_a_restart(tmp_path: Path) -> None:
+def test_clients_that_have_just_connected_get_a_response_during_a_restart(tmp_path: Path) -> None:
     """Their request is on its way when the drain begins; nginx would not send it again."""
     seen: Counter[bytes] = Counter()
     target = f"/pixel/v1/track?writeKey={WRITE_KEY}&userId=u&event=E"

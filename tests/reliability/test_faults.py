@@ -29,7 +29,7 @@ def _needs_mounts() -> None:
 
 
 @pytest.mark.usefixtures("_needs_strace")
-def test_calls_that_fail_cost_no_event(tmp_path: Path) -> None:
+def test_failing_system_calls_lose_no_event(tmp_path: Path) -> None:
     with Rig(tmp_path, workers=1) as rig:
         rig.start()
         rig.oracle.resume()
@@ -40,7 +40,7 @@ def test_calls_that_fail_cost_no_event(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_needs_strace")
-def test_death_between_two_durable_steps_costs_no_event(tmp_path: Path) -> None:
+def test_a_crash_between_two_durable_steps_loses_no_event(tmp_path: Path) -> None:
     with Rig(tmp_path, workers=1) as rig:
         for step in (("collect", "link", 1), ("collect", "fsync", 2), ("collect", "fallocate", 1)):
             assert die_starting(rig, *step), f"{step} never came"
@@ -71,7 +71,7 @@ def test_a_full_disk_is_reported_with_503_until_there_is_space(tmp_path: Path) -
         rig.assert_clean()
 
 
-def test_a_file_size_limit_is_answered_with_503_until_it_is_lifted(tmp_path: Path) -> None:
+def test_a_file_size_limit_is_reported_with_503_until_it_is_raised(tmp_path: Path) -> None:
     with Rig(tmp_path, workers=1) as rig:
         rig.start()
         rig.oracle.resume()
@@ -88,7 +88,7 @@ def test_a_file_size_limit_is_answered_with_503_until_it_is_lifted(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("_needs_mounts")
-def test_a_disk_that_turns_read_only_costs_no_event(tmp_path: Path) -> None:
+def test_a_disk_that_becomes_read_only_loses_no_event(tmp_path: Path) -> None:
     with loop_disk(tmp_path) as disk, Rig(tmp_path, data_dir=disk.mount_point / "data") as rig:
         disk.unmount()
         disk.mount("loop,errors=remount-ro")

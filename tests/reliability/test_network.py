@@ -10,7 +10,7 @@ from tests.reliability.rig import Rig
 from tests.waiting import wait_until
 
 
-def test_all_arrives_through_every_weather(tmp_path: Path) -> None:
+def test_all_events_arrive_over_any_faulty_network(tmp_path: Path) -> None:
     with Rig(tmp_path, workers=1) as rig, FaultProxy(rig.oracle) as proxy:
         rig.url = proxy.url
         rig.start()

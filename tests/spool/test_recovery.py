@@ -48,9 +48,7 @@ def add_later(slot: Slot, has_later: bool) -> list[bytes]:
     return [b"later"]
 
 
-def test_every_single_bit_flip_costs_the_touched_frame_only(
-    data: DataDir, slot: Slot, has_later: bool
-) -> None:
+def test_every_bit_flip_damages_only_its_frame(data: DataDir, slot: Slot, has_later: bool) -> None:
     ranges, image = write_small(slot)
     later = add_later(slot, has_later)
     fd = os.open(slot.path(), os.O_RDWR | os.O_CLOEXEC)

@@ -171,7 +171,7 @@ class FullFiles(SlotFiles):
         return segment
 
 
-def test_a_full_device_costs_no_event(run: Callable[..., None], data: DataDir) -> None:
+def test_a_full_device_loses_no_event(run: Callable[..., None], data: DataDir) -> None:
     async def body(writer: SpoolWriter) -> None:
         await until_ready(writer)
         told = [add(writer, b"%d" % number) for number in range(5)]

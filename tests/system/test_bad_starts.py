@@ -1,4 +1,4 @@
-"""A start that cannot work ends with one line: what is wrong, the value, the limit, the remedy."""
+"""A start that fails prints one line with the problem, the value, the limit and the remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pixelfast.cli.main()
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can get to, unlike those of pytest."""
+    """Create a folder that every user can enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         path.chmod(0o711)
@@ -41,7 +41,7 @@ def folder() -> Iterator[Path]:
 
 
 def failed_start(*arguments: str, before: tuple[str, ...] = (), code: int = 1) -> str:
-    """The one line that a start ends with."""
+    """Return the one line that a failed start prints."""
     result = run_pixelfast("serve", *LOCAL, *arguments, before=before)
     assert (code, "", 1) == (result.returncode, result.stdout, result.stderr.count("\n")), result
     return result.stderr.strip()
@@ -136,7 +136,7 @@ def test_a_data_directory_of_another_user_is_one_line(folder: Path) -> None:
 
 
 def serve_as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Start a server as another user, which is bound to fail."""
+    """Start a server as another user, which must fail."""
     return subprocess.run(
         [sys.executable, "-c", AS_NOBODY, "serve", *LOCAL, *arguments],
         capture_output=True,

@@ -32,7 +32,7 @@ IS_WHOLE = os.environ.get("PIXELFAST_BUILD_WHEEL") == "1"
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The instructions of the file, each with its arguments on one line."""
+    """Return the instructions of the file, each with its arguments on one line."""
     lines = [line for line in CONTAINERFILE.read_text().splitlines() if not line.startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     return [
@@ -45,7 +45,7 @@ def last(name: str) -> str:
 
 
 def test_hadolint_has_nothing_to_say() -> None:
-    # From PyPI it is beside the interpreter, which need not be in PATH.
+    # The package from PyPI installs it beside the interpreter, which may not be in PATH.
     beside = Path(sys.executable).parent / "hadolint"
     program = str(beside) if beside.exists() else shutil.which("hadolint")
     if program is None:

@@ -32,7 +32,7 @@ max_age_s = {max_age_s}
 
 
 def most_mib(pid: int) -> float:
-    """The most memory that a process has had resident."""
+    """Return the peak resident memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024

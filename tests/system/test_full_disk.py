@@ -1,4 +1,4 @@
-"""The log of a day on which the disk is full or damaged: a few lines, and no traceback."""
+"""The log of a day with a full or damaged disk has only a few lines and no traceback."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from tests.servers import Server, serving
 from tests.waiting import wait_until
 
 CLIENTS = 300
-MOST_EACH = 80 * 1024  # of memory: 64 KiB, and what a connection takes anyhow
-SPARE = 12 * 2**20  # buffers of the collector itself, and what malloc does not give back
+MOST_EACH = 80 * 1024  # of memory: 64 KiB, and the fixed memory of a connection
+SPARE = 12 * 2**20  # buffers of the collector itself, and memory that malloc does not release
 MAX_MEMORY = 2**20
 SEND_S = 2.0
 
@@ -45,11 +45,11 @@ def resident_bytes(pid: int, name: str = "VmRSS") -> int:
 
 
 def most_bytes_beside(server: Server, data: bytes) -> int:
-    """What the collector grows by while many clients send, and one other is answered."""
+    """Return the memory growth of the collector while many clients send and one gets responses."""
     pid = server.children()["pf-collector-0"]
     assert 200 == server.track("before")
     before = resident_bytes(pid)
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM starts anew
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset VmHWM
     with ExitStack() as stack:
         left = {}
         for _ in range(CLIENTS):

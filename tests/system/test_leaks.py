@@ -1,8 +1,8 @@
-"""No secret and no control character comes out, whichever way it came in.
+"""No output contains a secret or a control character, regardless of its origin.
 
-A server with destinations that repeat every header and control sequences in their responses, and
-pixels that carry such sequences in names, values and headers; then everything that is printed,
-logged, stored or shown is looked at.
+The destinations of the server repeat every header and control sequences in their responses, and
+pixels contain such sequences in names, values and headers. Everything that is printed, logged,
+stored or shown is checked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.program import in_pipe, on_terminal
 from tests.servers import Server, serving
 from tests.waiting import wait_until
 
-# Each as it stands in the settings; none of them may come out anywhere.
+# The secrets as they are in the settings; no output may contain any of them.
 SECRETS = {
     "BEARER": "bear-3r-s3cret/t+k",
     "HEADER": "head-3r-s3cret",
@@ -119,9 +119,9 @@ HOOK = '[[destinations]]\nname = "h"\ntype = "http"\n'
 
 
 class _Echo(http.server.BaseHTTPRequestHandler):
-    """Answers with the status that the path begins with, and with all that it was sent.
+    """Responds with the status at the beginning of the path, and with everything that it was sent.
 
-    One event is accepted: a destination that accepts nothing is believed only after 5 s.
+    One event is accepted, because rejections of a destination that accepts nothing count after 5 s.
     """
 
     protocol_version = "HTTP/1.1"
@@ -134,7 +134,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
         status = int(self.path.split("/")[1])
         if self.path.startswith(f"/400/{SECRETS['PATH']}") and ACCEPTED.encode() in body:
             status = 200
-        # The reason phrase is the destination's to choose, too.
+        # The destination also chooses the reason phrase.
         self.send_response(status, f"No {self.headers.get('Authorization')}\x1b[31m")
         self.send_header("Content-Length", str(len(answer)))
         self.send_header("X-Echo", quote(self.path))
@@ -146,7 +146,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
 
 
 class _NoHttp(http.server.BaseHTTPRequestHandler):
-    """Repeats the request in the place of a status line."""
+    """Sends the request back in place of a status line."""
 
     def do_POST(self) -> None:
         self.wfile.write(f"HTTP/1.1 {self.path} \x1b[31m\r\n\r\n".encode())
@@ -169,7 +169,7 @@ def listening(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str
 
 
 def check_secrets(text: str, where: str, but: str = "") -> None:
-    """None of the secrets, and no half of one, in any of their usual forms."""
+    """Check that there is no secret, or half of one, in any of the usual encodings."""
     for name, secret in SECRETS.items():
         if name == but:
             continue

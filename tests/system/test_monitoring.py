@@ -1,4 +1,4 @@
-"""Metrics, alerts and the dashboard belong together: what one names, another has."""
+"""Metrics, alerts, the dashboard and the documentation use the same names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 
 
 def promtool(*arguments: str, given: str = "") -> str:
-    """What promtool prints; it must not complain."""
+    """Return the output of promtool, which must not report an error."""
     result = subprocess.run(
         ["promtool", *arguments], input=given, capture_output=True, text=True, cwd=PROMETHEUS
     )
@@ -82,7 +82,7 @@ def families(server: Server) -> dict[str, Metric]:
 
 @pytest.fixture(scope="module")
 def documented() -> dict[str, tuple[str, set[str], str]]:
-    """Of each metric in the documentation its type, labels and meaning."""
+    """Return the type, labels and meaning of each metric in the documentation."""
     rows = re.findall(
         r"^\| `(\w+)` \| (\w+) \|([^|]*)\| (.+) \|$",
         (ROOT / "docs/metrics.md").read_text(),

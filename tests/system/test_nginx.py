@@ -1,4 +1,4 @@
-"""Behind a real nginx, with the files that we ship: what passes through, and what nginx rejects."""
+"""A real nginx with the shipped files: requests that it passes on and requests that it rejects."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_pixels_pass_through_nginx_with_the_clients_address(tmp_path: Path) -> N
             assert get(f"{start}many-{n}")[0] == 200
         client.close()
         events = server.wait_for_events(203)
-        # nginx stands at 127.0.0.1 and is trusted; the client is at 127.0.0.1 as well, so the
-        # address that it claims is a proxy's word on a proxy.
+        # nginx is at 127.0.0.1 and is trusted. The client is also at 127.0.0.1, so the address that
+        # it claims is accepted, as from a proxy.
         assert {"127.0.0.1", "203.0.113.7"} == {event["request_ip"] for event in events}
         assert (tmp_path / "nginx" / "error.log").read_text() == ""
 
@@ -136,7 +136,7 @@ def test_nginx_passes_on_wrong_paths_below_pixel_and_the_health_check(tmp_path: 
 
 
 def ask(port: int, request: bytes) -> tuple[int, bytes]:
-    """The status and the body of one request, over a connection of its own."""
+    """Return the status and the body of the response to one request, over a new connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(request)
         response = http.client.HTTPResponse(client)
@@ -253,7 +253,7 @@ write_keys = ["{SECRET}"]
             assert status == status_of(front.port, target)
         events = server.wait_for_events(2)
     lines = [line.split() for line in log.read_text().splitlines()]
-    # nginx logs a request after its response, and each of its workers by itself.
+    # nginx logs a request after its response, in each worker separately.
     assert sorted(
         [
             ("track", "200"),

@@ -41,14 +41,14 @@ SPEAKS_HTTP_2 = (
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all tests, each of which has names of its own for its events."""
+    """One server for all tests, each of which uses its own names of events."""
     folder = tmp_path_factory.mktemp("pixelfast")
     with serving(folder / "data", "--workers", "1", settings=SETTINGS) as server:
         yield server
 
 
 def events_of(server: Server, name: str, count: int) -> list[dict[str, Any]]:
-    """The events whose name begins so, once there are `count`."""
+    """Return the events whose names have this prefix, once there are `count`."""
     found: list[dict[str, Any]] = []
 
     def look() -> bool:
@@ -168,7 +168,7 @@ def test_clients_are_limited_by_their_address(server: Server, tmp_path: Path) ->
 def test_behind_a_cdn_the_client_address_is_that_reported_by_the_cdn(
     server: Server, tmp_path: Path
 ) -> None:
-    """127.0.0.5 is the CDN here; 127.0.0.2 is a client that comes past it."""
+    """127.0.0.5 is the CDN; 127.0.0.2 is a client that bypasses it."""
     trusted = (("set_real_ip_from 198.51.100.0/24", "set_real_ip_from 127.0.0.5"),)
     forwarded = {"X_Forwarded_For": "6.6.6.6, 203.0.113.9, 127.0.0.5"}
     addresses = [f"127.0.0.1:{server.port}"]
@@ -181,7 +181,7 @@ def test_behind_a_cdn_the_client_address_is_that_reported_by_the_cdn(
 
 
 class Upstream:
-    """A server that keeps the heads of its requests, and does with each what `respond` says."""
+    """Run a server that records the heads of its requests and calls `respond` for each."""
 
     def __init__(self, response: bytes | None) -> None:
         self.heads: list[bytes] = []
@@ -298,7 +298,7 @@ def test_rudderstack_gets_all_but_the_pixels(server: Server, tmp_path: Path) -> 
     assert all(b"Authorization: Basic x" in head for head in rudderstack.heads)
 
 
-def test_pixels_come_in_over_tls_and_without(server: Server, tmp_path: Path) -> None:
+def test_pixels_are_accepted_with_and_without_tls(server: Server, tmp_path: Path) -> None:
     addresses = [f"127.0.0.1:{server.port}"]
     with running_nginx(Nginx(tmp_path / "nginx", addresses, site="pixelfast-tls.conf")) as front:
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
@@ -326,7 +326,7 @@ def test_many_pixels_share_one_connection_of_http_2(server: Server, tmp_path: Pa
 
 
 def curl_http_2(front: Nginx, target: str) -> list[str]:
-    """Ask for all targets at once, over one connection; the status and version of each response."""
+    """Request all targets at once over one connection; return the status and version of each."""
     host = f"pixel.example.com:{front.tls_port}"
     command: list[Any] = [
         CURL,

@@ -35,7 +35,7 @@ def flood(stack: ExitStack, port: int, count: int) -> None:
         stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
 
 
-def test_a_fresh_client_is_answered_503_while_others_hold_every_connection(server: Server) -> None:
+def test_a_new_client_gets_503_while_others_hold_every_connection(server: Server) -> None:
     assert 200 == server.track("before")
     with ExitStack() as stack:
         flood(stack, server.port, FLOOD)
@@ -49,7 +49,7 @@ def test_a_fresh_client_is_answered_503_while_others_hold_every_connection(serve
     assert "max_connections_lowered" in server.log
 
 
-def test_many_fresh_clients_at_once_are_answered_503_too(server: Server) -> None:
+def test_many_new_clients_at_once_also_get_503(server: Server) -> None:
     with ExitStack() as stack:
         flood(stack, server.port, FLOOD)
         clients = []

@@ -1,4 +1,4 @@
-"""What an operator and a load balancer see of a real server that stops, hangs and gets signals."""
+"""A real server that stops, hangs and receives signals, as operators and load balancers see it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def is_refused(port: int) -> bool:
     return False
 
 
-def test_a_stop_refuses_new_connections_while_a_request_is_under_way(tmp_path: Path) -> None:
+def test_new_connections_are_refused_while_a_stop_waits_for_a_request(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--workers", "1") as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             head = (
@@ -151,7 +151,7 @@ def test_such_signals_end_no_process_of_the_server(tmp_path: Path) -> None:
         assert before == server.children()
 
 
-def test_systemd_is_told_of_the_start_and_the_stop(tmp_path: Path) -> None:
+def test_systemd_is_notified_of_the_start_and_the_stop(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(WAIT_S)
@@ -163,7 +163,7 @@ def test_systemd_is_told_of_the_start_and_the_stop(tmp_path: Path) -> None:
             assert b"STOPPING=1\nSTATUS=stopping" == manager.recv(4096)
 
 
-def test_restarts_with_a_passed_socket_refuse_no_connection(tmp_path: Path) -> None:
+def test_no_connection_is_refused_during_restarts_with_a_passed_socket(tmp_path: Path) -> None:
     """Socket activation: connections wait in the socket that the service manager holds."""
     settings = settings_with("")
     statuses: list[int] = []

@@ -1,4 +1,4 @@
-"""Only its own user can open the files of a server, whatever umask it was started with."""
+"""Only its own user can open the files of a server, regardless of the umask at its start."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ path = "{path}"
 archive_mode = "{mode}"
 """
 
-# Tries to open and to lock everything; prints what it could. As another user.
+# As another user, try to open and lock everything, and print the paths for which that worked.
 INTRUDER = """
 import fcntl, os, sys
 os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(65534)
@@ -62,7 +62,7 @@ def wrong_modes(root: Path) -> dict[str, str]:
 
 
 def opened_by_nobody(paths: list[Path], group: int = NOBODY) -> list[str]:
-    """What of these another user can open. The folders above are passable, unlike pytest's."""
+    """Return which of these another user can open. The parents can be entered, unlike pytest's."""
     result = subprocess.run(
         [sys.executable, "-I", "-c", INTRUDER, "", str(group)],
         input="\n".join(map(str, paths)),
@@ -76,7 +76,7 @@ def opened_by_nobody(paths: list[Path], group: int = NOBODY) -> list[str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can get to, unlike those of pytest."""
+    """Create a folder that every user can enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         path.chmod(0o711)
@@ -90,7 +90,7 @@ def add_dead_letter(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", ["000", "022", "077", "777"])
-def test_all_that_a_server_makes_is_private_whatever_the_umask(folder: Path, mask: str) -> None:
+def test_all_files_of_a_server_are_private_with_any_umask(folder: Path, mask: str) -> None:
     with umask(int(mask, 8)):
         with serving(folder / "data") as server:
             assert 200 == server.track("E")
@@ -104,7 +104,9 @@ def test_all_that_a_server_makes_is_private_whatever_the_umask(folder: Path, mas
 
 @NEEDS_ROOT
 def test_another_user_opens_nothing_of_a_running_server(folder: Path) -> None:
-    assert [str(folder / "bait")] == opened_by_nobody([_bait(folder)])  # it can where it may
+    assert [str(folder / "bait")] == opened_by_nobody(
+        [_bait(folder)]
+    )  # it can open files that it may open
     with umask(0), serving(folder / "data") as server:
         assert 200 == server.track("E")
         server.wait_for_events(1)

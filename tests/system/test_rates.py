@@ -26,7 +26,7 @@ type = "file"
 
 
 def statuses(server: Server, key: str, counts: list[int]) -> list[int]:
-    """Send so many pixels over each of these connections, all at once; return the statuses."""
+    """Send this many pixels over each of these connections, all at once; return the statuses."""
     target = f"/pixel/v1/track?writeKey={key}&userId=u&event=E"
     request = f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     clients = [socket.create_connection(("127.0.0.1", server.port), 20.0) for _ in counts]
@@ -53,12 +53,12 @@ def is_restarted(server: Server) -> bool:
 
 def test_a_rate_limit_holds_for_all_collectors_together(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--workers", "2", settings=SETTINGS) as server:
-        # A second's worth at once may come over one connection, to one collector.
+        # The events of one second may arrive at once, over one connection to one collector.
         assert [200] * 200 == statuses(server, "web", [200])
-        # Whichever collectors these get to, one of them passes.
+        # One of these is accepted, regardless of the collectors that receive them.
         rare = statuses(server, "rare", [1] * 20)
         assert [200] + [429] * 19 == sorted(rare)
-        # Nor has a collector that is killed and restarted a budget of its own.
+        # A collector that is killed and restarted does not get its own budget either.
         for name, pid in server.children().items():
             if name.startswith("pf-collector"):
                 os.kill(pid, signal.SIGKILL)

@@ -43,7 +43,7 @@ PLAIN = SERVER + WEB + ARCHIVE
 
 
 def rewrite(server: Server, settings: str) -> None:
-    """At once: a reload may be reading the file."""
+    """Replace the file atomically, because a reload may be reading it."""
     path = server.data_dir.parent / f"{server.data_dir.name}.toml"
     path.with_suffix(".new").write_text(settings)
     path.with_suffix(".new").replace(path)
@@ -57,7 +57,7 @@ def reload(server: Server, settings: str | None = None) -> subprocess.CompletedP
 
 
 def reload_well(server: Server, settings: str | None = None) -> list[str]:
-    """As the command does, without the cost of a new interpreter."""
+    """Do the same as the command, without the cost of a new interpreter."""
     if settings is not None:
         rewrite(server, settings)
     outcome = ask(DataDir.find(server.data_dir), signal.SIGHUP, RELOAD_OUTCOME, 60.0)
@@ -208,7 +208,7 @@ def test_processes_that_die_in_a_reload_or_later_follow_it(tmp_path: Path) -> No
     with serving(tmp_path / "data", settings=PLAIN) as server:
         for n, name in enumerate(("pf-delivery", "pf-collector-0")):
             pid = server.children()[name]
-            os.kill(pid, signal.SIGSTOP)  # so that it is in the middle of it
+            os.kill(pid, signal.SIGSTOP)  # so that it hangs in the middle of the reload
             rewrite(server, PLAIN + source("new", f"wk-{n}") + "[spool]\nmax_wait_s = 1.0\n")
             server.process.send_signal(signal.SIGHUP)
             os.kill(pid, signal.SIGKILL)
@@ -233,7 +233,7 @@ def test_a_reload_that_is_wanted_after_a_stop_began_is_ignored(tmp_path: Path) -
         assert "reload_ignored" in server.log_events()
 
 
-def test_without_a_settings_file_or_a_server_a_reload_says_so(tmp_path: Path) -> None:
+def test_a_reload_without_a_settings_file_or_a_server_is_an_error(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         done = reload(server)
         assert 1 == done.returncode
@@ -262,7 +262,7 @@ def test_an_open_connection_follows_the_trusted_proxies(tmp_path: Path) -> None:
         assert ["192.0.2.7", "127.0.0.1", "192.0.2.7", "127.0.0.1"] == found
 
 
-def test_systemd_is_told_of_a_reload(tmp_path: Path) -> None:
+def test_systemd_is_notified_of_a_reload(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)

@@ -1,4 +1,4 @@
-"""`pixelfast serve` as its users meet it: real processes, real sockets."""
+"""`pixelfast serve` with real processes and real sockets."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_start_logs_the_effective_settings_in_one_line(tmp_path: Path) -> No
         assert f"data_dir={server.data_dir}" in first
 
 
-def test_a_second_server_on_the_same_data_says_so(tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_data_reports_it(tmp_path: Path) -> None:
     with serving(tmp_path / "data"):
         second = run_pixelfast(
             "serve", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0"
@@ -142,7 +142,7 @@ def test_invalid_settings_end_with_exit_status_2_and_all_errors(tmp_path: Path) 
     assert not (tmp_path / "data").exists()
 
 
-def test_pixels_come_in_over_a_unix_socket(tmp_path: Path) -> None:
+def test_pixels_are_accepted_over_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "pixel.sock"
     settings = '[server]\ntrusted_proxies = ["unix:"]\n'
     options = ("--listen", f"unix:{path}", "--workers", "2")

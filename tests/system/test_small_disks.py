@@ -1,4 +1,4 @@
-"""The real server on disks of 64 MiB that fill up: pixels, the archive, and what the log says."""
+"""The real server on disks of 64 MiB that fill up: pixels, the archive, and the log."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def mount(kind: str, folder: Path, image: Path) -> None:
 
 @pytest.fixture
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MiB; its kind is the parameter, without one a tmpfs."""
+    """A file system of 64 MiB, of the type in the parameter, by default a tmpfs."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount(getattr(request, "param", "tmpfs"), folder, tmp_path / "image")
@@ -74,7 +74,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 class Pixels:
-    """Sends pixels of 24 KB, eight at a time; knows which were answered with 200."""
+    """Sends pixels of 24 KB, eight at a time, and records which were acknowledged with 200."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -82,7 +82,7 @@ class Pixels:
         self.acked: list[str] = []
 
     def send(self, count: int = 8) -> set[str]:
-        """Send some; return the reasons of those that were rejected."""
+        """Send some pixels; return the reasons for those that were rejected."""
         ids = list(itertools.islice(self._ids, count))
         key = self._server.write_key
         requests = [
@@ -110,7 +110,7 @@ class Pixels:
         return reasons
 
     def send_until(self, is_so: Callable[[set[str]], object], what: str) -> None:
-        """Send until `is_so` of the reasons of the last rejections."""
+        """Send until `is_so` is true of the reasons for the last rejections."""
         wait_until(lambda: is_so(self.send()), what, 60)
 
 
@@ -142,7 +142,7 @@ def is_newest_in(archive: Path, pixels: Pixels) -> bool:
 
 
 def events_in(*folders: Path) -> list[str]:
-    """The events that stand in whole lines, in alphabetical order."""
+    """Return the events in complete lines, in alphabetical order."""
     texts = [path.read_bytes() for folder in folders for path in folder.glob("*.ndjson")]
     lines = [line for text in texts for line in text[: text.rfind(b"\n") + 1].splitlines()]
     return sorted(json.loads(line)["event"] for line in lines)
@@ -214,7 +214,7 @@ def test_less_than_min_free_is_disk_full_until_there_is_more(disk: Path, tmp_pat
     with serving(disk / "data", settings=settings, log_path=tmp_path / "server.log") as server:
         pixels = Pixels(server)
         assert set() == pixels.send()
-        # Nothing is sent before the disk was measured: pixels could take the last of it by then.
+        # Nothing is sent before the disk was measured: pixels could use the last space by then.
         (disk / "others").write_bytes(bytes(55 * MIB))
         wait_until(lambda: "disk_full" in server.log_events(), "the disk is full")
         assert {"disk-full"} == pixels.send()
@@ -222,7 +222,7 @@ def test_less_than_min_free_is_disk_full_until_there_is_more(disk: Path, tmp_pat
         wait_until(lambda: "spool_space_freed" in server.log_events(), "there is disk space")
         assert set() == pixels.send()
         told = server.log_events()
-        # What is noticed first, less than min_free or no space for a segment, is logged once.
+        # The first cause, less than min_free or no space for a segment, is logged once.
         for name in ("disk_full", "segment_create_failed"):
             assert told.count(name) <= 1, name
         assert {"disk_full", "segment_create_failed"} & set(told)
@@ -266,7 +266,9 @@ def test_with_keep_bytes_the_oldest_files_are_deleted_and_nothing_waits(
         pixels = Pixels(server)
         for number in range(2 * DISK_BYTES // (8 * len(PADDING))):
             pixels.send_until(lambda reasons: not reasons, "pixels are stored")
-            if number % 40 == 0:  # no faster than files are deleted: the spool has its part, too
+            if (
+                number % 40 == 0
+            ):  # not faster than files are deleted, because the spool also uses space
                 wait_until(lambda: is_newest_in(archive, pixels), "delivery has caught up")
         wait_until(lambda: is_newest_in(archive, pixels), "all are there")
         wait_until(lambda: size_of(archive) <= 8 * MIB, "the oldest are deleted")

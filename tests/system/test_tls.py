@@ -1,4 +1,4 @@
-"""TLS by pixelfast itself: the program as it is run, and clients that do what clients do."""
+"""TLS by pixelfast itself: the real program, with the usual behaviour of clients."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_a_slow_handshake_is_closed(server: Server, part_bytes: int) -> None:
     assert_serves(server)
 
 
-def test_a_slow_request_is_answered_408(server: Server) -> None:
+def test_a_slow_request_gets_408(server: Server) -> None:
     with SocketPeer(tls_port(server)) as peer:
         peer.shake_hands()
         peer.send(request_of()[:20])
@@ -198,7 +198,7 @@ def test_a_slow_request_is_answered_408(server: Server) -> None:
 
 
 def test_a_client_that_resumes_a_session_is_served_by_any_collector(server: Server) -> None:
-    """Tickets are for one process; another one shakes hands in full."""
+    """A ticket is valid for one process; another process performs a full handshake."""
     context = client_context()
     session: ssl.SSLSession | None = None
     reused = 0

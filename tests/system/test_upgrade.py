@@ -65,13 +65,13 @@ def is_refused(port: int) -> bool:
 
 
 def test_upgrades_under_load_fail_no_request_and_lose_no_event(tmp_path: Path) -> None:
-    """One straight after the other; the number of collectors changes, too."""
+    """Upgrades follow each other directly, and the number of collectors changes."""
     seen = dict.fromkeys(TOTALS, 0.0)
 
     def check_totals(server: Server) -> None:
         sums = server.metrics()
         for name in TOTALS:
-            # Those of destinations are absent until delivery has read them.
+            # The figures of destinations are absent until delivery has read them.
             assert sums.get(name, seen[name]) >= seen[name], f"{name} went back"
             seen[name] = sums.get(name, seen[name])
 
@@ -174,7 +174,7 @@ def test_a_stop_in_the_middle_of_an_upgrade_leaves_no_processes(
 
 
 def test_a_request_before_an_upgrade_is_carried_out_after_it(tmp_path: Path) -> None:
-    """A reload and an upgrade that wait are known to the installed version, too."""
+    """The installed version carries out a reload and an upgrade that are waiting."""
     with serving(tmp_path / "data", settings=settings(1)) as server:
         data = DataDir.find(server.data_dir)
         server.process.send_signal(signal.SIGUSR2)
@@ -188,7 +188,7 @@ def test_a_request_before_an_upgrade_is_carried_out_after_it(tmp_path: Path) -> 
         assert 2 == server.log_events().count("upgrade_completed")
 
 
-def test_systemd_is_told_of_an_upgrade(tmp_path: Path) -> None:
+def test_systemd_is_notified_of_an_upgrade(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(60)

@@ -166,7 +166,7 @@ class ArchiveKeeper:
         return True
 
     def clean_up(self) -> None:
-        """Delete what a crash left: unfinished copies, and originals of finished copies."""
+        """Delete files that a crash left: unfinished copies, and originals of finished copies."""
         for path in self.folder.glob(".*.part"):
             if is_own(path.name):
                 path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ class SpoolNeeds(NamedTuple):
     """The disk space that the spool needs, in bytes.
 
     Attributes:
-        min_free: what must stay free on every disk.
+        min_free: the space that must stay free on every disk.
         max_used: the maximum size of the spool, with segments that are created ahead.
     """
 

@@ -52,7 +52,7 @@ def items_with_errors(bytes body not None, Py_ssize_t items):
 
 
 cdef inline bint skip(Cursor* cursor, bytes expected) noexcept:
-    """Go past what is expected next; return False if something else is there."""
+    """Skip the expected bytes; return False if there are others."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(expected)
     if cursor.end - cursor.place < size:
         return False
@@ -63,7 +63,7 @@ cdef inline bint skip(Cursor* cursor, bytes expected) noexcept:
 
 
 cdef inline int three_digits(Cursor* cursor) noexcept nogil:
-    """Go past a number of three digits and return it, or -1 if there is none."""
+    """Skip a number of three digits and return it, or -1 if there is none."""
     cdef int number = 0, n
     cdef char digit
     if cursor.end - cursor.place < 3:
@@ -78,7 +78,7 @@ cdef inline int three_digits(Cursor* cursor) noexcept nogil:
 
 
 cdef bint skip_object(Cursor* cursor) noexcept nogil:
-    """Go past an object, whatever is in it; return False if it has no end."""
+    """Skip an object with any content; return False if it has no end."""
     cdef int depth = 0
     cdef char byte
     while cursor.place < cursor.end:

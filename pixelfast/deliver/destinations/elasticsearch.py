@@ -94,7 +94,7 @@ class _BulkResponse(msgspec.Struct):
 
 
 class _Head(msgspec.Struct):
-    """The fields of an error that decide what it means."""
+    """The fields of an error that decide its meaning."""
 
     type: object = None
     reason: object = None

@@ -267,7 +267,7 @@ class FileSender(Sender):
             self._size = there.st_size
 
     def _without_written(self, data: bytes) -> bytes:
-        """Return the data without what is already at the end of the file."""
+        """Return the data without the part that is already at the end of the file."""
         ahead = self._written_ahead
         if data.startswith(ahead):
             self._written_ahead = b""

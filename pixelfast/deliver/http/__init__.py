@@ -1,8 +1,8 @@
 """An HTTP client whose requests have a limited cost, whatever the server does.
 
 `sender`      one batch, one POST request; the base of all destinations over HTTP
-`responses`   what a response means for a batch
-`failures`    what a request without a response means
+`responses`   the meaning of a response for a batch
+`failures`    the meaning of a request without a response
 `bounds`      how much of a response is read, and how much time that may take
 `guard`       addresses to which it never connects
 `tls`         certificates, which are read again when they are renewed

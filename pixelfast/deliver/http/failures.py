@@ -1,4 +1,4 @@
-"""What a request without a response means: usually a retry, sometimes a wrong setting."""
+"""The meaning of a request without a response: usually a retry, sometimes a wrong setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an HTTP response means for a batch."""
+"""The meaning of an HTTP response for a batch."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_no_row_is_rejected_for_an_error_that_another_row_imitates() -> None:
     assert isinstance(outcome, Rejected), "it is halved"
 
 
-def test_no_value_is_known_as_bad_before_it_failed_alone() -> None:
+def test_a_value_is_known_as_bad_only_after_it_failed_alone() -> None:
     """The response names a key that is not the cause."""
 
     def server(request: Request) -> Answer:

@@ -148,7 +148,7 @@ def test_a_pixel_with_unusual_characters_stays_one_event(format: str) -> None:  
     "name",
     ["$create_alias", "$merge_dangerously", "$identify", "$set", "$groupidentify", "$$heatmap"],
 )
-def test_a_pixel_gives_posthog_no_instructions(query: str, name: str) -> None:
+def test_a_pixel_cannot_give_instructions_to_posthog(query: str, name: str) -> None:
     server = Posthog()
     server.persons["victim"] = {"plan": "paid"}
     hostile = json.loads(pixel(query)) | {"event": name}
