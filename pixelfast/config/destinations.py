@@ -170,7 +170,10 @@ class FileDestination(Delivery, frozen=True, kw_only=True, tag_field="type", tag
             extra={"unit": "B"},
         ),
     ] = 64 * 2**20
-    rotate_s: Annotated[float, Meta(gt=0, description="age at which a file is closed")] = 60.0
+    rotate_s: Annotated[
+        float,
+        Meta(gt=0, description="age at which the next batch closes a file and opens a new one"),
+    ] = 60.0
     compression: Annotated[
         Literal["none", "gzip", "zstd"],
         Meta(
