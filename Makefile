@@ -94,7 +94,7 @@ $(VENV)/.compiled: $(VENV)/.tools setup.py $(SOURCES)
 
 # The dependencies come from the network, so they are fetched while the compiler works.
 $(VENV)/.built: $(VENV)/.tools pyproject.toml setup.py $(SOURCES)
-	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.installed $(VENV)/.compiled
+	@$(MAKE) --silent --no-print-directory --jobs=2 $(VENV)/.installed $(VENV)/.compiled
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.built
