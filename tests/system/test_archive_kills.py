@@ -1,4 +1,4 @@
-"""Delivery is killed while it compresses and deletes files: every event is in the archive."""
+"""Kill delivery while it compresses and deletes files; every event is in the archive."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ NEEDS_ROOT = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare"
 )
 LOCAL = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1")
-# All that a start imports is imported before: another user may not be able to read it.
+# All modules of a start are imported before, because another user may be unable to read them.
 AS_NOBODY = """
 import encodings.idna, os
 import pixelfast.cli, pixelfast.commands.serve

@@ -80,7 +80,7 @@ def test_the_image_runs_without_rights_and_can_be_stopped() -> None:
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 def test_the_settings_of_the_compose_file_work_together(tmp_path: Path) -> None:
-    """pixelfast and nginx as compose.yaml starts them, with the folders of this test."""
+    """pixelfast and nginx are started as in compose.yaml, with the folders of this test."""
     folder = CONTAINERFILE.parent
     path = tmp_path / "pixel.sock"
     settings = (folder / "pixelfast.toml").read_text()
@@ -109,7 +109,7 @@ def test_the_settings_of_the_compose_file_work_together(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The virtual environment that the build stage makes."""
+    """Return the virtual environment that the build stage creates."""
     folder = tmp_path_factory.mktemp("image")
     source, target, wheels = folder / "src", folder / "opt", folder / "wheels"
     source.mkdir()
@@ -142,7 +142,7 @@ def _copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def _running(installed: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The image's command, its volume and working directory in `folder`, on free ports."""
+    """Run the image's command on free ports, with its volume and working directory in `folder`."""
     volume = last("VOLUME")
     command = [*json.loads(last("ENTRYPOINT")), *json.loads(last("CMD"))]
     command = [str(folder / "data") if each == volume else each for each in command]

@@ -20,7 +20,7 @@ KINDS = {
 LOOKS = 16  # at the lag, while pixels arrive
 MAX_MEMORY_MIB = 256  # the default
 LAG = "pixelfast_delivery_lag_seconds"
-MAX_LAG_S = 5.0  # one that was delayed by another would wait for the other's timeout: 30 s
+MAX_LAG_S = 5.0  # a delayed one would wait for the timeout of another, 30 s
 
 DESTINATION = """
 [[destinations]]

@@ -1,4 +1,4 @@
-"""The memory that hostile clients make a real collector use, and the effect on others."""
+"""Hostile clients have a limited effect on the memory of a real collector and on others."""
 
 from __future__ import annotations
 

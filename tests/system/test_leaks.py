@@ -43,7 +43,7 @@ SECRETS = {
     "WRITEKEY": "wk_live_wr1te-s3cret",
 }
 ACCEPTED = "Accepted by all"
-NASTY = (  # its ends are visible: names and events are trimmed
+NASTY = (  # begins and ends with visible characters, because names and events are trimmed
     "nasty\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\u202e\u2066\u200e\u200b\u061c\u2028\ufeff[red]x[/red]"
     "\r\nforged\trow"
 )
@@ -209,7 +209,7 @@ def send_nasty_pixels(server: Server) -> None:
 
 
 def wait_for_outcomes(server: Server, destination: str = "refuses", letters: int = 4) -> str:
-    """`/metrics`, once a destination has dead letters and every other has failed in its way."""
+    """Return `/metrics` as soon as one destination has dead letters and the others have failed."""
     metrics = ""
 
     def look() -> bool:

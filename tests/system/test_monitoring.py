@@ -72,7 +72,7 @@ def has_settled(server: Server) -> bool:
 
 @pytest.fixture(scope="module")
 def families(server: Server) -> dict[str, Metric]:
-    """The families of a live server by the names that are queried."""
+    """Return the families of a running server by the names of their samples."""
     found = text_string_to_metric_families(server.admin("/metrics"))
     return {
         f"{family.name}_total" if family.type == "counter" else family.name: family
@@ -94,13 +94,13 @@ def documented() -> dict[str, tuple[str, set[str], str]]:
 
 
 def names_in(expression: str) -> set[str]:
-    """The names of metrics in an expression of PromQL."""
+    """Return the names of the metrics in a PromQL expression."""
     without_labels = re.sub(r"\{[^}]*\}", "", expression)
     return set(re.findall(r"\b(?:pixelfast|process)_\w+", without_labels))
 
 
 def unknown_names(expressions: list[str], families: dict[str, Metric]) -> set[str]:
-    """The names in expressions that a live server does not have."""
+    """Return the names in expressions that a running server does not have."""
     samples = set(families)
     for name, family in families.items():
         if family.type == "histogram":

@@ -1,4 +1,4 @@
-"""Every shipped file with a real nginx: TLS and HTTP/2, limits, CDNs, RudderStack, two servers."""
+"""Run a real nginx with each shipped file: TLS, HTTP/2, limits, CDNs, RudderStack, two servers."""
 
 from __future__ import annotations
 

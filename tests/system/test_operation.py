@@ -124,7 +124,7 @@ def test_a_supervisor_that_was_paused_leaves_its_processes_alone(tmp_path: Path)
         server.write_key = "wk"
         before = server.children()
         os.kill(server.process.pid, signal.SIGSTOP)
-        threading.Event().wait(3.5)  # a pause is real time
+        threading.Event().wait(3.5)  # a pause lasts for real time
         os.kill(server.process.pid, signal.SIGCONT)
         wait_until(lambda: "supervisor_paused" in server.log, "it has noticed")
         assert 200 == server.track("After")

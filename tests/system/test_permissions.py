@@ -197,7 +197,7 @@ def test_a_stranger_cannot_stop_the_next_start_by_holding_locks(folder: Path) ->
         assert intruder.stdout is not None
         intruder.stdin.write(paths)
         intruder.stdin.close()
-        assert "ready\n" == intruder.stdout.readline()  # it holds what it got: nothing
+        assert "ready\n" == intruder.stdout.readline()  # it has no lock
         with serving(folder / "data") as server:
             assert 200 == server.track("E")
             server.wait_for_events(2)

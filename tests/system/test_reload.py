@@ -1,4 +1,4 @@
-"""Reloading the settings of a real server, under load: no request fails, no event is lost."""
+"""Reload the settings of a real server under load; no request fails, and no event is lost."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def is_ready(server: Server) -> bool:
 
 
 def test_reloads_under_load_fail_no_request_and_lose_no_event(tmp_path: Path) -> None:
-    """Sources, keys, limits, proxies and destinations change all the while."""
+    """Sources, keys, limits, proxies and destinations change repeatedly."""
     changes = [
         PLAIN + source("app", "wk-app") + FILE.format(name="second"),
         SERVER + "idle_timeout_s = 20.0\nmax_connections = 5000\n" + WEB + ARCHIVE,

@@ -1,4 +1,4 @@
-"""Replacing a real server by the installed version, under load: nothing fails, nothing is lost."""
+"""Replace a real server by the installed version under load, without failures or losses."""
 
 from __future__ import annotations
 
