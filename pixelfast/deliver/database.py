@@ -16,6 +16,7 @@ from types import MappingProxyType
 import msgspec
 import structlog
 
+from pixelfast.errors import DestinationError
 from pixelfast.spool.datadir import make_directory, sync_directory
 
 __all__ = ["open_database"]
@@ -24,6 +25,7 @@ _log = structlog.get_logger("deliver")
 _BUSY_S = 5.0
 _CACHE_KIB = 256  # per database; SQLite's default is 2 MB
 _PAGE_BYTES = 4096
+_NEWER_VERSIONS = 16  # versions beyond these are rather damage
 Migrations = Mapping[int, Sequence[str]]
 
 
@@ -45,6 +47,7 @@ def open_database(
     Raises:
         sqlite3.Error: the database is not damaged but cannot be used now: it is locked, or the disk
             is full.
+        DestinationError: a newer version of pixelfast wrote the database, which is not changed.
     """
     make_directory(path.parent)
     try:
@@ -81,6 +84,11 @@ def _open(
             db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
         elif found in migrations:
             _migrate(db, migrations)
+        elif version < found <= version + _NEWER_VERSIONS:
+            raise DestinationError(
+                f"{path} was written by a newer version of pixelfast: it has schema version"
+                f" {found}, and this version supports {version}; install the newer version"
+            )
         elif found != version:
             raise _Damaged(f"schema version {found}; expected {version}")
         if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":

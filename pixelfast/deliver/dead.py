@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pixelfast.deliver.bundles import Bundle, DeadLetter, Row, merged, numbers_in
 from pixelfast.deliver.database import open_database
+from pixelfast.deliver.outcomes import Rejected, Retry
 from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["DeadLetterGroup", "DeadLetterLimits", "DeadLetters", "SourceDeadLetters"]
@@ -267,11 +269,15 @@ class DeadLetters:
             if len(wanted) == letters:
                 isolated.append((row_id, letters))
                 continue
-            row = self._row(row_id)
-            self._db.execute("DELETE FROM letter WHERE id = ?", [row_id])
-            self._insert(row.divided())
+            self._divide(row_id)
             isolated += [(each, 1) for each in wanted]
         return isolated
+
+    def _divide(self, row_id: int) -> None:
+        """Replace a row by one for each of its dead letters."""
+        row = self._row(row_id)
+        self._db.execute("DELETE FROM letter WHERE id = ?", [row_id])
+        self._insert(row.divided())
 
     def keep_within(self, limits: DeadLetterLimits) -> None:
         """Drop dead letters that exceed the limits of age and size."""
@@ -413,16 +419,27 @@ class DeadLetters:
             self._mark(2, [each.id for each in taken])
         return taken
 
+    def existing(self, ids: Iterable[int]) -> int:
+        """Return how many of these dead letters exist."""
+        return sum(len(wanted) for _, _, wanted in self._rows_of(ids))
+
+    def are_replayed(self, ids: Iterable[int]) -> bool:
+        """Whether the replay of these dead letters has not ended: none was removed or changed."""
+        return set(ids).issubset(self._taken())
+
     def give_back(self, planned: Iterable[int]) -> None:
         """Mark dead letters that were taken but not planned before a crash for another replay."""
         known = set(planned)
-        rows = self._db.execute("SELECT id, letters FROM letter WHERE replay = 2").fetchall()
-        taken = (row_id + place for row_id, letters in rows for place in range(letters))
-        lost = [each for each in taken if each not in known]
+        lost = [each for each in self._taken() if each not in known]
         if lost:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._mark(1, lost)
+
+    def _taken(self) -> list[int]:
+        """Return the ids of the dead letters that are being replayed."""
+        rows = self._db.execute("SELECT id, letters FROM letter WHERE replay = 2").fetchall()
+        return [row_id + place for row_id, letters in rows for place in range(letters)]
 
     def _mark(self, replay: int, ids: Iterable[int]) -> None:
         self._db.executemany(
@@ -430,23 +447,24 @@ class DeadLetters:
             [(replay, row_id) for row_id, _ in self._isolate(ids)],
         )
 
-    def remove(self, ids: Iterable[int]) -> None:
-        """Remove delivered dead letters."""
+    def end_replay(
+        self,
+        delivered: Iterable[int] = (),
+        failed: Mapping[int, Rejected | Retry] = MappingProxyType({}),
+    ) -> None:
+        """Remove delivered dead letters and record how others failed again, in one transaction."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "DELETE FROM letter WHERE id = ?", [row[:1] for row in self._isolate(ids)]
+                "DELETE FROM letter WHERE id = ?", [row[:1] for row in self._isolate(delivered)]
             )
-
-    def reject_again(self, identity: int, status: int, reason: str, response: bytes) -> None:
-        """Record that a dead letter failed again."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._isolate([identity])
-            self._db.execute(
+            for row_id, letters in self._isolate(failed):
+                if letters > 1:
+                    self._divide(row_id)
+            self._db.executemany(
                 "UPDATE letter SET replay = 0, attempts = attempts + 1, status = ?, reason = ?,"
                 " answer = ? WHERE id = ?",
-                [status, reason, response, identity],
+                [(how.status, how.reason, how.response, each) for each, how in failed.items()],
             )
 
     def close(self) -> None:

@@ -87,10 +87,8 @@ class DeadKeeper:
         """Add dead letters, remove delivered ones, and record those that failed again."""
         if added:
             self.database.add(added, self._dead_limits)
-        if removed:
-            self.database.remove(removed)
-        for each, outcome in rejected_again.items():
-            self.database.reject_again(each, outcome.status, outcome.reason, outcome.response)
+        if removed or rejected_again:
+            self.database.end_replay(removed, rejected_again)
         if added or removed or rejected_again:
             self._measure()
 

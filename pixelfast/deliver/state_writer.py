@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import structlog
 
@@ -140,7 +141,9 @@ class StateWriter:
         self.waiting_bytes = sum(self._kept_bytes.values())
         self._sequence = max((plan.sequence for plan in plans), default=0) + 1
         if self.dead.has_any:
-            self.dead.database.give_back(each for plan in plans for each in plan.dead_letters or ())
+            dead = self.dead.database
+            replays = [plan.dead_letters for plan in plans if plan.dead_letters is not None]
+            dead.give_back(chain.from_iterable(filter(dead.are_replayed, replays)))
         return [Task(plan) for plan in plans]
 
     async def close(self) -> None:
@@ -346,7 +349,8 @@ class StateWriter:
     async def read_back(self, plan: Plan) -> Batch | None:
         """Return the batch of a plan from an earlier run, read from the spool or dead letters.
 
-        Return None if its bytes have changed; the events that are left are then planned again.
+        Return None if its bytes have changed; the events that are left are then planned again. Also
+        return None for a replay whose outcome was recorded before a crash.
         """
         batch = await self._thread.run(self._read_back, plan)
         if batch is not None:
@@ -361,9 +365,10 @@ class StateWriter:
             left = remade.plan.events
             self._add(remade)
         if plan.dead_letters is not None:
-            # Dead letters are only removed after they were delivered.
-            self._changing().count("delivered", plan.events)
-            self._changing().count("dead", -plan.events)
+            # The replay had ended. Dead letters are only removed after they were delivered.
+            left = await self._thread.run(self.dead.database.existing, plan.dead_letters)
+            self._changing().count("delivered", plan.events - left)
+            self._changing().count("dead", left - plan.events)
         else:
             self._log.error("batch_changed", batch=plan.id, events=plan.events, left=left)
             self._changing().count("missing", plan.events - left)
@@ -377,9 +382,9 @@ class StateWriter:
             if self._whole[0] != plan.root:
                 self._whole = plan.root, plan.whole_events(self._data)
             return plan.part_of(*self._whole[1])
-        letters = self.dead.database.read(plan.dead_letters)
-        if len(letters) != len(plan.dead_letters):
+        if not self.dead.database.are_replayed(plan.dead_letters):
             return None
+        letters = self.dead.database.read(plan.dead_letters)
         found = events_of_dead_letters(letters)
         return plan.batch(found.body, found.runs)
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.bundles import Bundle
 from pixelfast.deliver.dead import DeadLetterLimits, DeadLetters
-from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected
 from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
 from tests.bundles import bundle
@@ -194,7 +194,7 @@ def test_a_dead_letter_that_is_being_replayed_is_not_dropped(
     assert [1] == [each.id for each in dead.take_for_replay(1, 2**20)]  # a plan refers to it
     dead.keep_within(limits)
     assert [0] == kept(dead, "web")
-    dead.remove([1])
+    dead.end_replay([1])
     assert (0, 0) == dead.by_source()["web"][:2]
 
 
@@ -213,8 +213,7 @@ def test_the_sums_of_sources_are_right_after_every_kind_of_change(dead: DeadLett
     dead.drop([3, 4])
     dead.ask_for_replay([7, 8])
     dead.take_for_replay(10, 2**20)
-    dead.remove([7])
-    dead.reject_again(8, 500, "a longer reason", b"answer")
+    dead.end_replay([7], {8: Rejected("a longer reason", 500, b"answer")})
     other = DeadLetters(dead.path)  # like `pixelfast dead`
     other.drop([20, 21])
     other.close()
@@ -284,13 +283,26 @@ def test_changing_some_dead_letters_of_a_row_leaves_the_others_unchanged(
     before = {each.id: each for each in dead.read()}
     assert 2 == dead.ask_for_replay([3, 9, 11])
     assert [3, 9] == [each.id for each in dead.take_for_replay(5, 100)]
-    dead.reject_again(3, 500, "no again", b"")
-    dead.remove([9])
+    dead.end_replay([9], {3: Rejected("no again", 500)})
     assert 1 == dead.drop([9, 10])
     expected = before | {3: before[3]._replace(status=500, reason="no again", response=b"")}
     expected[3] = expected[3]._replace(attempts=2)
     assert [expected[n] for n in range(1, 9)] == dead.read()
     assert [expected[5], expected[2]] == dead.read([5, 9, 2, 77])
+    check_sums(dead)
+
+
+def test_the_outcomes_of_a_replay_are_recorded_together_or_not_at_all(dead: DeadLetters) -> None:
+    """Otherwise a crash could leave dead letters that are neither replayed nor listed again."""
+    dead.add([bundle(n, b"e%d" % n) for n in range(4)])
+    dead.ask_for_replay()
+    dead.take_for_replay(10, 100)
+    before = dead.read()
+    with pytest.raises(sqlite3.ProgrammingError):
+        dead.end_replay([1, 2], {3: NO, 4: Rejected(object())})  # type: ignore[arg-type]
+    assert before == dead.read()
+    dead.end_replay([1, 2], {3: NO, 4: NO})
+    assert [(3, 0, 2), (4, 0, 2)] == [(each.id, each.replay, each.attempts) for each in dead.read()]
     check_sums(dead)
 
 
@@ -304,7 +316,7 @@ def test_dead_letters_of_one_row_are_replayed_in_as_many_batches_as_needed(
     dead.give_back([1, 2, 5])  # the plans that a crash left
     assert [3, 4, 6, 7, 8, 9, 10] == [each.id for each in dead.take_for_replay(100, 100)]
     assert [] == dead.take_for_replay(100, 100)
-    dead.remove(range(1, 11))
+    dead.end_replay(range(1, 11))
     assert (0, 0) == (dead.count(), dead.by_source()["web"].size_bytes)
 
 
@@ -315,7 +327,7 @@ def test_a_row_that_is_replayed_as_a_whole_is_not_divided(dead: DeadLetters) -> 
     dead.give_back([])
     dead.take_for_replay(10, 100)
     assert [10] == rows(dead)
-    dead.remove(range(1, 11))
+    dead.end_replay(range(1, 11))
     assert [] == rows(dead)
 
 

@@ -433,3 +433,38 @@ def test_replayed_dead_letters_that_a_crash_left_in_a_plan_count_as_delivered(
         assert [] == last.sent
 
     run(main())
+
+
+def test_replayed_dead_letters_that_failed_before_a_crash_stay_dead_letters(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crash came after their outcome was recorded there, and before that in the state."""
+    commit = Store.commit
+
+    def fail(store: Store, changes: Changes) -> None:
+        if changes.counted.get("delivered"):
+            raise sqlite3.OperationalError("disk I/O error")
+        commit(store, changes)
+
+    async def main() -> None:
+        feed.write(*map(event, range(8)))
+        runner = make_runner(data, rejecting(2, 5))
+        async with running(runner):
+            await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 2)
+        ask_for_replay(data)
+        replaying, last = rejecting(5), FakeSender()
+        replaying.judge = lambda batch: Partial(
+            {n: NO for n, each in enumerate(numbers(batch)) if each == 5}
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "commit", fail)
+            with pytest.raises(sqlite3.OperationalError):
+                await make_runner(data, replaying).run()
+        runner = make_runner(data, last)
+        async with running(runner):
+            await until(lambda: not plans_on_disk(data, "hook"))
+            assert (7, 1) == (runner.counted["delivered"], runner.counted["dead"])
+            check_sum(runner.stats(end_numbers(8)))
+        assert ([], [5]) == (last.sent, letters_of(data))
+
+    run(main())

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from pixelfast.deliver.database import open_database
 from pixelfast.deliver.store import Changes, Store
+from pixelfast.errors import DestinationError
 from pixelfast.spool import Position
 
 KILLED_IN_A_COMMIT = """
@@ -186,9 +187,7 @@ def _zeroed_page(path: Path) -> None:
 
 
 def _other_version(path: Path) -> None:
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 3")
-    db.close()
+    _execute(path, "PRAGMA user_version = 130")
 
 
 def _no_tables(path: Path) -> None:
@@ -229,6 +228,21 @@ def test_a_damaged_database_is_renamed_and_a_new_one_created(path: Path, damage:
     filled(path)
     assert FILLED == contents(path)
     assert 1 == len(set_aside(path)), "the new one is sound"
+
+
+def test_a_database_of_a_newer_version_is_not_changed(path: Path) -> None:
+    """It is not damaged, and the newer version continues with it after a downgrade was undone."""
+    filled(path)
+    _execute(path, "PRAGMA user_version = 3")
+    newer = path.read_bytes()
+    with pytest.raises(DestinationError) as raised:
+        Store(path)
+    expected = (
+        f"{path} was written by a newer version of pixelfast: it has schema version 3, and this"
+        " version supports 2; install the newer version"
+    )
+    assert expected == str(raised.value)
+    assert (newer, []) == (path.read_bytes(), set_aside(path))
 
 
 def test_a_memory_that_is_not_json_is_ignored(path: Path) -> None:
