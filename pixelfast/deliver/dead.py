@@ -247,7 +247,7 @@ class DeadLetters:
         """Find the rows of these dead letters; return the id, length and wanted ids of each."""
         rows: list[tuple[int, int, list[int]]] = []
         end = 0  # the id after the last row's dead letters
-        for each in sorted(set(ids)):
+        for each in sorted({each for each in ids if 0 < each < 2**63}):
             if each >= end:
                 found = self._db.execute(
                     "SELECT id, letters FROM letter WHERE id <= ? ORDER BY id DESC LIMIT 1", [each]

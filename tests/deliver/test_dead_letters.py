@@ -331,6 +331,17 @@ def test_a_row_that_is_replayed_as_a_whole_is_not_divided(dead: DeadLetters) -> 
     assert [] == rows(dead)
 
 
+@pytest.mark.parametrize("identity", [-(2**70), -1, 0, 4, 2**63 - 1, 2**63, 2**70])
+def test_an_id_that_no_dead_letter_can_have_is_not_found(dead: DeadLetters, identity: int) -> None:
+    dead.add([bundle(n, b"e%d" % n) for n in range(3)])
+    assert ([], 0, 0) == (
+        dead.read([identity]),
+        dead.ask_for_replay([identity]),
+        dead.drop([identity]),
+    )
+    assert [2] == [each.id for each in dead.read([identity, 2])]
+
+
 def test_no_id_is_assigned_twice(dead: DeadLetters) -> None:
     """An operator who drops 17 must not drop another dead letter."""
     dead.add([letter(n) for n in range(10)])
