@@ -290,7 +290,7 @@ class CrashMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-def main(examples: int = 150, chance: int | None = None) -> int:
+def main(examples: int = 400, chance: int | None = None) -> int:
     """Search for a loss; return `FOUND` if there is one, otherwise 0.
 
     `chance` is the seed of the examples; without it, they are the same each time.
