@@ -36,6 +36,16 @@ MANY = BatchLimits(max_events=500, max_bytes=10**6, max_age_s=0.0)
 NO = Rejected("status 400", 400, b'{"error":"invalid"}')
 
 
+COMMIT = Store.commit
+
+
+def fail_before_delivered(store: Store, changes: Changes) -> None:
+    """Fail as a crash would, before delivered events are recorded in the state."""
+    if changes.counted.get("delivered"):
+        raise sqlite3.OperationalError("disk I/O error")
+    COMMIT(store, changes)
+
+
 def numbers(batch: Batch) -> list[int]:
     return [json.loads(line)["n"] for line in batch.lines()]
 
@@ -405,12 +415,6 @@ def test_replayed_dead_letters_that_a_crash_left_in_a_plan_count_as_delivered(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The crash came after they were removed, and before that was recorded in the state."""
-    commit = Store.commit
-
-    def fail(store: Store, changes: Changes) -> None:
-        if changes.counted.get("delivered"):
-            raise sqlite3.OperationalError("disk I/O error")
-        commit(store, changes)
 
     async def main() -> None:
         feed.write(*map(event, range(4)))
@@ -420,7 +424,7 @@ def test_replayed_dead_letters_that_a_crash_left_in_a_plan_count_as_delivered(
         ask_for_replay(data)
         replaying, last = FakeSender(), FakeSender()
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "commit", fail)
+            patch.setattr(Store, "commit", fail_before_delivered)
             with pytest.raises(sqlite3.OperationalError):
                 await make_runner(data, replaying).run()
         assert ([2], []) == (replaying.numbers, letters_of(data))
@@ -439,12 +443,6 @@ def test_replayed_dead_letters_that_failed_before_a_crash_stay_dead_letters(
     data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The crash came after their outcome was recorded there, and before that in the state."""
-    commit = Store.commit
-
-    def fail(store: Store, changes: Changes) -> None:
-        if changes.counted.get("delivered"):
-            raise sqlite3.OperationalError("disk I/O error")
-        commit(store, changes)
 
     async def main() -> None:
         feed.write(*map(event, range(8)))
@@ -457,7 +455,7 @@ def test_replayed_dead_letters_that_failed_before_a_crash_stay_dead_letters(
             {n: NO for n, each in enumerate(numbers(batch)) if each == 5}
         )
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "commit", fail)
+            patch.setattr(Store, "commit", fail_before_delivered)
             with pytest.raises(sqlite3.OperationalError):
                 await make_runner(data, replaying).run()
         runner = make_runner(data, last)
