@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run the tests of the decoder, the protocol, the spool and the scan of documents with modules that
+# Run the tests of the decoder, the protocol, the spool and the scans of delivery with modules that
 # are compiled with AddressSanitizer and UndefinedBehaviorSanitizer.
 set -eu
 . "$(dirname "$0")/compiled_copy.sh"
@@ -19,4 +19,5 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktra
 export LD_PRELOAD="$asan"
 "$python" -c "import pixelfast.event.decoder as m; assert m.__file__.startswith('$work'), m.__file__"
 exec "$python" -m pytest -q -p no:cacheprovider tests/event tests/collect tests/spool \
-    tests/deliver/products/test_documents.py "$@"
+    tests/deliver/products/test_documents.py tests/deliver/products/test_bulk_items.py \
+    tests/deliver/test_lines.py "$@"
