@@ -274,7 +274,7 @@ class SlotReader:
             there = next((n for n in segments if n >= number), 0)
             if not there:
                 if newer:
-                    return False  # this program cannot read what comes next
+                    return False  # the next segments have a newer format
                 # Normally, no cursor is ahead of the newest segment: the slot was removed and
                 # created again, and nothing in it has been read.
                 _log.error("cursor_beyond_data", slot=self.slot, segment=f"{number:x}")

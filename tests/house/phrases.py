@@ -67,7 +67,7 @@ PHRASES = {
 
 
 def found_in(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line, phrase and replacement of each phrase in a text."""
+    """Yield line, phrase and replacement of each phrase in a string."""
     for match in _PATTERN.finditer(text.lower()):
         if match.lastindex is not None:  # otherwise it is allowed
             line = text.count("\n", 0, match.start()) + 1
