@@ -12,7 +12,7 @@ import orjson
 from benchmarks.corpus import targets
 from pixelfast.commands.decode import Explainer
 from pixelfast.spool import DataDir, SlotFiles
-from pixelfast.spool.frames import CommitBatch
+from pixelfast.spool.batch import CommitBatch
 
 __all__ = ["EVENTS_A_FRAME", "SOURCE", "events", "fill"]
 

@@ -24,8 +24,8 @@ from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.event import EventWriter, Rules
 from pixelfast.spool import Committer, DataDir, SpoolWriter
+from pixelfast.spool.batch import CommitBatch
 from pixelfast.spool.format import SegmentId
-from pixelfast.spool.frames import CommitBatch
 from pixelfast.spool.segments import SegmentFile
 
 __all__ = ["Step", "open_steps"]

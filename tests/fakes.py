@@ -23,8 +23,9 @@ from pixelfast.collect.sources import Sources
 from pixelfast.collect.tls import TlsConnections, TlsTransport
 from pixelfast.config import Source, WriteKey
 from pixelfast.spool import SpoolWriter
+from pixelfast.spool.batch import CommitBatch
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, SegmentId
-from pixelfast.spool.frames import CommitBatch, parse_frame
+from pixelfast.spool.frames import parse_frame
 from tests.tls import TlsPeer, server_context
 
 NODE = bytes(range(16))

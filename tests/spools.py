@@ -12,8 +12,9 @@ from typing import Self
 from unittest import mock
 
 from pixelfast.spool import DataDir, Position, SlotFiles
+from pixelfast.spool.batch import CommitBatch
 from pixelfast.spool.format import SegmentId, segment_name
-from pixelfast.spool.frames import CommitBatch
+from pixelfast.spool.frames import FRAME_END_BYTES
 
 SEGMENT_BYTES = 4096
 
@@ -64,14 +65,18 @@ class Slot:
     def commit(self, events: list[tuple[str, bytes]], *, received_ms: int = 0) -> Position:
         """Write one group commit: a frame for each source, in the order of their first events."""
         image, start = self._image(events, received_ms), self.position
-        self.put(image)
+        room = self.files.segment_bytes - self.segment.offset - len(image)
+        self.put(image + bytes(max(0, min(FRAME_END_BYTES, room))))
         self.segment.offset += len(image)
         self.next_number += len(events)
         return start
 
     def roll(self, *, is_sound: bool = True) -> None:
         """Continue in a new segment; after a crash the old one is not sound."""
-        self.files.retire(self.segment, is_sound=is_sound)
+        if is_sound:
+            self.files.retire(self.segment, is_sound=True)
+        else:
+            os.close(self.segment.fd)
         self.segment = self.files.create()
 
     def path(self, segment: int = 1) -> Path:

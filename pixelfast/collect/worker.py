@@ -24,7 +24,14 @@ from pixelfast.collect.sources import Sources
 from pixelfast.collect.tls import TlsConnections
 from pixelfast.config import Config, Server
 from pixelfast.errors import ConfigError, SpoolLocked
-from pixelfast.spool import Committer, DataDir, SlotFiles, SpoolWriter, compressor
+from pixelfast.spool import (
+    Committer,
+    DataDir,
+    SlotFiles,
+    SpoolWriter,
+    compressor,
+    segment_bytes_in_force,
+)
 
 __all__ = ["Worker"]
 
@@ -244,11 +251,16 @@ class Worker:
             server = await loop.create_server(connect, sock=listening, backlog=_BACKLOG)
         self._servers.append(server)
 
+    @property
+    def _segment_bytes(self) -> int:
+        spool = self._config.spool
+        return segment_bytes_in_force(spool.segment_bytes, spool.max_bytes, self._workers)
+
     async def _open_slot(self) -> SlotFiles:
         deadline = time.monotonic() + self._lock_wait_s
         while True:
             try:
-                return SlotFiles(self._data, self.slot, self._config.spool.segment_bytes)
+                return SlotFiles(self._data, self.slot, self._segment_bytes)
             except SpoolLocked:
                 if time.monotonic() > deadline:
                     raise

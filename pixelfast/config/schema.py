@@ -217,8 +217,22 @@ class Spool(Struct, frozen=True, kw_only=True):
     ] = "none"
     segment_bytes: Annotated[
         int,
-        Meta(ge=2**17, le=2**31, description="size of a segment", extra={"unit": "B"}),
+        Meta(
+            ge=2**17,
+            le=2**31,
+            description="size of a segment; at most an eighth of a collector's share of "
+            "`max_bytes`",
+            extra={"unit": "B"},
+        ),
     ] = 64 * 2**20
+    recycle: Annotated[
+        bool,
+        Meta(
+            description="write new events over segments that every destination has read, instead "
+            "of creating files. Disable it on file systems that do not overwrite data in place, "
+            "such as btrfs and ZFS"
+        ),
+    ] = True
     max_waiting_bytes: Annotated[
         int,
         Meta(

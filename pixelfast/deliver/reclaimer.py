@@ -16,9 +16,16 @@ from pixelfast.config import Config
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import read_low_water
 from pixelfast.deliver.timing import DeliveryClock, Timings
-from pixelfast.spool import DataDir, LogEnd, Position, remove_drained_slot, remove_read_segments
+from pixelfast.spool import (
+    DataDir,
+    LogEnd,
+    Position,
+    remove_drained_slot,
+    remove_read_segments,
+    segment_bytes_in_force,
+)
 from pixelfast.spool.datadir import free_bytes
-from pixelfast.spool.format import SEGMENT_HEADER_BYTES, segment_name
+from pixelfast.spool.format import SEGMENT_HEADER_BYTES, segment_name, spare_name
 from pixelfast.spool.highwater import read_high_water
 
 __all__ = ["Reclaimer", "log_ends"]
@@ -58,6 +65,11 @@ class Reclaimer:
         self._timings = timings
         self._clock = clock
         self._slot_bytes = int(config.spool.max_bytes // workers * _FULL_SHARE)
+        spool = config.spool
+        segment_bytes = segment_bytes_in_force(spool.segment_bytes, spool.max_bytes, workers)
+        self._recycled_bytes = segment_bytes if spool.recycle else 0
+        self._idle_bytes: dict[int, int] = {}  # by slot: spares, and segments created in advance
+        self._kept_lows: list[dict[int, int]] = []
         self._used_s = float("-inf")
         self.removed_segments = 0
         self.end_numbers: dict[int, int] | None = None
@@ -80,11 +92,17 @@ class Reclaimer:
         self._config = config
         self._settings = {each.name: each for each in config.destinations}
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a destination has finished a segment since the last `keep`."""
+        return self._kept_lows != _low_segments(self._runners)
+
     async def keep(self) -> None:
         """Run one round. No segment is removed until every runner is open or has failed.
 
         The needs of a failed runner are read from its state on the disk.
         """
+        self._kept_lows = _low_segments(self._runners)
         self.end_numbers = await asyncio.to_thread(self._find_ends)
         segments = await asyncio.to_thread(self._segments)
         self.pending_bytes = await self._pending_bytes(segments)
@@ -154,10 +172,14 @@ class Reclaimer:
         until = _oldest(candidates, self._missing_bytes(kept, segments), segments)
         for slot in {each.slot for each in kept}:
             own = [each for each in candidates if each.slot == slot]
-            too_much = sum(each.bytes for each in kept if each.slot == slot) - self._slot_bytes
+            too_much = self._taken_bytes(slot, kept) - self._slot_bytes
             for position in _oldest(own, too_much, segments).values():
                 until[slot] = max(position, until.get(slot, position))
         return until
+
+    def _taken_bytes(self, slot: int, segments: list[_Segment]) -> int:
+        own = sum(each.bytes for each in segments if each.slot == slot)
+        return own + self._idle_bytes.get(slot, 0)
 
     def _missing_bytes(self, kept: list[_Segment], segments: list[_Segment]) -> int:
         """Return how many bytes are missing to `min_free` after unneeded segments are removed."""
@@ -172,6 +194,10 @@ class Reclaimer:
         found = []
         for slot in self._data.slots():
             written_s = 0.0  # a segment may be closed after the next one was started
+            idle_bytes = 0
+            for number in self._data.spares(slot):
+                with contextlib.suppress(FileNotFoundError):
+                    idle_bytes += (self._data.slot_dir(slot) / spare_name(number)).stat().st_size
             for number in self._data.segments(slot):
                 with contextlib.suppress(FileNotFoundError):
                     there = (self._data.slot_dir(slot) / segment_name(number)).stat()
@@ -180,6 +206,9 @@ class Reclaimer:
                         size = end.offset if end.segment == number else there.st_size
                         written_s = max(written_s, there.st_mtime)
                         found.append(_Segment(written_s, slot, number, size))
+                    else:
+                        idle_bytes += there.st_size
+            self._idle_bytes[slot] = idle_bytes
         return sorted(found)
 
     # --- removing segments -------------------------------------------------------------------
@@ -203,9 +232,17 @@ class Reclaimer:
             if not self._is_sure(name):
                 self._move_on(name, low, until)
         removed = 0
+        is_disk_short = self._missing_bytes(segments, segments) > 0
         for slot in self._data.slots():
             earliest = [low.get(slot, Position()) for low in lows]
-            removed += remove_read_segments(self._data, slot, [each.segment for each in earliest])
+            # While there is too little space, segments are deleted instead of recycled.
+            is_short = is_disk_short or self._taken_bytes(slot, segments) > self._slot_bytes
+            removed += remove_read_segments(
+                self._data,
+                slot,
+                [each.segment for each in earliest],
+                recycled_bytes=0 if is_short else self._recycled_bytes,
+            )
             remove_drained_slot(self._data, slot, earliest)
         return removed
 
@@ -291,6 +328,11 @@ def _oldest(
             until[each.slot] = Position(each.number + 1)
             too_much -= each.bytes
     return until
+
+
+def _low_segments(runners: Iterable[Runner]) -> list[dict[int, int]]:
+    """Return, for each destination, the first segment that it needs of each slot."""
+    return [{slot: low.segment for slot, low in each.cursors.items()} for each in runners]
 
 
 def _last_used(folder: Path) -> float:

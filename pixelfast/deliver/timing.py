@@ -136,6 +136,8 @@ class Timings:
     figures_s: time between two reads of the figures of a destination whose runner has failed.
     clock_s: time between two checks for a jump of the wall clock.
     retention_s: time between two searches for segments that can be removed.
+    drained_s: time between two checks whether a destination has finished a segment; if so, such a
+        search follows.
     use_noted_s: time between two records that a destination is in use.
     forgotten_s: time for which events are kept for a destination removed from the settings.
     """
@@ -176,5 +178,6 @@ class Timings:
     figures_s: float = 5.0
     clock_s: float = 1.0
     retention_s: float = 1.0
+    drained_s: float = 0.1
     use_noted_s: float = 600.0
     forgotten_s: float = 86_400.0

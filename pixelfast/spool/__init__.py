@@ -3,7 +3,8 @@
 It knows neither the content nor the destination of an event: it stores and returns bytes.
 
 `format`     the format on disk; its docstring is the specification
-`frames`     the layout of frames, written and parsed; the events of one commit
+`frames`     the layout of frames, written and parsed
+`batch`      the events of one commit, sealed into frames
 `compression`  optional compression of bodies
 `datadir`    the data directory, its lock and its layout
 `trouble`    describes problems with a path, and their remedies
@@ -11,6 +12,7 @@ It knows neither the content nor the destination of an event: it stores and retu
 `segments`   the segment files of one slot, for their writer
 `committer`  the thread that writes and syncs without the GIL
 `bounds`     the disk space that a slot may use
+`space`      measures the disk space that is used and free
 `supply`     supplies a writer with segments, one of them in advance
 `writer`     group commit, acknowledgements, and failures of the disk
 `reader`     reads the frames of a slot from a position on
@@ -29,6 +31,7 @@ try:
     from pixelfast.spool.writer import REJECTIONS, SpoolWriter
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
+from pixelfast.spool.bounds import segment_bytes_in_force
 from pixelfast.spool.compression import compressor
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.end import LogEnd, newest_frames, number_at
@@ -57,4 +60,5 @@ __all__ = [
     "number_at",
     "remove_drained_slot",
     "remove_read_segments",
+    "segment_bytes_in_force",
 ]

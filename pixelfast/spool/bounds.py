@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import structlog
 
-__all__ = ["SlotBounds"]
+__all__ = ["MIN_SEGMENT_BYTES", "SlotBounds", "segment_bytes_in_force"]
+
+MIN_SEGMENT_BYTES = 2**17
+_SEGMENTS_A_SLOT = 8  # at least: one is written, one is created in advance, two may be spares
+
+
+def segment_bytes_in_force(segment_bytes: int, max_bytes: int, workers: int) -> int:
+    """Return the length of new segments: the setting, or less, so that eight fit into each slot.
+
+    >>> segment_bytes_in_force(64 * 2**20, 20 * 2**30, 4) // 2**20
+    64
+    >>> segment_bytes_in_force(64 * 2**20, 128 * 2**20, 1) // 2**20
+    16
+    """
+    return max(MIN_SEGMENT_BYTES, min(segment_bytes, max_bytes // workers // _SEGMENTS_A_SLOT))
 
 
 class SlotBounds:

@@ -1,4 +1,4 @@
-from pixelfast.spool.frames import CommitBatch
+from pixelfast.spool.batch import CommitBatch
 from pixelfast.spool.histograms import HistogramFigures
 
 __all__ = ["Committer"]

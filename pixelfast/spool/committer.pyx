@@ -15,7 +15,7 @@ import os
 import select
 import threading
 
-from pixelfast.spool.frames cimport CommitBatch
+from pixelfast.spool.batch cimport CommitBatch
 from pixelfast.spool.histogram cimport Histogram, add_count, add_duration, figures_of
 
 __all__ = ["Committer"]
@@ -110,7 +110,7 @@ cdef class Committer:
         self._batch = batch
         self._job.fd = fd
         self._job.data = batch.image if batch is not None else NULL
-        self._job.length = <size_t>batch.image_bytes if batch is not None else 0
+        self._job.length = <size_t>batch.written_bytes if batch is not None else 0
         self._job.offset = offset
         self._job.sync = sync
         self.is_busy = True

@@ -16,7 +16,9 @@ import msgspec
 from pixelfast.errors import SpoolCorrupt, SpoolError, SpoolLocked
 from pixelfast.spool.format import (
     FORMAT_VERSION,
+    OLDEST_VERSION,
     SEGMENT_HEADER_BYTES,
+    UNKNOWN_VERSION,
     MovedSegment,
     NewerSegment,
     SegmentId,
@@ -174,9 +176,10 @@ class DataDir:
     ('shards/0', 16)
     """
 
-    def __init__(self, path: Path, node: bytes) -> None:
+    def __init__(self, path: Path, node: bytes, version: int = FORMAT_VERSION) -> None:
         self.path = path
         self.node = node
+        self._version = version  # of META
         self.lock_fd = -1  # holds the lock once the directory is locked
         self._slot_dirs: dict[int, Path] = {}
 
@@ -217,13 +220,28 @@ class DataDir:
             raise SpoolError(f"data directory {describe_trouble(root, error)}") from error
         except (msgspec.DecodeError, ValueError) as error:
             raise SpoolError(f"{meta_path} is damaged: {error}") from error
-        if meta.format != FORMAT_VERSION:
+        if not OLDEST_VERSION <= meta.format <= FORMAT_VERSION:
             raise SpoolError(
-                f"{meta_path}: format {meta.format}, this program reads {FORMAT_VERSION}"
+                f"{meta_path}: unknown format {meta.format}, this program reads"
+                f" {OLDEST_VERSION} to {FORMAT_VERSION}; use the version of pixelfast that wrote it"
             )
         if len(node) != 16:
             raise SpoolError(f"{meta_path} is damaged: node of {len(node)} bytes, not 16")
-        return cls(root, node)
+        return cls(root, node, meta.format)
+
+    def upgrade(self) -> None:
+        """Set the format in META to the current one, before the first segment is written.
+
+        An older program, which cannot read such segments, then exits at its start with an error.
+
+        Raises:
+            OSError: META cannot be written.
+        """
+        if self._version != FORMAT_VERSION:
+            with _new_meta(self.path, self.node) as temporary:
+                temporary.replace(self.path / "META")
+                sync_directory(self.path)
+            self._version = FORMAT_VERSION
 
     def make_private(self) -> None:
         """Correct the modes of existing files and folders, and log how many were corrected.
@@ -282,28 +300,43 @@ class DataDir:
 
     def segments(self, slot: int) -> list[int]:
         """Return the numbers of a slot's segments, in order; none if there is no such slot."""
+        return self._numbers(slot, "seg")
+
+    def spares(self, slot: int) -> list[int]:
+        """Return the numbers that a slot's spares had as segments, in order."""
+        return self._numbers(slot, "spare")
+
+    def _numbers(self, slot: int, ending: str) -> list[int]:
         try:
             names = os.listdir(self.slot_dir(slot))  # noqa: PTH208 - 20 times a second
         except FileNotFoundError:
             return []
-        return sorted(n for name in names if (n := segment_number(name)) is not None)
+        return sorted(n for name in names if (n := segment_number(name, ending)) is not None)
+
+    def is_there(self, slot: int, number: int, fd: int) -> bool:
+        """Return whether an open file still has the name of a segment."""
+        try:
+            there = os.stat(self.slot_dir(slot) / segment_name(number))  # noqa: PTH116
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(fd))
 
     def identify(self, slot: int, number: int, fd: int) -> SegmentId | None:
-        """Return which segment an open file is, or None if its version is newer.
+        """Return which segment an open file is.
 
-        The checksums of its frames start from that.
+        Return None if its version is newer, or if it was recycled since it was opened.
         """
-        expected = SegmentId(self.node, slot, number)
+        expected = SegmentId(self.node, slot, number, UNKNOWN_VERSION)
         header = os.pread(fd, SEGMENT_HEADER_BYTES, 0)
         try:
-            parse_segment_header(header, expected, segment_name(number))
+            return parse_segment_header(header, expected, segment_name(number))
         except NewerSegment:
             return None
         except MovedSegment as moved:
-            return moved.found
+            # A file loses its name before it gets the header of another segment.
+            return moved.found if self.is_there(slot, number, fd) else None
         except SpoolCorrupt:
-            pass  # readers report it
-        return expected
+            return expected  # readers report it
 
     @contextlib.contextmanager
     def open_segment(self, slot: int, number: int) -> Iterator[tuple[int, SegmentId] | None]:
@@ -367,15 +400,22 @@ def _create_meta(root: Path, meta_path: Path) -> None:
     """Write META completely or not at all, by a link: a rename would replace another process's."""
     if meta_path.exists():
         return
+    with _new_meta(root, uuid.uuid4().bytes) as temporary:
+        os.link(temporary, meta_path)
+        sync_directory(root)
+
+
+@contextlib.contextmanager
+def _new_meta(root: Path, node: bytes) -> Iterator[Path]:
+    """Yield the path of a temporary file with the contents of a META of the current format."""
     # Random: two containers on one volume may have the same process id.
     temporary = root / f"META.{uuid.uuid4().hex}"
-    meta = _Meta(format=FORMAT_VERSION, node=uuid.uuid4().hex)
+    meta = _Meta(format=FORMAT_VERSION, node=node.hex())
     try:
         with temporary.open("wb") as file:
             file.write(msgspec.json.encode(meta) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, meta_path)
-        sync_directory(root)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)

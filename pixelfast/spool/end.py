@@ -10,10 +10,10 @@ from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, FrameHeader, Position, SegmentId
 from pixelfast.spool.frames import (
     FRAME_HEADER_BYTES,
-    FRAME_MAGIC,
     check_frame,
     parse_frame,
     parse_header,
+    rfind_frame,
 )
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import data_ranges, is_search_due, next_frame_offset
@@ -101,7 +101,7 @@ class LogEnd:
                 return  # removed since it was listed
             fd, identity = opened
             last = before = None
-            for offset, header in _headers(fd, start):
+            for offset, header in _headers(fd, identity, start):
                 last, before = (offset, header), last
             if last and not _is_valid(fd, identity, *last):
                 # It is being written, or damaged. The frame before it was complete when it began.
@@ -174,7 +174,7 @@ def first_frame(data: DataDir, slot: int, number: int) -> FrameHeader | None:
         fd, identity = opened
         size = os.fstat(fd).st_size
         offset = next_frame_offset(fd, identity, SEGMENT_HEADER_BYTES, size)
-        return None if offset is None else _header_at(fd, offset)
+        return None if offset is None else _header_at(fd, identity, offset)
 
 
 def number_at(data: DataDir, slot: int, position: Position) -> int | None:
@@ -190,7 +190,7 @@ def number_at(data: DataDir, slot: int, position: Position) -> int | None:
             header = first_frame(data, slot, number)
         else:
             with data.open_segment(slot, number) as opened:
-                header = _header_at(opened[0], position.offset) if opened else None
+                header = _header_at(*opened, position.offset) if opened else None
             if header is not None:
                 return header.first_number + min(position.skip, header.events)
         if header is not None:
@@ -198,9 +198,9 @@ def number_at(data: DataDir, slot: int, position: Position) -> int | None:
     return None
 
 
-def _header_at(fd: int, offset: int) -> FrameHeader | None:
+def _header_at(fd: int, segment: SegmentId, offset: int) -> FrameHeader | None:
     data = os.pread(fd, FRAME_HEADER_BYTES, offset)
-    return parse_header(memoryview(data), 0) if len(data) == FRAME_HEADER_BYTES else None
+    return parse_header(memoryview(data), 0, segment) if len(data) == FRAME_HEADER_BYTES else None
 
 
 def last_frame(
@@ -218,19 +218,18 @@ def last_frame(
     for begin, stop in reversed(list(data_ranges(fd, start))):
         while stop > begin:
             window = max(begin, stop - window_bytes)
-            data = os.pread(fd, stop - window + len(FRAME_MAGIC) - 1, window)
-            found = data.rfind(FRAME_MAGIC)
-            while found >= 0:
-                at = window + found
-                header = _header_at(fd, at) if at % 8 == 0 else None
-                if header is not None and _is_valid(fd, segment, at, header):
+            data = memoryview(os.pread(fd, stop - window + FRAME_HEADER_BYTES, window))
+            limit = stop - window
+            while data and (found := rfind_frame(data, window, segment, limit)):
+                limit, header = found
+                at = window + limit
+                if limit + header.length <= len(data) or _is_valid(fd, segment, at, header):
                     return Place(segment.number, at, header)
-                found = data.rfind(FRAME_MAGIC, 0, found + len(FRAME_MAGIC) - 1)
             stop = window
     return None
 
 
-def _headers(fd: int, offset: int) -> Iterator[tuple[int, FrameHeader]]:
+def _headers(fd: int, segment: SegmentId, offset: int) -> Iterator[tuple[int, FrameHeader]]:
     """Yield the segment's headers from `offset` on, each where the one before it ends."""
     base = offset
     view = memoryview(b"")
@@ -239,7 +238,7 @@ def _headers(fd: int, offset: int) -> Iterator[tuple[int, FrameHeader]]:
             base, view = offset, memoryview(os.pread(fd, _HEADERS_BYTES, offset))
             if len(view) < FRAME_HEADER_BYTES:
                 return
-        header = parse_header(view, offset - base)
+        header = parse_header(view, offset - base, segment)
         if header is None:
             return
         yield offset, header

@@ -16,7 +16,7 @@ cdef packed struct RawHeader:
     uint32_t count
     uint32_t stored_bytes
     uint32_t body_bytes
-    uint32_t reserved
+    uint32_t mark
     uint64_t received_ms
     uint64_t first_number
 
@@ -27,6 +27,7 @@ cpdef enum:
 
 cdef enum:
     ALIGNMENT = 8                   # frames begin and end at multiples of it
+    END_BYTES = 48                  # zeros after a commit: as long as a frame's header
 
 cdef inline Py_ssize_t header_bytes() noexcept nogil:
     return sizeof(RawHeader)
@@ -42,39 +43,15 @@ cdef inline Py_ssize_t max_overhead_bytes() noexcept nogil:
     # The most bytes around a body.
     return max_head_bytes() + ALIGNMENT
 
-cdef struct Entry:
-    # One event of a batch.
-    uint32_t end                # in the batch's data
-    uint32_t source             # its index in the names passed to `seal`
-    int64_t received_ms
-
-cdef class CommitBatch:
-    cdef char* _data            # the events in order of arrival, behind max_head_bytes()
-    cdef Py_ssize_t _size
-    cdef Py_ssize_t _capacity
-    cdef Entry* _entries
-    cdef Py_ssize_t _entries_capacity
-    cdef bint _is_mixed         # events of more than one source
-    cdef char* _frames          # the frames of a batch that is not sealed in place
-    cdef Py_ssize_t _frames_capacity
-    cdef Py_ssize_t count       # events
-    cdef const char* image      # the sealed frames, to be written; NULL before `seal`
-    cdef Py_ssize_t image_bytes
-    cdef public list waiters
-    cdef public int64_t first_ticket
-    cdef public double since_s  # when its first event came, by the loop's clock
-    cdef public bint has_failed # a commit of it failed; the next one is the last
-
-    cdef char* reserve(self, Py_ssize_t size) except NULL
-    cdef int take(self, uint32_t source, Py_ssize_t length, int64_t received_ms) except -1
-    cdef int _grow(self, Py_ssize_t bytes_needed) except -1
-    cdef int _seal_in_place(
-        self, bytes name, object seed_base, int64_t offset, int64_t first_number
-    ) except -1
-    cdef int _seal_apart(
-        self, list names, object seed_base, int64_t offset, int64_t first_number, object compress
-    ) except -1
-
-    cdef inline Py_ssize_t gathered_bytes(self) noexcept:
-        # Bytes of the events, and of a frame around each if they are of several sources.
-        return self._size + self._is_mixed * self.count * max_overhead_bytes()
+cdef object seed_at(object seed_base, int64_t offset)
+cdef Py_ssize_t write_frame(
+    char* at,
+    bytes name,
+    uint32_t count,
+    Py_ssize_t body_bytes,
+    Py_ssize_t stored_bytes,
+    int64_t received_ms,
+    int64_t first_number,
+    uint32_t mark,
+    object seed,
+) except -1

@@ -1,36 +1,66 @@
-from collections.abc import Callable
-from typing import Any
-
 from pixelfast.spool.format import Frame, FrameHeader, SegmentId
 
 __all__ = [
+    "FRAME_END_BYTES",
     "FRAME_HEADER_BYTES",
     "FRAME_MAGIC",
     "MAX_FRAME_BYTES",
     "MAX_NAME_BYTES",
     "MIN_COMPRESSED_BYTES",
-    "CommitBatch",
     "check_frame",
+    "claimed_bytes",
+    "find_frame",
     "parse_frame",
     "parse_frames",
     "parse_header",
+    "rfind_frame",
 ]
 
 FRAME_MAGIC: bytes
 FRAME_HEADER_BYTES: int
+FRAME_END_BYTES: int
+"""How many zeros follow a commit."""
 MAX_NAME_BYTES: int
 """The longest name of a source."""
 MAX_FRAME_BYTES: int
 MIN_COMPRESSED_BYTES: int
 """Smaller bodies are not compressed: they gain too little."""
 
-def parse_header(data: memoryview, start: int) -> FrameHeader | None:
-    """Return the header at data[start:] if its lengths can be those of a frame, otherwise None.
+def parse_header(data: memoryview, start: int, segment: SegmentId) -> FrameHeader | None:
+    """Return the header at data[start:] if it can be that of a frame of `segment`, otherwise None.
 
-    The checksum is not verified.
+    The mark and the lengths are checked; the checksum is not verified.
 
     Raises:
         ValueError: `data` is shorter than a header.
+    """
+
+def claimed_bytes(data: memoryview, start: int, segment: SegmentId) -> int:
+    """Return the length of the damaged frame at data[start:], or 0 if `segment` has none there.
+
+    A frame of the segment has its mark. If its length is damaged too, return that of a header.
+
+    >>> from pixelfast.spool.format import SegmentId
+    >>> claimed_bytes(memoryview(bytes(64)), 0, SegmentId(bytes(16), 0, 1))
+    0
+    """
+
+def find_frame(data: memoryview, offset: int, segment: SegmentId, stop: int) -> int:
+    """Return where in `data` the first valid frame before `stop` starts, or -1 if there is none.
+
+    The frame is completely within `data`. `offset` is the offset of `data` in the segment.
+
+    Raises:
+        SpoolError: the body is compressed, and the package for that is missing.
+    """
+
+def rfind_frame(
+    data: memoryview, offset: int, segment: SegmentId, stop: int
+) -> tuple[int, FrameHeader] | None:
+    """Return where in `data` the last valid frame before `stop` starts, and its header.
+
+    A frame that `data` holds only in part, with its whole header, is returned without a check of
+    its checksum. Bodies are not decompressed. `offset` is the offset of `data` in the segment.
     """
 
 def check_frame(
@@ -73,55 +103,3 @@ def parse_frames(
     Raises:
         SpoolError: the first body is compressed, and the package for that is missing.
     """
-
-class CommitBatch:
-    """The events of one group commit, collected by the writer and sealed into frames.
-
-    >>> batch = CommitBatch()
-    >>> batch.add(0, b'{"n":1}', 1700000000000)
-    >>> len(batch), batch.event_bytes
-    (1, 8)
-    >>> from pixelfast.spool.format import SegmentId
-    >>> segment = SegmentId(bytes(16), 0, 1)
-    >>> length = batch.seal([b"web"], segment, 64)
-    >>> frame = parse_frame(memoryview(batch.sealed()), 0, 64, segment)
-    >>> frame.source, frame.events, bytes(frame.body)
-    ('web', 1, b'{"n":1}\\n')
-    """
-
-    waiters: list[Any]
-    first_ticket: int
-    since_s: float
-    has_failed: bool
-
-    def __len__(self) -> int: ...
-    @property
-    def event_bytes(self) -> int:
-        """The size of the events, each with its line feed, in bytes."""
-
-    def add(self, source: int, event: bytes, received_ms: int = 0) -> None:
-        """Add one event's JSON; `source` is its index in the names passed to `seal`."""
-
-    def sealed_bytes(self, names: list[bytes]) -> int:
-        """Return the maximum size of the frames that `seal` makes of this batch."""
-
-    def seal(
-        self,
-        names: list[bytes],
-        segment: SegmentId,
-        offset: int,
-        first_number: int = 0,
-        compress: Callable[[memoryview], bytes] | None = None,
-    ) -> int:
-        """Make frames, one for each source, for `offset` of `segment`; return their length.
-
-        Events are numbered from `first_number` on, in their order in the frames. Bodies of
-        `MIN_COMPRESSED_BYTES` or more are compressed by `compress` if that makes them smaller. A
-        batch may be sealed again for another place.
-        """
-
-    def sealed(self) -> bytes:
-        """Return a copy of the frames; empty before `seal`."""
-
-    def clear(self) -> None:
-        """Remove all events and frames."""

@@ -4,8 +4,13 @@ Segments are written frame by frame, and the first frame of a segment only after
 segment before. Therefore, bytes that are not a valid frame are
 
 -   the end of the log so far, as long as no later segment holds a frame: the reader waits there;
+-   otherwise the end of the segment if they are zeros or have the mark of another segment;
 -   otherwise damage, or what a crash left of a frame that was never acknowledged: the reader copies
     it to the quarantine and continues after it.
+
+A segment may be recycled while a reader has it open, if every destination has read it. Whenever
+the reader finds no valid frame, it reads the header again: if the header is that of another
+segment, the rest of the old content is lost.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from pixelfast.errors import SpoolCorrupt
 from pixelfast.spool.datadir import DataDir
 from pixelfast.spool.format import (
     SEGMENT_HEADER_BYTES,
+    UNKNOWN_VERSION,
     Frame,
     FrameHeader,
     MovedSegment,
@@ -38,6 +44,7 @@ from pixelfast.spool.frames import (
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.recovery import (
     LOOKS_UNTIL_SEARCH,
+    end_of_damage,
     end_of_data,
     is_search_due,
     next_frame_offset,
@@ -48,9 +55,9 @@ __all__ = ["Position", "SlotReader"]
 
 _log = structlog.get_logger("spool")
 _CHUNK_BYTES = 2**20
-_LEAST_READ_BYTES = 4096
+_MIN_READ_BYTES = 4096
 _GROWTH = 4  # of the next read, if one ended before the log did
-_MOST_FRAMES = 256  # of one read: parsing small frames costs more than reading them
+_MAX_FRAMES = 256  # of one read: parsing small frames costs more than reading them
 
 
 class SlotReader:
@@ -100,9 +107,10 @@ class SlotReader:
         self._identity = SegmentId(data.node, slot, start.segment)
         self._fd = -1
         self._is_checked = start.offset == SEGMENT_HEADER_BYTES  # the offset is within the log
+        self._lost_segment = 0  # recycled while it was open, perhaps with unread events; 0: none
         self._newer: set[int] = set()  # segments of a newer version
         self._idle_reads = 0  # consecutive, at what may be the end
-        self._window_bytes = _LEAST_READ_BYTES  # of the next read
+        self._window_bytes = _MIN_READ_BYTES  # of the next read
         self.is_at_end = False
         self.buffer_bytes = 0
 
@@ -157,7 +165,7 @@ class SlotReader:
     def _parse(self, size: int) -> list[Frame]:
         """Return the valid frames in the next `size` bytes, and the first one of any length."""
         view = memoryview(os.pread(self._fd, size, self._offset))
-        limits = self._offset, self._identity, _MOST_FRAMES, _CHUNK_BYTES
+        limits = self._offset, self._identity, _MAX_FRAMES, _CHUNK_BYTES
         frames, used, needed = parse_frames(view, *limits)
         if not frames and FRAME_HEADER_BYTES < needed > len(view):
             # The first frame is longer than what was read.
@@ -172,7 +180,7 @@ class SlotReader:
         # Bodies that were compressed may be far larger than what was read.
         self.buffer_bytes = max(len(view), sum(len(each.body) for each in frames))
         wanted_bytes = _GROWTH * size if needed and used * _GROWTH > size else 2 * used
-        self._window_bytes = min(max(wanted_bytes, _LEAST_READ_BYTES), _CHUNK_BYTES)
+        self._window_bytes = min(max(wanted_bytes, _MIN_READ_BYTES), _CHUNK_BYTES)
         return frames
 
     def _count(self, frame: Frame) -> None:
@@ -183,12 +191,19 @@ class SlotReader:
             expected = frame.first_number
         if frame.first_number > expected:
             self.missing_events += frame.first_number - expected
+            if self._lost_segment:
+                self._note_missing(self._lost_segment)
         else:
             self.repeated_events += min(stop, expected) - frame.first_number
         self.next_number = max(stop, expected)
+        self._lost_segment = 0
 
     def _go_on(self) -> bool:
         """Get past an offset without a valid frame; False if the log may end there."""
+        if self._is_recycled():
+            self._lost_segment = self._number
+            self.close()
+            return self._open_after(self._number)
         later = self._later_segment()
         size = os.fstat(self._fd).st_size
         start = self._offset
@@ -204,7 +219,7 @@ class SlotReader:
             return True  # it was being written when it was read
         if later is None and found is None:
             return False
-        end = stop if found is None else found
+        end = end_of_damage(self._fd, self._identity, start, stop) if found is None else found
         if end > start:
             self._set_aside(start, end)
         if found is not None:
@@ -213,6 +228,21 @@ class SlotReader:
         assert later is not None
         self.close()
         return self._open(later)
+
+    def _is_recycled(self) -> bool:
+        """Return whether the open file has become another segment."""
+        header = os.pread(self._fd, SEGMENT_HEADER_BYTES, 0)
+        try:
+            parse_segment_header(header, self._identity, "")
+        except MovedSegment:
+            return True
+        except SpoolCorrupt:
+            pass
+        return False
+
+    def _open_after(self, number: int) -> bool:
+        later = next((n for n in self._data.segments(self.slot) if n > number), 0)
+        return self._open(later) if later else False
 
     def _set_aside(self, start: int, end: int) -> None:
         if self._on_damage is None:
@@ -287,12 +317,12 @@ class SlotReader:
             identity = self._identify(there)
             if identity is None:
                 self.close()
-                newer.add(there)
+                if there in self._newer:
+                    newer.add(there)
                 continue
             self._identity = identity
             if there != number and number and number not in self._newer and not self._was_drained():
-                self.missing_segments += 1
-                _log.error("segment_missing", slot=self.slot, segment=f"{number:x}")
+                self._note_missing(number)
             if there != self._number:
                 self._number = there
                 self._offset = SEGMENT_HEADER_BYTES
@@ -301,16 +331,23 @@ class SlotReader:
             return True
         return False
 
+    def _note_missing(self, number: int) -> None:
+        self.missing_segments += 1
+        _log.error("segment_missing", slot=self.slot, segment=f"{number:x}")
+
     def _was_drained(self) -> bool:
         """Return whether the slot was removed after all up to here had been read."""
         end = read_high_water(self._data, self.slot).end
         return self._number <= end.segment and self.position >= end
 
     def _identify(self, number: int) -> SegmentId | None:
-        """Return which segment the open file is, or None if its version is newer."""
-        expected = SegmentId(self._data.node, self.slot, number)
+        """Return which segment the open file is.
+
+        Return None if its version is newer, or if it was recycled since it was opened.
+        """
+        expected = SegmentId(self._data.node, self.slot, number, UNKNOWN_VERSION)
         try:
-            parse_segment_header(
+            return parse_segment_header(
                 os.pread(self._fd, SEGMENT_HEADER_BYTES, 0), expected, segment_name(number)
             )
         except NewerSegment as error:
@@ -320,6 +357,8 @@ class SlotReader:
                 _log.error("segment_format_unsupported", slot=self.slot, error=str(error))
             return None
         except MovedSegment as error:
+            if not self._data.is_there(self.slot, number, self._fd):
+                return None
             _log.error("segment_moved", slot=self.slot, error=str(error))
             return error.found
         except SpoolCorrupt as error:

@@ -12,12 +12,22 @@ from pathlib import Path
 
 import structlog
 
-from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame, SegmentId
-from pixelfast.spool.frames import FRAME_MAGIC, MAX_FRAME_BYTES, parse_frame
+from pixelfast.spool.format import (
+    FORMAT_VERSION,
+    SEGMENT_HEADER_BYTES,
+    SegmentId,
+)
+from pixelfast.spool.frames import (
+    FRAME_HEADER_BYTES,
+    MAX_FRAME_BYTES,
+    claimed_bytes,
+    find_frame,
+)
 
 __all__ = [
     "LOOKS_UNTIL_SEARCH",
     "data_ranges",
+    "end_of_damage",
     "end_of_data",
     "is_search_due",
     "next_frame_offset",
@@ -53,14 +63,10 @@ def next_frame_offset(
         offset, last = begin, min(end, stop)
         while offset < last:
             window = min(window_bytes, last - offset)
-            data = os.pread(fd, window + MAX_FRAME_BYTES, offset)
-            view = memoryview(data)
-            found = data.find(FRAME_MAGIC)
-            while 0 <= found < window:
-                at = offset + found
-                if at % 8 == 0 and isinstance(parse_frame(view, found, at, segment), Frame):
-                    return at
-                found = data.find(FRAME_MAGIC, found + 1)
+            data = memoryview(os.pread(fd, window + MAX_FRAME_BYTES, offset))
+            found = find_frame(data, offset, segment, window) if data else -1
+            if found >= 0:
+                return offset + found
             offset += window
         if end >= stop:
             break
@@ -80,6 +86,25 @@ def data_ranges(fd: int, start: int) -> Iterator[tuple[int, int]]:
                 return
             raise
         yield begin, stop
+
+
+def end_of_damage(fd: int, segment: SegmentId, start: int, stop: int) -> int:
+    """Return where the damage at `start` ends if no valid frame follows before `stop`.
+
+    A frame that was cut off ends at its own length; older data may follow it. Bytes without a
+    header of this segment are not damage. In segments of format 1, which were never recycled,
+    everything up to `stop` is damage.
+    """
+    if segment.version != FORMAT_VERSION:
+        return stop
+    end = start
+    while end < stop:
+        header = memoryview(os.pread(fd, FRAME_HEADER_BYTES, end))
+        claimed = claimed_bytes(header, 0, segment) if header else 0
+        if not claimed:
+            return end
+        end = min(end + claimed, stop)
+    return end
 
 
 def quarantine(folder: Path, fd: int, segment: SegmentId, start: int, stop: int) -> int:

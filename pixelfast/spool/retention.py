@@ -1,7 +1,7 @@
-"""Freeing disk space: whole segments are removed.
+"""Freeing disk space: whole segments are recycled or removed.
 
-A segment is removed only if every destination has read or skipped it. Segments of a newer version
-stay, because this program has not read them.
+A segment is recycled or removed only if every destination has read or skipped it. Segments of a
+newer version stay, because this program has not read them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ import structlog
 
 from pixelfast.spool.datadir import DataDir, sync_directory, try_lock_file
 from pixelfast.spool.end import newest_frame
-from pixelfast.spool.format import Position, segment_name
+from pixelfast.spool.format import (
+    Position,
+    SegmentId,
+    is_recyclable_size,
+    segment_name,
+    spare_name,
+)
 from pixelfast.spool.highwater import HighWater, read_high_water, write_high_water
+from pixelfast.spool.segments import MAX_SPARES
 
 __all__ = [
     "remove_drained_slot",
@@ -26,13 +33,18 @@ __all__ = [
 _log = structlog.get_logger("spool")
 
 
-def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> int:
+def remove_read_segments(
+    data: DataDir, slot: int, cursors: Iterable[int], *, recycled_bytes: int = 0
+) -> int:
     """Remove a slot's segments before the earliest of the destinations' segments.
 
     The cursors must be on the disk already: a segment that is removed before its cursor has moved
     would be missing after a crash. The newest segment that holds a frame, and those made ahead,
-    always stay: one of them is written, and numbers continue from theirs. Blocks for the disk.
-    Return how many segments were removed.
+    always stay: one of them is written, and numbers continue from theirs.
+
+    With `recycled_bytes`, the length of a segment, the first ones become spares for the writer, as
+    long as the slot has fewer than `MAX_SPARES`. Blocks for the disk. Return how many segments were
+    removed or recycled.
     """
     segments = data.segments(slot)
     written = data.newest_written(slot)
@@ -41,7 +53,7 @@ def remove_read_segments(data: DataDir, slot: int, cursors: Iterable[int]) -> in
     known = (number if number <= newest else 0 for number in cursors)
     earliest = min(min(known, default=0), written)
     read = [n for n in segments if n < earliest]
-    return _remove(data, slot, [n for n in read if not data.is_newer(slot, n)])
+    return _remove(data, slot, [n for n in read if not data.is_newer(slot, n)], recycled_bytes)
 
 
 def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -> bool:
@@ -62,7 +74,9 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
     try:
         names = {entry.name for entry in folder.iterdir()}
         segments = data.segments(slot)
-        if names - {"writer.lock"} - {segment_name(n) for n in segments}:
+        spares = data.spares(slot)
+        own = {segment_name(n) for n in segments} | {spare_name(n) for n in spares}
+        if names - own - {"writer.lock"}:
             return False  # it contains other files
         if any(data.is_newer(slot, number) for number in segments):
             return False
@@ -74,9 +88,11 @@ def remove_drained_slot(data: DataDir, slot: int, cursors: Iterable[Position]) -
                 return False
             next_number = max(before.next_number, newest.next_number if newest else 0)
             write_high_water(
-                data, slot, HighWater(max(before.segment, segments[-1]), next_number, end)
+                data, slot, HighWater(max(before.segment, *segments, *spares), next_number, end)
             )
             _remove(data, slot, segments)
+        for number in spares:
+            (folder / spare_name(number)).unlink()
         (folder / "writer.lock").unlink()
         with contextlib.suppress(OSError):  # another process may use it by now
             folder.rmdir()
@@ -104,12 +120,32 @@ def _is_drained(end: Position, newest: int, cursors: Iterable[Position]) -> bool
     return bool(positions) and all(end <= each and each.segment <= newest for each in positions)
 
 
-def _remove(data: DataDir, slot: int, segments: Iterable[int]) -> int:
+def _remove(data: DataDir, slot: int, segments: Iterable[int], recycled_bytes: int = 0) -> int:
+    folder = data.slot_dir(slot)
+    wanted_spares = MAX_SPARES - len(data.spares(slot)) if recycled_bytes else 0
     removed = 0
     for number in segments:
+        path = folder / segment_name(number)
         with contextlib.suppress(FileNotFoundError):
-            (data.slot_dir(slot) / segment_name(number)).unlink()
+            if wanted_spares > 0 and _is_recyclable(data, slot, number, recycled_bytes):
+                os.rename(path, folder / spare_name(number))  # noqa: PTH104
+                wanted_spares -= 1
+            else:
+                path.unlink()
             removed += 1
     if removed:
-        sync_directory(data.slot_dir(slot))
+        sync_directory(folder)
     return removed
+
+
+def _is_recyclable(data: DataDir, slot: int, number: int, segment_bytes: int) -> bool:
+    """Return whether a segment is undamaged, of the current format, and was closed cleanly."""
+    with data.open_segment(slot, number) as opened:
+        if opened is None:
+            return False
+        fd, identity = opened
+        if identity != SegmentId(data.node, slot, number):
+            return False
+        if not is_recyclable_size(os.fstat(fd).st_size, segment_bytes):
+            return False
+    return not any(data.quarantine_dir.glob(f"{slot}-{number:016x}-*"))

@@ -1,4 +1,4 @@
-"""The segment files of one slot, for their writer: creating and closing them."""
+"""The segment files of one slot, for their writer: creating, recycling and closing them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from pixelfast.errors import SpoolLocked
+from pixelfast.errors import SpoolCorrupt, SpoolLocked
 from pixelfast.spool.datadir import (
     DataDir,
     free_bytes,
@@ -18,14 +18,21 @@ from pixelfast.spool.datadir import (
 from pixelfast.spool.end import newest_frame
 from pixelfast.spool.format import (
     SEGMENT_HEADER_BYTES,
+    MovedSegment,
     SegmentId,
+    is_recyclable_size,
     pack_segment_header,
+    parse_segment_header,
     segment_name,
+    spare_name,
 )
+from pixelfast.spool.frames import FRAME_END_BYTES
 from pixelfast.spool.highwater import read_high_water
 from pixelfast.spool.modes import PRIVATE_FILE
 
-__all__ = ["SegmentFile", "SlotFiles"]
+__all__ = ["MAX_SPARES", "SegmentFile", "SlotFiles"]
+
+MAX_SPARES = 2  # that a slot keeps
 
 
 class SegmentFile:
@@ -49,7 +56,7 @@ class SlotFiles:
     """
 
     def __init__(self, data: DataDir, slot: int, segment_bytes: int) -> None:
-        """Take the slot's lock.
+        """Take the slot's lock, and set the format of the data directory.
 
         Raises:
             SpoolLocked: another collector writes into this slot.
@@ -62,8 +69,11 @@ class SlotFiles:
         try:
             # Continue from the existing segments, and from those of the slot before it was removed.
             record = read_high_water(data, slot)
-            self._number = max([record.segment, *data.segments(slot)])
-            self._last_before = self._number
+            segments = data.segments(slot)
+            self._number = max([record.segment, *segments, *data.spares(slot)])
+            self._unusable: set[Path] = set()  # spares that failed
+            data.upgrade()
+            self._spare_empty_segments(segments)
             newest = newest_frame(data, slot)
             self.next_number = max(record.next_number, newest.next_number if newest else 0)
         except BaseException:
@@ -82,43 +92,114 @@ class SlotFiles:
                 continue  # the slot was read to its end and removed between the two steps
 
     def create(self) -> SegmentFile:
-        """Create the next segment: preallocated, with its header and its name on the disk.
+        """Create the next segment from a spare, or as a new file.
 
-        With preallocation, fdatasync has no file size to update (2 to 3 times as fast), and a full
-        disk is noticed here instead of in the middle of a commit.
+        Its header and its name are on the disk.
+
+        The blocks of a spare were written before, so that syncing a commit writes only data: no
+        extents, no journal. A new file is preallocated: fdatasync has no file size to update (2 to
+        3 times as fast), and a full disk is noticed here instead of in the middle of a commit.
 
         Raises:
             OSError: the disk is full or failed; nothing is left behind.
         """
         self._number += 1  # also if it fails: a number is never used twice
-        number = self._number
-        identity = SegmentId(self._data.node, self.slot, number)
-        path = self._dir / segment_name(number)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(path, flags, PRIVATE_FILE)
+        identity = self._place(self._number)
+        path = self._dir / segment_name(self._number)
+        spare = self._usable_spare()
+        if spare is None:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+        else:
+            self._unusable.add(spare)  # until it is a segment
+            sync_directory(self._dir)  # after a power cut its old name must not have a new header
+            fd = os.open(spare, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, self.segment_bytes)
             header = pack_segment_header(identity, time.time_ns() // 1_000_000)
-            os.pwrite(fd, header, 0)
+            os.pwrite(fd, header + bytes(FRAME_END_BYTES), 0)
             os.fsync(fd)
+            if spare is not None:
+                os.rename(spare, path)  # noqa: PTH104 - as all calls here that change the disk
             sync_directory(self._dir)
         except BaseException:
             os.close(fd)
-            with contextlib.suppress(OSError):
-                path.unlink()
+            for each in (spare or path, path):
+                with contextlib.suppress(OSError):
+                    each.unlink()
             raise
+        self._remove_needless_spares()
         return SegmentFile(identity, path, fd)
 
-    def retire(self, segment: SegmentFile, *, is_sound: bool) -> None:
-        """Close a segment. The disk space that a sound one did not need is freed.
+    def _usable_spare(self) -> Path | None:
+        for number in self._data.spares(self.slot):
+            path = self._dir / spare_name(number)
+            if path not in self._unusable and self._is_usable(path):
+                return path
+            self._unusable.add(path)
+        return None
 
-        A segment that failed a write or a sync is only closed: the kernel has marked its dirty
-        pages clean, so another sync of it would succeed and mean nothing.
+    def _is_usable(self, path: Path) -> bool:
+        """Return whether a spare has the length of a segment, and a header of this slot."""
+        try:
+            with path.open("rb") as file:
+                size, header = os.fstat(file.fileno()).st_size, file.read(SEGMENT_HEADER_BYTES)
+            found = parse_segment_header(header, self._place(0), path.name)
+        except MovedSegment as error:
+            found = error.found  # the segment that it was, or was to become
+        except (OSError, SpoolCorrupt):
+            return False
+        is_long_enough = size == self.segment_bytes or is_recyclable_size(size, self.segment_bytes)
+        return is_long_enough and found == self._place(found.number)
+
+    def _place(self, number: int) -> SegmentId:
+        return SegmentId(self._data.node, self.slot, number)
+
+    def _remove_needless_spares(self) -> None:
+        """Remove spares beyond the maximum, and those that cannot be used.
+
+        Call it only after a segment was created: until then, a spare may have the highest number.
         """
+        spares = [self._dir / spare_name(number) for number in self._data.spares(self.slot)]
+        usable = [path for path in spares if path not in self._unusable]
+        for path in {*spares, *usable[MAX_SPARES:]} - {*usable[:MAX_SPARES]}:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _spare_empty_segments(self, segments: list[int]) -> None:
+        """Make spares of the segments that earlier writers created in advance and did not use.
+
+        Each crash leaves one. In a slot without any event the first one stays, because readers may
+        have it open.
+        """
+        written = self._data.newest_written(self.slot)
+        empty = [number for number in segments if number > written]
+        for number in empty if written else empty[1:]:
+            path = self._dir / segment_name(number)
+            if self._is_usable(path):
+                os.rename(path, self._dir / spare_name(number))  # noqa: PTH104
+
+    def retire(self, segment: SegmentFile, *, is_sound: bool) -> None:
+        """Close a segment. The disk space that it did not need is freed.
+
+        A segment of which a write or a sync failed is not synced: the kernel has marked its dirty
+        pages clean, so another sync would succeed and prove nothing. It never gets a length at
+        which it would be recycled.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        is_nearly_full = is_recyclable_size(segment.offset, self.segment_bytes)
         try:
             if is_sound:
                 os.ftruncate(segment.fd, segment.offset)
                 os.fsync(segment.fd)
+            elif not is_nearly_full:
+                os.ftruncate(segment.fd, segment.offset)
+        except OSError:
+            if is_sound and is_nearly_full:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(segment.fd, self.segment_bytes)
+            raise
         finally:
             os.close(segment.fd)
 
@@ -127,16 +208,20 @@ class SlotFiles:
         return self.used_bytes(current), free_bytes(self._dir)
 
     def used_bytes(self, current: SegmentFile | None) -> int:
-        """Return how many bytes the slot's events use on the disk, from the sizes of its files.
+        """Return how many bytes the slot uses on the disk, from the sizes of its files.
 
-        The current segment counts with what is in it, and the one made ahead does not count.
+        The current segment counts with what is in it. All other files, including the segment made
+        ahead and the spares, count in full.
         """
-        total = current.offset if current else 0
-        left_behind = current.id.number - 1 if current else self._last_before
-        for number in self._data.segments(self.slot):
-            if number <= left_behind:
+        paths = [self._dir / spare_name(number) for number in self._data.spares(self.slot)]
+        paths += [self._dir / segment_name(number) for number in self._data.segments(self.slot)]
+        total = 0
+        for path in paths:
+            if current is not None and path == current.path:
+                total += current.offset
+            else:
                 with contextlib.suppress(FileNotFoundError):
-                    total += (self._dir / segment_name(number)).stat().st_size
+                    total += path.stat().st_size
         return total
 
     def close(self) -> None:

@@ -12,9 +12,16 @@ from pixelfast.spool.segments import SegmentFile, SlotFiles
 
 __all__ = ["SegmentSupply"]
 
+_FIRST_PAUSE_S = 0.1
+_MAX_PAUSE_S = 1.0
+_FORGET_AFTER_S = 10.0
+
 
 class SegmentSupply:
     """Creates and closes segments in another thread, because both wait for the disk.
+
+    After repeated failures of the disk, the next segment is created after a pause, which doubles up
+    to one second. Without it, a disk with frequent errors would be filled with segments.
 
     Args:
         loop: the event loop of the writer.
@@ -38,6 +45,8 @@ class SegmentSupply:
         self._ended: asyncio.Future[None] | None = None  # the creation that `close` waits for
         self._failure = ""  # of the last creation; repeated failures are logged once
         self._is_closed = False
+        self._failures = 0  # of segments, with less than _FORGET_AFTER_S between them
+        self._failed_s = 0.0
 
     @property
     def has_segment(self) -> bool:
@@ -56,8 +65,25 @@ class SegmentSupply:
         return segment
 
     def leave(self, segment: SegmentFile, *, is_sound: bool) -> None:
-        """Close a segment in another thread; see `SlotFiles.retire` for `is_sound`."""
+        """Close a segment in another thread, and create the next one.
+
+        After repeated failures, the next one is created after a pause. See `SlotFiles.retire` for
+        `is_sound`.
+        """
         self._loop.run_in_executor(None, self._retire, segment, is_sound)
+        if is_sound:
+            self.make()
+            return
+        now_s = self._loop.time()
+        if now_s - self._failed_s > _FORGET_AFTER_S:
+            self._failures = 0
+        self._failed_s = now_s
+        self._failures += 1
+        if self._failures == 1:
+            self.make()
+        else:
+            pause_s = min(_FIRST_PAUSE_S * 2 ** (self._failures - 2), _MAX_PAUSE_S)
+            self._loop.call_later(pause_s, self.make)
 
     async def close(self, current: SegmentFile | None) -> None:
         """Close the current segment and the one made ahead, once it is no longer under way."""

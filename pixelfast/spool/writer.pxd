@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t
 
-from pixelfast.spool.frames cimport CommitBatch
+from pixelfast.spool.batch cimport CommitBatch
 
 cdef enum WriterState:
     OPEN        # accepts events
@@ -53,7 +53,9 @@ cdef class SpoolWriter:
     cdef StateMachine _states
     cdef int _rejection                 # that of the state: 0 or a Rejection
     cdef object _drained                # the future for which `close` waits
-    cdef double _measured_s
+    cdef object _space                  # SpaceWatch
+    cdef int64_t _recovery              # counts the failures of the disk
+    cdef bint _is_awaited               # the segment that is being created ends FAILING
     # waiting events
     cdef CommitBatch _open              # accepts events
     cdef object _queue                  # batches that are full, or that failed once
@@ -97,4 +99,5 @@ cdef class SpoolWriter:
     cdef int _go_on(self) except -1
     cdef int _on_failure(self, CommitBatch batch, int error) except -1
     cdef int _give_up(self, int error) except -1
+    cdef int _come_back(self) except -1
     cdef int _end(self) except -1

@@ -5,7 +5,7 @@ The states of a writer, and the transitions between them:
     from      to        when
     OPEN      LATE      an event has waited for longer than `max_wait_s`
     LATE      OPEN      none has, at the next check
-    OPEN      FULL      the segments take `max_bytes`, or the disk has less than `min_free`
+    OPEN      FULL      the slot takes `max_bytes`, or the disk has less than `min_free`
     LATE      FULL      the same; a full slot may be late as well, and counts as full
     FULL      OPEN      there is space again
     FULL      LATE      there is space again, and events wait for too long
@@ -43,7 +43,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
-from pixelfast.spool.frames cimport MAX_FRAME_BYTES, CommitBatch, max_overhead_bytes
+from pixelfast.spool.batch cimport CommitBatch
+from pixelfast.spool.frames cimport MAX_FRAME_BYTES, max_overhead_bytes
 
 import os
 from collections import deque
@@ -53,6 +54,7 @@ from types import MappingProxyType
 import structlog
 
 from pixelfast.spool.bounds import SlotBounds
+from pixelfast.spool.space import SpaceWatch
 from pixelfast.spool.supply import SegmentSupply
 
 __all__ = ["REJECTIONS", "STATES", "TRANSITIONS", "SpoolWriter", "StateMachine"]
@@ -78,19 +80,8 @@ REJECTIONS = MappingProxyType({
 cdef enum:
     COMMIT_BYTES = 1048576      # a batch of this size is closed and queued
     KEPT_BATCHES = 4
-
-cdef extern from *:
-    """
-    static const double pf_check_interval_s = 0.25;
-    static const double pf_measure_interval_s = 1.0;
-    static const double pf_sync_interval_s = 1.0;
-    static const double pf_retry_interval_s = 1.0;
-    """
-    const double CHECK_INTERVAL_S "pf_check_interval_s"
-    const double MEASURE_INTERVAL_S "pf_measure_interval_s"
-    # ack = written: the longest time without a sync
-    const double SYNC_INTERVAL_S "pf_sync_interval_s"
-    const double RETRY_INTERVAL_S "pf_retry_interval_s"
+    SYNC_INTERVAL_S = 1         # ack = written: the longest time without a sync
+    RETRY_INTERVAL_S = 1        # between two attempts to make a segment
 
 
 cdef class StateMachine:
@@ -168,6 +159,7 @@ cdef class SpoolWriter:
         self._spares = []
         self._number_before = files.next_number - 1
         loop.add_reader(committer.done_fd, self._on_commit_done)
+        self._space = SpaceWatch(loop, files, self._on_measured)
         self._supply = SegmentSupply(loop, files, self._on_segment_made)
         self._supply.make()
         self._check()
@@ -271,7 +263,8 @@ cdef class SpoolWriter:
         # a batch that was given up are not used again.
         first_number = self._number_before + batch.first_ticket
         segment = self._segment
-        batch.seal(self.names, segment.id, segment.offset, first_number, self._compress)
+        place = segment.id, segment.offset, first_number
+        batch.seal(self.names, *place, self._compress, segment_bytes=self._files.segment_bytes)
         self._submit(batch, self._syncs.is_due(now_s))
 
     cdef int _submit(self, CommitBatch batch, bint sync) except -1:
@@ -334,16 +327,19 @@ cdef class SpoolWriter:
 
     cdef int _leave_segment(self, bint is_sound) except -1:
         # A sound one is synced there, because events of ack = written may not be synced yet.
-        self._supply.leave(self._segment, is_sound=is_sound)
+        left, self._segment = self._segment, self._supply.take()
+        self._supply.leave(left, is_sound=is_sound)
         self._syncs.has_unsynced = False
-        self._segment = self._supply.take()
-        self._supply.make()
         return 0
 
     def _on_segment_made(self, int error):
-        if self._states.state == WriterState.FAILING or self._states.state == WriterState.CLOSED:
-            return  # `_recover` and `close` look for it
-        if self._segment is not None:
+        if self._states.state == WriterState.CLOSED:
+            return  # `close` looks for it
+        if self._states.state == WriterState.FAILING:
+            if self._is_awaited and not error:
+                self._come_back()
+            self._is_awaited = False
+        elif self._segment is not None:
             if error:
                 self._loop.call_later(RETRY_INTERVAL_S, self._supply.make)
         elif error:
@@ -376,8 +372,8 @@ cdef class SpoolWriter:
         return 0
 
     cdef int _give_up(self, int error) except -1:
-        # No event can be stored now: all waiters are told so. `_recover` retries. A segment that
-        # was created in advance stays, because nothing was written to it.
+        # No event can be stored now: all waiters are told so. A segment that was created in advance
+        # stays, because nothing was written to it.
         cdef bint is_closing = self._states.state == WriterState.CLOSING
         if not is_closing:
             self._enter(WriterState.FAILING, error)
@@ -388,20 +384,30 @@ cdef class SpoolWriter:
         if is_closing:
             self._end()
         else:
-            self._loop.call_later(RETRY_INTERVAL_S, self._recover)
+            self._recovery += 1
+            self._space.start_over()
+            self._loop.call_later(RETRY_INTERVAL_S, self._recover, self._recovery)
         return 0
 
-    def _recover(self):
-        if self._states.state != WriterState.FAILING:
-            return  # it was closed
-        if self._segment is None and not self._supply.has_segment:
-            self._supply.make()
-            self._loop.call_later(RETRY_INTERVAL_S, self._recover)
+    def _recover(self, int64_t recovery, bint is_early=False):
+        # `is_early`: in addition to the attempt of every RETRY_INTERVAL_S.
+        if self._states.state != WriterState.FAILING or recovery != self._recovery:
+            return  # it was closed, or has recovered meanwhile
+        if self._segment is not None or self._supply.has_segment:
+            self._come_back()
             return
+        self._is_awaited = is_early
+        self._supply.make()
+        if not is_early:
+            self._loop.call_later(RETRY_INTERVAL_S, self._recover, recovery)
+
+    cdef int _come_back(self) except -1:
+        # There is a segment, or one was made ahead.
         self._log.warning("disk_recovered")
         self._enter(WriterState.FULL if self._is_full() else WriterState.OPEN)
         if self._segment is None:
             self._go_on()
+        return 0
 
     # --- states ------------------------------------------------------------------------------
 
@@ -439,14 +445,10 @@ cdef class SpoolWriter:
     def _check(self):
         if self._states.state == WriterState.CLOSED:
             return
-        cdef double now_s = self._loop.time()
-        cdef bint is_late = self._give_up_overdue(now_s - self._max_wait_s)
-        if now_s - self._measured_s >= MEASURE_INTERVAL_S:
-            self._measured_s = now_s
-            measuring = self._loop.run_in_executor(None, self._files.measure, self._segment)
-            measuring.add_done_callback(self._on_measured)
-        self._follow(is_late)
-        self._loop.call_later(CHECK_INTERVAL_S, self._check)
+        self._follow(self._give_up_overdue(self._loop.time() - self._max_wait_s))
+        is_lacking = self._rejection in (Rejection.SPOOL_FULL, Rejection.DISK_FULL)
+        pause_s = self._space.look(self._segment, is_lacking=is_lacking)
+        self._loop.call_later(pause_s, self._check)
 
     cdef bint _give_up_overdue(self, double latest_s) except -1:
         # Report events that arrived before `latest_s` as not stored; return whether there were any.
@@ -466,13 +468,14 @@ cdef class SpoolWriter:
             self._abandon(self._close_open_batch())
         return is_late
 
-    def _on_measured(self, future):
+    def _on_measured(self, int64_t used_bytes, int64_t free_bytes):
         # Free space may end FULL at once; only `_check` ends LATE.
         cdef CommitBatch batch = self._in_flight
         cdef bint is_late = self._states.state == WriterState.LATE
-        if future.cancelled() or future.exception() is not None:
-            return
-        self.used_bytes, self._free_bytes = future.result()
+        self.used_bytes, self._free_bytes = used_bytes, free_bytes
+        if self._states.state == WriterState.FAILING and self._rejection == Rejection.DISK_FULL:
+            if self._space.has_grown(used_bytes, free_bytes):
+                self._recover(self._recovery, True)
         if self._states.state == WriterState.FULL and batch is not None:
             is_late = batch.since_s < self._loop.time() - self._max_wait_s
         self._follow(is_late)

@@ -7,10 +7,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
 from pixelfast.collect import Worker
+from pixelfast.config import Spool
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir
 from tests.collect.wire import GIF, TRACK, http, read_responses, statuses
@@ -225,5 +227,21 @@ def test_histograms_count_commits_and_syncs(run: Run, tmp_path: Path) -> None:
                 totals["commit_events"]["counts"],
                 totals["commit_events"]["sum"],
             )
+
+    run(main())
+
+
+def test_segments_are_at_most_an_eighth_of_the_collectors_share_of_the_spool(
+    run: Run, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(make_config(tmp_path), spool=Spool(max_bytes=4 * 2**20))
+
+    async def main() -> None:
+        worker = Worker(config, DataDir.open(tmp_path), slot=0, workers=2)
+        await worker.start([])
+        folder = tmp_path / "shards" / "0"
+        expected = [2**18] * 2  # the one that is written, and the one made ahead
+        await until(lambda: expected == [path.stat().st_size for path in folder.glob("*.seg")])
+        await worker.stop()
 
     run(main())

@@ -301,6 +301,6 @@ def test_kills_at_any_moment_lose_no_event(data: DataDir, feed: Feed) -> None:
             firsts = list(dict.fromkeys(numbers(destination)))
             assert list(range(written)) == firsts, "in order, except repeated events"
             assert set(range(written)) == set(numbers_in(data.events_dir("file")))
-            assert json.loads((data.path / "META").read_text())["format"] == 1
+            assert json.loads((data.path / "META").read_text())["format"] == 2
 
     run(main(), bound_s=60.0)

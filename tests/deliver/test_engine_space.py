@@ -67,9 +67,9 @@ def test_no_segment_is_removed_before_every_stored_cursor_has_passed_it(
     """After a crash, no cursor may point to a removed segment."""
     mistakes: list[object] = []
 
-    def checked(folder: DataDir, slot: int, cursors: Iterable[int]) -> int:
+    def checked(folder: DataDir, slot: int, cursors: Iterable[int], **options: int) -> int:
         before = data.segments(slot)
-        removed = remove_read_segments(folder, slot, cursors)
+        removed = remove_read_segments(folder, slot, cursors, **options)
         gone = set(before) - set(data.segments(slot))
         for name in ("one", "two"):
             earliest = cursors_on_disk(data, name).get(slot, Position()).segment
@@ -137,10 +137,10 @@ def test_a_failure_to_remove_a_segment_is_retried(
     """The spool must not fill up until the next start because of one error of the disk."""
     errors = [OSError(5, "Input/output error")]
 
-    def failing(folder: DataDir, slot: int, cursors: Iterable[int]) -> int:
+    def failing(folder: DataDir, slot: int, cursors: Iterable[int], **options: int) -> int:
         if errors:
             raise errors.pop()
-        return remove_read_segments(folder, slot, cursors)
+        return remove_read_segments(folder, slot, cursors, **options)
 
     monkeypatch.setattr(reclaimer_module, "remove_read_segments", failing)
 

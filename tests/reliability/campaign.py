@@ -107,12 +107,16 @@ class Campaign:
                 self.judge(f"power cuts {self.tally.cuts}", rig)
 
     def faults(self) -> None:
-        for role in ("collector-0", "delivery"):
-            with Rig(self.fresh_folder(), workers=1) as rig:
+        for role, recycles in (("collector-0", True), ("delivery", True), ("delivery", False)):
+            spool = "" if recycles else "recycle = false"
+            with Rig(self.fresh_folder(), workers=1, spool=spool) as rig:
                 rig.start()
                 rig.oracle.resume()
                 rig.oracle.until_acked(20)
-                for fault in [each for each in FAULTS if each.role == role][:: self.stride]:
+                # Segments are removed only if they are not recycled.
+                own = [each for each in FAULTS if each.role == role]
+                chosen = [each for each in own if (each.call != "unlink") is recycles]
+                for fault in chosen[:: self.stride]:
                     self.tally.say(f"{fault.role}: {fault.call} fails with {fault.error}")
                     strike(rig, fault)
                     key = f"{fault.call}` of the `{role.partition('-')[0]}"

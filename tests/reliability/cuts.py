@@ -18,6 +18,7 @@ def cut_over_and_over(
     cuts: int,
     rng: random.Random,
     *,
+    events: int = 150,
     on_cut: Callable[[int], bool] = lambda _: True,
 ) -> int:
     """Cut the power of `cuts` servers, one after the other, all on the same disk.
@@ -27,7 +28,7 @@ def cut_over_and_over(
     for cut in range(1, cuts + 1):
         rig.start()
         rig.oracle.resume()
-        rig.oracle.until_acked(1 if cut % 4 == 0 else 150)
+        rig.oracle.until_acked(1 if cut % 4 == 0 else events)
         time.sleep(rng.uniform(0.0, 0.4))
         with rig.oracle.deaf():
             # An fdatasync in progress may return 0 even if the file system is shut down meanwhile

@@ -24,8 +24,15 @@ STARTING = {
 }
 # Under load: commits, new and closed segments; cursors, files, freed disk space.
 LIVE = {
-    "collector-0": {"pwrite64": 3, "fdatasync": 3, "fallocate": 2, "fsync": 4, "ftruncate": 2},
-    "delivery": {"pwrite64": 8, "fdatasync": 8, "fsync": 2, "ftruncate": 3, "unlink": 2},
+    "collector-0": {
+        "pwrite64": 3,
+        "fdatasync": 3,
+        "fallocate": 2,
+        "fsync": 4,
+        "ftruncate": 2,
+        "rename": 2,
+    },
+    "delivery": {"pwrite64": 8, "fdatasync": 8, "fsync": 2, "ftruncate": 3, "rename": 2},
 }
 _READY = {"collect": "collector listening on", "deliver": "delivering to"}
 _log_numbers = itertools.count()

@@ -51,6 +51,7 @@ FAULTS = [
             "fallocate": "EIO ENOSPC EDQUOT EROFS EFBIG EOPNOTSUPP",
             "ftruncate": "EIO EROFS",
             "openat": "EIO ENOSPC EDQUOT EROFS EMFILE ENFILE",
+            "rename": "EIO ENOSPC EROFS",
         },
     ),
     *_faults(
@@ -62,6 +63,7 @@ FAULTS = [
             "ftruncate": "EIO",
             "openat": "EIO EMFILE",
             "unlink": "EIO EROFS EBUSY",
+            "rename": "EIO ENOSPC EROFS",
         },
     ),
 ]
@@ -72,7 +74,8 @@ QUICK_FAULTS = [
     Fault("collector-0", "fsync", "EIO"),
     Fault("collector-0", "fallocate", "EDQUOT"),
     Fault("delivery", "fdatasync", "EIO"),
-    Fault("delivery", "unlink", "EROFS"),
+    Fault("collector-0", "rename", "EIO"),
+    Fault("delivery", "rename", "EROFS"),
 ]
 
 

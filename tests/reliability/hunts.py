@@ -115,6 +115,9 @@ HUNTS: dict[str, tuple[Hunt, ...]] = {
     "sync-again-after-an-error": (watch_system_calls,),
     "segment-numbers-reused": (crash_after_removal,),
     "no-directory-fsync": (crash_simulated_disks,),
+    "spare-renamed-before-its-header-is-written": (crash_simulated_disks,),
+    "no-zeros-behind-a-commit": (crash_simulated_disks,),
+    "failed-segment-recycled": (crash_simulated_disks,),
     "done-before-the-2xx": (kill_delivery_while_refused,),
 }
 

@@ -61,14 +61,36 @@ MUTANTS = {
         Mutant(
             "segment-numbers-reused",
             "pixelfast/spool/segments.py",
-            "self._number = max([record.segment, *data.segments(slot)])",
-            "self._number = max(0, min(data.segments(slot), default=1) - 2)",
+            "self._number = max([record.segment, *segments, *data.spares(slot)])",
+            "self._number = max(0, min(segments, default=1) - 2)",
         ),
         Mutant(
             "no-directory-fsync",
             "pixelfast/spool/datadir.py",
             "        os.fsync(fd)\n    finally:\n        os.close(fd)\n\n\ndef make_directory",
             "        pass\n    finally:\n        os.close(fd)\n\n\ndef make_directory",
+        ),
+        Mutant(
+            "spare-renamed-before-its-header-is-written",
+            "pixelfast/spool/segments.py",
+            "            os.posix_fallocate(fd, 0, self.segment_bytes)\n",
+            "            if spare is not None:\n"
+            "                os.rename(spare, path)\n"
+            "                sync_directory(self._dir)\n"
+            "                spare = None\n"
+            "            os.posix_fallocate(fd, 0, self.segment_bytes)\n",
+        ),
+        Mutant(
+            "no-zeros-behind-a-commit",
+            "pixelfast/spool/batch.pyx",
+            "min(END_BYTES, segment_bytes - offset - self.image_bytes)",
+            "0",
+        ),
+        Mutant(
+            "failed-segment-recycled",
+            "pixelfast/spool/segments.py",
+            "            elif not is_nearly_full:\n",
+            "            else:\n",
         ),
         Mutant(
             "done-before-the-2xx",

@@ -1,9 +1,11 @@
 """Writer, reader and retention on the simulated disk, in any order, with power cuts at any step.
 
 The machine adds events, lets threads and commits succeed or fail, delivers, moves the cursor,
-removes segments, and cuts the power between two of these steps or between two system calls of one.
-After each cut, every event that was acknowledged must have been delivered, or be readable from the
-cursor on, and no event that was never added may be read.
+recycles or removes segments, and cuts the power between two of these steps or between two system
+calls of one. After each cut, every event that was acknowledged must have been delivered, or be
+readable from the cursor on; no event that was never added may be read; and no event that was
+delivered may be read again, unless a commit of it failed. Segments are recycled all the time, so
+that nearly every log has old frames after its end.
 
 As a program (`python -m tests.reliability.simulated`), it searches for deliberate mistakes.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -32,7 +35,8 @@ from hypothesis.stateful import (
 )
 
 from pixelfast.spool import DataDir, Position, SlotFiles, SlotReader, SpoolWriter
-from pixelfast.spool.frames import CommitBatch
+from pixelfast.spool.batch import CommitBatch
+from pixelfast.spool.frames import FRAME_END_BYTES
 from pixelfast.spool.retention import remove_read_segments
 from pixelfast.spool.segments import SegmentFile
 from tests.reliability.simdisk import PowerCut, SimulatedDisk
@@ -56,13 +60,21 @@ class HandCommitter:
         self._disk = disk
         self._job: tuple[int, bytes, int, bool] | None = None
         self._result: int | None = None
+        self.failed = b""  # the bytes of the commits that failed
 
     @property
     def is_busy(self) -> bool:
         return self._job is not None
 
+    @property
+    def reach(self) -> int:
+        """The offset of the current commit in its segment."""
+        assert self._job is not None
+        return self._job[2]
+
     def submit(self, fd: int, batch: CommitBatch | None, offset: int, sync: bool) -> None:
-        self._job = (fd, batch.sealed() if batch is not None else b"", offset, sync)
+        self._job = (fd, batch.written() if batch is not None else b"", offset, sync)
+        self._frames_bytes = len(batch.sealed()) if batch is not None else 0
 
     def finish(self) -> int | None:
         result, self._result = self._result, None
@@ -82,6 +94,10 @@ class HandCommitter:
             error = failure.errno or EIO
         if error:
             self._disk.poison(fd)
+            self.failed += data
+        elif data:
+            behind = os.pread(fd, FRAME_END_BYTES, offset + self._frames_bytes)
+            assert not any(behind), "no zeros behind a commit"
         self._result = error
         self._loop.readers[self.done_fd]()
 
@@ -90,9 +106,12 @@ class KnownFiles(SlotFiles):
     """Remembers open descriptors, which a crash closes."""
 
     open_fds: set[int]
+    recycled = 0
 
     def create(self) -> SegmentFile:
+        spares = self._data.spares(0)
         segment = super().create()
+        KnownFiles.recycled += len(spares) > len(self._data.spares(0))
         self.open_fds.add(segment.fd)
         return segment
 
@@ -111,6 +130,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.added: set[bytes] = set()
         self.acked: set[bytes] = set()
         self.delivered: set[bytes] = set()
+        self.uncertain: set[bytes] = set()  # a commit of them failed, and may have been written
         self.read: set[bytes] = set()  # by delivery
         self.cursor = Position()  # the one on the disk
         self.reached = Position()
@@ -164,6 +184,7 @@ class CrashMachine(RuleBasedStateMachine):
 
     def reboot(self) -> None:
         """Forget everything in memory, check the image of the power cut, and start on it."""
+        self.note_failed()
         self.let_go()
         shutil.rmtree(self.disk.root)
         self.check(self.image)
@@ -178,6 +199,10 @@ class CrashMachine(RuleBasedStateMachine):
             self.files.close()
         self.reader = self.files = None
 
+    def note_failed(self) -> None:
+        self.uncertain.update(re.findall(rb"\d{8,}(?=\n)", self.committer.failed))
+        self.committer.failed = b""
+
     def check(self, image: Path) -> None:
         """Check a copy of the image, because opening it creates missing files."""
         copy = self.folder / "copy"
@@ -188,9 +213,14 @@ class CrashMachine(RuleBasedStateMachine):
         assert not lost, f"lost: {len(lost)} of {len(self.acked)} events answered as stored"
         invented = (found | self.delivered) - self.added
         assert not invented, f"invented: {len(invented)} events"
+        again = found & self.delivered - self.uncertain
+        assert not again, f"again: {len(again)} events that were delivered and passed"
 
     @rule(size=st.one_of(st.integers(8, 60), st.integers(8, 900)), count=st.integers(1, 6))
     def add(self, size: int, count: int) -> None:
+        self._add(size, count)
+
+    def _add(self, size: int, count: int) -> None:
         for _ in range(count):
             event = b"%0*d" % (size, len(self.added))
             if self.writer.add(0, event, 0, event)[0]:
@@ -205,11 +235,70 @@ class CrashMachine(RuleBasedStateMachine):
         """Run several rounds without failures."""
         boot = self.disk
         for _ in range(count):
-            for step in (self.loop.run_jobs, self.loop.turn):
+            if self.disk is boot:
+                self._settle()
+
+    def _settle(self) -> None:
+        boot = self.disk
+        for step in (self.loop.run_jobs, self.loop.turn):
+            if self.disk is boot:
+                self.guarded(step)
+        if self.disk is boot and self.committer.is_busy:
+            self.guarded(self.committer.complete)
+
+    @rule(fails=st.booleans())
+    def fill_up(self, fails: bool) -> None:
+        self._fill_up(fails=fails)
+
+    def _fill_up(self, *, fails: bool) -> None:
+        """Fill the segment until it can be recycled. With `fails`, its last commit fails."""
+        boot, place = self.disk, len(self.added)
+        for _ in range(60):
+            if self.disk is not boot or self.writer.rejection:
+                return
+            self._add(40, 2)
+            self.guarded(self.loop.turn)
+            if self.disk is not boot or not self.committer.is_busy:
+                continue
+            is_nearly_full = self.committer.reach >= SEGMENT_BYTES - SEGMENT_BYTES // 16
+            if fails and is_nearly_full and len(self.added) > place + 2:
+                self.guarded(self.committer.complete, EIO)
+                return
+            self.guarded(self.committer.complete)
+            if self.disk is boot:
+                self.guarded(self.loop.run_jobs)
+            if is_nearly_full:
+                return
+
+    @rule(number=numbers, calls=st.integers(0, 15))
+    def recycle_under_a_cut(self, number: int, calls: int) -> None:
+        """Cut the power near the moment at which a spare becomes the next segment."""
+        boot = self.disk
+        for _ in range(2):
+            if self.disk is boot:
+                self._fill_up(fails=False)
+            if self.disk is boot:
+                self._catch_up()
+        self.rng = random.Random(number)
+        self.disk.cut_after = calls
+        self._fill_up(fails=False)
+
+    @rule(number=numbers)
+    def cut_the_power_long_after_a_failure(self, number: int) -> None:
+        """Fail at the end of a segment, and cut the power when it may have been recycled."""
+        boot = self.disk
+        for fails in (True, False, False):
+            if self.disk is boot:
+                self._fill_up(fails=fails)
+            for _ in range(3):
                 if self.disk is boot:
-                    self.guarded(step)
-            if self.disk is boot and self.committer.is_busy:
-                self.guarded(self.committer.complete)
+                    self._settle()
+            if self.disk is boot:
+                self._catch_up()
+        if self.disk is boot:
+            self._add(40, 6)
+            self._settle()
+            self._cut(number)
 
     @precondition(lambda self: self.loop.jobs)
     @rule()
@@ -228,7 +317,9 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule(
         error=errors,
-        call=st.sampled_from(["open", "posix_fallocate", "pwrite", "fsync", "ftruncate", "unlink"]),
+        call=st.sampled_from(
+            ["open", "posix_fallocate", "pwrite", "fsync", "ftruncate", "unlink", "rename"]
+        ),
     )
     def let_a_call_fail(self, call: str, error: int) -> None:
         self.disk.errors = [(call, error)]
@@ -239,6 +330,9 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule()
     def read_on(self) -> None:
+        self._read_on()
+
+    def _read_on(self) -> None:
         assert self.reader is not None
         for frame in self.reader.read():
             self.read.update(bytes(frame.body).splitlines())
@@ -246,16 +340,22 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule()
     def deliver(self) -> None:
+        self._deliver()
+
+    def _deliver(self) -> None:
         """Deliver the events that were read, and then move the cursor."""
         self.delivered |= self.read
         self.cursor = self.reached
 
     @rule()
     def catch_up(self) -> None:
-        """Deliver everything, and remove the segments that were read."""
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Deliver everything, and recycle or remove the segments that were read."""
         for _ in range(8):
-            self.read_on()
-        self.deliver()
+            self._read_on()
+        self._deliver()
         self.guarded(self.remove)
 
     @rule()
@@ -264,12 +364,15 @@ class CrashMachine(RuleBasedStateMachine):
 
     def remove(self) -> None:
         try:
-            remove_read_segments(self.data, 0, [self.cursor.segment])
+            remove_read_segments(self.data, 0, [self.cursor.segment], recycled_bytes=SEGMENT_BYTES)
         except OSError:
             return  # retried a second later
 
     @rule(number=numbers)
     def cut_the_power(self, number: int) -> None:
+        self._cut(number)
+
+    def _cut(self, number: int) -> None:
         self.rng = random.Random(number)
         self.save_image()
         self.reboot()
@@ -282,6 +385,7 @@ class CrashMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.files is not None:  # no check has failed yet
+                self.note_failed()
                 self.save_image()
                 self.let_go()
                 self.check(self.image)

@@ -29,3 +29,22 @@ def test_nothing_is_lost_changed_or_invented_by_power_cuts(tmp_path: Path) -> No
         verdict = rig.assert_clean()
         assert verdict.acked > CUTS * 150
         assert rig.server.stop() == 0
+
+
+def test_power_cuts_while_segments_are_recycled_lose_nothing(tmp_path: Path) -> None:
+    with (
+        loop_disk(tmp_path) as disk,
+        Rig(tmp_path, data_dir=disk.mount_point / "data", workers=1, pause_s=0.0) as rig,
+    ):
+        spares = rig.data_dir / "shards" / "0"
+        seen: list[Path] = []
+
+        def look(_: int) -> bool:
+            seen.extend(spares.glob("*.spare"))
+            return True
+
+        cut_over_and_over(rig, disk, CUTS, random.Random(12), events=2500, on_cut=look)
+        rig.start()
+        rig.assert_clean()
+        assert seen, "segments were recycled"
+        assert rig.server.stop() == 0

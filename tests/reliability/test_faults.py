@@ -48,6 +48,8 @@ def test_a_crash_between_two_durable_steps_loses_no_event(tmp_path: Path) -> Non
         rig.oracle.resume()
         for step in (("collector-0", "fdatasync", 2), ("delivery", "fdatasync", 3)):
             die_at(rig, *step)
+        for step in (("collector-0", "rename", 1), ("delivery", "rename", 1)):
+            die_at(rig, *step)
         rig.assert_clean()
 
 

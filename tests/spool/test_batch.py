@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pixelfast.spool.batch import CommitBatch
 from pixelfast.spool.format import Frame, SegmentId
-from pixelfast.spool.frames import MAX_FRAME_BYTES, CommitBatch, parse_frame
+from pixelfast.spool.frames import MAX_FRAME_BYTES, parse_frame
 from tests.spool.test_format import build_frame
 from tests.spools import seal
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from pixelfast.spool import Committer
+from pixelfast.spool.batch import CommitBatch
 from pixelfast.spool.format import SegmentId
-from pixelfast.spool.frames import CommitBatch
 from tests.leaks import open_fds
 from tests.spool.tools import run_python
 
@@ -63,7 +63,7 @@ def fd(tmp_path: Path) -> Iterator[int]:
 def test_a_batch_is_written_at_its_offset(committer: Committer, fd: int) -> None:
     os.pwrite(fd, b"\xff" * 4096, 0)
     batch = make_batch()
-    image = batch.sealed()
+    image = batch.written()
     assert commit(committer, fd, batch, 64) == 0
     assert b"\xff" * 64 + image + b"\xff" * (4096 - 64 - len(image)) == os.pread(fd, 8192, 0)
 
@@ -73,14 +73,14 @@ def test_consecutive_commits_are_all_written(committer: Committer, fd: int) -> N
     for number in range(200):
         batch = make_batch(b"%d" % number)
         assert commit(committer, fd, batch, len(images), sync=number % 50 == 0) == 0
-        images += batch.sealed()
+        images += batch.written()
     assert images == os.pread(fd, 2**20, 0)
 
 
 def test_a_batch_of_megabytes_is_written_completely(committer: Committer, fd: int) -> None:
     batch = make_batch(*[b"%09d" % number * 1000 for number in range(1000)])
     assert commit(committer, fd, batch) == 0
-    assert batch.sealed() == os.pread(fd, 2**24, 0)
+    assert batch.written() == os.pread(fd, 2**24, 0)
 
 
 def test_a_batch_that_was_never_sealed_writes_nothing(committer: Committer, fd: int) -> None:
@@ -108,7 +108,7 @@ def test_a_full_device_is_reported_and_the_next_commit_works(committer: Committe
         batch = make_batch()
         assert commit(committer, full, batch) == errno.ENOSPC
         assert commit(committer, fd, batch) == 0
-        assert batch.sealed() == os.pread(fd, 4096, 0)
+        assert batch.written() == os.pread(fd, 4096, 0)
     finally:
         os.close(full)
 
@@ -157,7 +157,7 @@ def test_there_is_never_more_than_one_job(committer: Committer, fd: int) -> None
         committer.submit(fd, batch, 4096, True)
     assert wait(committer) == 0
     assert not committer.is_busy
-    assert len(batch.sealed()) == os.fstat(fd).st_size
+    assert len(batch.written()) == os.fstat(fd).st_size
 
 
 def test_finish_without_a_job_returns_none(committer: Committer, fd: int) -> None:
@@ -182,7 +182,7 @@ def test_closing_waits_for_the_job_under_way(fd: int) -> None:
         committer = Committer()
         committer.submit(fd, batch, 0, True)
         committer.close()
-        assert batch.sealed() == os.pread(fd, 2**25, 0)
+        assert batch.written() == os.pread(fd, 2**25, 0)
 
 
 def test_closing_waits_even_if_its_descriptor_has_a_high_number() -> None:

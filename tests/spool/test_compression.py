@@ -13,11 +13,11 @@ from hypothesis import given
 from pixelfast.config.reader import config_from_table
 from pixelfast.errors import ConfigErrors, SpoolError
 from pixelfast.spool import DataDir, LogEnd, Position, SlotFiles, SlotReader, compressor
+from pixelfast.spool.batch import CommitBatch
 from pixelfast.spool.format import Frame, FrameHeader, SegmentId
 from pixelfast.spool.frames import (
     FRAME_HEADER_BYTES,
     MAX_FRAME_BYTES,
-    CommitBatch,
     check_frame,
     parse_frame,
 )

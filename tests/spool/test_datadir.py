@@ -32,7 +32,7 @@ def test_a_new_directory_has_all_its_parts(tmp_path: Path) -> None:
     names = {path.name for path in root.iterdir()}
     assert names == {"META", "shards", "dest", "quarantine"}
     meta = msgspec.json.decode((root / "META").read_bytes())
-    assert meta == {"format": 1, "node": data.node.hex()}
+    assert meta == {"format": 2, "node": data.node.hex()}
     assert (16, []) == (len(data.node), data.slots())
 
 
@@ -141,8 +141,8 @@ def test_a_node_of_the_wrong_length_is_reported_as_damage(tmp_path: Path, node: 
 
 
 def test_another_format_version_is_rejected_by_name(tmp_path: Path) -> None:
-    (tmp_path / "META").write_text(f'{{"format": 2, "node": "{"00" * 16}"}}')
-    with pytest.raises(SpoolError, match="format 2, this program reads 1"):
+    (tmp_path / "META").write_text(f'{{"format": 3, "node": "{"00" * 16}"}}')
+    with pytest.raises(SpoolError, match="unknown format 3, this program reads 1 to 2; use the"):
         DataDir.open(tmp_path)
 
 

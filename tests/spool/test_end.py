@@ -137,6 +137,44 @@ def test_the_last_frame_is_found_across_windows(slot: Slot, window_bytes: int) -
         assert offset == place.offset
 
 
+@pytest.mark.parametrize("window_bytes", [8, 64, 136, 4096])
+def test_damaged_frames_at_the_end_are_skipped_across_windows(
+    slot: Slot, window_bytes: int
+) -> None:
+    for number in range(9):
+        slot.write(b"x" * number * 11)
+    expected = slot.write(b"whole").offset
+    for _ in range(3):
+        slot.write(b"x" * 200)
+        os.pwrite(slot.segment.fd, b"?", slot.segment.offset - 20)
+    place = last_frame(slot.segment.fd, slot.segment.id, window_bytes=window_bytes)
+    assert place is not None
+    assert expected == place.offset
+
+
+def test_a_search_from_the_end_holds_one_window_and_one_frame(
+    data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del slot
+    make_segment(data, 2, 5, 2 * MIB, 128)
+    with (data.slot_dir(0) / segment_name(2)).open("r+b") as file:
+        file.seek(256)
+        file.write(b"PXF1" * (MIB // 2 - 64))  # written, so that the search cannot skip it
+    read, sizes = os.pread, []
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        sizes.append(size)
+        return read(fd, size, offset)
+
+    with data.open_segment(0, 2) as opened:
+        assert opened is not None
+        monkeypatch.setattr(os, "pread", pread)
+        place = last_frame(*opened)
+    assert place is not None
+    assert place.offset == 128
+    assert max(sizes) <= MIB // 4 + 48
+
+
 def make_segment(data: DataDir, number: int, first_number: int, size: int, offset: int) -> None:
     """Create a sparse segment of `size` bytes with a frame at its beginning and one at `offset`."""
     identity = SegmentId(data.node, 0, number)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pixelfast.errors import SpoolCorrupt
 from pixelfast.spool.format import (
+    UNKNOWN_VERSION,
     Frame,
     SegmentId,
     pack_segment_header,
@@ -18,7 +19,13 @@ from pixelfast.spool.format import (
     segment_name,
     segment_number,
 )
-from pixelfast.spool.frames import MAX_FRAME_BYTES, parse_frame
+from pixelfast.spool.frames import (
+    MAX_FRAME_BYTES,
+    claimed_bytes,
+    find_frame,
+    parse_frame,
+    rfind_frame,
+)
 
 NODE = bytes(range(16))
 SEGMENT = SegmentId(NODE, 3, 7)
@@ -37,6 +44,7 @@ def build_frame(
     padding: int = 0,
     raw_bytes: int | None = None,
     first_number: int = 0,
+    mark: int | None = None,
 ) -> bytes:
     """Build a frame byte by byte from the specification, with a valid checksum."""
     used = 48 + len(source) + len(body)
@@ -50,7 +58,7 @@ def build_frame(
         count,
         len(body),
         len(body) if raw_bytes is None else raw_bytes,
-        0,
+        segment.number % 2**32 if mark is None else mark,
         received_ms,
         first_number,
     )
@@ -98,7 +106,7 @@ def test_other_files_are_not_segments(name: str) -> None:
 
 
 def test_a_segment_header_is_as_specified() -> None:
-    head = struct.pack("<8sHHI16sQQ12x", b"pixelfst", 1, 3, 0, NODE, 7, 1700000000123)
+    head = struct.pack("<8sHHI16sQQ12x", b"pixelfst", 2, 3, 0, NODE, 7, 1700000000123)
     assert pack_segment_header(SEGMENT, 1700000000123) == head + struct.pack("<I", crc32(head))
 
 
@@ -112,7 +120,15 @@ def test_a_segment_header_is_parsed_unchanged(
     node: bytes, slot: int, number: int, created_ms: int
 ) -> None:
     segment = SegmentId(node, slot, number)
-    assert parse_segment_header(pack_segment_header(segment, created_ms), segment, "") == created_ms
+    assert parse_segment_header(pack_segment_header(segment, created_ms), segment, "") == segment
+
+
+def test_a_segment_header_of_version_1_is_still_read() -> None:
+    old = SEGMENT._replace(version=1)
+    head = struct.pack("<8sHHI16sQQ12x", b"pixelfst", 1, 3, 0, NODE, 7, 0)
+    header = head + struct.pack("<I", crc32(head))
+    assert old == parse_segment_header(header, SEGMENT, "")
+    assert header == pack_segment_header(old, 0)
 
 
 def test_every_single_bit_flip_of_a_segment_header_is_found() -> None:
@@ -131,9 +147,10 @@ def test_every_truncation_of_a_segment_header_is_found() -> None:
             parse_segment_header(header[:length], SEGMENT, "x.seg")
 
 
-def test_a_segment_header_of_another_version_is_reported() -> None:
-    head = struct.pack("<8sHHI16sQQ12x", b"pixelfst", 2, 3, 0, NODE, 7, 0)
-    with pytest.raises(SpoolCorrupt, match="version 2, this program reads 1"):
+@pytest.mark.parametrize("version", [0, 3, 2**16 - 1])
+def test_a_segment_header_of_another_version_is_reported(version: int) -> None:
+    head = struct.pack("<8sHHI16sQQ12x", b"pixelfst", version, 3, 0, NODE, 7, 0)
+    with pytest.raises(SpoolCorrupt, match=f"version {version}, this program reads up to 2"):
         parse_segment_header(head + struct.pack("<I", crc32(head)), SEGMENT, "x.seg")
 
 
@@ -196,6 +213,8 @@ def test_a_frame_is_valid_only_where_it_was_written() -> None:
 @pytest.mark.parametrize(
     "image",
     [
+        build_frame(mark=0),
+        build_frame(mark=8),
         build_frame(kind=0),
         build_frame(kind=2),
         build_frame(codec=1),
@@ -205,6 +224,8 @@ def test_a_frame_is_valid_only_where_it_was_written() -> None:
         build_frame(body=bytes(MAX_FRAME_BYTES)),
     ],
     ids=[
+        "mark of version 1",
+        "mark of another segment",
         "type 0",
         "type 2",
         "codec",
@@ -216,6 +237,67 @@ def test_a_frame_is_valid_only_where_it_was_written() -> None:
 )
 def test_a_frame_of_another_type_is_rejected_even_with_a_valid_checksum(image: bytes) -> None:
     assert parse(image) is None
+
+
+def test_a_frame_of_version_1_has_no_mark() -> None:
+    old = SEGMENT._replace(version=1)
+    assert isinstance(parse(build_frame(mark=0), old), Frame)
+    assert parse(build_frame(), old) is None
+
+
+def test_in_a_segment_whose_header_is_damaged_frames_of_both_versions_are_read() -> None:
+    unknown = SEGMENT._replace(version=UNKNOWN_VERSION)
+    assert isinstance(parse(build_frame(mark=0), unknown), Frame)
+    assert isinstance(parse(build_frame(), unknown), Frame)
+    assert parse(build_frame(mark=8), unknown) is None
+
+
+def test_a_damaged_frame_claims_its_own_length_if_it_has_the_segments_mark() -> None:
+    image = bytearray(build_frame(body=b"x" * 100))
+    length = len(image)
+    image[60:] = b"\xff" * (length - 60)
+    assert length == claimed_bytes(memoryview(image), 0, SEGMENT)
+    assert claimed_bytes(memoryview(image), 0, SEGMENT._replace(number=8)) == 0
+    assert claimed_bytes(memoryview(image[:47]), 0, SEGMENT) == 0
+    for wrong in (0, 8, 48, length + 1, MAX_FRAME_BYTES + 8, 2**32 - 8):
+        image[4:8] = struct.pack("<I", wrong)
+        assert claimed_bytes(memoryview(image), 0, SEGMENT) == 48
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_the_first_and_the_last_frame_are_found_wherever_the_data_starts(start: int) -> None:
+    first, last = build_frame(offset=72), build_frame(offset=208)
+    image = bytes(64) + bytes(8) + first + b"\xff" * (208 - 72 - len(first)) + last + bytes(16)
+    data = memoryview(image)[start:]
+    assert 72 - start == find_frame(data, start, SEGMENT, len(data))
+    assert 208 - start == find_frame(data[80:], start + 80, SEGMENT, len(data)) + 80
+    assert find_frame(data, start, SEGMENT, 72 - start) == -1
+    found = rfind_frame(data, start, SEGMENT, len(data))
+    assert found is not None
+    assert (208 - start, len(last)) == (found[0], found[1].length)
+    found = rfind_frame(data, start, SEGMENT, 208 - start)
+    assert found is not None
+    assert 72 - start == found[0]
+    assert rfind_frame(data, start, SEGMENT, 72 - start) is None
+    other = SEGMENT._replace(number=8)
+    assert find_frame(data, start, other, len(data)) == -1
+    assert rfind_frame(data, start, other, len(data)) is None
+
+
+def test_a_last_frame_that_the_data_holds_only_in_part_is_found_by_its_header() -> None:
+    first, last = build_frame(offset=64), build_frame(offset=136, body=b"x" * 200)
+    image = first + bytes(136 - 64 - len(first)) + last
+    for size in (72 + 48, len(image) - 8):
+        found = rfind_frame(memoryview(image)[:size], 64, SEGMENT, size)
+        assert found is not None
+        assert (72, len(last)) == (found[0], found[1].length)
+    found = rfind_frame(memoryview(image)[: 72 + 47], 64, SEGMENT, 72 + 47)
+    assert found is not None
+    assert (0, len(first)) == (found[0], found[1].length)
+    damaged = image[:-20] + b"?" + image[-19:]
+    found = rfind_frame(memoryview(damaged), 64, SEGMENT, len(damaged))
+    assert found is not None
+    assert found[0] == 0
 
 
 def test_the_longest_frame_is_read() -> None:

@@ -66,9 +66,9 @@ def test_a_moved_segment_is_read_up_to_its_damage(data: DataDir, slot: Slot) -> 
 
 
 def make_newer(path: Path) -> bytes:
-    """Turn a segment into one of version 2 whose frames have the current layout."""
+    """Turn a segment into one of version 3 whose frames have the current layout."""
     image = path.read_bytes()
-    head = image[:8] + b"\x02\0" + image[10:60]
+    head = image[:8] + b"\x03\0" + image[10:60]
     path.write_bytes(head + crc32(head).to_bytes(4, "little") + image[64:])
     return path.read_bytes()
 

@@ -141,7 +141,7 @@ def test_an_old_frame_after_the_end_is_not_read(data: DataDir, slot: Slot) -> No
         assert without() == read_events(data)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 64, b"\xff" * 64, b"pixelfst\x02"])
+@pytest.mark.parametrize("damage", [b"", b"\0" * 64, b"\xff" * 64, b"pixelfst\x03"])
 def test_frames_after_a_damaged_segment_header_are_read(
     data: DataDir, slot: Slot, logs: list[Any], has_later: bool, damage: bytes
 ) -> None:
@@ -238,7 +238,7 @@ def test_damage_is_quarantined_only_once_by_all_readers(
 ) -> None:
     ranges, image = write_small(slot)
     add_later(slot, True)
-    slot.path().write_bytes(image[: ranges[3][0]] + b"\xff" * 30)
+    slot.path().write_bytes(image[: ranges[3][0] + 48] + b"\xff" * 30)
     assert without(3) + [b"later"] == read_events(data)
     (copy,) = copies(data)
     before = copy.stat().st_ino, copy.stat().st_mtime_ns

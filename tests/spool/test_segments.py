@@ -10,7 +10,7 @@ import pytest
 
 from pixelfast.errors import SpoolLocked
 from pixelfast.spool import DataDir, SlotFiles
-from pixelfast.spool.format import SEGMENT_HEADER_BYTES, parse_segment_header
+from pixelfast.spool.format import FORMAT_VERSION, SEGMENT_HEADER_BYTES, parse_segment_header
 from tests.leaks import open_fds
 from tests.spool.tools import run_python
 from tests.spools import SEGMENT_BYTES
@@ -38,8 +38,8 @@ def test_a_new_segment_has_its_header_and_all_its_disk_space(
 ) -> None:
     segment = files.create()
     image = segment.path.read_bytes()
-    assert (data.node, 3, 1) == segment.id
-    assert parse_segment_header(image, segment.id, "") > 1_700_000_000_000
+    assert (data.node, 3, 1, FORMAT_VERSION) == segment.id
+    assert segment.id == parse_segment_header(image, segment.id, "")
     assert bytes(SEGMENT_BYTES - SEGMENT_HEADER_BYTES) == image[SEGMENT_HEADER_BYTES:]
     assert os.fstat(segment.fd).st_blocks * 512 >= SEGMENT_BYTES
     assert segment.offset == SEGMENT_HEADER_BYTES
@@ -158,7 +158,7 @@ def test_only_a_sound_segment_is_synced_when_it_is_closed(
             patch.setattr(os, name, synced.append)
         files.retire(segment, is_sound=is_sound)
     assert [segment.fd] * syncs == synced
-    assert segment.path.stat().st_size == (SEGMENT_HEADER_BYTES if is_sound else SEGMENT_BYTES)
+    assert segment.path.stat().st_size == SEGMENT_HEADER_BYTES
 
 
 @pytest.mark.parametrize("failing", ["ftruncate", "fsync"])
@@ -199,21 +199,23 @@ def test_descriptors_are_not_inherited(files: SlotFiles) -> None:
     files.retire(segment, is_sound=True)
 
 
-def test_used_bytes_are_those_of_events(data: DataDir, files: SlotFiles) -> None:
-    del data
+def test_used_bytes_include_events_spares_and_the_segment_made_ahead(
+    data: DataDir, files: SlotFiles
+) -> None:
     assert files.used_bytes(None) == 0
     make_and_leave(files, 100)
     make_and_leave(files, 200)
     current = files.create()
     current.offset += 50
     ahead = files.create()
-    assert files.used_bytes(current) == 3 * SEGMENT_HEADER_BYTES + 350
+    (data.slot_dir(3) / f"{9:016x}.spare").write_bytes(bytes(1000))
+    assert files.used_bytes(current) == 3 * SEGMENT_HEADER_BYTES + 350 + SEGMENT_BYTES + 1000
     for segment in (current, ahead):
         files.retire(segment, is_sound=True)
 
 
 def test_used_bytes_count_a_segment_of_a_crash_in_full(files: SlotFiles) -> None:
-    make_and_leave(files, 100, is_sound=False)
+    os.close(files.create().fd)
     current = files.create()
     assert files.used_bytes(current) == SEGMENT_BYTES + SEGMENT_HEADER_BYTES
     files.retire(current, is_sound=True)

@@ -131,3 +131,38 @@ def test_a_disk_that_stays_full_is_logged_once_and_so_is_its_end(logs: list[Any]
         ("segment_create_failed", "broken"),
         ("segment_created", None),
     ] == [(entry["event"], entry.get("error")) for entry in logs]
+
+
+def test_the_pause_before_the_next_segment_grows_with_repeated_failures() -> None:
+    own = Supply()
+    for pause_s in (0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
+        own.supply.make()
+        own.settle()
+        segment = own.supply.take()
+        assert segment is not None
+        own.supply.leave(segment, is_sound=False)
+        if pause_s:
+            own.loop.advance(pause_s - 0.01)
+            own.settle()
+            assert not own.supply.has_segment
+            own.loop.advance(0.02)
+        own.settle()
+        assert own.supply.has_segment
+    own.loop.advance(10.1)
+    segment = own.supply.take()
+    assert segment is not None
+    own.supply.leave(segment, is_sound=False)
+    own.settle()
+    assert own.supply.has_segment, "the failures were long ago"
+
+
+def test_the_next_segment_is_made_at_once_after_a_sound_one() -> None:
+    own = Supply()
+    for is_sound in (False, False, True):
+        own.supply.make()
+        own.settle()
+        segment = own.supply.take()
+        assert segment is not None
+        own.supply.leave(segment, is_sound=is_sound)
+    own.settle()
+    assert own.supply.has_segment

@@ -234,3 +234,27 @@ def test_changes_between_a_full_slot_and_a_full_disk_are_logged(
     assert [*(("full", each) for each in expected), ("open", "")] == seen
     told = [entry["event"] for entry in logs]
     assert ["disk_full", "spool_full", "disk_full", "spool_space_freed"] == told
+
+
+@pytest.mark.parametrize("lacking", ["slot", "disk"])
+def test_new_space_is_noticed_within_a_tenth_of_a_second(lacking: str) -> None:
+    spool = Spool(max_bytes=10_000, min_free=1000)
+    if lacking == "slot":
+        spool.disk.other_bytes = 10_000
+    else:
+        spool.disk.free_bytes = 999
+    spool.loop.advance(1.3)
+    assert spool.writer.state == "full"
+    for _ in range(20):
+        spool.loop.advance(0.037)
+        assert spool.writer.state == "full"
+    spool.disk.other_bytes, spool.disk.free_bytes = 0, 2**40
+    spool.loop.advance(0.1)
+    assert spool.writer.state == "open"
+
+
+def test_only_one_measurement_runs_at_a_time() -> None:
+    spool = Spool(max_bytes=10_000, is_slow=True)
+    spool.settle()
+    spool.loop.advance(30)
+    assert len(spool.loop.jobs) == 1

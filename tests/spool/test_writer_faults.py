@@ -135,6 +135,8 @@ def test_a_success_between_two_failures_resets_the_count() -> None:
         spool.turn()
         spool.disk.complete(EIO)
         spool.settle()
+        spool.loop.advance(1)
+        spool.settle()
     assert len(spool.ears.stored) == 6
     assert spool.writer.rejection == ""
 
@@ -289,3 +291,56 @@ def test_a_segment_made_in_advance_survives_the_failure_of_others() -> None:
     assert spool.writer.rejection == ""
     left = [segment.fd for segment in spool.disk.segments if segment.retired is not None]
     assert left == [1, 2]
+
+
+def make_full(spool: Spool) -> None:
+    """A segment is needed and none can be made: the disk is full."""
+    spool.disk.free_bytes = 2047
+    spool.disk.create_errors = [OSError(ENOSPC, "no") for _ in range(2)]
+    spool.settle()
+    fill(spool)
+    spool.add_many(1, size=500)
+    spool.settle()
+    assert (spool.writer.state, spool.writer.rejection) == ("failing", "disk-full")
+    spool.disk.create_errors = [OSError(ENOSPC, "no") for _ in range(100)]
+
+
+def live(spool: Spool, seconds: float) -> None:
+    for _ in range(round(seconds / 0.01)):
+        spool.loop.advance(0.01)
+        spool.settle()
+
+
+def test_new_space_on_a_full_disk_is_noticed_within_a_tenth_of_a_second() -> None:
+    spool = Spool(segment_bytes=2048, is_slow=True)
+    spool.loop.run_job()
+    make_full(spool)
+    live(spool, 0.3)
+    spool.disk.create_errors.clear()
+    spool.disk.free_bytes = 2048
+    live(spool, 0.1)
+    assert spool.writer.state == "open"
+    spool.add(b"back")
+    spool.settle()
+    assert b"back" in stored(spool)
+
+
+def test_a_full_disk_is_not_retried_more_often_while_nothing_changes() -> None:
+    spool = Spool(segment_bytes=2048, is_slow=True)
+    spool.loop.run_job()
+    make_full(spool)
+    live(spool, 5.05)
+    assert len(spool.disk.create_errors) == 95
+    assert spool.writer.state == "failing"
+
+
+def test_early_attempts_do_not_change_the_attempts_of_every_second() -> None:
+    spool = Spool(segment_bytes=2048, is_slow=True)
+    spool.loop.run_job()
+    make_full(spool)
+    for n in range(5):
+        live(spool, 0.2)
+        spool.disk.free_bytes = 3000 + n  # something is free again, and yet no segment can be made
+    before = len(spool.disk.create_errors)
+    live(spool, 10)
+    assert before - len(spool.disk.create_errors) in (10, 11)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelfast.spool import DataDir, Position, SlotReader, SpoolWriter
+from pixelfast.spool.batch import CommitBatch
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, Frame
-from pixelfast.spool.frames import CommitBatch
 from tests.fakes import FakeDisk, FakeLoop, FakeSegment
 
 
