@@ -22,7 +22,7 @@
 `store`         a destination's cursors, plans and totals in SQLite; `database` opens the file
 `threads`       a destination's thread for calls that block on its disk
 `progress`      a destination's metrics, from its runner or from its state on the disk
-`dead`          events that a destination rejected, stored in `bundles`
+`dead`          events that a destination rejected, in `bundles`; `dead_schema` has the tables
 `dead_keeper`   enforces the limits of dead letters
 `runner`        one destination: cut, plan, send, settle
 `reclaimer`     removes segments that have been read, and expires the oldest if space is short

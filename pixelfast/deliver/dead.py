@@ -17,62 +17,12 @@ from typing import NamedTuple
 
 from pixelfast.deliver.bundles import Bundle, DeadLetter, Row, merged, numbers_in
 from pixelfast.deliver.database import open_database
+from pixelfast.deliver.dead_schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from pixelfast.deliver.outcomes import Rejected, Retry
 from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["DeadLetterGroup", "DeadLetterLimits", "DeadLetters", "SourceDeadLetters"]
 
-_SCHEMA_VERSION = 3
-_SIZE = (
-    "size_bytes INTEGER GENERATED ALWAYS AS (length(event) + length(reason) + length(answer))"
-    " VIRTUAL"
-)
-# The table `source` is updated in the transactions that change dead letters, because delivery and
-# the commands change them at the same time. New ones are counted as they are added, all other
-# changes by triggers.
-_BY_SOURCE = (
-    """CREATE TABLE source (name TEXT PRIMARY KEY, letters INTEGER NOT NULL,
-        size_bytes INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0) STRICT""",
-    "CREATE INDEX letter_source ON letter (source)",
-    "CREATE INDEX letter_died ON letter (died_ms)",
-    """CREATE TRIGGER letter_changed AFTER UPDATE OF reason, answer ON letter BEGIN
-        UPDATE source SET size_bytes = size_bytes + new.size_bytes - old.size_bytes
-        WHERE name = old.source; END""",
-)
-_REMOVED = """CREATE TRIGGER letter_removed AFTER DELETE ON letter BEGIN
-    UPDATE source SET letters = letters - old.letters, size_bytes = size_bytes - old.size_bytes
-    WHERE name = old.source; END"""
-# A row has one or more dead letters, see `bundles`. Long columns are last, because SQLite reads all
-# columns before the one that it needs.
-_SCHEMA = (
-    """
-CREATE TABLE letter (id INTEGER PRIMARY KEY AUTOINCREMENT, letters INTEGER NOT NULL DEFAULT 1,
-    batch TEXT NOT NULL, number INTEGER NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
-    attempts INTEGER NOT NULL, died_ms INTEGER NOT NULL, replay INTEGER NOT NULL DEFAULT 0,
-    source TEXT NOT NULL DEFAULT '', parts BLOB NOT NULL DEFAULT X'', event BLOB NOT NULL,
-    answer BLOB NOT NULL, """
-    + _SIZE
-    + """,
-    UNIQUE (batch, number)) STRICT;
-CREATE INDEX letter_replay ON letter (replay) WHERE replay > 0;
-"""
-    + ";\n".join((*_BY_SOURCE, _REMOVED, ""))
-)
-_MIGRATIONS = {
-    1: (
-        "ALTER TABLE letter ADD COLUMN source TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE letter ADD COLUMN " + _SIZE,
-        *_BY_SOURCE,
-        "INSERT INTO source (name, letters, size_bytes)"
-        " SELECT source, count(*), sum(size_bytes) FROM letter GROUP BY source",
-    ),
-    2: (
-        "ALTER TABLE letter ADD COLUMN letters INTEGER NOT NULL DEFAULT 1",
-        "ALTER TABLE letter ADD COLUMN parts BLOB NOT NULL DEFAULT X''",
-        "DROP TRIGGER IF EXISTS letter_removed",
-        _REMOVED,
-    ),
-}
 # The columns of `Row`.
 _ROWS = (
     "SELECT id, letters, batch, number, status, reason, attempts, died_ms, replay, source, parts,"
@@ -164,7 +114,7 @@ class DeadLetters:
         self._clock = clock
         page_bytes = _LARGE_PAGE_BYTES if max_bytes >= _MANY_BYTES else _SMALL_PAGE_BYTES
         self._db = open_database(
-            path, _SCHEMA, _SCHEMA_VERSION, _read_all, _MIGRATIONS, _CACHE_KIB, page_bytes
+            path, SCHEMA, SCHEMA_VERSION, _read_all, MIGRATIONS, _CACHE_KIB, page_bytes
         )
         self._page_bytes = int(self._db.execute("PRAGMA page_size").fetchone()[0])
 
@@ -411,7 +361,7 @@ class DeadLetters:
         left_bytes = max_bytes
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            for letter in self._letters("WHERE replay = 1"):
+            for letter in self._letters("WHERE replay > 0 AND replay = 1"):
                 left_bytes -= len(letter.event) + 1
                 if taken and (left_bytes < 0 or len(taken) == max_events):
                     break
@@ -438,7 +388,7 @@ class DeadLetters:
 
     def _taken(self) -> list[int]:
         """Return the ids of the dead letters that are being replayed."""
-        rows = self._db.execute("SELECT id, letters FROM letter WHERE replay = 2").fetchall()
+        rows = self._db.execute("SELECT id, letters FROM letter WHERE replay > 0 AND replay = 2")
         return [row_id + place for row_id, letters in rows for place in range(letters)]
 
     def _mark(self, replay: int, ids: Iterable[int]) -> None:

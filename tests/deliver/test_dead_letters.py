@@ -331,6 +331,32 @@ def test_a_row_that_is_replayed_as_a_whole_is_not_divided(dead: DeadLetters) -> 
     assert [] == rows(dead)
 
 
+def test_a_search_for_dead_letters_to_replay_reads_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delivery searches every 2 s, and there may be a million dead letters."""
+    steps = 0
+    connect = sqlite3.connect
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def counting(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*arguments, **options)
+        db.set_progress_handler(count, 1)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", counting)
+    with closing(DeadLetters(tmp_path / "dead.db")) as dead:
+        dead.add([letter(n, batch=f"b{n}") for n in range(300)])
+        steps = 0
+        assert [] == dead.take_for_replay(10, 100)
+        dead.give_back([])
+        assert 0 < steps < 100
+
+
 @pytest.mark.parametrize("identity", [-(2**70), -1, 0, 4, 2**63 - 1, 2**63, 2**70])
 def test_an_id_that_no_dead_letter_can_have_is_not_found(dead: DeadLetters, identity: int) -> None:
     dead.add([bundle(n, b"e%d" % n) for n in range(3)])
