@@ -14,6 +14,7 @@ from pixelfast.config import Config
 from pixelfast.operate.limits import apply_limits
 from pixelfast.operate.sockets import listen
 from pixelfast.printable import printable
+from pixelfast.spool.format import MAX_SLOT
 
 __all__ = ["collect"]
 
@@ -23,7 +24,7 @@ __all__ = ["collect"]
 @with_listen
 @click.option(
     "--slot",
-    type=int,
+    type=click.IntRange(0, MAX_SLOT),
     default=0,
     metavar="N",
     show_default=True,

@@ -102,7 +102,7 @@ def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
     found = _with_letters(data, destination, lambda dead: dead.read(ids))
     for letter in found:
         click.echo(json_text(_whole(letter, redactor)))
-    _say_missing(destination, set(ids) - {letter.id for letter in found})
+    _reject_missing(destination, set(ids) - {letter.id for letter in found})
 
 
 def _of_chosen(command: Callable[..., None]) -> Callable[..., None]:
@@ -127,9 +127,8 @@ def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Confi
     Example:
       pixelfast dead replay rudder --all -c pixelfast.toml
     """
-    chosen, data = _chosen(ids, is_all), DataDir.find(settings.data_dir)
-    count = _with_letters(data, destination, lambda dead: dead.ask_for_replay(chosen))
-    click.echo(f"{count} {_letters(count)} will be replayed")
+    chosen = _chosen(ids, is_all)
+    _change(settings, destination, chosen, DeadLetters.ask_for_replay, "will be replayed")
 
 
 @dead.command()
@@ -143,13 +142,7 @@ def drop(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config)
     Example:
       pixelfast dead drop rudder 17 18 -c pixelfast.toml
     """
-    chosen, data = _chosen(ids, is_all), DataDir.find(settings.data_dir)
-    count = _with_letters(data, destination, lambda dead: dead.drop(chosen))
-    click.echo(f"{count} {_letters(count)} deleted")
-
-
-def _letters(count: int) -> str:
-    return "dead letter" if count == 1 else "dead letters"
+    _change(settings, destination, _chosen(ids, is_all), DeadLetters.drop, "deleted")
 
 
 def _chosen(ids: tuple[int, ...], is_all: bool) -> tuple[int, ...] | None:
@@ -158,17 +151,36 @@ def _chosen(ids: tuple[int, ...], is_all: bool) -> tuple[int, ...] | None:
     return None if is_all else ids
 
 
+def _change(
+    settings: Config,
+    destination: str,
+    ids: tuple[int, ...] | None,
+    change: Callable[[DeadLetters, tuple[int, ...] | None], int],
+    done: str,
+) -> None:
+    """Change dead letters, report how many, and then the ids that do not exist."""
+
+    def use(dead: DeadLetters) -> tuple[int, set[int]]:
+        found = dead.read(ids) if ids is not None else []
+        return change(dead, ids), set(ids or ()) - {letter.id for letter in found}
+
+    count, missing = _with_letters(DataDir.find(settings.data_dir), destination, use)
+    if not ids or missing < set(ids):
+        click.echo(f"{count} {'dead letter' if count == 1 else 'dead letters'} {done}")
+    _reject_missing(destination, missing)
+
+
 def _destinations(data: DataDir) -> list[str]:
-    folder = data.dead_dir("x").parent
-    return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+    return sorted(each.parent.name for each in data.dead_dir("x").parent.glob("*/dead.db"))
 
 
 def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> T:
     path = data.dead_dir(name) / "dead.db"
     if not path.exists():
-        known = ", ".join(_destinations(data)) or "none"
+        known = [each for each in _destinations(data) if _with_letters(data, each, _has_any)]
         raise PixelfastError(
-            f'destination "{name}" has no dead letters; destinations with dead letters: {known}'
+            f'destination "{name}" has no dead letters; destinations with dead letters:'
+            f" {', '.join(known) or 'none'}"
         )
     try:
         dead = DeadLetters(path)
@@ -178,6 +190,10 @@ def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> 
             dead.close()
     except sqlite3.Error as error:
         raise PixelfastError(f"{path}: {error}") from error
+
+
+def _has_any(dead: DeadLetters) -> bool:
+    return dead.count() > 0
 
 
 def _summary(letter: DeadLetter, redactor: Redactor) -> tuple[object, ...]:
@@ -233,7 +249,7 @@ def _time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _say_missing(destination: str, ids: set[int]) -> None:
+def _reject_missing(destination: str, ids: set[int]) -> None:
     if ids:
         numbers = ", ".join(map(str, sorted(ids)))
         raise PixelfastError(f'destination "{destination}" has no dead letter {numbers}')

@@ -15,6 +15,7 @@ import click
 
 from pixelfast.commands.lines import stdout_may_close, write_lines
 from pixelfast.commands.options import with_stored_data
+from pixelfast.commands.sources import reject_unknown_sources, with_source_names
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Log
 from pixelfast.operate.logging import set_up_logging
@@ -103,13 +104,7 @@ def check(settings: Config) -> None:
 
 
 @spool.command()
-@click.option(
-    "--source",
-    "sources",
-    multiple=True,
-    metavar="NAME",
-    help="Print only events of this source; may be repeated.",
-)
+@with_source_names
 @click.option(
     "--since",
     type=_Moment(),
@@ -128,7 +123,7 @@ def dump(
 
     They are printed slot by slot. The events of a source in one commit share the time of the first;
     the others arrived within milliseconds, or within 2 s on a slow disk. Damaged parts are skipped
-    and reported.
+    and reported. A source that is neither in the settings nor in the spool is an error.
 
     \b
     Example:
@@ -136,17 +131,23 @@ def dump(
     """
     data = _find(settings)
     damage: list[str] = []
+    stored: set[str] = set()
+    is_complete = False
     with stdout_may_close():
         for slot in data.slots():
             for frame in _frames(data, _reader(data, slot, damage)):
+                stored.add(frame.source)
                 if (
                     (not sources or frame.source in sources)
                     and (since is None or frame.received_ms >= since)
                     and (until is None or frame.received_ms < until)
                 ):
                     write_lines(frame.body)
+        is_complete = True
     for line in damage:
         click.echo(f"damaged: {line}", err=True)
+    if is_complete:
+        reject_unknown_sources(sources, settings, stored)
 
 
 def _find(settings: Config) -> DataDir:

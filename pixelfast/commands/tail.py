@@ -11,6 +11,7 @@ import click
 
 from pixelfast.commands.lines import stdout_may_close, write_lines
 from pixelfast.commands.options import with_stored_data
+from pixelfast.commands.sources import reject_unknown_sources, with_source_names
 from pixelfast.config import Config, Log
 from pixelfast.operate.logging import set_up_logging
 from pixelfast.spool import DataDir, Frame, LogEnd, Position, SlotReader, newest_frames
@@ -30,13 +31,7 @@ _POLL_S = 0.2
     metavar="N",
     help="Maximum number of stored events to print first.",
 )
-@click.option(
-    "--source",
-    "sources",
-    multiple=True,
-    metavar="NAME",
-    help="Print only events of this source; may be repeated.",
-)
+@with_source_names
 @click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for new events.")
 @with_stored_data
 def tail(events: int, sources: tuple[str, ...], follow: bool, settings: Config) -> None:
@@ -46,6 +41,9 @@ def tail(events: int, sources: tuple[str, ...], follow: bool, settings: Config) 
     of one collector are printed in order. The stored events that are printed first come from the
     newest 256 KiB of each slot. Ctrl-C stops the command.
 
+    A source that is neither in the settings nor among these events is an error, but without a
+    settings file, --follow waits for its first event.
+
     \b
     Example:
       pixelfast tail -c pixelfast.toml --source web | jq .event
@@ -53,7 +51,10 @@ def tail(events: int, sources: tuple[str, ...], follow: bool, settings: Config) 
     set_up_logging(Log(level="error"))
     follower = _Follower(DataDir.find(settings.data_dir))
     with stdout_may_close(), contextlib.suppress(KeyboardInterrupt):
-        chosen = [each for each in follower.begin() if not sources or each.source in sources]
+        newest = follower.begin()
+        if settings.sources or not follow:
+            reject_unknown_sources(sources, settings, {each.source for each in newest})
+        chosen = [each for each in newest if not sources or each.source in sources]
         for line in _last_lines(chosen, events):
             write_lines(line)
         sys.stdout.buffer.flush()

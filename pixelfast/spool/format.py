@@ -88,6 +88,7 @@ from pixelfast.errors import SpoolCorrupt
 
 __all__ = [
     "FORMAT_VERSION",
+    "MAX_SLOT",
     "OLDEST_VERSION",
     "SEGMENT_HEADER_BYTES",
     "UNKNOWN_VERSION",
@@ -110,6 +111,7 @@ OLDEST_VERSION = 1  # the oldest that is read
 UNKNOWN_VERSION = 0  # of a segment whose header is damaged
 SEGMENT_MAGIC = b"pixelfst"
 SEGMENT_HEADER_BYTES = 64
+MAX_SLOT = 0xFFFF
 
 _SEGMENT_HEADER = struct.Struct("<8sHHI16sQQ12xI")
 _PLACE = struct.Struct("<16sHQ")

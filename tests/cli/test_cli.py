@@ -485,3 +485,11 @@ def test_control_characters_of_the_command_line_are_escaped_in_errors(
 def test_help_and_version_exit_with_0() -> None:
     for arguments in (("--help",), ("--version",), ("spool", "--help"), ("version",)):
         assert 0 == run(*arguments).exit_code
+
+
+@pytest.mark.parametrize("slot", ["-1", "65536"])
+def test_collect_rejects_a_slot_that_the_spool_cannot_have(tmp_path: Path, slot: str) -> None:
+    result = run_pixelfast("collect", "--slot", slot, "--data-dir", f"{tmp_path}/data")
+    assert 2 == result.returncode
+    assert f"Invalid value for '--slot': {slot} is not in the range 0<=x<=65535." in result.stderr
+    assert not (tmp_path / "data").exists()

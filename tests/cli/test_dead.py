@@ -129,15 +129,49 @@ def test_either_ids_or_all_must_be_specified(
     assert [0, 0, 0] == replays(data)
 
 
-def test_an_unknown_destination_or_id_is_an_error(data: DataDir) -> None:
-    result = run(data, "show", "hok", "1")
-    assert 1 == result.exit_code
-    assert '"hok" has no dead letters; destinations with dead letters: hook' in result.output
+def test_show_reports_ids_that_do_not_exist(data: DataDir) -> None:
     result = run(data, "show", "hook", "1", "9")
     assert (1, True) == (
         result.exit_code,
         'destination "hook" has no dead letter 9' in result.output,
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "done"),
+    [("replay", "1 dead letter will be replayed"), ("drop", "1 dead letter deleted")],
+)
+def test_replay_and_drop_report_ids_that_do_not_exist(
+    data: DataDir, command: str, done: str
+) -> None:
+    result = run(data, command, "hook", "8", "9")
+    error = 'pixelfast: destination "hook" has no dead letter 8, 9\n'
+    assert (1, "", error) == (result.exit_code, result.stdout, result.stderr)
+    assert [0, 0, 0] == replays(data)
+    result = run(data, command, "hook", "2", "9")
+    error = 'pixelfast: destination "hook" has no dead letter 9\n'
+    assert (1, f"{done}\n", error) == (result.exit_code, result.stdout, result.stderr)
+    assert {"replay": [0, 1, 0], "drop": [0, 0]}[command] == replays(data)
+
+
+@pytest.mark.parametrize("arguments", [("ls",), ("show", "1"), ("replay", "1"), ("drop", "--all")])
+def test_an_unknown_destination_is_an_error_that_lists_those_with_dead_letters(
+    data: DataDir, arguments: tuple[str, ...]
+) -> None:
+    DeadLetters(data.dead_dir("empty") / "dead.db").close()
+    data.dead_dir("removed").mkdir(parents=True)
+    for name in ("hok", "removed"):
+        result = run(data, arguments[0], name, *arguments[1:])
+        error = f'pixelfast: destination "{name}" has no dead letters;'
+        error += " destinations with dead letters: hook\n"
+        assert (1, "", error) == (result.exit_code, result.stdout, result.stderr)
+
+
+def test_replay_and_drop_of_all_succeed_without_dead_letters(data: DataDir) -> None:
+    DeadLetters(data.dead_dir("empty") / "dead.db").close()
+    for command, done in (("replay", "will be replayed"), ("drop", "deleted")):
+        result = run(data, command, "empty", "--all")
+        assert (0, f"0 dead letters {done}\n") == (result.exit_code, result.output)
 
 
 def test_ls_reports_that_there_are_no_dead_letters(tmp_path: Path) -> None:

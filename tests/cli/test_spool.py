@@ -115,7 +115,6 @@ def test_dump_prints_events_unchanged(data: DataDir, slot: Slot) -> None:
     [
         (["--source", "app"], [3]),
         (["--source", "app", "--source", "web"], [1, 2, 3, 4]),
-        (["--source", "nobody"], []),
         (["--since", "2026-01-31T12:00:01Z"], [3, 4, 5]),
         (["--until", "2026-01-31T13:00:01+01:00"], [1, 2]),
         (["--since", "2026-01-31T12:00:01Z", "--until", "2026-01-31T12:01:00Z"], [3]),
@@ -129,6 +128,20 @@ def test_dump_filters_by_source_and_time(
     slot.write(b'{"n":5}', source="late", received_ms=int(time.time() * 1000))
     result = run(data, "dump", *options)
     assert "".join(f'{{"n":{n}}}\n' for n in expected) == result.stdout, result.stderr
+
+
+@pytest.mark.usefixtures("slot")
+def test_dump_rejects_a_source_that_neither_the_settings_nor_the_spool_contain(
+    data: DataDir, tmp_path: Path
+) -> None:
+    options = ("--source", "mail", "--until", "2020-01-01T00:00:00Z")
+    result = run(data, "dump", "--source", "web", *options)
+    error = 'pixelfast: unknown source "mail"; known sources: app, web\n'
+    assert (1, "", error) == (result.returncode, result.stdout, result.stderr)
+    settings = tmp_path / "pixelfast.toml"
+    settings.write_text('[[sources]]\nname = "mail"\nwrite_keys = ["${MISSING}"]\n')
+    result = run(data, "dump", *options, "-c", str(settings))
+    assert (0, "") == (result.returncode, result.stdout)
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "2026-01-31T12:00:00", "5", "-2h"])

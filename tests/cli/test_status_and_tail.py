@@ -45,6 +45,10 @@ class Tail:
         assert select.select([self._lines], [], [], WAIT_S)[0], "no line"
         return str(json.loads(self._lines.readline())["event"])
 
+    def has_event(self) -> bool:
+        """Return whether the next event can be read."""
+        return bool(select.select([self._lines], [], [], 0.1)[0])
+
     def interrupt(self) -> tuple[int, bytes, bytes]:
         """Send Ctrl-C; return the exit status and the remaining output."""
         self.process.send_signal(signal.SIGINT)
@@ -111,7 +115,9 @@ def test_status_and_tail_work_with_a_running_and_a_stopped_server(
     tail = ("tail", "--data-dir", str(server.data_dir), "--no-follow")
     lines = run_pixelfast(*tail, "-n", "3").stdout.splitlines()
     assert ["B", "C", "D"] == [json.loads(line)["event"] for line in lines]
-    assert "" == run_pixelfast(*tail, "--source", "nobody").stdout
+    unknown = run_pixelfast(*tail, "--source", "nobody")
+    error = 'pixelfast: unknown source "nobody"; known sources: demo\n'
+    assert (1, "", error) == (unknown.returncode, unknown.stdout, unknown.stderr)
 
 
 def shown(server: Server) -> dict[str, Any]:
@@ -179,6 +185,33 @@ def test_tail_ends_quietly_when_its_reader_ends(tmp_path: Path, tails: list[Tail
         assert b"" == tails[0].process.stderr.read()
         tails[0].process.stderr.close()
         tails.clear()
+
+
+def test_tail_waits_for_a_source_of_the_settings_and_rejects_others(
+    tmp_path: Path, tails: list[Tail]
+) -> None:
+    settings = """
+[[sources]]
+name = "web"
+write_keys = ["wk-web-tail"]
+[[sources]]
+name = "mail"
+write_keys = ["wk-mail-tail"]
+"""
+    file = tmp_path / "tail.toml"
+    file.write_text(settings)
+    with serving(tmp_path / "data", "--workers", "1", settings=settings) as server:
+        assert 200 == server.track("A")
+        tail = ("tail", "--data-dir", str(server.data_dir), "-c", str(file))
+        unknown = run_pixelfast(*tail, "--source", "nobody")
+        error = 'pixelfast: unknown source "nobody"; known sources: mail, web\n'
+        assert (1, "", error) == (unknown.returncode, unknown.stdout, unknown.stderr)
+        quiet = run_pixelfast(*tail, "--source", "mail", "--no-follow")
+        assert (0, "", "") == (quiet.returncode, quiet.stdout, quiet.stderr)
+
+        tails.append(Tail(server.data_dir, "-n", "0", "--source", "web"))
+        wait_until(lambda: server.track("B") == 200 and tails[0].has_event(), "the next event")
+        assert "B" == tails[0].event()
 
 
 FULL = """
