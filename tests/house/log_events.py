@@ -13,6 +13,7 @@ _CALL = re.compile(
 )
 _NAME = re.compile(r'"([a-z]+(?:_[a-z]+)+)"')
 _FIELD = re.compile(r"(\w+)=[^=]")
+_DICT_KEY = re.compile(r'"(\w+)":')
 # Names in a variable, by module.
 _VARIABLE = {"spool/bounds.py": ("disk_full", "spool_full")}
 # The fields that `_tell_once` adds to every event of an archive.
@@ -21,25 +22,31 @@ _ARCHIVE_FIELDS = {"folder"}
 
 @dataclass
 class Found:
-    """A log event, with the levels and fields of all its calls."""
+    """A log event, with the levels and fields of all its calls.
+
+    Attributes:
+        optional: fields that only some lines of the event have.
+    """
 
     levels: set[str] = field(default_factory=set)
     fields: set[str] = field(default_factory=set)
+    optional: set[str] = field(default_factory=set)
 
 
 def log_events() -> dict[str, Found]:
     """Return all log events by name."""
     found: dict[str, Found] = {}
     for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")]):
-        for names, level, fields in _calls(path.read_text("utf-8"), str(path.relative_to(PACKAGE))):
+        for names, call in _calls(path.read_text("utf-8"), str(path.relative_to(PACKAGE))):
             for name in names:
                 event = found.setdefault(name, Found())
-                event.levels.add({"exception": "error"}.get(level, level))
-                event.fields |= fields
+                event.levels |= call.levels
+                event.fields |= call.fields
+                event.optional |= call.optional
     return found
 
 
-def _calls(source: str, path: str) -> Iterator[tuple[tuple[str, ...], str, set[str]]]:
+def _calls(source: str, path: str) -> Iterator[tuple[tuple[str, ...], Found]]:
     for match in _CALL.finditer(source):
         arguments = _arguments(source, match.end())
         first = arguments[0].strip() if arguments else ""
@@ -51,7 +58,14 @@ def _calls(source: str, path: str) -> Iterator[tuple[tuple[str, ...], str, set[s
             continue
         level = match[1] or ("info" if names == ("archive_deleted",) else "warning")
         fields = {each[1] for text in arguments[1:] if (each := _FIELD.match(text.strip()))}
-        yield names, level, fields | (_ARCHIVE_FIELDS if is_archive else set())
+        optional: set[str] = set()
+        if level == "exception" or "exc_info" in fields:
+            optional |= {"error", "exception"}  # according to the kind of the error
+            level = "error" if level == "exception" else level
+        if any(text.strip().startswith("**") for text in arguments[1:]):
+            optional |= set(_DICT_KEY.findall(source))
+        fields |= _ARCHIVE_FIELDS if is_archive else set()
+        yield names, Found({level}, fields - {"exc_info"}, optional)
 
 
 def _arguments(source: str, start: int) -> list[str]:
