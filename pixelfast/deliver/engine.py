@@ -331,16 +331,17 @@ class Engine:
 
     async def _reclaim_space(self) -> None:
         pause_s = min(self._timings.drained_s, self._timings.retention_s)
-        next_s = self._clock.monotonic_s() + self._timings.retention_s
+        now_s = asyncio.get_running_loop().time
+        next_s = now_s() + self._timings.retention_s
         while True:
             await asyncio.sleep(pause_s)
-            if self._clock.monotonic_s() < next_s and not self.reclaimer.is_due:
+            if now_s() < next_s and not self.reclaimer.is_due:
                 continue
             try:
                 await self.reclaimer.keep()
             except OSError as error:
                 self._log.error("retention_failed", error=str(error))
-            next_s = self._clock.monotonic_s() + self._timings.retention_s
+            next_s = now_s() + self._timings.retention_s
 
     async def _watch_clock(self) -> None:
         while True:
