@@ -403,7 +403,7 @@ cdef class SpoolWriter:
 
     cdef int _come_back(self) except -1:
         # There is a segment, or one was made ahead.
-        self._log.warning("disk_recovered")
+        self._log.info("disk_recovered")
         self._enter(WriterState.FULL if self._is_full() else WriterState.OPEN)
         if self._segment is None:
             self._go_on()
