@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -347,8 +348,28 @@ def test_a_missing_folder_is_logged_and_raises_nothing(tmp_path: Path) -> None:
     assert ["archive_not_maintained"] == [each["event"] for each in logs]
 
 
-def test_listing_many_files_uses_limited_memory(tmp_path: Path) -> None:
-    """A round handles the oldest thousand, the next round the others."""
+def test_listing_more_files_uses_no_more_memory(tmp_path: Path) -> None:
+    def peak_bytes() -> int:
+        tracemalloc.start()
+        try:
+            keeper.measure()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    keeper = Archive(tmp_path).keeper
+    peaks: list[int] = []
+    for last in (2_500, 12_000):
+        for number in range(keeper.files + 1, last + 1):
+            (tmp_path / names.file_name(START_S, number)).touch()
+        peaks.append(peak_bytes())
+        assert last == keeper.files
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_round_handles_the_oldest_thousand_files_and_the_next_round_the_others(
+    tmp_path: Path,
+) -> None:
     archive = Archive(tmp_path, keep_bytes=1)
     for number in range(1, 3502):
         name = names.file_name(START_S, number)

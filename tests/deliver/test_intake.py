@@ -298,6 +298,34 @@ def test_frames_that_were_read_too_early_are_released_and_read_again(data: DataD
         assert [event(n) for n in range(10)] == found
 
 
+def read_bytes() -> int:
+    """Return the traced memory that the reader of the spool has allocated."""
+    snapshot = tracemalloc.take_snapshot()
+    ours = snapshot.filter_traces([tracemalloc.Filter(True, "*/pixelfast/spool/reader.py")])
+    return sum(each.size for each in ours.traces)
+
+
+def test_events_that_were_read_are_released_while_the_destination_is_down(data: DataDir) -> None:
+    size_bytes = 2**20
+
+    async def main() -> None:
+        sender = FakeSender(limits=BatchLimits(10, 2**20, 0.0))
+        sender.gate.clear()
+        runner = make_runner(data, sender, share_bytes=2**26)
+        with Feed(data, segment_bytes=2**22) as feed, traced():
+            feed.write(*(event(n, padding=size_bytes // 1000) for n in range(1000)))
+            async with running(runner):
+                await until(lambda: sender.under_way and read_bytes() > size_bytes)
+                sender.script = [Retry("down")] * 10**6
+                sender.gate.set()
+                await until(lambda: read_bytes() < size_bytes // 4)
+                assert not runner.health.breaker.is_healthy
+                sender.script.clear()
+                await sender.has(1000)
+
+    run(main())
+
+
 @pytest.mark.parametrize("script", ["hangs", "fails"])
 def test_a_destination_that_accepts_nothing_keeps_within_its_share_of_memory(
     script: str, data: DataDir
