@@ -221,12 +221,12 @@ class _Connection(asyncio.Protocol):
         stop = end + 4 + int(self._data[at : self._data.index(b"\r\n", at)])
         if len(self._data) < stop:
             return
-        status, answer = _judge(self._kind, bytes(self._data[end + 4 : stop]))
+        status, response = _judge(self._kind, bytes(self._data[end + 4 : stop]))
         del self._data[:stop]
         head = f"HTTP/1.1 {status} Judged\r\nContent-Type: application/json\r\n"
-        head += f"Content-Length: {len(answer)}\r\n\r\n"
+        head += f"Content-Length: {len(response)}\r\n\r\n"
         loop = asyncio.get_running_loop()
-        loop.call_later(LATENCY_S, self._transport.write, head.encode() + answer)
+        loop.call_later(LATENCY_S, self._transport.write, head.encode() + response)
 
 
 async def _serve(kind: str, port: int) -> None:

@@ -66,7 +66,7 @@ def sync_ms(folder: Path) -> float:
     return median(times) * 1e3
 
 
-def answer_ms(server: Running) -> float:
+def response_ms(server: Running) -> float:
     """Return the median time of requests that are sent one by one on one connection."""
     os.sched_setaffinity(0, {LOAD_CORE})
     texts = requests(server.write_key)
@@ -76,10 +76,10 @@ def answer_ms(server: Running) -> float:
         for n in range(IDLE_SAMPLES):
             before_s = time.perf_counter()
             sock.sendall(texts[n % len(texts)])
-            answer = sock.recv(4096)
+            response = sock.recv(4096)
             times.append(time.perf_counter() - before_s)
-            if len(answer) != length or not answer.startswith(b"HTTP/1.1 200 "):
-                raise RuntimeError(f"not the expected answer: {answer[:200]!r}")
+            if len(response) != length or not response.startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError(f"not the expected response: {response[:200]!r}")
     return median(times) * 1e3
 
 
@@ -90,15 +90,15 @@ def run_idle(rounds: int = IDLE_ROUNDS) -> Section:
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
         folder = Path(place)
         with collector(folder / "data") as ours, nginx(folder / "nginx") as other:
-            answer_ms(ours)
+            response_ms(ours)
             for _ in range(rounds):
                 syncs.append(sync_ms(folder / "bare"))
-                latencies.append(answer_ms(ours))
-                floors.append(answer_ms(other))
+                latencies.append(response_ms(ours))
+                floors.append(response_ms(other))
         os.sched_setaffinity(0, cores)
         missing = (rounds + 1) * (IDLE_SAMPLES + 1) - stored_events(folder / "data")
     if missing > 0:
-        raise RuntimeError(f"{missing} events that were answered 200 are not stored")
+        raise RuntimeError(f"{missing} events with a 200 response are not stored")
     beyond = [one - sync for one, sync in zip(latencies, syncs, strict=True)]
     rows = [
         ("pixelfast, synced before the GIF", spread(latencies, 3)),
@@ -126,17 +126,17 @@ def run(rounds: int = 3, seconds: float = 1.5) -> Section:
                 with server(folder / "data") as running:
                     script = folder / "pixels.lua"
                     write_wrk_script(script, running.write_key)
-                    answered = measure(running.pid, running.port, script, 64, 1).requests
+                    responses = measure(running.pid, running.port, script, 64, 1).requests
                     top = measure(running.pid, running.port, script, CONNECTIONS, 2)
-                    answered += top.requests
+                    responses += top.requests
                     tops[name].append(top)
                     target = (running.port, running.write_key)
                     if server is collector:
                         checks.append(offer(*target, 0, seconds, CONNECTIONS))
-                        answered += checks[-1].answered
+                        responses += checks[-1].responses
                     for share in SHARES:
                         one = offer(*target, share * top.requests_per_s, seconds, CONNECTIONS)
-                        answered += one.answered
+                        responses += one.responses
                         found[name].setdefault(share, []).append(one)
                         print(
                             f"  round {number + 1} {name:9} {share:4.0%} of "
@@ -145,8 +145,10 @@ def run(rounds: int = 3, seconds: float = 1.5) -> Section:
                             f"{one.idle_share:4.0%}",
                             flush=True,
                         )
-                if server is collector and (stored := stored_events(folder / "data")) < answered:
-                    raise RuntimeError(f"{answered:,} events answered 200, {stored:,} are stored")
+                if server is collector and (stored := stored_events(folder / "data")) < responses:
+                    raise RuntimeError(
+                        f"{responses:,} events received a 200, {stored:,} are stored"
+                    )
     loaded = _table(found)
     check, checked = _check(checks, tops["pixelfast"])
     print(f"\n{loaded}\n\n{checked}")
@@ -162,14 +164,14 @@ def _rows(shares: dict[float, list[Offered]]) -> list[dict[str, float]]:
         middle = {
             name: median(getattr(each, name) for each in own)
             for name in Offered._fields
-            if name != "answered"
+            if name != "responses"
         }
         rows.append({"share": share, **middle, "p99_ms_by_round": [each.p99_ms for each in own]})
     return rows
 
 
 def _table(found: dict[str, dict[float, list[Offered]]]) -> str:
-    head = "server, of top rate, offered/s, answered/s, p50 ms, p99 ms, p99.9 ms, load idle"
+    head = "server, of top rate, offered/s, responses/s, p50 ms, p99 ms, p99.9 ms, load idle"
     rows = []
     for name, shares in found.items():
         for share, own in shares.items():
@@ -178,7 +180,7 @@ def _table(found: dict[str, dict[float, list[Offered]]]) -> str:
                     name,
                     f"{share:.0%}",
                     f"{median(each.offered_per_s for each in own):,.0f}",
-                    f"{median(each.answered_per_s for each in own):,.0f}",
+                    f"{median(each.responses_per_s for each in own):,.0f}",
                     spread([each.p50_ms for each in own]),
                     spread([each.p99_ms for each in own]),
                     spread([each.p999_ms for each in own]),
@@ -191,7 +193,7 @@ def _table(found: dict[str, dict[float, list[Offered]]]) -> str:
 def _check(ours: list[Offered], theirs: list[Round]) -> tuple[dict[str, list[float]], str]:
     """Compare the generator, as a closed loop, with wrk in the same rounds."""
     check = {
-        "requests_per_s": [each.answered_per_s for each in ours],
+        "requests_per_s": [each.responses_per_s for each in ours],
         "p50_ms": [each.p50_ms for each in ours],
         "wrk_requests_per_s": [each.requests_per_s for each in theirs],
         "wrk_p50_ms": [each.p50_ms for each in theirs],

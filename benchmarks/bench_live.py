@@ -132,10 +132,10 @@ def load(folder: Path, port: int, connections: int, seconds: float) -> int:
     """Send pixels; return how many got a 200.
 
     Raises:
-        RuntimeError: another answer was given, or a connection failed.
+        RuntimeError: another response was given, or a connection failed.
     """
     if not connections:
-        return offer(port, "wk-demo", STEADY_PER_S, seconds, 1).answered
+        return offer(port, "wk-demo", STEADY_PER_S, seconds, 1).responses
     script = folder / "pixels.lua"
     write_wrk_script(script, "wk-demo")
     command = ["taskset", "-c", BOTH_CORES, "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s"]
@@ -148,7 +148,7 @@ def load(folder: Path, port: int, connections: int, seconds: float) -> int:
     (line,) = (line for line in output.splitlines() if line.startswith("RESULT "))
     requests, _, failed, not_2xx = map(int, line.split()[1:5])
     if failed or not_2xx:
-        raise RuntimeError(f"{failed} connections failed, {not_2xx} answers were not 200")
+        raise RuntimeError(f"{failed} connections failed, {not_2xx} responses were not 200")
     return requests
 
 
@@ -156,7 +156,7 @@ def measure(kind: str, workers: int, connections: int, seconds: float) -> Live:
     """Measure one case.
 
     Raises:
-        RuntimeError: an answered event did not arrive.
+        RuntimeError: an event with a 200 response did not arrive.
     """
     with (
         tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place,
@@ -170,7 +170,7 @@ def measure(kind: str, workers: int, connections: int, seconds: float) -> Live:
         try:
             with served(folder, destination, workers) as (port, delivery):
                 before_s, began_s = cpu_seconds(delivery), time.monotonic()
-                answered = load(folder, port, connections, seconds)
+                responses = load(folder, port, connections, seconds)
                 took_s = time.monotonic() - began_s
                 time.sleep(2 * MAX_AGE_S[kind])  # the last batch
                 cpu_s = cpu_seconds(delivery) - before_s
@@ -181,11 +181,11 @@ def measure(kind: str, workers: int, connections: int, seconds: float) -> Live:
         lags_ms = sorted(
             archive.lags_ms if kind == "file" else received.lags_ms if received else []
         )
-        if kind == "file" and archive.events < answered:
-            raise RuntimeError(f"{archive.events:,} of {answered:,} events arrived")
+        if kind == "file" and archive.events < responses:
+            raise RuntimeError(f"{archive.events:,} of {responses:,} events arrived")
     return Live(
-        answered / took_s,
-        cpu_s * 1e6 / answered,
+        responses / took_s,
+        cpu_s * 1e6 / responses,
         median(lags_ms),
         lags_ms[int(len(lags_ms) * 0.99)],
     )

@@ -105,7 +105,7 @@ def connections_round() -> list[int]:
             sock.sendall(texts[0])
         for sock in sockets:
             if not sock.recv(4096).startswith(b"HTTP/1.1 200 "):
-                raise RuntimeError("a connection did not answer 200 any more")
+                raise RuntimeError("a connection received no 200 any more")
     return found
 
 
@@ -168,7 +168,7 @@ class Site:
                 except ConnectionRefusedError:
                     late = time.perf_counter() - began_s > PATIENCE_S
                     if late or process.poll() is not None:
-                        raise RuntimeError(f"{words} did not answer") from None
+                        raise RuntimeError(f"{words} did not respond") from None
                     time.sleep(0.001)
             yield process.pid, time.perf_counter() - began_s
 
@@ -265,10 +265,10 @@ def run_backlog(starts: int, pending_bytes: int) -> Section:
                 found = cold["empty" if events == EVENTS[0] else "full"] = {
                     "pending_events": there,
                     "pending_bytes": size,
-                    "first_answer_s": starts_s(site, "serve", starts),
-                    "collect_first_answer_s": starts_s(site, "collect", starts),
+                    "first_response_s": starts_s(site, "serve", starts),
+                    "collect_first_response_s": starts_s(site, "collect", starts),
                 }
-                print(f"  first answers: {found}", flush=True)
+                print(f"  first responses: {found}", flush=True)
             backlog.append(serve_memory(site))
             print(f"  {backlog[-1]}", flush=True)
     text = f"{_backlog_table(backlog)}\n\n{_cold_table(cold.values())}"
@@ -293,11 +293,14 @@ def _backlog_table(backlog: list[Memory]) -> str:
 
 
 def _cold_table(cold: Iterable[dict[str, Any]]) -> str:
-    head = "pending, first answer of `pixelfast serve`, of `pixelfast collect`"
+    head = "pending, first response of `pixelfast serve`, of `pixelfast collect`"
     rows = [
         (
             f"{each['pending_bytes'] / 2**30:.1f} GiB, {each['pending_events']:,} events",
-            *(f"{spread(each[name])} s" for name in ("first_answer_s", "collect_first_answer_s")),
+            *(
+                f"{spread(each[name])} s"
+                for name in ("first_response_s", "collect_first_response_s")
+            ),
         )
         for each in cold
     ]

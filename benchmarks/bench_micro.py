@@ -20,8 +20,8 @@ __all__ = ["run"]
 METHOD = """\
 One process on one core, without network: the documented track URL, and the 1,000 pixels of the
 load in turn. A call processes one event, one request or one commit, as the step states. Requests
-arrive on 64 connections, and after each turn of 64 everything that arrived is sealed and
-answered; the transport and the disk are simulated. Commits write to a real file. The figures are
+arrive on 64 connections, and after each turn of 64 everything that arrived is sealed and gets its
+response; the transport and the disk are simulated. Commits write to a real file. The figures are
 microseconds of process CPU time (user and system, all threads) per call, without the call of the
 measuring function itself: medians of 9 rounds of about 0.1 s, in which the steps take turns, with
 the minimum and the maximum in parentheses. Instructions are those of one call in user space,

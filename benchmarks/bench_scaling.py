@@ -139,12 +139,14 @@ def load(size: Size, seconds: float, cores: str) -> Round:
             wrk.send_signal(signal.SIGINT)  # it ends its round and prints the figures
             output, _ = wrk.communicate(timeout=30)
     (line,) = (line for line in output.splitlines() if line.startswith("RESULT "))
-    answered, _, failed, not_2xx = map(int, line.split()[1:5])
+    responses, _, failed, not_2xx = map(int, line.split()[1:5])
     if failed or not_2xx:
-        raise RuntimeError(f"{failed} connections failed, {not_2xx} answers were not 200")
+        raise RuntimeError(f"{failed} connections failed, {not_2xx} responses were not 200")
     _wait_until(server, 0)  # so that the next load has the server alone
-    if server.stored() - before < answered:
-        raise RuntimeError(f"{answered:,} answered 200, {server.stored() - before:,} are stored")
+    if server.stored() - before < responses:
+        raise RuntimeError(
+            f"{responses:,} events received a 200, {server.stored() - before:,} are stored"
+        )
     return Round(events / took_s, cpu_s * 1e6 / events)
 
 

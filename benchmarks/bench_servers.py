@@ -86,13 +86,13 @@ def run(rounds: int = 5, seconds: int = 2) -> Section:
         print("  no Go toolchain here: its server is left out\n")
         del servers["go"]
     results: Results = {name: {count: [] for count in CONNECTIONS} for name in servers}
-    answered = 0
+    responses = 0
     for number in range(rounds):
         for name, server in servers.items():
-            answered += _round(number, name, server, seconds, results[name])
+            responses += _round(number, name, server, seconds, results[name])
     text = _table(results)
     print("\n" + text)
-    print(f"\n{answered:,} pixels answered 200, no event of them is missing.")
+    print(f"\n{responses:,} pixels received a 200, and none of their events is missing.")
     figures: dict[str, Any] = {
         name: {str(count): [each._asdict() for each in own] for count, own in of_name.items()}
         for name, of_name in results.items()
@@ -108,20 +108,22 @@ def _round(
         data, script = Path(folder) / "data", Path(folder) / "pixels.lua"
         with server.start(data) as running:
             write_wrk_script(script, running.write_key)
-            answered = measure(running.pid, running.port, script, 64, 1).requests
+            responses = measure(running.pid, running.port, script, 64, 1).requests
             for connections, own in results.items():
                 one = measure(running.pid, running.port, script, connections, seconds)
                 own.append(one)
-                answered += one.requests
+                responses += one.requests
                 print(
                     f"  round {number + 1} c{connections:<4} {name:18} "
                     f"{one.requests_per_s:9,.0f}/s {one.cpu_us:7.2f} µs "
                     f"p50 {one.p50_ms:.2f} p99 {one.p99_ms:.2f} ms",
                     flush=True,
                 )
-        if server.stored and (stored := server.stored(data)) < answered:
-            raise RuntimeError(f"{name} answered {answered:,} events, {stored:,} are stored")
-    return answered
+        if server.stored and (stored := server.stored(data)) < responses:
+            raise RuntimeError(
+                f"{name}: {responses:,} events received a 200, {stored:,} are stored"
+            )
+    return responses
 
 
 def _table(results: Results) -> str:

@@ -51,19 +51,19 @@ class Visitor(FastHttpUser):
         target, status = random.choice(MISTAKES)
         with self.client.get(
             target.format(key=WRITE_KEY), name="mistakes", catch_response=True
-        ) as answer:
-            if answer.status_code != status:
-                answer.failure(f"{answer.status_code} instead of {status}")
+        ) as response:
+            if response.status_code != status:
+                response.failure(f"{response.status_code} instead of {status}")
 
     def _send(self, call: str, fields: dict[str, str]) -> None:
         one = f"{os.getpid()}-{next(numbers)}"
         parameters = {"writeKey": WRITE_KEY, "anonymousId": one, "messageId": one, **fields}
         target = f"/pixel/v1/{call}?" + "&".join(f"{k}={v}" for k, v in parameters.items())
-        with self.client.get(target, name=call, catch_response=True) as answer:
-            if answer.status_code == 200:
+        with self.client.get(target, name=call, catch_response=True) as response:
+            if response.status_code == 200:
                 accepted.append(one)
             else:
-                answer.failure(f"{answer.status_code} instead of 200")
+                response.failure(f"{response.status_code} instead of 200")
 
 
 @events.quitting.add_listener

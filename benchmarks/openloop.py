@@ -39,8 +39,8 @@ class Offered(NamedTuple):
     """The outcome of one round of load."""
 
     offered_per_s: float
-    answered_per_s: float  # while requests became due
-    answered: int  # in total, including the warm-up
+    responses_per_s: float  # while requests became due
+    responses: int  # in total, including the warm-up
     p50_ms: float
     p99_ms: float
     p999_ms: float
@@ -68,7 +68,7 @@ def connect(port: int, request: bytes) -> tuple[socket.socket, int]:
         data += (piece := sock.recv(_READ_BYTES))
         head, found, _ = data.partition(b"\r\n\r\n")
         if not piece or (found and not head.startswith(_OK)):
-            raise RuntimeError(f"not the expected answer: {data[:200]!r}")
+            raise RuntimeError(f"not the expected response: {data[:200]!r}")
         if found:
             at = head.lower().index(b"content-length: ") + 16
             length = len(head) + 4 + int(head[at:].split(b"\r\n", 1)[0])
@@ -85,7 +85,7 @@ class Load:
         self._sockets = []
         self._partial: dict[int, bytes] = {}
         for _ in range(connections):
-            sock, self._answer_bytes = connect(port, self._requests[0])
+            sock, self._response_bytes = connect(port, self._requests[0])
             sock.setblocking(False)
             self._epoll.register(sock, select.EPOLLIN | select.EPOLLET)
             self._sockets.append(sock)
@@ -97,16 +97,16 @@ class Load:
         Raises:
             RuntimeError: a response was not 200, or did not arrive.
         """
-        free, texts, whole, length = self._free, self._requests, self._whole, self._answer_bytes
+        free, texts, whole, length = self._free, self._requests, self._whole, self._response_bytes
         poll, clock, read, write = self._epoll.poll, time.perf_counter, os.read, os.write
         latencies, due_by_fd = array("d"), dict.fromkeys(free, 0.0)
         interval_s = 1 / rate if rate else 0.0
-        sent = answered = in_time = 0
+        sent = responses = in_time = 0
         idle_s = 0.0
         began_s = due_s = now_s = clock()
         counted_s = began_s + WARM_UP_S
         end_s = counted_s + seconds
-        while due_s < end_s or answered < sent:
+        while due_s < end_s or responses < sent:
             # Limited, so that responses that have arrived do not wait for long.
             for _ in range(min(len(free), SENT_A_TURN)):
                 if due_s > now_s or due_s >= end_s:
@@ -126,7 +126,7 @@ class Load:
                     if (due := due_by_fd[fd]) >= counted_s:
                         latencies.append(now_s - due)
                     in_time += counted_s <= now_s < end_s
-                    answered += 1
+                    responses += 1
                     free.append(fd)
             if not ready:
                 idle_s += self._wait(due_s - now_s if free and due_s < end_s else 1.0)
@@ -134,11 +134,13 @@ class Load:
             if not rate:
                 due_s = now_s
             if now_s > end_s + PATIENCE_S:
-                raise RuntimeError(f"{sent - answered:,} of {sent:,} requests were not answered")
+                raise RuntimeError(
+                    f"{sent - responses:,} of {sent:,} requests received no response"
+                )
         return Offered(
             rate or in_time / seconds,
             in_time / seconds,
-            answered + len(self._sockets),
+            responses + len(self._sockets),
             *_percentiles_ms(latencies),
             idle_s / (clock() - began_s),
         )
@@ -158,11 +160,11 @@ class Load:
     def _whole(self, fd: int, data: bytes) -> bool:
         """Return whether a response that arrived in parts is complete."""
         piece, data = data, self._partial.pop(fd, b"") + data
-        if not piece or len(data) > self._answer_bytes or not data.startswith(_OK[: len(data)]):
-            raise RuntimeError(f"not the expected answer: {data[:200]!r}")
-        if len(data) < self._answer_bytes:
+        if not piece or len(data) > self._response_bytes or not data.startswith(_OK[: len(data)]):
+            raise RuntimeError(f"not the expected response: {data[:200]!r}")
+        if len(data) < self._response_bytes:
             self._partial[fd] = data
-        return len(data) == self._answer_bytes
+        return len(data) == self._response_bytes
 
 
 def _percentiles_ms(latencies: array[float]) -> tuple[float, float, float, float]:

@@ -190,27 +190,27 @@ def _request_steps() -> list[Step]:
     plain = f"GET /robots.txt HTTP/1.1\r\n{headers}\r\n".encode()
     gets = itertools.cycle([b"GET " + tail for tail in tails])
 
-    def answered() -> None:
+    def take_responses() -> None:
         for _, transport in peers:
-            answer = transport.take()
-            if not answer.startswith(b"HTTP/1.1 200 "):
-                raise RuntimeError(f"not answered 200: {answer!r}")
+            response = transport.take()
+            if not response.startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError(f"not a 200: {response!r}")
 
     def scanned() -> None:
         for connection, _ in peers:
             connection.data_received(plain)
-        answered()
+        take_responses()
 
     def parsed() -> None:
         for connection, _ in peers:
             connection.data_received(next(heads))
-        answered()
+        take_responses()
 
     def pixel() -> None:
         for connection, _ in peers:
             connection.data_received(next(gets))
         loop.turn()
-        answered()
+        take_responses()
 
     return [
         Step("a request without an event, by the scan (GET)", scanned, A_TURN, 20),

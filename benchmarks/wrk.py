@@ -46,7 +46,7 @@ def measure(pid: int, port: int, script: Path, connections: int, seconds: int) -
     (line,) = (line for line in output.splitlines() if line.startswith("RESULT "))
     requests, duration_us, failed, not_2xx, p50_us, p99_us = map(int, line.split()[1:])
     assert failed == 0, f"{failed} connections failed:\n{output}"
-    assert not_2xx == 0, f"{not_2xx} answers were 400 or more:\n{output}"
+    assert not_2xx == 0, f"{not_2xx} responses were 400 or more:\n{output}"
     assert cpu_s > 0, f"process {pid} did nothing for {requests} requests"
     return Round(
         requests,

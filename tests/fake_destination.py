@@ -2,7 +2,7 @@
 
 It does not use a server library, because none would send half a response, reset or hang.
 
-    async with FakeDestination([Answer(503), Answer(200)]) as destination:
+    async with FakeDestination([FakeResponse(503), FakeResponse(200)]) as destination:
         ...
         await destination.received(2)
         destination.requests[0].body
@@ -65,7 +65,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class FakeResponse:
     """One response of a script.
 
     Args:
@@ -92,8 +92,8 @@ class Answer:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-OK = Answer()
-Script = Iterable[Answer] | Callable[[Request], Answer]
+OK = FakeResponse()
+Script = Iterable[FakeResponse] | Callable[[Request], FakeResponse]
 
 
 class FakeDestination:
@@ -133,7 +133,7 @@ class FakeDestination:
         """Stop listening and drop all open connections."""
         await self._listener.close()
 
-    def answer(self, script: Script) -> None:
+    def respond_with(self, script: Script) -> None:
         """Replace the script."""
         self._script = script if callable(script) else iter(script)
 
@@ -162,9 +162,9 @@ class FakeDestination:
         try:
             while (request := await _read_request(reader, number)) is not None:
                 self.requests.append(request)
-                answer = self._script(request) if callable(self._script) else self._next()
+                response = self._script(request) if callable(self._script) else self._next()
                 await self._notify()
-                if not await self._play(answer, reader, writer):
+                if not await self._play(response, reader, writer):
                     break
         except (
             ConnectionError,
@@ -180,40 +180,40 @@ class FakeDestination:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._notify()
 
-    def _next(self) -> Answer:
+    def _next(self) -> FakeResponse:
         assert not callable(self._script)
         return next(self._script, OK)
 
     async def _play(
-        self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, response: FakeResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Respond, and return whether the connection is kept."""
-        if answer.first == "reset":
+        if response.first == "reset":
             _reset(writer)
             return False
-        if answer.first == "never":
+        if response.first == "never":
             await reader.read()  # until the client leaves
             return False
-        if isinstance(answer.first, asyncio.Event):
-            await answer.first.wait()
-        if answer.raw is not None:
-            writer.write(answer.raw)
+        if isinstance(response.first, asyncio.Event):
+            await response.first.wait()
+        if response.raw is not None:
+            writer.write(response.raw)
         else:
-            body = answer.body
-            writer.write(answer.head(len(body)))
-            writer.write(body[: len(body) // 2] if answer.then in {"cut", "hang"} else body)
+            body = response.body
+            writer.write(response.head(len(body)))
+            writer.write(body[: len(body) // 2] if response.then in {"cut", "hang"} else body)
         await writer.drain()
-        if answer.then in {"drip", "flood"}:
-            piece = b"x" * 4096 if answer.then == "drip" else answer.body
+        if response.then in {"drip", "flood"}:
+            piece = b"x" * 4096 if response.then == "drip" else response.body
             while True:
                 writer.write(piece)
                 await writer.drain()
                 self.sent_bytes += len(piece)
-        if answer.then == "hang":
+        if response.then == "hang":
             await reader.read()
-        if answer.then == "reset":
+        if response.then == "reset":
             _reset(writer)
-        return answer.then == "keep"
+        return response.then == "keep"
 
 
 def _bind(port: int) -> socket.socket:

@@ -104,8 +104,8 @@ def test_the_write_keys_of_sources_are_masked() -> None:
 def test_a_secret_that_is_truncated_at_the_end_is_masked() -> None:
     redactor = redactor_of(bearer_token="tok-1234567890")
     for length in range(4, 14):
-        answer = b"x" * (1024 - length) + b"tok-1234567890"[:length]
-        assert b"x" * (1024 - length) + "…".encode() == redactor.data(answer), length
+        response = b"x" * (1024 - length) + b"tok-1234567890"[:length]
+        assert b"x" * (1024 - length) + "…".encode() == redactor.data(response), length
     assert b"the tok-12 of" == redactor.data(b"the tok-12 of")
 
 
@@ -121,8 +121,8 @@ def test_overlapping_secrets_are_masked_completely() -> None:
 
 def test_data_without_a_secret_is_returned_as_the_same_object() -> None:
     redactor = redactor_of(bearer_token="tok-1234567", url="https://h.example/api/v1/events")
-    answer = b'{"error":"too many events for /api/v1/events"}\x80'
-    assert redactor.data(answer) is answer
+    response = b'{"error":"too many events for /api/v1/events"}\x80'
+    assert redactor.data(response) is response
     text = "lone \udc80 surrogate"
     assert redactor.text(text) is text
 

@@ -75,7 +75,7 @@ class TlsServer:
             plain.settimeout(5.0)
             with plain:
                 try:
-                    self._answer(plain)
+                    self._respond(plain)
                 except OSError:
                     with contextlib.suppress(OSError):
                         plain.shutdown(
@@ -84,7 +84,7 @@ class TlsServer:
                         while plain.recv(4096):
                             pass
 
-    def _answer(self, plain: socket.socket) -> None:
+    def _respond(self, plain: socket.socket) -> None:
         with self.context.wrap_socket(plain.dup(), server_side=True) as wrapped:
             request = b""
             while b"\r\n\r\n" not in request:

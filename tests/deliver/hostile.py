@@ -23,9 +23,9 @@ EMPTY = HEAD + b"Content-Length: 0\r\n\r\n"
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def once(answer: bytes) -> Behaviour:
+def once(response: bytes) -> Behaviour:
     async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
+        writer.write(response)
         await writer.drain()
 
     return play
@@ -78,7 +78,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "chunks": flood(CHUNKED, b"1\r\nx\r\n"),
     "body": flood(b"HTTP/1.1 500 No\r\n\r\n", b"Code: 1. "),
     "headers": flood(HEAD, b"Set-Cookie: a=b\r\n"),
-    "answers": flood(b"", EMPTY),
+    "responses": flood(b"", EMPTY),
     "idle": flood_when_idle,
     "drip": slowly(HEAD * 100, 0.01),
     "bytes": slowly(CHUNKED + b"1\r\nx\r\n" * 20_000, 0.0),

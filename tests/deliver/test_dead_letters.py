@@ -213,7 +213,7 @@ def test_the_sums_of_sources_are_right_after_every_kind_of_change(dead: DeadLett
     dead.drop([3, 4])
     dead.ask_for_replay([7, 8])
     dead.take_for_replay(10, 2**20)
-    dead.end_replay([7], {8: Rejected("a longer reason", 500, b"answer")})
+    dead.end_replay([7], {8: Rejected("a longer reason", 500, b"response")})
     other = DeadLetters(dead.path)  # like `pixelfast dead`
     other.drop([20, 21])
     other.close()

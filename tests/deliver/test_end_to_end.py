@@ -26,7 +26,7 @@ from tests.deliver.clocks import HandClock
 from tests.deliver.runners import counters_on_disk, make_engine, running, source
 from tests.deliver.running import run
 from tests.deliver.spools import event, numbers_in
-from tests.fake_destination import Answer, FakeDestination, Request
+from tests.fake_destination import FakeDestination, FakeResponse, Request
 from tests.spools import Feed, open_data
 from tests.waiting import WAIT_S, until
 
@@ -115,7 +115,7 @@ def test_a_stop_delivers_stored_events_and_does_not_wait_for_a_destination_that_
     data: DataDir, feed: Feed
 ) -> None:
     async def main() -> None:
-        never = [Answer(first="never")] * 100
+        never = [FakeResponse(first="never")] * 100
         async with (
             FakeDestination() as up,
             FakeDestination(is_up=False) as down,
@@ -164,16 +164,16 @@ def test_single_events_survive_an_invalid_response_between_two_attempts(
 ) -> None:
     """After a rejection and an invalid response, each event is delivered."""
     strange = (("Retry-After", "Mon, 23 Nov 99999999999 10:00:00 GMT"),)
-    answers = [Answer(503)] * 32 + [Answer(503, strange)] + [Answer(503)] * 3
+    responses = [FakeResponse(503)] * 32 + [FakeResponse(503, strange)] + [FakeResponse(503)] * 3
 
     async def main() -> None:
         taken: list[int] = []
 
-        def script(request: Request) -> Answer:
-            answer = answers.pop(0) if answers else Answer()
-            if answer.status == 200:
+        def script(request: Request) -> FakeResponse:
+            response = responses.pop(0) if responses else FakeResponse()
+            if response.status == 200:
                 taken.append(request.events()[0]["n"])
-            return answer
+            return response
 
         async with FakeDestination(script) as destination:
             single = hook("single", destination, format="single", max_events=200)
@@ -190,13 +190,13 @@ def test_a_bad_network_loses_invents_and_changes_no_event(data: DataDir) -> None
     """The spool writers of collectors, and a destination that fails at random."""
     chance = random.Random(7)
     bad = [
-        Answer(503),
-        Answer(429, (("Retry-After", "0"),)),
-        Answer(500, then="close"),
-        Answer(first="reset"),
-        Answer(body=b"x" * 5000, then="cut"),
-        Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n", then="close"),
-        Answer(raw=b"", then="close"),
+        FakeResponse(503),
+        FakeResponse(429, (("Retry-After", "0"),)),
+        FakeResponse(500, then="close"),
+        FakeResponse(first="reset"),
+        FakeResponse(body=b"x" * 5000, then="cut"),
+        FakeResponse(raw=b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n", then="close"),
+        FakeResponse(raw=b"", then="close"),
     ]
     sources = (source("web", "flaky", "steady"), source("mail", "steady"))
     acked: dict[str, list[int]] = {"web": [], "mail": []}
@@ -228,8 +228,8 @@ def test_a_bad_network_loses_invents_and_changes_no_event(data: DataDir) -> None
         return counted.get("delivered", 0) + counted.get("filtered", 0)
 
     async def main() -> None:
-        def script(_: Request) -> Answer:
-            return chance.choice(bad) if chance.random() < 0.4 else Answer()
+        def script(_: Request) -> FakeResponse:
+            return chance.choice(bad) if chance.random() < 0.4 else FakeResponse()
 
         async with FakeDestination(script) as flaky, FakeDestination() as steady:
             config = Config(

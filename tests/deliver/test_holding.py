@@ -352,7 +352,7 @@ def test_probes_do_not_contain_events_that_were_already_read(data: DataDir, feed
 
 
 @pytest.mark.parametrize(
-    ("answers", "found"),
+    ("responses", "found"),
     [
         ([DOWN] * 5 + [Accepted()] * 11, (Accepted(), 1, 11, 5)),
         ([Held("status 403", 403)] * 20, (Held("status 403", 403), 1, 0, 16)),
@@ -364,10 +364,10 @@ def test_probes_do_not_contain_events_that_were_already_read(data: DataDir, feed
     ids=["500", "403", "up", "rejected", "busy", "retry-after"],
 )
 def test_a_probe_sends_a_few_events_while_the_destination_responds(
-    answers: list[Outcome], found: tuple[Outcome, int, int, int]
+    responses: list[Outcome], found: tuple[Outcome, int, int, int]
 ) -> None:
     async def main() -> None:
-        sender = FakeSender(answers)
+        sender = FakeSender(responses)
         events = [event(n) + b"\n" for n in range(64)]
         assert found == await send_some(sender, events)
         assert sum(found[2:]) == len(sender.sent) == len(set(sender.ids))

@@ -20,7 +20,7 @@ from pixelfast.deliver.outcomes import Accepted, Partial, Rejected
 from tests.deliver.running import run
 from tests.deliver.senders import batch, destination_and_sender, send, using
 from tests.deliver.spools import event
-from tests.fake_destination import Answer, FakeDestination, Request
+from tests.fake_destination import FakeDestination, FakeResponse, Request
 
 AWKWARD = [{"p": "a\nb\u2028\u2029\r"}, {"p": "],["}, {"p": "ü€"}]
 
@@ -104,7 +104,7 @@ def test_a_batch_has_the_same_bytes_on_every_attempt(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gzip, "time", SimpleNamespace(time=clock().__next__))
 
     async def main() -> None:
-        async with destination_and_sender([Answer(503)], gzip=True) as (destination, sender):
+        async with destination_and_sender([FakeResponse(503)], gzip=True) as (destination, sender):
             for _ in range(2):
                 await send(sender, 1, 2)
             first, second = destination.requests
@@ -204,7 +204,11 @@ def test_batches_are_sent_over_one_keep_alive_connection() -> None:
 
 def test_a_rejection_keeps_the_connection_open() -> None:
     async def main() -> None:
-        script = [Answer(503), Answer(400, body=b"x" * 60_000), Answer(204, body=b"")]
+        script = [
+            FakeResponse(503),
+            FakeResponse(400, body=b"x" * 60_000),
+            FakeResponse(204, body=b""),
+        ]
         async with destination_and_sender(script) as (destination, sender):
             for n in range(4):
                 await send(sender, n)
@@ -215,7 +219,7 @@ def test_a_rejection_keeps_the_connection_open() -> None:
 
 def test_a_connection_that_the_destination_closes_is_replaced() -> None:
     async def main() -> None:
-        script = [Answer(headers=(("Connection", "close"),), then="close")] * 3
+        script = [FakeResponse(headers=(("Connection", "close"),), then="close")] * 3
         async with destination_and_sender(script) as (destination, sender):
             for n in range(3):
                 assert Accepted() == await send(sender, n)
@@ -226,7 +230,7 @@ def test_a_connection_that_the_destination_closes_is_replaced() -> None:
 
 def test_cookies_are_not_stored() -> None:
     async def main() -> None:
-        script = [Answer(headers=(("Set-Cookie", "session=1; Path=/"),))]
+        script = [FakeResponse(headers=(("Set-Cookie", "session=1; Path=/"),))]
         async with FakeDestination(script) as destination:
             # By name, because cookies of addresses are never stored.
             url = f"http://localhost:{destination.port}/"

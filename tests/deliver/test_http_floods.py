@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiohttp.client_proto import ResponseHandler
@@ -15,7 +15,7 @@ from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, batch, destination_and_sender, send, using
 from tests.deliver.spools import event
-from tests.fake_destination import Answer
+from tests.fake_destination import FakeResponse
 from tests.listener import Listener
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -48,8 +48,8 @@ FLOODS: dict[str, tuple[bytes, bytes, Outcome]] = {
     "chunk size": (CHUNKED, b"0", Accepted()),
     "wrong chunk size": (CHUNKED + b"1\r\nx\r\n", b"f", INVALID),
     "trailers": (CHUNKED + b"0\r\n", b"a: b\r\n", Accepted()),
-    "answers": (EMPTY, EMPTY, Accepted()),
-    "answers without content": (b"", b"HTTP/1.1 204 No\r\n\r\n", Accepted()),
+    "responses": (EMPTY, EMPTY, Accepted()),
+    "responses without content": (b"", b"HTTP/1.1 204 No\r\n\r\n", Accepted()),
     "packed": (HEAD + b"Content-Encoding: gzip\r\n\r\n", b"\x1f\x8b\x08\0", Accepted()),
 }
 
@@ -79,10 +79,10 @@ def test_a_flood_is_dropped_and_the_next_request_gets_its_own_response(
     name: str, parsed: list[int]
 ) -> None:
     begin, unit, outcome = FLOODS[name]
-    flood = Answer(raw=begin, body=unit * (16384 // len(unit)), then="flood")
+    flood = FakeResponse(raw=begin, body=unit * (16384 // len(unit)), then="flood")
 
     async def main() -> None:
-        async with destination_and_sender([flood, Answer(503)]) as (destination, sender):
+        async with destination_and_sender([flood, FakeResponse(503)]) as (destination, sender):
             assert outcome == without_reason(await send(sender, 1))
             await destination.until(lambda: destination.open_connections == 0)
             assert sum(parsed) <= 81_921, "no more than the limit was parsed"
@@ -99,7 +99,7 @@ def test_an_endless_flood_of_interim_responses_ends_with_the_ninth(parsed: list[
 
     async def main() -> None:
         unit = b"HTTP/1.1 100\r\n\r\n"
-        flood = Answer(raw=unit * 4000, then="flood", body=unit)
+        flood = FakeResponse(raw=unit * 4000, then="flood", body=unit)
         async with destination_and_sender([flood]) as (_, sender):
             assert TOO_MANY == await send(sender, 1)
         assert sum(parsed) <= 512
@@ -127,10 +127,10 @@ def test_eight_interim_responses_are_ignored(interim: int, outcome: Outcome, is_
     run(main())
 
 
-@pytest.mark.parametrize("name", ["100", "body", "answers", "headers"])
+@pytest.mark.parametrize("name", ["100", "body", "responses", "headers"])
 def test_floods_on_all_connections_at_once_are_dropped(name: str, parsed: list[int]) -> None:
     begin, unit, outcome = FLOODS[name]
-    flood = Answer(raw=begin, body=unit * (4096 // len(unit)), then="flood")
+    flood = FakeResponse(raw=begin, body=unit * (4096 // len(unit)), then="flood")
 
     async def main() -> None:
         async with destination_and_sender(lambda _: flood) as (destination, sender):
@@ -265,12 +265,13 @@ def test_a_response_of_single_bytes_is_read_until_the_timeout() -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 17, 30, 39, 58])
 @pytest.mark.parametrize("end", ["reset", "close"])
-def test_a_response_may_break_off_anywhere(at: int, end: str) -> None:
-    answer = HEAD + b"Content-Length: 20\r\n\r\n" + b"x" * 20
-    head_bytes = len(answer) - 20
+def test_a_response_may_break_off_anywhere(at: int, end: Literal["reset", "close"]) -> None:
+    response = HEAD + b"Content-Length: 20\r\n\r\n" + b"x" * 20
+    head_bytes = len(response) - 20
 
     async def main() -> None:
-        async with destination_and_sender([Answer(raw=answer[:at], then=end)]) as (_, sender):  # type: ignore[arg-type]
+        script = [FakeResponse(raw=response[:at], then=end)]
+        async with destination_and_sender(script) as (_, sender):
             outcome = await send(sender, 1)
             assert isinstance(outcome, Accepted if at >= head_bytes else Retry)
             assert Accepted() == await send(sender, 1)

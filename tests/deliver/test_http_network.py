@@ -15,13 +15,13 @@ from pixelfast.deliver.outcomes import Accepted, Rejected, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, destination_and_sender, send, using
 from tests.deliver.spools import batch_of, event
-from tests.fake_destination import Answer, FakeDestination
+from tests.fake_destination import FakeDestination, FakeResponse
 from tests.listener import Listener
 
 
 def test_a_request_without_a_response_in_time_is_retried() -> None:
     async def main() -> None:
-        script = [Answer(first="never")]
+        script = [FakeResponse(first="never")]
         async with destination_and_sender(script, timeouts=QUICK) as (destination, sender):
             assert Retry("no response within 0.3 s") == await send(sender, 1)
             await destination.until(lambda: destination.open_connections == 0)
@@ -32,7 +32,7 @@ def test_a_request_without_a_response_in_time_is_retried() -> None:
 
 def test_an_incomplete_response_is_retried() -> None:
     async def main() -> None:
-        script = [Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Le", then="hang")]
+        script = [FakeResponse(raw=b"HTTP/1.1 200 OK\r\nContent-Le", then="hang")]
         async with destination_and_sender(script, timeouts=QUICK) as (_, sender):
             assert Retry("no response within 0.3 s") == await send(sender, 1)
 
@@ -55,7 +55,11 @@ def test_connecting_has_a_timeout_of_its_own() -> None:
 
 def test_a_connection_that_is_closed_without_a_response_is_retried() -> None:
     async def main() -> None:
-        script = [Answer(first="reset"), Answer(raw=b"", then="close"), Answer(first="reset")]
+        script = [
+            FakeResponse(first="reset"),
+            FakeResponse(raw=b"", then="close"),
+            FakeResponse(first="reset"),
+        ]
         async with destination_and_sender(script) as (_, sender):
             for _ in range(3):
                 assert isinstance(await send(sender, 1), Retry)
@@ -153,7 +157,7 @@ def test_a_large_body_that_is_rejected_unread_has_an_outcome() -> None:
 
 def test_a_cancelled_request_closes_its_connection() -> None:
     async def main() -> None:
-        async with destination_and_sender([Answer(first="never")]) as (destination, sender):
+        async with destination_and_sender([FakeResponse(first="never")]) as (destination, sender):
             sending = asyncio.ensure_future(send(sender, 1))
             await destination.received(1)
             sending.cancel()

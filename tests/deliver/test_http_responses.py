@@ -23,7 +23,7 @@ from tests.deliver.products.events import tracked
 from tests.deliver.running import run
 from tests.deliver.senders import LIMITS, QUICK, batch, destination_and_sender, send, using
 from tests.deliver.spools import event
-from tests.fake_destination import Answer, FakeDestination, Request
+from tests.fake_destination import FakeDestination, FakeResponse, Request
 
 ANSWER_LIMIT = 64 * 1024
 EMPTY = b"Content-Length: 0\r\n\r\n"
@@ -33,7 +33,7 @@ EMPTY = b"Content-Length: 0\r\n\r\n"
 def test_every_2xx_is_accepted(status: int) -> None:
     async def main() -> None:
         body = b"" if status == 204 else b"thanks"
-        async with destination_and_sender([Answer(status, body=body)]) as (_, sender):
+        async with destination_and_sender([FakeResponse(status, body=body)]) as (_, sender):
             assert Accepted() == await send(sender, 1)
 
     run(main())
@@ -63,7 +63,7 @@ def test_every_2xx_is_accepted(status: int) -> None:
 def test_no_other_status_is_accepted(status: int, outcome: type) -> None:
     async def main() -> None:
         body = b"" if status == 304 else b"no"
-        async with destination_and_sender([Answer(status, body=body)]) as (_, sender):
+        async with destination_and_sender([FakeResponse(status, body=body)]) as (_, sender):
             got = await send(sender, 1)
             assert outcome is type(got)
             assert (f"status {status}", status, body) == (got.reason, got.status, got.response)  # type: ignore[union-attr]
@@ -74,7 +74,7 @@ def test_no_other_status_is_accepted(status: int, outcome: type) -> None:
 
 def test_status_413_makes_batches_smaller_and_410_ends_requests() -> None:
     async def main() -> None:
-        async with destination_and_sender([Answer(413), Answer(410)]) as (_, sender):
+        async with destination_and_sender([FakeResponse(413), FakeResponse(410)]) as (_, sender):
             assert Rejected("status 413", 413, b"ok", is_too_large=True) == await send(sender, 1)
             assert Held("status 410", 410, b"ok", is_final=True) == await send(sender, 1)
 
@@ -83,7 +83,7 @@ def test_status_413_makes_batches_smaller_and_410_ends_requests() -> None:
 
 def test_the_first_kilobyte_of_a_response_is_kept() -> None:
     async def main() -> None:
-        script = [Answer(400, body=b"x" * 1000 + b"y" * 1000)]
+        script = [FakeResponse(400, body=b"x" * 1000 + b"y" * 1000)]
         async with destination_and_sender(script) as (_, sender):
             outcome = await send(sender, 1)
             assert isinstance(outcome, Rejected)
@@ -96,7 +96,7 @@ def test_the_first_kilobyte_of_a_response_is_kept() -> None:
 def test_redirects_are_not_followed(status: int) -> None:
     async def main() -> None:
         headers = (("Location", "/elsewhere"),)
-        async with destination_and_sender([Answer(status, headers)]) as (destination, sender):
+        async with destination_and_sender([FakeResponse(status, headers)]) as (destination, sender):
             assert Held(f"status {status}", status, b"ok") == await send(sender, 1)
             assert ["/hook"] == [request.path for request in destination.requests]
 
@@ -110,7 +110,7 @@ def test_redirects_are_not_followed(status: int) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_part_of_the_outcome(status: int, text: str, seconds: float) -> None:
     async def main() -> None:
-        script = [Answer(status, (("Retry-After", text),))]
+        script = [FakeResponse(status, (("Retry-After", text),))]
         async with destination_and_sender(script) as (_, sender):
             assert Retry(f"status {status}", seconds, status, b"ok") == await send(sender, 1)
 
@@ -127,8 +127,8 @@ def test_retry_after_is_part_of_the_outcome(status: int, text: str, seconds: flo
 )
 def test_an_interim_response_is_ignored(head: bytes) -> None:
     async def main() -> None:
-        good = Answer(raw=head + b"HTTP/1.1 204 No Content\r\n\r\n")
-        bad = Answer(raw=head + b"HTTP/1.1 500 No\r\n" + EMPTY)
+        good = FakeResponse(raw=head + b"HTTP/1.1 204 No Content\r\n\r\n")
+        bad = FakeResponse(raw=head + b"HTTP/1.1 500 No\r\n" + EMPTY)
         async with destination_and_sender([good, bad]) as (_, sender):
             assert Accepted() == await send(sender, 1)
             assert Retry("status 500", status=500) == await send(sender, 1)
@@ -138,7 +138,7 @@ def test_an_interim_response_is_ignored(head: bytes) -> None:
 
 def test_endless_interim_responses_are_not_a_response() -> None:
     async def main() -> None:
-        script = [Answer(raw=b"HTTP/1.1 100 Continue\r\n\r\n" * 100)]
+        script = [FakeResponse(raw=b"HTTP/1.1 100 Continue\r\n\r\n" * 100)]
         async with destination_and_sender(script, timeouts=QUICK) as (_, sender):
             assert isinstance(await send(sender, 1), Retry)
 
@@ -148,7 +148,7 @@ def test_endless_interim_responses_are_not_a_response() -> None:
 def test_switching_protocols_is_not_accepted() -> None:
     async def main() -> None:
         head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
-        async with destination_and_sender([Answer(raw=head)], timeouts=QUICK) as (_, sender):
+        async with destination_and_sender([FakeResponse(raw=head)], timeouts=QUICK) as (_, sender):
             assert isinstance(await send(sender, 1), Held)
             assert Accepted() == await send(sender, 1)
 
@@ -158,7 +158,7 @@ def test_switching_protocols_is_not_accepted() -> None:
 @pytest.mark.parametrize("then", ["cut", "reset", "close"])
 def test_a_response_that_breaks_off_after_status_200_is_accepted(then: str) -> None:
     async def main() -> None:
-        script = [Answer(body=b"x" * 10_000, then=then)]  # type: ignore[arg-type]
+        script = [FakeResponse(body=b"x" * 10_000, then=then)]  # type: ignore[arg-type]
         async with destination_and_sender(script) as (destination, sender):
             assert Accepted() == await send(sender, 1)
             await destination.until(lambda: destination.open_connections == 0)
@@ -170,7 +170,7 @@ def test_a_response_that_breaks_off_after_status_200_is_accepted(then: str) -> N
 @pytest.mark.parametrize("then", ["cut", "reset"])
 def test_a_response_that_breaks_off_after_status_500_is_retried(then: str) -> None:
     async def main() -> None:
-        script = [Answer(500, body=b"x" * 10_000, then=then)]  # type: ignore[arg-type]
+        script = [FakeResponse(500, body=b"x" * 10_000, then=then)]  # type: ignore[arg-type]
         async with destination_and_sender(script) as (_, sender):
             assert isinstance(await send(sender, 1), Retry)
 
@@ -179,7 +179,7 @@ def test_a_response_that_breaks_off_after_status_500_is_retried(then: str) -> No
 
 def test_a_response_that_hangs_after_status_200_is_accepted_at_the_timeout() -> None:
     async def main() -> None:
-        script = [Answer(body=b"x" * 1000, then="hang")]
+        script = [FakeResponse(body=b"x" * 1000, then="hang")]
         async with destination_and_sender(script, timeouts=QUICK) as (destination, sender):
             assert Accepted() == await send(sender, 1)
             await destination.until(lambda: destination.open_connections == 0)
@@ -193,7 +193,8 @@ def test_a_response_that_hangs_after_status_200_is_accepted_at_the_timeout() -> 
 )
 def test_an_endless_response_is_read_up_to_its_limit(status: int, outcome: object) -> None:
     async def main() -> None:
-        async with destination_and_sender([Answer(status, then="drip")]) as (destination, sender):
+        script = [FakeResponse(status, then="drip")]
+        async with destination_and_sender(script) as (destination, sender):
             assert outcome == await send(sender, 1)
             await destination.until(lambda: destination.open_connections == 0)
             # The rest was in the buffers of both sockets and of the client.
@@ -206,7 +207,8 @@ def test_an_endless_response_is_read_up_to_its_limit(status: int, outcome: objec
 def test_a_response_of_a_gigabyte_is_not_read() -> None:
     async def main() -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n"
-        async with destination_and_sender([Answer(raw=head, then="drip")]) as (destination, sender):
+        script = [FakeResponse(raw=head, then="drip")]
+        async with destination_and_sender(script) as (destination, sender):
             assert Accepted() == await send(sender, 1)
             await destination.until(lambda: destination.open_connections == 0)
             assert destination.sent_bytes < ANSWER_LIMIT + 16 * 2**20
@@ -217,7 +219,8 @@ def test_a_response_of_a_gigabyte_is_not_read() -> None:
 @pytest.mark.parametrize(("size", "connections"), [(ANSWER_LIMIT, 1), (64 * ANSWER_LIMIT, 2)])
 def test_a_long_response_within_the_limit_is_read_to_its_end(size: int, connections: int) -> None:
     async def main() -> None:
-        async with destination_and_sender([Answer(body=b"x" * size)]) as (destination, sender):
+        script = [FakeResponse(body=b"x" * size)]
+        async with destination_and_sender(script) as (destination, sender):
             for n in range(2):
                 assert Accepted() == await send(sender, n)
             assert connections == destination.connections
@@ -230,11 +233,11 @@ def test_a_compressed_response_is_not_decompressed() -> None:
 
     async def main() -> None:
         headers = (("Content-Encoding", "gzip"),)
-        script = [Answer(200, headers, b"no gzip")]
+        script = [FakeResponse(200, headers, b"no gzip")]
         async with destination_and_sender(script) as (destination, sender):
             for n in range(2):
                 assert Accepted() == await send(sender, n)
-            assert 1 == destination.connections, "nothing was wrong with the answer"
+            assert 1 == destination.connections, "nothing was wrong with the response"
 
     run(main())
 
@@ -265,7 +268,7 @@ NONSENSE = [
 @pytest.mark.parametrize("raw", NONSENSE, ids=lambda raw: repr(raw[:40]))
 def test_invalid_responses_are_neither_accepted_nor_raised(raw: bytes) -> None:
     async def main() -> None:
-        script = [Answer(raw=raw, then="close")]
+        script = [FakeResponse(raw=raw, then="close")]
         async with destination_and_sender(script) as (_, sender):
             outcome = await send(sender, 1)
             assert isinstance(outcome, Retry | Held)
@@ -277,20 +280,20 @@ def test_invalid_responses_are_neither_accepted_nor_raised(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
-        Answer(503),
-        Answer(first="reset"),
-        Answer(first="never"),
-        Answer(raw=b"garbage\r\n\r\n"),
-        Answer(raw=b"", then="close"),
+        FakeResponse(503),
+        FakeResponse(first="reset"),
+        FakeResponse(first="never"),
+        FakeResponse(raw=b"garbage\r\n\r\n"),
+        FakeResponse(raw=b"", then="close"),
     ],
 )
-def test_a_reason_does_not_contain_the_query_of_the_url(answer: Answer) -> None:
+def test_a_reason_does_not_contain_the_query_of_the_url(response: FakeResponse) -> None:
     """Many webhooks have their secret there, and reasons are logged."""
 
     async def main() -> None:
-        async with FakeDestination([answer]) as destination:
+        async with FakeDestination([response]) as destination:
             url = f"{destination.url}?token=s3cret"
             async with using(HttpSender(url, "ndjson", LIMITS, timeouts=QUICK)) as sender:
                 outcome = await send(sender, 1)
@@ -313,7 +316,7 @@ def test_a_reason_does_not_contain_the_query_of_the_url(answer: Answer) -> None:
 )
 def test_an_unusual_200_is_accepted(raw: bytes) -> None:
     async def main() -> None:
-        async with destination_and_sender([Answer(raw=raw, then="close")]) as (_, sender):
+        async with destination_and_sender([FakeResponse(raw=raw, then="close")]) as (_, sender):
             assert Accepted() == await send(sender, 1)
 
     run(main())
@@ -323,8 +326,8 @@ def test_concurrent_batches_have_separate_outcomes() -> None:
     async def main() -> None:
         statuses = {0: 200, 1: 400, 2: 503, 3: 404}
 
-        def script(request: Request) -> Answer:
-            return Answer(statuses[request.events()[0]["n"]], body=b"")
+        def script(request: Request) -> FakeResponse:
+            return FakeResponse(statuses[request.events()[0]["n"]], body=b"")
 
         async with destination_and_sender(script) as (_, sender):
             outcomes = await asyncio.gather(*(send(sender, n % 4) for n in range(40)))
@@ -348,10 +351,10 @@ class FaultySender(HttpSender):
             raise KeyError("messageId")
         return super().body_of(batch)
 
-    def judge(self, answer: Response, batch: Batch) -> Outcome:
+    def judge(self, response: Response, batch: Batch) -> Outcome:
         if self.is_judge_faulty:
             raise RecursionError("too deep")
-        return super().judge(answer, batch)
+        return super().judge(response, batch)
 
 
 def test_an_error_while_judging_a_response_is_an_outcome() -> None:
@@ -403,7 +406,7 @@ def test_an_event_that_cannot_be_encoded_is_rejected_and_logged_when_it_is_found
 )
 def test_every_body_of_a_response_results_in_an_outcome(body: bytes) -> None:
     async def main() -> None:
-        async with FakeDestination(lambda _: Answer(body=body)) as destination:
+        async with FakeDestination(lambda _: FakeResponse(body=body)) as destination:
             url = f"http://127.0.0.1:{destination.port}"
             for sender in (
                 PosthogSender(PosthogDestination(name="d", url=url, api_key="k")),

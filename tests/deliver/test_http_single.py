@@ -12,7 +12,7 @@ from pixelfast.deliver.outcomes import Accepted, Held, Partial, Rejected, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import batch, destination_and_sender, send
 from tests.deliver.spools import event
-from tests.fake_destination import Answer, FakeDestination, Request
+from tests.fake_destination import FakeDestination, FakeResponse, Request
 
 CONCURRENCY = 16
 
@@ -22,13 +22,13 @@ def number_of(request: Request) -> int:
     return int(event["n"])
 
 
-def failing_at(*numbers: int) -> Callable[[Request], Answer]:
+def failing_at(*numbers: int) -> Callable[[Request], FakeResponse]:
     """Make a script that fails for these events."""
-    return lambda request: Answer(503 if number_of(request) in numbers else 200)
+    return lambda request: FakeResponse(503 if number_of(request) in numbers else 200)
 
 
-def fail_always(_: Request) -> Answer:
-    return Answer(503)
+def fail_always(_: Request) -> FakeResponse:
+    return FakeResponse(503)
 
 
 def take(destination: FakeDestination) -> list[int]:
@@ -45,7 +45,7 @@ def test_failed_events_are_reported_by_index_and_nothing_is_kept_for_the_next_at
             retry = Retry("status 503", status=503, response=b"ok")
             assert Partial({3: retry, 7: retry}) == await sender.send(sent)
             assert list(range(10)) == take(destination)
-            destination.answer([])
+            destination.respond_with([])
             assert Accepted() == await sender.send(sent)
             assert list(range(10)) == take(destination)
 
@@ -56,8 +56,8 @@ def test_each_event_is_rejected_or_retried_separately() -> None:
     async def main() -> None:
         statuses = {1: 400, 3: 503, 4: 413}
 
-        def script(request: Request) -> Answer:
-            return Answer(statuses.get(number_of(request), 200), body=b"")
+        def script(request: Request) -> FakeResponse:
+            return FakeResponse(statuses.get(number_of(request), 200), body=b"")
 
         async with destination_and_sender(script, "single") as (_, sender):
             assert Partial(
@@ -74,7 +74,7 @@ def test_each_event_is_rejected_or_retried_separately() -> None:
 def test_events_that_are_all_rejected_are_reported_one_by_one() -> None:
     async def main() -> None:
         rejected = Rejected("status 422", 422, b"ok")
-        async with destination_and_sender(lambda _: Answer(422), "single") as (_, sender):
+        async with destination_and_sender(lambda _: FakeResponse(422), "single") as (_, sender):
             assert Partial(dict.fromkeys(range(40), rejected)) == await send(sender, *range(40))
 
     run(main())
@@ -83,8 +83,8 @@ def test_events_that_are_all_rejected_are_reported_one_by_one() -> None:
 @pytest.mark.parametrize("status", [401, 404, 302, 501])
 def test_a_wrong_setting_holds_the_whole_batch(status: int) -> None:
     async def main() -> None:
-        def script(request: Request) -> Answer:
-            return Answer(status if number_of(request) == 5 else 200)
+        def script(request: Request) -> FakeResponse:
+            return FakeResponse(status if number_of(request) == 5 else 200)
 
         async with destination_and_sender(script, "single") as (_, sender):
             assert Held(f"status {status}", status, b"ok") == await send(sender, *range(10))
@@ -104,8 +104,8 @@ def test_a_destination_that_is_down_does_not_get_a_request_for_every_event() -> 
 
 def test_a_destination_that_goes_down_gets_only_the_remaining_events_again() -> None:
     async def main() -> None:
-        def script(request: Request) -> Answer:
-            return Answer(200 if number_of(request) < 50 else 503)
+        def script(request: Request) -> FakeResponse:
+            return FakeResponse(200 if number_of(request) < 50 else 503)
 
         async with destination_and_sender(script, "single") as (destination, sender):
             outcome = await send(sender, *range(300))
@@ -136,7 +136,9 @@ def test_concurrent_batches_share_the_limit_of_the_destination(concurrency: int)
     async def main() -> None:
         gate = asyncio.Event()
         options = {"concurrency": concurrency}
-        async with destination_and_sender(lambda _: Answer(first=gate), "single", **options) as (
+        async with destination_and_sender(
+            lambda _: FakeResponse(first=gate), "single", **options
+        ) as (
             destination,
             sender,
         ):
@@ -153,7 +155,7 @@ def test_concurrent_batches_share_the_limit_of_the_destination(concurrency: int)
 def test_events_use_a_limited_number_of_connections_at_once() -> None:
     async def main() -> None:
         gate = asyncio.Event()
-        async with destination_and_sender(lambda _: Answer(first=gate), "single") as (
+        async with destination_and_sender(lambda _: FakeResponse(first=gate), "single") as (
             destination,
             sender,
         ):
@@ -169,9 +171,9 @@ def test_events_use_a_limited_number_of_connections_at_once() -> None:
 
 def test_the_longest_pause_of_several_failures_applies_if_nothing_was_accepted() -> None:
     async def main() -> None:
-        def script(request: Request) -> Answer:
+        def script(request: Request) -> FakeResponse:
             text = {1: "5", 2: "60", 3: "20"}.get(number_of(request))
-            return Answer(429, (("Retry-After", text),)) if text else Answer(503)
+            return FakeResponse(429, (("Retry-After", text),)) if text else FakeResponse(503)
 
         async with destination_and_sender(script, "single") as (_, sender):
             assert Retry("status 429", 60.0, 429, b"ok") == await send(sender, 0, 1, 2, 3)
@@ -194,7 +196,7 @@ def test_an_unexpected_error_ends_all_requests_of_the_batch() -> None:
     async def main() -> None:
         gate = asyncio.Event()
         async with destination_and_sender(
-            lambda _: Answer(first=gate), "single", webhook=Broken()
+            lambda _: FakeResponse(first=gate), "single", webhook=Broken()
         ) as (_, sender):
             before = asyncio.all_tasks()
             outcome = await send(sender, *range(10))

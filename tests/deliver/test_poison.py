@@ -20,7 +20,7 @@ from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, pla
 from tests.deliver.running import run
 from tests.deliver.spools import event, fill
 from tests.deliver.test_rejections import are_replayed, ask_for_replay, letters_of, numbers
-from tests.fake_destination import OK, Answer, FakeDestination, Request
+from tests.fake_destination import OK, FakeDestination, FakeResponse, Request
 from tests.spools import Feed
 from tests.waiting import until
 
@@ -68,24 +68,24 @@ def test_only_events_that_make_a_destination_fail_wait(
 @pytest.mark.parametrize(
     "fault",
     [
-        Answer(status=500),
-        Answer(status=502),
-        Answer(first="reset"),
-        Answer(first="never"),
-        Answer(status=500, then="cut"),
-        Answer(status=403),
-        Answer(status=404),
+        FakeResponse(status=500),
+        FakeResponse(status=502),
+        FakeResponse(first="reset"),
+        FakeResponse(first="never"),
+        FakeResponse(status=500, then="cut"),
+        FakeResponse(status=403),
+        FakeResponse(status=404),
     ],
     ids=["500", "502", "reset", "time-out", "cut", "403", "404"],
 )
 def test_the_bad_event_is_found_for_every_kind_of_failure(
-    data: DataDir, feed: Feed, fault: Answer
+    data: DataDir, feed: Feed, fault: FakeResponse
 ) -> None:
-    def answer(request: Request) -> Answer:
+    def response(request: Request) -> FakeResponse:
         return fault if any(each["n"] == 42 for each in request.events()) else OK
 
     async def main() -> None:
-        async with FakeDestination(answer) as destination:
+        async with FakeDestination(response) as destination:
             sender = HttpSender(
                 destination.url,
                 "json_array",
@@ -292,8 +292,8 @@ def test_no_event_is_blamed_if_the_destination_goes_down(
             sender.gate.clear()
             fill(feed, 200, 400)
             await until(lambda: sender.under_way >= 3)
-            answers = iter([outcome, Accepted(), outcome, Accepted()])
-            sender.judge = lambda _: next(answers, outcome)
+            responses = iter([outcome, Accepted(), outcome, Accepted()])
+            sender.judge = lambda _: next(responses, outcome)
             sender.gate.set()
             before = len(sender.sent)
             await until(lambda: not runner.health.breaker.is_healthy)

@@ -15,7 +15,7 @@ from pixelfast.deliver.outcomes import Accepted, Retry
 from tests.deliver.running import run
 from tests.deliver.senders import using
 from tests.deliver.spools import batch_of, event
-from tests.fake_destination import Answer, FakeDestination, Request
+from tests.fake_destination import FakeDestination, FakeResponse, Request
 
 
 def request_of(suffix: str = "", **settings: Any) -> Request:
@@ -69,7 +69,7 @@ def test_the_limits_are_below_those_of_the_servers() -> None:
 
 def test_a_failed_request_is_retried_with_the_same_bytes() -> None:
     async def main() -> None:
-        async with FakeDestination([Answer(429, (("Retry-After", "3"),))]) as destination:
+        async with FakeDestination([FakeResponse(429, (("Retry-After", "3"),))]) as destination:
             url = f"http://127.0.0.1:{destination.port}"
             settings = RudderstackDestination(name="rudder", url=url, write_key="wk_1")
             batch = batch_of([event(1)])

@@ -19,7 +19,7 @@ from tests.deliver.clocks import HandClock
 from tests.deliver.running import run
 from tests.deliver.senders import batch, using
 from tests.deliver.spools import event
-from tests.fake_destination import Answer, FakeDestination, Request
+from tests.fake_destination import FakeDestination, FakeResponse, Request
 
 OLD = "whsec_" + base64.b64encode(b"o" * 24).decode()
 NEW = "whsec_" + base64.b64encode(b"n" * 64).decode()
@@ -30,7 +30,7 @@ def requests_of(attempts: int = 1, **settings: Any) -> list[Request]:
     """Return the request that a destination with these settings gets for two events."""
 
     async def main() -> list[Request]:
-        script = [Answer(503)] * (attempts - 1)
+        script = [FakeResponse(503)] * (attempts - 1)
         async with FakeDestination(script) as destination:
             sender = http_sender(HttpDestination(name="hook", url=destination.url, **settings))
             async with using(sender):

@@ -31,7 +31,7 @@ from typing import Any, Self
 from urllib.parse import quote
 from zlib import crc32
 
-from tests.fake_destination import Answer, FakeDestination, Request
+from tests.fake_destination import FakeDestination, FakeResponse, Request
 from tests.load import Load
 from tests.waiting import wait_until
 
@@ -235,7 +235,7 @@ class Oracle:
     def until_acked(self, count: int, timeout_s: float = 30.0) -> None:
         """Wait until this many more were acknowledged with 200."""
         wanted = self.acked + count
-        wait_until(lambda: self.acked >= wanted, f"{count} more answered with 200", timeout_s)
+        wait_until(lambda: self.acked >= wanted, f"{count} more 200 responses", timeout_s)
 
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:
@@ -284,17 +284,17 @@ class Oracle:
         self.pixels.is_listening = is_listening
 
     async def _open(self) -> FakeDestination:
-        return await FakeDestination(self._answer).__aenter__()
+        return await FakeDestination(self._respond).__aenter__()
 
-    def _answer(self, request: Request) -> Answer:
+    def _respond(self, request: Request) -> FakeResponse:
         self._destination.requests.clear()
         mood = self.mood
         if mood == "moody":
             mood = self._random.choice(["takes", "takes", "takes", "refuses", "cuts"])
         if mood == "refuses":
-            return Answer(503)
+            return FakeResponse(503)
         for event in request.events():
             number = self.ledger.take(event, self.sent)
             if number is not None:
                 self.pending.discard(number)
-        return Answer(then="reset", raw=b"") if mood == "cuts" else Answer()
+        return FakeResponse(then="reset", raw=b"") if mood == "cuts" else FakeResponse()

@@ -8,7 +8,7 @@ Each connection gets a random `weather` from the proxy's list:
     reset        the connection is reset after some bytes
     black-hole   nothing more is forwarded, without an error
     half-close   the stream to delivery is closed at once, but the request is forwarded
-    cut-answer   the receiver accepts the batch; the response never arrives
+    cut-response   the receiver accepts the batch; the response never arrives
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.reliability.oracle import Oracle
 
 __all__ = ["WEATHERS", "FaultProxy"]
 
-WEATHERS = ("fair", "latency", "drip", "reset", "black-hole", "half-close", "cut-answer")
+WEATHERS = ("fair", "latency", "drip", "reset", "black-hole", "half-close", "cut-response")
 
 
 class FaultProxy:
@@ -66,8 +66,8 @@ class FaultProxy:
             far_reader, far_writer = await asyncio.open_connection(
                 "127.0.0.1", self._oracle.receiver_port
             )
-            there = asyncio.create_task(self._pump(reader, far_writer, weather, is_answer=False))
-            back = asyncio.create_task(self._pump(far_reader, writer, weather, is_answer=True))
+            there = asyncio.create_task(self._pump(reader, far_writer, weather, is_response=False))
+            back = asyncio.create_task(self._pump(far_reader, writer, weather, is_response=True))
             try:
                 await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
                 if weather == "half-close":
@@ -90,11 +90,11 @@ class FaultProxy:
         writer: asyncio.StreamWriter,
         weather: str,
         *,
-        is_answer: bool,
+        is_response: bool,
     ) -> None:
         """Forward bytes from one side to the other until one of them or the weather ends this."""
         left = self._random.randrange(1, 20_000)  # bytes until a reset
-        if weather == "half-close" and is_answer:
+        if weather == "half-close" and is_response:
             writer.write_eof()
             return
         while data := await reader.read(4096):
@@ -102,15 +102,15 @@ class FaultProxy:
                 await asyncio.sleep(self._random.uniform(0.0, 0.05))
             elif weather == "black-hole":
                 await asyncio.sleep(3600)
-            elif weather == "cut-answer" and is_answer:
+            elif weather == "cut-response" and is_response:
                 _reset(writer)
                 return
             elif weather == "reset":
                 left -= len(data)
-                if left <= 0 or is_answer:
+                if left <= 0 or is_response:
                     _reset(writer)
                     return
-            if weather == "drip" and is_answer:
+            if weather == "drip" and is_response:
                 for byte in data:
                     writer.write(bytes([byte]))
                     await asyncio.sleep(0.002)

@@ -210,7 +210,7 @@ class CrashMachine(RuleBasedStateMachine):
         found = set(read_events(DataDir.open(copy / "data"), self.cursor))
         shutil.rmtree(copy)
         lost = self.acked - self.delivered - found
-        assert not lost, f"lost: {len(lost)} of {len(self.acked)} events answered as stored"
+        assert not lost, f"lost: {len(lost)} of {len(self.acked)} acknowledged events"
         invented = (found | self.delivered) - self.added
         assert not invented, f"invented: {len(invented)} events"
         again = found & self.delivered - self.uncertain

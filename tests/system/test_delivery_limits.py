@@ -6,16 +6,16 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from tests.fake_destination import Answer, FakeDestination, Request
+from tests.fake_destination import FakeDestination, FakeResponse, Request
 from tests.load import Load
 from tests.servers import Server, serving
 from tests.waiting import wait_until
 
 KINDS = {
-    "hangs": Answer(first="never"),
-    "fails": Answer(500),
-    "resets": Answer(first="reset"),
-    "holds": Answer(401),
+    "hangs": FakeResponse(first="never"),
+    "fails": FakeResponse(500),
+    "resets": FakeResponse(first="reset"),
+    "holds": FakeResponse(401),
 }
 LOOKS = 16  # at the lag, while pixels arrive
 MAX_MEMORY_MIB = 256  # the default
@@ -51,7 +51,7 @@ def lag_s(server: Server, destination: str) -> float:
 def test_27_destinations_that_take_nothing_cost_neither_memory_nor_the_good_one(
     tmp_path: Path,
 ) -> None:
-    def script(request: Request) -> Answer:
+    def script(request: Request) -> FakeResponse:
         return KINDS[request.path.rpartition("/")[2]]
 
     async def main() -> None:

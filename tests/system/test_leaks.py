@@ -129,17 +129,17 @@ class _Echo(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         sent = f"{self.path}\n{self.headers}".replace("\r", "")
-        answer = (NASTY + sent + json.dumps(sent)).encode()
-        answer = answer[:900].ljust(1018, b".") + sent.split("Bearer ")[-1][:6].encode() + body
+        response = (NASTY + sent + json.dumps(sent)).encode()
+        response = response[:900].ljust(1018, b".") + sent.split("Bearer ")[-1][:6].encode() + body
         status = int(self.path.split("/")[1])
         if self.path.startswith(f"/400/{SECRETS['PATH']}") and ACCEPTED.encode() in body:
             status = 200
         # The destination also chooses the reason phrase.
         self.send_response(status, f"No {self.headers.get('Authorization')}\x1b[31m")
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(response)))
         self.send_header("X-Echo", quote(self.path))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(response)
 
     def log_message(self, *_arguments: object) -> None:
         pass
@@ -320,9 +320,9 @@ def check_stored(path: Path) -> None:
     finally:
         db.close()
     assert letters
-    for reason, answer, event in letters:
+    for reason, response, event in letters:
         check_secrets(reason, f"a reason of {path}")
-        check_secrets(answer.decode("utf-8", "replace"), f"a response of {path}")
+        check_secrets(response.decode("utf-8", "replace"), f"a response of {path}")
         check_secrets(event.decode(), f"an event of {path}")
 
 

@@ -165,8 +165,8 @@ def test_requests_that_nginx_rejects_get_the_gif_and_are_not_logged(
     method = "POST" if body else "GET"
     request = f"{method} {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n{body}"
     with running_nginx(nginx(tmp_path, free_port())) as front:
-        answered, picture = ask(front.port, request.encode())
-        assert (status, b"GIF89a", 43) == (answered, picture[:6], len(picture))
+        found, picture = ask(front.port, request.encode())
+        assert (status, b"GIF89a", 43) == (found, picture[:6], len(picture))
         assert 404 == status_of(front.port, "/pixelfast.gif")
         assert 404 == status_of(front.port, f"/favicon.ico?{SECRET}")
     assert [] == files_with(SECRET, tmp_path)
@@ -190,11 +190,11 @@ def test_an_invalid_request_line_is_not_an_event(name: str, tmp_path: Path) -> N
         with socket.create_connection(("127.0.0.1", front.port), timeout=20) as client:
             client.sendall(request)
             client.shutdown(socket.SHUT_WR)
-            answer = b""
+            response = b""
             while data := client.recv(65536):
-                answer += data
-        assert b"GIF89a" in answer
-        assert b" 200 " not in answer.partition(b"\r\n")[0]
+                response += data
+        assert b"GIF89a" in response
+        assert b" 200 " not in response.partition(b"\r\n")[0]
         assert 200 == server.track("after")
         assert ["after"] == [each["event"] for each in server.wait_for_events(1)]
 
@@ -211,8 +211,8 @@ def test_methods_and_encodings_that_nginx_does_not_have_are_a_picture(
 ) -> None:
     request = f"{request_line} {START} HTTP/1.1\r\nHost: h\r\n{headers}Connection: close\r\n\r\n"
     with running_nginx(nginx(tmp_path, free_port())) as front:
-        answered, picture = ask(front.port, request.encode())
-    assert (status, b"GIF89a") == (answered, picture[:6])
+        found, picture = ask(front.port, request.encode())
+    assert (status, b"GIF89a") == (found, picture[:6])
 
 
 def test_a_missing_socket_of_pixelfast_leaves_no_query_in_the_log(tmp_path: Path) -> None:

@@ -141,10 +141,10 @@ def test_no_request_is_smuggled_in_a_body(server: Server, tmp_path: Path) -> Non
             with socket.create_connection(("127.0.0.1", front.port), timeout=20) as client:
                 client.sendall(form % (target, len(hidden), hidden))
                 client.shutdown(socket.SHUT_WR)
-                answer = b""
+                response = b""
                 while data := client.recv(65536):
-                    answer += data
-            if answer.startswith(b"HTTP/1.1 200 "):
+                    response += data
+            if response.startswith(b"HTTP/1.1 200 "):
                 expected.append(f"smuggled-{name}")
             assert 200 == get(front.port, f"{PIXEL}smuggled-after-{name}")[0]
             expected.append(f"smuggled-after-{name}")

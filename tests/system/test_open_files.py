@@ -57,11 +57,11 @@ def test_many_new_clients_at_once_also_get_503(server: Server) -> None:
             clients.append(stack.enter_context(socket.socket()))
             clients[-1].setblocking(False)
             clients[-1].connect_ex(("127.0.0.1", server.port))
-        answers = []
+        responses = []
         for client in clients:
             client.settimeout(20)
-            answers.append(client.recv(4096)[:12])
-        assert {b"HTTP/1.1 503": FLOOD} == Counter(answers)
+            responses.append(client.recv(4096)[:12])
+        assert {b"HTTP/1.1 503": FLOOD} == Counter(responses)
 
 
 def test_a_collector_starts_again_while_others_hold_the_admin_address(server: Server) -> None:

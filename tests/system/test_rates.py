@@ -33,12 +33,12 @@ def statuses(server: Server, key: str, counts: list[int]) -> list[int]:
     for client, count in zip(clients, counts, strict=True):
         client.sendall(request * count)
         client.shutdown(socket.SHUT_WR)
-    answers = b""
+    responses = b""
     for client in clients:
         with client:
             while data := client.recv(65536):
-                answers += data
-    found = [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
+                responses += data
+    found = [int(part[:3]) for part in responses.split(b"HTTP/1.1 ")[1:]]
     assert sum(counts) == len(found)
     return found
 

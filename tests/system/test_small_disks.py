@@ -92,12 +92,12 @@ class Pixels:
         ]
         with socket.create_connection(("127.0.0.1", self._server.port), timeout=20) as connection:
             connection.sendall("".join(requests).encode())
-            answers = b""
-            while answers.count(b"HTTP/1.1 ") < count or not answers.endswith(b";"):
+            responses = b""
+            while responses.count(b"HTTP/1.1 ") < count or not responses.endswith(b";"):
                 chunk = connection.recv(65536)
                 assert chunk, "the server closed the connection"
-                answers += chunk
-        heads = answers.split(b"HTTP/1.1 ")[1:]
+                responses += chunk
+        heads = responses.split(b"HTTP/1.1 ")[1:]
         reasons = set()
         for one, head in zip(ids, heads, strict=True):
             reason = re.search(rb"X-Pixelfast-Error: (\S+)", head)

@@ -8,18 +8,18 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.fake_destination import Answer, Request
+from tests.fake_destination import FakeResponse, Request
 
 __all__ = ["Clickhouse"]
 
 _INSERT = re.compile(r"INSERT INTO `(\w+)`\.`(\w+)` FORMAT JSONEachRow")
 
 
-def failure(status: int, code: int, text: str) -> Answer:
+def failure(status: int, code: int, text: str) -> FakeResponse:
     if re.search(r"\(at row \d+\)$", text):
         text += "\n: While executing ParallelParsingBlockInputFormat."
     body = f"Code: {code}. DB::Exception: {text} (version 24.8.1.1 (official build))\n"
-    return Answer(status, (("X-ClickHouse-Exception-Code", str(code)),), body.encode())
+    return FakeResponse(status, (("X-ClickHouse-Exception-Code", str(code)),), body.encode())
 
 
 class Clickhouse:
@@ -39,7 +39,7 @@ class Clickhouse:
         self.unknown_settings: set[str] = set()
         self.requests = 0
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> FakeResponse:
         self.requests += 1
         query = dict(parse_qsl(urlsplit(request.path).query, keep_blank_values=True))
         user, password = request.value("X-ClickHouse-User"), request.value("X-ClickHouse-Key")
@@ -57,7 +57,7 @@ class Clickhouse:
         for name in sorted(self.unknown_settings & query.keys()):
             return failure(404, 115, f"Unknown setting '{name}'")
         if "async_insert" not in self.unknown_settings:
-            assert query.get("async_insert") == "0", "the answer would come before the rows"
+            assert query.get("async_insert") == "0", "the response would come before the rows"
         body = request.plain_body
         rows: list[Any] = []
         for number, line in enumerate(body.split(b"\n")[:-1], 1):
@@ -68,10 +68,10 @@ class Clickhouse:
         token = query.get("insert_deduplication_token", f"none-{self.requests}")
         if token in self.tokens:
             assert body == self.tokens[token], "other rows under a token that was used: lost"
-            return Answer(body=b"")
+            return FakeResponse(body=b"")
         self.tokens[token] = body
         self.rows += rows
-        return Answer(body=b"")
+        return FakeResponse(body=b"")
 
     def _read(
         self, line: bytes, query: dict[str, str], rows: list[dict[str, Any]]

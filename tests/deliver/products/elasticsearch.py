@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.fake_destination import Answer, Request
+from tests.fake_destination import FakeResponse, Request
 
 __all__ = ["Elasticsearch"]
 
@@ -29,31 +29,31 @@ class Elasticsearch:
         self.busy: Callable[[str], bool] = lambda _: False
         self.is_read_only = False
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> FakeResponse:
         place = urlsplit(request.path)
         if request.value("Authorization") != self.authorization:
-            return Answer(401, body=b'{"error":{"type":"security_exception"},"status":401}')
+            return FakeResponse(401, body=b'{"error":{"type":"security_exception"},"status":401}')
         if request.value("Content-Type") != "application/x-ndjson":
-            return Answer(406, body=b'{"error":"Content-Type header is not supported"}')
+            return FakeResponse(406, body=b'{"error":"Content-Type header is not supported"}')
         body = request.plain_body
         if len(body) > self.max_bytes:
-            return Answer(413, body=b"")
+            return FakeResponse(413, body=b"")
         if request.method != "POST" or not place.path.endswith("/_bulk"):
-            return Answer(405, body=b"")
+            return FakeResponse(405, body=b"")
         if not body.endswith(b"\n"):
-            return Answer(400, body=b'{"error":{"type":"illegal_argument_exception"}}')
+            return FakeResponse(400, body=b'{"error":{"type":"illegal_argument_exception"}}')
         index = place.path.removesuffix("/_bulk").removeprefix("/")
         lines = [json.loads(line) for line in body.split(b"\n")[:-1]]
         items = [
             {"create": self._create(index, action["create"]["_id"], source)}
             for action, source in zip(lines[::2], lines[1::2], strict=True)
         ]
-        answer = {
+        response = {
             "took": 3,
             "errors": any("error" in each["create"] for each in items),
             "items": items,
         }
-        return Answer(body=json.dumps(self._filter(answer, place.query)).encode())
+        return FakeResponse(body=json.dumps(self._filter(response, place.query)).encode())
 
     def _create(self, index: str, document_id: str, source: dict[str, Any]) -> dict[str, Any]:
         item = {"_index": index, "_id": document_id}
@@ -77,10 +77,10 @@ class Elasticsearch:
         return {"status": status, "error": {"type": kind, "reason": reason, "shard": "0"}}
 
     @staticmethod
-    def _filter(answer: dict[str, Any], query: str) -> dict[str, Any]:
+    def _filter(response: dict[str, Any], query: str) -> dict[str, Any]:
         """Return the parts of a response that match `filter_path`; `*` matches one name."""
         paths = parse_qs(query).get("filter_path", [""])[0].split(",")
-        return _only(answer, [path.split(".") for path in paths])
+        return _only(response, [path.split(".") for path in paths])
 
 
 def _only(value: Any, paths: list[list[str]]) -> Any:

@@ -77,8 +77,8 @@ def ask(url: str, method: str = "GET", body: object = None, **query: str) -> Any
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urlopen(request, timeout=30.0) as answer:  # noqa: S310
-            text = answer.read().decode()
+        with urlopen(request, timeout=30.0) as response:  # noqa: S310
+            text = response.read().decode()
     except HTTPError as error:
         with error:
             raise AssertionError(f"{method} {url}: {error.read().decode()[:1000]}") from None

@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from tests.fake_destination import Answer, Request
+from tests.fake_destination import FakeResponse, Request
 
 __all__ = ["Posthog"]
 
@@ -34,36 +34,36 @@ class Posthog:
         self.merged: list[tuple[str, str]] = []
         self.persons: dict[str, dict[str, Any]] = {}
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> FakeResponse:
         if (request.method, request.path) != ("POST", "/batch/"):
-            return Answer(404, body=b"")
+            return FakeResponse(404, body=b"")
         if len(request.plain_body) > self.max_bytes:
-            return Answer(413, body=b'{"status":413,"code":"payload_too_large"}')
+            return FakeResponse(413, body=b'{"status":413,"code":"payload_too_large"}')
         try:
             body = json.loads(request.plain_body)
             key, batch = body.get("api_key"), body["batch"]
         except (ValueError, LookupError, AttributeError):
-            return Answer(400, body=b'{"status":400,"code":"request_parsing_error"}')
+            return FakeResponse(400, body=b'{"status":400,"code":"request_parsing_error"}')
         if not key:
-            return Answer(401, body=b'{"status":401,"code":"ingest_key_required"}')
+            return FakeResponse(401, body=b'{"status":401,"code":"ingest_key_required"}')
         if key != self.api_key:
-            return Answer(403, body=b'{"status":403,"code":"ingest_key_unknown"}')
+            return FakeResponse(403, body=b'{"status":403,"code":"ingest_key_unknown"}')
         for each in batch:
             if not isinstance(each.get("event"), str) or not each["event"]:
-                return Answer(400, body=b'{"status":400,"code":"missing_event_name"}')
+                return FakeResponse(400, body=b'{"status":400,"code":"missing_event_name"}')
             if not each.get("distinct_id"):
-                return Answer(400, body=b'{"status":400,"code":"missing_distinct_id"}')
+                return FakeResponse(400, body=b'{"status":400,"code":"missing_distinct_id"}')
             assert isinstance(each["properties"], dict)
             if not isinstance(each["properties"].get("$cookieless_mode", False), bool):
-                return Answer(400, body=b'{"status":400,"code":"invalid_cookieless_mode"}')
+                return FakeResponse(400, body=b'{"status":400,"code":"invalid_cookieless_mode"}')
             datetime.fromisoformat(each["timestamp"])
         if self.is_over_quota:
-            return Answer(body=b'{"status":1,"quota_limited":["events"]}')
+            return FakeResponse(body=b'{"status":1,"quota_limited":["events"]}')
         for each in batch:
             uuid.UUID(each["uuid"])
             self.events.setdefault(each["uuid"], each)
             self._change_persons(each["event"], each["distinct_id"][:200], each["properties"])
-        return Answer(body=b'{"status":1}')
+        return FakeResponse(body=b'{"status":1}')
 
     def _change_persons(self, name: str, person: str, properties: dict[str, Any]) -> None:
         if name in {"$create_alias", "$merge_dangerously"}:

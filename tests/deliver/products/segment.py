@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from tests.fake_destination import Answer, Request
+from tests.fake_destination import FakeResponse, Request
 
 __all__ = ["BatchApi"]
 
@@ -31,35 +31,35 @@ class BatchApi:
         self.events: dict[str, Any] = {}
         self.job_runs: list[str] = []
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> FakeResponse:
         if request.path != "/v1/batch":
-            return Answer(404, body=b"404 page not found\n")
+            return FakeResponse(404, body=b"404 page not found\n")
         if request.method != "POST" or request.value("Content-Type") != "application/json":
-            return Answer(400, body=b'{"message":"wrong method or content type"}')
+            return FakeResponse(400, body=b'{"message":"wrong method or content type"}')
         packed = base64.b64encode(f"{self.write_key}:".encode()).decode()
         is_known = request.value("Authorization") == f"Basic {packed}"
         if self.is_rudderstack and not is_known:
-            return Answer(401, body=b'{"msg":"Failed to read writeKey from header"}')
+            return FakeResponse(401, body=b'{"msg":"Failed to read writeKey from header"}')
         body = request.plain_body
         if len(body) > self.max_bytes:
-            return Answer(400, body=b'{"success":false,"message":"exceeds maximum size"}')
+            return FakeResponse(400, body=b'{"success":false,"message":"exceeds maximum size"}')
         try:
             events = json.loads(body)["batch"]
         except (ValueError, LookupError):
-            return Answer(400, body=b'{"success":false,"message":"malformed JSON"}')
+            return FakeResponse(400, body=b'{"success":false,"message":"malformed JSON"}')
         sizes = [len(json.dumps(each, separators=(",", ":"))) for each in events]
         if max(sizes) > self.most_event_bytes:
-            return Answer(400, body=b'{"success":false,"message":"an event exceeds 32 KB"}')
+            return FakeResponse(400, body=b'{"success":false,"message":"an event exceeds 32 KB"}')
         if self.is_rudderstack:
             if not all(_visible(x.get("userId")) or _visible(x.get("anonymousId")) for x in events):
-                return Answer(400, body=b"request neither has anonymousId nor userId\n")
+                return FakeResponse(400, body=b"request neither has anonymousId nor userId\n")
             run = events[0].get("context", {}).get("sources", {}).get("job_run_id", "")
             self.job_runs += [run] * len(events)
         if is_known:
             for each in events:
                 if each.get("userId") or each.get("anonymousId"):
                     self.events.setdefault(each["messageId"], each)
-        return Answer(body=b"OK" if self.is_rudderstack else b'{"success":true}')
+        return FakeResponse(body=b"OK" if self.is_rudderstack else b'{"success":true}')
 
 
 def _visible(identity: str | None) -> str:

@@ -20,7 +20,7 @@ from tests.deliver.products.clickhouse import Clickhouse, failure
 from tests.deliver.products.events import message_id, tracked
 from tests.deliver.running import run
 from tests.deliver.senders import batch, using
-from tests.fake_destination import Answer, FakeDestination, Request, Script
+from tests.fake_destination import FakeDestination, FakeResponse, Request, Script
 
 
 def outcomes(server: Script, *batches: Batch, **settings: Any) -> list[Outcome]:
@@ -106,12 +106,14 @@ def test_the_batch_is_halved_for_a_server_that_counts_rows_differently(offset: i
     """No good event becomes a dead letter."""
 
     class Miscounting(Clickhouse):
-        def __call__(self, request: Request) -> Answer:
-            answer = super().__call__(request)
+        def __call__(self, request: Request) -> FakeResponse:
+            response = super().__call__(request)
             return replace(
-                answer,
+                response,
                 body=re.sub(
-                    rb"at row (\d+)", lambda row: b"at row %d" % (int(row[1]) + offset), answer.body
+                    rb"at row (\d+)",
+                    lambda row: b"at row %d" % (int(row[1]) + offset),
+                    response.body,
                 ),
             )
 
@@ -135,7 +137,7 @@ def test_a_row_number_inside_an_event_is_not_trusted() -> None:
 @pytest.mark.parametrize("taken", [1, 2])
 def test_the_batch_is_halved_for_a_server_that_skips_broken_rows(taken: int) -> None:
     bad = failure(400, 27, "Cannot parse input: (at row 1)")
-    script = [bad, *[bad] * (taken - 1), *[Answer()] * 20]
+    script = [bad, *[bad] * (taken - 1), *[FakeResponse()] * 20]
     (outcome,) = outcomes(script, batch([tracked(n) for n in range(100)]))
     assert isinstance(outcome, Rejected)
 
@@ -144,7 +146,7 @@ def test_rows_that_violate_a_constraint_are_found_by_their_numbers() -> None:
     """Like ClickHouse, check constraints one after the other after all rows are parsed."""
     stored: list[int] = []
 
-    def server(request: Request) -> Answer:
+    def server(request: Request) -> FakeResponse:
         numbers = []
         for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
             try:
@@ -160,7 +162,7 @@ def test_rows_that_violate_a_constraint_are_found_by_their_numbers() -> None:
                         500, 469, f"{text} Expression: (number < {limit}). Column values: {quoted}."
                     )
         stored.extend(numbers)
-        return Answer()
+        return FakeResponse()
 
     events = [tracked(n, number=n % 7 * 200) for n in range(700)]
     (outcome,) = outcomes(server, batch(events))
@@ -187,16 +189,16 @@ def test_no_row_is_rejected_or_stored_alone_for_a_quotation_in_an_expression_err
 ) -> None:
     """Not even if the response ends with it: columns are computed after all rows are parsed."""
 
-    def server(request: Request) -> Answer:
+    def server(request: Request) -> FakeResponse:
         lines = request.plain_body.split(b"\n")[:-1]
         for row, line in enumerate(lines, 1):
             if line == b"!":
                 return failure(400, 27, f"Cannot parse input: (at row {row})")
         values = [json.loads(line).get("value") for line in lines]
         if forged in values:
-            return Answer(400, body=b"Code: 6. DB::Exception: " + (text % forged).encode())
+            return FakeResponse(400, body=b"Code: 6. DB::Exception: " + (text % forged).encode())
         assert len(lines) > 1, "an innocent row was inserted by itself"
-        return Answer()
+        return FakeResponse()
 
     events = [tracked(n, value=forged if n == place else "7") for n in range(100)]
     (outcome,) = outcomes(server, batch(events))
@@ -207,13 +209,13 @@ def test_no_row_is_rejected_for_an_error_that_another_row_imitates() -> None:
     """This server computes columns row by row, before it parses the broken row."""
     forged = "(while reading the value of key event): (at row 1)\n: While executing X"
 
-    def server(request: Request) -> Answer:
+    def server(request: Request) -> FakeResponse:
         for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
             if line == b"!":
                 return failure(400, 27, f"Cannot parse input: (at row {row})")
             if json.loads(line).get("value") == forged:
-                return Answer(400, body=f"Code: 6. DB::Exception: Unknown {forged}".encode())
-        return Answer()
+                return FakeResponse(400, body=f"Code: 6. DB::Exception: Unknown {forged}".encode())
+        return FakeResponse()
 
     events = [tracked(n, value=forged if n == 9 else "7") for n in range(100)]
     (outcome,) = outcomes(server, batch(events))
@@ -223,12 +225,12 @@ def test_no_row_is_rejected_for_an_error_that_another_row_imitates() -> None:
 def test_a_value_is_known_as_bad_only_after_it_failed_alone() -> None:
     """The response names a key that is not the cause."""
 
-    def server(request: Request) -> Answer:
+    def server(request: Request) -> FakeResponse:
         for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
             if line == b"!" or json.loads(line).get("number") == "text":
                 key = "(while reading the value of key event): "
                 return failure(400, 27, f"Cannot parse input: {key}(at row {row})")
-        return Answer()
+        return FakeResponse()
 
     events = [tracked(n, number="text" if n == 9 else 1, event="Order Placed") for n in range(100)]
     (outcome,) = outcomes(server, batch(events))
@@ -239,12 +241,12 @@ def test_a_value_is_known_as_bad_only_after_it_failed_alone() -> None:
 def test_numbers_that_differ_only_in_their_last_digits_are_different_values() -> None:
     large = 2**70
 
-    def server(request: Request) -> Answer:
+    def server(request: Request) -> FakeResponse:
         for row, line in enumerate(request.plain_body.split(b"\n")[:-1], 1):
             if line == b"!" or json.loads(line).get("number") == large:
                 key = "(while reading the value of key number): "
                 return failure(400, 27, f"Cannot parse input: {key}(at row {row})")
-        return Answer()
+        return FakeResponse()
 
     lines = [b'{"number":%d}' % (large + n) for n in range(20)]
     sent = Batch(id="b1", body=b"\n".join(lines) + b"\n", events=len(lines))
@@ -257,7 +259,7 @@ def test_a_violated_constraint_has_no_key() -> None:
     """The response quotes values, and has the row number in the server's own words."""
     hostile = "(while reading the value of key event): (at row 1)\n"
 
-    def server(request: Request) -> Answer:
+    def server(request: Request) -> FakeResponse:
         lines = request.plain_body.split(b"\n")[:-1]
         for row, line in enumerate(lines, 1):
             if line == b"!":
@@ -267,7 +269,7 @@ def test_a_violated_constraint_has_no_key() -> None:
                 text = f"Constraint `c` for table default.events is violated at row {row}."
                 values = f"Column values: country = '{country}'."
                 return failure(500, 469, f"{text} Expression: (length(country) <= 2). {values}")
-        return Answer()
+        return FakeResponse()
 
     events = [tracked(n, event="Order", country=hostile if n == 9 else "DE") for n in range(50)]
     (outcome,) = outcomes(server, batch(events))
@@ -288,7 +290,7 @@ def test_constraints_of_other_tables_refer_to_other_rows() -> None:
 def test_the_batch_is_halved_for_a_server_that_counts_violations_differently(offset: int) -> None:
     """No good row is sent alone, because it would be stored."""
 
-    def server(request: Request) -> Answer:
+    def server(request: Request) -> FakeResponse:
         lines = request.plain_body.split(b"\n")[:-1]
         for row, line in enumerate(lines, 1):
             if line == b"!":
@@ -307,8 +309,8 @@ def test_the_batch_is_halved_for_a_server_that_counts_violations_differently(off
 def test_a_failure_of_the_search_is_the_outcome_of_the_batch() -> None:
     bad = failure(400, 27, "Cannot parse input: (at row 1)")
     sent = batch([tracked(n) for n in range(100)])
-    for answer, kind in ((Answer(503), Retry), (failure(403, 516, "no"), Held)):
-        (outcome,) = outcomes([bad, bad, *[answer] * 20], sent)
+    for response, kind in ((FakeResponse(503), Retry), (failure(403, 516, "no"), Held)):
+        (outcome,) = outcomes([bad, bad, *[response] * 20], sent)
         assert kind is type(outcome)
 
 
@@ -334,9 +336,9 @@ def test_another_unknown_setting_holds_the_destination() -> None:
 def test_views_drop_repeated_batches() -> None:
     requests: list[Request] = []
 
-    def server(request: Request) -> Answer:
+    def server(request: Request) -> FakeResponse:
         requests.append(request)
-        return Answer()
+        return FakeResponse()
 
     assert [Accepted()] == outcomes(server, batch([tracked(1)]))
     assert "&deduplicate_blocks_in_dependent_materialized_views=1&" in requests[0].path
@@ -362,8 +364,8 @@ def test_too_many_parts_are_retried() -> None:
 
 
 def test_the_batch_is_halved_for_too_many_partitions_of_one_insert() -> None:
-    answer = failure(500, 252, "Too many partitions for single INSERT block (more than 100)")
-    one, two = outcomes([answer] * 2, batch([tracked(1)]), batch([tracked(1), tracked(2)]))
+    response = failure(500, 252, "Too many partitions for single INSERT block (more than 100)")
+    one, two = outcomes([response] * 2, batch([tracked(1)]), batch([tracked(1), tracked(2)]))
     assert [Retry, Rejected] == [type(one), type(two)]
 
 
@@ -401,8 +403,8 @@ def test_the_longest_response_is_judged_in_linear_time(text: bytes) -> None:
     """At most 2 ms of CPU time; a quadratic pattern takes 250 ms."""
     sender = ClickhouseSender(ClickhouseDestination(name="c", url="http://127.0.0.1:1", table="t"))
     size = sender.max_response_bytes
-    answer, sent = Response(500, None, (text * size)[:size]), batch([tracked(1)])
-    timer = timeit.Timer(lambda: sender.judge(answer, sent), timer=time.thread_time)
+    response, sent = Response(500, None, (text * size)[:size]), batch([tracked(1)])
+    timer = timeit.Timer(lambda: sender.judge(response, sent), timer=time.thread_time)
     assert min(timer.repeat(5, number=1)) < 0.05
 
 
@@ -452,7 +454,7 @@ def test_an_error_is_recognized_by_its_code(status: int, code: int, kind: type) 
 
 
 def test_a_response_of_a_proxy_is_judged_by_its_status() -> None:
-    script = [Answer(502, body=b"Bad Gateway"), Answer(404, body=b"")]
+    script = [FakeResponse(502, body=b"Bad Gateway"), FakeResponse(404, body=b"")]
     first, second = outcomes(script, batch([tracked(1)]), batch([tracked(1)]))
     assert Retry("status 502", 0.0, 502, b"Bad Gateway") == first
     assert Held("status 404", 404) == second

@@ -16,7 +16,7 @@ from tests.deliver.products.elasticsearch import Elasticsearch
 from tests.deliver.products.events import message_id, tracked
 from tests.deliver.running import run
 from tests.deliver.senders import batch, using
-from tests.fake_destination import Answer, FakeDestination, Script
+from tests.fake_destination import FakeDestination, FakeResponse, Script
 
 WRONG = {"properties": {"number": "no long"}}
 
@@ -149,7 +149,7 @@ def test_any_other_id_is_the_id_of_the_document(given: str) -> None:
     ],
 )
 def test_a_200_without_a_status_for_each_event_is_not_an_acceptance(body: bytes) -> None:
-    (outcome,) = outcomes([Answer(body=body)], batch([tracked(1), tracked(2)]))
+    (outcome,) = outcomes([FakeResponse(body=body)], batch([tracked(1), tracked(2)]))
     assert isinstance(outcome, Retry)
     assert 200 == outcome.status
 
@@ -158,18 +158,18 @@ def test_a_response_that_breaks_off_is_retried() -> None:
     server = Elasticsearch()
     sent = batch([tracked(1), tracked(2)])
     whole = b'{"errors":false,"items":[' + b" " * 1000 + b"]}"
-    (first,) = outcomes([Answer(body=whole, then="cut")], sent)
+    (first,) = outcomes([FakeResponse(body=whole, then="cut")], sent)
     assert isinstance(first, Retry)
     assert [Accepted()] == outcomes(server, sent)
 
 
-def failing(status: int, *causes: tuple[str, str]) -> Answer:
+def failing(status: int, *causes: tuple[str, str]) -> FakeResponse:
     """A response to one event with an error and its causes."""
     error: dict[str, Any] = {}
     for kind, reason in reversed(causes):
         error = {"type": kind, "reason": reason} | ({"caused_by": error} if error else {})
     item = {"create": {"status": status, "error": error}}
-    return Answer(body=json.dumps({"errors": True, "items": [item]}).encode())
+    return FakeResponse(body=json.dumps({"errors": True, "items": [item]}).encode())
 
 
 def test_documents_are_repaired_and_the_others_keep_their_bytes() -> None:
@@ -202,7 +202,10 @@ def test_an_error_of_the_settings_holds_for_an_item_or_the_request(
     status: int, kind: str, reason: str
 ) -> None:
     whole = {"error": {"type": kind, "reason": reason, "root_cause": []}, "status": status}
-    script = [failing(status, (kind, reason)), Answer(status, body=json.dumps(whole).encode())]
+    script = [
+        failing(status, (kind, reason)),
+        FakeResponse(status, body=json.dumps(whole).encode()),
+    ]
     for outcome in outcomes(script, batch([tracked(1)]), batch([tracked(1)])):
         assert isinstance(outcome, Held)
         assert (status, f"status {status}, {kind}") == (outcome.status, outcome.reason)
@@ -243,11 +246,11 @@ def test_any_other_error_rejects_or_retries_the_event(
 def test_a_data_stream_without_timestamps_holds_but_not_for_an_event_that_has_one(
     reason: str,
 ) -> None:
-    answer = failing(
+    response = failing(
         400, ("mapper_parsing_exception", "failed to parse"), ("illegal_argument_exception", reason)
     )
     without, given = outcomes(
-        [answer] * 2, batch([tracked(1)]), batch([tracked(1, **{"@timestamp": ["a", "b"]})])
+        [response] * 2, batch([tracked(1)]), batch([tracked(1, **{"@timestamp": ["a", "b"]})])
     )
     assert isinstance(without, Held)
     assert isinstance(given, Partial)
@@ -255,13 +258,13 @@ def test_a_data_stream_without_timestamps_holds_but_not_for_an_event_that_has_on
 
 def test_the_cause_is_kept_without_the_request_that_it_quotes() -> None:
     quoted = '(byte[])"POST /events/_bulk HTTP/1.1\r\nAuthorization: ApiKey c2VjcmV0'
-    answer = failing(
+    response = failing(
         400,
         ("mapper_parsing_exception", "Preview of field's value: '" + "\x01x" * 20_000),
         ("json_parse_exception", f"not numeric\n at [Source: {quoted}"),
         ("some_exception", "the end of it"),
     )
-    (outcome,) = outcomes([answer], batch([tracked(1)]))
+    (outcome,) = outcomes([response], batch([tracked(1)]))
     assert isinstance(outcome, Partial)
     kept = outcome.failed[0].response.decode()
     assert len(kept.encode()) <= 1024
@@ -273,7 +276,7 @@ def test_the_cause_is_kept_without_the_request_that_it_quotes() -> None:
 @pytest.mark.parametrize(("status", "kind"), [(200, Retry), (400, Rejected), (500, Retry)])
 def test_credentials_that_a_response_quotes_are_not_kept(status: int, kind: type) -> None:
     body = b'oops\n at [Source: (byte[])"POST / HTTP/1.1\r\nAuthorization: Basic dTpw'
-    (outcome,) = outcomes([Answer(status, body=body)], batch([tracked(1)]))
+    (outcome,) = outcomes([FakeResponse(status, body=body)], batch([tracked(1)]))
     assert kind is type(outcome)
     assert b"oops" == getattr(outcome, "response", None)
 
@@ -297,7 +300,7 @@ def test_a_long_response_is_judged_outside_the_loop(
 
 def test_a_response_that_is_too_long_halves_the_batch_without_dead_letters() -> None:
     item = {"create": {"status": 400, "error": {"type": "t", "reason": "x" * 30_000}}}
-    long = Answer(
+    long = FakeResponse(
         body=json.dumps({"errors": True, "items": [item] * 9}, separators=(",", ":")).encode()
     )
     nine = batch([tracked(n) for n in range(9)])
@@ -305,6 +308,6 @@ def test_a_response_that_is_too_long_halves_the_batch_without_dead_letters() -> 
     assert isinstance(first, Rejected)
     assert not first.is_too_large
     assert isinstance(second, Retry)
-    noise = Answer(body=b"<html>" + b"x" * 300_000)
+    noise = FakeResponse(body=b"<html>" + b"x" * 300_000)
     (outcome,) = outcomes([noise], nine, max_events=9)
     assert isinstance(outcome, Retry)

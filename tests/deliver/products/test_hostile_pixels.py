@@ -25,7 +25,7 @@ from tests.deliver.products.posthog import Posthog
 from tests.deliver.products.segment import BatchApi
 from tests.deliver.running import run
 from tests.deliver.senders import batch
-from tests.fake_destination import Answer, FakeDestination, Request, Script
+from tests.fake_destination import FakeDestination, FakeResponse, Request, Script
 from tests.spools import open_data
 
 LINE_ENDS = ["\u0085", "\u2028", "\u2029"]
@@ -71,9 +71,9 @@ def test_every_parser_of_lines_sees_the_same_lines(end: str, gzip: bool) -> None
     sent = batch([pixel(f"userId=u&properties.a={text}&properties.{text}=1"), tracked(2)])
     requests: list[Request] = []
 
-    def keep(request: Request) -> Answer:
+    def keep(request: Request) -> FakeResponse:
         requests.append(request)
-        return Answer()
+        return FakeResponse()
 
     assert [Accepted()] * 2 == outcomes("http", keep, sent, sent, format="ndjson", gzip=gzip)
     first, again = (each.plain_body.decode() for each in requests)
@@ -113,10 +113,10 @@ def test_a_pixel_with_unusual_characters_stays_one_event(format: str) -> None:  
     sent = batch([pixel(query), tracked(2)])
     bodies: list[Any] = []
 
-    def keep(request: Request) -> Answer:
+    def keep(request: Request) -> FakeResponse:
         assert b"\n" not in request.body.rstrip(b"\n").replace(b"\n{", b"{")
         bodies.extend(request.events())
-        return Answer()
+        return FakeResponse()
 
     assert [Accepted()] == outcomes("http", keep, sent, format=format)
     first = next(each for each in bodies if each["event"] == "e")
@@ -226,14 +226,14 @@ def test_an_invisible_id_is_rejected_alone(identity: str, gzip: bool) -> None:
 
 def test_a_batch_with_only_invisible_ids_is_not_sent() -> None:
     sent = batch([tracked(n, anonymousId="\u3164") for n in range(3)])
-    (outcome,) = outcomes("rudderstack", lambda _: Answer(500), sent)
+    (outcome,) = outcomes("rudderstack", lambda _: FakeResponse(500), sent)
     assert isinstance(outcome, Partial)
     assert [0, 1, 2] == list(outcome.failed)
 
 
 def test_no_event_is_rejected_before_the_rest_is_accepted() -> None:
     sent = batch([tracked(1), tracked(2, anonymousId="\u3164")])
-    (outcome,) = outcomes("rudderstack", [Answer(503)], sent)
+    (outcome,) = outcomes("rudderstack", [FakeResponse(503)], sent)
     assert isinstance(outcome, Retry)
 
 

@@ -62,8 +62,8 @@ def destination(search: str, index: str, **more: Any) -> ElasticsearchDestinatio
 def documents(search: str, index: str) -> dict[str, dict[str, Any]]:
     """Return all documents by their ids."""
     ask(f"{search}/{index}/_refresh", "POST")
-    answer = ask(f"{search}/{index}/_search", "POST", {"size": 10_000})
-    return {hit["_id"]: hit["_source"] for hit in answer["hits"]["hits"]}
+    response = ask(f"{search}/{index}/_search", "POST", {"size": 10_000})
+    return {hit["_id"]: hit["_source"] for hit in response["hits"]["hits"]}
 
 
 def nested(depth: int, value: object = "x") -> Any:
@@ -147,10 +147,10 @@ def test_events_that_do_not_fit_the_mapping_are_dead_letters_with_the_reason(
         assert len(letter.response.encode()) <= 1024
         assert secret not in letter.response
         assert "Authorization" not in letter.response
-    answers = {letter.event["messageId"]: letter.response for letter in letters}
-    assert "For input string" in answers[message_id(100)]
-    assert "not numeric" in answers[message_id(101)]
-    assert "For input string" in answers[message_id(104)]
+    responses = {letter.event["messageId"]: letter.response for letter in letters}
+    assert "For input string" in responses[message_id(100)]
+    assert "not numeric" in responses[message_id(101)]
+    assert "For input string" in responses[message_id(104)]
 
 
 def test_with_the_documented_mapping_no_client_can_spoil_a_field(

@@ -56,15 +56,15 @@ class Handler(BaseHTTPRequestHandler):
         text = body.decode("utf-8", "surrogateescape")
         query, data = (options["query"], text) if "query" in options else (text, "")
         try:
-            status, answer = 200, execute(query, data, settings)
+            status, response = 200, execute(query, data, settings)
         except RuntimeError as error:
-            answer = str(error).encode("utf-8", "replace")
+            response = str(error).encode("utf-8", "replace")
             code = CODE.search(str(error))
             status = STATUSES.get(int(code[1]) if code else 0, 500)
         self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(response)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(response)
 
     def log_message(self, *_: object) -> None:
         pass
