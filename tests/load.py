@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import ssl
 import time
@@ -108,3 +109,5 @@ class Load:
                     return
         finally:
             writer.close()
+            with contextlib.suppress(OSError):  # it may be broken
+                await writer.wait_closed()

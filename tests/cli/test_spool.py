@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.program import PIXELFAST, on_terminal, run_pixelfast
 from tests.spools import Slot
 
 NOON_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
+LATE_MS = 4_102_444_800_000  # 2100-01-01T00:00:00Z, after the clock of every machine
 
 
 def run(data: DataDir, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -125,7 +125,7 @@ def test_dump_prints_events_unchanged(data: DataDir, slot: Slot) -> None:
 def test_dump_filters_by_source_and_time(
     data: DataDir, slot: Slot, options: list[str], expected: list[int]
 ) -> None:
-    slot.write(b'{"n":5}', source="late", received_ms=int(time.time() * 1000))
+    slot.write(b'{"n":5}', source="late", received_ms=LATE_MS)
     result = run(data, "dump", *options)
     assert "".join(f'{{"n":{n}}}\n' for n in expected) == result.stdout, result.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 import msgspec
@@ -14,7 +13,6 @@ from pixelfast.config import Config, Destination, Spool
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.sender import Sender
-from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
@@ -187,25 +185,25 @@ def test_a_destination_that_lost_its_state_gets_all_stored_events(
 
 
 def test_a_removed_destination_keeps_its_events_for_a_day(data: DataDir, feed: Feed) -> None:
-    later_s = 0.0
-    clock = DeliveryClock(wall_s=lambda: time.time() + later_s)
+    hand = HandClock()
 
     async def main() -> None:
-        nonlocal later_s
         senders = {"stays": FakeSender(), "goes": FakeSender(list(DOWN))}
         engine = make_engine(data, senders)
         async with running(engine):
             write(feed, 100)
             await senders["stays"].has(100)
         before = data.segments(0)
-        engine = make_engine(data, {"stays": FakeSender()}, clock=clock)
+        for path in data.destination_dir("goes").iterdir():
+            os.utime(path, (hand.now_s, hand.now_s))
+        engine = make_engine(data, {"stays": FakeSender()}, clock=hand.clock)
         async with running(engine):
             await reclaimed(engine)
             assert before == data.segments(0)
-            later_s = 86_000.0
+            hand.advance(86_399.0)
             await reclaimed(engine)
             assert before == data.segments(0)
-            later_s = 86_400.0
+            hand.advance(2.0)
             await until(lambda: len(data.segments(0)) == 1)
 
     run(main())

@@ -180,8 +180,8 @@ def test_a_hostile_destination_of_every_type_delays_no_good_one(
                 watcher = asyncio.create_task(watch(turns_s))
                 for n in range(EVENTS):
                     feed.write(tracked(n))
-                    if n % 10 == 9:
-                        await asyncio.sleep(0.02)
+                    if n % 10 == 9:  # in several batches
+                        await until(lambda n=n: min(good.counts().values()) > n)
                 await until(lambda: set(good.counts().values()) == {EVENTS}, bound_s=20.0)
                 watcher.cancel()
                 await until(

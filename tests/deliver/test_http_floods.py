@@ -116,7 +116,7 @@ def test_eight_interim_responses_are_ignored(interim: int, outcome: Outcome, is_
             writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             if is_slow:
                 await writer.drain()
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # a slow server: the next one arrives by itself
         writer.write(EMPTY)
         await reader.read()
 
@@ -252,7 +252,7 @@ def test_a_response_of_single_bytes_is_read_until_the_timeout() -> None:
             for byte in HEAD * 1000:
                 writer.write(bytes([byte]))
                 await writer.drain()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # a slow server, which is never silent for long
 
         async with (
             serving(serve) as url,

@@ -150,8 +150,8 @@ class Campaign:
             rig.oracle.resume()
             end_s = time.monotonic() + seconds
             while time.monotonic() < end_s:
-                proxy.change(*WEATHERS)
-                time.sleep(0.7)
+                proxy.change_and_wait(*WEATHERS)
+                rig.oracle.until_acked(100)
             proxy.change("fair")
             self.tally.weathers.update(proxy.seen)
             self.judge("network", rig)

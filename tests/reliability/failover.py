@@ -199,7 +199,6 @@ def fail_over(fleet: Fleet, port: int, steps: Sequence[Callable[[], None]]) -> O
                 await load.until_acked(40)
         finally:
             await load.stop()
-            await asyncio.sleep(0.01)  # until the last sockets are closed
 
     asyncio.run(drive())
     acked = set(load.acked)

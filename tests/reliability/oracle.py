@@ -237,6 +237,11 @@ class Oracle:
         wanted = self.acked + count
         wait_until(lambda: self.acked >= wanted, f"{count} more 200 responses", timeout_s)
 
+    def until_refused(self, count: int, timeout_s: float = 30.0) -> None:
+        """Wait until this many more pixels were rejected."""
+        wanted = self.refused + count
+        wait_until(lambda: self.refused >= wanted, f"{count} more rejections", timeout_s)
+
     @contextlib.contextmanager
     def deaf(self) -> Iterator[None]:
         """Count no response as a 200 meanwhile, because a machine without power sends none."""

@@ -22,6 +22,7 @@ from typing import Self
 
 from tests.listener import Listener
 from tests.reliability.oracle import Oracle
+from tests.waiting import wait_until
 
 __all__ = ["WEATHERS", "FaultProxy"]
 
@@ -54,6 +55,12 @@ class FaultProxy:
         """Use only these from now on; existing connections are dropped."""
         self.weathers = weathers
         self._oracle.call(self._listener.drop())
+
+    def change_and_wait(self, *weathers: str) -> None:
+        """Do the same as `change`, and wait for the next connection."""
+        before = sum(self.seen.values())
+        self.change(*weathers)
+        wait_until(lambda: sum(self.seen.values()) > before, "another connection")
 
     async def _open(self) -> None:
         self.port = await self._listener.open()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -99,9 +98,9 @@ def test_a_disk_that_becomes_read_only_loses_no_event(tmp_path: Path) -> None:
         rig.oracle.until_acked(100)
         with rig.oracle.deaf():
             disk.turn_read_only()
-            time.sleep(0.2)
+            rig.oracle.until_refused(100)  # earlier responses have arrived
         acked = rig.oracle.acked
-        wait_until(lambda: rig.oracle.refused > 100, "pixels are refused")
+        rig.oracle.until_refused(100)
         assert acked == rig.oracle.acked
         rig.crash()
         rig.oracle.pause()
