@@ -1,6 +1,7 @@
 #!/bin/sh
 # Run the tests, or those named by the arguments, with coverage of Python and Cython, started programs
-# included. Print the figure and write the lines that no test runs to build/coverage/html.
+# included. Print the figure, in total and for each package, and write the lines that no test runs to
+# build/coverage/html.
 set -eu
 . "$(dirname "$0")/compiled_copy.sh"
 echo "compiling with line tracing"
@@ -15,4 +16,8 @@ status=0
 "$python" -m coverage combine --quiet
 "$python" -m coverage html --quiet --directory=html
 "$python" -m coverage report --sort=miss --skip-covered
+for folder in pixelfast/*/; do
+    figure=$("$python" -m coverage report --include="$folder*" --format=total 2>/dev/null) &&
+        printf '%-20s %s %%\n' "${folder%/}" "$figure"
+done
 exit "$status"
