@@ -14,7 +14,7 @@ MODULES := $(sort $(subst /,.,$(patsubst %.pyx,%,$(filter %.pyx,$(SOURCES)))))
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test products torture build dist bench locust lint reference docs linkcheck coverage sanitize clean
+.PHONY: help run test products torture build dist sdist bench locust lint reference docs linkcheck coverage sanitize clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ build: $(VENV)/.built ## set up and compile; the program is .venv/bin/pixelfast
 dist: $(VENV)/.tools ## build the sdist and the wheel in dist/
 	@$(PIP) build
 	@$(BIN)/python -m build --no-isolation --outdir dist
+
+sdist: ## build the sdist in dist/, install it without a network and send it a pixel
+	@PYTHON=$(PYTHON) tests/sdist.sh
 
 bench: $(VENV)/.bench $(VENV)/.rivals ## run the benchmarks; writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks
