@@ -27,7 +27,7 @@ PHRASES = {
     r"(?<![.\"'])refus(?:e|es|ed|al|als|ing)\b(?![\"':=(])": (
         "reject (only a TCP connection is refused)"
     ),
-    r"(?:an|its|each|every|their) answers?\b": "response",
+    r"(?:(?:an|its|each|every|their) answer|answer(?:s|ed|ing))\b": "response, respond",
     r"the (?:most|least)(?= (?:is|are|that|to|of|may)\b|[.,;:)])": "maximum, minimum",
     r"at the (?:most|least)\b": "at most, at least",
     r"without:": "Default:",
