@@ -26,7 +26,8 @@
 `dead_keeper`   enforces the limits of dead letters
 `runner`        one destination: cut, plan, send, settle
 `reclaimer`     removes segments that have been read, and expires the oldest if space is short
-`engine`        all destinations
+`stored_needs`  what destinations of other processes still need
+`engine`        all destinations of a process
 `timing`        the clock and the intervals of delivery
 """
 

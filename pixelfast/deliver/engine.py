@@ -1,4 +1,4 @@
-"""The delivery engine: a runner for each destination, and reclaiming the spool's disk space."""
+"""The delivery engine of a process: a runner for each of its destinations, and retention."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import gc
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.store import register
+from pixelfast.deliver.stored_needs import mark_failing
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import PixelfastError
 from pixelfast.spool import DataDir, Position
@@ -83,7 +84,10 @@ def _changed_at(path: str) -> tuple[int, int] | None:
 
 
 class Engine:
-    """All destinations of one data directory, whose spool `workers` collectors share.
+    """Deliver to the destinations `names`, or to all; `workers` collectors share the spool.
+
+    The engines of several processes can deliver from the same data directory, each to other
+    destinations. One of them reclaims disk space.
 
     Attributes:
         runners: the runners of all usable destinations.
@@ -96,6 +100,7 @@ class Engine:
         config: Config,
         data: DataDir,
         workers: int = 1,
+        names: Collection[str] | None = None,
         *,
         timings: Timings = Timings(),  # noqa: B008 - frozen
         clock: DeliveryClock | None = None,
@@ -108,6 +113,7 @@ class Engine:
         self._make_sender = make_sender or partial(destinations.make_sender, needs=needs)
         self._log = structlog.get_logger("deliver")
         self._config = config
+        self._names = names
         self._data = data
         self._redactor = Redactor(config)
         self._attempts: dict[str, Attempts] = {}
@@ -121,9 +127,20 @@ class Engine:
         self._withheld: dict[str, set[str]] = {}
         self._turn = asyncio.Lock()  # held by the destination that reads
         self.unusable: dict[str, str] = {}
-        self._made = {each.name: made_of(each) for each in config.destinations}
-        self.runners = [runner for each in config.destinations if (runner := self._make(each))]
-        self.reclaimer = Reclaimer(config, data, self.runners, workers, timings, clock)
+        self._made = {each.name: made_of(each) for each in self._own}
+        self.runners = [runner for each in self._own if (runner := self._make(each))]
+        self.reclaimer = Reclaimer(
+            config, data, self.runners, workers, timings, clock, self._names_of_others()
+        )
+
+    @property
+    def _own(self) -> list[Destination]:
+        """The destinations of this engine."""
+        names = self._names
+        return [each for each in self._config.destinations if names is None or each.name in names]
+
+    def _names_of_others(self) -> set[str]:
+        return {each.name for each in self._config.destinations} - self._made.keys()
 
     def _make(self, destination: Destination) -> Runner | None:
         """Create a runner, or return None if the destination is unusable; its events are kept."""
@@ -132,6 +149,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - any error of a library about a setting
             self._log.exception("destination_unusable", destination=destination.name)
             self.unusable[destination.name] = self._reason(error)
+            mark_failing(self._data, destination.name)
             return None
         sender.redactor = self._redactor
         sender.attempts = self._attempts.setdefault(destination.name, Attempts(self._clock))
@@ -158,7 +176,7 @@ class Engine:
 
     @property
     def _share_bytes(self) -> int:
-        return share_of(self._config.deliver.max_memory, len(self._config.destinations))
+        return share_of(self._config.deliver.max_memory, len(self._own))
 
     def _select(self, destination: Destination) -> Selection:
         selection = select(self._config, destination)
@@ -183,8 +201,7 @@ class Engine:
         ]
         try:
             self._start_all()
-            if self.runners or self.unusable:  # otherwise there are no destinations
-                await self._stopping.wait()
+            await self._stopping.wait()
             while running := list(self._running.values()):
                 await asyncio.gather(*running)
         finally:
@@ -192,6 +209,7 @@ class Engine:
             for each in tasks:
                 each.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.reclaimer.close()
 
     def _start_all(self) -> None:
         for runner in self.runners:
@@ -207,8 +225,10 @@ class Engine:
         for runner in {*self.runners, *self._running}:
             runner.stop()
 
-    async def reload(self, config: Config) -> None:
-        """Apply new settings. Unchanged destinations continue without interruption.
+    async def reload(self, config: Config, names: Collection[str] | None = None) -> None:
+        """Apply new settings, with the destinations `names` or all.
+
+        Unchanged destinations continue without interruption.
 
         A changed or removed destination stops cleanly; its undelivered events are delivered with
         the new settings. Returns when no runner uses the old settings. New destinations must be
@@ -217,16 +237,17 @@ class Engine:
         for name in {each.name for each in config.destinations}:
             self._withhold(name, config)
         self._redactor = Redactor(config)
-        made = {each.name: made_of(each) for each in config.destinations}
+        before = self._made
+        self._config, self._names = config, names
+        self._made = {each.name: made_of(each) for each in self._own}
         kept = {
             runner.name: runner
             for runner in self.runners
-            if made.get(runner.name) == self._made[runner.name]
+            if self._made.get(runner.name) == before[runner.name]
         }
         leaving = [runner for runner in self.runners if runner.name not in kept]
-        self._config, self._made = config, made
-        self.reclaimer.follow(config)
-        for each in config.destinations:
+        self.reclaimer.follow(config, self._names_of_others())
+        for each in self._own:
             if runner := kept.get(each.name):
                 runner.follow(self._select(each), self._share_bytes)
                 runner.sender.redactor = self._redactor
@@ -239,7 +260,7 @@ class Engine:
             return
         self._deleted = self._archive_totals(leaving)
         self.unusable.clear()
-        runners = [kept.get(each.name) or self._make(each) for each in config.destinations]
+        runners = [kept.get(each.name) or self._make(each) for each in self._own]
         self.runners[:] = [runner for runner in runners if runner]
         self._start_all()
         changed = {runner.name for runner in leaving}
@@ -311,6 +332,7 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - a task's edge: no destination stops another
                 reason = self._reason(error)
                 runner.fail(reason)
+                mark_failing(self._data, runner.name)
                 now_s = self._clock.monotonic_s()
                 if reason != logged or now_s - logged_s >= self._timings.log_again_s:
                     logged, logged_s = reason, now_s
@@ -335,7 +357,7 @@ class Engine:
         next_s = now_s() + self._timings.retention_s
         while True:
             await asyncio.sleep(pause_s)
-            if now_s() < next_s and not self.reclaimer.is_due:
+            if now_s() < next_s and not await self.reclaimer.is_due():
                 continue
             try:
                 await self.reclaimer.keep()

@@ -1,11 +1,18 @@
-"""Reclaiming disk space: segments that were read are removed, the oldest expire if necessary."""
+"""Reclaiming disk space: segments that were read are removed, the oldest expire if necessary.
+
+Each delivery process expires events of its own destinations. All of them decide from the same
+files, so they agree without messages. Only the process that holds the lock of retention removes and
+recycles segments; if it ends, the next round of another process takes the lock. It reads from the
+disk which events the destinations of other processes need.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +22,7 @@ import structlog
 from pixelfast.config import Config
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.store import read_low_water
+from pixelfast.deliver.stored_needs import StoredNeeds, is_failing
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import (
     DataDir,
@@ -24,7 +32,7 @@ from pixelfast.spool import (
     remove_read_segments,
     segment_bytes_in_force,
 )
-from pixelfast.spool.datadir import free_bytes
+from pixelfast.spool.datadir import free_bytes, try_lock_file
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES, segment_name, spare_name
 from pixelfast.spool.highwater import read_high_water
 
@@ -45,10 +53,10 @@ class _Segment(NamedTuple):
 
 
 class Reclaimer:
-    """Remove and expire segments for all destinations of an engine.
+    """Expire events of an engine's destinations, and remove segments that no destination needs.
 
     Attributes:
-        removed_segments: the number of segments removed since the start.
+        removed_segments: the number of segments that this process removed since the start.
         end_numbers: by slot, the number of the next event; None until it was determined.
         pending_bytes: by destination, the bytes from its oldest pending event to the end.
     """
@@ -61,7 +69,9 @@ class Reclaimer:
         workers: int,
         timings: Timings,
         clock: DeliveryClock,
+        others: Collection[str] = (),
     ) -> None:
+        """Reclaim space for `runners`; `others` are the destinations of other processes."""
         self._timings = timings
         self._clock = clock
         self._slot_bytes = int(config.spool.max_bytes // workers * _FULL_SHARE)
@@ -69,7 +79,10 @@ class Reclaimer:
         segment_bytes = segment_bytes_in_force(spool.segment_bytes, spool.max_bytes, workers)
         self._recycled_bytes = segment_bytes if spool.recycle else 0
         self._idle_bytes: dict[int, int] = {}  # by slot: spares, and segments created in advance
-        self._kept_lows: list[dict[int, int]] = []
+        self._kept_lows: dict[str, dict[int, int]] | None = None
+        self._others = set(others)
+        self._stored = StoredNeeds(data)
+        self._lock: int | None = None  # of retention
         self._used_s = float("-inf")
         self.removed_segments = 0
         self.end_numbers: dict[int, int] | None = None
@@ -83,7 +96,7 @@ class Reclaimer:
         self._end_positions: dict[int, Position] = {}
         self._log = structlog.get_logger("deliver")
 
-    def follow(self, config: Config) -> None:
+    def follow(self, config: Config, others: Collection[str] = ()) -> None:
         """Apply new settings; the engine updates the list of runners itself.
 
         The needs of a destination without a runner are read from the disk, whether it gets a runner
@@ -91,18 +104,40 @@ class Reclaimer:
         """
         self._config = config
         self._settings = {each.name: each for each in config.destinations}
+        self._others = set(others)
 
-    @property
-    def is_due(self) -> bool:
-        """Whether a destination has finished a segment since the last `keep`."""
-        return self._kept_lows != _low_segments(self._runners)
+    def close(self) -> None:
+        """Let another process remove segments."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def is_due(self) -> bool:
+        """Return whether a destination has finished a segment since the last `keep`.
+
+        A process that removes no segments waits for its next regular round.
+        """
+        if self._kept_lows is None:
+            return True
+        if self._lock is None:
+            return False
+        return self._kept_lows != _segments_of(await self._all_lows())
+
+    async def _all_lows(self) -> dict[str, dict[int, Position]]:
+        """Return the first position that each destination needs, as far as it is known."""
+        stored = {}
+        if self._others:
+            stored = await asyncio.to_thread(self._stored.read, self._others)
+        return stored | {runner.name: runner.cursors for runner in self._runners}
 
     async def keep(self) -> None:
         """Run one round. No segment is removed until every runner is open or has failed.
 
-        The needs of a failed runner are read from its state on the disk.
+        The needs of a failed runner, and of destinations of other processes, are read from their
+        states on the disk.
         """
-        self._kept_lows = _low_segments(self._runners)
+        lows = await self._all_lows()
+        self._kept_lows = _segments_of(lows)
         self.end_numbers = await asyncio.to_thread(self._find_ends)
         segments = await asyncio.to_thread(self._segments)
         self.pending_bytes = await self._pending_bytes(segments)
@@ -112,26 +147,30 @@ class Reclaimer:
         for runner in working:
             if until := self._beyond_lag(runner.name, runner.cursors, segments):
                 runner.expire(until)
-        sure = [runner.cursors for runner in working if self._is_sure(runner.name)]
-        if until := self._beyond_space([runner.cursors for runner in working], sure, segments):
+        if not self._others <= lows.keys():
+            return  # it is not known which events they need
+        running = {runner.name: runner.cursors for runner in working}
+        # A process that has not started a destination yet will expire its events.
+        running |= {name: lows[name] for name in self._others if not self._has_failed(name)}
+        sure = [low for name, low in running.items() if self._is_sure(name)]
+        if until := self._beyond_space(list(running.values()), sure, segments):
             for runner in working:
                 if not self._is_sure(runner.name):
                     runner.expire(until)
-        running = {runner.name: runner.cursors for runner in working}
-        self.removed_segments += await asyncio.to_thread(self._remove, running, segments)
+        if self._lock is None:
+            self._lock = try_lock_file(self._data.retention_lock_path)
+        if self._lock is not None:
+            self.removed_segments += await asyncio.to_thread(self._remove, running, segments)
+
+    def _has_failed(self, name: str) -> bool:
+        return is_failing(self._data.destination_dir(name))
 
     async def _pending_bytes(self, segments: list[_Segment]) -> dict[str, int]:
         lows = {runner.name: runner.cursors for runner in self._runners if runner.cursors}
-        unread = self._settings.keys() - lows.keys()
-        lows |= await asyncio.to_thread(self._lows_on_disk, unread)
+        unread = self._settings.keys() - lows.keys() - self._others
+        if unread:
+            lows |= await asyncio.to_thread(self._stored.read, unread)
         return {name: _bytes_after(low, segments) for name, low in lows.items()}
-
-    def _lows_on_disk(self, names: Iterable[str]) -> dict[str, dict[int, Position]]:
-        found = {}
-        for name in names:
-            with contextlib.suppress(OSError, sqlite3.Error, msgspec.DecodeError):
-                found[name] = read_low_water(self._data.destination_dir(name) / "state.db")
-        return found
 
     # --- expiring events ---------------------------------------------------------------------
 
@@ -217,7 +256,7 @@ class Reclaimer:
         self._note_use()
         configured = self._settings.keys()
         absent = self._forgotten(running.keys() | configured)
-        for name in configured - running.keys():  # its runner has failed or not started
+        for name in configured - running.keys():  # it has failed or not started
             try:
                 low = read_low_water(self._data.destination_dir(name) / "state.db")
             except (OSError, sqlite3.Error, msgspec.DecodeError):
@@ -330,9 +369,12 @@ def _oldest(
     return until
 
 
-def _low_segments(runners: Iterable[Runner]) -> list[dict[int, int]]:
+def _segments_of(lows: dict[str, dict[int, Position]]) -> dict[str, dict[int, int]]:
     """Return, for each destination, the first segment that it needs of each slot."""
-    return [{slot: low.segment for slot, low in each.cursors.items()} for each in runners]
+    return {
+        name: {slot: position.segment for slot, position in low.items()}
+        for name, low in lows.items()
+    }
 
 
 def _last_used(folder: Path) -> float:

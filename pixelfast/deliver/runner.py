@@ -28,6 +28,7 @@ from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settler import Settler
 from pixelfast.deliver.state_writer import StateWriter
+from pixelfast.deliver.stored_needs import mark_working
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import DeliveryClock, Timings
@@ -289,6 +290,7 @@ class Runner:
             stack.push_async_callback(self.sender.close)
             await self.sender.open(state.memory)
             self.is_open, self.has_failed = True, False
+            mark_working(self._data, self.name)
             stack.push_async_callback(self._cancel)
             await self._work(self._intake, state)
 

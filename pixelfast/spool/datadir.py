@@ -293,6 +293,11 @@ class DataDir:
     def high_water_path(self, slot: int) -> Path:
         return self.path / "shards" / f"{slot}.last"
 
+    @property
+    def retention_lock_path(self) -> Path:
+        """The lock of the process that removes and recycles segments."""
+        return self.path / "shards" / "retention.lock"
+
     def slots(self) -> list[int]:
         """Return the slots that exist, in order."""
         names = [entry.name for entry in (self.path / "shards").iterdir()]

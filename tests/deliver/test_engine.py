@@ -293,8 +293,19 @@ def test_figures_are_kept_for_each_destination(data: DataDir, feed: Feed) -> Non
     run(main())
 
 
-def test_an_engine_without_destinations_ends(data: DataDir) -> None:
-    run(make_engine(data, config=settings()).run())
+def test_an_engine_without_a_destination_waits_until_a_reload_gives_it_one(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        sender = FakeSender()
+        engine = make_engine(data, {"hook": sender})
+        async with running(engine):
+            await engine.reload(settings("hook"), [])
+            feed.write(event(0))
+            await engine.reload(settings("hook"), ["hook"])
+            await sender.has(1)
+
+    run(main())
 
 
 def test_the_default_destination_is_a_file_in_the_data_directory(data: DataDir, feed: Feed) -> None:
