@@ -24,7 +24,7 @@ __all__ = ["status"]
 
 _TIMEOUT_S = 5.0
 _PROCESS_HEADERS = ("process", "state", "starts", "last report")
-_HEADERS = ("destination", "state", "pending", "lag", "delivered", "dead", "last error")
+_HEADERS = ("destination", "process", "state", "pending", "lag", "delivered", "dead", "last error")
 
 
 @click.command()
@@ -159,8 +159,15 @@ def _print(found: dict[str, Any]) -> None:
         print_table(_PROCESS_HEADERS, rows)
     if found["destinations"]:
         click.echo()
-        rows = [_destination(name, each) for name, each in found["destinations"].items()]
-        print_table(_HEADERS, rows, has_note=True)
+        _print_destinations(found["destinations"])
+
+
+def _print_destinations(destinations: dict[str, dict[str, Any]]) -> None:
+    rows = [_destination(name, each) for name, each in destinations.items()]
+    # With one delivery process, all destinations would have the same one.
+    left_out = {"process"} if len({row["process"] for row in rows}) == 1 else set()
+    headers = [each for each in _HEADERS if each not in left_out]
+    print_table(headers, [tuple(row[each] for each in headers) for row in rows], has_note=True)
 
 
 def _process(name: str, process: dict[str, Any]) -> tuple[object, ...]:
@@ -170,14 +177,12 @@ def _process(name: str, process: dict[str, Any]) -> tuple[object, ...]:
     return name, state, process.get("starts", "-"), f"{process.get('silent_s', 0):g} s ago"
 
 
-def _destination(name: str, figures: dict[str, Any]) -> tuple[object, ...]:
+def _destination(name: str, figures: dict[str, Any]) -> dict[str, object]:
+    """Return the cells of a destination by their headers."""
+    found = {header: figures.get(header, "-") for header in _HEADERS}
     lag_s = figures.get("lag_s")
-    return (
-        name,
-        figures.get("state", "-"),
-        figures.get("pending", "-"),
-        "-" if lag_s is None else f"{lag_s:.1f} s",
-        figures.get("delivered", "-"),
-        figures.get("dead", "-"),
-        " ".join(str(figures.get("last_error") or "-").split()),
-    )
+    return found | {
+        "destination": name,
+        "lag": "-" if lag_s is None else f"{lag_s:.1f} s",
+        "last error": " ".join(str(figures.get("last_error") or "-").split()),
+    }

@@ -253,13 +253,24 @@ class Spool(Struct, frozen=True, kw_only=True):
 
 
 class Deliver(Struct, frozen=True, kw_only=True):
-    """`[deliver]`: the delivery process."""
+    """`[deliver]`: the delivery processes."""
 
+    processes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description="maximum number of delivery processes, over which the destinations are "
+            "distributed; each destination is in one process, and there are never more processes "
+            "than destinations; 0: one for every 4 cores, at least 1. Does not apply to "
+            "`pixelfast deliver`, which is one process",
+        ),
+    ] = 0
     max_memory: Annotated[
         int,
         Meta(
             ge=96 * 2**20,
-            description="maximum memory of the delivery process, shared equally by the "
+            description="maximum memory of each delivery process, shared equally by its "
             "destinations; near the limit, fewer events are read ahead, and fewer and smaller "
             "batches are sent at once. Set it to at least 64 MiB plus 4 MiB for each destination",
             extra={"unit": "B"},

@@ -116,7 +116,7 @@ class Admin:
             "is_ready": supervisor.is_ready,
             "is_stopping": supervisor.is_stopping,
             "version": __version__,
-            "data_dir": supervisor.delivery.orders.data_dir,
+            "data_dir": supervisor.data_dir,
             "processes": {
                 child.name: {
                     "is_ready": child.is_ready,
@@ -124,16 +124,14 @@ class Admin:
                     "starts": child.starts,
                     "silent_s": round(child.silent_s, 1),
                 }
-                for child in supervisor.children
+                for child in supervisor.processes.children
             },
             "reload": {
                 "is_successful": supervisor.reload_state.is_successful,
                 "problems": supervisor.reload_state.problems,
                 "needs_restart": supervisor.reload_state.needs_restart,
             },
-            "destinations": known_destinations(
-                supervisor.delivery.figures, is_silent=supervisor.delivery.is_silent
-            ),
+            "destinations": known_destinations(supervisor.processes.deliveries),
         }
         status = 200 if supervisor.is_ready else 503
         return web.json_response(state, status=status, dumps=json_text)

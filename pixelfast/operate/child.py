@@ -79,10 +79,8 @@ class AdoptedProcess:
 class Child:
     """Runs one process, and restarts it when it ends."""
 
-    def __init__(
-        self, name: str, orders: Orders, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.name = name
+    def __init__(self, orders: Orders, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = orders.name
         self.orders = orders
         self.figures: dict[str, Any] = {}  # the last report
         self.totals = Totals()  # of all runs
@@ -250,9 +248,20 @@ class Child:
         self._is_leaving = True
         self._send(Leave())
 
-    def reload(self, config: Config, generation: int, rate_places: dict[str, int]) -> None:
+    def reload(
+        self,
+        config: Config,
+        generation: int,
+        rate_places: dict[str, int],
+        destinations: list[str] | None = None,
+    ) -> None:
         """Send new settings to the process, and use them for later restarts."""
-        message = Reload(config=config, generation=generation, rate_places=dict(rate_places))
+        message = Reload(
+            config=config,
+            generation=generation,
+            rate_places=dict(rate_places),
+            destinations=destinations,
+        )
         self.orders = msgspec.structs.replace(self.orders, **msgspec.structs.asdict(message))
         self._send(message)
 

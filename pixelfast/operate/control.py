@@ -32,12 +32,21 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     data_dir: str
     generation: int = 0
-    slot: int = 0
+    slot: int = 0  # of a collector
+    number: int = 0  # of a delivery process
+    destinations: list[str] | None = None  # of a delivery process; None: all
     workers: int = 1
     listen_fds: list[int] = []
     tls_fds: list[int] = []  # those of `listen_fds` that use TLS
     rates_fd: int = -1  # shared memory of rate limits
     rate_places: dict[str, int] = {}  # offset of the word of each source in it
+
+    @property
+    def name(self) -> str:
+        """The name of the process. Most servers have one delivery process, without a number."""
+        if self.role == "collector":
+            return f"collector-{self.slot}"
+        return f"{self.role}-{self.number}" if self.number else self.role
 
     @property
     def inherited_fds(self) -> list[int]:
@@ -51,6 +60,7 @@ class Reload(msgspec.Struct, frozen=True, kw_only=True, tag="reload"):
     config: Config
     generation: int
     rate_places: dict[str, int] = {}
+    destinations: list[str] | None = None
 
 
 class Leave(msgspec.Struct, frozen=True, tag="leave"):

@@ -1,14 +1,16 @@
-"""The figures of delivery as Prometheus metrics."""
+"""The figures of the delivery processes as Prometheus metrics."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
 from pixelfast.operate.families import Samples, counter, duration_histogram, gauge
+from pixelfast.operate.totals import Totals, added
 
 __all__ = ["STATES", "delivery_metrics", "known_destinations"]
 
@@ -101,34 +103,46 @@ STATES = (
     "unusable",
 )
 
+_UNKNOWN = {"state": "unknown"}
 
 # Figures of a silent process that stay valid: totals, and figures that are stored on disk.
 _LASTING = (*(field for field, _, _ in _COUNTERS), "dead_letters")
 
 
-def known_destinations(figures: dict[str, Any], *, is_silent: bool) -> dict[str, dict[str, Any]]:
+class _Process(Protocol):
+    name: str
+    orders: Any
+    figures: dict[str, Any]
+    totals: Totals
+
+    @property
+    def is_silent(self) -> bool: ...
+
+
+def known_destinations(processes: Sequence[_Process]) -> dict[str, dict[str, Any]]:
     """Return the last reported figures of each destination, as far as they are still valid.
 
-    A silent process may have stopped working after its last report.
+    A silent process may have stopped working after its last report. `process` is the name of the
+    process that delivers to the destination.
     """
-    destinations: dict[str, dict[str, Any]] = figures.get("destinations", {})
-    if not is_silent:
-        return destinations
-    return {
-        name: {"state": "unknown", **{each: own[each] for each in _LASTING if each in own}}
-        for name, own in destinations.items()
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for process in processes:
+        destinations = dict.fromkeys(process.orders.destinations or (), _UNKNOWN)
+        destinations |= process.figures.get("destinations", {})
+        for name, own in destinations.items():
+            if process.is_silent:
+                lasting = {each: own[each] for each in _LASTING if each in own}
+                own = lasting | _UNKNOWN
+            found[name] = {**own, "process": process.name}
+    return found
 
 
 def delivery_metrics(
-    figures: dict[str, Any],
-    totals: dict[str, Any],
-    *,
-    is_silent: bool = False,
-    clock: Callable[[], float] = time.time,
+    processes: Sequence[_Process], *, clock: Callable[[], float] = time.time
 ) -> Iterator[Metric]:
     """Yield the metrics of delivery: the current figures, and the totals of all runs."""
-    destinations = known_destinations(figures, is_silent=is_silent)
+    destinations = known_destinations(processes)
+    totals: dict[str, Any] = reduce(added, (each.totals.value for each in processes), {})
     label = ["destination"]
     for field, name, text in _COUNTERS:
         yield counter(name, text, label, _of_each(destinations, field))

@@ -18,6 +18,7 @@ import structlog
 from pixelfast.collect import connections_within, files_of_connections
 from pixelfast.config import Config, FileDestination, format_bytes
 from pixelfast.errors import PixelfastError
+from pixelfast.operate.spread import max_processes
 
 __all__ = ["Limits", "apply_limits", "memory_limit"]
 
@@ -28,8 +29,8 @@ _OPEN_FILES_REMEDY = "raise it with LimitNOFILE= in the systemd unit, or with `u
 # its connection, its pipes and its pidfd.
 _SUPERVISOR_FILES = 48 + 64
 _FILES_A_PROCESS = 4
-# Descriptors of delivery: those of the interpreter; for each destination its state, its dead
-# letters, their journals, a lock, a segment and a connection.
+# Descriptors of a delivery process: those of the interpreter; for each destination its state, its
+# dead letters, their journals, a lock, a segment and a connection.
 _DELIVERY_FILES = 48
 _FILES_A_DESTINATION = 8
 # Memory of a process in addition to what its settings limit.
@@ -97,7 +98,9 @@ def _check_open_files(config: Config, workers: int, open_files: int) -> None:
     least = min(config.server.max_connections, _MIN_CONNECTIONS)
     needs = {
         "a collector": files_of_connections(config.server, least),
-        "the supervisor": _SUPERVISOR_FILES + listening + _FILES_A_PROCESS * (workers + 1),
+        "the supervisor": _SUPERVISOR_FILES
+        + listening
+        + _FILES_A_PROCESS * (workers + _deliveries(config)),
         "delivery": _DELIVERY_FILES + _FILES_A_DESTINATION * len(config.destinations),
     }
     process, needed = max(needs.items(), key=lambda need: need[1])
@@ -107,6 +110,11 @@ def _check_open_files(config: Config, workers: int, open_files: int) -> None:
             f"{files_of_connections(config.server, config.server.max_connections):,} for "
             f"server.max_connections = {config.server.max_connections:,}; {_OPEN_FILES_REMEDY}"
         )
+
+
+def _deliveries(config: Config) -> int:
+    """Return the number of delivery processes."""
+    return min(len(config.destinations), max_processes(config, len(os.sched_getaffinity(0))))
 
 
 def _check_file_size(config: Config) -> None:
@@ -150,7 +158,9 @@ def _memory_shortages(config: Config, workers: int, cgroup_root: str) -> Iterato
         ),
         "memory of all processes (cgroup, MemoryMax=)": (
             memory_limit(cgroup_root),
-            workers * (_PROCESS_BYTES + collector) + delivery + _PROCESS_BYTES,
+            workers * (_PROCESS_BYTES + collector)
+            + _deliveries(config) * delivery
+            + _PROCESS_BYTES,
         ),
     }
     for what, (limit, needed) in needs.items():

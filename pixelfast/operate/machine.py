@@ -56,6 +56,6 @@ class Machine:
         """Return the bytes that each slot can still store, as far as they are known."""
         return {
             child.name: child.figures["spool_limit_bytes"] - child.figures["spool_bytes"]
-            for child in self._supervisor.collectors
+            for child in self._supervisor.processes.collectors
             if "spool_limit_bytes" in child.figures and not child.is_silent
         }

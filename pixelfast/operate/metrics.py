@@ -39,14 +39,19 @@ class _Process(Protocol):
 
 
 class _Processes(Protocol):
-    delivery: Any
-    reload_state: ReloadState
-
     @property
     def collectors(self) -> Sequence[Any]: ...
 
     @property
+    def deliveries(self) -> Sequence[Any]: ...
+
+    @property
     def children(self) -> Sequence[Any]: ...
+
+
+class _Server(Protocol):
+    processes: Any
+    reload_state: ReloadState
 
     @property
     def is_ready(self) -> bool: ...
@@ -68,33 +73,30 @@ class Machine(Protocol):
         """Return the lag of the supervisor's event loop."""
 
 
-def exposition(processes: _Processes, machine: Machine) -> bytes:
+def exposition(server: _Server, machine: Machine) -> bytes:
     """Return all metrics in the text format of Prometheus, version 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_FromFigures(processes, machine))
+    registry.register(_FromFigures(server, machine))
     return generate_latest(registry)
 
 
 class _FromFigures(Collector):
-    def __init__(self, processes: _Processes, machine: Machine) -> None:
-        self._processes = processes
+    def __init__(self, server: _Server, machine: Machine) -> None:
+        self._server = server
         self._machine = machine
 
     def collect(self) -> Iterator[Metric]:
-        processes = self._processes
-        yield from _of_program(processes)
-        yield from _of_reloads(processes.reload_state)
+        processes: _Processes = self._server.processes
+        yield from _of_program(self._server)
+        yield from _of_reloads(self._server.reload_state)
         yield from _of_machine(self._machine)
         yield from _of_reports(processes.children, self._machine)
         yield from _of_system(_pids(processes))
         yield from collector_metrics(_slots(processes.collectors))
-        delivery = processes.delivery
-        yield from delivery_metrics(
-            delivery.figures, delivery.totals.value, is_silent=delivery.is_silent
-        )
+        yield from delivery_metrics(processes.deliveries)
 
 
-def _of_program(processes: _Processes) -> Iterator[Metric]:
+def _of_program(server: _Server) -> Iterator[Metric]:
     yield gauge(
         "pixelfast_build_info",
         "Always 1; the labels are the running versions.",
@@ -105,13 +107,13 @@ def _of_program(processes: _Processes) -> Iterator[Metric]:
         "pixelfast_ready",
         "1 if every collector can store events, otherwise 0; the same as /health/ready.",
         [],
-        [([], processes.is_ready)],
+        [([], server.is_ready)],
     )
     yield gauge(
         "pixelfast_uptime_seconds",
         "Time since the supervisor started.",
         [],
-        [([], processes.uptime_s)],
+        [([], server.uptime_s)],
     )
 
 

@@ -1,4 +1,4 @@
-"""The main function of a collector process and of the delivery process."""
+"""The main function of a collector process and of a delivery process."""
 
 from __future__ import annotations
 
@@ -49,9 +49,8 @@ def main() -> None:
         orders = receive_orders(line)
     except EOFError:
         return
-    name = f"collector-{orders.slot}" if orders.role == "collector" else orders.role
-    set_up_logging(orders.config.log, name, Redactor(orders.config))
-    Path("/proc/self/comm").write_text(f"pf-{name}")  # shown by ps and top
+    set_up_logging(orders.config.log, orders.name, Redactor(orders.config))
+    Path("/proc/self/comm").write_text(f"pf-{orders.name}")  # shown by ps and top
     try:
         uvloop.run(_start(orders, line))
     except Exception:  # noqa: BLE001 - logged before the process ends
@@ -98,12 +97,13 @@ class _CollectorService:
 
 
 class _DeliveryService:
-    """Runs delivery."""
+    """Runs the delivery to some of the destinations."""
 
     def __init__(self, orders: Orders) -> None:
         from pixelfast.deliver import Engine
 
-        self._engine = Engine(orders.config, DataDir.open(orders.data_dir), orders.workers)
+        data = DataDir.open(orders.data_dir)
+        self._engine = Engine(orders.config, data, orders.workers, orders.destinations)
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -113,7 +113,7 @@ class _DeliveryService:
         """Continue, because collectors still store events."""
 
     async def reload(self, message: Reload) -> None:
-        await self._engine.reload(message.config)
+        await self._engine.reload(message.config, message.destinations)
 
     async def stop(self, *, is_handed_over: bool) -> None:
         del is_handed_over  # the next process waits for the locks

@@ -31,7 +31,8 @@ UPGRADE_OUTCOME = "upgrade.json"
 
 # By section, the settings that running processes can change; all others require a restart.
 _CHANGEABLE: dict[str, frozenset[str]] = {
-    "": frozenset({"deliver", "sources", "destinations"}),
+    "": frozenset({"sources", "destinations"}),
+    "deliver": frozenset({"max_memory"}),
     "server": frozenset(
         {
             "trusted_proxies",

@@ -1,4 +1,4 @@
-"""The supervisor: starts, watches, restarts and stops the processes.
+"""The supervisor: watches the processes, and reloads, upgrades and stops the server.
 
 It handles no traffic. A stop begins with `server.lame_duck_s`, during which only health checks
 fail. Then the listening sockets are closed and the collectors drain. Delivery stops last, so that
@@ -18,21 +18,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 from pixelfast import __version__
 from pixelfast.config import Config, Redactor
 from pixelfast.errors import PixelfastError
-from pixelfast.operate.child import Child
-from pixelfast.operate.control import Orders
 from pixelfast.operate.handover import (
     Handover,
     Wanted,
@@ -41,7 +38,7 @@ from pixelfast.operate.handover import (
 )
 from pixelfast.operate.listeners import Listening
 from pixelfast.operate.logging import change_logging
-from pixelfast.operate.rates import RateTable
+from pixelfast.operate.processes import RELOAD_S, Processes
 from pixelfast.operate.reload import (
     RELOAD_OUTCOME,
     UPGRADE_OUTCOME,
@@ -53,17 +50,11 @@ from pixelfast.operate.reload import (
 )
 from pixelfast.operate.signals import ignore_other_signals, release_signals
 from pixelfast.operate.systemd import Notifier
-from pixelfast.operate.totals import Totals
 
 __all__ = ["Supervisor"]
 
-_DELIVERY_STOP_S = 10.0
 _WATCH_S = 0.5
 _PAUSE_S = 2.0  # if the event loop did not run for so long, no reports were read
-# Longer than delivery needs to stop a destination that hangs, or than replacing a process takes.
-_RELOAD_S = 30.0
-_STARTS = 3  # maximum starts of a new collector that ends before it is ready
-_READY_S = 60.0  # maximum time until new collectors are ready; then the old ones continue
 _QUIET_ATTEMPTS, _QUIET_PAUSE_S = 100, 0.05  # waits until nothing is being sent to a process
 
 
@@ -85,6 +76,9 @@ class Supervisor:
         lock_fd: the descriptor that holds the lock of the data directory.
         handover: what the replaced program handed over.
         failure: why its processes are not replaced.
+
+    Attributes:
+        processes: the collectors and delivery processes.
     """
 
     def __init__(
@@ -106,7 +100,6 @@ class Supervisor:
         self.admin: _Admin | None = None
         self._settings_file = settings_file
         self._adopt = adopt
-        self._generation = handover.generation if handover else 0
         self._wanted = list(handover.wanted) if handover else []
         self._something_wanted = asyncio.Event()
         if self._wanted:
@@ -117,96 +110,21 @@ class Supervisor:
         self.is_stopping = False
         self._groups, self._sockets = listening.groups, listening.by_worker
         self._abandoned = listening.abandoned
-        sockets = listening.by_worker
         self._lock_fd = lock_fd
         self._handover = handover
         self._failure = failure
-        names = [each.name for each in config.sources if each.rate_limit]
-        if handover:
-            self._rates = RateTable(names, fd=handover.rates_fd, places=handover.rate_places)
-        else:
-            self._rates = RateTable(names)
-        self._tasks: dict[Child, asyncio.Task[None]] = {}
-        self.reported = asyncio.Event()
+        self.processes = Processes(config, data_dir, listening, handover)
         self._log = structlog.get_logger("supervisor")
-        running = self._adopt_running()
-        old = [child for child in running if child.name != "delivery"]
-        used = {child.orders.slot for child in old}
-        free = (slot for slot in itertools.count() if slot not in used)
-        tls_fds = {fd for group in listening.groups if group.is_tls for fd in group.fds}
-        self._new_collectors = [
-            self._make_child(
-                "collector",
-                config,
-                slot=slot,
-                workers=len(sockets),
-                listen_fds=[each.fileno() for each in own],
-                rates_fd=self._rates.fd,
-                rate_places=self._rates.places,
-                tls_fds=[each.fileno() for each in own if each.fileno() in tls_fds],
-            )
-            for slot, own in zip(free, sockets, strict=False)
-        ]
-        self._new_delivery = self._make_child("delivery", config, workers=len(sockets))
-        self._serving = old or self._new_collectors
-        self._leaving: list[Child] = []  # draining or ended; their totals are kept
-        if handover:
-            known = {child.name for child in (*old, *self._new_collectors)}
-            self._leaving = [
-                self._make_child("collector", config, slot=int(name.rpartition("-")[2]))
-                for name in handover.totals
-                if name.startswith("collector-") and name not in known
-            ]
-        delivery = [child for child in running if child.name == "delivery"]
-        self.delivery = delivery[0] if delivery else self._new_delivery
-
-    def _make_child(self, role: str, config: Config, **more: Any) -> Child:
-        orders = Orders(
-            role=role,
-            config=config,
-            data_dir=self.data_dir,
-            generation=self._generation,
-            **more,
-        )
-        child = Child(f"collector-{orders.slot}" if role == "collector" else role, orders)
-        self._continue(child)
-        return child
-
-    def _adopt_running(self) -> list[Child]:
-        """Adopt the processes of the replaced program."""
-        found = []
-        for handed in self._handover.processes if self._handover else ():
-            child = Child(handed.name, handed.orders)
-            self._continue(child)
-            child.adopt(handed)
-            found.append(child)
-        return found
-
-    def _continue(self, child: Child) -> None:
-        """Continue the totals of the process with the same name."""
-        if self._handover:
-            child.totals = Totals(self._handover.totals.get(child.name))
-            child.starts = self._handover.starts.get(child.name, 0)
 
     @property
     def is_ready(self) -> bool:
         """Whether every collector can store events and the server is not stopping."""
-        return not self.is_stopping and all(child.is_ready for child in self._serving)
+        return not self.is_stopping and self.processes.is_ready
 
     @property
     def uptime_s(self) -> float:
         """Seconds since the start, independent of the wall clock."""
         return time.monotonic() - self._started_s
-
-    @property
-    def collectors(self) -> list[Child]:
-        """All collectors whose figures are known, including those that have ended."""
-        return [*self._serving, *self._leaving]
-
-    @property
-    def children(self) -> list[Child]:
-        """The processes that run or should run."""
-        return [*self._serving, *(each for each in self._leaving if each.pid), self.delivery]
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Run until SIGTERM or SIGINT; call `on_ready` once all collectors are ready."""
@@ -218,7 +136,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR2, self._want, "upgrade")
         ignore_other_signals("supervisor", (signal.SIGUSR1,))
         release_signals()
-        self._start(self.delivery, *self._serving)
+        self.processes.start()
         readiness = asyncio.create_task(self._announce(on_ready))
         self._stop_wanted = stop
         watching = asyncio.create_task(self._watch())
@@ -228,9 +146,7 @@ class Supervisor:
         for task in (readiness, reloading):
             task.cancel()
         self._notifier.stopping()
-        collectors = [each for each in self._tasks if each.orders.role == "collector"]
-        for child in collectors:
-            child.leave()
+        self.processes.leave()
         lame_duck_s = self.config.server.lame_duck_s
         self._log.info("server_stopping", lame_duck_s=lame_duck_s)
         await asyncio.sleep(lame_duck_s)
@@ -238,21 +154,14 @@ class Supervisor:
         # accept connections that no process handles.
         for each in {*self._abandoned, *(each for own in self._sockets for each in own)}:
             each.close()
-        grace_s = self.config.server.drain_timeout_s + 5.0
-        await asyncio.gather(*(each.stop(self._tasks[each], grace_s) for each in collectors))
-        for child in self._tasks.keys() - set(collectors):
-            await child.stop(self._tasks[child], _DELIVERY_STOP_S)
+        await self.processes.stop(_grace_s(self.config))
         watching.cancel()
         self._log.info("server_stopped")
-
-    def _start(self, *children: Child) -> None:
-        for child in (each for each in children if each not in self._tasks):
-            self._tasks[child] = asyncio.create_task(child.run(self.reported))
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
         if self._is_announced:  # by the replaced program
             return
-        await self._wait_until_ready(self._serving)
+        await self.processes.wait_until_ready()
         self._is_announced = True
         self._notifier.ready("accepting pixels")
         on_ready()
@@ -267,22 +176,16 @@ class Supervisor:
             paused_s, looked_s = time.monotonic() - looked_s, time.monotonic()
             if paused_s > _PAUSE_S:  # SIGSTOP, a frozen cgroup, swapping
                 self._log.warning("supervisor_paused", paused_s=round(paused_s, 1))
-                for child in self.children:
+                for child in self.processes.children:
                     child.excuse(paused_s)
-            for child in self.children:
+            for child in self.processes.children:
                 child.watch(self.config.server.hung_after_s)
 
     def _on_signal(self, stop: asyncio.Event) -> None:
         if stop.is_set():  # a second signal ends all processes at once
-            for child in self.children:
-                child.signal(signal.SIGKILL)
+            self.processes.kill()
             os._exit(1)
         stop.set()
-
-    async def _wait_until_ready(self, collectors: list[Child]) -> None:
-        while not all(child.is_ready for child in collectors):
-            self.reported.clear()
-            await self.reported.wait()
 
     # --- reload and upgrade ------------------------------------------------------------------
 
@@ -366,19 +269,19 @@ class Supervisor:
         return [problem]
 
     def _hand_over(self, began_ns: int, admin_address: str, admin_fds: list[int]) -> Handover:
-        processes = [each.hand_on() for each in self.children]
-        known = [*self.collectors, self.delivery]
+        processes = self.processes
+        known = [*processes.collectors, *processes.deliveries]
         return Handover(
             config=self.config,
-            generation=self._generation,
+            generation=processes.generation,
             data_dir=self.data_dir,
             lock_fd=self._lock_fd,
             groups=self._groups,
             admin_fds=admin_fds,
             admin_address=admin_address,
-            rates_fd=self._rates.fd,
-            rate_places=self._rates.places,
-            processes=[each for each in processes if each is not None],
+            rates_fd=processes.rates.fd,
+            rate_places=processes.rates.places,
+            processes=processes.hand_on(),
             wanted=self._wanted,
             totals={
                 each.name: each.totals.ended if each.pid else each.totals.value for each in known
@@ -390,49 +293,23 @@ class Supervisor:
 
     async def _finish_upgrade(self, handover: Handover) -> None:
         """Replace the processes of the replaced program."""
-        problems = self._failure or await self._replace_processes(handover)
+        problems = self._failure or await self._replace(handover)
         for problem in problems:
             self._log.error("upgrade_failed", problem=problem)
         if not problems:
             self._log.info("upgrade_completed", version=__version__)
         await self._conclude("upgrade", handover.began_ns, problems)
-        grace_s = handover.config.server.drain_timeout_s + 5.0
-        await asyncio.gather(
-            *(each.drain(self._tasks[each], grace_s) for each in self._leaving if each.pid)
-        )
-        self._tasks = {child: task for child, task in self._tasks.items() if not task.done()}
+        await self.processes.drain_replaced(_grace_s(handover.config))
 
-    async def _replace_processes(self, handover: Handover) -> list[str]:
-        old = self._serving
-        if self.delivery is not self._new_delivery:
-            await self.delivery.stop(self._tasks[self.delivery], _DELIVERY_STOP_S)
-            del self._tasks[self.delivery]
-            self._new_delivery.totals = self.delivery.totals
-            self.delivery = self._new_delivery
-        self._start(self.delivery, *self._new_collectors)
-        before = {each: each.starts for each in self._new_collectors}
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_READY_S):
-                while not all(each.is_ready for each in before):
-                    if any(each.starts - count > _STARTS for each, count in before.items()):
-                        break
-                    self.reported.clear()
-                    await self.reported.wait()
-        if not all(each.is_ready for each in before):
-            late = [each.name for each in self._new_collectors if not each.is_ready]
-            await asyncio.gather(
-                *(each.stop(self._tasks[each], _DELIVERY_STOP_S) for each in self._new_collectors)
-            )
-            for each in self._new_collectors:
-                del self._tasks[each]
+    async def _replace(self, handover: Handover) -> list[str]:
+        if late := await self.processes.replace():
             self._close_new_sockets(handover)
-            self._generation += 1
             self.config = handover.config
-            self.delivery.reload(self.config, self._generation, self._rates.places)
+            self.processes.generation += 1
+            self.processes.reload_deliveries(self.config)
             return [f"not ready: {', '.join(late)}; the old collectors continue"]
         for old_socket in self._abandoned:
             old_socket.close()  # before the old collectors close it: nothing else accepts from it
-        self._serving, self._leaving = self._new_collectors, [*old, *self._leaving]
         return []
 
     def _close_new_sockets(self, handover: Handover) -> None:
@@ -469,15 +346,10 @@ class Supervisor:
                 wanted=each.wanted,
                 requires=each.remedy,
             )
-        self._generation += 1
-        self._rates.add(each.name for each in config.sources if each.rate_limit)
-        for group in ([self.delivery], self._serving):
-            for child in group:
-                child.reload(config, self._generation, self._rates.places)
-            if late := await self._wait_until_followed(group):
-                problem = f"settings not applied within {_RELOAD_S:g} s by: {', '.join(late)}"
-                self._log.error("reload_failed", problem=problem)
-                return [problem]
+        if late := await self.processes.reload(config):
+            problem = f"settings not applied within {RELOAD_S:g} s by: {', '.join(late)}"
+            self._log.error("reload_failed", problem=problem)
+            return [problem]
         self.config = config
         change_logging(config.log, Redactor(config))
         self._log.info(
@@ -488,11 +360,7 @@ class Supervisor:
         )
         return []
 
-    async def _wait_until_followed(self, children: list[Child]) -> list[str]:
-        """Wait until the processes have applied the newest settings; return those that have not."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_RELOAD_S):
-                while not all(child.follows(self._generation) for child in children):
-                    self.reported.clear()
-                    await self.reported.wait()
-        return [child.name for child in children if not child.follows(self._generation)]
+
+def _grace_s(config: Config) -> float:
+    """Return the time after which a collector that drains is killed."""
+    return config.server.drain_timeout_s + 5.0

@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from pixelfast.collect import connections_within, files_of_connections
-from pixelfast.config import Config, Server
+from pixelfast.config import Config, FileDestination, Server
+from pixelfast.config.schema import Deliver
 from pixelfast.operate.limits import apply_limits, memory_limit
 
 
@@ -49,3 +50,16 @@ def test_a_memory_limit_below_the_need_of_the_settings_is_logged(tmp_path: Path)
         apply_limits(Config(), 4, cgroup_root=str(tmp_path))
     (line,) = (line for line in logged if line["event"] == "memory_limit_low")
     assert ("1GiB", "1728MiB") == (line["limit"], line["needed"])
+
+
+@pytest.mark.parametrize(("destinations", "needed"), [(2, "928MiB"), (3, "1184MiB")])
+def test_each_delivery_process_needs_memory(tmp_path: Path, destinations: int, needed: str) -> None:
+    (tmp_path / own_group()).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "memory.max").write_text(str(2**29))
+    config = Config(
+        deliver=Deliver(processes=5),
+        destinations=tuple(FileDestination(name=f"file-{n}") for n in range(destinations)),
+    )
+    with capture_logs() as logged:
+        apply_limits(config, 1, cgroup_root=str(tmp_path))
+    assert [needed] == [line["needed"] for line in logged if line["event"] == "memory_limit_low"]

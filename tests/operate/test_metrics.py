@@ -18,12 +18,13 @@ from pixelfast.spool.histograms import BUCKETS
 NO_LAG = {"counts": [0] * BUCKETS, "sum": 0.0}
 
 
-def child(name: str, figures: dict[str, Any], *, is_silent: bool = False) -> Any:
-    """A process that has reported."""
+def child(name: str, figures: dict[str, Any], *names: str, is_silent: bool = False) -> Any:
+    """A process that has reported; `names` are the destinations that it should have."""
     totals = Totals()
     totals.follow(figures.get("totals", {}))
     return SimpleNamespace(
         name=name,
+        orders=SimpleNamespace(destinations=list(names)),
         starts=1,
         reported_at_s=999.0,
         figures=figures,
@@ -36,17 +37,20 @@ def child(name: str, figures: dict[str, Any], *, is_silent: bool = False) -> Any
 def exposed_of(
     children: list[Any], *, disk: DiskSpace | None = None, full_in_s: float | None = None
 ) -> list[str]:
-    """Return the lines of /metrics; delivery is the last of the children."""
-    processes = SimpleNamespace(
-        collectors=children[:-1],
-        delivery=children[-1],
-        children=children,
+    """Return the lines of /metrics of collectors and delivery processes."""
+    deliveries = [each for each in children if each.name.startswith("delivery")]
+    server = SimpleNamespace(
+        processes=SimpleNamespace(
+            collectors=[each for each in children if each not in deliveries],
+            deliveries=deliveries,
+            children=children,
+        ),
         uptime_s=5.0,
         is_ready=True,
         reload_state=ReloadState(),
     )
     machine = SimpleNamespace(disk=disk, full_in_s=full_in_s, lag_figures=lambda: NO_LAG)
-    return exposition(processes, machine).decode().splitlines()
+    return exposition(server, machine).decode().splitlines()
 
 
 def labels_of(labels: dict[str, str]) -> str:
@@ -63,7 +67,8 @@ def test_dead_letters_are_reported_by_destination_and_source() -> None:
         "shop": {"letters": 0, "size_bytes": 0, "dropped": 1, "oldest_ms": 0},
     }
     destinations = {"hook": {"dead": 24, "dead_letters": letters}, "other": {"state": "unusable"}}
-    families = delivery_metrics({"destinations": destinations}, {}, clock=lambda: 1000.0)
+    delivery = child("delivery", {"destinations": destinations})
+    families = delivery_metrics([delivery], clock=lambda: 1000.0)
     lines = [
         f"{sample.name}{labels_of(sample.labels)} {sample.value}"
         for family in families
@@ -113,10 +118,48 @@ def test_only_totals_of_a_silent_delivery_process_are_reported() -> None:
 def test_health_reports_no_lag_of_a_silent_process() -> None:
     letters = {"web": {"letters": 3}}
     figures = {"state": "healthy", "delivered": 7, "lag_s": 0.2, "dead_letters": letters}
-    destinations = {"destinations": {"hook": figures}}
-    assert {"hook": figures} == known_destinations(destinations, is_silent=False)
-    expected = {"state": "unknown", "delivered": 7, "dead_letters": letters}
-    assert {"hook": expected} == known_destinations(destinations, is_silent=True)
+    reported = {"destinations": {"hook": figures}}
+    expected: dict[str, Any] = {**figures, "process": "delivery-1"}
+    assert {"hook": expected} == known_destinations([child("delivery-1", reported)])
+    del expected["lag_s"]
+    expected["state"] = "unknown"
+    silent = child("delivery-1", reported, is_silent=True)
+    assert {"hook": expected} == known_destinations([silent])
+
+
+def test_the_figures_of_several_delivery_processes_are_joined_and_their_totals_summed() -> None:
+    def figures(name: str, removed: int, attempts: int) -> dict[str, Any]:
+        durations = {"counts": [attempts] + [0] * (BUCKETS - 1), "sum": 0.5 * attempts}
+        own = {"results": {"accepted": attempts}, "durations": durations}
+        return {
+            "destinations": {name: {"state": "healthy", "delivered": attempts}},
+            "totals": {
+                "attempts": {name: own, "moved": own},
+                "removed_segments": removed,
+                "loop_lag": NO_LAG,
+            },
+        }
+
+    lines = exposed_of(
+        [
+            child("delivery", figures("one", 3, 7), "one"),
+            child("delivery-1", figures("two", 2, 9), "two"),
+            child("delivery-2", {}, "dead"),
+        ]
+    )
+    for line in (
+        'pixelfast_delivered_events_total{destination="one"} 7.0',
+        'pixelfast_delivered_events_total{destination="two"} 9.0',
+        'pixelfast_delivery_attempts_total{destination="one",result="accepted"} 7.0',
+        'pixelfast_delivery_attempts_total{destination="moved",result="accepted"} 16.0',
+        'pixelfast_delivery_attempt_duration_seconds_count{destination="two"} 9.0',
+        'pixelfast_delivery_attempt_duration_seconds_sum{destination="moved"} 8.0',
+        "pixelfast_removed_segments_total 5.0",
+        'pixelfast_process_starts_total{process="delivery-1"} 1.0',
+        'pixelfast_destination_state{destination="two",state="healthy"} 1.0',
+        'pixelfast_destination_state{destination="dead",state="healthy"} 0.0',
+    ):
+        assert 1 == lines.count(line), line
 
 
 def collector(commits: int, *, is_silent: bool = False) -> Any:

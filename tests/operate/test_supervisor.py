@@ -32,7 +32,7 @@ class Watched(Child):
     def __init__(self) -> None:
         self.now_s = 1000.0
         orders = Orders(role="collector", config=Config(), data_dir="unused")
-        super().__init__("collector-0", orders, clock=lambda: self.now_s)
+        super().__init__(orders, clock=lambda: self.now_s)
         self.fake = FakeProcess()
         self.process = self.fake  # type: ignore[assignment]
 
