@@ -30,15 +30,21 @@ its own cursor over the same backlog. Time is measured from the first plan to th
 last event of the last destination. CPU is the user and system time of the delivery process in
 that time; a delivered event is one event at one destination. An event that is not recorded as
 delivered is an error, and so is a destination that did not receive every byte of the backlog
-exactly once. The last batch waits 0.05 s for more events, not the default second. The runs take
-turns in each round. The figures are medians, with the minimum and the maximum in parentheses."""
+exactly once. The last batch waits 0.05 s for more events, not the default second. For the runs
+with 1 and 2 delivery processes, `pixelfast serve` delivers the backlog with
+`deliver.processes`, on all cores that the machine has. Their time begins when every destination
+has accepted events, and the CPU time is that of all delivery processes. The runs take turns in
+each round. The figures are medians, with the minimum and the maximum in parentheses."""
 
 FORMATS = (("json_array", 500), ("json_array", 2000), ("ndjson", 500))
 DESTINATIONS = (1, 2, 4, 8)
+SPREAD = ((2, 1), (2, 2), (3, 1), (3, 2))  # destinations, and their delivery processes
 PATIENCE_S = 120.0
 
 _SETTINGS = """
 data_dir = "{data}"
+[deliver]
+processes = {processes}
 [log]
 level = "warning"
 [[sources]]
@@ -71,6 +77,7 @@ class Case(NamedTuple):
     destinations: int
     form: str
     events: int  # a batch
+    processes: int = 0  # delivery processes of a server; 0: `pixelfast deliver` on one core
 
 
 class Backlog(NamedTuple):
@@ -81,7 +88,9 @@ class Backlog(NamedTuple):
     size_bytes: int
 
 
-def drain(backlog: Backlog, destinations: int, form: str, events: int) -> Drained:
+def drain(
+    backlog: Backlog, destinations: int, form: str, events: int, processes: int = 0
+) -> Drained:
     """Deliver the backlog to all destinations.
 
     Raises:
@@ -92,13 +101,14 @@ def drain(backlog: Backlog, destinations: int, form: str, events: int) -> Draine
         # Delivery removes segments that it has read, which removes only these links.
         shutil.copytree(backlog.folder, data, copy_function=os.link)
         with receiver() as received:
-            parts = [_SETTINGS.format(data=data, source=SOURCE)]
+            parts = [_SETTINGS.format(data=data, source=SOURCE, processes=processes)]
             parts += [
                 _DESTINATION.format(number=number, port=received.port, form=form, events=events)
                 for number in range(destinations)
             ]
             settings.write_text("".join(parts))
-            drained = _deliver(settings, data, backlog.events, destinations)
+            run_all = _serve if processes else _deliver
+            drained = run_all(settings, data, backlog.events, destinations)
             _check(received.stop(), backlog, destinations, form)
         return drained
 
@@ -126,6 +136,38 @@ def _deliver(settings: Path, data: Path, count: int, destinations: int) -> Drain
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _serve(settings: Path, data: Path, count: int, destinations: int) -> Drained:
+    command = [sys.executable, "-m", "pixelfast", "serve", "-c", str(settings), "--admin", ""]
+    server = subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--workers", "1"], stdout=subprocess.DEVNULL
+    )
+    books = [data / "dest" / f"hook{number}" / "state.db" for number in range(destinations)]
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        began = done = [0]
+        began_s = began_cpu_s = 0.0
+        while sum(done) < count * destinations:
+            if time.monotonic() > deadline or server.poll() is not None:
+                raise RuntimeError(f"{done} of {count:,} events were delivered")
+            time.sleep(0.01)
+            done = [delivered(book) for book in books]
+            if not all(began) and all(done):
+                began, began_s, began_cpu_s = done, time.monotonic(), _delivery_cpu_s(server.pid)
+        total = count * destinations - sum(began)
+        cpu_us = (_delivery_cpu_s(server.pid) - began_cpu_s) * 1e6 / total
+        return Drained(total / (time.monotonic() - began_s), cpu_us)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _delivery_cpu_s(server: int) -> float:
+    """Return the CPU time of all delivery processes of a server."""
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    named = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in map(int, children)}
+    return sum(cpu_seconds(pid) for pid, name in named.items() if name.startswith("pf-delivery"))
 
 
 def delivered(path: Path) -> int:
@@ -159,6 +201,7 @@ def run(rounds: int = 3, count: int = 500_000) -> Section:
     print_head(__doc__ or "", METHOD)
     cases = [Case(1, form, events) for form, events in FORMATS]
     cases += [Case(number, *FORMATS[0]) for number in DESTINATIONS[1:]]
+    cases += [Case(number, *FORMATS[0], processes) for number, processes in SPREAD]
     found: dict[Case, list[Drained]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
         backlog = Backlog(Path(place) / "data", count, fill(Path(place) / "data", count))
@@ -167,6 +210,7 @@ def run(rounds: int = 3, count: int = 500_000) -> Section:
                 own.append(drain(backlog, *case))
                 print(
                     f"  round {number + 1} to {case.destinations}: {case.form:10} {case.events:5} "
+                    f"{case.processes or '-'} "
                     f"{own[-1].events_per_s:10,.0f}/s {own[-1].cpu_us:5.2f} µs",
                     flush=True,
                 )
@@ -179,6 +223,8 @@ def run(rounds: int = 3, count: int = 500_000) -> Section:
     text = table(("format", "events a batch", "events/s", "CPU µs/event"), rows)
     more, figures["destinations"] = _by_destinations(found)
     text += f"\n\nSeveral destinations, {FORMATS[0][0]} {FORMATS[0][1]}:\n\n" + more
+    more, figures["processes"] = _by_processes(found)
+    text += "\n\nThe same with several delivery processes:\n\n" + more
     print("\n" + text)
     return Section(text, figures)
 
@@ -195,6 +241,17 @@ def _by_destinations(found: dict[Case, list[Drained]]) -> tuple[str, list[dict[s
         figures.append({"count": count, "events_per_s": rates, "cpu_us": costs})
     head = "destinations, delivered/s, of these to each, CPU µs/delivered event, : one destination"
     return table(head.split(", "), rows), figures
+
+
+def _by_processes(found: dict[Case, list[Drained]]) -> tuple[str, list[dict[str, object]]]:
+    rows, figures = [], []
+    for count, processes in SPREAD:
+        rates, costs = zip(*found[Case(count, *FORMATS[0], processes)], strict=True)
+        rows.append((count, processes, spread(rates, 0), spread(costs)))
+        own = {"destinations": count, "processes": processes}
+        figures.append({**own, "events_per_s": rates, "cpu_us": costs})
+    head = ("destinations", "delivery processes", "delivered/s", "CPU µs/delivered event")
+    return table(head, rows), figures
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ __all__ = ["deliver"]
 def deliver(settings: Config) -> None:
     """Run the delivery process without a supervisor.
 
-    It delivers the events that `pixelfast collect` stores. If another process already delivers to a
-    destination, it waits until that process ends. SIGTERM and Ctrl-C stop it.
+    It delivers the events that `pixelfast collect` stores to all destinations. If another process
+    already delivers to a destination, it waits until that process ends. SIGTERM and Ctrl-C stop it.
 
     \b
     Example:

@@ -86,7 +86,9 @@ class Campaign:
             self.kill_some(_LIVES_A_RIG)
 
     def kill_some(self, lives: int) -> None:
-        with Rig(self.fresh_folder(), seed=self.rng.randrange(2**20)) as rig:
+        folder = self.fresh_folder()
+        deliveries = 1 + self._rigs % 2
+        with Rig(folder, deliveries=deliveries, seed=self.rng.randrange(2**20)) as rig:
             rig.oracle.mood = "moody"
             killed: Counter[str] = kill_over_and_over(rig, lives, self.rng)
             self.tally.killed.update(killed)

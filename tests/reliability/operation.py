@@ -104,7 +104,7 @@ def drill(
         Rig(folder / "passed", passed=passed, **options) as rig,
     ):
         yield from _Drill(rig).restart(rounds.restarts)
-    with Rig(folder / "own", **options) as rig:
+    with Rig(folder / "own", deliveries=2, **options) as rig:
         yield from _Drill(rig).run(rounds, quiet_s)
 
 
@@ -127,7 +127,7 @@ class _Drill:
             yield phase
         yield from self._phase("reload", rounds.reloads, self._reload)
         yield from self._phase("upgrade", rounds.upgrades, self._upgrade)
-        for role in ("collector-0", "delivery"):
+        for role in ("collector-0", "delivery-1"):
             self._hung_s.clear()
             name = f"SIGSTOP of {role.partition('-')[0]}"
             for phase in self._phase(name, rounds.hangs, partial(self._hang, role)):

@@ -29,6 +29,8 @@ segment_bytes = "{segment_bytes}"
 min_free = 0
 ack = "{ack}"
 {spool}
+[deliver]
+processes = {deliveries}
 [[sources]]
 name = "web"
 write_keys = ["{key}"]
@@ -64,7 +66,8 @@ class Rig:
     """One data directory, its oracle, and the server that runs on it now.
 
     `root` is the folder of another build of pixelfast; `url` is what delivery sends to, if not to
-    the oracle itself; `start` is where its destinations begin; `archive_dir` is where the file
+    the oracle itself; `deliveries` is the maximum number of delivery processes for the two
+    destinations; `start` is where its destinations begin; `archive_dir` is where the file
     destination writes, if not below the data; `server`, `spool` and `receiver` are more settings of
     these sections; `passed` is a listening socket, as systemd passes it.
     """
@@ -77,6 +80,7 @@ class Rig:
         archive_dir: Path | None = None,
         root: Path | None = None,
         workers: int = 2,
+        deliveries: int = 1,
         ack: str = "synced",
         segment_bytes: str = "128KiB",
         start: str = "earliest",
@@ -92,7 +96,9 @@ class Rig:
         self.archive_dir = archive_dir or self.data_dir / "events" / "archive"
         self.oracle = Oracle(**oracle)
         self.url = ""
+        self.deliveries = deliveries
         self.options = {
+            "deliveries": deliveries,
             "ack": ack,
             "segment_bytes": segment_bytes,
             "start": start,

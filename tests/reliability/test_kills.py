@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.reliability.kills import kill_over_and_over
 from tests.reliability.rig import Rig
 
 LIVES = 4
 
 
-def test_nothing_is_lost_changed_or_invented_by_kill_9(tmp_path: Path) -> None:
-    with Rig(tmp_path) as rig:
+@pytest.mark.parametrize("deliveries", [1, 2])
+def test_nothing_is_lost_changed_or_invented_by_kill_9(tmp_path: Path, deliveries: int) -> None:
+    with Rig(tmp_path, deliveries=deliveries) as rig:
         rig.oracle.mood = "moody"
         killed = kill_over_and_over(rig, LIVES, random.Random(7))
         assert min(killed.values()) >= LIVES
