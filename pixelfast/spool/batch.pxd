@@ -6,7 +6,15 @@ cdef struct Entry:
     # One event of a batch.
     uint32_t end                # in the batch's data
     uint32_t source             # its index in the names passed to `seal`
+    uint32_t next               # the next event of the same source, set by `_group`
     int64_t received_ms
+
+cdef struct Group:
+    # The events of one source in a batch, linked by `Entry.next`.
+    uint32_t source
+    uint32_t first
+    uint32_t last
+    uint32_t count
 
 cdef class CommitBatch:
     cdef char* _data            # the events in order of arrival, behind max_head_bytes()
@@ -15,6 +23,9 @@ cdef class CommitBatch:
     cdef Entry* _entries
     cdef Py_ssize_t _entries_capacity
     cdef bint _is_mixed         # events of more than one source
+    cdef Group* _groups         # by their first events
+    cdef uint32_t* _group_of    # a hash table by source: the index in `_groups` plus one, or 0
+    cdef Py_ssize_t _groups_capacity
     cdef char* _frames          # the frames of a batch that is not sealed in place
     cdef Py_ssize_t _frames_capacity
     cdef Py_ssize_t count       # events
@@ -29,6 +40,7 @@ cdef class CommitBatch:
     cdef char* reserve(self, Py_ssize_t size) except NULL
     cdef int take(self, uint32_t source, Py_ssize_t length, int64_t received_ms) except -1
     cdef int _grow(self, Py_ssize_t bytes_needed) except -1
+    cdef Py_ssize_t _group(self) except -1
     cdef int _seal_in_place(
         self, bytes name, object segment, int64_t offset, int64_t first_number
     ) except -1

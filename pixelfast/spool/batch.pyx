@@ -42,6 +42,8 @@ cdef class CommitBatch:
         PyMem_Free(self._data)
         PyMem_Free(self._entries)
         PyMem_Free(self._frames)
+        PyMem_Free(self._groups)
+        PyMem_Free(self._group_of)
 
     def __len__(self):
         return self.count
@@ -171,13 +173,11 @@ cdef class CommitBatch:
         # because the events may be sealed again for another place.
         cdef:
             Py_ssize_t needed = self.sealed_bytes(names) + END_BYTES
-            Py_ssize_t i, begin, used = 0, body, stored
-            uint32_t source, mark = segment.mark()
-            object seed_base = segment.seed_base()
+            Py_ssize_t number, begin, used = 0, body, stored
+            uint32_t i, n, mark = segment.mark(), seed_base = segment.seed_base()
+            Group* group
             char* larger
             char* at
-            dict events = {}
-            list places
             bytes name, smaller
         if self._frames_capacity < needed or self._frames_capacity > KEPT_CAPACITY:
             larger = <char*>PyMem_Realloc(self._frames, needed)
@@ -185,20 +185,17 @@ cdef class CommitBatch:
                 raise MemoryError()
             self._frames = larger
             self._frames_capacity = needed
-        for i in range(self.count):
-            source = self._entries[i].source
-            if source in events:
-                (<list>events[source]).append(i)
-            else:
-                events[source] = [i]
-        for source, places in events.items():
-            name = name_of(names, source)
-            at = self._frames + used + header_bytes() + len(name)
+        for number in range(self._group()):
+            group = &self._groups[number]
+            name = name_of(names, group.source)
+            at = self._frames + used + header_bytes() + PyBytes_GET_SIZE(name)
             body = 0
-            for i in places:
+            i = group.first
+            for n in range(group.count):
                 begin = max_head_bytes() if i == 0 else self._entries[i - 1].end
                 memcpy(at + body, self._data + begin, self._entries[i].end - begin)
                 body += self._entries[i].end - begin
+                i = self._entries[i].next
             stored = body
             if compress is not None and body >= MIN_COMPRESSED_BYTES:
                 smaller = compress(PyMemoryView_FromMemory(at, body, PyBUF_READ))
@@ -208,18 +205,58 @@ cdef class CommitBatch:
             used += write_frame(
                 self._frames + used,
                 name,
-                <uint32_t>len(places),
+                group.count,
                 body,
                 stored,
-                self._entries[<Py_ssize_t>places[0]].received_ms,
+                self._entries[group.first].received_ms,
                 first_number,
                 mark,
                 seed_at(seed_base, offset + used),
             )
-            first_number += len(places)
+            first_number += group.count
         self.image = self._frames
         self.image_bytes = used
         return 0
+
+    cdef Py_ssize_t _group(self) except -1:
+        # Group the events by source; return the number of groups.
+        cdef:
+            Py_ssize_t count = 0, mask = 2 * FIRST_ENTRIES - 1, place
+            uint32_t i, source
+            Group* group
+            void* groups
+            void* group_of
+        if self._groups_capacity < self._entries_capacity:
+            groups = PyMem_Realloc(self._groups, self._entries_capacity * sizeof(Group))
+            if groups == NULL:
+                raise MemoryError()
+            self._groups = <Group*>groups
+            group_of = PyMem_Realloc(
+                self._group_of, 2 * self._entries_capacity * sizeof(uint32_t)
+            )
+            if group_of == NULL:
+                raise MemoryError()
+            self._group_of = <uint32_t*>group_of
+            self._groups_capacity = self._entries_capacity
+        while mask + 1 < 2 * self.count:
+            mask = 2 * mask + 1
+        memset(self._group_of, 0, (mask + 1) * sizeof(uint32_t))
+        for i in range(<uint32_t>self.count):
+            source = self._entries[i].source
+            # The numbers of sources are consecutive, so they are their own hashes.
+            place = source & mask
+            while self._group_of[place] and self._groups[self._group_of[place] - 1].source != source:
+                place = (place + 1) & mask
+            if self._group_of[place]:
+                group = &self._groups[self._group_of[place] - 1]
+                self._entries[group.last].next = i
+                group.last = i
+                group.count += 1
+                continue
+            self._groups[count] = Group(source, i, i, 1)
+            count += 1
+            self._group_of[place] = <uint32_t>count
+        return count
 
     def sealed(self):
         return self.image[: self.image_bytes] if self.image != NULL else b""

@@ -43,7 +43,7 @@ cdef inline Py_ssize_t max_overhead_bytes() noexcept nogil:
     # The most bytes around a body.
     return max_head_bytes() + ALIGNMENT
 
-cdef object seed_at(object seed_base, int64_t offset)
+cdef uint32_t seed_at(uint32_t seed_base, int64_t offset) noexcept
 cdef Py_ssize_t write_frame(
     char* at,
     bytes name,
@@ -53,5 +53,5 @@ cdef Py_ssize_t write_frame(
     int64_t received_ms,
     int64_t first_number,
     uint32_t mark,
-    object seed,
+    uint32_t seed,
 ) except -1
