@@ -24,6 +24,7 @@ cdef class Collector:
     cdef EventWriter _events
     cdef Sink _sink                     # writes into the spool
     cdef bytes _gif                     # the most common response, rendered
+    cdef bytes _gif_said                # the same with `Connection: keep-alive`
     cdef object _log
 
     cdef int respond(
@@ -54,5 +55,6 @@ cdef class Collector:
     cdef int _note(
         self, ActiveSource source, str reason, int status, Request request, str write_key
     ) except -1
+    cdef int _render_gif(self) except -1
     cdef bytes _render(self, Response* response)
     cdef bytes _render_failed(self, object error, Response* response)

@@ -82,7 +82,7 @@ cdef class Collector:
         self.follow(trusted_proxies, always_200, health_path)
         self._events = EventWriter()
         self._sink = _SpoolSink()
-        self._gif = responses.pixel()
+        self._render_gif()
         self._log = structlog.get_logger("collect")
 
     def follow(self, trusted_proxies, bint always_200, str health_path not None):
@@ -93,7 +93,7 @@ cdef class Collector:
     def tick(self, now_s):
         # Called once per second, because the Date header changes.
         self.responses.tick(now_s)
-        self._gif = self.responses.pixel()
+        self._render_gif()
         if self.rejections is not None:
             self.rejections.flush(self.clock.monotonic_s())
 
@@ -309,17 +309,22 @@ cdef class Collector:
 
     # --- bytes -------------------------------------------------------------------------------
 
+    cdef int _render_gif(self) except -1:
+        self._gif = self.responses.pixel()
+        self._gif_said = self.responses.pixel(connection=_responses.KEEP_SAID)
+        return 0
+
     cdef bytes render(self, Response* response):
         # Return the bytes of a response when it is sent.
         if (
             response.kind == Kind.PIXEL
             and response.status == 200
-            and response.connection == KEEP
+            and response.connection != CLOSE
             and response.reason == NULL
             and response.origin == NULL
             and not response.is_head
         ):
-            return self._gif
+            return self._gif if response.connection == KEEP else self._gif_said
         try:
             return self._render(response)
         except Exception as error:  # noqa: BLE001 - a bug must affect only this response

@@ -283,7 +283,7 @@ cdef class Connection:
                 self._enter(State.IDLE)
         request.peer = self._peer
         self._since_s = connections._clock.monotonic_s()
-        self._respond(request, Method.GET, KEEP)
+        self._respond(request, Method.GET, KEEP_SAID if request.says_keep_alive else KEEP)
         return length
 
     cdef Py_ssize_t _take_any(self, bytes data, Py_ssize_t start) except -1:

@@ -9,7 +9,7 @@
 #     X-Forwarded-For     kept *1                         all joined and kept *1
 #     message id header   kept *1                         last non-empty one kept *1
 #     Host                required once, must be a host   at most once, must be a host *2
-#     Connection          left to the reader              `keep-alive` is echoed
+#     Connection          accepted once, `keep-alive`     `keep-alive` is echoed
 #     Expect              left to the reader              `100-continue` is honoured
 #     Content-Length      left to the reader              limits the body
 #     Transfer-Encoding   left to the reader              closes an HTTP/1.0 connection
@@ -36,8 +36,8 @@ cdef enum Header:
     MESSAGE_ID
     # checked by both
     HOST
-    # about the connection or the body: the scan leaves such requests to the reader
     CONNECTION
+    # about the connection or the body: the scan leaves such requests to the reader
     EXPECT
     CONTENT_LENGTH
     TRANSFER_ENCODING

@@ -7,6 +7,7 @@
 # calls back for each header.
 
 from libc.string cimport memchr, memcmp
+from posix.strings cimport strncasecmp
 
 from pixelfast.collect.headers cimport IS_TOKEN, Header
 from pixelfast.collect.host cimport is_host
@@ -61,6 +62,12 @@ cdef inline bint take_header(
         if request.has_host or not is_host(Slice(value, value_length)):
             return False
         request.has_host = True
+    elif header == Header.CONNECTION:
+        # A list may contain `close` or `upgrade`, so only the most common value is accepted.
+        if request.says_keep_alive or value_length != 10:
+            return False
+        request.says_keep_alive = strncasecmp(value, b"keep-alive", 10) == 0
+        return request.says_keep_alive
     return header <= Header.HOST
 
 

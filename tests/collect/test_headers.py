@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from pixelfast.config import Source, WriteKey
-from tests.collect.wire import TRACK, events, http, read_responses
+from tests.collect.wire import TO_READER, TRACK, events, http, read_responses
 from tests.fakes import FakeCollector
 
 # A header that only the reader accepts, and that changes nothing but the response.
-TO_READER = b"Connection: keep-alive"
 HEADERS = {
     "User-Agent": b"uSER-aGENT: Agent/1.0",
     "Accept-Language": b"accept-language: de-AT,de;q=0.5",
@@ -83,7 +82,7 @@ def test_each_header_is_in_the_event() -> None:
         *("x-request-id", "x-request-id-and-blank", "blank-and-x-request-id", "x-forwarded-for"),
     ],
 )
-@pytest.mark.parametrize("more", [[], [TO_READER]], ids=["GET", "keep-alive"])
+@pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
 def test_a_duplicated_header_is_handled_as_the_table_says(
     first: bytes, second: bytes, expected: list[bytes], more: list[bytes]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.collect.wire import ask, events, http
+from tests.collect.wire import TO_READER, ask, events, http
 from tests.fakes import FakeCollector
 
 
@@ -13,7 +13,7 @@ def make_collector(health_path: str = "/health", **options: object) -> FakeColle
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-@pytest.mark.parametrize("more", [[], [b"Connection: keep-alive"]], ids=["scan", "reader"])
+@pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
 def test_the_health_check_is_200_while_events_can_be_stored(
     method: bytes, more: list[bytes]
 ) -> None:

@@ -7,10 +7,9 @@ import random
 import pytest
 
 from tests.collect.test_split_input import outcome_of, split_at
-from tests.collect.wire import TRACK, event_of, events, http, read_responses, statuses
+from tests.collect.wire import TO_READER, TRACK, event_of, events, http, read_responses, statuses
 from tests.fakes import FakeCollector
 
-TO_READER = b"Connection: keep-alive"  # only the reader accepts it
 LIMIT = 32_768
 
 RAW = {

@@ -6,12 +6,11 @@ import uuid
 
 import pytest
 
-from tests.collect.wire import PAGE, TRACK, event_of, http
+from tests.collect.wire import PAGE, TO_READER, TRACK, event_of, http
 from tests.fakes import FakeCollector
 
 PROXY = ("192.0.2.1", 40000)
 ID = "5d41402abc4b2a76b9719d911017c592"
-TO_READER = b"Connection: keep-alive"
 both_ways = pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
 
 

@@ -164,6 +164,21 @@ def test_the_response_that_closes_waits_for_earlier_ones(fake: FakeCollector) ->
     assert transport.has_eof
 
 
+def test_each_pipelined_request_says_for_itself_whether_the_connection_stays_open(
+    fake: FakeCollector,
+) -> None:
+    """The scan reads the requests with `keep-alive`, and the parser those with other values."""
+    kept = http(headers=[b"Connection: keep-alive"])
+    listed = http(headers=[b"Connection: keep-alive, x"])
+    last = http(headers=[b"Connection: keep-alive, close"])
+    sent = fake.exchange(kept + http() + listed + kept + last + kept)
+    responses = read_responses(sent)
+    assert [200] * 5 == [response.status for response in responses]
+    said = [response.headers.get("Connection") for response in responses]
+    assert ["keep-alive", None, None, "keep-alive", "close"] == said
+    assert 5 == len(events(fake))
+
+
 def test_a_bad_request_gets_its_response_after_the_requests_before_it(fake: FakeCollector) -> None:
     connection, transport = fake.connect()
     connection.data_received(http() * 2 + b"\x00\x01\x02" + http())

@@ -6,7 +6,7 @@ import pytest
 
 from pixelfast.collect.proxies import TrustedProxies
 from pixelfast.config import Source, WriteKey
-from tests.collect.wire import TRACK, event_of, feed, http
+from tests.collect.wire import TO_READER, TRACK, event_of, feed, http
 from tests.fakes import FakeCollector
 
 PROXIES = ["10.0.0.0/8", "127.0.0.1/32", "::1/128", "fd00::/8"]
@@ -183,7 +183,7 @@ def test_request_ip_is_the_address_that_a_trusted_peer_reports(
     assert client == event_of(fake, http(headers=headers), peer=PROXY)["request_ip"]
 
 
-@pytest.mark.parametrize("more", [[], [b"Connection: keep-alive"]], ids=["scan", "reader"])
+@pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
 def test_an_ipv4_peer_of_an_ipv6_socket_is_written_as_ipv4(more: list[bytes]) -> None:
     source = Source(name="demo", write_keys=(WriteKey(key="wk-demo"),), fill=("ip",))
     fake = FakeCollector((source,), trusted_proxies=PROXIES)

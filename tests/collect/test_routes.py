@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.collect.wire import GIF, PAGE, PIXEL_HEADERS, TRACK, ask, events, http
+from tests.collect.wire import GIF, PAGE, PIXEL_HEADERS, TO_READER, TRACK, ask, events, http
 from tests.fakes import FakeCollector
 
 
@@ -17,7 +17,7 @@ def test_a_pixel_stores_one_event(target: bytes, kind: str, method: bytes) -> No
     assert [kind] == [event["type"] for event in events(fake)]
 
 
-@pytest.mark.parametrize("more", [[], [b"Connection: keep-alive"]], ids=["scan", "reader"])
+@pytest.mark.parametrize("more", [[], [TO_READER]], ids=["scan", "reader"])
 @pytest.mark.parametrize(
     ("path", "kind"),
     [

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pixelfast.collect.reader import scan
@@ -116,6 +116,8 @@ def assert_same(data: bytes) -> bool:
     assert len(headers) == len(dict(headers)), "each header once"
     kept["target"] = with_ascii_target(kept["target"] + b"\r")[:-1]
     assert kept == {"target": seen.target} | {n.decode(): value for n, value in headers}
+    said = [value.lower() for name, value in seen.headers if name == b"connection"]
+    assert said in ([], [b"keep-alive"])
     (host,) = [value for name, value in seen.headers if name == b"host"]
     assert is_host(host)
     return True
@@ -129,9 +131,45 @@ def test_a_browsers_request_is_plain() -> None:
     assert assert_same(request(b"/\xc3\xa9?\x80=\xff"))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Connection: keep-alive",
+        b"CONNECTION:KEEP-ALIVE",
+        b"connection: \t Keep-Alive",
+        b"X-Connection: close",
+        b"Connection2: close",
+        b"Connectio: close",
+        b"Keep-Alive: timeout=5, max=100",
+    ],
+)
+def test_a_request_that_keeps_its_connection_alive_is_plain(line: bytes) -> None:
+    for lines in ([*BROWSER, line], [line, *BROWSER]):
+        assert assert_same(request(lines=lines))
+        assert assert_same(request(lines=lines) * 3)
+
+
 NOT_PLAIN = {
-    "connection": [b"Host: a", b"Connection: keep-alive"],
     "close": [b"Host: a", b"CONNECTION: close"],
+    "keep-alive twice": [b"Host: a", b"Connection: keep-alive", b"connection: keep-alive"],
+    "keep-alive and close": [b"Host: a", b"Connection: keep-alive", b"Connection: close"],
+    "close and keep-alive": [b"Host: a", b"Connection: close", b"Connection: keep-alive"],
+    "keep-alive in a list": [b"Host: a", b"Connection: keep-alive,"],
+    "keep-alive and close in a list": [b"Host: a", b"Connection: keep-alive, close"],
+    "upgrade in a list": [b"Host: a", b"Connection: Upgrade, keep-alive", b"Upgrade: h2c"],
+    "keep-alive with a parameter": [b"Host: a", b"Connection: keep-alive; timeout=5"],
+    "keep-alive in quotes": [b"Host: a", b'Connection: "keep-alive"'],
+    "keep-alive with a space inside": [b"Host: a", b"Connection: keep- live"],
+    "keep-alive before a space": [b"Host: a", b"Connection: keep-alive "],
+    "keep-alive before a tab": [b"Host: a", b"Connection: keep-alive\t"],
+    "keep-alive, folded": [b"Host: a", b"Connection: keep-alive", b" , close"],
+    "keep-alive on the next line": [b"Host: a", b"Connection:", b" keep-alive"],
+    "keep-alive after a space": [b"Host: a", b"Connection : keep-alive"],
+    "keepalive": [b"Host: a", b"Connection: keepalive"],
+    "keep-alives": [b"Host: a", b"Connection: keep-alives"],
+    "a nul in keep-alive": [b"Host: a", b"Connection: keep-aliv\x00"],
+    "a byte over 0x80 in keep-alive": [b"Host: a", b"Connection: keep-aliv\xe5"],
+    "an empty connection header": [b"Host: a", b"Connection:"],
     "proxy connection": [b"Host: a", b"Proxy-Connection: close"],
     "length": [b"Host: a", b"Content-Length: 0"],
     "encoding": [b"Host: a", b"Transfer-Encoding: chunked"],
@@ -185,6 +223,7 @@ def test_the_configured_message_id_header_is_kept() -> None:
         request().replace(b"GET", b"HEAD"),
         request().replace(b"GET", b"get"),
         request().replace(b"1.1", b"1.0"),
+        request(lines=[*BROWSER, b"Connection: keep-alive"]).replace(b"HTTP/1.1", b"HTTP/1.0"),
         request().replace(b" HTTP/1.1", b""),
         request().replace(b"GET ", b"GET  "),
         request().replace(b" HTTP", b"  HTTP"),
@@ -253,10 +292,68 @@ def test_the_parser_reads_the_same(data: bytes) -> None:
     assert_same(data)
 
 
+WHOLE = request(lines=[*BROWSER, b"Connection: keep-alive"])
+
+
 @examples(5000)
-@given(st.integers(0, len(request()) - 1), st.binary(max_size=3), st.integers(0, 3))
+@given(st.integers(0, len(WHOLE) - 1), st.binary(max_size=3), st.integers(0, 3))
 def test_the_parser_reads_the_same_from_a_modified_request(
     place: int, inserted: bytes, left_out: int
 ) -> None:
-    whole = request()
-    assert_same(whole[:place] + inserted + whole[place + left_out :])
+    assert_same(WHOLE[:place] + inserted + WHOLE[place + left_out :])
+
+
+CONNECTION_NAMES = st.sampled_from(
+    [b"Connection"] * 4
+    + [b"CONNECTION", b"connectioN", b"Connection-", b"Connectio", b"X-Connection", b"Connection "]
+    + [b"Proxy-Connection", b"Keep-Alive", b"Upgrade", b"\tConnection"]
+)
+OPTIONS = st.sampled_from(
+    [b"keep-alive"] * 6
+    + [b"Keep-Alive", b"KEEP-ALIVE", b"close", b"CLOSE", b"upgrade", b"TE", b"keep-alive2", b""]
+    + [b"keep", b"-alive", b"x", b'"keep-alive"', b"keep\x00alive", b"keep-aliv\xe5"]
+)
+BETWEEN = st.sampled_from([b"", b" ", b"\t", b",", b", ", b" ,", b";", b"\r\n ", b"\r\n\t", b"\n"])
+
+
+@st.composite
+def connection_lines(draw: st.DrawFn) -> bytes:
+    """Return a header line about the connection, often `Connection: keep-alive`."""
+    value = draw(OPTIONS)
+    while draw(st.integers(0, 3)) == 3:
+        value += draw(BETWEEN) + draw(OPTIONS)
+    before = draw(st.sampled_from([b": "] * 6 + [b":", b":\t", b":  \t", b":\r\n ", b" :", b":,"]))
+    return (
+        draw(CONNECTION_NAMES) + before + value + draw(st.sampled_from([b""] * 6 + [b" ", b"\t"]))
+    )
+
+
+@examples(5000)
+@given(
+    st.lists(connection_lines(), min_size=1, max_size=2),
+    st.integers(0, len(BROWSER)),
+    st.sampled_from([b"HTTP/1.1"] * 4 + [b"HTTP/1.0", b"HTTP/1.2"]),
+    st.sampled_from([b"", b"GET / HTTP/1.1\r\nHost: b\r\n\r\n", b"x"]),
+)
+@example([b"Connection: keep-alive", b"Connection: close"], 0, b"HTTP/1.1", b"")
+@example([b"Connection: keep-alive"], 3, b"HTTP/1.1", b"GET / HTTP/1.1\r\nHost: b\r\n\r\n")
+def test_the_parser_reads_the_same_about_the_connection(
+    lines: list[bytes], place: int, version: bytes, behind: bytes
+) -> None:
+    data = request(lines=[*BROWSER[:place], *lines, *BROWSER[place:]])
+    assert_same(data.replace(b"HTTP/1.1", version) + behind)
+
+
+def test_many_requests_about_the_connection_are_plain() -> None:
+    """Otherwise the test above would compare nothing."""
+    found = []
+
+    @settings(max_examples=300, database=None)
+    @given(connection_lines())
+    def count(line: bytes) -> None:
+        if assert_same(request(lines=[*BROWSER, line])):
+            found.append(line)
+
+    count()
+    assert len(found) > 20
+    assert any(line.lower() == b"connection: keep-alive" for line in found)

@@ -60,6 +60,7 @@ SHORT = {
     "Expect with a rejected body": http(
         b"/", b"POST", [b"Expect: 100-continue", *CHUNKED], b"x\r\n"
     ),
+    "kept": http(headers=[b"Connection: keep-alive"]),
     "close, and more": http(headers=[b"Connection: close"]),
     "upgrade": http(headers=[b"Connection: Upgrade", b"Upgrade: h2c"]),
     "absolute": http(b"http://pixel.example" + PAGE, headers=[b"X-E:"]),

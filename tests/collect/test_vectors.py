@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.collect.test_split_input import Outcome, outcome_of, split_at
-from tests.collect.wire import http, statuses
+from tests.collect.wire import TO_READER, http, statuses
 
 # Fields that the server adds. The cases omit generated values.
 ADDED = {
@@ -21,7 +21,6 @@ ADDED = {
     "integrations",
     "request_ip",
 }
-TO_READER = b"Connection: keep-alive"
 
 
 def event_of(seen: Outcome, expected: dict[str, Any]) -> str:

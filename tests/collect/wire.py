@@ -16,6 +16,8 @@ GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAAAAACH5BAEAAAAALAAAAAABAAEAAAICRAEA
 TRACK = b"/pixel/v1/track?writeKey=wk-demo&userId=u1&event=Opened"
 PAGE = b"/pixel/v1/page?writeKey=wk-demo&anonymousId=a1"
 ORIGIN = b"https://shop.example"
+# A header line with which the scan leaves a request to the reader, because of the last space.
+TO_READER = b"X-Padded: a "
 
 # The headers of every response on a pixel route, except Date and Connection.
 PIXEL_HEADERS = {
