@@ -67,3 +67,6 @@ class Collector:
         Args:
             now_s: the time in seconds since 1970.
         """
+
+    def untemplated_events(self) -> dict[str, int]:
+        """Return the numbers of events that no template has written, by reason."""

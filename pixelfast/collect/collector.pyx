@@ -97,6 +97,9 @@ cdef class Collector:
         if self.rejections is not None:
             self.rejections.flush(self.clock.monotonic_s())
 
+    def untemplated_events(self):
+        return self._events.untemplated_events()
+
     # --- requests ----------------------------------------------------------------------------
 
     cdef int respond(

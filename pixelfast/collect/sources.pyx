@@ -79,6 +79,7 @@ cdef class Sources:
         cdef ActiveSource source
         cdef ActiveKey key
         cdef dict keys = {}
+        cdef dict all_rules = {}
         cdef dict known = {source.name: source for source in self.all}
         settings = tuple(settings)
         if budgets is None:
@@ -90,6 +91,9 @@ cdef class Sources:
                 self.all.append(source)
             else:
                 source.follow(settings_of_one, budgets)
+            # Sources with equal rules share one object, which finds their templates without a
+            # comparison.
+            source.rules = all_rules.setdefault(source.rules, source.rules)
             for write_key in settings_of_one.write_keys:
                 key = ActiveKey.__new__(ActiveKey)
                 key.source = source

@@ -230,6 +230,7 @@ class Worker:
                 "tls_handshake_failures": self._tls.failures,
                 "accepted_events": {s.name: s.accepted for s in sources if s.accepted},
                 "rejected_requests": {s.name: s.rejected for s in sources if s.rejected},
+                "untemplated_events": self.collector.untemplated_events(),
                 "warnings": {s.name: s.warned for s in sources if s.warned},
                 "stored_events": writer.stored_events,
                 "stored_bytes": writer.stored_bytes,

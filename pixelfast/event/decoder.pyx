@@ -374,6 +374,14 @@ cdef int _check_required(Event event, bint is_track) except -1:
 cdef SlotKind _slot_kind(int root, bint is_track):
     if root == RootField.ANONYMOUS_ID or root == RootField.USER_ID:
         return SlotKind.IDENTITY_SLOT
+    if root == RootField.MESSAGE_ID:
+        return SlotKind.GIVEN_ID_SLOT
+    if root == RootField.ORIGINAL_TIMESTAMP:
+        return SlotKind.ORIGINAL_TIME_SLOT
+    if root == RootField.SENT_AT:
+        return SlotKind.SENT_TIME_SLOT
+    if root == RootField.TIMESTAMP:
+        return SlotKind.TIMESTAMP_SLOT
     if root == RootField.EVENT and not is_track:
         return SlotKind.TRIMMED_SLOT
     if root == RootField.NAME and is_track:

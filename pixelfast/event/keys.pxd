@@ -67,7 +67,7 @@ cdef class Shape:
     # The keys of a query in order, and everything that depends only on them.
     cdef list paths             # [KeyPath]
     cdef int write_key          # index of the parameter, or -1
-    cdef tuple templates        # for each variant {Rules: Template or None}; None: not cached
+    cdef dict templates         # {Rules: [Template or None by variant]}; None: not cached
     cdef uint64_t _hash
     cdef list _keys             # [raw key]
     cdef Py_ssize_t _key_bytes
@@ -84,7 +84,9 @@ cdef class ShapeCache:
     cdef Sighting _seen[SEEN_SHAPES]
 
     cdef Shape find(self, Query* query)
-    cdef int keep_template(self, Shape shape, int variant, object rules, Template template) except -1
+    cdef int keep_template(
+        self, Shape shape, object rules, int variants, int variant, Template template
+    ) except -1
     cdef Shape _describe(self, Query* query)
     cdef bint _is_frequent(self, Query* query) noexcept
     cdef bint _evicts_for(self, Py_ssize_t size)

@@ -29,7 +29,8 @@ cdef enum:
     KEPT_KEY_BYTES = 2048
     PARAMETER_BYTES = 800       # memory of its key and path
     SHAPE_BYTES = 1000          # memory of everything else in a shape
-    NO_TEMPLATE_BYTES = 300     # memory of an entry that says None
+    RULES_BYTES = 200           # memory of an entry for rules, without its variants
+    VARIANT_BYTES = 8
     # A shape is cached when it is seen for the fourth time, so that random keys do not fill the
     # cache.
     SIGHTINGS = 4
@@ -249,15 +250,22 @@ cdef class ShapeCache:
         ):
             self._evicts_for(SHAPE_BYTES + query.count * PARAMETER_BYTES + 2 * shape._key_bytes)
             self._kept[query.hash] = shape
-            shape.templates = ({}, {}, {}, {})
+            shape.templates = {}
         return shape
 
-    cdef int keep_template(self, Shape shape, int variant, object rules, Template template) except -1:
-        # None is stored as well: the shape has no template under these rules.
-        if self._evicts_for(NO_TEMPLATE_BYTES if template is None else template.kept_bytes()):
+    cdef int keep_template(
+        self, Shape shape, object rules, int variants, int variant, Template template
+    ) except -1:
+        cdef bint is_first = rules not in shape.templates
+        cdef Py_ssize_t size = template.kept_bytes()
+        if is_first:
+            size += RULES_BYTES + variants * VARIANT_BYTES
+        if self._evicts_for(size):
             shape.templates = None  # the shape was evicted with all others
-        else:
-            (<dict>shape.templates[variant])[rules] = template
+            return 0
+        if is_first:
+            shape.templates[rules] = [None] * variants
+        shape.templates[rules][variant] = template
         return 0
 
     cdef Shape _describe(self, Query* query):

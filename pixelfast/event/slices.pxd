@@ -1,6 +1,7 @@
 # A range of bytes in a buffer that another object owns, valid as long as that buffer.
 
 from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.string cimport memchr
 
 cdef struct Slice:
     const char* at          # NULL: absent, as opposed to empty
@@ -15,6 +16,12 @@ cdef inline Slice stripped(Slice whole) noexcept nogil:
     while whole.length and _is_space(whole.at[whole.length - 1]):
         whole.length -= 1
     return whole
+
+
+cdef inline Slice before(char stop, Slice whole) noexcept nogil:
+    # Return the part before the first `stop`, or all if there is none.
+    cdef const char* found = <const char*>memchr(whole.at, stop, whole.length)
+    return whole if found == NULL else Slice(whole.at, found - whole.at)
 
 
 cdef inline str string_of(Slice whole):

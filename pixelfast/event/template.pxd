@@ -1,15 +1,27 @@
+from libc.stdint cimport int64_t
+
 from pixelfast.event.query cimport Query
 from pixelfast.event.slices cimport Slice
 
 cdef enum SlotKind:
+    # values of parameters
     VALUE_SLOT          # a string, a number, or a boolean
     TRIMMED_SLOT        # a string that has no white space at its ends
     NAME_SLOT           # a TRIMMED_SLOT that is not empty
+    GIVEN_ID_SLOT       # a TRIMMED_SLOT for the messageId; the server's id if it is empty
     IDENTITY_SLOT       # a TRIMMED_SLOT that is not a placeholder; omitted if empty
-    USER_AGENT_SLOT     # from the User-Agent header
+    ORIGINAL_TIME_SLOT  # a time; the following two as well
+    SENT_TIME_SLOT
+    TIMESTAMP_SLOT
+    # values of headers and of the connection
+    USER_AGENT_SLOT
+    REFERER_SLOT
+    LOCALE_SLOT
+    ADDRESS_SLOT        # omitted if empty
+    # values that the server generates
     MESSAGE_ID_SLOT
     RECEIVED_SLOT
-    ADDRESS_SLOT        # omitted if empty
+    COMPUTED_TIME_SLOT  # the timestamp that follows from the other times
     NO_SLOT             # only a literal
 
 cdef class TemplateSlot:
@@ -24,9 +36,11 @@ cdef TemplateSlot new_slot(SlotKind kind, int parameter=*, bint numbers=*, bint 
 
 cdef struct ServerValues:
     # The values that are not in the query.
-    const char* received        # TIME_BYTES
+    int64_t received_ms
+    const char* received        # the same as a string of TIME_BYTES
     Slice address
     Slice user_agent            # without white space at its ends
+    Slice referer, locale       # empty unless the rules fill them in
     Slice message_id            # needs no escaping in JSON
 
 cdef struct Piece:
@@ -41,6 +55,7 @@ cdef struct Piece:
 cdef class Template:
     # The JSON of all events of one shape, with slots for the values.
     cdef list warnings          # [(reason, raw key)], the same for every query of the shape
+    cdef int given_id           # the parameter of a GIVEN_ID_SLOT, or -1
     cdef Piece* _pieces
     cdef int _count
     cdef list _literals
@@ -48,6 +63,7 @@ cdef class Template:
 
     cdef int _add(self, object value, list json) except -1
     cdef int _end_piece(self, list json, TemplateSlot slot) except -1
+    cdef bint needs_message_id(self, Query* query) noexcept
     cdef Py_ssize_t kept_bytes(self) noexcept
     cdef Py_ssize_t max_bytes(self, Py_ssize_t query_bytes, ServerValues* server) noexcept
     cdef Py_ssize_t fill(self, char* out, Query* query, ServerValues* server) noexcept nogil

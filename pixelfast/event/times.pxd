@@ -22,6 +22,7 @@ cdef extern from *:
 
 cdef enum:
     TIME_BYTES = 24             # 2026-11-23T10:15:30.123Z
+    MAX_TIME_BYTES = 35         # 2026-11-23T10:15:30.123456789+01:00
     MAX_KEPT_OFFSET_M = 1080    # 18 hours; Elasticsearch rejects larger offsets
 
 cdef struct TimeString:
@@ -60,29 +61,51 @@ cdef inline void write_time(char* out, int64_t ms) noexcept nogil:
 
 cdef inline str read_time(str string, int64_t* us):
     # Return the time as the event holds it, and set `us` to microseconds since 1970; None if
-    # `string` is not a time. The form that every destination accepts is kept (RFC 3339 section 5.6
-    # with `T`, with `Z` or an offset up to ±18:00, at most 9 fractional digits and no leap second);
-    # other forms are rewritten in UTC.
+    # `string` is not a time.
     cdef:
         Py_ssize_t length
         const char* at = PyUnicode_AsUTF8AndSize(string, &length)
-        bint is_common = False
-        int64_t ms
-        char written[TIME_BYTES]
+        char written[MAX_TIME_BYTES]
+    length = rewrite_time(written, at, length, us)
+    return PyUnicode_DecodeASCII(written, length, NULL) if length else None
+
+
+cdef inline Py_ssize_t rewrite_time(
+    char* out, const char* at, Py_ssize_t length, int64_t* us
+) noexcept nogil:
+    # Write the time at `at` as the event holds it, and set `us` to microseconds since 1970. Return
+    # its length, at most MAX_TIME_BYTES, or 0 if it is not a time. `at` is NUL-terminated. The form
+    # that every destination accepts is kept (RFC 3339 section 5.6 with `T`, with `Z` or an offset
+    # up to ±18:00, at most 9 fractional digits and no leap second); other forms are rewritten in
+    # UTC.
+    cdef bint is_common = False
+    cdef int64_t ms
     if length == 10 or length == 13:
         us[0] = _digits(at, length) * (1000000 if length == 10 else 1000)
         if us[0] < 0:
-            return None
+            return 0
     elif not _parse_date_time(at, length, us, &is_common):
-        return None
+        return 0
     if is_common:
-        return string
+        memcpy(out, at, length)
+        return length
     ms = us[0] // 1000 if us[0] >= 0 else (us[0] - 999) // 1000
     if not FIRST_MS <= ms <= LAST_MS:
-        return None
+        return 0
     us[0] = ms * 1000
-    write_time(written, ms)
-    return PyUnicode_DecodeASCII(written, TIME_BYTES, NULL)
+    write_time(out, ms)
+    return TIME_BYTES
+
+
+cdef inline void write_computed_time(
+    char* out, int64_t received_us, int64_t original_us, int64_t sent_us
+) noexcept nogil:
+    # Write TIME_BYTES bytes: when the event occurred by the server's clock. The client's clock may
+    # be wrong, but the time between two of its readings is right.
+    cdef int64_t us = received_us - (sent_us - original_us)
+    # Round down to a millisecond, also before 1970.
+    us -= ((us % 1000) + 1000) % 1000
+    write_time(out, us // 1000)
 
 
 cdef inline bint _parse_date_time(

@@ -6,7 +6,7 @@ from pixelfast.event.message_ids cimport MessageIds
 from pixelfast.event.query cimport Query
 from pixelfast.event.slices cimport Slice
 from pixelfast.event.target cimport Route
-from pixelfast.event.template cimport Template
+from pixelfast.event.template cimport ServerValues, Template
 from pixelfast.event.times cimport TimeString
 
 cdef class Sink:
@@ -24,6 +24,8 @@ cdef struct Additions:
 
 cdef class EventWriter:
     cdef readonly int64_t from_templates
+    # Events without a template, by reason; see `untemplated_events`.
+    cdef int64_t _from_new_shapes, _from_other_shapes, _from_other_values
     cdef bint _uses_templates
     cdef ShapeCache _shapes
     cdef Decoder _decoder
@@ -43,8 +45,8 @@ cdef class EventWriter:
     # Write the event into `sink` and return its warnings [(reason, raw key)]; the caller must not
     # change the list.
     cdef list write_into(self, Sink sink, Rules rules, Additions* additions)
-    cdef Template _template_of(self, Rules rules, bint has_user_agent)
-    cdef Template _make_template(self, Rules rules, bint has_user_agent)
-    cdef list _write_encoded(self, Sink sink, Rules rules, Additions* additions)
-    cdef dict _complete(self, Event event, Rules rules, Additions* additions)
-    cdef str _message_id(self, Additions* additions)
+    cdef Template _template_of(self, Rules rules, ServerValues* server)
+    cdef Template _make_template(self, Rules rules, int variant)
+    cdef list _write_encoded(self, Sink sink, Rules rules, ServerValues* server)
+    cdef dict _complete(self, Event event, Rules rules, ServerValues* server)
+    cdef str _message_id(self, ServerValues* server)

@@ -34,6 +34,14 @@ class EventWriter:
     from_templates: int
     """Number of events written from templates."""
 
+    def untemplated_events(self) -> dict[str, int]:
+        """Return the numbers of events that no template has written, by reason.
+
+        `new-shape`: the shape has occurred fewer than four times, or is too large to be cached.
+        `unsupported-shape`: no template can represent the shape, for example because it repeats
+        `userId`. `unsupported-value`: a template cannot write one of the values.
+        """
+
     def __init__(self, *, uses_templates: bool = True) -> None: ...
     def open(
         self, target: bytes, *, is_checked: bool = False

@@ -11,6 +11,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+from pixelfast.event.additions cimport fill_in, first_language
 from pixelfast.event.decoder cimport Decoder, Event, Rules
 from pixelfast.event.keys cimport KeyKind, KeyPath, RootField, Shape, ShapeCache
 from pixelfast.event.limits cimport MAX_EVENT_BYTES, MAX_PARAMETERS, MAX_TARGET_BYTES
@@ -29,11 +30,10 @@ from pixelfast.event.template cimport (
     ServerValues,
     SlotKind,
     Template,
-    TemplateSlot,
     new_slot,
     template_of,
 )
-from pixelfast.event.times cimport TIME_BYTES, time_string, write_time
+from pixelfast.event.times cimport TIME_BYTES, time_string, write_computed_time
 
 import orjson
 
@@ -44,13 +44,19 @@ __all__ = ["EventWriter", "Sink"]
 cdef object _dumps = orjson.dumps
 cdef dict _INTEGRATIONS = {"All": True}
 cdef dict _ROUTE_NAMES = {Route.TRACK: "track", Route.PAGE: "page", Route.ROBOTS: "robots"}
-# Fields whose values determine other parts of the event.
-cdef tuple _READ_FROM_VALUES = (
-    RootField.MESSAGE_ID,
-    RootField.ORIGINAL_TIMESTAMP,
-    RootField.SENT_AT,
-    RootField.TIMESTAMP,
-)
+# In place of the template of a shape that cannot have one.
+cdef Template NO_TEMPLATE = Template.__new__(Template)
+
+cdef enum Variant:
+    # What the templates of one shape differ in, as bits.
+    IS_TRACK = 1
+    HAS_USER_AGENT = 2
+    # only if the rules fill them in
+    HAS_ADDRESS = 4
+    HAS_REFERER = 8
+    HAS_LOCALE = 16
+    VARIANTS_WITHOUT_FILL = 4
+    VARIANTS = 32
 
 
 cdef class Sink:
@@ -165,78 +171,127 @@ cdef class EventWriter:
         event, sink.event = sink.event, None
         return event, list(warnings)
 
+    def untemplated_events(self):
+        return {
+            "new-shape": self._from_new_shapes,
+            "unsupported-shape": self._from_other_shapes,
+            "unsupported-value": self._from_other_values,
+        }
+
     cdef list write_into(self, Sink sink, Rules rules, Additions* additions):
         cdef:
             Template template
             ServerValues server
+            Slice nothing = Slice(NULL, 0)
             char made[MESSAGE_ID_BYTES]
             Py_ssize_t length
+            list warnings
         if self._route == Route.NOT_FOUND:
             raise ValueError("no target with an event is open")
-        server.user_agent = stripped(additions.user_agent)
-        template = self._template_of(rules, server.user_agent.length > 0)
-        if template is None:
-            return self._write_encoded(sink, rules, additions)
-        server.address = additions.address
+        server.received_ms = additions.received_ms
         server.received = time_string(&self._time, additions.received_ms)
+        server.address = additions.address
+        server.user_agent = stripped(additions.user_agent)
+        server.referer = additions.referer if rules.fills_referer else nothing
+        server.locale = first_language(additions.languages) if rules.fills_locale else nothing
         server.message_id = additions.message_id
-        if server.message_id.length == 0:
+        template = self._template_of(rules, &server)
+        if template is None or template is NO_TEMPLATE:
+            warnings = self._write_encoded(sink, rules, &server)
+            if template is None:
+                self._from_new_shapes += 1
+            else:
+                self._from_other_shapes += 1
+            return warnings
+        if server.message_id.length == 0 and template.needs_message_id(&self._query):
             write_message_id(&self._message_ids, made, additions.received_ms)
             server.message_id = Slice(&made[0], MESSAGE_ID_BYTES)
         length = template.fill(
             sink.reserve(template.max_bytes(self._query.length, &server)), &self._query, &server
         )
         if length < 0:
-            return self._write_encoded(sink, rules, additions)
+            warnings = self._write_encoded(sink, rules, &server)
+            self._from_other_values += 1
+            return warnings
         sink.take(length)
         self.from_templates += 1
         return template.warnings
 
     # --- by a template -----------------------------------------------------------------------
 
-    cdef Template _template_of(self, Rules rules, bint has_user_agent):
-        # Return the template of the open query, or None if it has none or its shape is not frequent.
-        cdef int variant = (self._route == Route.TRACK) << 1 | has_user_agent
-        cdef Template template
-        cdef PyObject* found
-        if self._shape.templates is None or rules.fills or not self._uses_templates:
+    cdef Template _template_of(self, Rules rules, ServerValues* server):
+        # Return the template of the open query, or None if its shape is not frequent.
+        cdef:
+            int variant = 0
+            Template template
+            PyObject* found
+        if self._shape.templates is None or not self._uses_templates:
             return None
-        found = PyDict_GetItem(<dict>self._shape.templates[variant], rules)
+        if self._route == Route.TRACK:
+            variant |= Variant.IS_TRACK
+        if server.user_agent.length:
+            variant |= Variant.HAS_USER_AGENT
+        if rules.fills:
+            if rules.fills_ip and server.address.length:
+                variant |= Variant.HAS_ADDRESS
+            if server.referer.length:
+                variant |= Variant.HAS_REFERER
+            if server.locale.length:
+                variant |= Variant.HAS_LOCALE
+        found = PyDict_GetItem(self._shape.templates, rules)
         if found != NULL:
-            return <Template>found
-        template = self._make_template(rules, has_user_agent)
-        self._shapes.keep_template(self._shape, variant, rules, template)
+            template = <Template>(<list>found)[variant]
+            if template is not None:
+                return template
+        template = self._make_template(rules, variant)
+        self._shapes.keep_template(
+            self._shape,
+            rules,
+            Variant.VARIANTS if rules.fills else Variant.VARIANTS_WITHOUT_FILL,
+            variant,
+            template,
+        )
         return template
 
-    cdef Template _make_template(self, Rules rules, bint has_user_agent):
-        cdef bint is_track = self._route == Route.TRACK
-        cdef Event event
+    cdef Template _make_template(self, Rules rules, int variant):
+        cdef:
+            bint is_track = variant & Variant.IS_TRACK
+            Event event
+            list fields
+            object received = new_slot(SlotKind.RECEIVED_SLOT)
+            object timestamp = received
         try:
             event = self._decoder.decode_slots(&self._query, self._shape.paths, rules, is_track)
         except RequestError:
-            return None  # every query of this shape is rejected, whatever its values
+            return NO_TEMPLATE  # every query of this shape is rejected, whatever its values
         if event.has_repeated_field:
-            return None
+            return NO_TEMPLATE
         fields = event.fields
-        for given in _READ_FROM_VALUES:
-            if fields[given] is not None:
-                return None
         if fields[RootField.USER_ID] is None and fields[RootField.ANONYMOUS_ID] is None:
-            return None
+            return NO_TEMPLATE
         if is_track and fields[RootField.EVENT] is None:
-            return None
-        if has_user_agent:
-            _add_user_agent_slot(event)
-        received = new_slot(SlotKind.RECEIVED_SLOT)
+            return NO_TEMPLATE
+        fill_in(
+            event,
+            new_slot(SlotKind.USER_AGENT_SLOT) if variant & Variant.HAS_USER_AGENT else None,
+            new_slot(SlotKind.ADDRESS_SLOT) if variant & Variant.HAS_ADDRESS else None,
+            new_slot(SlotKind.LOCALE_SLOT) if variant & Variant.HAS_LOCALE else None,
+            new_slot(SlotKind.REFERER_SLOT) if variant & Variant.HAS_REFERER else None,
+        )
+        if (
+            fields[RootField.ORIGINAL_TIMESTAMP] is not None
+            or fields[RootField.SENT_AT] is not None
+        ):
+            timestamp = new_slot(SlotKind.COMPUTED_TIME_SLOT)
         return template_of(
             _assemble(
                 event,
                 is_track,
-                new_slot(SlotKind.MESSAGE_ID_SLOT),
+                fields[RootField.MESSAGE_ID] or new_slot(SlotKind.MESSAGE_ID_SLOT),
                 received,
-                received,
-                received,
-                received,
+                fields[RootField.ORIGINAL_TIMESTAMP] or received,
+                fields[RootField.SENT_AT] or received,
+                fields[RootField.TIMESTAMP] or timestamp,
                 new_slot(SlotKind.ADDRESS_SLOT),
             ),
             event.warnings,
@@ -244,11 +299,11 @@ cdef class EventWriter:
 
     # --- by the decoder and orjson -----------------------------------------------------------
 
-    cdef list _write_encoded(self, Sink sink, Rules rules, Additions* additions):
+    cdef list _write_encoded(self, Sink sink, Rules rules, ServerValues* server):
         cdef Event event = self._decoder.decode(
             &self._query, self._shape.paths, rules, self._route == Route.TRACK
         )
-        cdef bytes encoded = <bytes>_dumps(self._complete(event, rules, additions))
+        cdef bytes encoded = <bytes>_dumps(self._complete(event, rules, server))
         cdef Py_ssize_t length = PyBytes_GET_SIZE(encoded)
         if length > MAX_EVENT_BYTES:
             raise RequestError(
@@ -260,47 +315,46 @@ cdef class EventWriter:
         sink.take(length)
         return event.warnings
 
-    cdef dict _complete(self, Event event, Rules rules, Additions* additions):
+    cdef dict _complete(self, Event event, Rules rules, ServerValues* server):
         # Return the event with the server's additions, with its keys in the documented order.
         cdef:
             list fields = event.fields
-            Slice agent = stripped(additions.user_agent)
-            int64_t received_us = additions.received_ms * 1000
-            int64_t original_us = received_us, sent_us = received_us, timestamp_us
-            str received = _string_of_time(time_string(&self._time, additions.received_ms))
+            int64_t received_us = server.received_ms * 1000
+            int64_t original_us = received_us, sent_us = received_us
+            str received = _string_of_time(server.received)
             str original, sent, timestamp
             char computed[TIME_BYTES]
-        if agent.length:
-            _add_user_agent(event, string_of(agent))
-        if rules.fills:
-            _fill_in(event, rules, additions)
+        fill_in(
+            event,
+            _string_or_none(server.user_agent),
+            _string_or_none(server.address) if rules.fills_ip else None,
+            _string_or_none(server.locale),
+            _string_or_none(server.referer),
+        )
         original = _given(event, RootField.ORIGINAL_TIMESTAMP, received, &original_us)
         sent = _given(event, RootField.SENT_AT, received, &sent_us)
         timestamp = <str>fields[RootField.TIMESTAMP]
         if timestamp is None:
             timestamp = received
             if sent_us != original_us:
-                timestamp_us = received_us - (sent_us - original_us)
-                # Round down to a millisecond, also before 1970.
-                timestamp_us -= ((timestamp_us % 1000) + 1000) % 1000
-                write_time(computed, timestamp_us // 1000)
+                write_computed_time(computed, received_us, original_us, sent_us)
                 timestamp = _string_of_time(computed)
         return _assemble(
             event,
             self._route == Route.TRACK,
-            fields[RootField.MESSAGE_ID] or self._message_id(additions),
+            fields[RootField.MESSAGE_ID] or self._message_id(server),
             received,
             original,
             sent,
             timestamp,
-            string_of(additions.address) if additions.address.length else None,
+            _string_or_none(server.address),
         )
 
-    cdef str _message_id(self, Additions* additions):
+    cdef str _message_id(self, ServerValues* server):
         cdef char made[MESSAGE_ID_BYTES]
-        if additions.message_id.length:
-            return string_of(additions.message_id)
-        write_message_id(&self._message_ids, made, additions.received_ms)
+        if server.message_id.length:
+            return string_of(server.message_id)
+        write_message_id(&self._message_ids, made, server.received_ms)
         return PyUnicode_DecodeASCII(made, MESSAGE_ID_BYTES, NULL)
 
 
@@ -318,6 +372,10 @@ cdef Slice _slice_of(bytes value):
     return Slice(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
 
+cdef str _string_or_none(Slice value):
+    return string_of(value) if value.length else None
+
+
 cdef str _string_of_time(const char* time):
     return PyUnicode_DecodeASCII(time, TIME_BYTES, NULL)
 
@@ -329,58 +387,6 @@ cdef str _given(Event event, int field, str otherwise, int64_t* us):
         return otherwise
     us[0] = event.times_us[field - RootField.ORIGINAL_TIMESTAMP]
     return given
-
-
-cdef bint _is_absent(dict members, str name):
-    # Return whether a member is missing or blank: a blank parameter does not override a value that
-    # the server has.
-    given = members.get(name, "")
-    return type(given) is str and not trim(<str>given)
-
-
-cdef int _add_user_agent(Event event, str user_agent) except -1:
-    cdef dict context = event.fields[RootField.CONTEXT]
-    if context is None:
-        event.fields[RootField.CONTEXT] = {"userAgent": user_agent}
-    elif _is_absent(context, "userAgent"):
-        context["userAgent"] = user_agent
-    return 0
-
-
-cdef int _add_user_agent_slot(Event event) except -1:
-    cdef dict context = event.fields[RootField.CONTEXT]
-    if context is None:
-        context = event.fields[RootField.CONTEXT] = {}
-    given = context.get("userAgent")
-    if given is None:
-        context["userAgent"] = new_slot(SlotKind.USER_AGENT_SLOT)
-    elif type(given) is TemplateSlot:
-        (<TemplateSlot>given).is_filled = True
-    return 0
-
-
-cdef int _fill_in(Event event, Rules rules, Additions* additions) except -1:
-    cdef list fields = event.fields
-    cdef dict context = fields[RootField.CONTEXT]
-    if context is None:
-        context = {}
-    if rules.fills_ip and additions.address.length and _is_absent(context, "ip"):
-        context["ip"] = string_of(additions.address)
-    if rules.fills_locale and additions.languages.length and _is_absent(context, "locale"):
-        for each in additions.languages.at[: additions.languages.length].split(b","):
-            locale = each.split(b";", 1)[0].strip()
-            if locale and locale != b"*":  # RFC 9110 sections 5.6.1.2 and 12.5.4
-                context["locale"] = locale.decode("utf-8", "replace")
-                break
-    if rules.fills_referer and additions.referer.length:
-        if _is_absent(context, "page"):
-            context["page"] = {}
-        page = context["page"]
-        if type(page) is dict and _is_absent(<dict>page, "url"):
-            page["url"] = string_of(additions.referer)
-    if context:
-        fields[RootField.CONTEXT] = context
-    return 0
 
 
 cdef dict _assemble(

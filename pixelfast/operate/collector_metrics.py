@@ -117,6 +117,13 @@ def collector_metrics(slots: Sequence[OfSlot]) -> Iterator[Metric]:
         yield counter(name, text, ["slot", "source"], _of_each(slots, field, depth=1))
     for field, name, text in _REASON_COUNTERS:
         yield counter(name, text, ["slot", "source", "reason"], _of_each(slots, field, depth=2))
+    yield counter(
+        "pixelfast_untemplated_events",
+        "Events written without a template, by reason: the shape is new, no template can represent "
+        "the shape, or a template cannot write a value.",
+        ["slot", "reason"],
+        _of_each(slots, "untemplated_events", depth=1),
+    )
     for field, name, text in _DURATIONS:
         yield duration_histogram(name, text, slot, _of_each(slots, field))
     yield count_histogram(

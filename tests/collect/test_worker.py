@@ -203,6 +203,7 @@ def test_stats_count_requests_and_events(run: Run, tmp_path: Path) -> None:
             assert {"200": 2, "401": 1, "404": 1} == totals["responses"]
             assert {"demo": 2} == totals["accepted_events"]
             assert {"": {"unknown-write-key": 1}} == totals["rejected_requests"]
+            assert 2 == totals["untemplated_events"]["new-shape"]
             assert (0, True, 2) == (stats["slot"], stats["is_ready"], totals["stored_events"])
             assert (1, worker.connections.max_connections) == (
                 totals["accepted_connections"],

@@ -168,6 +168,7 @@ def collector(commits: int, *, is_silent: bool = False) -> Any:
         "stored_events": 3 * commits,
         "responses": {"200": 3 * commits},
         "rejected_requests": {"web": {"bad-name": commits}},
+        "untemplated_events": {"new-shape": commits},
         "commit_durations": durations,
     }
     figures = {"spool_bytes": 700, "totals": totals}
@@ -182,6 +183,7 @@ def test_totals_continue_when_a_process_is_restarted() -> None:
         'pixelfast_stored_events_total{slot="0"} 12.0',
         'pixelfast_responses_total{slot="0",status="200"} 12.0',
         'pixelfast_rejected_requests_total{reason="bad-name",slot="0",source="web"} 4.0',
+        'pixelfast_untemplated_events_total{reason="new-shape",slot="0"} 4.0',
         'pixelfast_commit_duration_seconds_bucket{le="6.4e-05",slot="0"} 4.0',
         'pixelfast_commit_duration_seconds_bucket{le="+Inf",slot="0"} 4.0',
         'pixelfast_commit_duration_seconds_count{slot="0"} 4.0',
