@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     bench_delivery,
     bench_hostile,
+    bench_kinds,
     bench_latency,
     bench_live,
     bench_memory,
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Any] = {
     "servers": bench_servers,
     "latency": bench_latency,
     "decode": bench_micro,
+    "kinds": bench_kinds,
     "delivery": bench_delivery,
     "live": bench_live,
     "hostile": bench_hostile,

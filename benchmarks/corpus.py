@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-__all__ = ["DOCUMENTED", "HEADERS", "PIXELS", "targets", "write_wrk_script"]
+__all__ = ["DOCUMENTED", "HEADERS", "PIXELS", "targets", "write_script", "write_wrk_script"]
 
 PIXELS = 1000
 HEADERS = {
@@ -85,9 +86,14 @@ end
 
 def write_wrk_script(path: Path, *write_keys: str) -> None:
     """Write a script for wrk that sends the pixels in turn and prints one line of figures."""
+    write_script(path, targets(*write_keys), HEADERS)
+
+
+def write_script(path: Path, own: Sequence[str], headers: Mapping[str, str]) -> None:
+    """Write a script for wrk that sends these targets in turn, each with these headers."""
     path.write_text(
         _SCRIPT.format(
-            targets=",\n".join(f'  "{target}"' for target in targets(*write_keys)),
-            headers=",\n".join(f'  ["{name}"] = "{text}"' for name, text in HEADERS.items()),
+            targets=",\n".join(f'  "{target}"' for target in own),
+            headers=",\n".join(f'  ["{name}"] = "{text}"' for name, text in headers.items()),
         )
     )

@@ -19,7 +19,7 @@ FIGURES = Path("build/benchmarks.json")
 CONNECTIONS = ("64", "256")
 # CPU time per request of RudderStack's gateway with PostgreSQL, as a multiple of nginx's.
 RUDDERSTACK_TO_NGINX = {"64": 23.0, "256": 17.0}
-SECTIONS = 8
+SECTIONS = 9
 NOISE = 1.1  # smaller ratios count as equal
 NOTE = """\
 RudderStack's gateway cannot be installed by a package manager, so it is not part of this run. On
@@ -192,6 +192,25 @@ def _live_cpu(connections: int, limit: float) -> Callable[[Figures], Finding]:
     return find
 
 
+def _kind(name: str, limit: float) -> Callable[[Figures], Finding]:
+    """Compare the CPU time of a kind of pixel with that of the plain pixel."""
+
+    def find(figures: Figures) -> Finding:
+        kinds = figures["kinds"]
+        pairs = zip(kinds[name]["cpu_us"], kinds["plain"]["cpu_us"], strict=True)
+        return _at_most([one / plain for one, plain in pairs], limit)
+
+    return find
+
+
+def _many_sources(figures: Figures) -> Finding:
+    entries = figures["scaling"]["sources"]
+    pairs = zip(
+        _one(entries, "count", 5_000)["cpu_us"], _one(entries, "count", 1)["cpu_us"], strict=True
+    )
+    return _at_most([many / one for many, one in pairs], 1.1)
+
+
 def _backlog_memory(figures: Figures) -> Finding:
     entries = figures["memory"]["backlog"]
     sizes = [each["collector_bytes"] / 1e6 for each in entries]
@@ -241,6 +260,18 @@ GOALS = (
             figures["decode"]["+ stamp and encode: the whole"], 1.8, unit=" µs"
         ),
     ),
+    Goal(
+        "CPU a pixel with `Connection: keep-alive` : without it",
+        "≤ 1.02",
+        _kind("`Connection: keep-alive`", 1.02),
+    ),
+    Goal("CPU a pixel of a source with `fill` : without it", "≤ 1.1", _kind("fill", 1.1)),
+    Goal(
+        "CPU a pixel with `messageId` and times : without them",
+        "≤ 1.1",
+        _kind("messageId and times", 1.1),
+    ),
+    Goal("CPU a pixel, 5,000 sources : one", "≤ 1.1", _many_sources),
     Goal("idle latency of one connection, synced", "one fdatasync + 0.2 ms", _idle),
     Goal("p99 at half the top rate, synced", "≤ 5 ms", _half_rate),
     Goal(

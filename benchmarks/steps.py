@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +35,7 @@ WRITE_KEY = "wk-demo"
 A_TURN = 64  # requests that one turn of the loop reads
 A_COMMIT = 256  # events
 A_BATCH = 500  # events of one send
+MANY_SOURCES = 5_000
 LOGGED = 20_000  # events that delivery cuts from
 FILE_BYTES = 64 * 2**20
 
@@ -68,6 +69,11 @@ def _event_steps() -> list[Step]:
     documented = DOCUMENTED.encode()
     corpus = itertools.cycle([target.encode() for target in targets(WRITE_KEY)])
     unseen = (documented + b"&properties.%x=1" % n for n in itertools.count())
+    filling = Rules(fill=("ip", "referer", "locale"))
+    timed = documented + (
+        b"&messageId=m-123&originalTimestamp=2026-11-23T10%3A15%3A30.123Z"
+        b"&sentAt=2026-11-23T10%3A16%3A30.456Z"
+    )
 
     def find() -> None:
         events.open(documented)
@@ -75,6 +81,19 @@ def _event_steps() -> list[Step]:
     def whole(target: bytes = documented, events: EventWriter = events) -> None:
         events.open(target)
         events.write(rules, NOW_MS, address="203.0.113.7")
+
+    def fill_in() -> None:
+        events.open(documented)
+        events.write(
+            filling,
+            NOW_MS,
+            address="203.0.113.7",
+            referer=b"https://example.com/",
+            languages=b"en-US,en;q=0.5",
+        )
+
+    def with_times() -> None:
+        whole(timed)
 
     def whole_corpus() -> None:
         whole(next(corpus))
@@ -85,14 +104,18 @@ def _event_steps() -> list[Step]:
     def encode_unseen() -> None:
         whole(next(unseen))
 
-    for _ in range(10):
-        whole()
-    if not events.from_templates:
-        raise RuntimeError("the documented call has no template")
+    for step in (whole, fill_in, with_times):
+        before = events.from_templates
+        for _ in range(10):
+            step()
+        if events.from_templates == before:
+            raise RuntimeError(f"{step.__name__}: the shape has no template")
     return [
         Step("find the parameters", find, 1, 1000),
         Step("+ stamp and encode: the whole", whole, 1, 1000),
         Step("the whole, 1,000 different URLs", whole_corpus, 1, 1000),
+        Step("the whole, for a source with `fill`", fill_in, 1, 1000),
+        Step("the whole, with `messageId` and two times", with_times, 1, 1000),
         Step("no template: decode, stamp, encode by orjson", encode, 1, 1000),
         Step("the same, with a key that was never seen", encode_unseen, 1, 1000),
     ]
@@ -168,54 +191,63 @@ class _Transport:
         return taken
 
 
-def _request_steps() -> list[Step]:
-    config = Config(sources=(Source(name=SOURCE, write_keys=(WriteKey(key=WRITE_KEY),)),))
-    collector = Collector(
-        Sources(config.sources),
-        Responses(),
-        Clock(),
-        trusted_proxies=config.server.trusted_proxies,
-    )
-    all_connections = Connections(collector)
-    loop: Any = _Loop()
-    collector.writer = SpoolWriter(loop, loop, loop, [SOURCE], all_connections.on_stored)
-    peers: list[tuple[Connection, _Transport]] = []
-    for _ in range(A_TURN):
-        connection, transport = all_connections.connect(), _Transport()
-        connection.connection_made(transport)  # type: ignore[arg-type]
-        peers.append((connection, transport))
-    headers = "".join(f"{name}: {text}\r\n" for name, text in HEADERS.items())
-    tails = [f"{target} HTTP/1.1\r\n{headers}\r\n".encode() for target in targets(WRITE_KEY)]
-    heads = itertools.cycle([b"HEAD " + tail for tail in tails])
-    plain = f"GET /robots.txt HTTP/1.1\r\n{headers}\r\n".encode()
-    gets = itertools.cycle([b"GET " + tail for tail in tails])
+class _Peers:
+    """`A_TURN` connections to a collector with some sources."""
 
-    def take_responses() -> None:
-        for _, transport in peers:
+    def __init__(self, write_keys: Sequence[str]) -> None:
+        sources = tuple(
+            Source(name=f"{SOURCE}-{n}", write_keys=(WriteKey(key=key),))
+            for n, key in enumerate(write_keys)
+        )
+        collector = Collector(
+            Sources(sources),
+            Responses(),
+            Clock(),
+            trusted_proxies=Config().server.trusted_proxies,
+        )
+        all_connections = Connections(collector)
+        self._loop: Any = _Loop()
+        names = [source.name for source in sources]
+        collector.writer = SpoolWriter(
+            self._loop, self._loop, self._loop, names, all_connections.on_stored
+        )
+        self._peers: list[tuple[Connection, _Transport]] = []
+        for _ in range(A_TURN):
+            connection, transport = all_connections.connect(), _Transport()
+            connection.connection_made(transport)  # type: ignore[arg-type]
+            self._peers.append((connection, transport))
+
+    def exchange(self, requests: Iterator[bytes]) -> None:
+        """Send one request on each connection, let the loop turn, and check the responses."""
+        for connection, _ in self._peers:
+            connection.data_received(next(requests))
+        self._loop.turn()
+        for _, transport in self._peers:
             response = transport.take()
             if not response.startswith(b"HTTP/1.1 200 "):
                 raise RuntimeError(f"not a 200: {response!r}")
 
-    def scanned() -> None:
-        for connection, _ in peers:
-            connection.data_received(plain)
-        take_responses()
 
-    def parsed() -> None:
-        for connection, _ in peers:
-            connection.data_received(next(heads))
-        take_responses()
+def _request_steps() -> list[Step]:
+    keys = [f"wk-{n}" for n in range(MANY_SOURCES)]
+    one, many = _Peers([WRITE_KEY]), _Peers(keys)
+    headers = "".join(f"{name}: {text}\r\n" for name, text in HEADERS.items())
 
-    def pixel() -> None:
-        for connection, _ in peers:
-            connection.data_received(next(gets))
-        loop.turn()
-        take_responses()
+    def requests(method: str, *keys: str, more: str = "") -> Iterator[bytes]:
+        tail = f" HTTP/1.1\r\n{headers}{more}\r\n"
+        return itertools.cycle([f"{method} {target}{tail}".encode() for target in targets(*keys)])
 
+    def step(name: str, peers: _Peers, own: Iterator[bytes]) -> Step:
+        return Step(name, lambda: peers.exchange(own), A_TURN, 20)
+
+    plain = itertools.repeat(f"GET /robots.txt HTTP/1.1\r\n{headers}\r\n".encode())
+    kept = requests("GET", WRITE_KEY, more="Connection: keep-alive\r\n")
     return [
-        Step("a request without an event, by the scan (GET)", scanned, A_TURN, 20),
-        Step("a request without an event, by httptools (HEAD)", parsed, A_TURN, 20),
-        Step("a pixel, without the kernel and the disk", pixel, A_TURN, 20),
+        step("a request without an event, by the scan (GET)", one, plain),
+        step("a request without an event, by httptools (HEAD)", one, requests("HEAD", WRITE_KEY)),
+        step("a pixel, without the kernel and the disk", one, requests("GET", WRITE_KEY)),
+        step("the same with `Connection: keep-alive`", one, kept),
+        step("the same from 5,000 sources", many, requests("GET", *keys)),
     ]
 
 
@@ -231,16 +263,23 @@ def _batch_steps() -> list[Step]:
     def seal() -> None:
         sealed.seal(names, segment, 64)
 
+    many_names = [f"{SOURCE}-{n}".encode() for n in range(A_COMMIT)]
+    mixed = _batch(own, A_COMMIT)
+
+    def seal_mixed() -> None:
+        mixed.seal(many_names, segment, 64)
+
     return [
         Step("add an event to the open batch", gather, A_COMMIT, 10),
         Step("seal it, an event of 256", seal, A_COMMIT, 10),
+        Step("the same, each event of another source", seal_mixed, A_COMMIT, 10),
     ]
 
 
-def _batch(own: list[bytes]) -> CommitBatch:
+def _batch(own: list[bytes], sources: int = 1) -> CommitBatch:
     batch = CommitBatch()
-    for event in own:
-        batch.add(0, event, NOW_MS)
+    for n, event in enumerate(own):
+        batch.add(n % sources, event, NOW_MS)
     return batch
 
 
