@@ -29,10 +29,10 @@ user and system time of all threads of the server process, from /proc/PID/stat. 
 share of its core that this amounts to: if it is well below 100 %, the load or the disk limits the
 requests/s. A response with a status of 400 or more is an error, and so is an event that had a 200
 and is missing in the spool or in the server's file. The first event must have the content that
-pixelfast would write. The requests are as nginx passes them, without a Connection header; with
-one, as browsers send it, a request costs pixelfast 2 µs more. Latency is measured from the
-request, so for new connections it includes the wait for their acceptance: uvloop accepts one
-connection per turn. The figures are medians, with the minimum and the maximum in parentheses."""
+pixelfast would write. The requests are as nginx passes them, without a Connection header. Latency
+is measured from the request, so for new connections it includes the wait for their acceptance:
+uvloop accepts one connection per turn. The figures are medians, with the minimum and the maximum in
+parentheses."""
 
 CONNECTIONS = (64, 256)
 

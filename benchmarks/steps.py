@@ -206,11 +206,10 @@ class _Peers:
             trusted_proxies=Config().server.trusted_proxies,
         )
         all_connections = Connections(collector)
-        self._loop: Any = _Loop()
+        self._loop = _Loop()
+        loop: Any = self._loop
         names = [source.name for source in sources]
-        collector.writer = SpoolWriter(
-            self._loop, self._loop, self._loop, names, all_connections.on_stored
-        )
+        collector.writer = SpoolWriter(loop, loop, loop, names, all_connections.on_stored)
         self._peers: list[tuple[Connection, _Transport]] = []
         for _ in range(A_TURN):
             connection, transport = all_connections.connect(), _Transport()

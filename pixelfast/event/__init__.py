@@ -23,6 +23,7 @@ Leaves, compiled into the modules that use them:
 `placeholders`  ids that a template should have replaced
 `times`         times in all accepted formats
 `message_ids`   UUIDs that sort by time
+`additions`     values of headers that become members of the context
 """
 
 from __future__ import annotations
