@@ -140,9 +140,8 @@ class Processes:
 
         The first process always runs; another one runs only if it has a destination.
         """
-        before: list[list[str]] = [[] for _ in range(self._max_deliveries)]
-        for child in deliveries:
-            before[child.orders.number] = child.orders.destinations or []
+        known = {each.orders.number: each.orders.destinations or [] for each in deliveries}
+        before = [known.get(number, []) for number in range(self._max_deliveries)]
         names = [each.name for each in config.destinations]
         shares = spread(names, self._max_deliveries, before)
         return {number: own for number, own in enumerate(shares) if own or number == 0}

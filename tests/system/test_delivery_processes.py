@@ -60,6 +60,10 @@ def spread(server: Server) -> dict[str, str]:
     return {name: own["process"] for name, own in destinations.items()}
 
 
+def attempts_of(server: Server, destination: str) -> float:
+    return server.metrics_of("pixelfast_delivery_attempts_total", destination=destination)
+
+
 def deliveries(server: Server) -> dict[str, int]:
     """Return the ids of the delivery processes by name."""
     return {
@@ -145,6 +149,7 @@ def test_the_number_of_processes_changes_with_an_upgrade(tmp_path: Path) -> None
     async def main(server: Server) -> None:
         load = Load(server.port, "wk-web", connections=4, pause_s=0.005)
         load.start()
+        attempts = 0.0
         for processes, expected in ((3, 3), (1, 1), (2, 2)):
             await load.until_acked(50)
             text = settings(*names, processes=processes)
@@ -156,6 +161,15 @@ def test_the_number_of_processes_changes_with_an_upgrade(tmp_path: Path) -> None
             assert outcome.is_successful, server.log
             assert expected == len(deliveries(server))
             assert not set(before.values()) & set(deliveries(server).values())
+            # The totals of processes that have ended are kept.
+            counted = await asyncio.to_thread(attempts_of, server, "three")
+            assert counted >= attempts
+            await asyncio.to_thread(
+                wait_until,
+                lambda least=counted + 4: attempts_of(server, "three") >= least,
+                "more attempts",
+            )
+            attempts = counted + 4
         await load.until_acked(50)
         await load.stop()
         assert ({}, 0) == (load.rejected, load.broken)
@@ -166,10 +180,6 @@ def test_the_number_of_processes_changes_with_an_upgrade(tmp_path: Path) -> None
                 f"the events of {name}",
             )
             assert sorted(load.acked) == sorted(each["event"] for each in server.events(name))
-        attempts = await asyncio.to_thread(
-            server.metrics_of, "pixelfast_delivery_attempts_total", destination="three"
-        )
-        assert attempts > 0, "the totals of processes that have ended are kept"
 
     with serving(tmp_path / "data", settings=settings(*names)) as server:
         asyncio.run(main(server))
