@@ -203,7 +203,10 @@ class Engine:
             self._start_all()
             await self._stopping.wait()
             while running := list(self._running.values()):
-                await asyncio.gather(*running)
+                # Since Python 3.12, `gather` does not let `_end` run if all tasks are done.
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
         finally:
             tasks = [*tending, *self._running.values()]
             for each in tasks:
