@@ -19,8 +19,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-run: build ## set up, compile and start the server on 127.0.0.1:8080
-	@$(BIN)/pixelfast serve
+run: build ## set up, compile and start the server on 127.0.0.1:8080; ARGS="-c FILE" for settings
+	@$(BIN)/pixelfast serve $(ARGS)
 
 test: $(VENV)/.test ## set up, compile and run the tests
 	@$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder

@@ -12,6 +12,8 @@ from typing import Any
 
 from benchmarks import (
     bench_delivery,
+    bench_everything,
+    bench_first_run,
     bench_hostile,
     bench_kinds,
     bench_latency,
@@ -34,6 +36,7 @@ NEEDED = ("wrk", "nginx", "taskset")
 # In this order, also in RESULTS.md; the name is that of the section's figures.
 BENCHMARKS: dict[str, Any] = {
     "servers": bench_servers,
+    "everything": bench_everything,
     "latency": bench_latency,
     "decode": bench_micro,
     "kinds": bench_kinds,
@@ -42,6 +45,7 @@ BENCHMARKS: dict[str, Any] = {
     "hostile": bench_hostile,
     "scaling": bench_scaling,
     "memory": bench_memory,
+    "first_run": bench_first_run,
 }
 
 

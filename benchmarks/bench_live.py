@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 from typing import NamedTuple
 
+from benchmarks import wrk
 from benchmarks.corpus import write_wrk_script
 from benchmarks.goals import goals_of
 from benchmarks.machine import print_head
 from benchmarks.openloop import offer
 from benchmarks.receiver import receiver, sampled_lags_ms
 from benchmarks.report import Section, spread, table
-from benchmarks.servers import free_port, running, wait_for, wait_until
+from benchmarks.servers import serving
 from benchmarks.wrk import LOAD_CORE, SERVER_CORE, cpu_seconds
 
 __all__ = ["run"]
@@ -47,21 +45,7 @@ STEADY_PER_S = 1500  # from one connection: the case of 0 connections
 MAX_AGE_S = {"file": 0.2, "http": 1.0}  # how long a batch waits for more events
 BOTH_CORES = f"{SERVER_CORE},{LOAD_CORE}"
 FILE_LOOK_S = 0.005
-STARTED_S = 1.5
 
-_SETTINGS = """
-data_dir = "{data}"
-log.level = "warning"
-[server]
-listen = ["127.0.0.1:{port}"]
-admin = ""
-workers = {workers}
-[[sources]]
-name = "demo"
-write_keys = ["wk-demo"]
-[[destinations]]
-name = "live"
-"""
 _FILE = 'type = "file"\npath = "{folder}"\n'
 _HTTP = 'type = "http"\nurl = "http://127.0.0.1:{port}/"\n'
 
@@ -104,30 +88,6 @@ class Archive:
                     self.lags_ms += sampled_lags_ms(lines)
 
 
-@contextmanager
-def served(folder: Path, destination: str, workers: int) -> Iterator[tuple[int, int]]:
-    """Run pixelfast; yield its port and the process id of delivery."""
-    port = free_port()
-    settings = folder / "pixelfast.toml"
-    settings.write_text(
-        _SETTINGS.format(data=folder / "data", port=port, workers=workers) + destination
-    )
-    command = ["taskset", "-c", BOTH_CORES, sys.executable, "-m", "pixelfast", "serve"]
-    with running([*command, "-c", str(settings)]) as process:
-        wait_for(port, process)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        pids: dict[str, str] = {}
-
-        def all_run() -> bool:
-            for pid in children.read_text().split():
-                pids[Path(f"/proc/{pid}/comm").read_text().strip()] = pid
-            return len([name for name in pids if name.startswith("pf-")]) == workers + 1
-
-        wait_until(all_run, "all processes of pixelfast running")
-        time.sleep(STARTED_S)  # delivery imports its libraries and opens its files
-        yield port, int(pids["pf-delivery"])
-
-
 def load(folder: Path, port: int, connections: int, seconds: float) -> int:
     """Send pixels; return how many got a 200.
 
@@ -138,18 +98,7 @@ def load(folder: Path, port: int, connections: int, seconds: float) -> int:
         return offer(port, "wk-demo", STEADY_PER_S, seconds, 1).responses
     script = folder / "pixels.lua"
     write_wrk_script(script, "wk-demo")
-    command = ["taskset", "-c", BOTH_CORES, "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s"]
-    output = subprocess.run(
-        [*command, "--timeout", "30s", "-s", str(script), f"http://127.0.0.1:{port}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    (line,) = (line for line in output.splitlines() if line.startswith("RESULT "))
-    requests, _, failed, not_2xx = map(int, line.split()[1:5])
-    if failed or not_2xx:
-        raise RuntimeError(f"{failed} connections failed, {not_2xx} responses were not 200")
-    return requests
+    return wrk.load(port, script, connections, seconds, BOTH_CORES).requests
 
 
 def measure(kind: str, workers: int, connections: int, seconds: float) -> Live:
@@ -168,12 +117,12 @@ def measure(kind: str, workers: int, connections: int, seconds: float) -> Live:
         if kind == "file":
             destination = _FILE.format(folder=folder / "archive")
         try:
-            with served(folder, destination, workers) as (port, delivery):
-                before_s, began_s = cpu_seconds(delivery), time.monotonic()
-                responses = load(folder, port, connections, seconds)
+            with serving(folder, destination, workers, cores=BOTH_CORES) as server:
+                before_s, began_s = cpu_seconds(server.delivery), time.monotonic()
+                responses = load(folder, server.port, connections, seconds)
                 took_s = time.monotonic() - began_s
                 time.sleep(2 * MAX_AGE_S[kind])  # the last batch
-                cpu_s = cpu_seconds(delivery) - before_s
+                cpu_s = cpu_seconds(server.delivery) - before_s
                 # A stop delivers the remaining events, which are late but not missing.
         finally:
             archive.stop()

@@ -16,9 +16,19 @@ from typing import NamedTuple
 from benchmarks.wrk import SERVER_CORE
 from pixelfast.spool import DataDir, Position, SlotReader
 
-__all__ = ["Running", "collector", "nginx", "running", "stored_events", "worker_of"]
+__all__ = [
+    "Running",
+    "Serving",
+    "collector",
+    "nginx",
+    "running",
+    "serving",
+    "stored_events",
+    "worker_of",
+]
 
 START_S = 20.0
+SETTLE_S = 1.5  # delivery imports its libraries and opens its files
 
 
 class Running(NamedTuple):
@@ -35,16 +45,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
+def wait_until(is_so: Callable[[], bool], what: str, patience_s: float = START_S) -> None:
     """Poll until a condition of another process is true.
 
     Raises:
-        RuntimeError: it is not so after 20 seconds.
+        RuntimeError: it is not so after `patience_s`.
     """
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + patience_s
     while not is_so():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"after {START_S:.0f} s: not {what}")
+            raise RuntimeError(f"after {patience_s:.0f} s: not {what}")
         time.sleep(0.02)  # often enough without loading the measured core
 
 
@@ -62,9 +72,12 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def running(
-    command: list[str], environment: dict[str, str] | None = None
+    command: list[str],
+    environment: dict[str, str] | None = None,
+    *,
+    cores: str = str(SERVER_CORE),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    pinned = ["taskset", "-c", str(SERVER_CORE), *command]
+    pinned = ["taskset", "-c", cores, *command]
     own = {**os.environ, **(environment or {})}
     process = subprocess.Popen(pinned, stdout=subprocess.DEVNULL, env=own)
     try:
@@ -90,6 +103,63 @@ def collector(folder: Path, *settings: str) -> Iterator[Running]:
         wait_for(port, process)
         key = folder / "demo-write-key"  # absent if `settings` name sources
         yield Running(process.pid, port, key.read_text().strip() if key.exists() else "")
+
+
+class Serving(NamedTuple):
+    """A running `pixelfast serve`: the process id of each process by its name."""
+
+    port: int
+    pids: dict[str, int]
+
+    @property
+    def delivery(self) -> int:
+        return self.pids["pf-delivery"]
+
+
+_SERVE = """
+data_dir = "{data}"
+log.level = "warning"
+[server]
+listen = ["127.0.0.1:{port}"]
+admin = ""
+workers = {workers}
+[[sources]]
+name = "demo"
+write_keys = ["wk-demo"]
+[[destinations]]
+name = "live"
+"""
+
+
+@contextmanager
+def serving(
+    folder: Path, destination: str, workers: int = 1, *, cores: str = str(SERVER_CORE)
+) -> Iterator[Serving]:
+    """Run `pixelfast serve` with one destination, whose settings are `destination`.
+
+    The data directory is `data` in `folder`, the write key is `wk-demo`.
+    """
+    port = free_port()
+    settings = folder / "pixelfast.toml"
+    settings.write_text(
+        _SERVE.format(data=folder / "data", port=port, workers=workers) + destination
+    )
+    command = [sys.executable, "-m", "pixelfast", "serve", "-c", str(settings)]
+    with running(command, cores=cores) as process:
+        wait_for(port, process)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        pids = {"supervisor": process.pid}
+
+        def all_run() -> bool:
+            for pid in children.read_text().split():
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                if name.startswith("pf-"):
+                    pids[name] = int(pid)
+            return len(pids) == workers + 2
+
+        wait_until(all_run, "all processes of pixelfast running")
+        time.sleep(SETTLE_S)
+        yield Serving(port, pids)
 
 
 _NGINX = """
