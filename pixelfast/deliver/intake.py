@@ -48,10 +48,8 @@ class Intake:
             self._listed_s = now_s
             cutter.find_slots()
         before_s, self._looked_s = self._looked_s, now_s
-        has_filled = False
         while may_cut():
             is_full = cutter.cut()
-            has_filled = has_filled or is_full
             if not cutter.has_moved():
                 break
             self._moved_s = now_s
@@ -64,8 +62,7 @@ class Intake:
                 break
         self.next_look_s = now_s
         if not cutter.has_more:
-            max_s = timings.busy_look_pause_s if has_filled else timings.max_look_pause_s
-            pause_s = min(max_age_s / 4, max_s)
+            pause_s = min(max_age_s, timings.max_look_pause_s)
             if now_s - self._moved_s > timings.idle_after_s:
                 pause_s = timings.max_look_pause_s
             self.next_look_s += max(timings.min_look_pause_s, pause_s)

@@ -91,11 +91,10 @@ class Timings:
 
     Reading the spool:
 
-    min_look_pause_s: shortest pause between two reads of the ends of the slots. The pause is a
-        quarter of a batch's maximum age, so that many small frames are read at once and an event
-        is still sent about when it is due.
+    min_look_pause_s: shortest pause between two reads of the ends of the slots. The pause is the
+        maximum age of a batch: an event that arrives just after a read is due at the next one. The
+        more is read at once, the less an event costs.
     max_look_pause_s: longest such pause.
-    busy_look_pause_s: longest such pause after a read that filled a batch.
     idle_after_s: time without new events after which every pause has the maximum length.
     list_slots_s: time between two searches of the data directory for new slots.
     intake_turn_s: time for which one destination cuts batches before others get their turn.
@@ -144,7 +143,6 @@ class Timings:
 
     min_look_pause_s: float = 0.01
     max_look_pause_s: float = 0.25
-    busy_look_pause_s: float = 0.05
     idle_after_s: float = 2.0
     list_slots_s: float = 1.0
     intake_turn_s: float = 0.004

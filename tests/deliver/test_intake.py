@@ -220,27 +220,49 @@ def pause_s(tail: Intake, clock: HandClock) -> float:
     return round(tail.next_look_s - clock.now_s, 6)
 
 
-def test_the_pause_is_a_quarter_of_the_age_within_limits(data: DataDir) -> None:
+def test_the_pause_is_the_age_of_a_batch_within_limits(data: DataDir) -> None:
     clock = HandClock()
     pauses = {}
-    for max_age_s in (0.01, 0.2, 1.0, 60.0):
+    for max_age_s in (0.0, 0.02, 0.2, 1.0, 60.0):
         with intake(data, BatchLimits(3, 10**6, max_age_s), clock) as tail:
             pauses[max_age_s] = pause_s(tail, clock)
-    assert {0.01: 0.01, 0.2: 0.05, 1.0: 0.25, 60.0: 0.25} == pauses
+    assert {0.0: 0.01, 0.02: 0.02, 0.2: 0.2, 1.0: 0.25, 60.0: 0.25} == pauses
 
 
-def test_the_pause_is_short_while_batches_fill_and_long_without_events(data: DataDir) -> None:
+def test_the_pause_ends_when_the_open_batch_is_due_and_is_long_without_events(
+    data: DataDir,
+) -> None:
     clock = HandClock()
-    with Feed(data) as feed, intake(data, BatchLimits(3, 10**6, 0.4), clock) as tail:
-        feed.write(*map(event, range(4)))
-        assert 0.05 == pause_s(tail, clock), "a batch was full"
+    with Feed(data) as feed, intake(data, BatchLimits(3, 10**6, 0.1), clock) as tail:
         assert 0.1 == pause_s(tail, clock)
-        clock.now_s += 1.0
-        look(tail)  # cuts the last batch
+        clock.now_s += 0.1
+        feed.write(*map(event, range(4)), received_ms=ms(clock) - 40)
+        assert 0.06 == pause_s(tail, clock), "the fourth event is 40 ms old"
+        clock.now_s += 0.07
+        assert 0.1 == pause_s(tail, clock)
         clock.now_s += 3.0
         assert 0.25 == pause_s(tail, clock)
-        feed.write(event(4))
+        feed.write(event(4), received_ms=ms(clock))
         assert 0.1 == pause_s(tail, clock)
+
+
+def test_no_event_of_a_steady_flow_waits_longer_than_the_age_of_a_batch(data: DataDir) -> None:
+    clock = HandClock()
+    waits_s: list[float] = []
+    arrived_s: list[float] = []
+
+    def cut(batch: Cut) -> None:
+        waits_s.extend(clock.now_s - arrived_s.pop(0) for _ in range(batch.events))
+
+    with Feed(data) as feed, intake(data, BatchLimits(10**6, 10**6, 0.2), clock) as tail:
+        for _ in range(1000):
+            clock.now_s += 0.007
+            feed.write(event(0), received_ms=ms(clock))
+            arrived_s.append(clock.now_s)
+            if clock.now_s >= tail.next_look_s:
+                tail.cut(cut, lambda: True, is_stopping=False)
+    assert len(waits_s) > 900
+    assert max(waits_s) <= 0.2 + 0.007, "the clock of this test moves by 7 ms"
 
 
 # --- memory ----------------------------------------------------------------------------------
