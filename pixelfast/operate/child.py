@@ -29,8 +29,15 @@ _RESTART_MAX_S = 5.0
 _STEADY_S = 30.0  # a process that ran this long is restarted after the first delay again
 _SILENT_S = 5.0  # a process that has not reported for so long is not ready
 _START_S = 60.0  # how long a new process may be silent until it is ready for the first time
-# With more arenas, each thread that allocates would keep free memory in its own.
-_ENVIRONMENT = {"delivery": {"MALLOC_ARENA_MAX": "2"}}
+# With more arenas, each thread that allocates would keep free memory in its own. The events of a
+# batch are a few MiB: if they were mapped and unmapped each time, the kernel would clear all pages.
+_ENVIRONMENT = {
+    "delivery": {
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20),
+    }
+}
 
 
 class _Process(Protocol):

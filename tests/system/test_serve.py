@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
@@ -112,6 +113,14 @@ def test_the_start_logs_the_effective_settings_in_one_line(tmp_path: Path) -> No
         first = server.log.splitlines()[0]
         assert f"version={__version__}" in first
         assert f"data_dir={server.data_dir}" in first
+
+
+def test_delivery_does_not_interrupt_a_collector_when_it_wakes_up(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", "--workers", "1") as server:
+        assert 200 == server.track("one")
+        server.wait_for_events(1)
+        policies = {name: os.sched_getscheduler(pid) for name, pid in server.children().items()}
+    assert {"pf-collector-0": os.SCHED_OTHER, "pf-delivery": os.SCHED_BATCH} == policies
 
 
 def test_a_second_server_on_the_same_data_reports_it(tmp_path: Path) -> None:
