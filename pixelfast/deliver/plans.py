@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from zlib import crc32
-
 import msgspec
+from zlib_ng.zlib_ng import crc32
 
 from pixelfast.deliver.batches import Batch, Range, Run, read_ranges, some_events
 from pixelfast.deliver.selection import Selection

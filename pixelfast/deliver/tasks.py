@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from zlib import crc32
 
 import msgspec
+from zlib_ng.zlib_ng import crc32
 
 from pixelfast.deliver.batches import Batch, Cut, read_ranges, some_events
 from pixelfast.deliver.bundles import DeadLetter

@@ -82,7 +82,8 @@ from __future__ import annotations
 
 import struct
 from typing import NamedTuple
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 from pixelfast.errors import SpoolCorrupt
 

@@ -11,7 +11,7 @@ from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from zlib import crc32
+from zlib_ng.zlib_ng import crc32
 
 from pixelfast.errors import SpoolError
 from pixelfast.spool.compression import decompress
