@@ -82,8 +82,14 @@ $(VENV)/.venv:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# Cython is used once, so only the modules that it imports are worth compiling to bytecode.
 $(VENV)/.tools: $(VENV)/.venv pyproject.toml
-	@$(PIP) --upgrade 'pip>=25.1' `$(BUILD_REQUIREMENTS)`
+	@$(PIP) --no-compile `$(BUILD_REQUIREMENTS)`
+	@touch $@
+
+# Dependency groups need a newer pip than some versions of Python bring along.
+$(VENV)/.pip: $(VENV)/.venv
+	@$(PIP) --upgrade 'pip>=25.1'
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.tools pyproject.toml setup.py
@@ -100,7 +106,7 @@ $(VENV)/.built: $(VENV)/.tools pyproject.toml setup.py $(SOURCES)
 	@$(MAKE) --silent --no-print-directory --jobs=2 $(VENV)/.installed $(VENV)/.compiled
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.built
+$(VENV)/.test: $(VENV)/.built $(VENV)/.pip
 	@$(PIP) --group test --group lint
 	@touch $@
 
@@ -108,12 +114,11 @@ $(VENV)/.products: $(VENV)/.test
 	@$(PIP) --group products
 	@touch $@
 
-$(VENV)/.docs: $(VENV)/.venv pyproject.toml
-	@$(PIP) --upgrade 'pip>=25.1'
+$(VENV)/.docs: $(VENV)/.pip pyproject.toml
 	@$(PIP) --group docs
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.built
+$(VENV)/.bench: $(VENV)/.built $(VENV)/.pip
 	@$(PIP) --group bench
 	@touch $@
 

@@ -42,7 +42,24 @@ directives = {
     "autotestdict": False,
     "linetrace": switched_on("TRACE"),
 }
-compile_flags = ["-O3", "-g1", "-fno-plt"]
+# Modules outside of the hot path, and those in which the optimizer finds nothing, compile in half
+# the time. -O3 vectorizes the scans that the others inline.
+LEVELS = {
+    "-O1": {
+        "pixelfast.collect.clock",
+        "pixelfast.collect.reader",
+        "pixelfast.config.prefixes",
+        "pixelfast.spool.committer",
+    },
+    "-O2": {
+        "pixelfast.collect.budgets",
+        "pixelfast.collect.sources",
+        "pixelfast.spool.batch",
+        "pixelfast.spool.frames",
+        "pixelfast.spool.writer",
+    },
+}
+compile_flags = ["-g1", "-fno-plt"]
 link_flags = []
 if switched_on("WERROR"):
     compile_flags += ["-Wall", "-Werror"]
@@ -53,11 +70,16 @@ if switched_on("SANITIZE"):
     compile_flags += [*sanitizers, "-O1", "-g", "-fno-omit-frame-pointer"]
     link_flags += sanitizers
 
+
+def level_of(module: str) -> str:
+    return next((level for level, names in LEVELS.items() if module in names), "-O3")
+
+
 modules = [
     Extension(
-        ".".join(path.with_suffix("").parts),
+        name := ".".join(path.with_suffix("").parts),
         [str(path)],
-        extra_compile_args=compile_flags,
+        extra_compile_args=[level_of(name), *compile_flags],  # -O1 of the sanitizers comes later
         extra_link_args=link_flags,
     )
     for path in sorted(Path("pixelfast").rglob("*.pyx"))
