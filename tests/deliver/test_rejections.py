@@ -116,7 +116,8 @@ def test_a_dead_letter_has_its_position_and_the_response(data: DataDir, feed: Fe
         runner = make_runner(data, sender)
         async with running(runner):
             await until(lambda: is_settled(runner, feed))
-        (letter,) = DeadLetters(data.dead_dir("hook") / "dead.db").read()
+        with opened_letters(data) as dead:
+            (letter,) = dead.read()
         assert (event(3), 400, "status 400", b'{"error":"invalid"}') == (
             letter.event,
             letter.status,
