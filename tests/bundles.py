@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pixelfast.deliver.bundles import Bundle
+from pixelfast.deliver.excerpts import Excerpts
 
 __all__ = ["bundle"]
 
@@ -18,4 +19,13 @@ def bundle(
     attempts: int = 1,
     source: str = "web",
 ) -> Bundle:
-    return Bundle(batch, attempts, source, status, reason, [number], [event], [response])
+    return Bundle(
+        batch,
+        attempts,
+        source,
+        status,
+        reason,
+        [number],
+        Excerpts.of([event]),
+        Excerpts.of([response]),
+    )

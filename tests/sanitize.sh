@@ -20,4 +20,4 @@ export LD_PRELOAD="$asan"
 "$python" -c "import pixelfast.event.decoder as m; assert m.__file__.startswith('$work'), m.__file__"
 exec "$python" -m pytest -q -p no:cacheprovider tests/event tests/collect tests/spool \
     tests/deliver/products/test_documents.py tests/deliver/products/test_bulk_items.py \
-    tests/deliver/test_lines.py "$@"
+    tests/deliver/test_lines.py tests/deliver/test_excerpts.py "$@"

@@ -12,9 +12,7 @@ import contextlib
 import html
 import json
 import re
-from bisect import bisect
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -91,23 +89,21 @@ class Redactor:
             spans.append((tail, len(data)))
         return _masked(data, spans) if spans else data
 
-    def suspects(self, parts: Sequence[bytes]) -> list[int]:
-        """Return the indexes of those byte strings that may contain a secret, in order.
+    def suspects(self, data: bytes, end_of: Callable[[int], int]) -> set[int]:
+        """Return positions at which a secret may begin, in data that consists of several parts.
 
-        `data` returns all others as they are. This is faster than calling it for each: one search
-        covers all of them.
+        `data` returns all parts without such a position unchanged. One search of all parts is
+        faster than a call of `data` for each of them. `end_of` returns where the part at a position
+        ends; each search continues there, because one position in a part is enough.
         """
-        lowered = b"\n".join(parts).lower()
+        lowered = data.lower()
         found: set[int] = set()
-        ends: list[int] = []
         for search in (self._cut.first_in, self._first_short_in):
             start = 0
             while (at := search(lowered, start)) >= 0:
-                ends = ends or list(accumulate(len(each) + 1 for each in parts))
-                index = bisect(ends, at)
-                found.add(index)
-                start = ends[index]
-        return sorted(found)
+                found.add(at)
+                start = end_of(at)
+        return found
 
     def _first_short_in(self, lowered: bytes, start: int) -> int:
         match = self._short.search(lowered, start) if self._short is not None else None

@@ -2,7 +2,8 @@
 
 `selection`     which events a destination accepts
 `batches`       batches of events, and how to read the same bytes again
-`lines`         some events of a batch, without a copy of the others
+`lines`         some events of a batch, without a copy
+`excerpts`      many byte strings in one buffer, without an object for each of them
 `cutter`        cuts batches from the spool's NDJSON
 `intake`        when to read the spool, and when a batch is due
 `plans`         the record of a batch on disk, and how to make its exact bytes again
@@ -11,7 +12,7 @@
 `sender`        the interface of a kind of destination; `destinations` has a module for each kind,
                 `http` the client that most of them use, `bodies` events in other formats
 `masking`       masks the secrets of the settings in outcomes
-`outcomes`      the possible results of sending a batch
+`outcomes`      the possible results of sending a batch; failures are grouped by how events failed
 `settlement`    decides what follows from an outcome: delivered, retried, divided, or dead letters
 `settler`       carries out settlements; `doubts`, `rejections` and `probe` distinguish bad events
                 from a destination that rejects everything

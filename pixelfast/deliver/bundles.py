@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
-from operator import add
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
+
+from pixelfast.deliver.excerpts import Excerpts
 
 __all__ = ["Bundle", "DeadLetter", "Row", "merged", "numbers_in"]
 
+_DAMAGED = "a row of dead letters is damaged"
 _COMMON_BYTES = 200  # of a row, without its dead letters, reason and source
-_PART_BYTES = 9  # of a dead letter: its position, the length of its response, a line feed
+_PART_BYTES = 17  # of a dead letter: its position, the division of its response, a line feed
 
 
 class Bundle(NamedTuple):
@@ -36,8 +37,8 @@ class Bundle(NamedTuple):
     status: int
     reason: str
     numbers: Sequence[int]
-    events: Sequence[bytes]
-    responses: Sequence[bytes]
+    events: Excerpts
+    responses: Excerpts
 
     def rows(self, first_id: int, died_ms: int, max_bytes: int) -> Iterator[Row]:
         """Yield rows of these dead letters, with ids from `first_id` on.
@@ -46,12 +47,12 @@ class Bundle(NamedTuple):
         """
         batch, attempts, source, status, reason, numbers, events, responses = self
         free_bytes = max_bytes - len(reason) - len(source) - _COMMON_BYTES
-        event_bytes = map(_PART_BYTES.__add__, map(len, events))
-        ends = list(accumulate(map(add, event_bytes, map(len, responses)), initial=0))
         start = 0
         while start < len(numbers):
-            stop = max(start + 1, bisect_right(ends, ends[start] + free_bytes, start) - 1)
-            some = responses[start:stop]
+            stop, sizes, answer = responses.folded(start, free_bytes, _PART_BYTES, events)
+            parts = b""
+            if stop > start + 1:
+                parts = struct.pack(f"<{stop - start}I", *numbers[start:stop]) + sizes
             yield Row(
                 first_id + start,
                 stop - start,
@@ -63,9 +64,9 @@ class Bundle(NamedTuple):
                 died_ms,
                 0,
                 source,
-                _packed(numbers[start:stop], some) if stop > start + 1 else b"",
-                b"\n".join(events[start:stop]),
-                b"".join(some),
+                parts,
+                events.joined(start, stop, b"\n"),
+                answer,
             )
             start = stop
 
@@ -73,8 +74,8 @@ class Bundle(NamedTuple):
         """Return a bundle of some of the dead letters, by their positions in this one."""
         return self._replace(
             numbers=[self.numbers[place] for place in places],
-            events=[self.events[place] for place in places],
-            responses=[self.responses[place] for place in places],
+            events=self.events.picked(places),
+            responses=self.responses.picked(places),
         )
 
 
@@ -85,10 +86,13 @@ class Row(NamedTuple):
         id: the id of the first dead letter.
         letters: the number of dead letters.
         number: the position of the first one in the batch.
-        parts: if there are several, two little-endian unsigned 32-bit integers for each: first all
-            positions, then the lengths of all responses.
+        parts: if there are several, little-endian unsigned 32-bit integers: first all positions,
+            then three for each response. These are the numbers of bytes that it shares with the
+            beginning and with the end of the first response, and of its own bytes. Rows of schema
+            version 3 have only the length of each response there.
         event: the events, separated by line feeds.
-        answer: the responses, one after the other.
+        answer: the own bytes of all responses, one after the other. The first response shares
+            nothing.
     """
 
     id: int
@@ -121,10 +125,9 @@ class Row(NamedTuple):
         events, responses = [self.event], [self.answer]
         if self.letters > 1:
             events = self.event.split(b"\n")
-            ends = accumulate(_unpacked(self.letters, self.parts)[self.letters :], initial=0)
-            responses = [self.answer[start:end] for start, end in pairwise(ends)]
+            responses = _responses(self.letters, self.parts, self.answer)
             if len(events) != self.letters:
-                raise sqlite3.DatabaseError("a row of dead letters is damaged")
+                raise sqlite3.DatabaseError(_DAMAGED)
         return [
             DeadLetter(
                 self.id + place,
@@ -189,7 +192,8 @@ class DeadLetter(NamedTuple):
 def merged(bundles: Iterable[Bundle]) -> list[Bundle]:
     """Combine bundles of one batch that failed in the same way.
 
-    >>> one, two = (Bundle("b", 1, "web", 400, "no", [n], [b"{}"], [b""]) for n in (4, 7))
+    >>> event, response = Excerpts.of([b"{}"]), Excerpts.of([b""])
+    >>> one, two = (Bundle("b", 1, "web", 400, "no", [n], event, response) for n in (4, 7))
     >>> [bundle.numbers for bundle in merged([one, two])]
     [[4, 7]]
     """
@@ -200,14 +204,11 @@ def merged(bundles: Iterable[Bundle]) -> list[Bundle]:
 
 
 def _joined(bundles: list[Bundle]) -> Bundle:
-    numbers: list[int] = []
-    events: list[bytes] = []
-    responses: list[bytes] = []
-    for each in bundles:
-        numbers += each.numbers
-        events += each.events
-        responses += each.responses
-    return bundles[0]._replace(numbers=numbers, events=events, responses=responses)
+    return bundles[0]._replace(
+        numbers=[number for each in bundles for number in each.numbers],
+        events=Excerpts.of(chain.from_iterable(each.events for each in bundles)),
+        responses=Excerpts.of(chain.from_iterable(each.responses for each in bundles)),
+    )
 
 
 def numbers_in(letters: int, number: int, parts: bytes) -> Sequence[int]:
@@ -219,11 +220,22 @@ def numbers_in(letters: int, number: int, parts: bytes) -> Sequence[int]:
     return (number,) if letters == 1 else _unpacked(letters, parts)[:letters]
 
 
-def _packed(numbers: Sequence[int], responses: Sequence[bytes]) -> bytes:
-    return struct.pack(f"<{2 * len(numbers)}I", *numbers, *map(len, responses))
+def _responses(letters: int, parts: bytes, answer: bytes) -> list[bytes]:
+    """Return the responses of a row with several dead letters."""
+    numbers = _unpacked(letters, parts)
+    own_bytes = numbers[letters + 2 :: 3] if len(numbers) == 4 * letters else numbers[letters:]
+    own = [answer[start:end] for start, end in pairwise(accumulate(own_bytes, initial=0))]
+    if len(numbers) == 2 * letters:
+        return own
+    first = own[0]
+    shared = zip(numbers[letters::3], numbers[letters + 1 :: 3], strict=True)
+    return [
+        first[:before] + each + first[len(first) - behind :]
+        for each, (before, behind) in zip(own, shared, strict=True)
+    ]
 
 
 def _unpacked(letters: int, parts: bytes) -> tuple[int, ...]:
-    if len(parts) != 8 * letters:
-        raise sqlite3.DatabaseError("a row of dead letters is damaged")
-    return struct.unpack(f"<{2 * letters}I", parts)
+    if len(parts) not in (8 * letters, 16 * letters):
+        raise sqlite3.DatabaseError(_DAMAGED)
+    return struct.unpack(f"<{len(parts) // 4}I", parts)

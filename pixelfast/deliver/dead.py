@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -28,18 +28,24 @@ _ROWS = (
     "SELECT id, letters, batch, number, status, reason, attempts, died_ms, replay, source, parts,"
     " event, answer FROM letter"
 )
+_MAX_BATCHES = 16
+_OF_BATCHES = (
+    "SELECT batch, letters, number, parts FROM letter"
+    " WHERE batch IN (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _INSERT = (
     "INSERT INTO letter (id, letters, batch, number, status, reason, attempts, died_ms, replay,"
     " source, parts, event, answer) VALUES "
 )
-# Many rows are inserted by one statement, because sqlite3 releases the GIL for each statement, and
-# beside a busy event loop waits to get it back. Numbers of rows are powers of two, so that few
-# statements are prepared.
+# There are few statements in a transaction, because sqlite3 releases the GIL for each, and beside a
+# busy event loop waits to get it back. Many rows are inserted by one statement. Their numbers are
+# powers of two, so that few statements are prepared.
 _MAX_ROWS = 64
 # Page sizes of new files: a large page fits more dead letters per row, but an empty file has nine.
 _SMALL_PAGE_BYTES, _LARGE_PAGE_BYTES = 4096, 16384
 _MANY_BYTES = 2**24
-_STEP_BYTES = 256 * 2**10
+_STEP_BYTES, _LARGE_STEP_BYTES = 2**18, 2**20
+_NEAR_BYTES = 2**22  # to the limit; then steps are small
 # Large transactions must fit, otherwise SQLite writes and syncs in the middle of them.
 _CACHE_KIB = 2048
 _MIN_BYTES = 2**18  # even on a full disk; an empty file with large pages has 144 KiB
@@ -72,6 +78,13 @@ class DeadLetterLimits(NamedTuple):
             return self.max_bytes
         as_it_is = file_bytes - 2 * _STEP_BYTES  # the next step fits into free pages
         return min(self.max_bytes, max(_MIN_BYTES, as_it_is, self.disk_limit(file_bytes)))
+
+
+class FileSizes(NamedTuple):
+    """The size of the database, with and without its free pages."""
+
+    file_bytes: int
+    used_bytes: int
 
 
 class SourceDeadLetters(NamedTuple):
@@ -125,10 +138,13 @@ class DeadLetters:
         so that the file does not grow far beyond its limit.
         """
         now_ms = self._now_ms()
+        spare_bytes = float("inf")
         if limits is not None:
+            file_bytes = self.sizes().file_bytes
             limits = limits._replace(
-                max_bytes=limits.current_max_bytes(self.file_bytes()), disk_limit=None
+                max_bytes=limits.current_max_bytes(file_bytes), disk_limit=None
             )
+            spare_bytes = limits.max_bytes - file_bytes
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             next_id = self._last_id() + 1
@@ -138,7 +154,9 @@ class DeadLetters:
                 for row in bundle.rows(next_id, now_ms, self._page_bytes):
                     rows.append(row)
                     step_bytes += row.size_bytes
-                    if step_bytes >= _STEP_BYTES:
+                    spare_bytes -= row.size_bytes
+                    is_near = spare_bytes < _NEAR_BYTES
+                    if step_bytes >= (_STEP_BYTES if is_near else _LARGE_STEP_BYTES):
                         self._add_step(rows, limits)
                         rows, step_bytes = [], 0
                 next_id += len(bundle.numbers)
@@ -157,21 +175,27 @@ class DeadLetters:
         rows = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'letter'").fetchall()
         return int(rows[0][0]) if rows else 0
 
-    def _new_ones(self, bundles: Iterable[Bundle]) -> Iterator[Bundle]:
+    def _new_ones(self, bundles: Sequence[Bundle]) -> Iterator[Bundle]:
         """Yield bundles without existing dead letters; the last ones are repeated after a crash."""
-        known: dict[str, set[int]] = {}
+        known = self._known({bundle.batch for bundle in bundles})
         for bundle in bundles:
-            if bundle.batch not in known:
-                rows = self._db.execute(
-                    "SELECT letters, number, parts FROM letter WHERE batch = ?", [bundle.batch]
-                )
-                known[bundle.batch] = {number for row in rows for number in numbers_in(*row)}
-            numbers = known[bundle.batch]
+            numbers = known.get(bundle.batch, set())
             if not numbers.isdisjoint(bundle.numbers):
                 places = [n for n, each in enumerate(bundle.numbers) if each not in numbers]
                 bundle = bundle.only(places)
             if bundle.numbers:
                 yield bundle
+
+    def _known(self, batches: Iterable[str]) -> dict[str, set[int]]:
+        """Return the positions of the existing dead letters of batches that have any."""
+        known: dict[str, set[int]] = {}
+        names = list(batches)
+        for start in range(0, len(names), _MAX_BATCHES):
+            some = names[start : start + _MAX_BATCHES]
+            some += [some[0]] * (_MAX_BATCHES - len(some))
+            for batch, *columns in self._db.execute(_OF_BATCHES, some):
+                known.setdefault(batch, set()).update(numbers_in(*columns))
+        return known
 
     def _insert(self, rows: list[Row]) -> None:
         """Add rows and count them for their sources."""
@@ -248,13 +272,15 @@ class DeadLetters:
         """
         if limits.on_full != "drop_oldest":
             return
-        max_bytes = limits.current_max_bytes(self.file_bytes())
-        while (excess := self.size_bytes() - max_bytes) > 0:
+        found = self.sizes()
+        max_bytes = limits.current_max_bytes(found.file_bytes)
+        while (excess := found.used_bytes - max_bytes) > 0:
             sizes = self._db.execute(
                 "SELECT name, size_bytes FROM source WHERE letters > 0 ORDER BY size_bytes DESC"
             ).fetchall()
             if not any(self._drop_oldest(name, excess) for name, _ in sizes):
                 return
+            found = self.sizes()
 
     def _drop_oldest(self, source: str, excess: int) -> bool:
         """Drop a source's oldest dead letters, about half of those that use `excess` bytes.
@@ -290,19 +316,15 @@ class DeadLetters:
         )
         return len(rows)
 
-    def size_bytes(self) -> int:
-        """Return the disk space of the dead letters: the file without its free pages.
+    def sizes(self) -> FileSizes:
+        """Return the size of the file, and how much of it is used.
 
         The file does not shrink when rows are deleted, but free pages are reused.
         """
-        return self.file_bytes() - self._pragma("freelist_count") * self._page_bytes
-
-    def file_bytes(self) -> int:
-        """Return the size of the file, including free pages."""
-        return self._pragma("page_count") * self._page_bytes
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+        pages, free_pages = self._db.execute(
+            "SELECT page_count, freelist_count FROM pragma_page_count(), pragma_freelist_count()"
+        ).fetchone()
+        return FileSizes(pages * self._page_bytes, (pages - free_pages) * self._page_bytes)
 
     def by_source(self) -> dict[str, SourceDeadLetters]:
         """Return the counts of each source that has dead letters or had some dropped."""

@@ -110,8 +110,9 @@ class DeadKeeper:
     def _measure(self) -> None:
         """Measure the dead letters, and log if they were dropped or are nearly at the limit."""
         assert self._dead is not None
-        self.size_bytes, self.by_source = self._dead.size_bytes(), self._dead.by_source()
-        self.max_bytes = self._dead_limits.current_max_bytes(self._dead.file_bytes())
+        sizes = self._dead.sizes()
+        self.size_bytes, self.by_source = sizes.used_bytes, self._dead.by_source()
+        self.max_bytes = self._dead_limits.current_max_bytes(sizes.file_bytes)
         dropped = sum(each.dropped for each in self.by_source.values())
         more = 0 if self._dropped is None else dropped - self._dropped
         self._dropped = dropped

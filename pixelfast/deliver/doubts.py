@@ -89,7 +89,7 @@ class Doubts:
 
     def _hold(self, outcome: Outcome) -> None:
         if isinstance(outcome, Partial):
-            outcome = next(iter(outcome.failed.values()))
+            outcome = outcome.failed.first
         if self._health.hold_kind is Hold.REJECTIONS:
             reason = self._health.breaker.reason  # the same reason is not logged again
         else:

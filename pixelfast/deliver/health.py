@@ -61,18 +61,19 @@ class Health:
         elif isinstance(outcome, Retry):
             return now_s + self._failed(outcome, began_s, now_s)
         elif isinstance(outcome, Partial):
-            retries = [each for each in outcome.failed.values() if isinstance(each, Retry)]
-            if len(retries) == events:
-                return now_s + self._failed(retries[0], began_s, now_s)
+            retries = outcome.failed.only(Retry)
+            if len(retries) == events and isinstance(first := retries.first, Retry):
+                return now_s + self._failed(first, began_s, now_s)
             if len(outcome.failed) < events and self.hold_kind is not Hold.DEAD_LETTERS:
                 self._succeeded()
             else:
                 self._responded()
             if retries:
                 self.failures += 1
-                return now_s + max(
-                    self._timings.partial_pause_s, *(each.after_s for each in retries)
-                )
+                pauses_s = [
+                    group.why.after_s for group in retries.groups if isinstance(group.why, Retry)
+                ]
+                return now_s + max(self._timings.partial_pause_s, *pauses_s)
         elif isinstance(outcome, Rejected):
             self._responded()
         elif isinstance(outcome, Waiting):

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
+from operator import is_
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from pixelfast.config import Redactor
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry, Waiting
+from pixelfast.deliver.excerpts import Excerpts
+from pixelfast.deliver.outcomes import (
+    Accepted,
+    FailureGroup,
+    Failures,
+    Held,
+    Outcome,
+    Partial,
+    Rejected,
+    Retry,
+    Waiting,
+)
 from pixelfast.deliver.timing import DeliveryClock
 
 __all__ = ["masked"]
 
 _TURN_S = 0.002  # of the event loop, before other tasks run
-_GROUP_BYTES = 2**15  # searched at once
+_STEP_BYTES = 2**15  # searched at once
 _EVENT_BYTES = 64  # counted for an event in addition to its response
 # One outcome per turn of the loop: 64 at once would block it 64 times as long.
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
@@ -51,51 +63,62 @@ async def _turn() -> AsyncIterator[None]:
 async def _every_event_masked(
     outcome: Partial, redactor: Redactor, clock: DeliveryClock
 ) -> Partial:
-    changed: dict[int, Rejected | Retry] = {}
-    steps = _mask(outcome.failed, redactor, changed)
+    groups: list[FailureGroup] = []
+    steps = _mask(outcome.failed, redactor, groups)
     is_done = False
     while not is_done:
         async with _turn():
             until = clock.monotonic_s() + _TURN_S
             is_done = all(clock.monotonic_s() < until for _ in steps)
-    return Partial({**outcome.failed, **changed}) if changed else outcome
+    is_same = all(map(is_, outcome.failed.groups, groups))
+    return outcome if is_same else Partial(Failures(groups))
 
 
-def _mask(
-    failed: Mapping[int, Rejected | Retry],
-    redactor: Redactor,
-    changed: dict[int, Rejected | Retry],
-) -> Iterator[None]:
-    """Put the outcomes in which something is masked into `changed`; yield after each short step."""
-    reasons: dict[str, str] = {}  # by original: many events fail for the same reason
-    for group in _groups(failed):
-        suspects = set(redactor.suspects([each.response for _, each in group]))
-        for number, (index, each) in enumerate(group):
-            if each.reason not in reasons:
-                reasons[each.reason] = redactor.text(each.reason)
-                yield
-            reason = reasons[each.reason]
-            if number in suspects or reason != each.reason:
-                response = redactor.data(each.response)
-                changed[index] = msgspec.structs.replace(each, reason=reason, response=response)
-                yield
+def _mask(failed: Failures, redactor: Redactor, groups: list[FailureGroup]) -> Iterator[None]:
+    """Append the masked groups of failures to `groups`; yield after each short step.
+
+    A group in which nothing is masked stays the same object.
+    """
+    for group in failed.groups:
+        reason = redactor.text(group.why.reason)
         yield
+        responses = group.responses
+        changed: dict[int, bytes] = {}
+        start = 0
+        while start < len(responses):
+            stop = responses.fitting(start, _STEP_BYTES, _EVENT_BYTES)
+            for index in _suspects(responses, start, stop, redactor):
+                changed[index] = redactor.data(responses[index])
+                yield
+            start = stop
+            yield
+        if changed:
+            responses = Excerpts.of(
+                changed.get(index, each) for index, each in enumerate(responses)
+            )
+        if changed or reason is not group.why.reason:
+            why = msgspec.structs.replace(group.why, reason=reason)
+            group = group._replace(why=why, responses=responses)
+        groups.append(group)
 
 
-def _groups(
-    failed: Mapping[int, Rejected | Retry],
-) -> Iterator[list[tuple[int, Rejected | Retry]]]:
-    """Group the events so that one search covers the responses of a group."""
-    group: list[tuple[int, Rejected | Retry]] = []
-    size_bytes = 0
-    for index, each in failed.items():
-        group.append((index, each))
-        size_bytes += _EVENT_BYTES + len(each.response)
-        if size_bytes >= _GROUP_BYTES:
-            yield group
-            group, size_bytes = [], 0
-    if group:
-        yield group
+def _suspects(responses: Excerpts, start: int, stop: int, redactor: Redactor) -> list[int]:
+    """Return the indexes of those responses from `start` to `stop` that may contain a secret."""
+    first = responses.start_of(start)
+
+    def end_of(position: int) -> int:
+        return responses.end_of(responses.index_at(first + position)) - first
+
+    suspects: set[int] = set()
+    for position in redactor.suspects(responses.span(start, stop), end_of):
+        index = responses.index_at(first + position)
+        suspects.add(
+            index
+        )  # even if the position is before it, because the search continued after it
+        while index + 1 < stop and responses.start_of(index + 1) <= first + position:
+            index += 1  # several events have the same response
+            suspects.add(index)
+    return sorted(suspects)
 
 
 def _masked(outcome: Retry | Rejected | Held, redactor: Redactor) -> Retry | Rejected | Held:

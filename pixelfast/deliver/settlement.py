@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pixelfast.deliver.batches import Run
 from pixelfast.deliver.bundles import Bundle
-from pixelfast.deliver.lines import line_sizes, pick_lines
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
+from pixelfast.deliver.lines import pick_lines
+from pixelfast.deliver.outcomes import (
+    Accepted,
+    FailureGroup,
+    Failures,
+    Held,
+    Outcome,
+    Partial,
+    Rejected,
+    Retry,
+)
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.rejections import Rejections
 from pixelfast.deliver.tasks import Task
@@ -45,7 +56,7 @@ class Settlement:
     Attributes:
         has_ended: whether the plan ends.
         groups: events that are planned again, as the positions of the events of each new part.
-        dead: events that become dead letters, by their positions, and how each failed.
+        dead: the failures of the events that become dead letters.
         replayed: ids of dead letters that were delivered.
         rejected_again: ids of dead letters that failed again, and how.
         memory: what the destination asked to remember.
@@ -56,7 +67,7 @@ class Settlement:
 
     has_ended: bool = False
     groups: list[Sequence[int]] = field(default_factory=list)
-    dead: dict[int, Rejected | Retry] = field(default_factory=dict)
+    dead: Failures = field(default_factory=Failures)
     replayed: list[int] = field(default_factory=list)
     rejected_again: dict[int, Rejected | Retry] = field(default_factory=dict)
     memory: dict[str, object] | None = None
@@ -65,31 +76,48 @@ class Settlement:
     is_unproven: bool = False
 
 
-def dead_letters(task: Task, dead: Mapping[int, Rejected | Retry]) -> list[Bundle]:
-    """Make dead letters of events of a task, by their positions.
+def dead_letters(task: Task, dead: Failures) -> list[Bundle]:
+    """Make dead letters of events of a task.
 
     Takes some milliseconds for 10,000 events.
     """
+    return [bundle for group in dead.groups for bundle in _bundles(task, group)]
+
+
+def _bundles(task: Task, group: FailureGroup) -> Iterator[Bundle]:
+    """Yield a bundle for each source."""
     batch, plan = task.batch, task.plan
     assert batch is not None
-    sources = batch.sources()
-    alike: dict[tuple[str, int, str], list[int]] = {}
-    for place in sorted(dead):
-        why = dead[place]
-        alike.setdefault((sources[place], why.status, why.reason), []).append(place)
-    return [
-        Bundle(
+    events = pick_lines(batch.body, group.places)
+    by_source = _by_source(batch.runs, group.places)
+    for source, chosen in by_source.items():
+        is_all = len(by_source) == 1
+        places = list(group.places) if is_all else [group.places[n] for n in chosen]
+        yield Bundle(
             plan.root,
             plan.attempts,
             source,
-            status,
-            reason,
+            group.why.status,
+            group.why.reason,
             [plan.numbers[place] for place in places] if plan.numbers else places,
-            pick_lines(batch.body, places),
-            [dead[place].response for place in places],
+            events if is_all else events.picked(chosen),
+            group.responses if is_all else group.responses.picked(chosen),
         )
-        for (source, status, reason), places in alike.items()
-    ]
+
+
+def _by_source(runs: Iterable[Run], places: Sequence[int]) -> dict[str, list[int]]:
+    """Return which of the places belong to events of each source, as indexes of `places`."""
+    if not runs:
+        return {"": list(range(len(places)))}
+    found: dict[str, list[int]] = {}
+    start = end = 0
+    for run in runs:
+        end += run.events
+        stop = bisect_left(places, end, start)
+        if stop > start:
+            found.setdefault(run.source, []).extend(range(start, stop))
+        start = stop
+    return found
 
 
 def settle(
@@ -109,15 +137,14 @@ def settle(
         if situation.is_at_fault and plan.events > 1:
             _split(settlement, plan, rejections.part_events(plan.events))
         elif situation.is_too_old:
-            all_failed = dict.fromkeys(range(plan.events), outcome)
-            _end(settlement, task, all_failed, set(), situation)
+            _end(settlement, task, Failures.same(outcome, range(plan.events)), set(), situation)
     elif isinstance(outcome, Rejected):
         if plan.events > 1:
             half = (plan.events + 1) // 2
             size = half if outcome.is_too_large else rejections.part_events(plan.events)
             _split(settlement, plan, size)
         elif _are_bad(settlement, plan, 1, rejections, situation):
-            _end(settlement, task, {0: outcome}, set(), situation)
+            _end(settlement, task, Failures.same(outcome, [0]), set(), situation)
     elif isinstance(outcome, Partial):
         _divide(settlement, task, outcome, rejections, situation)
     elif isinstance(outcome, Held):
@@ -141,12 +168,11 @@ def _divide(
 ) -> None:
     """Settle a batch of which some events are delivered, some rejected and some to be retried."""
     plan = task.plan
-    rejected = {n: each for n, each in outcome.failed.items() if isinstance(each, Rejected)}
-    later = {n: each for n, each in outcome.failed.items() if isinstance(each, Retry)}
+    rejected, later = outcome.failed.only(Rejected), outcome.failed.only(Retry)
     arrived = plan.events - len(outcome.failed)
     if arrived:
         rejections.accept(plan.root, arrived, situation.now_s)
-    buried: dict[int, Rejected | Retry] = {**rejected, **(later if situation.is_too_old else {})}
+    buried = outcome.failed if situation.is_too_old else rejected
     again = set() if situation.is_too_old else set(later)
     if rejected and not arrived and again:
         # Separate plans, so that neither group waits for the other.
@@ -161,7 +187,7 @@ def _divide(
 def _end(
     settlement: Settlement,
     task: Task,
-    buried: Mapping[int, Rejected | Retry],
+    buried: Failures,
     again: set[int],
     situation: Situation,
 ) -> None:
@@ -207,7 +233,7 @@ def _deliver(settlement: Settlement, plan: Plan, excluded: Collection[int]) -> N
 def _bury(
     settlement: Settlement,
     task: Task,
-    failed: Mapping[int, Rejected | Retry],
+    failed: Failures,
     situation: Situation,
 ) -> set[int]:
     """Make events dead letters; return the positions of those that exceed their limit."""
@@ -218,8 +244,8 @@ def _bury(
     excess = _beyond_limit(task, failed, situation.free_bytes)
     if excess:
         settlement.hold = "the dead letters have reached their size limit"
-        failed = {n: each for n, each in failed.items() if n not in excess}
-    settlement.dead |= failed
+        failed = failed.without(excess)
+    settlement.dead = failed
     _count(settlement, "dead", len(failed))
     return excess
 
@@ -231,7 +257,8 @@ def _beyond_limit(task: Task, places: Iterable[int], free_bytes: float) -> set[i
     if task.batch.size_bytes <= free_bytes:
         return excess
     places = sorted(places)
-    for n, size_bytes in zip(places, line_sizes(task.batch.body, places), strict=True):
+    sizes = pick_lines(task.batch.body, places).sizes()
+    for n, size_bytes in zip(places, sizes, strict=True):
         if size_bytes > free_bytes:
             excess.add(n)
         else:

@@ -121,7 +121,7 @@ def _failure(outcome: Outcome, events: int) -> Retry | None:
     if isinstance(outcome, Held) and not outcome.is_final:
         return Retry(outcome.reason, 0.0, outcome.status, outcome.response)
     if isinstance(outcome, Partial) and len(outcome.failed) == events:
-        first = next(iter(outcome.failed.values()))
-        is_all = all(isinstance(each, Retry) for each in outcome.failed.values())
+        first = outcome.failed.first
+        is_all = len(outcome.failed.only(Retry)) == events
         return first if is_all and isinstance(first, Retry) else None
     return outcome if isinstance(outcome, Retry) else None

@@ -18,7 +18,7 @@ from pixelfast.deliver.batches import Batch, BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.dead_keeper import DeadKeeper, LogThrottle
-from pixelfast.deliver.outcomes import Rejected, Retry
+from pixelfast.deliver.outcomes import Failures, Rejected, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.settlement import Settlement, dead_letters
@@ -46,7 +46,7 @@ class Transaction:
         planned: tasks whose plans are new.
         roots: the ids of the batches that new plans and parts belong to.
         divided: settled tasks, and the positions of the events of each part that replaces them.
-        buried: settled tasks, and the positions of their events that become dead letters.
+        buried: settled tasks, and the failures of their events that become dead letters.
         settled_bytes: the memory that the events of `divided` and `buried` use until then.
         replayed: ids of dead letters that were delivered.
         rejected_again: ids of dead letters that failed again, and how.
@@ -57,7 +57,7 @@ class Transaction:
     roots: set[str] = field(default_factory=set)
     divided: list[tuple[Task, list[Sequence[int]]]] = field(default_factory=list)
     settled_bytes: int = 0
-    buried: list[tuple[Task, dict[int, Rejected | Retry]]] = field(default_factory=list)
+    buried: list[tuple[Task, Failures]] = field(default_factory=list)
     replayed: list[int] = field(default_factory=list)
     rejected_again: dict[int, Rejected | Retry] = field(default_factory=dict)
 
@@ -210,7 +210,7 @@ class StateWriter:
             self._next.settled_bytes += plan.size_bytes
             self.waiting_bytes += plan.size_bytes
         if events := self._rejected_throttle.add(len(settlement.dead)):
-            first = next(iter(settlement.dead.values()))
+            first = settlement.dead.first
             self._log.warning(
                 "events_rejected",
                 events=events,

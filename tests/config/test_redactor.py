@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import json
+from bisect import bisect
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -145,22 +147,29 @@ PARTS = [
 ]
 
 
+def suspects_of(redactor: Redactor, parts: list[bytes]) -> list[int]:
+    """Return the indexes of the parts in which a secret may begin."""
+    ends = list(accumulate(len(each) + 1 for each in parts))
+    found = redactor.suspects(b"\n".join(parts), lambda at: ends[bisect(ends, at)])
+    return sorted(bisect(ends, at) for at in found)
+
+
 @pytest.mark.parametrize("fields", [{}, {"X-Key": SECRET}, {"X-Pin": "1234", "X-Key": SECRET}])
 @pytest.mark.parametrize("order", [1, -1])
-def test_all_byte_strings_with_a_secret_are_suspects(fields: dict[str, str], order: int) -> None:
+def test_all_parts_with_a_secret_are_suspects(fields: dict[str, str], order: int) -> None:
     redactor = redactor_of(headers=fields)
     parts = PARTS[::order]
-    suspects = redactor.suspects(parts)
-    assert sorted(suspects) == suspects
+    suspects = suspects_of(redactor, parts)
     changed = [n for n, each in enumerate(parts) if redactor.data(each) is not each]
     assert set(changed) <= set(suspects) < set(range(len(parts)))
     assert bool(changed) == bool(fields)
 
 
-def test_of_no_byte_strings_none_is_a_suspect() -> None:
-    assert [] == redactor_of(headers={"X-Key": SECRET}).suspects([])
+def test_without_data_there_are_no_suspects() -> None:
+    assert [] == suspects_of(redactor_of(headers={"X-Key": SECRET}), [])
 
 
-def test_byte_strings_full_of_secrets_are_searched_only_once() -> None:
+def test_parts_full_of_secrets_are_searched_only_once() -> None:
     redactor = redactor_of(headers={"X-Key": SECRET})
-    assert [0, 2] == redactor.suspects([SECRET.encode() * 9, b"none", SECRET.encode() * 9])
+    parts = [SECRET.encode() * 9, b"none", SECRET.encode() * 9]
+    assert [0, 2] == suspects_of(redactor, parts)

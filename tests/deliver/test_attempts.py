@@ -23,8 +23,8 @@ NO = Rejected("status 400", 400)
     ("outcome", "result", "is_success"),
     [
         (Accepted(), "accepted", True),
-        (Partial({0: NO}), "partial", True),
-        (Partial({0: NO, 1: NO}), "partial", False),
+        (Partial.of({0: NO}), "partial", True),
+        (Partial.of({0: NO, 1: NO}), "partial", False),
         (NO, "rejected", False),
         (Retry("down"), "retry", False),
         (Held("status 401"), "held", False),

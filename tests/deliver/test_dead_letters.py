@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -101,7 +102,7 @@ def test_the_oldest_dead_letters_are_dropped_above_the_limit_and_counted(dead: D
     limits = DeadLetterLimits(256 * KIB)
     for start in range(0, 400, 10):
         dead.add([letter(n, size_bytes=25 * KIB) for n in range(start, start + 10)], limits)
-        assert dead.size_bytes() <= 256 * KIB
+        assert dead.sizes().used_bytes <= 256 * KIB
     numbers = kept(dead, "web")
     assert list(range(400 - len(numbers), 400)) == numbers
     assert len(numbers) >= 6
@@ -116,13 +117,13 @@ def test_a_small_limit_keeps_the_newest_dead_letters_that_fit(
     dead: DeadLetters, max_bytes: int, size_bytes: int
 ) -> None:
     limits = DeadLetterLimits(max_bytes)
-    empty_bytes = dead.size_bytes()
+    empty_bytes = dead.sizes().used_bytes
     for start in range(0, 1000, 50):
         batch = [letter(n, size_bytes=size_bytes) for n in range(start, start + 50)]
         dead.add(batch, limits)
     found = kept(dead, "web")
     assert list(range(1000 - len(found), 1000)) == found
-    assert dead.size_bytes() <= max_bytes
+    assert dead.sizes().used_bytes <= max_bytes
     pages_each = -(-(size_bytes + 100) // 4096) * 4096 if size_bytes > 2000 else size_bytes + 100
     assert len(found) >= min(1000, (max_bytes - empty_bytes) // pages_each // 2)
 
@@ -143,18 +144,18 @@ def test_new_dead_letters_replace_old_ones_on_a_full_disk(dead: DeadLetters) -> 
     limit_bytes = [2**30]
     limits = DeadLetterLimits(4096 * KIB, disk_limit=lambda _: limit_bytes[0])
     dead.add([letter(n, size_bytes=8 * KIB) for n in range(250)], limits)
-    before = dead.file_bytes()
+    before = dead.sizes().file_bytes
     assert 2048 * KIB < before < 4096 * KIB
     limit_bytes[0] = -5  # other programs have filled the disk
     for start in range(250, 1000, 10):
         dead.add([letter(n, size_bytes=8 * KIB) for n in range(start, start + 10)], limits)
         dead.keep_within(limits)
-    assert dead.file_bytes() <= before + 256 * KIB, "it grows by one step at most"
-    assert dead.size_bytes() > before - 600 * KIB, "no more than necessary are dropped"
+    assert dead.sizes().file_bytes <= before + 256 * KIB, "it grows by one step at most"
+    assert dead.sizes().used_bytes > before - 600 * KIB, "no more than necessary are dropped"
     limit_bytes[0] = 2**30
     dead.add([letter(n, size_bytes=8 * KIB) for n in range(1000, 1200)], limits)
-    assert before < dead.file_bytes()
-    assert before + 512 * KIB < dead.size_bytes() <= 4096 * KIB
+    assert before < dead.sizes().file_bytes
+    assert before + 512 * KIB < dead.sizes().used_bytes <= 4096 * KIB
     numbers = kept(dead, "web")
     assert list(range(1200 - len(numbers), 1200)) == numbers
 
@@ -263,6 +264,69 @@ def test_a_database_of_version_2_is_migrated(tmp_path: Path) -> None:
         check_sums(dead)
         assert (24, 3) == (dead.by_source()["web"].letters, dead.by_source()["web"].dropped)
     assert [] == list(tmp_path.glob("dead.db.damaged-*"))
+
+
+def test_rows_of_a_database_of_version_3_are_read_changed_and_added_to(tmp_path: Path) -> None:
+    """Version 4 has the same tables, but another content of `parts`."""
+    path = tmp_path / "dead.db"
+    with closing(DeadLetters(path)) as dead:
+        dead.add([bundle(n, b"e%d" % n, response=b"a%d" % n, batch="c") for n in range(3)])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            "INSERT INTO letter (id, letters, batch, number, status, reason, attempts, died_ms,"
+            " source, parts, event, answer) VALUES (4, 3, 'b', 5, 400, 'no', 1, 1000, 'web', ?,"
+            " CAST('e5' || char(10) || 'e7' || char(10) || 'e9' AS BLOB), X'61626363')",
+            [struct.pack("<6I", 5, 7, 9, 1, 0, 3)],
+        )
+        db.execute("UPDATE source SET letters = 6, size_bytes = size_bytes + 14")
+        db.execute("UPDATE sqlite_sequence SET seq = 6")
+        db.execute("PRAGMA user_version = 3")
+        db.commit()
+    old = [(5, b"e5", b"a"), (7, b"e7", b""), (9, b"e9", b"bcc")]
+    new = [(n, b"e%d" % n, b"a%d" % n) for n in range(3)]
+    with closing(DeadLetters(path)) as dead:
+        assert new + old == [(each.number, each.event, each.response) for each in dead.read()]
+        dead.add([bundle(n, batch="b") for n in (5, 6)])
+        assert [3, 3, 1] == rows(dead), "5 is known"
+        assert 1 == dead.drop([5])
+        assert old[::2] == [(each.number, each.event, each.response) for each in dead.read([4, 6])]
+        check_sums(dead)
+    with closing(sqlite3.connect(path)) as db:
+        assert (4,) == db.execute("PRAGMA user_version").fetchone()
+
+
+def test_what_the_responses_of_a_row_share_is_stored_once(dead: DeadLetters) -> None:
+    responses = [b'{"id":"%d","reason":"%b"}' % (n * 7919, b"no " * 100) for n in range(10)]
+    responses[3], responses[7] = b"", b'{"id":"'
+    dead.add([bundle(n, response=each) for n, each in enumerate(responses)])
+    assert responses == [each.response for each in dead.read()]
+    with closing(sqlite3.connect(dead.path)) as db:
+        ((stored_bytes,),) = db.execute("SELECT length(answer) FROM letter").fetchall()
+    assert stored_bytes < 400
+    dead.drop([1, 2])
+    assert responses[2:] == [each.response for each in dead.read()]
+    check_sums(dead)
+
+
+def test_many_dead_letters_are_added_by_few_statements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement releases the GIL, and waits to get it back."""
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*arguments, **options)
+        db.set_trace_callback(statements.append)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    with closing(DeadLetters(tmp_path / "traced.db", max_bytes=2**30)) as dead:
+        statements.clear()
+        added = [letter(n, size_bytes=700, batch=f"b{n % 8}") for n in range(2000)]
+        dead.add(added, DeadLetterLimits())
+        assert 2000 == dead.count()
+    assert len(statements) < 30
 
 
 def test_the_events_of_a_row_are_stored_unchanged(dead: DeadLetters) -> None:
@@ -424,7 +488,7 @@ MANY = BatchLimits(max_events=50, max_bytes=10**6, max_age_s=0.0)
 
 def rejecting_odd(batch: Batch) -> Outcome:
     failed = {place: NO for place, number in enumerate(numbers(batch)) if number % 2}
-    return Partial(failed) if failed else Accepted()
+    return Partial.of(failed) if failed else Accepted()
 
 
 @pytest.mark.parametrize("segment_bytes", [2**20])
@@ -642,23 +706,33 @@ def test_the_sizes_of_sources_are_zero_without_dead_letters(dead: DeadLetters) -
 
 
 def test_dead_letters_of_several_batches_keep_their_own_values(dead: DeadLetters) -> None:
-    bundles = [
-        Bundle(batch, attempts, f"s{n % 2}", 400 + n % 3, "no", [n], [b"e%d" % n], [b"a" * n])
+    expected = [
+        (batch, attempts, f"s{n % 2}", 400 + n % 3, n, b"e%d" % n, b"a" * n)
         for batch, attempts, count in (("a", 1, 70), ("b", 2, 1), ("a", 3, 3))
         for n in range(100 * attempts, 100 * attempts + count)
     ]
-    dead.add(bundles)
+    dead.add(
+        bundle(
+            number,
+            event,
+            batch=batch,
+            attempts=attempts,
+            source=source,
+            status=status,
+            response=response,
+        )
+        for batch, attempts, source, status, number, event, response in expected
+    )
     assert len(rows(dead)) < 20, "those that failed in the same way share a row"
-    assert sorted(bundles) == sorted(
-        Bundle(
+    assert sorted(expected) == sorted(
+        (
             each.batch,
             each.attempts,
             each.source,
             each.status,
-            each.reason,
-            [each.number],
-            [each.event],
-            [each.response],
+            each.number,
+            each.event,
+            each.response,
         )
         for each in dead.read()
     )
@@ -670,11 +744,11 @@ def test_a_file_for_many_dead_letters_has_large_pages(
 ) -> None:
     dead = DeadLetters(tmp_path / "dead.db", max_bytes=max_bytes)
     dead.add([letter(1)])
-    assert dead.size_bytes() < 10 * page_bytes
-    assert 0 == dead.size_bytes() % page_bytes
+    assert dead.sizes().used_bytes < 10 * page_bytes
+    assert 0 == dead.sizes().used_bytes % page_bytes
     dead.close()
     again = DeadLetters(
         tmp_path / "dead.db", max_bytes=2**16
     )  # an existing file keeps its page size
-    assert 0 == again.size_bytes() % page_bytes
+    assert 0 == again.sizes().used_bytes % page_bytes
     again.close()

@@ -25,7 +25,7 @@ class Encoding(FakeSender):
     """Encodes batches in its thread, and rejects the first event of each batch."""
 
     def __init__(self) -> None:
-        super().__init__(judge=lambda _: Partial({0: Rejected("no", 400)}), concurrency=4)
+        super().__init__(judge=lambda _: Partial.of({0: Rejected("no", 400)}), concurrency=4)
 
     async def send(self, batch: Batch) -> Outcome:
         await self.in_thread(batch.joined)

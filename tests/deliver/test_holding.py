@@ -55,7 +55,7 @@ def all_or_nothing(is_bad: Callable[[int], bool]) -> Callable[[Batch], Outcome]:
 def one_by_one(is_bad: Callable[[int], bool]) -> Callable[[Batch], Outcome]:
     def judge(batch: Batch) -> Outcome:
         failed = {place: NO for place, number in enumerate(numbers(batch)) if is_bad(number)}
-        return Partial(failed) if failed else Accepted()
+        return Partial.of(failed) if failed else Accepted()
 
     return judge
 
@@ -232,7 +232,7 @@ def test_only_a_stored_dead_letter_or_an_accepted_batch_ends_a_hold_for_full_dea
         health = Health("hook", Backoff(1.0, 2.0), 64, Timings(), DeliveryClock())
         with capture_logs() as logs:
             health.hold(Hold.DEAD_LETTERS, "the dead letters have reached their size limit", NO)
-            health.note(Partial({0: NO}), 2, 0.0, 1)
+            health.note(Partial.of({0: NO}), 2, 0.0, 1)
             assert ["destination_held"] == [each["event"] for each in logs]
             assert "held" == health.breaker.state
             end(health)

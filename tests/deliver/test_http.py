@@ -277,7 +277,7 @@ def test_the_rest_of_a_batch_has_the_sources_of_its_events() -> None:
             async with using(
                 Choosy(destination.url, "json_array", BatchLimits(9, 9999, 1.0))
             ) as sender:
-                assert Partial(rejected) == await sender.send(whole)
+                assert Partial.of(rejected) == await sender.send(whole)
             assert [0, 2, 3] == [each["n"] for each in json.loads(destination.requests[0].body)]
 
     run(main())

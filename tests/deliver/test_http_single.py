@@ -43,7 +43,7 @@ def test_failed_events_are_reported_by_index_and_nothing_is_kept_for_the_next_at
         sent = batch(map(event, range(10)))
         async with destination_and_sender(failing_at(3, 7), "single") as (destination, sender):
             retry = Retry("status 503", status=503, response=b"ok")
-            assert Partial({3: retry, 7: retry}) == await sender.send(sent)
+            assert Partial.of({3: retry, 7: retry}) == await sender.send(sent)
             assert list(range(10)) == take(destination)
             destination.respond_with([])
             assert Accepted() == await sender.send(sent)
@@ -60,7 +60,7 @@ def test_each_event_is_rejected_or_retried_separately() -> None:
             return FakeResponse(statuses.get(number_of(request), 200), body=b"")
 
         async with destination_and_sender(script, "single") as (_, sender):
-            assert Partial(
+            assert Partial.of(
                 {
                     1: Rejected("status 400", 400),
                     3: Retry("status 503", status=503),
@@ -75,7 +75,7 @@ def test_events_that_are_all_rejected_are_reported_one_by_one() -> None:
     async def main() -> None:
         rejected = Rejected("status 422", 422, b"ok")
         async with destination_and_sender(lambda _: FakeResponse(422), "single") as (_, sender):
-            assert Partial(dict.fromkeys(range(40), rejected)) == await send(sender, *range(40))
+            assert Partial.of(dict.fromkeys(range(40), rejected)) == await send(sender, *range(40))
 
     run(main())
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import pytest
 
 from pixelfast.config import HttpDestination, Redactor
 from pixelfast.config.schema import Config
 from pixelfast.deliver.engine import Engine
+from pixelfast.deliver.lines import pick_lines
 from pixelfast.deliver.masking import masked
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
+from pixelfast.deliver.outcomes import (
+    Accepted,
+    FailureGroup,
+    Failures,
+    Held,
+    Outcome,
+    Partial,
+    Rejected,
+    Retry,
+)
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir
@@ -46,7 +56,7 @@ def test_every_event_of_a_partial_outcome_is_masked() -> None:
         n: (Rejected if n % 2 else Retry)(REASON, status=400, response=ANSWER + b" %d" % (n // 3))
         for n in range(20)
     }
-    found = outcome_of(Partial(failed))
+    found = outcome_of(Partial.of(failed))
     assert isinstance(found, Partial)
     assert list(range(20)) == list(found.failed)
     for n, each in found.failed.items():
@@ -55,14 +65,33 @@ def test_every_event_of_a_partial_outcome_is_masked() -> None:
         )
 
 
+def test_a_response_that_several_events_share_is_masked_for_each() -> None:
+    shared, other = Rejected("no", 400, ANSWER), Rejected("no", 400, b"nothing")
+    found = outcome_of(Partial.of({0: other, 1: shared, 2: shared, 3: shared, 4: other}))
+    masked_one = Rejected("no", 400, "no: Bearer …".encode())
+    assert Partial.of({0: other, **dict.fromkeys((1, 2, 3), masked_one), 4: other}) == found
+
+
+def test_secrets_beside_responses_and_in_them_are_told_apart() -> None:
+    """The responses of a batch are parts of one body."""
+    body = b"bear3r-token{bear3r-token}bear3r-token{}bear3r{no}"
+    lines = pick_lines(body.replace(b"{", b"\n{").replace(b"}", b"}\n") + b"\n", [1, 3, 5])
+    assert [b"{bear3r-token}", b"{}", b"{no}"] == list(lines)
+    failures = Failures([FailureGroup(Rejected("no", 400), [0, 1, 2], lines)])
+    found = outcome_of(Partial(failures))
+    assert isinstance(found, Partial)
+    (group,) = found.failed.groups
+    assert ["{…}".encode(), b"{}", b"{no}"] == list(group.responses)
+
+
 def test_a_partial_outcome_with_a_secret_in_reasons_only_is_masked() -> None:
     failed = {n: Rejected(REASON if n % 2 else "no", 400, b"nothing") for n in range(4)}
     expected = {n: Rejected("no …" if n % 2 else "no", 400, b"nothing") for n in range(4)}
-    assert Partial(expected) == outcome_of(Partial(failed))
+    assert Partial.of(expected) == outcome_of(Partial.of(failed))
 
 
 def test_a_partial_outcome_without_secrets_stays_the_same_object() -> None:
-    outcome = Partial({n: Rejected("no", 400, b"nothing") for n in range(4)})
+    outcome = Partial.of({n: Rejected("no", 400, b"nothing") for n in range(4)})
     assert outcome_of(outcome) is outcome
 
 
@@ -82,9 +111,13 @@ class Costly(Redactor):
             self.cost_of_turns[self.turn] += 1
         return super().data(data)
 
-    def suspects(self, parts: Sequence[bytes]) -> list[int]:
-        """Change every response."""
-        return list(range(len(parts)))
+    def suspects(self, data: bytes, end_of: Callable[[int], int]) -> set[int]:
+        """Suspect every response."""
+        found, at = set(), 0
+        while at < len(data):
+            found.add(at)
+            at = end_of(at) + 1
+        return found
 
     def clock(self) -> float:
         return self.now_s
@@ -112,7 +145,7 @@ def test_masking_blocks_the_loop_for_a_time_and_not_for_a_number_of_responses(
 ) -> None:
     """Any number of outcomes may arrive at once."""
     redactor = Costly(cost_s)
-    partial = Partial({n: Rejected("", 400, b"%1000d" % n) for n in range(500)})
+    partial = Partial.of({n: Rejected("", 400, b"%1000d" % n) for n in range(500)})
     redactor.mask(*[partial] * outcomes)
     assert 500 * outcomes == redactor.cost_of_turns.total()
     assert max(redactor.cost_of_turns.values()) <= max_count
@@ -134,7 +167,7 @@ def test_an_outcome_with_few_responses_does_not_wait_for_one_with_many() -> None
             return super().data(data)
 
     redactor = Ordered(0.003)
-    many = Partial({n: Rejected("", 400, b"%1000d" % n) for n in range(100)})
+    many = Partial.of({n: Rejected("", 400, b"%1000d" % n) for n in range(100)})
     redactor.mask(many, Retry("", status=500, response=b"few"))
     assert order.index(b"few") <= 4  # the first group of the other outcome was being masked
 
@@ -150,7 +183,7 @@ def test_events_with_the_same_response_count_against_the_time_as_well() -> None:
         return redactor.now_s
 
     redactor.clock = clock  # type: ignore[method-assign]
-    redactor.mask(Partial(dict.fromkeys(range(1000), Rejected("x", 400, b"same"))))
+    redactor.mask(Partial.of(dict.fromkeys(range(1000), Rejected("x", 400, b"same"))))
     assert max(Counter(turns).values()) <= 6
 
 

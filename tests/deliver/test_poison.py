@@ -203,7 +203,7 @@ def test_items_that_fail_for_a_while_are_all_delivered_in_the_end(
 
     def judge(batch: Batch) -> Outcome:
         failed = {place: away for place, number in enumerate(numbers(batch)) if number % 4 == 0}
-        return Partial(failed) if failed else Accepted()
+        return Partial.of(failed) if failed else Accepted()
 
     async def main() -> None:
         sender = FakeSender(judge=judge, limits=SMALL, concurrency=8)
@@ -322,7 +322,7 @@ def test_a_rejected_and_a_failing_event_in_one_batch_delay_no_other(
         for place, number in enumerate(numbers(batch)):
             if number < 100:
                 failed[place] = Rejected("status 400", 400) if number % 2 else DOWN
-        return Partial(failed) if failed else Accepted()
+        return Partial.of(failed) if failed else Accepted()
 
     async def main() -> None:
         limits = BatchLimits(max_events=2, max_bytes=10**6, max_age_s=0.0)

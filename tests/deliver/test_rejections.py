@@ -285,7 +285,7 @@ def test_a_destination_that_responds_410_gets_no_request_before_the_next_start(
 
 def test_only_the_rest_of_a_partly_accepted_batch_is_retried(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
-        partly = Partial({1: Retry("status 429"), 3: NO, 4: Retry("status 503")})
+        partly = Partial.of({1: Retry("status 429"), 3: NO, 4: Retry("status 503")})
         sender = FakeSender([partly], limits=MANY)
         feed.write(*map(event, range(6)))
         runner = make_runner(data, sender)
@@ -303,7 +303,7 @@ def test_only_the_rest_of_a_partly_accepted_batch_is_retried(data: DataDir, feed
 def test_single_events_keep_their_ids_in_a_part_of_the_batch(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         seen: list[list[str]] = []
-        partly = Partial({2: Retry("no"), 5: Retry("no")})
+        partly = Partial.of({2: Retry("no"), 5: Retry("no")})
         sender = FakeSender([partly], limits=MANY, on_send=lambda b: seen.append(b.event_ids()))
         feed.write(*map(event, range(6)))
         runner = make_runner(data, sender)
@@ -452,7 +452,7 @@ def test_replayed_dead_letters_that_failed_before_a_crash_stay_dead_letters(
             await until(lambda: is_settled(runner, feed) and runner.counted.get("dead") == 2)
         ask_for_replay(data)
         replaying, last = rejecting(5), FakeSender()
-        replaying.judge = lambda batch: Partial(
+        replaying.judge = lambda batch: Partial.of(
             {n: NO for n, each in enumerate(numbers(batch)) if each == 5}
         )
         with monkeypatch.context() as patch:

@@ -10,7 +10,8 @@ import pytest
 
 from pixelfast.deliver.batches import Batch, BatchLimits, Run
 from pixelfast.deliver.bundles import Bundle
-from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected, Retry
+from pixelfast.deliver.excerpts import Excerpts
+from pixelfast.deliver.outcomes import Accepted, Failures, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.rejections import Rejections
 from pixelfast.deliver.sender import Sender
@@ -97,38 +98,39 @@ def test_an_accepted_batch_ends() -> None:
 def test_a_rejected_batch_is_divided() -> None:
     settlement = settled(task(), NO)
     assert [range(2), range(2, 4)] == settlement.groups
-    assert ({}, {}, True) == (settlement.dead, settlement.counted, settlement.has_ended)
+    assert ({}, {}, True) == (dict(settlement.dead), settlement.counted, settlement.has_ended)
 
 
 def test_the_rest_of_a_partly_accepted_batch_becomes_dead_letters_or_is_retried() -> None:
-    settlement = settled(task(), Partial({1: NO, 3: LATER}))
-    assert ([[3]], {1: NO}) == (settlement.groups, settlement.dead)
+    settlement = settled(task(), Partial.of({1: NO, 3: LATER}))
+    assert ([[3]], {1: NO}) == (settlement.groups, dict(settlement.dead))
     assert {"delivered": 2, "dead": 1} == settlement.counted
 
 
 def test_events_to_retry_that_are_too_old_become_dead_letters_and_are_not_retried() -> None:
     rejections = Rejections(Timings())
     situation = Situation(began_s=1.0, now_s=2.0, is_too_old=True)
-    settlement = settle(task(), Partial({1: NO, 3: LATER}), rejections, situation)
-    assert ([], {1: NO, 3: LATER}) == (settlement.groups, settlement.dead)
+    settlement = settle(task(), Partial.of({1: NO, 3: LATER}), rejections, situation)
+    assert ([], {1: NO, 3: LATER}) == (settlement.groups, dict(settlement.dead))
     assert {"delivered": 2, "dead": 2} == settlement.counted
 
 
 def test_dead_letters_have_the_positions_of_their_events() -> None:
     (half,) = task().divided([[2, 3]])
-    (bundle,) = dead_letters(half, {0: NO})
-    assert Bundle("whole", 2, "mail", 400, "status 400", [2], [LINES[2]], [b"bad"]) == bundle
+    (bundle,) = dead_letters(half, Failures.of({0: NO}))
+    event, response = Excerpts.of([LINES[2]]), Excerpts.of([b"bad"])
+    assert Bundle("whole", 2, "mail", 400, "status 400", [2], event, response) == bundle
 
 
 def test_events_that_exceed_the_limit_of_dead_letters_hold_the_destination() -> None:
-    settlement = settled(task(), Partial({0: NO, 1: NO, 2: NO}), free_bytes=15.0)
-    assert ({0: NO, 1: NO}, [[2]]) == (settlement.dead, settlement.groups)
+    settlement = settled(task(), Partial.of({0: NO, 1: NO, 2: NO}), free_bytes=15.0)
+    assert ({0: NO, 1: NO}, [[2]]) == (dict(settlement.dead), settlement.groups)
     assert "the dead letters have reached their size limit" == settlement.hold
     assert {"delivered": 1, "dead": 2} == settlement.counted
 
 
 def test_delivered_dead_letters_are_removed_and_the_others_kept() -> None:
-    settlement = settled(task(dead_letters=[10, 11, 12, 13]), Partial({1: NO}))
+    settlement = settled(task(dead_letters=[10, 11, 12, 13]), Partial.of({1: NO}))
     assert [10, 12, 13] == settlement.replayed
     assert {11: NO} == settlement.rejected_again
     assert {"delivered": 3, "dead": -3} == settlement.counted
@@ -163,9 +165,9 @@ class Large(Sender):
     ("first", "dead"),
     [
         (NO, 0),
-        (Partial(dict.fromkeys(range(0, MANY, 2), NO)), MANY // 2),
-        (Partial(dict.fromkeys(range(0, MANY, 2), Retry("status 503"))), 0),
-        (Partial({n: NO if n % 3 else Retry("status 503") for n in range(1, MANY)}), 6666),
+        (Partial.of(dict.fromkeys(range(0, MANY, 2), NO)), MANY // 2),
+        (Partial.of(dict.fromkeys(range(0, MANY, 2), Retry("status 503"))), 0),
+        (Partial.of({n: NO if n % 3 else Retry("status 503") for n in range(1, MANY)}), 6666),
     ],
     ids=["rejected", "dead", "again", "both"],
 )

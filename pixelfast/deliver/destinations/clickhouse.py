@@ -228,12 +228,12 @@ class ClickhouseSender(HttpSender):
                 return problem
             rest = [lines[n] for n in range(len(lines)) if n not in rejected]
             if not rest:
-                return Partial(rejected)
+                return Partial.of(rejected)
             # A token that differs from the whole batch's, and is the same on a retry.
             digest = hashlib.blake2s(repr(sorted(rejected)).encode(), digest_size=8).hexdigest()
             outcome = await self._send_rows(batch, rest, f"but-{digest}")
             if isinstance(outcome, Accepted):
-                return Partial(dict(sorted(rejected.items())))
+                return Partial.of(rejected)
             if not _blames(outcome, len(rest), is_violation=True):
                 return outcome
             bad_row = rest[outcome.row - 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from functools import lru_cache
 from typing import Any
@@ -12,14 +11,23 @@ import orjson
 from msgspec.structs import replace
 
 from pixelfast.config import ElasticsearchDestination
-from pixelfast.config.prefixes import Prefixes
 from pixelfast.deliver.batches import Batch
-from pixelfast.deliver.bodies.bulk_items import items_with_errors
+from pixelfast.deliver.bodies.bulk_items import scan_errors
 from pixelfast.deliver.bodies.documents import repair
 from pixelfast.deliver.bodies.plain_event import MAX_ID_BYTES, plain_message_id
+from pixelfast.deliver.excerpts import Excerpts
 from pixelfast.deliver.http.responses import KEPT_BYTES, Response, classify
 from pixelfast.deliver.http.sender import HttpSender, basic, shared_options
-from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
+from pixelfast.deliver.outcomes import (
+    Accepted,
+    FailureGroup,
+    Failures,
+    Held,
+    Outcome,
+    Partial,
+    Rejected,
+    Retry,
+)
 from pixelfast.deliver.retry import parse_retry_after
 
 __all__ = ["ElasticsearchSender"]
@@ -44,8 +52,6 @@ _MAX_CAUSES = 2
 _QUOTES_REQUEST = b"at [Source: "
 _TIMESTAMP = b"@timestamp"
 _ESCAPE = b"\\u"  # could hide a secret from masking
-# The start of each of these marks: no error has any of them if one search does not find one.
-_SPECIAL = Prefixes(mark[:2] for mark in (_QUOTES_REQUEST[3:], _TIMESTAMP, _ESCAPE))
 _EXISTS = 409
 _UNAVAILABLE = 503  # a cluster without a master sends it with cluster_block_exception
 
@@ -71,6 +77,7 @@ _REASONS_OF_SETTINGS = (
     "pipeline with id [",  # does not exist
     "Rejecting mapping update to [",  # an index of another mapping type
 )
+_BEGINNINGS = tuple(reason.encode() for reason in _REASONS_OF_SETTINGS)
 _NO_TIMESTAMP = (
     "data stream timestamp field [@timestamp] is missing",
     "documents must contain a single-valued timestamp field '@timestamp'",  # OpenSearch
@@ -104,7 +111,11 @@ class _Head(msgspec.Struct):
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _RESPONSE = msgspec.json.Decoder(_BulkResponse)
 _HEAD = msgspec.json.Decoder(_Head)
-_HEADS = msgspec.json.Decoder(list[_Head | None])
+
+# As returned by the scan of a response: the status, the type, whether the reason is one of
+# `_REASONS_OF_SETTINGS`, the indexes of the items and their errors.
+ErrorGroup = tuple[int, bytes, bool, list[int], Excerpts]
+ItemError = tuple[int, int, bytes]  # the index of an item, its status and its error
 
 
 class ElasticsearchSender(HttpSender):
@@ -155,10 +166,10 @@ class ElasticsearchSender(HttpSender):
 
     def _judge_items(self, response: Response, batch: Batch) -> Outcome:
         body = response.body
-        if items := items_with_errors(body, batch.events):
-            with contextlib.suppress(*_UNREADABLE):
-                heads = _HEADS.decode(b"[%b]" % b",".join([error for _, _, error in items]))
-                return _judge_each(items, heads, body, batch)
+        if _is_utf8(body):
+            found = scan_errors(body, batch.events, _BEGINNINGS, KEPT_BYTES)
+            if found is not None:
+                return _judge_found(*found, batch)
         try:
             parsed = _RESPONSE.decode(body)
             if not parsed.errors:
@@ -169,7 +180,7 @@ class ElasticsearchSender(HttpSender):
                     for index, each in enumerate(parsed.items)
                     if each.create.status >= 300
                 ]
-                return _judge_each(items, [_head(error) for _, _, error in items], body, batch)
+                return _judge_each(items, batch)
         except _UNREADABLE:
             pass
         return self._judge_unreadable(response, batch)
@@ -196,50 +207,75 @@ def _document_id(event: dict[str, Any]) -> str:
     return message_id if len(encoded) <= MAX_ID_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
-def _judge_each(
-    items: list[tuple[int, int, bytes]], heads: list[_Head | None], body: bytes, batch: Batch
-) -> Outcome:
-    """Judge the errors of items one by one; there may be thousands per second."""
-    failed: dict[int, Rejected | Retry] = {}
-    lines: list[bytes] = []
-    is_plain = _SPECIAL.find(body) < 0  # nearly always
-    for (index, status, error), head in zip(items, heads, strict=True):
+def _is_utf8(body: bytes) -> bool:
+    try:
+        return body.isascii() or bool(body.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _judge_found(groups: list[ErrorGroup], others: list[ItemError], batch: Batch) -> Outcome:
+    """Judge groups of errors with the same meaning, and all others one by one."""
+    failed: list[FailureGroup] = []
+    held: Held | None = None
+    held_at = batch.events  # the first item with an error of settings
+    for status, kind, has_beginning, places, errors in groups:
         if status < 300 or status == _EXISTS:
             continue
-        outcome = _judge_item(status, error, head, is_plain=is_plain)
+        name = kind.decode()
+        meaning = _meaning(status, name, has_beginning or name in _OF_SETTINGS)
+        if isinstance(meaning, Held) and places[0] < held_at:
+            held, held_at = replace(meaning, response=errors[0]), places[0]
+        elif isinstance(meaning, Rejected | Retry):
+            failed.append(FailureGroup(meaning, places, errors))
+    rest = _judge_each([each for each in others if each[0] < held_at], batch)
+    if isinstance(rest, Held):
+        return rest
+    if held is not None:
+        return held
+    if isinstance(rest, Partial):
+        failed += rest.failed.groups
+    return Partial(Failures(failed)) if failed else Accepted()
+
+
+def _judge_each(items: list[ItemError], batch: Batch) -> Accepted | Held | Partial:
+    """Judge the errors of items one by one."""
+    failed: dict[int, Rejected | Retry] = {}
+    lines: list[bytes] = []
+    for index, status, error in items:
+        if status < 300 or status == _EXISTS:
+            continue
+        outcome = _judge_item(status, error)
         if isinstance(outcome, Held):
             return outcome
-        if not is_plain and isinstance(outcome, Rejected) and _lacks_timestamp(error):
+        if isinstance(outcome, Rejected) and _lacks_timestamp(error):
             lines = lines or batch.lines()
             # If the event has the field, its value is to blame.
             if b'"@timestamp"' not in lines[index]:
                 return Held(outcome.reason, status, outcome.response)
         if isinstance(outcome, Rejected | Retry):
             failed[index] = outcome
-    return Partial(failed) if failed else Accepted()
+    return Partial.of(failed) if failed else Accepted()
 
 
-def _head(error: bytes) -> _Head | None:
-    try:
-        return _HEAD.decode(error)
-    except msgspec.DecodeError:
-        return None
-
-
-def _judge_item(status: int, error: bytes, head: _Head | None, *, is_plain: bool) -> Outcome:
+def _judge_item(status: int, error: bytes) -> Accepted | Retry | Rejected | Held:
     """Return the outcome of an item's error, as `_judge_error` does.
 
-    Most errors are kept unchanged. If `is_plain`, an error contains nothing of `_SPECIAL`.
+    Most errors are kept unchanged.
     """
-    if head is None:
+    try:
+        head = _HEAD.decode(error)
+    except msgspec.DecodeError:
         return _judge_error(status, {}, b"")
-    is_plain = is_plain or (_QUOTES_REQUEST not in error and _ESCAPE not in error)
+    is_plain = _QUOTES_REQUEST not in error and _ESCAPE not in error
     if not is_plain or not isinstance(head.type, str) or len(error) > KEPT_BYTES:
         return _judge_error(status, orjson.loads(error), b"")
     return _outcome_of(status, head.type, head.reason, error)
 
 
-def _judge_error(status: int, error: dict[str, Any], body: bytes) -> Outcome:
+def _judge_error(
+    status: int, error: dict[str, Any], body: bytes
+) -> Accepted | Retry | Rejected | Held:
     """Return the outcome of an error, either of an item or of the whole request."""
     kept = _kept(error) if error else _beginning(body)
     kind, reason = error.get("type"), error.get("reason")
@@ -248,13 +284,13 @@ def _judge_error(status: int, error: dict[str, Any], body: bytes) -> Outcome:
     return _outcome_of(status, kind, reason, kept[:KEPT_BYTES])
 
 
-def _outcome_of(status: int, kind: str, reason: object, kept: bytes) -> Outcome:
+def _outcome_of(
+    status: int, kind: str, reason: object, kept: bytes
+) -> Accepted | Retry | Rejected | Held:
     is_of_settings = kind in _OF_SETTINGS or (
         isinstance(reason, str) and reason.startswith(_REASONS_OF_SETTINGS)
     )
     meaning = _meaning(status, kind[:100], is_of_settings)
-    if isinstance(meaning, Rejected):  # nearly always; `replace` takes four times as long
-        return Rejected(meaning.reason, meaning.status, kept, meaning.is_too_large)
     return meaning if isinstance(meaning, Accepted) else replace(meaning, response=kept)
 
 

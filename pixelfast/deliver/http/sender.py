@@ -197,7 +197,7 @@ class HttpSender(Sender):
             outcome = await self._send(part)
             if not isinstance(outcome, Accepted):
                 return outcome
-        return Partial(rejected)
+        return Partial.of(rejected)
 
     # --- overridden for products -------------------------------------------------------------
 
@@ -291,7 +291,7 @@ class HttpSender(Sender):
             failed |= dict.fromkeys(waiting, longest)
             if len(failed) == len(lines) and len(retries) + len(waiting) == len(lines):
                 return longest  # none was accepted, none rejected
-        return Partial(dict(sorted(failed.items())))
+        return Partial.of(failed)
 
     # --- certificates ------------------------------------------------------------------------
 
