@@ -66,6 +66,7 @@ def has_settled(server: Server) -> bool:
         and figures.get("pixelfast_delivered_events_total") == 20
         and figures.get("pixelfast_pending_events") == 20
         and figures.get("pixelfast_pending_bytes", 0) > 0
+        and server.metrics_of("pixelfast_delivery_attempts_total", destination="down") > 0
         and "pixelfast_disk_free_bytes" in figures
     )
 
