@@ -360,12 +360,17 @@ class Engine:
         next_s = now_s() + self._timings.retention_s
         while True:
             await asyncio.sleep(pause_s)
-            if now_s() < next_s and not await self.reclaimer.is_due():
-                continue
             try:
+                if now_s() < next_s and not await self.reclaimer.is_due():
+                    continue
                 await self.reclaimer.keep()
-            except OSError as error:
-                self._log.error("retention_failed", error=str(error))
+            except Exception as error:  # noqa: BLE001 - without retention the spool becomes full
+                self._log.error(
+                    "retention_failed",
+                    error=self._reason(error),
+                    exc_info=None if isinstance(error, OSError) else error,
+                )
+                await asyncio.sleep(self._timings.retention_s)
             next_s = now_s() + self._timings.retention_s
 
     async def _watch_clock(self) -> None:

@@ -303,14 +303,17 @@ class Reclaimer:
     def _forgotten(self, known: set[str]) -> dict[str, dict[int, Position]]:
         """Return the cursors of destinations that were removed from the settings recently.
 
-        They may return after a mistake in the settings. `lock` was touched when they last ran.
+        They may return after a mistake in the settings. `lock` was touched when they last ran. All
+        events are kept for a destination whose state cannot be read now: another process may be
+        writing it, or was killed meanwhile.
         """
-        found = {}
+        found: dict[str, dict[int, Position]] = {}
         for folder in (self._data.path / "dest").iterdir():
             if folder.name in known or folder.name.startswith("."):
                 continue
-            with contextlib.suppress(OSError, sqlite3.Error, msgspec.DecodeError):
-                if self._clock.wall_s() - _last_used(folder) < self._timings.forgotten_s:
+            if self._clock.wall_s() - _last_used(folder) < self._timings.forgotten_s:
+                found[folder.name] = {}
+                with contextlib.suppress(OSError, sqlite3.Error, msgspec.DecodeError):
                     found[folder.name] = read_low_water(folder / "state.db")
         return found
 
@@ -378,4 +381,10 @@ def _segments_of(lows: dict[str, dict[int, Position]]) -> dict[str, dict[int, in
 
 
 def _last_used(folder: Path) -> float:
-    return max(each.stat().st_mtime for each in folder.iterdir() if each.is_file())
+    """Return when a destination last ran; minus infinity if it has no files."""
+    used_s = float("-inf")
+    with contextlib.suppress(OSError):  # it is not a directory
+        for each in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process deleted a journal
+                used_s = max(used_s, each.stat().st_mtime)
+    return used_s

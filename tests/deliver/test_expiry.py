@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -205,6 +207,69 @@ def test_a_removed_destination_keeps_its_events_for_a_day(data: DataDir, feed: F
             assert before == data.segments(0)
             hand.advance(2.0)
             await until(lambda: len(data.segments(0)) == 1)
+
+    run(main())
+
+
+def test_a_removed_destination_keeps_its_events_while_its_state_cannot_be_read(
+    data: DataDir, feed: Feed
+) -> None:
+    """Another process may be writing the state, because it has not applied the settings yet."""
+
+    async def main() -> None:
+        senders = {"stays": FakeSender(), "goes": FakeSender(list(DOWN))}
+        async with running(make_engine(data, senders)):
+            write(feed, 100)
+            await senders["stays"].has(100)
+        before = data.segments(0)
+        path = data.destination_dir("goes") / "state.db"
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            engine = make_engine(data, {"stays": FakeSender()})
+            async with running(engine):
+                await reclaimed(engine)
+                assert before == data.segments(0)
+        path.write_bytes(b"damaged")
+        engine = make_engine(data, {"stays": FakeSender()})
+        async with running(engine):
+            await reclaimed(engine)
+            assert before == data.segments(0)
+
+    run(main())
+
+
+def test_an_empty_directory_is_no_removed_destination(data: DataDir, feed: Feed) -> None:
+    async def main() -> None:
+        sender = FakeSender()
+        engine = make_engine(data, {"hook": sender})
+        (data.destination_dir("hook").parent / "empty").mkdir()
+        (data.destination_dir("hook").parent / "file").touch()
+        async with running(engine):
+            write(feed, 100)
+            await until(lambda: len(data.segments(0)) == 1)
+
+    run(main())
+
+
+def test_an_unexpected_error_does_not_end_retention(
+    data: DataDir, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        engine = make_engine(data, {"hook": FakeSender()})
+        real, errors = engine.reclaimer.keep, [ValueError("a bug"), OSError("a disk")]
+
+        async def keep() -> None:
+            if errors:
+                raise errors.pop(0)
+            await real()
+
+        monkeypatch.setattr(engine.reclaimer, "keep", keep)
+        with capture_logs() as logs:
+            async with running(engine):
+                write(feed, 100)
+                await until(lambda: len(data.segments(0)) == 1)
+        told = [(each["error"], bool(each["exc_info"])) for each in logs if "error" in each]
+        assert [("a bug", True), ("a disk", False)] == told
 
     run(main())
 
