@@ -109,6 +109,7 @@ class SlotReader:
         self._is_checked = start.offset == SEGMENT_HEADER_BYTES  # the offset is within the log
         self._lost_segment = 0  # recycled while it was open, perhaps with unread events; 0: none
         self._newer: set[int] = set()  # segments of a newer version
+        self._is_newest = True  # no later segment held a frame when this one was opened
         self._idle_reads = 0  # consecutive, at what may be the end
         self._window_bytes = _MIN_READ_BYTES  # of the next read
         self.is_at_end = False
@@ -176,7 +177,7 @@ class SlotReader:
         for each in frames:
             self._count(each)
         self._offset += used
-        self.is_at_end = not needed
+        self.is_at_end = not needed and self._is_newest
         # Bodies that were compressed may be far larger than what was read.
         self.buffer_bytes = max(len(view), sum(len(each.body) for each in frames))
         wanted_bytes = _GROWTH * size if needed and used * _GROWTH > size else 2 * used
@@ -328,6 +329,7 @@ class SlotReader:
                 self._offset = SEGMENT_HEADER_BYTES
                 self._is_checked = True
                 self._idle_reads = 0
+            self._is_newest = self._later_segment() is None
             return True
         return False
 

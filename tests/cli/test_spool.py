@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir, Position
 from tests.program import PIXELFAST, on_terminal, run_pixelfast
+from tests.spool.recycled import fill, recycle, start_recycled
 from tests.spools import Slot
 
 NOON_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
@@ -174,3 +176,53 @@ def test_a_data_directory_that_does_not_exist_is_reported_and_not_created(tmp_pa
         assert "nowhere" in result.stderr
         assert "Traceback" not in result.stderr
     assert not missing.path.exists()
+
+
+@pytest.fixture
+def recycled(data: DataDir) -> Iterator[Slot]:
+    """Return a slot that continues in a recycled segment of 512 KiB, full of old frames."""
+    slot = Slot(data, segment_bytes=2**19)
+    start_recycled(slot, b'{"old":"%01000d"}')
+    slot.write(b'{"n":1}')
+    yield slot
+    slot.close()
+
+
+def test_check_dump_and_ls_do_not_see_the_old_content_of_recycled_segments(
+    data: DataDir, recycled: Slot
+) -> None:
+    before = tree(data)
+    result = run(data, "check")
+    assert (0, "") == (result.returncode, result.stderr)
+    assert ["0", "2", "2", "0", "0", "0", "0"] == result.stdout.splitlines()[1].split()
+    result = run(data, "dump")
+    assert (0, 'between\n{"n":1}\n', "") == (result.returncode, result.stdout, result.stderr)
+    assert ["0", "2"] == run(data, "ls").stdout.splitlines()[1].split()[:2]
+    assert before == tree(data)
+    del recycled
+
+
+def test_dump_continues_after_a_segment_that_is_recycled_while_it_reads_it(
+    data: DataDir, recycled: Slot
+) -> None:
+    old = fill(recycled, b'{"new":"%01000d"}')
+    command = [*PIXELFAST, "spool", "dump", "--data-dir", str(data.path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        start = b""
+        while start.count(b"\n") < 4:  # it reads the segment, and the pipe cannot hold all of it
+            start += process.stdout.read(1024)
+        recycled.roll()
+        recycled.write(b"after")
+        recycle(recycled)
+        recycled.roll()
+        fill(recycled, b'{"again":"%01000d"}')
+        printed, errors = start + process.stdout.read(), process.stderr.read().splitlines()
+    assert 0 == process.returncode
+    events = printed.splitlines()
+    assert [b"between", b'{"n":1}', *old][: len(events)] == events
+    assert 4 <= len(events) < 2 + len(old), "the rest was overwritten"
+    assert ["segment_missing"] == [json.loads(line)["event"] for line in errors]

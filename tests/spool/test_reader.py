@@ -201,6 +201,23 @@ def test_a_reader_waits_at_the_end_until_there_are_more_frames(data: DataDir, sl
     reader.close()
 
 
+def test_the_end_of_a_segment_that_a_crash_left_is_not_the_end_of_the_log(
+    data: DataDir, slot: Slot
+) -> None:
+    for n in range(5):
+        slot.write(b"%d" % n)
+        slot.roll(is_sound=n % 2 == 0)
+    reader = SlotReader(data, 0, Position())
+    found: list[bytes] = []
+    while not reader.is_at_end:
+        found += events_of(reader.read())
+    assert [b"0", b"1", b"2", b"3", b"4"] == found
+    slot.write(b"5")
+    assert [b"5"] == events_of(reader.read())
+    assert reader.is_at_end, "without another read"
+    reader.close()
+
+
 def test_missing_segments_are_skipped_and_counted(data: DataDir, slot: Slot) -> None:
     positions = []
     for number in range(4):

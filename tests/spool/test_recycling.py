@@ -450,6 +450,33 @@ def test_an_old_frame_may_begin_exactly_where_a_valid_one_ends(data: DataDir, sl
 
 
 @pytest.mark.parametrize("has_later", [False, True])
+@pytest.mark.parametrize("lost", [{1}, {1, 2}, {1, 3}, {1, 2, 3}, {4}, {3, 4}])
+def test_an_old_frame_may_end_exactly_where_a_valid_one_begins(
+    data: DataDir, slot: Slot, lost: set[int], has_later: bool
+) -> None:
+    # With ack = written, a power cut may keep a commit and lose the one before it.
+    number = start_recycled(slot)
+    stale = slot.path(number).read_bytes()
+    starts = [slot.write(b"new-%010d" % n).offset for n in range(5)]
+    ends = [*starts[1:], slot.segment.offset]
+    for n in sorted(lost):
+        os.pwrite(slot.segment.fd, stale[starts[n] : ends[n]], starts[n])
+    kept = [n for n in range(5) if n not in lost]
+    end = Position(number, ends[kept[-1]])
+    found = LogEnd(data, 0).refresh()
+    assert (end, slot.next_number - 5 + kept[-1] + 1) == found
+    later = [b"later"] * has_later
+    if has_later:
+        slot.roll(is_sound=False)
+        slot.write(b"later")
+    reader = SlotReader(data, 0, Position())
+    assert [b"between", *(b"new-%010d" % n for n in kept), *later] == events_of(drain(reader))
+    gaps = lost if has_later else {n for n in lost if n < kept[-1]}
+    assert (len(gaps), 0) == (reader.missing_events, reader.repeated_events)
+    reader.close()
+
+
+@pytest.mark.parametrize("has_later", [False, True])
 @pytest.mark.parametrize("has_zeros", [False, True])
 def test_a_torn_write_over_old_frames_damages_no_other_frame(
     data: DataDir, slot: Slot, has_later: bool, has_zeros: bool
@@ -513,12 +540,15 @@ def test_a_flipped_bit_in_a_recycled_segment_damages_only_its_frame(
     os.close(fd)
 
 
+@pytest.mark.parametrize("is_command", [False, True])
 @pytest.mark.parametrize("has_read", [1, 5, "all"])
 def test_a_slow_reader_of_a_recycled_segment_continues_with_the_next_one(
-    data: DataDir, slot: Slot, logs: list[Any], has_read: int | str
+    data: DataDir, slot: Slot, logs: list[Any], has_read: int | str, is_command: bool
 ) -> None:
+    damage: list[tuple[int, int, int]] = []
     old = fill(slot)
-    reader = SlotReader(data, 0, Position())
+    on_damage = (lambda *found: damage.append(found)) if is_command else None
+    reader = SlotReader(data, 0, Position(), on_damage=on_damage)
     read = len(old) if has_read == "all" else int(has_read)
     seen = events_of(frames := reader.read())
     if has_read != "all":
@@ -538,7 +568,7 @@ def test_a_slow_reader_of_a_recycled_segment_continues_with_the_next_one(
     assert reader.damaged_bytes == 0
     told = [entry["event"] for entry in logs]
     assert (["segment_missing"] if is_missing else []) == told
-    assert copies(data) == []
+    assert ([], []) == (damage, copies(data))
     reader.close()
 
 
@@ -599,6 +629,24 @@ def test_open_segment_yields_none_if_the_segment_is_recycled_meanwhile(
     monkeypatch.setattr(os, "pread", read_late)
     with data.open_segment(0, 1) as opened:
         assert opened is None
+
+
+def test_a_segment_that_is_recycled_meanwhile_is_not_taken_for_one_with_frames(
+    data: DataDir, slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_and_roll(slot)
+    real = os.pread
+
+    def read_late(fd: int, count: int, offset: int) -> bytes:
+        monkeypatch.setattr(os, "pread", real)
+        recycle(slot)
+        slot.roll()
+        slot.write(b"new")
+        return real(fd, count, offset)
+
+    monkeypatch.setattr(os, "pread", read_late)
+    assert not data.has_frame(0, 1)
+    assert (False, 3) == (data.has_frame(0, 1), data.newest_written(0))
 
 
 # --- slots --------------------------------------------------------------------------------------
