@@ -23,7 +23,7 @@ _COMMANDS = {
     "collect": "Run one collector without a supervisor.",
     "dead": "List, show, replay and drop dead letters.",
     "decode": "Show the events that pixels would become.",
-    "deliver": "Run the delivery process without a supervisor.",
+    "deliver": "Run a delivery process without a supervisor.",
     "key": "Create write keys and show their fingerprints.",
     "reload": "Reload the settings of the running server.",
     "serve": "Run the server in the foreground.",

@@ -1,4 +1,4 @@
-"""`pixelfast deliver`: run the delivery process without a supervisor."""
+"""`pixelfast deliver`: run a delivery process without a supervisor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["deliver"]
 @click.command()
 @with_settings
 def deliver(settings: Config) -> None:
-    """Run the delivery process without a supervisor.
+    """Run a delivery process without a supervisor.
 
     It delivers the events that `pixelfast collect` stores to all destinations. If another process
     already delivers to a destination, it waits until that process ends. SIGTERM and Ctrl-C stop it.

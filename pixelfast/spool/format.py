@@ -11,6 +11,7 @@ All numbers are little-endian. A data directory holds::
     shards/<slot>/%016x.seg       segments, numbered upwards from 1; no number is ever used twice
     shards/<slot>/%016x.spare     segments that every destination has read, to be recycled
     shards/<slot>.last            JSON: the highest numbers of a slot that was read and removed
+    shards/retention.lock         held by the process that removes and recycles segments
     dest/<name>/{lock, state.db}  one destination's cursors
     quarantine/                   copies of damaged bytes
 
@@ -75,7 +76,8 @@ it is recycled if it has at least 15/16 of the length of a segment, and less tha
 
 The log of a segment ends at the first offset that holds zeros instead of a magic, or bytes with the
 mark of another segment, which are older. Anything else is damage: readers skip to the next valid
-frame. A frame that a crash cut off is damaged up to its own length.
+frame. They also do this at the end of the log, in case a power failure lost a commit that had not
+been synced, but not the next one. A frame that a crash cut off is damaged up to its own length.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T], bound_s: float = 3 * WAIT_S) -> T:
-    """Run a coroutine on uvloop, as the delivery process does, with a timeout."""
+    """Run a coroutine on uvloop, as a delivery process does, with a timeout."""
 
     async def bounded() -> T:
         async with asyncio.timeout(bound_s):

@@ -11,7 +11,7 @@ from tests.reliability.failpoints import die_at, die_starting
 from tests.reliability.faults import QUICK_FAULTS, strike
 from tests.reliability.power import loop_disk, tmpfs, why_no_loop_disk
 from tests.reliability.rig import Rig
-from tests.reliability.tracing import synced_again, why_no_strace
+from tests.reliability.tracing import inject, synced_again, why_no_strace
 from tests.waiting import wait_until
 
 
@@ -35,6 +35,24 @@ def test_failing_system_calls_lose_no_event(tmp_path: Path) -> None:
         rig.oracle.until_acked(20)
         for fault in QUICK_FAULTS:
             strike(rig, fault)
+        rig.assert_clean()
+
+
+@pytest.mark.usefixtures("_needs_strace")
+def test_a_disk_that_fails_often_does_not_fill_the_spool(tmp_path: Path) -> None:
+    with Rig(tmp_path, workers=1, segment_bytes="1MiB", spool='max_bytes = "8MiB"') as rig:
+        rig.start()
+        rig.oracle.mood = "refuses"  # so that every segment is kept
+        rig.oracle.resume()
+        rig.oracle.until_acked(20)
+        log = tmp_path / "strace.log"
+        with inject(rig.pid("collector-0"), log, "fdatasync:error=EIO:when=10+10") as trace:
+            trace.until_hit(8, 60)
+        rig.oracle.until_acked(20)
+        sizes = [each.stat().st_size for each in rig.data_dir.glob("shards/0/*.seg")]
+        assert len(sizes) >= 8
+        assert sum(sizes) < 4 * 2**20, "the failed segments are truncated"
+        rig.oracle.mood = "takes"
         rig.assert_clean()
 
 
