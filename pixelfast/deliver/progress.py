@@ -12,7 +12,7 @@ from pixelfast.deliver.store import Progress, read_progress
 from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir, Position, SlotReader
 
-__all__ = ["COUNTED", "figures_on_disk", "with_pending"]
+__all__ = ["COUNTED", "accounted_events", "figures_on_disk", "with_pending"]
 
 # Every event that was stored since a destination was registered is accounted for:
 # stored + repeated - missing = delivered + dead + filtered + expired + pending.
@@ -35,9 +35,18 @@ def with_pending(
     if end_numbers is None:
         return figures
     stored = sum(end_numbers.values()) - figures.get("before", 0)
-    settled = sum(figures[name] for name in ("delivered", "dead", "filtered", "expired"))
-    pending = stored + figures["repeated"] - figures["missing"] - settled
+    pending = stored - accounted_events(figures)
     return figures | {"stored": stored, "pending": max(0, pending)}
+
+
+def accounted_events(totals: Mapping[str, int]) -> int:
+    """Return how many of the stored events are not pending, according to these totals.
+
+    >>> accounted_events({"delivered": 4, "dead": 1, "missing": 2, "repeated": 3})
+    4
+    """
+    outcomes = ("delivered", "dead", "filtered", "expired", "missing")
+    return sum(totals.get(name, 0) for name in outcomes) - totals.get("repeated", 0)
 
 
 def figures_on_disk(

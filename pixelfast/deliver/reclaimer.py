@@ -40,6 +40,7 @@ __all__ = ["Reclaimer", "log_ends"]
 
 _FREE_SHARE = 1.1  # of min_free; below it the oldest segments expire
 _FIRST = Position()
+_PRESSED_S = 10.0  # time after expired events in which space is probably still scarce
 _FULL_SHARE = 0.9  # of max_bytes; above it the oldest segments expire, so that pixels are accepted
 
 
@@ -84,6 +85,7 @@ class Reclaimer:
         self._stored = StoredNeeds(data)
         self._lock: int | None = None  # of retention
         self._used_s = float("-inf")
+        self._expired_s = float("-inf")
         self.removed_segments = 0
         self.end_numbers: dict[int, int] | None = None
         self.pending_bytes: dict[str, int] = {}
@@ -115,11 +117,13 @@ class Reclaimer:
     async def is_due(self) -> bool:
         """Return whether a destination has finished a segment since the last `keep`.
 
-        A process that removes no segments waits for its next regular round.
+        A process that removes no segments waits for its next regular round, unless it had to expire
+        events recently: pixels are rejected until it has expired enough.
         """
         if self._kept_lows is None:
             return True
-        if self._lock is None:
+        is_quiet = self._clock.monotonic_s() - self._expired_s >= _PRESSED_S
+        if self._lock is None and is_quiet:
             return False
         return self._kept_lows != _segments_of(await self._all_lows())
 
@@ -146,7 +150,7 @@ class Reclaimer:
         working = [runner for runner in self._runners if not runner.has_failed]
         for runner in working:
             if until := self._beyond_lag(runner.name, runner.cursors, segments):
-                runner.expire(until)
+                self._expire(runner, until)
         if not self._others <= lows.keys():
             return  # it is not known which events they need
         running = {runner.name: runner.cursors for runner in working}
@@ -156,7 +160,7 @@ class Reclaimer:
         if until := self._beyond_space(list(running.values()), sure, segments):
             for runner in working:
                 if not self._is_sure(runner.name):
-                    runner.expire(until)
+                    self._expire(runner, until)
         if self._lock is None:
             self._lock = try_lock_file(self._data.retention_lock_path)
         if self._lock is not None:
@@ -173,6 +177,10 @@ class Reclaimer:
         return {name: _bytes_after(low, segments) for name, low in lows.items()}
 
     # --- expiring events ---------------------------------------------------------------------
+
+    def _expire(self, runner: Runner, until: dict[int, Position]) -> None:
+        self._expired_s = self._clock.monotonic_s()
+        runner.expire(until)
 
     def _is_sure(self, name: str) -> bool:
         """Whether a destination keeps its events even if the spool becomes full.

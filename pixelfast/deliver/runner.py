@@ -21,7 +21,12 @@ from pixelfast.deliver.health import Health
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected
-from pixelfast.deliver.progress import COUNTED, figures_on_disk, with_pending
+from pixelfast.deliver.progress import (
+    COUNTED,
+    accounted_events,
+    figures_on_disk,
+    with_pending,
+)
 from pixelfast.deliver.queue import MAX_CULPRITS, Queue
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
@@ -163,7 +168,7 @@ class Runner:
         elif self.has_failed:
             figures = self._figures_on_disk(end_numbers)
         for name in _NEVER_LESS & figures.keys():
-            # A failed transaction takes back counts, which the next one adds again.
+            # Figures of a failed run may have been read from the disk before the last run.
             figures[name] = self._told[name] = max(figures[name], self._told.get(name, 0))
         state = self.health.breaker.state
         if self.has_failed or not self.is_open:
@@ -184,14 +189,20 @@ class Runner:
     def _figures(
         self, state: StateWriter, cutter: Cutter, end_numbers: Mapping[int, int] | None
     ) -> dict[str, float]:
+        """Return the totals on the disk, which a crash does not take back, and what they lack.
+
+        Prometheus would mistake a smaller total for one that was counted again from 0.
+        """
         totals = Counter(state.totals()) + Counter(cutter.open_counts)
+        written = Counter(state.counted) | Counter(before=totals["before"])
         figures: dict[str, float] = {"lag_s": round(self.lag_s, 3)}
         if end_numbers is None:
-            return figures | with_pending(totals, None)
+            return figures | with_pending(written, None)
         ends = cutter.ends_from(end_numbers)  # reading may be ahead of them
-        figures |= with_pending(totals, ends)
+        figures |= with_pending(written, ends)
+        unwritten = accounted_events(totals) - accounted_events(written)
         unread = cutter.unread_events(ends)
-        figures["pending"] = state.planned_events + cutter.open_events + unread
+        figures["pending"] = state.planned_events + cutter.open_events + unread + unwritten
         return figures
 
     def _figures_on_disk(self, end_numbers: Mapping[int, int] | None) -> dict[str, float]:

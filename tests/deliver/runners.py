@@ -137,12 +137,13 @@ def make_engine(
     sources: tuple[Source, ...] = (),
     config: Config | None = None,
     clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
+    timings: Timings = QUICK,
 ) -> Engine:
     """Make an engine with these senders as its destinations, or with those of `config`."""
     config = config or settings(*(senders or ()), sources=sources)
 
     make = None if senders is None else lambda destination, *_: senders[destination.name]
-    return Engine(config, data, timings=QUICK, clock=clock, make_sender=make)
+    return Engine(config, data, timings=timings, clock=clock, make_sender=make)
 
 
 async def reclaimed(engine: Engine, rounds: int = 3) -> None:

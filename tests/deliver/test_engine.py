@@ -255,6 +255,7 @@ def test_figures_are_kept_for_each_destination(data: DataDir, feed: Feed) -> Non
         async with running(engine):
             await until(lambda: all(r.cursors == {0: feed.position} for r in engine.runners))
             await until(lambda: engine.reclaimer.pending_bytes == {"one": 0, "two": 0})
+            await until(lambda: all(r.counted.get("batches") == 2 for r in engine.runners))
             stats = engine.stats()
         assert stats["is_ready"]
         told = stats["destinations"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from typing import Any
 
@@ -9,7 +10,14 @@ from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
 from pixelfast.spool import DataDir
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES
-from tests.deliver.runners import FakeSender, check_sum, make_engine, running
+from tests.deliver.runners import (
+    QUICK,
+    FakeSender,
+    check_sum,
+    counters_on_disk,
+    make_engine,
+    running,
+)
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
@@ -80,11 +88,34 @@ def test_totals_do_not_decrease_when_a_transaction_fails(data: DataDir, feed: Fe
 
         async with running(engine):
             feed.write(*map(event, range(5)))
-            await until(lambda: is_delivered(5, "failing"))
+            await until(lambda: is_delivered(0, "failing"))
             assert db is not None
             repair(db)
             await until(lambda: is_delivered(5, "healthy"))
         assert sorted(seen) == seen
+
+    run(main())
+
+
+def test_totals_are_those_that_a_crash_does_not_take_back(data: DataDir, feed: Feed) -> None:
+    """Prometheus would mistake a smaller total for one that was counted again from 0."""
+    seldom = dataclasses.replace(QUICK, settled_s=600.0)
+
+    async def main() -> None:
+        sender = FakeSender()
+        engine = make_engine(data, {"hook": sender}, timings=seldom)
+        async with running(engine):
+            feed.write(*map(event, range(5)))
+            await sender.has(5)
+            await until(lambda: engine.reclaimer.pending_bytes.get("hook", 0) > 0)
+            await until(lambda: not engine.stats()["destinations"]["hook"]["under_way"])
+            told = engine.stats()["destinations"]["hook"]
+            assert (0, 0, 5, 5) == tuple(
+                told[each] for each in ("delivered", "batches", "pending", "stored")
+            )
+            check_sum(told)
+            assert "delivered" not in counters_on_disk(data, "hook")
+        assert 5 == counters_on_disk(data, "hook")["delivered"]
 
     run(main())
 

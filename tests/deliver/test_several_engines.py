@@ -204,6 +204,33 @@ def test_events_expire_in_the_engine_of_their_destination(
     run(main())
 
 
+def test_an_engine_that_had_to_expire_events_continues_without_waiting_for_a_round(
+    data: DataDir, feed: Feed
+) -> None:
+    """Pixels are rejected until it has expired enough."""
+    seldom = dataclasses.replace(QUICK, retention_s=600.0, drained_s=0.005)
+
+    async def main() -> None:
+        good, down = FakeSender(), FakeSender(list(DOWN))
+        chosen = config(
+            Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0), good={}, down={"required": False}
+        )
+        async with running(engine_of(data, chosen, {"good": good}, seldom)):
+            await until(lambda: is_locked(data))
+            other = engine_of(data, chosen, {"down": down}, seldom)
+            async with running(other):
+                write(feed, 300)
+                await good.has(300)
+                assert len(data.segments(0)) > 15
+                while len(data.segments(0)) > 10:
+                    await other.reclaimer.keep()  # a regular round
+                write(feed, 600, 300)
+                await good.has(600)
+                await until(lambda: len(data.segments(0)) <= 10)
+
+    run(main())
+
+
 def test_a_destination_whose_process_has_not_started_keeps_its_events(
     data: DataDir, feed: Feed
 ) -> None:
