@@ -62,9 +62,11 @@ def register_destinations(config: Config, data: DataDir) -> None:
         path = data.destination_dir(each.name) / "state.db"
         if path.parent.exists():
             continue
-        if each.start == "newest" and not ends:
+        if not ends:
             ends = log_ends(data)
-        known = ends if each.start == "newest" else {}
+        known = ends
+        if each.start == "earliest":  # the events of removed slots do not belong to it
+            known = {slot: end for slot, end in ends.items() if slot not in data.slots()}
         cursors = {slot: position for slot, (position, _) in known.items()}
         register(path, cursors, {slot: number for slot, (_, number) in known.items()})
 

@@ -6,10 +6,14 @@ import dataclasses
 import sqlite3
 from typing import Any
 
+import msgspec
+
 from pixelfast.deliver.batches import Batch
+from pixelfast.deliver.engine import register_destinations
 from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
-from pixelfast.spool import DataDir
+from pixelfast.spool import DataDir, Position
 from pixelfast.spool.format import SEGMENT_HEADER_BYTES
+from pixelfast.spool.highwater import HighWater, write_high_water
 from tests.deliver.runners import (
     QUICK,
     FakeSender,
@@ -17,6 +21,7 @@ from tests.deliver.runners import (
     counters_on_disk,
     make_engine,
     running,
+    settings,
 )
 from tests.deliver.running import run
 from tests.deliver.spools import event
@@ -161,5 +166,28 @@ def test_stored_and_pending_are_left_out_before_they_are_known(data: DataDir, fe
 
     def told(stats: dict[str, Any]) -> dict[str, Any]:
         return dict(stats["destinations"]["hook"])
+
+    run(main())
+
+
+def test_a_new_destination_does_not_count_the_events_of_removed_slots(
+    data: DataDir, feed: Feed
+) -> None:
+    write_high_water(data, 5, HighWater(segment=3, next_number=60, end=Position(3, 4096)))
+
+    async def main() -> None:
+        plain = settings("hook")
+        (hook,) = plain.destinations
+        chosen = msgspec.structs.replace(
+            plain, destinations=(msgspec.structs.replace(hook, start="earliest"),)
+        )
+        register_destinations(chosen, data)
+        engine = make_engine(data, {"hook": FakeSender()}, config=chosen)
+        async with running(engine):
+            feed.write(*map(event, range(5)))
+            await until(lambda: engine.stats()["destinations"]["hook"].get("delivered") == 5)
+            told = engine.stats()["destinations"]["hook"]
+        assert (5, 0) == (told["stored"], told["pending"])
+        check_sum(told)
 
     run(main())
