@@ -89,5 +89,5 @@ def test_every_state_of_a_destination_is_documented() -> None:
     page = (ROOT / "docs/monitor.md").read_text("utf-8").partition("### States of a destination")[2]
     states = re.findall(r"^\| `([a-z_]+)` \|", page.partition("\n## ")[0], re.MULTILINE)
     assert {*STATES, "unknown"} == set(states)
-    help_states = re.findall(r"^      ([a-z_]+)  ", status.help or "", re.MULTILINE)
+    help_states = re.findall(r"^ +([a-z_]+)  ", status.help or "", re.MULTILINE)
     assert {*STATES, "unknown"} == set(help_states)
