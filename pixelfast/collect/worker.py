@@ -243,9 +243,13 @@ class Worker:
     async def _accept(
         self, listening: socket.socket, connect: Callable[[], asyncio.Protocol]
     ) -> None:
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()  # `cleanup_socket` is not declared for all versions
         if listening.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(connect, sock=listening, backlog=_BACKLOG)
+            # From Python 3.13 on, closing a server would remove the path, which the next program
+            # uses.
+            server = await loop.create_unix_server(
+                connect, sock=listening, backlog=_BACKLOG, cleanup_socket=False
+            )
         else:
             for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 listening.setsockopt(socket.SOL_SOCKET, buffer, _KERNEL_BUFFER_BYTES)
