@@ -18,6 +18,7 @@
 `sources`       write keys and their sources
 `budgets`       rate limits, in memory that all collectors share
 `proxies`       the client's address behind trusted proxies
+`unix_server`   servers on Unix sockets
 `open_files`    the number of connections that the limit of open files allows
 `clock`         wall time for events, monotonic time for limits and durations
 """
@@ -32,6 +33,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(NOT_COMPILED.format(error.name)) from error
 from pixelfast.collect.open_files import connections_within, files_of_connections
+from pixelfast.collect.unix_server import create_unix_server
 from pixelfast.collect.worker import Worker
 
 __all__ = [
@@ -40,5 +42,6 @@ __all__ = [
     "Connections",
     "Worker",
     "connections_within",
+    "create_unix_server",
     "files_of_connections",
 ]

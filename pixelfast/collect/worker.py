@@ -22,6 +22,7 @@ from pixelfast.collect.rejections import RejectionLog
 from pixelfast.collect.responses import Responses
 from pixelfast.collect.sources import Sources
 from pixelfast.collect.tls import TlsConnections
+from pixelfast.collect.unix_server import create_unix_server
 from pixelfast.config import Config, Server
 from pixelfast.errors import ConfigError, SpoolLocked
 from pixelfast.spool import (
@@ -243,16 +244,12 @@ class Worker:
     async def _accept(
         self, listening: socket.socket, connect: Callable[[], asyncio.Protocol]
     ) -> None:
-        loop: Any = asyncio.get_running_loop()  # `cleanup_socket` is not declared for all versions
         if listening.family == socket.AF_UNIX:
-            # From Python 3.13 on, closing a server would remove the path, which the next program
-            # uses.
-            server = await loop.create_unix_server(
-                connect, sock=listening, backlog=_BACKLOG, cleanup_socket=False
-            )
+            server = await create_unix_server(connect, sock=listening, backlog=_BACKLOG)
         else:
             for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 listening.setsockopt(socket.SOL_SOCKET, buffer, _KERNEL_BUFFER_BYTES)
+            loop = asyncio.get_running_loop()
             server = await loop.create_server(connect, sock=listening, backlog=_BACKLOG)
         self._servers.append(server)
 

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from pixelfast import __version__
+from pixelfast.collect import create_unix_server
 from pixelfast.config import Address, parse_address
 from pixelfast.operate.delivery_metrics import known_destinations
 from pixelfast.operate.machine import Machine
@@ -71,25 +72,17 @@ class Admin:
         for fd in fds:
             handed = socket.socket(fileno=fd)
             if where.path:
-                self._servers.append(await self._listen_unix(sock=handed))
+                self._servers.append(await create_unix_server(self._connect, sock=handed))
             else:
                 self._servers.append(await loop.create_server(self._connect, sock=handed))
         if fds:
             return str(where)
         if where.path:
-            self._servers = [await self._listen_unix(path=where.path)]
+            self._servers = [await create_unix_server(self._connect, path=where.path)]
             return str(where)
         self._servers = [await loop.create_server(self._connect, where.host, where.port)]
         host, port = self._servers[0].sockets[0].getsockname()[:2]
         return str(where._replace(host=host, port=port))
-
-    async def _listen_unix(self, **where: Any) -> asyncio.Server:
-        # From Python 3.13 on, closing a server would remove the path, which the next program uses.
-        loop: Any = asyncio.get_running_loop()  # the parameter is not declared for older versions
-        server: asyncio.Server = await loop.create_unix_server(
-            self._connect, cleanup_socket=False, **where
-        )
-        return server
 
     def _connect(self) -> asyncio.BaseProtocol:
         assert self._runner is not None
