@@ -28,7 +28,7 @@ class StoredNeeds:
 
     def __init__(self, data: DataDir) -> None:
         self._data = data
-        self._known: dict[str, tuple[tuple[int, int], dict[int, Position]]] = {}
+        self._known: dict[str, tuple[tuple[int, int, bytes], dict[int, Position]]] = {}
 
     def read(self, names: Iterable[str]) -> dict[str, dict[int, Position]]:
         """Return the positions of these destinations; omit those whose state cannot be read now."""
@@ -40,12 +40,22 @@ class StoredNeeds:
 
     def _low_water(self, name: str) -> dict[int, Position]:
         path = self._data.destination_dir(name) / "state.db"
-        there = path.stat()
-        version = there.st_ino, there.st_mtime_ns
+        version = _version(path)
         known = self._known.get(name)
         if known is None or known[0] != version:
             known = self._known[name] = version, read_low_water(path)
         return known[1]
+
+
+def _version(path: Path) -> tuple[int, int, bytes]:
+    """Return what changes with each transaction of a database.
+
+    Two transactions may have the same time, but not the same change counter (SQLite, "Database File
+    Format", section 1.3.6).
+    """
+    with path.open("rb", buffering=0) as file:
+        there = os.fstat(file.fileno())
+        return there.st_ino, there.st_mtime_ns, os.pread(file.fileno(), 4, 24)
 
 
 def mark_failing(data: DataDir, name: str) -> None:
