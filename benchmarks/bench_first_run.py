@@ -70,7 +70,7 @@ def first_run(cache: Path) -> FirstRun:
                     if process.poll() is not None or time.monotonic() - began_s > PATIENCE_S:
                         log.seek(0)
                         raise RuntimeError(f"`make run` did not respond:\n{log.read().decode()}")
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # the program is another process: poll its port
                 took_s = time.monotonic() - began_s
             finally:
                 os.killpg(process.pid, signal.SIGTERM)

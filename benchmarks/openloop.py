@@ -97,7 +97,12 @@ class Load:
         Raises:
             RuntimeError: a response was not 200, or did not arrive.
         """
-        free, texts, whole, length = self._free, self._requests, self._whole, self._response_bytes
+        free, requests, whole, length = (
+            self._free,
+            self._requests,
+            self._whole,
+            self._response_bytes,
+        )
         poll, clock, read, write = self._epoll.poll, time.perf_counter, os.read, os.write
         latencies, due_by_fd = array("d"), dict.fromkeys(free, 0.0)
         interval_s = 1 / rate if rate else 0.0
@@ -112,8 +117,8 @@ class Load:
                 if due_s > now_s or due_s >= end_s:
                     break
                 fd = free.popleft()
-                text = texts[sent % 1000]
-                if write(fd, text) != len(text):
+                request = requests[sent % 1000]
+                if write(fd, request) != len(request):
                     raise RuntimeError("a request was sent in part")
                 due_by_fd[fd] = due_s
                 sent += 1

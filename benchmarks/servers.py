@@ -158,7 +158,7 @@ def serving(
             return len(pids) == workers + 2
 
         wait_until(all_run, "all processes of pixelfast running")
-        time.sleep(SETTLE_S)
+        time.sleep(SETTLE_S)  # what the processes do at their start must not be measured
         yield Serving(port, pids)
 
 

@@ -40,7 +40,6 @@ __all__ = ["Reclaimer", "log_ends"]
 
 _FREE_SHARE = 1.1  # of min_free; below it the oldest segments expire
 _FIRST = Position()
-_PRESSED_S = 10.0  # time after expired events in which space is probably still scarce
 _FULL_SHARE = 0.9  # of max_bytes; above it the oldest segments expire, so that pixels are accepted
 
 
@@ -122,7 +121,7 @@ class Reclaimer:
         """
         if self._kept_lows is None:
             return True
-        is_quiet = self._clock.monotonic_s() - self._expired_s >= _PRESSED_S
+        is_quiet = self._clock.monotonic_s() - self._expired_s >= self._timings.pressed_s
         if self._lock is None and is_quiet:
             return False
         return self._kept_lows != _segments_of(await self._all_lows())

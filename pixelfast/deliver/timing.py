@@ -137,6 +137,8 @@ class Timings:
     retention_s: time between two searches for segments that can be removed.
     drained_s: time between two checks whether a destination has finished a segment; if so, such a
         search follows.
+    pressed_s: time after events expired for which a process that removes no segments searches as
+        often.
     use_noted_s: time between two records that a destination is in use.
     forgotten_s: time for which events are kept for a destination removed from the settings.
     """
@@ -177,5 +179,6 @@ class Timings:
     clock_s: float = 1.0
     retention_s: float = 1.0
     drained_s: float = 0.1
+    pressed_s: float = 10.0
     use_noted_s: float = 600.0
     forgotten_s: float = 86_400.0

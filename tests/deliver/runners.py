@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pixelfast.config import Config, HttpDestination, Source, WriteKey
+from pixelfast.config import Config, HttpDestination, Source, Spool, WriteKey
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
@@ -156,6 +156,15 @@ async def reclaimed(engine: Engine, rounds: int = 3) -> None:
 def settings(*names: str, sources: tuple[Source, ...] = ()) -> Config:
     destinations = tuple(HttpDestination(name=name, url="http://127.0.0.1:1/") for name in names)
     return Config(sources=sources, destinations=destinations)
+
+
+def config(spool: Spool = Spool(), **options: dict[str, object]) -> Config:  # noqa: B008 - frozen
+    """Make settings of destinations, given as options by name."""
+    plain = settings(*options)
+    changed = tuple(
+        msgspec.structs.replace(each, **options[each.name]) for each in plain.destinations
+    )
+    return msgspec.structs.replace(plain, destinations=changed, spool=spool)
 
 
 def source(name: str, *destinations: str) -> Source:

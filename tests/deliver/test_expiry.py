@@ -7,11 +7,10 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from pixelfast.config import Config, Destination, Spool
+from pixelfast.config import Destination, Spool
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.deliver.sender import Sender
@@ -21,10 +20,10 @@ from tests.deliver.runners import (
     QUICK,
     FakeSender,
     check_sum,
+    config,
     make_engine,
     reclaimed,
     running,
-    settings,
 )
 from tests.deliver.running import run
 from tests.deliver.spools import event
@@ -38,15 +37,6 @@ DOWN = [Retry("down")] * 10**6
 @pytest.fixture
 def segment_bytes() -> int:
     return SEGMENT_BYTES
-
-
-def config(spool: Spool = Spool(), **options: dict[str, object]) -> Config:  # noqa: B008 - frozen
-    """Make settings of destinations, given as options by name."""
-    plain = settings(*options)
-    changed = tuple(
-        msgspec.structs.replace(each, **options[each.name]) for each in plain.destinations
-    )
-    return msgspec.structs.replace(plain, destinations=changed, spool=spool)
 
 
 def figures(engine: Engine, name: str) -> dict[str, int]:

@@ -104,11 +104,11 @@ def test_totals_do_not_decrease_when_a_transaction_fails(data: DataDir, feed: Fe
 
 def test_totals_are_those_that_a_crash_does_not_take_back(data: DataDir, feed: Feed) -> None:
     """Prometheus would mistake a smaller total for one that was counted again from 0."""
-    seldom = dataclasses.replace(QUICK, settled_s=600.0)
+    long_intervals = dataclasses.replace(QUICK, settled_s=600.0)
 
     async def main() -> None:
         sender = FakeSender()
-        engine = make_engine(data, {"hook": sender}, timings=seldom)
+        engine = make_engine(data, {"hook": sender}, timings=long_intervals)
         async with running(engine):
             feed.write(*map(event, range(5)))
             await sender.has(5)

@@ -13,10 +13,18 @@ from pixelfast.deliver import reclaimer as reclaimer_module
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.outcomes import Retry
 from pixelfast.spool import DataDir, remove_read_segments
-from tests.deliver.runners import QUICK, FakeSender, check_sum, make_engine, reclaimed, running
+from tests.deliver.runners import (
+    QUICK,
+    FakeSender,
+    check_sum,
+    config,
+    make_engine,
+    reclaimed,
+    running,
+)
 from tests.deliver.running import run
 from tests.deliver.spools import event
-from tests.deliver.test_expiry import config, figures
+from tests.deliver.test_expiry import figures
 from tests.spools import Feed
 from tests.waiting import until
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-import msgspec
 import pytest
 
 from pixelfast.config import Config, Spool
@@ -22,11 +21,11 @@ from tests.deliver.runners import (
     QUICK,
     FakeSender,
     check_sum,
+    config,
     counters_on_disk,
     cursors_on_disk,
     reclaimed,
     running,
-    settings,
 )
 from tests.deliver.running import run
 from tests.deliver.spools import event
@@ -40,15 +39,6 @@ DOWN = [Retry("down")] * 10**6
 @pytest.fixture
 def segment_bytes() -> int:
     return SEGMENT_BYTES
-
-
-def config(spool: Spool = Spool(), **options: dict[str, object]) -> Config:  # noqa: B008 - frozen
-    """Make settings of destinations, given as options by name."""
-    plain = settings(*options)
-    changed = tuple(
-        msgspec.structs.replace(each, **options[each.name]) for each in plain.destinations
-    )
-    return msgspec.structs.replace(plain, destinations=changed, spool=spool)
 
 
 def engine_of(
@@ -141,14 +131,14 @@ def test_a_segment_is_removed_soon_after_another_engine_has_delivered_it(
     data: DataDir, feed: Feed
 ) -> None:
     """The engine that removes segments does not wait for its next regular round."""
-    seldom = dataclasses.replace(QUICK, retention_s=600.0, drained_s=0.005)
+    long_intervals = dataclasses.replace(QUICK, retention_s=600.0, drained_s=0.005)
 
     async def main() -> None:
         chosen = config(fast={}, slow={})
         fast, slow = FakeSender(), FakeSender(list(DOWN))
-        async with running(engine_of(data, chosen, {"fast": fast}, seldom)):
+        async with running(engine_of(data, chosen, {"fast": fast}, long_intervals)):
             await until(lambda: is_locked(data))
-            async with running(engine_of(data, chosen, {"slow": slow}, seldom)):
+            async with running(engine_of(data, chosen, {"slow": slow}, long_intervals)):
                 write(feed, 200)
                 await fast.has(200)
                 slow.script.clear()
@@ -209,16 +199,16 @@ def test_an_engine_that_had_to_expire_events_continues_without_waiting_for_a_rou
     data: DataDir, feed: Feed
 ) -> None:
     """Pixels are rejected until it has expired enough."""
-    seldom = dataclasses.replace(QUICK, retention_s=600.0, drained_s=0.005)
+    long_intervals = dataclasses.replace(QUICK, retention_s=600.0, drained_s=0.005, pressed_s=600.0)
 
     async def main() -> None:
         good, down = FakeSender(), FakeSender(list(DOWN))
         chosen = config(
             Spool(max_bytes=10 * SEGMENT_BYTES, min_free=0), good={}, down={"required": False}
         )
-        async with running(engine_of(data, chosen, {"good": good}, seldom)):
+        async with running(engine_of(data, chosen, {"good": good}, long_intervals)):
             await until(lambda: is_locked(data))
-            other = engine_of(data, chosen, {"down": down}, seldom)
+            other = engine_of(data, chosen, {"down": down}, long_intervals)
             async with running(other):
                 write(feed, 300)
                 await good.has(300)
