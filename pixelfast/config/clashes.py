@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pixelfast.config.destinations import (
-    Batching,
     ElasticsearchDestination,
     FileDestination,
     HttpDestination,
+    Remote,
 )
 from pixelfast.config.schema import Config, Server, Source, Spool, WriteKey
 from pixelfast.config.units import Address, format_bytes, parse_address
@@ -195,8 +195,8 @@ _RULES: tuple[tuple[type[msgspec.Struct], Callable[[Table], Iterator[ConfigError
     (Server, _listen),
     (Spool, _sizes),
     (Source, _number_rules),
-    (Batching, _waits),
-    (Batching, _tls),
+    (Remote, _waits),
+    (Remote, _tls),
     (HttpDestination, _authentication),
     (ElasticsearchDestination, _authentication),
     (HttpDestination, _headers),

@@ -17,6 +17,7 @@ __all__ = [
     "FileDestination",
     "HttpDestination",
     "PosthogDestination",
+    "Remote",
     "RudderstackDestination",
     "SegmentDestination",
 ]
@@ -93,13 +94,11 @@ class Delivery(Struct, frozen=True, kw_only=True):
     ] = "drop_oldest"
 
 
-class Batching(Delivery, frozen=True, kw_only=True):
-    """Settings of all destinations over HTTP; each type has its own defaults for some of them."""
+class Remote(Delivery, frozen=True, kw_only=True):
+    """Settings of all destinations over the network; types have their own defaults for some."""
 
     max_events: MaxEvents
     max_bytes: MaxBytes
-    url: Annotated[str, Meta(description="URL of the requests", extra={"kind": "url"})]
-    gzip: Annotated[bool, Meta(description="compress request bodies")] = False
     max_age_s: Annotated[
         float, Meta(gt=0, description="maximum time that an event waits for its batch to be sent")
     ] = 1.0
@@ -145,6 +144,13 @@ class Batching(Delivery, frozen=True, kw_only=True):
             description='PEM file with the private key of `tls_cert`; `""`: the key is in that file'
         ),
     ] = ""
+
+
+class Batching(Remote, frozen=True, kw_only=True):
+    """Settings of all destinations over HTTP."""
+
+    url: Annotated[str, Meta(description="URL of the requests", extra={"kind": "url"})]
+    gzip: Annotated[bool, Meta(description="compress request bodies")] = False
     block_private: Annotated[
         bool,
         Meta(description="never connect to private, loopback or reserved addresses"),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from pixelfast.config.destinations import Batching, Delivery, Destination
+from pixelfast.config.destinations import Batching, Delivery, Destination, Remote
 from pixelfast.config.schema import (
     Config,
     Deliver,
@@ -107,7 +107,6 @@ def _value(value: object, extra: dict[str, Any]) -> str:
 def reference() -> str:
     """Return Markdown tables of all settings with their defaults, values and meanings."""
     types = get_args(Destination)
-    over_http = [cls for cls in types if issubclass(cls, Batching)]
     parts = [_section("(top level)", _fields(Config))]
     for title, section in (
         ("[server]", Server),
@@ -123,12 +122,16 @@ def reference() -> str:
     kinds = _listed(map(_tag, types))
     type_row = f"| `type` | required | {kinds} | product or protocol of the destination |"
     parts.append(_section("[[destinations]]", common, "All destinations.", type_row))
-    # Each type has its own default for the fields that have none here.
-    batching = [each for each in _fields(Batching, common) if not each.required]
-    intro = f"Destinations of the types {_listed(map(_tag, over_http))}."
-    parts.append(_section("[[destinations]] over HTTP", batching, intro))
+    shared: dict[type[msgspec.Struct], list[msgspec.structs.FieldInfo]] = {Delivery: common}
+    for title, base in (("over the network", Remote), ("over HTTP", Batching)):
+        own = _fields(base, [each for fields in shared.values() for each in fields])
+        # Each type has its own default for the fields that have none here.
+        shared[base] = [each for each in own if not each.required]
+        users = [cls for cls in types if issubclass(cls, base)]
+        intro = f"Destinations of the types {_listed(map(_tag, users))}."
+        parts.append(_section(f"[[destinations]] {title}", shared[base], intro))
     for cls in types:
-        shown = common if cls not in over_http else [*common, *batching]
+        shown = [each for base, own in shared.items() if issubclass(cls, base) for each in own]
         inherited = [each for each in shown if each.name not in cls.__annotations__]
         parts.append(_section(f'[[destinations]] type = "{_tag(cls)}"', _fields(cls, inherited)))
     return "\n\n".join(parts) + "\n"
