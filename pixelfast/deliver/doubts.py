@@ -113,6 +113,8 @@ class Doubts:
         if not self._sender.may_send_ahead or hold is Hold.DEAD_LETTERS:
             return False
         is_down = hold is not Hold.REJECTIONS
+        if is_down and not self._sender.blames_events:
+            return False
         if (
             is_down
             and in_order
@@ -130,9 +132,10 @@ class Doubts:
         self, cursors: Mapping[int, Position], *, is_down: bool
     ) -> tuple[Probed, float]:
         events = await self._sender.in_thread(newest_events, self._data, cursors, self.selection)
-        events = events or self._queue.some_events(MAX_PROBED)
+        if not events.events:
+            events = self._queue.some_events(MAX_PROBED)
         began_s = self._clock.monotonic_s()
-        if not events:
+        if not events.events:
             return Probed(Rejected("no events"), 0), began_s
         send = send_some if is_down else send_all
         return await send(self._sender, events), began_s

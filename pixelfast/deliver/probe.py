@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pixelfast.deliver.batches import Batch, after_events
+from pixelfast.deliver.batches import Batch, after_events, some_events
 from pixelfast.deliver.outcomes import (
     BUSY_STATUSES,
     Held,
@@ -31,23 +31,23 @@ MAX_PROBED = 64
 _MAX_SINGLE = 16
 
 
-def newest_events(
-    data: DataDir, cursors: Mapping[int, Position], selection: Selection
-) -> list[bytes]:
+def newest_events(data: DataDir, cursors: Mapping[int, Position], selection: Selection) -> Batch:
     """Return the newest events in all slots that a destination accepts and has not read yet.
 
-    At most 64 events, each with its line feed. Blocks for the disk.
+    At most 64 events. Blocks for the disk.
     """
     picks = selection.picker() if selection.parses else None
-    found: list[tuple[int, bytes]] = []
+    found: list[tuple[int, str, bytes]] = []
     for slot in data.slots():
         cursor = cursors.get(slot, Position())
         for frame in newest_frames(data, slot):
             if selection.takes_source(frame.source):
-                events = _unread(frame, cursor)
-                found += [(frame.received_ms, each) for each in events if not picks or picks(each)]
+                events = (each for each in _unread(frame, cursor) if not picks or picks(each))
+                found += [(frame.received_ms, frame.source, each) for each in events]
     found.sort(key=lambda each: each[0])
-    return [event for _, event in found[-MAX_PROBED:]]
+    newest = found[-MAX_PROBED:]
+    lines, sources = [event for _, _, event in newest], [source for _, source, _ in newest]
+    return some_events(lines, sources, range(len(newest)))
 
 
 def _unread(frame: Frame, cursor: Position) -> list[bytes]:
@@ -57,8 +57,7 @@ def _unread(frame: Frame, cursor: Position) -> list[bytes]:
     skip = cursor.skip if place == cursor[:2] else 0
     if skip >= frame.events:
         return []
-    lines = bytes(frame.body[after_events(frame.body, 0, skip) :]).split(b"\n")[:-1]
-    return [line + b"\n" for line in lines]
+    return bytes(frame.body[after_events(frame.body, 0, skip) :]).split(b"\n")[:-1]
 
 
 class Probed(NamedTuple):
@@ -76,7 +75,7 @@ class Probed(NamedTuple):
     failed: int = 0
 
 
-async def send_some(sender: Sender, events: list[bytes]) -> Probed:
+async def send_some(sender: Sender, events: Batch) -> Probed:
     """Send copies of at most 16 events one by one, to a destination that fails.
 
     Stop at the first request without a response. While the destination responds, it may be up and
@@ -84,8 +83,8 @@ async def send_some(sender: Sender, events: list[bytes]) -> Probed:
     """
     accepted = failed = 0
     told: Outcome | None = None
-    for event in random.sample(events, min(_MAX_SINGLE, len(events))):
-        outcome = await sender.deliver(_batch([event]))
+    for place in random.sample(range(events.events), min(_MAX_SINGLE, events.events)):
+        outcome = await sender.deliver(_probe(events, [place]))
         is_accepted = accepts(outcome, 1)
         accepted, failed = accepted + is_accepted, failed + (not is_accepted)
         if is_accepted or told is None:
@@ -96,19 +95,19 @@ async def send_some(sender: Sender, events: list[bytes]) -> Probed:
     return Probed(told, 1, accepted, failed)
 
 
-async def send_all(sender: Sender, events: list[bytes]) -> Probed:
+async def send_all(sender: Sender, events: Batch) -> Probed:
     """Send copies of events until one is accepted; divide batches that are rejected."""
-    waiting = [events]
+    waiting: list[Sequence[int]] = [range(events.events)]
     while True:
-        lines = waiting.pop()
-        outcome = await sender.deliver(_batch(lines))
+        places = waiting.pop()
+        outcome = await sender.deliver(_probe(events, places))
         if not isinstance(outcome, Rejected):
-            return Probed(outcome, len(lines))
-        if len(lines) > 1:
-            middle = len(lines) // 2
-            waiting += [lines[:middle], lines[middle:]]
+            return Probed(outcome, len(places))
+        if len(places) > 1:
+            middle = len(places) // 2
+            waiting += [places[:middle], places[middle:]]
         if not waiting:
-            return Probed(outcome, len(lines))
+            return Probed(outcome, len(places))
 
 
 def _is_response(outcome: Outcome) -> bool:
@@ -118,5 +117,8 @@ def _is_response(outcome: Outcome) -> bool:
     return outcome.status > 0 and not (isinstance(outcome, Retry) and outcome.after_s)
 
 
-def _batch(lines: list[bytes]) -> Batch:
-    return Batch(id=f"probe-{uuid.uuid4().hex}", body=b"".join(lines), events=len(lines))
+def _probe(events: Batch, places: Sequence[int]) -> Batch:
+    """Return a batch with some of the events, whose id no other batch has."""
+    probe = some_events(events.lines(), events.sources(), places)
+    probe.id = f"probe-{uuid.uuid4().hex}"
+    return probe

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
+from pixelfast.deliver.batches import Batch, some_events
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import Timings
 
@@ -119,16 +120,19 @@ class Queue:
     def is_ready(self) -> bool:
         return bool(self._ready)
 
-    def some_events(self, max_events: int) -> list[bytes]:
-        """Return random events of waiting batches, each with its line feed; no task is taken."""
+    def some_events(self, max_events: int) -> Batch:
+        """Return random events of waiting batches; no task is taken."""
         batches = [task.batch for task in self._ready if task.batch is not None]
         chosen = random.sample(batches, min(max_events, len(batches)))
         each = max_events // max(1, len(chosen))
-        events: list[bytes] = []
+        lines: list[bytes] = []
+        sources: list[str] = []
         for batch in chosen:
-            lines = batch.lines()
-            events += [line + b"\n" for line in random.sample(lines, min(each, len(lines)))]
-        return events
+            picked = random.sample(range(batch.events), min(each, batch.events))
+            own_lines, own_sources = batch.lines(), batch.sources()
+            lines += [own_lines[place] for place in picked]
+            sources += [own_sources[place] for place in picked]
+        return some_events(lines, sources, range(len(lines)))
 
     def clear(self) -> None:
         self._ready.clear()

@@ -340,6 +340,7 @@ class Runner:
             self._doubts,
             state,
             self._retry_for_s,
+            self.sender.blames_events,
             self._dead_limits,
             self._timings,
             self._clock,

@@ -26,6 +26,8 @@ class Sender(ABC):
         concurrency: how many calls of `send` may be under way at once, each with another batch;
             with 1, batches are sent in the order of their events.
         may_send_ahead: whether a copy of an event may be sent before its turn, as a probe.
+        blames_events: whether an event may be the cause of a failure that does not name it; such
+            events are found and set apart. If False, failures are always retried.
         retry_first_s, retry_most_s: the first and the longest pause after failures.
         in_thread: runs a blocking call; the runner replaces it by the sender's own thread.
         redactor: masks the secrets of the settings; the engine replaces it.
@@ -34,6 +36,7 @@ class Sender(ABC):
     limits: BatchLimits
     concurrency: int = 1
     may_send_ahead: bool = True
+    blames_events: bool = True
     retry_first_s: float = 0.5
     retry_most_s: float = 60.0
     in_thread: Callable[..., Awaitable[Any]] = staticmethod(asyncio.to_thread)  # type: ignore[arg-type] # ParamSpec
@@ -63,7 +66,7 @@ class Sender(ABC):
     async def send(self, batch: Batch) -> Outcome:
         """Send a batch once. Failures of the destination are outcomes, not exceptions."""
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """Return the sender's own metrics; does not block."""
         return {}
 

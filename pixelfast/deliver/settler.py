@@ -18,7 +18,8 @@ __all__ = ["Settler"]
 class Settler:
     """Settle the tasks of one destination.
 
-    Events older than `retry_for_s` become dead letters when an attempt fails.
+    Events older than `retry_for_s` become dead letters when an attempt fails. With `blames_events`,
+    events that fail while others are accepted are set apart.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Settler:
         doubts: Doubts,
         state: StateWriter,
         retry_for_s: float,
+        blames_events: bool,
         dead_limits: DeadLetterLimits,
         timings: Timings,
         clock: DeliveryClock,
@@ -39,13 +41,14 @@ class Settler:
         self._doubts = doubts
         self._state = state
         self._retry_for_s = retry_for_s
+        self._blames_events = blames_events
         self._dead_limits = dead_limits
 
     def settle(self, task: Task, outcome: Outcome, began_s: float, under_way: int) -> None:
         """Settle a task by the outcome of a request that `began_s`, one of `under_way` requests."""
         now_s = self._clock.monotonic_s()
         accepted_s = self._doubts.rejections.accepted_s
-        failure = _failure(outcome, task.plan.events)
+        failure = _failure(outcome, task.plan.events) if self._blames_events else None
         is_selective = self._queue.has_culprits or self._doubts.is_selective(now_s)
         is_at_fault = failure is not None and task.is_at_fault(
             failure, accepted_s, now_s, recent_s=self._recent_s if is_selective else 0.0

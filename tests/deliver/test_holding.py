@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -31,7 +30,7 @@ from tests.deliver.runners import (
     running,
 )
 from tests.deliver.running import run
-from tests.deliver.spools import event, fill
+from tests.deliver.spools import batch_of, event, fill
 from tests.deliver.test_rejections import (
     NO,
     are_replayed,
@@ -339,15 +338,15 @@ def test_wrong_settings_are_probed_after_five_seconds_and_then_less_often() -> N
 def test_probes_do_not_contain_events_that_were_already_read(data: DataDir, feed: Feed) -> None:
     fill(feed, 0, 100)
     position = feed.position
-    assert [] == newest_events(data, {0: position}, Selection())
+    assert 0 == newest_events(data, {0: position}, Selection()).events
     feed.write(*map(event, range(100, 103)))
     feed.write(event(103), source="mail")
-    found = [json.loads(each)["n"] for each in newest_events(data, {0: position}, Selection())]
+    found = numbers(newest_events(data, {0: position}, Selection()))
     assert [100, 101, 102, 103] == found
     only_web = Selection(excluded=("mail",))
-    found = [json.loads(each)["n"] for each in newest_events(data, {0: position}, only_web)]
+    found = numbers(newest_events(data, {0: position}, only_web))
     assert [100, 101, 102] == found
-    found = [json.loads(each)["n"] for each in newest_events(data, {}, Selection())]
+    found = numbers(newest_events(data, {}, Selection()))
     assert list(range(104 - 64, 104)) == found
 
 
@@ -368,7 +367,7 @@ def test_a_probe_sends_a_few_events_while_the_destination_responds(
 ) -> None:
     async def main() -> None:
         sender = FakeSender(responses)
-        events = [event(n) + b"\n" for n in range(64)]
+        events = batch_of(event(n) for n in range(64))
         assert found == await send_some(sender, events)
         assert sum(found[2:]) == len(sender.sent) == len(set(sender.ids))
 
@@ -398,5 +397,46 @@ def test_good_events_are_delivered_while_most_batches_fail(
                 await runner.pause(0.05)
             check_sum(runner.stats({0: number}))
             assert len(sender.sent) < 20 * number, "it is not asked without end"
+
+    run(main())
+
+
+def test_a_probe_of_the_newest_events_has_their_sources(data: DataDir, feed: Feed) -> None:
+    feed.write(event(0), source="web")
+    feed.write(event(1), event(2), source="mail")
+    found = newest_events(data, {}, Selection())
+    assert ["web", "mail", "mail"] == found.sources()
+
+    async def main() -> None:
+        sources: list[list[str]] = []
+        sender = FakeSender(on_send=lambda batch: sources.append(batch.sources()))
+        await send_some(sender, found)
+        assert [["mail"], ["mail"], ["web"]] == sorted(sources)
+
+    run(main())
+
+
+def test_a_destination_that_fails_for_no_event_is_retried_without_dividing_batches(
+    data: DataDir, feed: Feed
+) -> None:
+    class Selective(FakeSender):
+        blames_events = False
+
+    fill(feed, 0, 60)
+    failures = 0
+
+    def judge(batch: Batch) -> Outcome:
+        nonlocal failures
+        if event(0) in batch.lines() and failures < 30:
+            failures += 1
+            return DOWN
+        return Accepted()
+
+    async def main() -> None:
+        sender = Selective(judge=judge, concurrency=4)
+        async with running(make_runner(data, sender)):
+            await sender.has(60)
+        first = [event(n) for n in range(5)]
+        assert [first] * 31 == [each for each in sender.sent if event(0) in each]
 
     run(main())
