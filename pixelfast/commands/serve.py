@@ -18,7 +18,13 @@ import uvloop
 from pixelfast import __version__
 from pixelfast.commands.options import settings_file, with_listen, with_settings
 from pixelfast.commands.startup import adopt, check_certificate, prepare
-from pixelfast.config import Config, FileDestination, parse_address, without_secrets
+from pixelfast.config import (
+    Config,
+    FileDestination,
+    KafkaDestination,
+    parse_address,
+    without_secrets,
+)
 from pixelfast.errors import ConfigError, PixelfastError
 from pixelfast.operate.admin import Admin
 from pixelfast.operate.handover import Handover, SocketGroup, check_handover, take_handover
@@ -229,6 +235,8 @@ def _welcome(
         where = without_secrets(getattr(destination, "url", ""))
         if isinstance(destination, FileDestination):
             where = f"{destination.path or data.events_dir(destination.name)}/*.ndjson"
+        elif isinstance(destination, KafkaDestination):
+            where = f"topic {destination.topic} at {', '.join(destination.brokers)}"
         lines.append(f"  events   {where}")
     if admin_address and not admin_address.startswith("unix:"):
         lines.append(f"  health   http://{admin_address}/health/ready, /metrics")

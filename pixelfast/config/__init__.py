@@ -4,7 +4,8 @@
 `destinations` a struct for each type of destination
 `fields`       types that both share
 `reader`       reads a file into a `Config`, or reports all its errors
-`clashes`      finds conflicts between settings
+`clashes`      finds conflicts between settings; `kafka` those of a Kafka destination
+`tables`       the tables of a file, as far as they could be read
 `report`       the effective settings with secrets masked, and the reference of all settings
 `redactor`     replaces secrets in data from outside; `prefixes` finds where they may begin
 `sizing`       how long the spool lasts, and the warnings of `pixelfast check` about disks
@@ -21,6 +22,7 @@ from pixelfast.config.destinations import (
     ElasticsearchDestination,
     FileDestination,
     HttpDestination,
+    KafkaDestination,
     PosthogDestination,
     RudderstackDestination,
     SegmentDestination,
@@ -42,6 +44,7 @@ __all__ = [
     "ElasticsearchDestination",
     "FileDestination",
     "HttpDestination",
+    "KafkaDestination",
     "Log",
     "PosthogDestination",
     "Redactor",

@@ -10,7 +10,6 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,16 +17,17 @@ from pixelfast.config.destinations import (
     ElasticsearchDestination,
     FileDestination,
     HttpDestination,
+    KafkaDestination,
     Remote,
 )
+from pixelfast.config.kafka import kafka_clashes
 from pixelfast.config.schema import Config, Server, Source, Spool, WriteKey
+from pixelfast.config.tables import Table
 from pixelfast.config.units import Address, format_bytes, parse_address
 from pixelfast.config.words import nearest, one_of, shown
 from pixelfast.errors import ConfigError
 
-__all__ = ["INVALID", "Table", "clashes"]
-
-INVALID: Any = object()  # a value with an error that has been reported
+__all__ = ["clashes"]
 
 # Unicode categories of the characters that are removed from both ends of the write key of a pixel.
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
@@ -36,27 +36,6 @@ _RESERVED_HEADERS = {
     *("host", "content-length", "content-encoding", "transfer-encoding", "connection"),
     *("keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect"),
 }
-
-
-class Table(NamedTuple):
-    """A table of the file, as far as it could be read."""
-
-    path: str
-    cls: type[msgspec.Struct]
-    values: dict[str, Any]
-
-    def get(self, name: str) -> Any:
-        """Return the value in the file, otherwise the default; None if it has an error."""
-        if name in self.values:
-            return None if self.values[name] is INVALID else self.values[name]
-        for field in msgspec.structs.fields(self.cls):
-            if field.name == name and field.default is not msgspec.NODEFAULT:
-                return field.default
-        return None
-
-    def gives(self, *names: str) -> bool:
-        """Return whether the file has valid values for all these settings."""
-        return all(self.values.get(name, INVALID) is not INVALID for name in names)
 
 
 def clashes(tables: list[Table], *, has_file: bool) -> Iterator[ConfigError]:
@@ -201,6 +180,7 @@ _RULES: tuple[tuple[type[msgspec.Struct], Callable[[Table], Iterator[ConfigError
     (ElasticsearchDestination, _authentication),
     (HttpDestination, _headers),
     (FileDestination, _archive),
+    (KafkaDestination, kafka_clashes),
 )
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "ElasticsearchDestination",
     "FileDestination",
     "HttpDestination",
+    "KafkaDestination",
     "PosthogDestination",
     "Remote",
     "RudderstackDestination",
@@ -349,6 +350,93 @@ class ElasticsearchDestination(
     max_bytes: MaxBytes = 4 * 2**20
 
 
+class KafkaDestination(Remote, frozen=True, kw_only=True, tag_field="type", tag="kafka"):
+    """A topic of Apache Kafka, or of any broker that speaks its protocol."""
+
+    brokers: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="addresses of some brokers, from which all others are learned",
+            extra={"kind": "broker"},
+        ),
+    ]
+    topic: Annotated[
+        str,
+        Meta(
+            description="topic of the messages; `{source}` and `{type}` stand for the source and "
+            "the type of an event",
+            extra={"kind": "topic"},
+        ),
+    ]
+    message: Annotated[
+        Literal["event", "batch"],
+        Meta(
+            description="value of a message: one event, or the events of a source, one per line, "
+            "which costs less CPU time"
+        ),
+    ] = "event"
+    key: Annotated[
+        Literal["user", "source", "none"] | None,
+        Meta(
+            description="key of a message: the `userId` or otherwise the `anonymousId`, the "
+            "source, or none. Messages with the same key are in the same partition. "
+            'Default: `"user"`, or `"none"` with `message = "batch"`'
+        ),
+    ] = None
+    compression: Annotated[
+        Literal["none", "gzip", "snappy", "lz4", "zstd"],
+        Meta(description="compression of messages, which is stored with them"),
+    ] = "zstd"
+    security: Annotated[
+        Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"],
+        Meta(
+            description="whether connections use TLS (`ssl`, `sasl_ssl`) and authenticate with a "
+            "user name and password (`sasl_plaintext`, `sasl_ssl`)"
+        ),
+    ] = "plaintext"
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+        Meta(description="how the password is proved; `PLAIN` sends it to the broker"),
+    ] = "SCRAM-SHA-512"
+    username: Annotated[str, Meta(description="user name for SASL", extra={"kind": "secret"})] = ""
+    password: Annotated[Secret | None, Meta(description="password for `username`")] = None
+    options: Annotated[
+        dict[str, str],
+        Meta(
+            description="further properties of librdkafka, by name; those that pixelfast sets "
+            "itself are rejected"
+        ),
+    ] = {}
+    concurrency: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="maximum number of concurrent batches; with 1, the events of a key stay "
+            "in order even if an attempt fails",
+        ),
+    ] = 1
+    timeout_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="maximum time until the brokers have stored a message; after that, its "
+            "events are retried",
+        ),
+    ] = 30.0
+    connect_timeout_s: Annotated[
+        float,
+        Meta(ge=1, le=86_400, description="maximum time to connect to a broker"),
+    ] = 5.0
+    max_age_s: Annotated[
+        float, Meta(gt=0, description="maximum time that an event waits for its batch to be sent")
+    ] = 0.2
+    max_events: MaxEvents = 5000
+    max_bytes: MaxBytes = 2 * 2**20
+
+
 Destination: TypeAlias = (
     FileDestination
     | HttpDestination
@@ -357,4 +445,5 @@ Destination: TypeAlias = (
     | PosthogDestination
     | ClickhouseDestination
     | ElasticsearchDestination
+    | KafkaDestination
 )

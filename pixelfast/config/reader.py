@@ -20,9 +20,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import inspect
 
-from pixelfast.config.clashes import INVALID, Table, clashes
+from pixelfast.config.clashes import clashes
 from pixelfast.config.schema import Config, WriteKey, unwrap
 from pixelfast.config.strings import STRING_KINDS
+from pixelfast.config.tables import INVALID, Table
 from pixelfast.config.units import SIZE_ALLOWED, format_bytes, parse_bytes
 from pixelfast.config.words import allowed, nearest, one_of, shown, without_secrets
 from pixelfast.errors import ConfigError, ConfigErrors

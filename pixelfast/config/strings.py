@@ -20,6 +20,7 @@ __all__ = ["STRING_KINDS", "StringKind", "is_base_url"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
+_BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 # Headers that collectors read for another purpose, or that belong to the connection.
 _READ_HEADERS = {
@@ -88,6 +89,21 @@ def _is_free_header(string: str) -> bool:
     return _TOKEN.fullmatch(string) is not None and string.lower() not in _READ_HEADERS
 
 
+def _is_broker(string: str) -> bool:
+    match = _BROKER.fullmatch(string)
+    return match is not None and 0 < int(match[1]) <= 65535
+
+
+def _is_topic(string: str) -> bool:
+    """Return whether it is a topic's name for every source and type.
+
+    Source: Apache Kafka's `org.apache.kafka.common.internals.Topic`.
+    """
+    longest = string.replace("{source}", "s" * 63).replace("{type}", "track")
+    is_name = re.fullmatch(r"[A-Za-z0-9._-]{1,249}", longest) is not None
+    return is_name and longest not in (".", "..")
+
+
 def _is_signing_secret(string: str) -> bool:
     """Return whether it is a secret of the Standard Webhooks specification, "Signature scheme"."""
     try:
@@ -129,6 +145,15 @@ STRING_KINDS = {
     "compression": StringKind(
         lambda string: string != "zstd" or importlib.util.find_spec("zstandard") is not None,
         "\"none\", because a package is missing; for zstd: pip install 'pixelfast[zstd]'",
+    ),
+    "broker": StringKind(
+        _is_broker,
+        '"HOST:PORT" or "[IPV6]:PORT", with a port from 1 to 65535',
+    ),
+    "topic": StringKind(
+        _is_topic,
+        "at most 249 letters, digits, . _ or -, in which {source} and {type} stand for the source"
+        " (up to 63 characters) and the type of an event",
     ),
     "path": StringKind(
         lambda string: not _CONTROL.search(string), "a path without control characters"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TypedDict
 
 from pixelfast.deliver.outcomes import (
@@ -30,10 +31,11 @@ _RESULTS: dict[type, str] = {
 
 
 class _Figures(TypedDict):
-    """Attributes: attempts by result; their durations in seconds."""
+    """Attributes: attempts by result; their durations in seconds; retried requests by broker."""
 
     results: dict[str, int]
     durations: HistogramFigures
+    broker_retries: dict[str, int]
 
 
 class Attempts:
@@ -53,6 +55,7 @@ class Attempts:
         self._clock = clock
         self._results = dict.fromkeys(_RESULTS.values(), 0)
         self._durations = DurationHistogram()
+        self._broker_retries: Counter[str] = Counter()
 
     def began_s(self) -> float:
         """Return the time at which an attempt begins now, by the monotonic clock."""
@@ -65,6 +68,14 @@ class Attempts:
         if accepts(outcome, events):
             self.last_success_s = self._clock.wall_s()
 
+    def count_retries(self, broker: str, requests: int) -> None:
+        """Count requests that a client library sent to a broker again, within an attempt."""
+        self._broker_retries[broker] += requests
+
     def figures(self) -> _Figures:
         """Return the counts."""
-        return {"results": dict(self._results), "durations": self._durations.figures()}
+        return {
+            "results": dict(self._results),
+            "durations": self._durations.figures(),
+            "broker_retries": dict(self._broker_retries),
+        }

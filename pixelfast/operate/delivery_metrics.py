@@ -73,6 +73,16 @@ _GAUGES = (
         "pixelfast_last_delivery_timestamp_seconds",
         "Time when the destination last accepted events, since 1970; absent before the first time.",
     ),
+    (
+        "kafka_queued_messages",
+        "pixelfast_kafka_queued_messages",
+        "Messages of a Kafka destination that are queued or under way.",
+    ),
+    (
+        "kafka_queued_bytes",
+        "pixelfast_kafka_queued_bytes",
+        "Bytes of the messages of a Kafka destination that are queued or under way.",
+    ),
 )
 # For file destinations.
 _ARCHIVE_COUNTERS = (
@@ -85,6 +95,19 @@ _ARCHIVE_COUNTERS = (
         "archive_deleted_bytes",
         "pixelfast_archive_deleted_bytes",
         "Bytes of the deleted files.",
+    ),
+)
+# For each broker of a Kafka destination.
+_OF_BROKERS = (
+    (
+        "round_trip_s",
+        "pixelfast_kafka_round_trip_seconds",
+        "Average time from a request to the response of the broker, over 5 s.",
+    ),
+    (
+        "queued_messages",
+        "pixelfast_kafka_broker_messages",
+        "Messages that are being sent to the broker or wait for its response.",
     ),
 )
 # Those that are kept now; `pixelfast_dead_events` includes those that were dropped.
@@ -176,6 +199,7 @@ def delivery_metrics(
         label,
         (([destination], own["durations"]) for destination, own in attempts.items()),
     )
+    yield from _of_brokers(destinations, attempts)
     archives: dict[str, dict[str, Any]] = totals.get("archives", {})
     for field, name, text in _ARCHIVE_COUNTERS:
         yield counter(name, text, label, _of_each(archives, field))
@@ -191,6 +215,30 @@ def delivery_metrics(
 
 def _of_each(destinations: dict[str, dict[str, Any]], field: str) -> Samples:
     return (([name], own[field]) for name, own in destinations.items() if field in own)
+
+
+def _of_brokers(
+    destinations: dict[str, dict[str, Any]], attempts: dict[str, dict[str, Any]]
+) -> Iterator[Metric]:
+    labels = ["destination", "broker"]
+    brokers = [
+        ([destination, broker], own)
+        for destination, figures in destinations.items()
+        for broker, own in figures.get("kafka_brokers", {}).items()
+    ]
+    for field, name, text in _OF_BROKERS:
+        known = ((place, own[field]) for place, own in brokers if field in own)
+        yield gauge(name, text, labels, known)
+    yield counter(
+        "pixelfast_kafka_retries",
+        "Requests that were sent to the broker again.",
+        labels,
+        (
+            ([destination, broker], count)
+            for destination, own in attempts.items()
+            for broker, count in own.get("broker_retries", {}).items()
+        ),
+    )
 
 
 def _of_dead_letters(

@@ -11,6 +11,7 @@ from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
 from pixelfast.deliver.destinations.elasticsearch import ElasticsearchSender
 from pixelfast.deliver.destinations.file import FileSender
 from pixelfast.deliver.destinations.http import http_sender
+from pixelfast.deliver.destinations.kafka import KafkaSender
 from pixelfast.deliver.destinations.posthog import PosthogSender
 from pixelfast.deliver.destinations.rudderstack import RudderstackSender
 from pixelfast.deliver.destinations.segment import segment_sender
@@ -55,5 +56,7 @@ def make_sender(
             return ClickhouseSender(destination)
         case settings.ElasticsearchDestination():
             return ElasticsearchSender(destination)
+        case settings.KafkaDestination():
+            return KafkaSender(destination)
         case settings.HttpDestination():
             return http_sender(destination, clock)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deliver.products.real.kafka_broker import KafkaBroker
 from tests.deliver.products.real.processes import Absent, background
 from tests.deliver.products.real.search_node import PRODUCTS, search_node
 
@@ -41,3 +42,25 @@ def clickhouse_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     announces = re.compile(r"^port (\d+)$", re.MULTILINE)
     with background(command, folder, announces, start_s=60.0) as port:
         yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def kafka_session(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KafkaBroker]:
+    cache = request.config.cache
+    assert cache is not None
+    try:
+        broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), cache.mkdir("jars"))
+    except Absent as why:
+        pytest.skip(str(why))
+    with broker:
+        yield broker
+
+
+@pytest.fixture
+def kafka(kafka_session: KafkaBroker) -> Iterator[KafkaBroker]:
+    """A real Kafka broker, which a test may kill or freeze."""
+    yield kafka_session
+    kafka_session.thaw()
+    kafka_session.start()

@@ -1,0 +1,177 @@
+"""Conflicts between the settings of a Kafka destination, and its properties of librdkafka.
+
+`KafkaDestination.options` passes properties to librdkafka. A property is rejected if pixelfast sets
+it from a setting, or if another value would weaken the promise that a delivered event is stored by
+the brokers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator
+
+from pixelfast.config.destinations import Destination, KafkaDestination
+from pixelfast.config.tables import Table
+from pixelfast.config.words import shown
+from pixelfast.errors import ConfigError
+
+__all__ = ["check_options", "kafka_clashes"]
+
+_MISSING = "requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
+
+_SETTINGS = {
+    "bootstrap.servers": "brokers",
+    "metadata.broker.list": "brokers",
+    "security.protocol": "security",
+    "sasl.mechanism": "sasl_mechanism",
+    "sasl.mechanisms": "sasl_mechanism",
+    "sasl.username": "username",
+    "sasl.password": "password",
+    "ssl.ca.location": "tls_ca",
+    "ssl.certificate.location": "tls_cert",
+    "ssl.key.location": "tls_key",
+    "compression.codec": "compression",
+    "compression.type": "compression",
+    "message.timeout.ms": "timeout_s",
+    "delivery.timeout.ms": "timeout_s",
+    "socket.connection.setup.timeout.ms": "connect_timeout_s",
+}
+_UNVERIFIED = (
+    "must not be changed: without it, anyone between pixelfast and a broker could read and drop"
+    " events; set tls_ca to trust a private authority"
+)
+_QUEUE = "must not be changed: pixelfast limits the queue by max_bytes, and waits while it is full"
+_REPEATED = (
+    "must not be changed: librdkafka retries until timeout_s without storing a message twice; with"
+    " fewer retries, messages would be stored twice or in another order"
+)
+_TRANSACTIONS = "cannot be used: pixelfast does not send transactions"
+_PRIVATE = (
+    "cannot be used: options are not secret. Use a key without a passphrase, and the setting"
+    " tls_key"
+)
+_REASONS = {
+    "enable.idempotence": "must not be changed: without it, a message is stored twice, or after a"
+    " later one, if its response is lost",
+    "acks": "must not be changed: with a value other than all, an event could be lost after it was"
+    " counted as delivered",
+    "max.in.flight": _REPEATED,
+    "retries": _REPEATED,
+    "enable.gapless.guarantee": "must not be changed: with it, one message that times out would end"
+    " the producer",
+    "transactional.id": _TRANSACTIONS,
+    "transaction.timeout.ms": _TRANSACTIONS,
+    "queue.buffering.max.messages": _QUEUE,
+    "queue.buffering.max.kbytes": _QUEUE,
+    "delivery.report.only.error": "must not be changed: an event counts as delivered only if the"
+    " report of its message says so",
+    "enable.ssl.certificate.verification": _UNVERIFIED,
+    "ssl.endpoint.identification.algorithm": _UNVERIFIED,
+    "ssl.key.password": _PRIVATE,
+    "ssl.key.pem": _PRIVATE,
+    "ssl.keystore.location": _PRIVATE,
+    "ssl.keystore.password": _PRIVATE,
+    "statistics.interval.ms": "must not be changed: the metrics depend on it",
+    "plugin.library.paths": "cannot be used: it would load code into the delivery process",
+}
+_ALIASES = {
+    "request.required.acks": "acks",
+    "max.in.flight.requests.per.connection": "max.in.flight",
+    "message.send.max.retries": "retries",
+}
+# Properties for programs, by their beginning or end.
+_CALLBACKS = ("_cb", "on_delivery", "opaque", "logger", "enabled_events", "log.queue")
+
+
+def kafka_clashes(table: Table) -> Iterator[ConfigError]:
+    """Yield the conflicts within a table with `type = "kafka"`."""
+    if importlib.util.find_spec("confluent_kafka") is None:
+        yield ConfigError(f"{table.path}.type", '"kafka"', _MISSING)
+    yield from _security(table)
+    if table.get("message") == "batch":
+        yield from _batched(table)
+    yield from _options(table)
+
+
+def _security(table: Table) -> Iterator[ConfigError]:
+    security = table.get("security")
+    if security is None:
+        return
+    if security.startswith("sasl_"):
+        for name in ("username", "password"):
+            if name not in table.values or table.values[name] == "":
+                what = f"required with security = {shown(security)}"
+                yield ConfigError(f"{table.path}.{name}", None, what)
+    else:
+        for name in ("username", "password", "sasl_mechanism"):
+            if table.gives(name):
+                what = 'requires security = "sasl_ssl" or "sasl_plaintext"'
+                yield ConfigError(f"{table.path}.{name}", None, what)
+    if security not in ("ssl", "sasl_ssl"):
+        for name in ("tls_ca", "tls_cert"):
+            if table.get(name):
+                what = 'requires security = "ssl" or "sasl_ssl"'
+                yield ConfigError(f"{table.path}.{name}", None, what)
+
+
+def _batched(table: Table) -> Iterator[ConfigError]:
+    """Check the settings that a message with several events cannot have."""
+    if table.get("key") == "user":
+        what = 'requires message = "event", because a batch has events of several users'
+        yield ConfigError(f"{table.path}.key", '"user"', what)
+    if "{type}" in (table.get("topic") or ""):
+        what = '{type} requires message = "event", because a batch has events of several types'
+        yield ConfigError(f"{table.path}.topic", shown(table.get("topic")), what)
+
+
+def _options(table: Table) -> Iterator[ConfigError]:
+    for name, value in (table.get("options") or {}).items():
+        if reason := _rejection(name):
+            yield ConfigError(f"{table.path}.options.{name}", None, reason)
+        elif "\0" in name + value:
+            yield ConfigError(f"{table.path}.options.{name}", None, "must not contain U+0000")
+
+
+def _rejection(name: str) -> str:
+    """Return why a property is rejected, or "" if it may be set."""
+    if name in _SETTINGS:
+        return f"use the setting {_SETTINGS[name]}"
+    if name.startswith("test."):
+        return "cannot be used: it replaces the brokers by a simulation, which loses all events"
+    if name.startswith(("sasl.oauthbearer.", "sasl.kerberos.")):
+        return "cannot be used: this mechanism is not supported"
+    if name.endswith(_CALLBACKS):
+        return "cannot be used: it is a property of programs, not a setting"
+    return _REASONS.get(_ALIASES.get(name, name), "")
+
+
+def check_options(destinations: Iterable[Destination]) -> Iterator[ConfigError]:
+    """Yield the errors of librdkafka about the `options` of destinations.
+
+    Only `pixelfast check` calls it, because librdkafka needs memory and threads. A destination with
+    such an error is held.
+    """
+    with_options = [
+        each for each in destinations if isinstance(each, KafkaDestination) and each.options
+    ]
+    if not with_options:
+        return
+    from confluent_kafka import KafkaException, Producer
+
+    for each in with_options:
+        try:
+            Producer({**each.options, "logger": _Silent()})  # without brokers, it connects to none
+        except KafkaException as error:
+            reason = error.args[0].str()
+        except (TypeError, ValueError) as error:
+            reason = str(error)
+        else:
+            continue
+        yield ConfigError(f"destinations[{each.name}].options", None, reason)
+
+
+class _Silent:
+    """A logger that logs nothing."""
+
+    def log(self, *_: object) -> None:
+        pass

@@ -1,0 +1,86 @@
+"""The meaning of librdkafka's and the brokers' errors.
+
+Source: librdkafka's rdkafka.h, and Apache Kafka's `org.apache.kafka.common.protocol.Errors`.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
+__all__ = ["ALL_BROKERS_DOWN", "Meaning", "is_denial", "meaning_of", "words_of"]
+
+ALL_BROKERS_DOWN = "_ALL_BROKERS_DOWN"
+
+
+class Meaning(Enum):
+    """What an error says about the events of a message."""
+
+    RETRY = "retry"  # nothing, so that they are retried
+    REJECTED = "rejected"  # they are bad
+    TOO_LARGE = "too large"  # they are bad, or their message set is too large
+    HELD = "held"  # a setting on one side is wrong
+
+
+_TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_MSG_SIZE"})
+_REJECTED = frozenset({"INVALID_RECORD", "INVALID_TIMESTAMP"})
+_HELD = frozenset(
+    {
+        "_AUTHENTICATION",
+        "_FATAL",
+        "_FENCED",
+        "_INVALID_ARG",
+        "_UNKNOWN_PARTITION",
+        "_UNKNOWN_TOPIC",
+        "_UNSUPPORTED_FEATURE",
+        "CLUSTER_AUTHORIZATION_FAILED",
+        "ILLEGAL_SASL_STATE",
+        "INVALID_CONFIG",
+        "INVALID_REQUIRED_ACKS",
+        "POLICY_VIOLATION",
+        "SASL_AUTHENTICATION_FAILED",
+        "SECURITY_DISABLED",
+        "TOPIC_AUTHORIZATION_FAILED",
+        "TOPIC_EXCEPTION",
+        "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+        "UNKNOWN_TOPIC_ID",
+        "UNKNOWN_TOPIC_OR_PART",
+        "UNSUPPORTED_COMPRESSION_TYPE",
+        "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+        "UNSUPPORTED_SASL_MECHANISM",
+        "UNSUPPORTED_VERSION",
+    }
+)
+# Times and counts differ each time, and would make the same error a new one.
+_CHANGING = re.compile(
+    r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)"
+    r"| \(\d+ identical error\(s\) suppressed\)"
+)
+
+
+def meaning_of(error: KafkaError) -> Meaning:
+    """Return what the error of a message means for its events."""
+    name = error.name()
+    if name in _TOO_LARGE:
+        return Meaning.TOO_LARGE
+    if name in _REJECTED:
+        return Meaning.REJECTED
+    return Meaning.HELD if name in _HELD or error.fatal() else Meaning.RETRY
+
+
+def is_denial(error: KafkaError) -> bool:
+    """Whether a connection failed because one side does not accept the other.
+
+    Other errors of TLS may pass, such as a connection that is closed during the handshake.
+    """
+    is_tls = error.name() == "_SSL" and "certificate" in error.str().lower()
+    return is_tls or error.name() in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED")
+
+
+def words_of(error: KafkaError) -> str:
+    """Return the words of a broker or of librdkafka, the same for the same cause."""
+    return _CHANGING.sub("", error.str())

@@ -1,0 +1,121 @@
+"""Topics of a Kafka broker, read by a plain consumer."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
+
+__all__ = ["Read", "Topics"]
+
+_BOUND_S = 30.0
+
+
+class Read(NamedTuple):
+    """A message as a consumer sees it."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes
+    headers: dict[str, bytes]
+    timestamp_ms: int
+
+
+class Topics:
+    """Create, delete and read topics of a broker."""
+
+    def __init__(self, address: str) -> None:
+        # librdkafka logs lost connections of a broker that a test kills.
+        self._log = logging.getLogger("tests.kafka")
+        self._log.setLevel(logging.CRITICAL)
+        self._common: dict[str, Any] = {
+            "bootstrap.servers": address,
+            "reconnect.backoff.max.ms": 500,
+        }
+        self._admin = AdminClient({**self._common}, logger=self._log)
+
+    def close(self) -> None:
+        """Close all connections."""
+        del self._admin
+
+    def create(self, name: str, partitions: int = 2, **settings: str) -> str:
+        """Create a topic and return its name; `_` in names of settings stands for a dot."""
+        config = {setting.replace("_", "."): value for setting, value in settings.items()}
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
+        for future in self._admin.create_topics([topic], request_timeout=_BOUND_S).values():
+            future.result(_BOUND_S)
+        return name
+
+    def delete(self, name: str) -> None:
+        for future in self._admin.delete_topics([name]).values():
+            future.result(_BOUND_S)
+
+    def allow(self, user: str, topic: str) -> None:
+        """Allow a user to write to a topic."""
+        rule = AclBinding(
+            ResourceType.TOPIC,
+            topic,
+            ResourcePatternType.LITERAL,
+            f"User:{user}",
+            "*",
+            AclOperation.WRITE,
+            AclPermissionType.ALLOW,
+        )
+        for future in self._admin.create_acls([rule]).values():
+            future.result(_BOUND_S)
+
+    def read(self, name: str) -> list[Read]:
+        """Return all messages of a topic, by partition and in order."""
+        consumer = Consumer(
+            {**self._common, "group.id": "tests", "enable.partition.eof": True}, logger=self._log
+        )
+        try:
+            known = consumer.list_topics(name, _BOUND_S).topics[name].partitions
+            left = set(known)
+            consumer.assign([TopicPartition(name, number, 0) for number in known])
+            found: list[Read] = []
+            while left:
+                message = consumer.poll(_BOUND_S)
+                assert message is not None, f"{len(found)} messages of {name} were read"
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition())
+                elif error is not None:
+                    raise KafkaException(error)
+                else:
+                    found.append(_read(message))
+        finally:
+            consumer.close()
+        return sorted(found, key=lambda each: each.partition)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the events in all messages of a topic, one or several in each."""
+        return [json.loads(line) for each in self.read(name) for line in each.value.splitlines()]
+
+    def counts(self, name: str, field: str = "messageId") -> Counter[str]:
+        """Return how often each event of a topic is stored."""
+        return Counter(each[field] for each in self.events(name))
+
+
+def _read(message: Any) -> Read:
+    return Read(
+        message.topic(),
+        message.partition(),
+        message.key(),
+        message.value(),
+        dict(message.headers() or ()),
+        message.timestamp()[1],
+    )
