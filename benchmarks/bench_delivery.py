@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from benchmarks.receiver import Received, receiver
 from benchmarks.report import Section, spread, table
 from benchmarks.wrk import SERVER_CORE, cpu_seconds
 
-__all__ = ["delivered", "run"]
+__all__ = ["Backlog", "Drained", "deliver_on_one_core", "delivered", "drain", "run"]
 
 METHOD = """\
 A spool is filled with the events of the 1,000 pixels of the load. Then delivery (`pixelfast
@@ -114,9 +115,19 @@ def drain(
 
 
 def _deliver(settings: Path, data: Path, count: int, destinations: int) -> Drained:
+    names = [f"hook{number}" for number in range(destinations)]
+    return deliver_on_one_core(settings, data, count, names)
+
+
+def deliver_on_one_core(settings: Path, data: Path, count: int, names: Sequence[str]) -> Drained:
+    """Run `pixelfast deliver` until each destination has recorded `count` events as delivered.
+
+    Raises:
+        RuntimeError: the process has ended, or has not delivered all events in time.
+    """
     command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "pixelfast", "deliver"]
     process = subprocess.Popen([*command, "-c", str(settings)], stdout=subprocess.DEVNULL)
-    books = [data / "dest" / f"hook{number}" / "state.db" for number in range(destinations)]
+    books = [data / "dest" / name / "state.db" for name in names]
     began_s = began_cpu_s = 0.0
     deadline = time.monotonic() + PATIENCE_S
     try:
@@ -130,7 +141,7 @@ def _deliver(settings: Path, data: Path, count: int, destinations: int) -> Drain
             if now_s > deadline or process.poll() is not None:
                 raise RuntimeError(f"{delivered(books[-1]):,} of {count:,} events were delivered")
             time.sleep(0.01)  # delivery does not notify: poll its state
-        total = count * destinations
+        total = count * len(names)
         cpu_us = (cpu_seconds(process.pid) - began_cpu_s) * 1e6 / total
         return Drained(total / (time.monotonic() - began_s), cpu_us)
     finally:
