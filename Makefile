@@ -25,7 +25,7 @@ run: build ## set up, compile and start the server on 127.0.0.1:8080; ARGS="-c F
 test: $(VENV)/.test ## set up, compile and run the tests
 	@$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-products: $(VENV)/.products ## set up the ClickHouse engine (180 MB) for the tests that need it
+products: $(VENV)/.products ## set up ClickHouse, DuckDB and object stores (400 MB) for the tests that need them
 
 torture: $(VENV)/.test ## kills, power cuts and failing disks for MINUTES=30; writes docs/reliability.md
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/event tests/collect/test_scan.py

@@ -1,7 +1,8 @@
 """Destinations for the delivery benchmarks: a process that responds with 200 and counts bodies.
 
 With `--lags` it also samples how old events are when they arrive: the time since `receivedAt`, of
-one event in 16 and at least of the first of each request.
+one event in 16 and at least of the first of each request. With `--store` it responds like an object
+store.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ __all__ = ["Received", "Receiver", "receiver", "sampled_lags_ms"]
 STOP_S = 30.0
 SAMPLED = 16  # one event of this many
 _RECEIVED_AT = re.compile(rb'"receivedAt":"([^"]+)"')
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+_STORED = b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 0\r\n\r\n'
 
 
 class Received(NamedTuple):
@@ -87,8 +90,9 @@ class _Count:
 class _Connection(asyncio.Protocol):
     """Read requests with a Content-Length, and respond to each with 200."""
 
-    def __init__(self, counts: dict[str, _Count], samples_lags: bool) -> None:
+    def __init__(self, counts: dict[str, _Count], samples_lags: bool, response: bytes) -> None:
         self._counts = counts
+        self._response = response
         self._samples_lags = samples_lags
         self._head = b""
         self._left = 0
@@ -107,7 +111,7 @@ class _Connection(asyncio.Protocol):
                     self._body.append(data[:taken])
                 data = data[taken:]
                 if self._left == 0:
-                    self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    self._transport.write(self._response)
                     if self._samples_lags:
                         self._counts[self._path].lags_ms.extend(
                             sampled_lags_ms(b"".join(self._body))
@@ -127,12 +131,15 @@ class _Connection(asyncio.Protocol):
             data, self._head = self._head[end + 4 :], b""
 
 
-async def _receive(port: int, samples_lags: bool) -> None:
+async def _receive(port: int, samples_lags: bool, is_store: bool) -> None:
     counts: dict[str, _Count] = {}
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    server = await loop.create_server(lambda: _Connection(counts, samples_lags), "127.0.0.1", port)
+    response = _STORED if is_store else _OK
+    server = await loop.create_server(
+        lambda: _Connection(counts, samples_lags, response), "127.0.0.1", port
+    )
     await stop.wait()
     server.close()
     found = {path: (each.requests, each.size_bytes, each.lags_ms) for path, each in counts.items()}
@@ -143,5 +150,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("--lags", action="store_true", help="sample the age of events on arrival")
+    parser.add_argument("--store", action="store_true", help="respond as an object store")
     options = parser.parse_args()
-    uvloop.run(_receive(options.port, options.lags))
+    uvloop.run(_receive(options.port, options.lags, options.store))

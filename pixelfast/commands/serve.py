@@ -22,6 +22,7 @@ from pixelfast.config import (
     Config,
     FileDestination,
     KafkaDestination,
+    S3Destination,
     parse_address,
     without_secrets,
 )
@@ -237,6 +238,8 @@ def _welcome(
             where = f"{destination.path or data.events_dir(destination.name)}/*.ndjson"
         elif isinstance(destination, KafkaDestination):
             where = f"topic {destination.topic} at {', '.join(destination.brokers)}"
+        elif isinstance(destination, S3Destination):
+            where = f"s3://{destination.bucket}/{destination.prefix}"
         lines.append(f"  events   {where}")
     if admin_address and not admin_address.startswith("unix:"):
         lines.append(f"  health   http://{admin_address}/health/ready, /metrics")

@@ -1,7 +1,8 @@
 """Settings: a TOML file becomes a frozen `Config`; without a file, the defaults apply.
 
 `schema`       a struct for each section, with the unit, default and meaning of every field
-`destinations` a struct for each type of destination
+`delivery`     the settings that all types of destinations share
+`destinations` a struct for each type of destination; `s3` has its own module
 `fields`       types that both share
 `reader`       reads a file into a `Config`, or reports all its errors
 `clashes`      finds conflicts between settings; `kafka` those of a Kafka destination
@@ -25,6 +26,7 @@ from pixelfast.config.destinations import (
     KafkaDestination,
     PosthogDestination,
     RudderstackDestination,
+    S3Destination,
     SegmentDestination,
 )
 from pixelfast.config.reader import read_config, read_data_dir
@@ -49,6 +51,7 @@ __all__ = [
     "PosthogDestination",
     "Redactor",
     "RudderstackDestination",
+    "S3Destination",
     "SegmentDestination",
     "Server",
     "ServerTls",

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import msgspec
 
+from pixelfast.config.delivery import Remote
 from pixelfast.config.destinations import (
     ElasticsearchDestination,
     FileDestination,
     HttpDestination,
     KafkaDestination,
-    Remote,
+    S3Destination,
 )
 from pixelfast.config.kafka import kafka_clashes
+from pixelfast.config.s3 import s3_clashes, s3_packages
 from pixelfast.config.schema import Config, Server, Source, Spool, WriteKey
 from pixelfast.config.tables import Table
 from pixelfast.config.units import Address, format_bytes, parse_address
@@ -181,6 +183,8 @@ _RULES: tuple[tuple[type[msgspec.Struct], Callable[[Table], Iterator[ConfigError
     (HttpDestination, _headers),
     (FileDestination, _archive),
     (KafkaDestination, kafka_clashes),
+    (S3Destination, s3_clashes),
+    (S3Destination, s3_packages),
 )
 
 

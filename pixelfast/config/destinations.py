@@ -4,158 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from pixelfast.config.fields import HeaderName, HeaderText, Identifier, IndexName, Name, Secret
+from pixelfast.config.delivery import Batching, Delivery, MaxBytes, MaxEvents, Remote
+from pixelfast.config.fields import HeaderName, HeaderText, Identifier, IndexName, Secret
+from pixelfast.config.s3 import S3Destination
 
 __all__ = [
-    "Batching",
     "ClickhouseDestination",
-    "Delivery",
     "Destination",
     "ElasticsearchDestination",
     "FileDestination",
     "HttpDestination",
     "KafkaDestination",
     "PosthogDestination",
-    "Remote",
     "RudderstackDestination",
+    "S3Destination",
     "SegmentDestination",
 ]
-
-MaxEvents = Annotated[
-    int, Meta(ge=1, le=100_000, description="maximum number of events in a batch")
-]
-MaxBytes = Annotated[
-    int,
-    Meta(
-        ge=2**16,
-        le=2**31,
-        description="maximum size of a batch before compression",
-        extra={"unit": "B"},
-    ),
-]
-
-
-class Delivery(Struct, frozen=True, kw_only=True):
-    """Settings that all destinations have."""
-
-    name: Annotated[Name, Meta(description="name of the destination in commands, metrics and logs")]
-    start: Annotated[
-        Literal["newest", "earliest"],
-        Meta(
-            description="first event of a new destination: the next event that is stored, or the "
-            "oldest event in the spool"
-        ),
-    ] = "newest"
-    events: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="deliver only events with these names, in which `*` matches any "
-            "characters; pages have no event name; default: all"
-        ),
-    ] = ()
-    types: Annotated[
-        tuple[Literal["track", "page"], ...],
-        Meta(description="deliver only events of these types; default: all"),
-    ] = ()
-    required: Annotated[
-        bool,
-        Meta(
-            description="`true` keeps undelivered events until they are delivered, so that a full "
-            "spool rejects pixels with 503; `false` lets the oldest expire before the spool is full"
-        ),
-    ] = True
-    max_lag_bytes: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="maximum size of the undelivered events in the spool; above it the oldest "
-            "expire; 0: no limit",
-            extra={"unit": "B"},
-        ),
-    ] = 0
-    max_dead_bytes: Annotated[
-        int,
-        Meta(
-            ge=2**16,
-            description="maximum size of the dead letters on disk; above it `on_dead_full` applies",
-            extra={"unit": "B"},
-        ),
-    ] = 2**30
-    max_dead_age_s: Annotated[
-        float, Meta(gt=0, description="maximum age of a dead letter; older ones are deleted")
-    ] = 2_592_000.0
-    on_dead_full: Annotated[
-        Literal["drop_oldest", "hold"],
-        Meta(
-            description="above `max_dead_bytes`: delete the oldest dead letters of the source that"
-            " uses the most space, or hold the destination"
-        ),
-    ] = "drop_oldest"
-
-
-class Remote(Delivery, frozen=True, kw_only=True):
-    """Settings of all destinations over the network; types have their own defaults for some."""
-
-    max_events: MaxEvents
-    max_bytes: MaxBytes
-    max_age_s: Annotated[
-        float, Meta(gt=0, description="maximum time that an event waits for its batch to be sent")
-    ] = 1.0
-    timeout_s: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="maximum duration of a request, from connecting to the end of the "
-            "response; a request that takes longer is retried",
-        ),
-    ] = 30.0
-    connect_timeout_s: Annotated[float, Meta(gt=0, description="maximum time to connect")] = 5.0
-    retry_first_s: Annotated[
-        float, Meta(gt=0, description="maximum delay before the first retry")
-    ] = 0.5
-    retry_most_s: Annotated[
-        float, Meta(gt=0, description="maximum delay before any later retry")
-    ] = 60.0
-    retry_for_s: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="maximum age of events that are retried; an event that is older becomes a "
-            "dead letter when an attempt fails",
-        ),
-    ] = 259_200.0
-    concurrency: Annotated[
-        int, Meta(ge=1, le=64, description="maximum number of concurrent requests")
-    ] = 64
-    tls_ca: Annotated[
-        str,
-        Meta(
-            description='PEM file with trusted certificate authorities; `""`: those of the system'
-        ),
-    ] = ""
-    tls_cert: Annotated[
-        str,
-        Meta(description='PEM file with the client certificate for mutual TLS; `""`: none'),
-    ] = ""
-    tls_key: Annotated[
-        str,
-        Meta(
-            description='PEM file with the private key of `tls_cert`; `""`: the key is in that file'
-        ),
-    ] = ""
-
-
-class Batching(Remote, frozen=True, kw_only=True):
-    """Settings of all destinations over HTTP."""
-
-    url: Annotated[str, Meta(description="URL of the requests", extra={"kind": "url"})]
-    gzip: Annotated[bool, Meta(description="compress request bodies")] = False
-    block_private: Annotated[
-        bool,
-        Meta(description="never connect to private, loopback or reserved addresses"),
-    ] = False
 
 
 class FileDestination(Delivery, frozen=True, kw_only=True, tag_field="type", tag="file"):
@@ -242,7 +108,7 @@ class HttpDestination(Batching, frozen=True, kw_only=True, tag_field="type", tag
             "TE, Trailer, Upgrade, Expect, Keep-Alive, Proxy-Connection",
             extra={"secret": True},
         ),
-    ] = {}
+    ] = {}  # noqa: RUF012 - a struct copies it
     username: Annotated[
         str, Meta(description="user name for HTTP basic authentication", extra={"kind": "username"})
     ] = ""
@@ -407,7 +273,7 @@ class KafkaDestination(Remote, frozen=True, kw_only=True, tag_field="type", tag=
             description="further properties of librdkafka, by name; those that pixelfast sets "
             "itself are rejected"
         ),
-    ] = {}
+    ] = {}  # noqa: RUF012 - a struct copies it
     concurrency: Annotated[
         int,
         Meta(
@@ -446,4 +312,5 @@ Destination: TypeAlias = (
     | ClickhouseDestination
     | ElasticsearchDestination
     | KafkaDestination
+    | S3Destination
 )

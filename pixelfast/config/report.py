@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from pixelfast.config.destinations import Batching, Delivery, Destination, Remote
+from pixelfast.config.delivery import Batching, Delivery, Remote
+from pixelfast.config.destinations import Destination
 from pixelfast.config.schema import (
     Config,
     Deliver,

@@ -134,6 +134,10 @@ STRING_KINDS = {
     "base url": StringKind(
         is_base_url, 'an http or https URL without a query, such as "https://example.com"'
     ),
+    "base url?": StringKind(
+        lambda string: not string or is_base_url(string),
+        'an http or https URL without a query, such as "https://example.com", or ""',
+    ),
     "url": StringKind(
         _is_url,
         "an http or https URL without user name, password and fragment, such as"
@@ -172,5 +176,9 @@ STRING_KINDS = {
     "token": StringKind(
         lambda string: _VISIBLE_ASCII.fullmatch(string) is not None,
         "visible ASCII characters without spaces",
+    ),
+    "token?": StringKind(
+        lambda string: not string or _VISIBLE_ASCII.fullmatch(string) is not None,
+        'visible ASCII characters without spaces, or ""',
     ),
 }

@@ -34,7 +34,12 @@ from pixelfast.spool import DataDir, Position
 
 __all__ = ["Engine", "register_destinations", "select"]
 
-_ARCHIVE_TOTALS = ("archive_deleted_files", "archive_deleted_bytes")  # counted by each sender
+_SENDER_TOTALS = (  # counted by each sender since it was made
+    "archive_deleted_files",
+    "archive_deleted_bytes",
+    "stored_objects",
+    "stored_object_bytes",
+)
 _OBJECTS_PER_COLLECTION = 10_000
 
 
@@ -119,9 +124,7 @@ class Engine:
         self._data = data
         self._redactor = Redactor(config)
         self._attempts: dict[str, Attempts] = {}
-        self._deleted: dict[
-            str, Counter[str]
-        ] = {}  # totals of archives whose senders were replaced
+        self._replaced: dict[str, Counter[str]] = {}  # totals of senders that were replaced
         self._stopping = asyncio.Event()
         self._running: dict[Runner, asyncio.Task[None]] = {}
         # For each destination, sources that it did not accept and that were removed from the
@@ -263,7 +266,7 @@ class Engine:
             await asyncio.wait(tasks)
         if self._stopping.is_set():
             return
-        self._deleted = self._archive_totals(leaving)
+        self._replaced = self._sender_totals(leaving)
         self.unusable.clear()
         runners = [kept.get(each.name) or self._make(each) for each in self._own]
         self.runners[:] = [runner for runner in runners if runner]
@@ -302,18 +305,18 @@ class Engine:
                 for name, own in {**running, **unusable}.items()
             },
             "totals": {
-                "archives": self._archive_totals(self.runners),
+                "senders": self._sender_totals(self.runners),
                 "removed_segments": self.reclaimer.removed_segments,
                 "attempts": {name: own.figures() for name, own in self._attempts.items()},
             },
         }
 
-    def _archive_totals(self, runners: Iterable[Runner]) -> dict[str, Counter[str]]:
-        """Return the deletions since the start, by these runners and by replaced ones."""
-        totals = {name: Counter(own) for name, own in self._deleted.items()}
+    def _sender_totals(self, runners: Iterable[Runner]) -> dict[str, Counter[str]]:
+        """Return the totals of senders since the start, of these runners and of replaced ones."""
+        totals = {name: Counter(own) for name, own in self._replaced.items()}
         for runner in runners:
             figures = runner.sender.figures()
-            own = {each: int(figures[each]) for each in _ARCHIVE_TOTALS if each in figures}
+            own = {each: int(figures[each]) for each in _SENDER_TOTALS if each in figures}
             if own:
                 totals.setdefault(runner.name, Counter()).update(own)
         return totals

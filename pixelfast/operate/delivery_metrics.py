@@ -84,8 +84,8 @@ _GAUGES = (
         "Bytes of the messages of a Kafka destination that are queued or under way.",
     ),
 )
-# For file destinations.
-_ARCHIVE_COUNTERS = (
+# For destinations whose types have them.
+_SENDER_COUNTERS = (
     (
         "archive_deleted_files",
         "pixelfast_archive_deleted_files",
@@ -96,6 +96,8 @@ _ARCHIVE_COUNTERS = (
         "pixelfast_archive_deleted_bytes",
         "Bytes of the deleted files.",
     ),
+    ("stored_objects", "pixelfast_stored_objects", "Objects that an s3 destination stored."),
+    ("stored_object_bytes", "pixelfast_stored_object_bytes", "Bytes of the stored objects."),
 )
 # For each broker of a Kafka destination.
 _OF_BROKERS = (
@@ -200,9 +202,9 @@ def delivery_metrics(
         (([destination], own["durations"]) for destination, own in attempts.items()),
     )
     yield from _of_brokers(destinations, attempts)
-    archives: dict[str, dict[str, Any]] = totals.get("archives", {})
-    for field, name, text in _ARCHIVE_COUNTERS:
-        yield counter(name, text, label, _of_each(archives, field))
+    senders: dict[str, dict[str, Any]] = totals.get("senders", {})
+    for field, name, text in _SENDER_COUNTERS:
+        yield counter(name, text, label, _of_each(senders, field))
     yield from _of_dead_letters(destinations, clock)
     removed = totals.get("removed_segments")
     yield counter(

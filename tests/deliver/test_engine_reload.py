@@ -241,7 +241,7 @@ def test_a_stop_during_a_reload_ends_it(data: DataDir, feed: Feed, turns: int) -
 
 def test_the_count_of_deleted_archive_files_survives_a_reload(data: DataDir) -> None:
     def deleted(engine: Engine) -> dict[str, dict[str, int]]:
-        return {name: dict(own) for name, own in engine.stats()["totals"]["archives"].items()}
+        return {name: dict(own) for name, own in engine.stats()["totals"]["senders"].items()}
 
     async def main() -> None:
         config = settings("one", "two")

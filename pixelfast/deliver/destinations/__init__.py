@@ -14,6 +14,7 @@ from pixelfast.deliver.destinations.http import http_sender
 from pixelfast.deliver.destinations.kafka import KafkaSender
 from pixelfast.deliver.destinations.posthog import PosthogSender
 from pixelfast.deliver.destinations.rudderstack import RudderstackSender
+from pixelfast.deliver.destinations.s3 import S3Sender
 from pixelfast.deliver.destinations.segment import segment_sender
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock
@@ -60,3 +61,5 @@ def make_sender(
             return KafkaSender(destination)
         case settings.HttpDestination():
             return http_sender(destination, clock)
+        case settings.S3Destination():
+            return S3Sender(destination, clock)

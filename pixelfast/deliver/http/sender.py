@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pixelfast import __version__
-from pixelfast.config.destinations import Batching
+from pixelfast.config.delivery import Batching
 from pixelfast.deliver.batches import Batch, BatchLimits, some_events
 from pixelfast.deliver.bodies.lines import escape_line_ends
 from pixelfast.deliver.http.bounds import limit_responses

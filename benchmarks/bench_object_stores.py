@@ -1,0 +1,182 @@
+"""Speed and cost of delivering a backlog to an object store."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.backlog import SOURCE, fill
+from benchmarks.bench_delivery import delivered
+from benchmarks.machine import print_head
+from benchmarks.receiver import receiver
+from benchmarks.report import Section, spread, table
+from benchmarks.wrk import LOAD_CORE, SERVER_CORE, cpu_seconds
+from tests.deliver.products.real.object_stores import KEYS, ObjectStore, object_store
+from tests.deliver.products.real.processes import Absent
+
+__all__ = ["run"]
+
+METHOD = """\
+A spool is filled with the events of the 1,000 pixels of the load. Then delivery (`pixelfast
+deliver`, one process on one core) stores all of them as objects of at most 8 MiB before
+compression, in two stores on the other core: SeaweedFS, which writes them to disk, and a fake,
+which only reads each request to its end. The sizes of the objects in SeaweedFS are verified. Time
+is measured from the first plan to the record of the last event. CPU is the user and system time of
+all threads of the delivery process in that time. The runs take turns in each round. The figures are
+medians, with the minimum and the maximum in parentheses."""
+
+FORMS = (("ndjson", "none"), ("ndjson", "gzip"), ("ndjson", "zstd"), ("parquet", "zstd"))
+BUCKET = "events"
+PATIENCE_S = 120.0
+
+_SETTINGS = """
+data_dir = "{data}"
+[log]
+level = "warning"
+[[sources]]
+name = "{source}"
+write_keys = ["k"]
+[[destinations]]
+name = "store"
+type = "s3"
+bucket = "{bucket}"
+endpoint = "http://127.0.0.1:{port}"
+allow_http = true
+access_key_id = "{key}"
+secret_access_key = "{secret}"
+start = "earliest"
+format = "{form}"
+compression = "{compression}"
+max_bytes = "8MiB"
+max_age_s = 0.05
+verify_size = {verifies}
+"""
+
+
+class Drained(NamedTuple):
+    """The result of delivering one backlog."""
+
+    events_per_s: float
+    cpu_us: float  # an event
+
+
+class Case(NamedTuple):
+    """A store and a form of objects."""
+
+    store: str
+    form: str
+    compression: str
+
+
+def drain(backlog: Path, count: int, port: int, case: Case, *, verifies: bool) -> Drained:
+    """Deliver the backlog to a store.
+
+    Raises:
+        RuntimeError: an event was not delivered in time.
+    """
+    with tempfile.TemporaryDirectory(prefix="drain-", dir=backlog.parent) as place:
+        data, settings = Path(place) / "data", Path(place) / "pixelfast.toml"
+        # Delivery removes segments that it has read, which removes only these links.
+        shutil.copytree(backlog, data, copy_function=os.link)
+        settings.write_text(
+            _SETTINGS.format(
+                data=data,
+                source=SOURCE,
+                bucket=BUCKET,
+                port=port,
+                key=KEYS[0],
+                secret=KEYS[1],
+                form=case.form,
+                compression=case.compression,
+                verifies=str(verifies).lower(),
+            )
+        )
+        command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "pixelfast", "deliver"]
+        process = subprocess.Popen([*command, "-c", str(settings)], stdout=subprocess.DEVNULL)
+        try:
+            return _measured(process, data / "dest" / "store" / "state.db", count)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _measured(process: subprocess.Popen[bytes], book: Path, count: int) -> Drained:
+    began_s = began_cpu_s = 0.0
+    deadline = time.monotonic() + PATIENCE_S
+    while (done := delivered(book)) < count:
+        now_s = time.monotonic()
+        if not began_s and book.exists():
+            began_s, began_cpu_s = now_s, cpu_seconds(process.pid)
+        if now_s > deadline or process.poll() is not None:
+            raise RuntimeError(f"{done:,} of {count:,} events were delivered")
+        time.sleep(0.01)  # delivery does not notify: poll its state
+    cpu_us = (cpu_seconds(process.pid) - began_cpu_s) * 1e6 / count
+    return Drained(count / (time.monotonic() - began_s), cpu_us)
+
+
+@contextmanager
+def _seaweedfs(folder: Path) -> Iterator[ObjectStore]:
+    """Run SeaweedFS with an empty bucket, on the core of the load."""
+    folder.mkdir()
+    pinned = ("taskset", "-c", str(LOAD_CORE))
+    with object_store("seaweedfs", folder, before=pinned) as store:
+        store.new_bucket(BUCKET)
+        yield store
+
+
+def run(rounds: int = 3, count: int = 500_000) -> Section:
+    """Measure, and print each result at once; the figures are rates and costs, round by round."""
+    print_head(__doc__ or "", METHOD)
+    found: dict[Case, list[Drained]] = {
+        Case(store, *form): [] for form in FORMS for store in ("SeaweedFS", "fake")
+    }
+    with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
+        backlog = Path(place) / "data"
+        fill(backlog, count)
+        try:
+            with _seaweedfs(Path(place) / "seaweedfs") as store:
+                for number in range(rounds):
+                    for case, own in found.items():
+                        own.append(_one(case, backlog, count, store))
+                        print(
+                            f"  round {number + 1} {' '.join(case):24} "
+                            f"{own[-1].events_per_s:10,.0f}/s {own[-1].cpu_us:5.2f} µs",
+                            flush=True,
+                        )
+        except Absent as why:
+            print(f"  skipped: {why}")
+            return Section(f"Not measured: {why}.", {})
+    rows = []
+    figures = {}
+    for case, own in found.items():
+        rates, costs = zip(*own, strict=True)
+        rows.append((*case, spread(rates, 0), spread(costs)))
+        figures[" ".join(case)] = {"events_per_s": rates, "cpu_us": costs}
+    text = table(("store", "format", "compression", "events/s", "CPU µs/event"), rows)
+    print("\n" + text)
+    return Section(text, figures)
+
+
+def _one(case: Case, backlog: Path, count: int, store: ObjectStore) -> Drained:
+    if case.store == "SeaweedFS":
+        store.new_bucket(BUCKET)
+        return drain(backlog, count, store.port, case, verifies=True)
+    with receiver("--store") as fake:
+        return drain(backlog, count, fake.port, case, verifies=False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=500_000)
+    options = parser.parse_args()
+    run(options.rounds, options.count)
