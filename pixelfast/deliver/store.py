@@ -22,6 +22,9 @@ __all__ = ["Changes", "Progress", "Store", "read_low_water", "read_progress", "r
 
 _log = structlog.get_logger("deliver")
 _SCHEMA_VERSION = 2
+# Made at import: threads that decode the first plans at the same time would crash msgspec, which
+# completes its description of a type only then.
+_PLAN = msgspec.json.Decoder(Plan)
 _SCHEMA = """
 CREATE TABLE cursor (slot INTEGER PRIMARY KEY, segment INTEGER NOT NULL,
                      "offset" INTEGER NOT NULL, skip INTEGER NOT NULL,
@@ -202,7 +205,7 @@ def _cursors(db: sqlite3.Connection) -> dict[int, Position]:
 
 def _plans(db: sqlite3.Connection) -> list[Plan]:
     rows = db.execute("SELECT body FROM plan")
-    found = [msgspec.json.decode(body, type=Plan) for (body,) in rows]
+    found = [_PLAN.decode(body) for (body,) in rows]
     return sorted(found, key=lambda plan: plan.order)
 
 
