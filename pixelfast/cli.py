@@ -26,6 +26,7 @@ _COMMANDS = {
     "deliver": "Run a delivery process without a supervisor.",
     "key": "Create write keys and show their fingerprints.",
     "reload": "Reload the settings of the running server.",
+    "schema": "Print the statements that create a table for events.",
     "serve": "Run the server in the foreground.",
     "spool": "List, check and print the stored events.",
     "status": "Show the state of the server and its destinations.",

@@ -22,6 +22,7 @@ from pixelfast.config import (
     Config,
     FileDestination,
     KafkaDestination,
+    PostgresDestination,
     S3Destination,
     parse_address,
     without_secrets,
@@ -238,6 +239,8 @@ def _welcome(
             where = f"{destination.path or data.events_dir(destination.name)}/*.ndjson"
         elif isinstance(destination, KafkaDestination):
             where = f"topic {destination.topic} at {', '.join(destination.brokers)}"
+        elif isinstance(destination, PostgresDestination):
+            where = f"table {destination.table} of {destination.database} at {destination.host}"
         elif isinstance(destination, S3Destination):
             where = f"s3://{destination.bucket}/{destination.prefix}"
         lines.append(f"  events   {where}")

@@ -2,10 +2,10 @@
 
 `schema`       a struct for each section, with the unit, default and meaning of every field
 `delivery`     the settings that all types of destinations share
-`destinations` a struct for each type of destination; `s3` has its own module
+`destinations` a struct for each type of destination; `s3` and `postgres` have their own modules
 `fields`       types that both share
 `reader`       reads a file into a `Config`, or reports all its errors
-`clashes`      finds conflicts between settings; `kafka` those of a Kafka destination
+`clashes`      finds conflicts between settings; `kafka` and `clickhouse` those of a type
 `tables`       the tables of a file, as far as they could be read
 `report`       the effective settings with secrets masked, and the reference of all settings
 `redactor`     replaces secrets in data from outside; `prefixes` finds where they may begin
@@ -24,6 +24,7 @@ from pixelfast.config.destinations import (
     FileDestination,
     HttpDestination,
     KafkaDestination,
+    PostgresDestination,
     PosthogDestination,
     RudderstackDestination,
     S3Destination,
@@ -48,6 +49,7 @@ __all__ = [
     "HttpDestination",
     "KafkaDestination",
     "Log",
+    "PostgresDestination",
     "PosthogDestination",
     "Redactor",
     "RudderstackDestination",

@@ -13,15 +13,19 @@ from pathlib import Path
 
 import msgspec
 
+from pixelfast.config.clickhouse import clickhouse_clashes
 from pixelfast.config.delivery import Remote
 from pixelfast.config.destinations import (
+    ClickhouseDestination,
     ElasticsearchDestination,
     FileDestination,
     HttpDestination,
     KafkaDestination,
+    PostgresDestination,
     S3Destination,
 )
 from pixelfast.config.kafka import kafka_clashes
+from pixelfast.config.postgres import postgres_clashes
 from pixelfast.config.s3 import s3_clashes, s3_packages
 from pixelfast.config.schema import Config, Server, Source, Spool, WriteKey
 from pixelfast.config.tables import Table
@@ -182,6 +186,8 @@ _RULES: tuple[tuple[type[msgspec.Struct], Callable[[Table], Iterator[ConfigError
     (ElasticsearchDestination, _authentication),
     (HttpDestination, _headers),
     (FileDestination, _archive),
+    (ClickhouseDestination, clickhouse_clashes),
+    (PostgresDestination, postgres_clashes),
     (KafkaDestination, kafka_clashes),
     (S3Destination, s3_clashes),
     (S3Destination, s3_packages),

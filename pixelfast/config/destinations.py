@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from pixelfast.config.delivery import Batching, Delivery, MaxBytes, MaxEvents, Remote
 from pixelfast.config.fields import HeaderName, HeaderText, Identifier, IndexName, Secret
+from pixelfast.config.postgres import PostgresDestination
 from pixelfast.config.s3 import S3Destination
 
 __all__ = [
@@ -17,10 +18,15 @@ __all__ = [
     "FileDestination",
     "HttpDestination",
     "KafkaDestination",
+    "PostgresDestination",
     "PosthogDestination",
     "RudderstackDestination",
     "S3Destination",
     "SegmentDestination",
+]
+
+ClickhouseValue = Annotated[
+    str | bool | int | float, Meta(extra={"allowed": "a string, a number, true or false"})
 ]
 
 
@@ -189,6 +195,13 @@ class ClickhouseDestination(
     database: Annotated[Identifier, Meta(description="database of the table")] = "default"
     username: Annotated[str, Meta(min_length=1, description="user name")] = "default"
     password: Annotated[Secret | None, Meta(description="password of the user")] = None
+    settings: Annotated[
+        dict[Identifier, ClickhouseValue],
+        Meta(
+            description="settings of ClickHouse for each insert, such as `{ insert_quorum = 2 }`, "
+            "except those that pixelfast sets itself and those that could lose or repeat rows"
+        ),
+    ] = {}  # noqa: RUF012 - msgspec copies it
     max_events: MaxEvents = 10_000
     max_bytes: MaxBytes = 8 * 2**20
 
@@ -310,6 +323,7 @@ Destination: TypeAlias = (
     | SegmentDestination
     | PosthogDestination
     | ClickhouseDestination
+    | PostgresDestination
     | ElasticsearchDestination
     | KafkaDestination
     | S3Destination

@@ -28,6 +28,7 @@ _READ_HEADERS = {
     *("host", "connection", "expect", "content-length", "transfer-encoding", "upgrade"),
     "proxy-connection",
 }
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
 _HEALTH_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
 
 
@@ -113,6 +114,16 @@ def _is_signing_secret(string: str) -> bool:
     return string.startswith("whsec_") and 24 <= size <= 64
 
 
+def _is_database_host(string: str) -> bool:
+    if string.startswith("/"):
+        return not _CONTROL.search(string)
+    try:
+        ipaddress.ip_address(string)
+    except ValueError:
+        return _HOST.fullmatch(string) is not None
+    return True
+
+
 STRING_KINDS = {
     "address": StringKind(_is_address, ADDRESS_ALLOWED),
     "address?": StringKind(
@@ -161,6 +172,14 @@ STRING_KINDS = {
     ),
     "path": StringKind(
         lambda string: not _CONTROL.search(string), "a path without control characters"
+    ),
+    "database host": StringKind(
+        _is_database_host,
+        'a host name or IP address without a port, such as "db.example.com", or a directory such as'
+        ' "/run/postgresql"',
+    ),
+    "plain": StringKind(
+        lambda string: not _CONTROL.search(string), "a string without control characters"
     ),
     "field": StringKind(
         _is_field, 'non-empty names separated by dots, such as "properties.products.price"'

@@ -59,6 +59,11 @@ def make_sender(
             return ElasticsearchSender(destination)
         case settings.KafkaDestination():
             return KafkaSender(destination)
+        case settings.PostgresDestination():
+            # Imported here because it requires the extra `pixelfast[postgres]`.
+            from pixelfast.deliver.destinations.postgres import PostgresSender
+
+            return PostgresSender(destination)
         case settings.HttpDestination():
             return http_sender(destination, clock)
         case settings.S3Destination():

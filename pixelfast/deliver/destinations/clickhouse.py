@@ -175,7 +175,9 @@ class ClickhouseSender(HttpSender):
             "input_format_skip_unknown_fields": "1",
             "date_time_input_format": "best_effort",  # accepts 2026-01-31T00:00:00.000Z
             "deduplicate_blocks_in_dependent_materialized_views": "1",
+            **{name: _parameter(value) for name, value in settings.settings.items()},
         }
+        self._given = [name.encode() for name in settings.settings]
         # An error about a constraint of a view's target table counts the rows of that table.
         self._violated = re.compile(
             rb"[^'\n]{0,300}Constraint [^'\n]{1,300} for table `?%s`?\.`?%s`?"
@@ -329,7 +331,8 @@ class ClickhouseSender(HttpSender):
             return outcome
         code, kept = int(match[1]), response.body[:1024]
         reason = f"status {response.status}, code {code}"
-        if code in _OPTIONAL_CODES:
+        # An error about a setting of the operator may suggest a similar one.
+        if code in _OPTIONAL_CODES and not any(name in response.body for name in self._given):
             for name in _OPTIONAL:
                 if name.encode() in response.body:
                     return _HeldBySetting(reason, response.status, kept, setting=name)
@@ -355,6 +358,11 @@ class ClickhouseSender(HttpSender):
         if isinstance(outcome, Accepted):  # "HTTP response codes caveats": the error follows a 200
             return Retry(reason, 0.0, response.status, kept)
         return outcome
+
+
+def _parameter(value: str | float) -> str:
+    """Return the value of a setting as in a URL."""
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _blames(outcome: Outcome, rows: int, *, is_violation: bool = False) -> TypeGuard[_RejectedRow]:

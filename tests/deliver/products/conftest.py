@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deliver.products.real.kafka_broker import KafkaBroker
+from tests.deliver.products.real.postgres_server import PostgresServer, postgres_server
 from tests.deliver.products.real.processes import Absent, background
 from tests.deliver.products.real.search_node import PRODUCTS, search_node
 
@@ -64,3 +65,13 @@ def kafka(kafka_session: KafkaBroker) -> Iterator[KafkaBroker]:
     yield kafka_session
     kafka_session.thaw()
     kafka_session.start()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except Absent as why:
+        pytest.skip(str(why))

@@ -8,6 +8,7 @@ import time
 import timeit
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -465,3 +466,41 @@ def test_an_id_can_not_become_another_setting() -> None:
     name = "b1&async_insert=1#x%41 ü"
     assert [Accepted()] == outcomes(server, batch([tracked(1)], name))
     assert [name] == list(server.tokens)
+
+
+# --- settings of the operator -----------------------------------------------------------------
+
+
+def test_settings_of_the_operator_are_sent_with_every_insert() -> None:
+    queries: list[dict[str, str]] = []
+    server = Clickhouse()
+
+    def watch(request: Request) -> FakeResponse:
+        queries.append(dict(parse_qsl(urlsplit(request.path).query)))
+        return server(request)
+
+    bad = tracked(2, number="zz")
+    given = {"insert_quorum": "auto", "optimize_on_insert": True, "max_execution_time": 2.5}
+    (outcome,) = outcomes(watch, batch([tracked(1), bad]), settings=given)
+    assert isinstance(outcome, Partial)
+    assert len(queries) > 2, "the bad row was searched for"
+    expected = {"insert_quorum": "auto", "optimize_on_insert": "1", "max_execution_time": "2.5"}
+    assert all(expected.items() <= query.items() for query in queries)
+    assert all("0" == query["async_insert"] for query in queries)
+
+
+def test_an_unknown_setting_of_the_operator_holds_the_destination_and_keeps_the_others() -> None:
+    """The server suggests a setting of pixelfast, which it knows and which must stay."""
+    text = "Unknown setting 'asink_insert'. Maybe you meant ['async_insert']"
+    queries: list[str] = []
+
+    def reject(request: Request) -> FakeResponse:
+        queries.append(request.path)
+        return failure(404, 115, text)
+
+    sent = batch([tracked(1)])
+    for outcome in outcomes(reject, sent, sent, settings={"asink_insert": 1}):
+        assert isinstance(outcome, Held)
+        assert "status 404, code 115" == outcome.reason
+    assert 2 == len(queries)
+    assert all("async_insert=0" in query for query in queries)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ import pytest
 from pixelfast.config import ClickhouseDestination
 from pixelfast.deliver.batches import Batch
 from pixelfast.deliver.destinations.clickhouse import ClickhouseSender
-from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected
+from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected
+from pixelfast.deliver.schemas.clickhouse import create_statements
 from pixelfast.spool import DataDir
 from tests.deliver.products.engines import SHORT, ask, dead_letters, deliver
 from tests.deliver.products.events import message_id, tracked
@@ -24,7 +24,6 @@ from tests.deliver.running import run
 from tests.deliver.senders import batch, using
 from tests.spools import open_data
 
-DOCUMENTATION = Path(__file__).parents[3] / "docs" / "destinations.md"
 WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 PLAIN = "ENGINE = MergeTree ORDER BY tuple()"
 
@@ -122,12 +121,11 @@ def test_rows_that_cannot_be_read_are_dead_letters_alone(
     assert int(parts[0]) <= 3, "the rows are inserted together"
 
 
-def test_the_documented_table_accepts_every_event_of_a_pixel(
+def test_the_printed_table_accepts_every_event_of_a_pixel(
     clickhouse_engine: str, database: str, data: DataDir
 ) -> None:
     """Its columns are strings and times of every event, or any JSON as a string."""
-    (table,) = re.findall(r"```sql\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
-    sql(clickhouse_engine, table.replace("CREATE TABLE ", f"CREATE TABLE {database}."))
+    sql(clickhouse_engine, create_statements("events", database))
     deep: Any = "x"
     for n in range(32):
         deep = [deep] if n % 2 else {"a": deep}
@@ -151,6 +149,48 @@ def test_the_documented_table_accepts_every_event_of_a_pixel(
     events = [tracked(n, **each) for n, each in enumerate(shapes)]
     figures = deliver(destination(clickhouse_engine, database), data, events)
     assert (len(events), 0) == (figures["delivered"], figures.get("dead", 0))
+
+
+def test_the_printed_table_drops_a_repeated_batch_and_keeps_every_field(
+    clickhouse_engine: str, database: str
+) -> None:
+    sql(clickhouse_engine, create_statements("events", database))
+    whole = {
+        "name": "Home",
+        "userId": "u1",
+        "originalTimestamp": "2026-01-31T02:00:00.123+02:00",
+        "sentAt": "2026-01-31T00:00:00.123Z",
+        "context": {"ip": "192.0.2.1"},
+        "traits": {"x": True},
+        "integrations": {"All": True},
+    }
+    settings = destination(clickhouse_engine, database)
+    events = [tracked(n, **whole) for n in range(10)]
+    assert [Accepted()] * 2 == send(settings, batch(events), batch(events, attempt=2))
+    assert [10] == sql(clickhouse_engine, f"SELECT toInt32(count()) FROM {database}.events")
+    row = ask(
+        clickhouse_engine, "POST", f"SELECT * FROM {database}.events ORDER BY messageId LIMIT 1"
+    )
+    sent = json.loads(events[0])
+    assert sent.keys() == row.keys()
+    for name in ("properties", "context", "traits", "integrations"):
+        assert sent[name] == json.loads(row[name])
+    assert "2026-01-31 00:00:00.123" == row["originalTimestamp"]
+
+
+def test_settings_of_the_operator_apply_to_the_insert(
+    clickhouse_engine: str, database: str
+) -> None:
+    sql(clickhouse_engine, f"CREATE TABLE {database}.events (messageId String) {PLAIN}")
+    sent = batch([tracked(1)])
+    (outcome,) = send(
+        destination(clickhouse_engine, database, settings={"input_format_max_bytes_x": 1}), sent
+    )
+    assert isinstance(outcome, Held)
+    assert "code 115" in outcome.reason
+    narrow = {"max_columns_to_read": 1, "input_format_null_as_default": False}
+    (outcome,) = send(destination(clickhouse_engine, database, settings=narrow), sent)
+    assert Accepted() == outcome
 
 
 def test_rows_with_every_kind_of_number_are_found_together(

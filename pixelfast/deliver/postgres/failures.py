@@ -1,0 +1,119 @@
+"""The meaning of an error: a bad event, a wrong setting, or an unavailable server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+
+import asyncpg
+
+from pixelfast.deliver.http.tls import TlsFileError, describe_tls, is_about_certificates
+from pixelfast.deliver.outcomes import Held, Rejected, Retry
+
+__all__ = [
+    "ROW_CLASSES",
+    "is_of_rows",
+    "lacks_index",
+    "outcome_of_failure",
+    "rejected",
+    "words_of",
+]
+
+_KEPT_BYTES = 1024  # of the server's words, for dead letters
+
+# Classes and codes of SQLSTATE, from Appendix A of PostgreSQL's documentation. All codes that are
+# not listed are retried: they describe a problem of the connection, the server or its machine.
+ROW_CLASSES = frozenset(
+    {
+        "22",  # data exception: a value does not fit its type, or JSON is not valid
+        "23",  # integrity constraint violation
+        "44",  # WITH CHECK OPTION violation
+        "54",  # program limit exceeded: a value is too large, too deep, or too long for an index
+        "P0",  # an exception that a trigger raises
+    }
+)
+_SETTINGS_CLASSES = frozenset(
+    {
+        "0A",  # feature not supported
+        "28",  # invalid authorization: no such user, wrong password, no entry in pg_hba.conf
+        "3D",  # no such database
+        "3F",  # no such schema
+        "42",  # access rule violation: no permission, no such table or column
+    }
+)
+_NOT_IN_STATE = "55000"  # a view that cannot be inserted into, a database that does not connect
+_NO_UNIQUE_INDEX = "42P10"
+_CHECK_VIOLATION = "23514"
+_COPY_FORMAT = "22P04"
+_NO_INDEX = "the table has no unique index on message_id, or on message_id and received_at"
+_NO_PARTITION = "create the partition, or a default one"
+
+
+def is_of_rows(error: asyncpg.PostgresError) -> bool:
+    """Whether rows of a batch cause the error.
+
+    The server reports a missing partition as the violation of a constraint that has no name. No
+    event is to blame for it.
+    """
+    code = error.sqlstate or ""
+    return code[:2] in ROW_CLASSES and not (code == _CHECK_VIOLATION and not error.constraint_name)
+
+
+def lacks_index(error: asyncpg.PostgresError) -> bool:
+    """Whether the table has no unique index on the columns of ON CONFLICT."""
+    return error.sqlstate == _NO_UNIQUE_INDEX
+
+
+def rejected(code: str, said: str) -> Rejected:
+    """Return the outcome of an event for which the server reported an error."""
+    reason = f"SQLSTATE {code}"
+    if code == _COPY_FORMAT:  # the row could not be told from others
+        reason += ": the event is not valid JSON"
+    return Rejected(reason, response=said.encode("utf-8", "replace")[:_KEPT_BYTES])
+
+
+def words_of(error: asyncpg.PostgresError) -> str:
+    """Return the server's message and its details."""
+    return "\n".join(filter(None, (error.message or str(error), error.detail)))
+
+
+def outcome_of_failure(error: Exception, where: str) -> Retry | Held | Rejected | None:
+    """Return the outcome of a batch that failed with this exception, or None for a bug.
+
+    `where` is the server's address.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return _of_server(error)
+    if isinstance(error, TlsFileError):
+        return Held(str(error))
+    if isinstance(error, ssl.SSLError):
+        reason = f"{where}: {describe_tls(error)}"
+        return Held(reason) if is_about_certificates(error) else Retry(reason)
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return Held(f'{where}: the server does not support TLS; enable it, or set tls = "disable"')
+    if isinstance(error, socket.gaierror):
+        return Retry(f"{where}: {error.strerror}")
+    if isinstance(error, OSError):
+        said = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+        return Retry(f"{where}: {said}")
+    if isinstance(error, asyncpg.UnsupportedServerFeatureError | asyncpg.ClientConfigurationError):
+        return Held(f"{where}: {error}")
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return Retry(f"{where}: {error}")
+    return None
+
+
+def _of_server(error: asyncpg.PostgresError) -> Retry | Held | Rejected:
+    code, said = error.sqlstate or "", words_of(error)
+    if is_of_rows(error):
+        return rejected(code, said)
+    response = said.encode("utf-8", "replace")[:_KEPT_BYTES]
+    reason = f"SQLSTATE {code}: {error.message or error}"
+    if lacks_index(error):
+        return Held(f"SQLSTATE {code}: {_NO_INDEX}", response=response)
+    if code == _CHECK_VIOLATION:
+        return Held(f"{reason}; {_NO_PARTITION}", response=response)
+    if code[:2] in _SETTINGS_CLASSES or code == _NOT_IN_STATE:
+        return Held(reason, response=response)
+    return Retry(reason, response=response)
