@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
+import zstandard
+
 from pixelfast.config import S3Destination
 from pixelfast.deliver.batches import Batch, Run
 from tests.fake_destination import FakeResponse, Request
 
-__all__ = ["FakeBucket", "batch_for", "destination", "received"]
+__all__ = ["FakeBucket", "batch_for", "destination", "received", "unpacked"]
 
 _STORED = b'HTTP/1.1 200 OK\r\nETag: "%d"\r\nLast-Modified: Fri, 27 Nov 2026 08:00:00 GMT\r\n'
 _SHORT = {"max_age_s": 0.02, "retry_first_s": 0.01, "retry_most_s": 0.02, "start": "earliest"}
@@ -71,3 +74,12 @@ def batch_for(events: Iterable[tuple[str, bytes]], identity: str = "b1") -> Batc
     runs = tuple(Run(source, 1) for source, _ in pairs)
     body = b"".join(event + b"\n" for _, event in pairs)
     return Batch(id=identity, body=body, events=len(pairs), runs=runs)
+
+
+def unpacked(contents: bytes, compression: str) -> bytes:
+    """Return the decompressed contents of an object of NDJSON."""
+    if compression == "gzip":
+        return gzip.decompress(contents)
+    if compression == "zstd":
+        return zstandard.ZstdDecompressor().decompressobj().decompress(contents)
+    return contents

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 from datetime import UTC, datetime
@@ -10,11 +9,10 @@ from typing import Any
 
 import arro3.io
 import pytest
-import zstandard
 
 from pixelfast.deliver.objects.encodings import encoding_of
 from pixelfast.deliver.objects.partitions import Partition, partitions
-from tests.deliver.stores import batch_for, received
+from tests.deliver.stores import batch_for, received, unpacked
 
 HOUR = Partition("web", "2026-11-27T08")
 PLAIN = received(1)
@@ -94,9 +92,16 @@ def test_compressed_ndjson_is_the_same_as_without_compression() -> None:
     events = [received(n, note="\u2028é") for n in range(3)]
     plain = encoded("ndjson", "none", *events)
     assert [json.loads(each) for each in events] == [json.loads(x) for x in plain.splitlines()]
-    assert plain == gzip.decompress(encoded("ndjson", "gzip", *events))
-    assert plain == zstandard.decompress(encoded("ndjson", "zstd", *events))
+    assert plain == unpacked(encoded("ndjson", "gzip", *events), "gzip")
+    assert plain == unpacked(encoded("ndjson", "zstd", *events), "zstd")
     assert 3 == len(plain.decode().splitlines()), "no reader sees other lines"
+
+
+def test_many_events_are_all_in_one_object() -> None:
+    events = [received(n, note="é" * 1000) for n in range(2000)]
+    plain = encoded("ndjson", "none", *events)
+    assert events == plain.split(b"\n")[:-1]
+    assert plain == unpacked(encoded("ndjson", "gzip", *events), "gzip")
 
 
 @pytest.mark.parametrize("form", ["ndjson", "parquet"])

@@ -5,8 +5,8 @@ The same events give the same bytes, so that an attempt overwrites an object wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from zlib_ng import zlib_ng
 
@@ -18,6 +18,7 @@ from pixelfast.errors import DestinationError
 
 __all__ = ["Encoding", "encoding_of"]
 
+_CHUNK_BYTES = 2**19
 _GZIP = 31  # zlib's wbits: deflate with gzip's header, which has no time, and its checksum
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 3
@@ -65,18 +66,35 @@ def encoding_of(form: str, compression: str) -> Encoding:
 
 
 def _ndjson(pieces: Sequence[Piece]) -> bytes:
-    return escape_line_ends(b"".join(pieces))
+    return b"".join(_chunks(pieces))
 
 
 def _gzip(pieces: Sequence[Piece]) -> bytes:
-    return zlib_ng.compress(_ndjson(pieces), _GZIP_LEVEL, _GZIP)
+    return _compressed(zlib_ng.compressobj(_GZIP_LEVEL, zlib_ng.DEFLATED, _GZIP), pieces)
 
 
 def _zstd(pieces: Sequence[Piece]) -> bytes:
     import zstandard
 
     compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
-    return compressor.compress(_ndjson(pieces))
+    return _compressed(compressor.compressobj(), pieces)
 
 
 _NDJSON_ENCODERS = {"none": _ndjson, "gzip": _gzip, "zstd": _zstd}
+
+
+def _compressed(stream: Any, pieces: Sequence[Piece]) -> bytes:
+    packed = [stream.compress(chunk) for chunk in _chunks(pieces)]
+    return b"".join((*packed, stream.flush()))
+
+
+def _chunks(pieces: Sequence[Piece]) -> Iterator[bytes]:
+    """Yield the events in whole lines; a call with more bytes would keep the GIL for too long."""
+    for piece in pieces:
+        start = 0
+        while start < len(piece):
+            chunk = bytes(piece[start : start + _CHUNK_BYTES])
+            if start + len(chunk) < len(piece):
+                chunk = chunk[: chunk.rfind(b"\n") + 1] or bytes(piece[start:])
+            yield escape_line_ends(chunk)
+            start += len(chunk)

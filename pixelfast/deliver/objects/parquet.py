@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import cast
 
 import msgspec
-from arro3.core import Array, DataType, Field, RecordBatch, Schema, Table
+from arro3.core import Array, DataType, Field, RecordBatch, RecordBatchReader, Schema
 from arro3.io import write_parquet
 
 from pixelfast.deliver.objects.partitions import Piece
@@ -22,8 +23,8 @@ __all__ = ["SCHEMA", "parquet_encoder"]
 
 _LINE_FEED = re.compile(b"\n")
 _COMPRESSIONS = {"none": "uncompressed", "gzip": "gzip(6)", "zstd": "zstd(3)"}
-_ROWS_AT_ONCE = 4096  # Python objects exist only for so many rows
-_ROW_GROUP_ROWS = 131_072
+_ROWS_AT_ONCE = 1024  # more would keep the GIL for several ms
+_ROW_GROUP_ROWS = 32_768  # which are in memory twice until they are written
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _STRING = DataType.string()
@@ -65,13 +66,11 @@ def parquet_encoder(compression: str) -> Callable[[Sequence[Piece]], bytes]:
     """Return a function that returns events as a Parquet file."""
 
     def encode(pieces: Sequence[Piece]) -> bytes:
-        lines = _lines(pieces)
-        batches = []
-        while rows := list(islice(lines, _ROWS_AT_ONCE)):
-            batches.append(_record_batch(rows))
         file = io.BytesIO()
+        # The writer calls the generator. With a whole table it would keep the GIL until its end.
+        batches = cast(Sequence[RecordBatch], _record_batches(pieces))
         write_parquet(
-            Table.from_batches(batches, schema=SCHEMA),
+            RecordBatchReader.from_batches(SCHEMA, batches),
             file,
             compression=_COMPRESSIONS[compression],
             column_dictionary_enabled=_DICTIONARIES,
@@ -89,6 +88,12 @@ def _lines(pieces: Sequence[Piece]) -> Iterator[bytes]:
         for line_feed in _LINE_FEED.finditer(piece):
             yield bytes(piece[start : line_feed.start()])
             start = line_feed.end()
+
+
+def _record_batches(pieces: Sequence[Piece]) -> Iterator[RecordBatch]:
+    lines = _lines(pieces)
+    while rows := list(islice(lines, _ROWS_AT_ONCE)):
+        yield _record_batch(rows)
 
 
 def _record_batch(lines: list[bytes]) -> RecordBatch:

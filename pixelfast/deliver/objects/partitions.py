@@ -54,19 +54,18 @@ def partitions(batch: Batch) -> dict[Partition, list[Piece]]:
     found: dict[Partition, list[Piece]] = {}
     body = memoryview(batch.body)
     line_feeds = _LINE_FEED.finditer(batch.body)
-    first = end = 0  # of the consecutive events of one partition
-    current: Partition | None = None
+    end = 0
     for source, events in batch.runs or (Run("", batch.events),):
+        first, hour = end, ""  # of the consecutive events of one partition
         for line_feed in islice(line_feeds, events):
-            start, stop = end, line_feed.end()
-            partition = Partition(source, _hour_of(body[start:stop]))
-            if partition != current:
-                if current is not None:
-                    found.setdefault(current, []).append(body[first:start])
-                current, first = partition, start
-            end = stop
-    if current is not None:
-        found.setdefault(current, []).append(body[first:end])
+            start, end = end, line_feed.end()
+            own_hour = _hour_of(body[start:end])
+            if own_hour != hour:
+                if start > first:
+                    found.setdefault(Partition(source, hour), []).append(body[first:start])
+                first, hour = start, own_hour
+        if end > first:
+            found.setdefault(Partition(source, hour), []).append(body[first:end])
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import io
 import json
 import random
@@ -17,7 +16,6 @@ from typing import Any
 
 import arro3.io
 import pytest
-import zstandard
 
 from pixelfast.config import Config, S3Destination
 from pixelfast.deliver.destinations.s3 import S3Sender
@@ -34,7 +32,7 @@ from tests.deliver.products.real.object_stores import (
 from tests.deliver.products.real.processes import Absent
 from tests.deliver.runners import make_engine, running
 from tests.deliver.running import run
-from tests.deliver.stores import batch_for, destination, received
+from tests.deliver.stores import batch_for, destination, received, unpacked
 from tests.program import PIXELFAST
 from tests.spools import Feed, open_data
 from tests.waiting import until
@@ -102,11 +100,8 @@ def events_of(name: str, contents: bytes) -> list[dict[str, Any]]:
     if name.endswith(".parquet"):
         table = arro3.io.read_parquet(io.BytesIO(contents)).read_all()
         return [json.loads(each) for each in table.column("json").to_pylist()]
-    if name.endswith(".gz"):
-        contents = gzip.decompress(contents)
-    elif name.endswith(".zst"):
-        contents = zstandard.decompress(contents)
-    return [json.loads(line) for line in contents.splitlines()]
+    compression = {".gz": "gzip", ".zst": "zstd"}.get(Path(name).suffix, "none")
+    return [json.loads(line) for line in unpacked(contents, compression).splitlines()]
 
 
 def events_in(store: ObjectStore) -> Counter[int]:
