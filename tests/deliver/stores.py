@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 from urllib.parse import unquote
 
@@ -71,7 +72,8 @@ def received(number: int, at: str = "2026-11-27T08:00:00.000Z", /, **more: Any) 
 def batch_for(events: Iterable[tuple[str, bytes]], identity: str = "b1") -> Batch:
     """Return a batch of events with their sources."""
     pairs = list(events)
-    runs = tuple(Run(source, 1) for source, _ in pairs)
+    grouped = groupby(source for source, _ in pairs)
+    runs = tuple(Run(source, len(list(own))) for source, own in grouped)
     body = b"".join(event + b"\n" for _, event in pairs)
     return Batch(id=identity, body=body, events=len(pairs), runs=runs)
 

@@ -98,9 +98,10 @@ def test_compressed_ndjson_is_the_same_as_without_compression() -> None:
 
 
 def test_many_events_are_all_in_one_object() -> None:
-    events = [received(n, note="é" * 1000) for n in range(2000)]
+    events = [received(n, note="\u2028é" * 1000) for n in range(2000)]
     plain = encoded("ndjson", "none", *events)
-    assert events == plain.split(b"\n")[:-1]
+    assert [json.loads(each) for each in events] == [json.loads(x) for x in plain.splitlines()]
+    assert "\u2028".encode() not in plain
     assert plain == unpacked(encoded("ndjson", "gzip", *events), "gzip")
 
 

@@ -396,7 +396,8 @@ def test_a_batch_that_fails_while_others_are_accepted_is_not_divided(
         return Accepted()
 
     sender = FakeSender(judge=judge, concurrency=4)
-    sender.blames_events = sender.may_send_ahead = False
+    sender.blames_events = S3Sender.blames_events
+    sender.may_send_ahead = S3Sender.may_send_ahead
 
     async def main() -> None:
         runner = make_runner(data, sender)

@@ -6,6 +6,7 @@ NULL there. Nothing is lost, because the column `json` contains the event as it 
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -127,6 +128,7 @@ def _string(value: msgspec.Raw | None) -> str | None:
         return None
 
 
+@functools.lru_cache(maxsize=4096)
 def _milliseconds(time: str | None) -> int | None:
     """Return a time in milliseconds since 1970, or None if it is not a time.
 
