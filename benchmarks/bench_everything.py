@@ -35,8 +35,10 @@ other than 200 is an error, and so is an event that had a 200 and that the desti
 accepted at the end.
 
 Under a constant load (benchmarks/openloop.py), the rate is 75 % of what wrk achieved immediately
-before, and each round lasts for several segments. The latency counts from the time at which a
-request was due. The figures are medians, with the minimum and the maximum in parentheses."""
+before, and each round lasts for several segments. nginx gets the rate of `pixelfast collect`: its
+latencies show what the machine and the load generator add. The latency counts from the time at
+which a request was due. The figures are medians, with the minimum and the maximum in
+parentheses."""
 
 CONNECTIONS = (64, 256)
 NGINX, COLLECT, FILE, HTTP = "nginx", "collect", "file", "http"
@@ -173,7 +175,7 @@ def run(rounds: int = 5, seconds: float = 3, steady_s: float = 8) -> Section:
     results: dict[str, dict[int, list[Everything]]] = {
         name: {count: [] for count in CONNECTIONS} for name in DOES
     }
-    steady: dict[str, list[Offered]] = {COLLECT: [], FILE: []}
+    steady: dict[str, list[Offered]] = {NGINX: [], COLLECT: [], FILE: []}
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place, ExitStack() as stack:
         servers = {name: stack.enter_context(started(name, Path(place) / name)) for name in DOES}
         for server in servers.values():
@@ -191,7 +193,8 @@ def run(rounds: int = 5, seconds: float = 3, steady_s: float = 8) -> Section:
                         flush=True,
                     )
             for name, own in steady.items():
-                rate = STEADY_SHARE * results[name][STEADY_CONNECTIONS][-1].requests_per_s
+                rated = COLLECT if name == NGINX else name
+                rate = STEADY_SHARE * results[rated][STEADY_CONNECTIONS][-1].requests_per_s
                 own.append(offered := servers[name].offer(rate, steady_s))
                 print(
                     f"  round {number + 1} {name:8} {rate:,.0f}/s p50 {offered.p50_ms:.2f} p99 "

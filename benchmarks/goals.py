@@ -154,11 +154,11 @@ def _rate_of_everything(figures: Figures) -> Finding:
 
 
 def _steady(figures: Figures) -> Finding:
-    """Every round counts, not the median."""
+    """Every round counts, not the median. nginx has no goal: it shows what the machine adds."""
     steady = figures["everything"]["steady"]
     p99s = {name: [each["p99_ms"] for each in own] for name, own in steady.items()}
     measured = "; ".join(f"{name} {spread(own)} ms" for name, own in p99s.items())
-    return measured, _in_words([max(own) <= 5 for own in p99s.values()])
+    return measured, _in_words([max(p99s[name]) <= 5 for name in p99s if name != "nginx"])
 
 
 def _first_run(cache: str) -> Callable[[Figures], Finding]:
