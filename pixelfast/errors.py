@@ -22,7 +22,6 @@ import errno
 from pixelfast.printable import printable
 
 __all__ = [
-    "NOT_COMPILED",
     "ConfigError",
     "ConfigErrors",
     "DestinationError",
@@ -31,11 +30,9 @@ __all__ = [
     "SpoolCorrupt",
     "SpoolError",
     "SpoolLocked",
+    "missing_module",
     "operator_error",
 ]
-
-
-NOT_COMPILED = "{} is not compiled: run `make build` in the checkout, or install the package"
 
 
 # An OSError with one of these is a bug: the program used a descriptor that it does not own.
@@ -123,6 +120,19 @@ class SpoolLocked(SpoolError):
 
 class DestinationError(PixelfastError):
     """The state or the files of a destination cannot be used."""
+
+
+def missing_module(error: ModuleNotFoundError) -> ImportError:
+    """Return what to raise for a module that cannot be imported, with the remedy.
+
+    >>> print(missing_module(ModuleNotFoundError(name="zlib_ng")))
+    zlib_ng is not installed: run `make build` in the checkout, or install the package
+    """
+    is_own = str(error.name).startswith("pixelfast.")
+    return ImportError(
+        f"{error.name} is not {'compiled' if is_own else 'installed'}: "
+        "run `make build` in the checkout, or install the package"
+    )
 
 
 def operator_error(error: BaseException) -> str:

@@ -25,13 +25,13 @@
 
 from __future__ import annotations
 
-from pixelfast.errors import NOT_COMPILED
+from pixelfast.errors import missing_module
 
 try:
     from pixelfast.collect.collector import Collector
     from pixelfast.collect.connection import Connection, Connections
 except ModuleNotFoundError as error:
-    raise ImportError(NOT_COMPILED.format(error.name)) from error
+    raise missing_module(error) from error
 from pixelfast.collect.open_files import connections_within, files_of_connections
 from pixelfast.collect.unix_server import create_unix_server
 from pixelfast.collect.worker import Worker

@@ -28,12 +28,12 @@ Leaves, compiled into the modules that use them:
 
 from __future__ import annotations
 
-from pixelfast.errors import NOT_COMPILED
+from pixelfast.errors import missing_module
 
 try:
     from pixelfast.event.decoder import Rules
     from pixelfast.event.writer import EventWriter
 except ModuleNotFoundError as error:
-    raise ImportError(NOT_COMPILED.format(error.name)) from error
+    raise missing_module(error) from error
 
 __all__ = ["EventWriter", "Rules"]

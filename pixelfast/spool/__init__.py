@@ -24,13 +24,13 @@ It knows neither the content nor the destination of an event: it stores and retu
 
 from __future__ import annotations
 
-from pixelfast.errors import NOT_COMPILED
+from pixelfast.errors import missing_module
 
 try:
     from pixelfast.spool.committer import Committer
     from pixelfast.spool.writer import REJECTIONS, SpoolWriter
 except ModuleNotFoundError as error:
-    raise ImportError(NOT_COMPILED.format(error.name)) from error
+    raise missing_module(error) from error
 from pixelfast.spool.bounds import segment_bytes_in_force
 from pixelfast.spool.compression import compressor
 from pixelfast.spool.datadir import DataDir
