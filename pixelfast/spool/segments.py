@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from errno import EIO
 from pathlib import Path
 
 from pixelfast.errors import SpoolCorrupt, SpoolLocked
@@ -116,7 +117,9 @@ class SlotFiles:
         try:
             os.posix_fallocate(fd, 0, self.segment_bytes)
             header = pack_segment_header(identity, time.time_ns() // 1_000_000)
-            os.pwrite(fd, header + bytes(FRAME_END_BYTES), 0)
+            header += bytes(FRAME_END_BYTES)
+            if os.pwrite(fd, header, 0) < len(header):
+                raise OSError(EIO, "a segment header was written in part")
             os.fsync(fd)
             if spare is not None:
                 os.rename(spare, path)  # noqa: PTH104 - as all calls here that change the disk
