@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from zlib_ng.zlib_ng import crc32
 
 from pixelfast.deliver.batches import Batch, Range, Run, read_ranges, some_events
 from pixelfast.deliver.selection import Selection
-from pixelfast.spool import DataDir
+from pixelfast.spool import DataDir, Position
 
 __all__ = ["Plan"]
 
@@ -45,6 +47,10 @@ class Plan(msgspec.Struct, kw_only=True):
     def order(self) -> tuple[int, int]:
         """The sort key; parts of a batch take the position of the batch."""
         return self.sequence, self.numbers[0] if self.numbers else 0
+
+    def begins_before(self, positions: Mapping[int, Position]) -> bool:
+        """Whether an event is before the position of its slot."""
+        return any(each.start < positions.get(each.slot, each.start) for each in self.ranges)
 
     def batch(self, body: bytes, runs: tuple[Run, ...] = ()) -> Batch:
         """Return the batch to send, made of its events as NDJSON and their sources."""

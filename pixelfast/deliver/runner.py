@@ -116,6 +116,7 @@ class Runner:
         )
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
         self._intake: Intake | None = None
+        self._given_up: dict[int, Position] = {}  # by slot: events before it have expired
         self._replayed_s = 0.0
 
     # --- interface to the engine -------------------------------------------------------------
@@ -214,26 +215,30 @@ class Runner:
         return dict(self._on_disk)
 
     def expire(self, until: Mapping[int, Position]) -> None:
-        """Give up all events before these positions, by slot, except those under way."""
+        """Give up all events before these positions, by slot.
+
+        Batches under way are given up if they fail.
+        """
         state, intake = self.state, self._intake
         if state is None or intake is None or not self.is_open:
             return
-        cutter, expired = intake.cutter, 0
+        for slot, position in until.items():
+            self._given_up[slot] = max(position, self._given_up.get(slot, position))
         self._doubts.take_back()
-        for task in self.queue.take_where(
-            lambda task: any(
-                each.start < until.get(each.slot, each.start) for each in task.plan.ranges
-            )
-        ):
-            state.expire(task.plan)
-            expired += task.plan.events
+        cutter = intake.cutter
         if cutter.has_moved():
             state.plan(intake.close_batch(), self._selection)
         passed = {slot: cutter.skip_to(slot, position) for slot, position in until.items()}
         state.skip(passed, cutter)
-        expired += sum(passed.values())
-        if expired:
-            segments = {slot: f"{position.segment:x}" for slot, position in until.items()}
+        self._expire_queued(state, sum(passed.values()))
+
+    def _expire_queued(self, state: StateWriter, skipped: int = 0) -> None:
+        """Give up the queued batches that have expired; log them and `skipped` events."""
+        tasks = self.queue.take_where(lambda task: task.plan.begins_before(self._given_up))
+        for task in tasks:
+            state.expire(task.plan)
+        if expired := skipped + sum(task.plan.events for task in tasks):
+            segments = {slot: f"{position.segment:x}" for slot, position in self._given_up.items()}
             self._log.warning("events_expired", events=expired, before_segment=segments)
             self._wake_up()
 
@@ -349,8 +354,10 @@ class Runner:
             now_s = self._clock.monotonic_s()
             is_stopping = self._stopping.is_set()  # a stop during this turn gets another turn
             self._wake = loop.create_future()
-            for task in state.take_planned():
+            for task in (planned := state.take_planned()):
                 self.queue.add(task)
+            if planned and self._given_up:
+                self._expire_queued(state)  # they may have expired while they were written
             if self._is_time_to_cut(intake, state, now_s, is_stopping=is_stopping):
                 self._limit_batches(intake.cutter)
                 async with self._turn:
@@ -489,3 +496,5 @@ class Runner:
         elif isinstance(outcome, Accepted):
             self._size.accepted()
         settler.settle(task, outcome, began_s, len(self._under_way) + 1)
+        if self._given_up and self.state and not isinstance(outcome, Accepted):
+            self._expire_queued(self.state)  # it may have expired while it was under way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sqlite3
 from contextlib import closing
@@ -12,9 +13,9 @@ from structlog.testing import capture_logs
 
 from pixelfast.config import Destination, Spool
 from pixelfast.deliver.engine import Engine, register_destinations
-from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.outcomes import Accepted, Outcome, Retry
 from pixelfast.deliver.sender import Sender
-from pixelfast.spool import DataDir
+from pixelfast.spool import DataDir, Position
 from tests.deliver.clocks import HandClock
 from tests.deliver.runners import (
     QUICK,
@@ -22,6 +23,7 @@ from tests.deliver.runners import (
     check_sum,
     config,
     make_engine,
+    make_runner,
     reclaimed,
     running,
 )
@@ -74,6 +76,39 @@ def test_only_a_destination_above_its_maximum_lag_loses_its_oldest_events(
         kept = [n for n in senders["slow"].numbers if n >= 30]  # batches under way were delivered
         assert list(range(200))[-len(kept) :] == kept, "the newest are kept"
         assert len(kept) >= 2 * SEGMENT_BYTES // 500
+
+    run(main())
+
+
+@pytest.mark.parametrize("outcome", [Accepted(), Retry("down")])
+@pytest.mark.parametrize("others", ["unread", "being written", "queued"])
+def test_expired_batches_are_not_sent_whatever_state_they_are_in(
+    data: DataDir, feed: Feed, outcome: Outcome, others: str
+) -> None:
+    """One batch is under way when it expires, together with another one."""
+    timings = dataclasses.replace(QUICK, write_s=0.2 if others == "being written" else 0.001)
+
+    async def main() -> None:
+        sender = FakeSender([outcome])
+        sender.gate.clear()
+        runner = make_runner(data, sender, timings=timings)
+        feed.write(*map(event, range(5)))
+        async with running(runner):
+            await until(lambda: sender.under_way == 1)
+            feed.write(*map(event, range(5, 10)))
+            if others == "queued":
+                await until(lambda: runner.queue.batches == 1)
+            elif others == "being written":
+                await until(lambda: runner.state.planned_events == 10)  # type: ignore[union-attr]
+            feed.roll()
+            feed.write(event(10))
+            runner.expire({0: Position(feed.position.segment)})
+            sender.gate.set()
+            await until(lambda: runner.cursors == {0: feed.position})
+            figures = runner.stats({0: 11})
+            check_sum(figures)
+            assert (5 if outcome == Accepted() else 10) == figures["expired"]
+        assert [[event(n) for n in range(5)], [event(10)]] == sender.sent
 
     run(main())
 
