@@ -208,25 +208,29 @@ class _Connection(asyncio.Protocol):
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._data = bytearray()
+        self._body_at = self._end = 0  # of the current request, once its head has arrived
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport  # uvloop's is not an asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        end = self._data.find(b"\r\n\r\n")
-        if end < 0:
+        if not self._end:
+            head, found, _ = self._data.partition(b"\r\n\r\n")
+            if not found:
+                return
+            _, _, rest = head.lower().partition(b"content-length: ")
+            self._body_at = len(head) + 4
+            self._end = self._body_at + int(rest.partition(b"\r\n")[0])
+        if len(self._data) < self._end:
             return
-        at = self._data.lower().index(b"content-length: ", 0, end) + 16
-        stop = end + 4 + int(self._data[at : self._data.index(b"\r\n", at)])
-        if len(self._data) < stop:
-            return
-        status, response = _judge(self._kind, bytes(self._data[end + 4 : stop]))
-        del self._data[:stop]
-        head = f"HTTP/1.1 {status} Judged\r\nContent-Type: application/json\r\n"
-        head += f"Content-Length: {len(response)}\r\n\r\n"
+        status, response = _judge(self._kind, bytes(self._data[self._body_at : self._end]))
+        del self._data[: self._end]
+        self._end = 0
+        fields = f"HTTP/1.1 {status} Judged\r\nContent-Type: application/json\r\n"
+        fields += f"Content-Length: {len(response)}\r\n\r\n"
         loop = asyncio.get_running_loop()
-        loop.call_later(LATENCY_S, self._transport.write, head.encode() + response)
+        loop.call_later(LATENCY_S, self._transport.write, fields.encode() + response)
 
 
 async def _serve(kind: str, port: int) -> None:

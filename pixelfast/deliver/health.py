@@ -70,11 +70,14 @@ class Health:
                 self._responded()
             if retries:
                 self.failures += 1
+                self.concurrency.failed(began_s, now_s)
                 pauses_s = [
                     group.why.after_s for group in retries.groups if isinstance(group.why, Retry)
                 ]
                 return now_s + max(self._timings.partial_pause_s, *pauses_s)
+            self.concurrency.succeeded(began_s, now_s, under_way)
         elif isinstance(outcome, Rejected):
+            self.concurrency.succeeded(began_s, now_s, under_way)
             self._responded()
         elif isinstance(outcome, Waiting):
             return self._wait(outcome, now_s)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
-from pixelfast.deliver.outcomes import Retry
+from pixelfast.deliver.health import Health
+from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.retry import Backoff
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock
-from tests.deliver.runners import FakeSender, check_sum, make_runner, running
+from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, running
 from tests.deliver.running import run
 from tests.deliver.spools import event
 from tests.spools import Feed
@@ -123,6 +126,26 @@ def test_many_batches_are_under_way_at_once_and_each_is_delivered_once(
         assert len(set(sender.ids)) == len(sender.ids) == 400
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (Accepted(), 5),
+        (Partial.of({0: Rejected("invalid")}), 5),
+        (Rejected("invalid"), 5),
+        (Partial.of({0: Rejected("invalid"), 1: Retry("busy")}), 3),
+        (Retry("busy"), 3),
+    ],
+)
+def test_rejected_events_do_not_reduce_the_concurrency_but_overload_does(
+    outcome: Outcome, expected: int
+) -> None:
+    """Anybody can send events that a destination rejects."""
+    clock = HandClock()
+    health = Health("hook", Backoff(1.0, 8.0), 64, QUICK, clock.clock)
+    health.note(outcome, events=5, began_s=clock.now_s, under_way=4)
+    assert expected == health.concurrency.limit
 
 
 def test_a_batch_that_failed_waits_while_all_others_are_delivered(
