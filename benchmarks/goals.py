@@ -19,7 +19,7 @@ FIGURES = Path("build/benchmarks.json")
 CONNECTIONS = ("64", "256")
 # CPU time per request of RudderStack's gateway with PostgreSQL, as a multiple of nginx's.
 RUDDERSTACK_TO_NGINX = {"64": 23.0, "256": 17.0}
-SECTIONS = 13
+SECTIONS = 14
 NOISE = 1.1  # smaller ratios count as equal
 NOTE = """\
 RudderStack's gateway cannot be installed by a package manager, so it is not part of this run. On
