@@ -13,11 +13,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.deliver.products.kafka_outage import SETTINGS, survive_outage
+from tests.deliver.products.real.kafka_broker import KafkaBroker, why_no_broker
+from tests.deliver.products.topics import Topics
 from tests.reliability.cuts import cut_over_and_over
+from tests.reliability.mutants import ROOT
 from tests.reliability.power import loop_disk, why_no_loop_disk
 from tests.reliability.rig import Rig
 from tests.reliability.simulated import FOUND
 from tests.reliability.tracing import inject, synced_again, why_no_strace
+from tests.servers import serving
 from tests.waiting import wait_until
 
 __all__ = ["HUNTS", "Hunt", "why_no_hunt"]
@@ -108,6 +113,27 @@ def crash_simulated_disks(_: Path, root: Path) -> str:
     return done.stdout if done.returncode else ""
 
 
+def kill_broker_and_delivery(folder: Path, root: Path) -> str:
+    """kill -9 of a Kafka broker and of delivery under load."""
+    place = folder / "broker"
+    place.mkdir()
+    with KafkaBroker(place, _jars()) as broker:
+        topics = Topics(broker.address)
+        topics.create("pixels")
+        topics.close()
+        settings = SETTINGS.format(address=broker.address, topic="pixels")
+        with serving(folder / "data", settings=settings, root=root) as server:
+            lost = survive_outage(broker, "pixels", server).lost
+    return f"{len(lost)} events are lost" if lost else ""
+
+
+def _jars() -> Path:
+    """Return the folder with the paths of jars that Maven has downloaded."""
+    cache = ROOT / "build" / "jars"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
+
+
 Hunt = Callable[[Path, Path], str]
 
 # By mutant; the first is the quickest, and what `make test` runs.
@@ -121,6 +147,7 @@ HUNTS: dict[str, tuple[Hunt, ...]] = {
     "no-zeros-behind-a-commit": (crash_simulated_disks,),
     "failed-segment-recycled": (crash_simulated_disks,),
     "done-before-the-2xx": (kill_delivery_while_refused,),
+    "delivered-before-the-report": (kill_broker_and_delivery,),
 }
 
 
@@ -128,4 +155,6 @@ def why_no_hunt(hunt: Hunt) -> str:
     """Return why a hunt cannot run here, or "" if it can."""
     if hunt is cut_power:
         return why_no_loop_disk()
+    if hunt is kill_broker_and_delivery:
+        return why_no_broker(_jars())
     return why_no_strace() if hunt is watch_system_calls else ""

@@ -99,6 +99,12 @@ MUTANTS = {
             "            self._memory.sending_bytes += task.plan.size_bytes\n"
             "            self.state._end(task.plan)\n            under_way",
         ),
+        Mutant(
+            "delivered-before-the-report",
+            "pixelfast/deliver/kafka/client.py",
+            "        self._is_complete = True\n",
+            "        self._missing.clear()\n",
+        ),
     )
 }
 

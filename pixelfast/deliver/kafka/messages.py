@@ -29,7 +29,7 @@ class Message(NamedTuple):
 
     topic: str
     value: bytes
-    key: bytes | None
+    key: str | None
     headers: Headers
     timestamp_ms: int
     first: int
@@ -54,7 +54,7 @@ class Messages:
     >>> batch = Batch(body=event + b"\\n", events=1, runs=(Run("web", 1),))
     >>> (message,) = Messages(settings).of(batch, 10**6)
     >>> message.topic, message.key, dict(message.headers)["messageId"]
-    ('web.track', b'42', b'm1')
+    ('web.track', '42', 'm1')
     """
 
     def __init__(self, settings: KafkaDestination) -> None:
@@ -72,13 +72,12 @@ class Messages:
         return self._batched(batch, max_value_bytes) if self._is_batched else self._single(batch)
 
     def _single(self, batch: Batch) -> Iterator[Message]:
-        kind: Header = ("content-type", b"application/json")
-        first = 0
+        kind: Header = ("content-type", "application/json")
         lines = batch.lines()
+        place = 0
         for source, events in _runs(batch):
-            shared: Headers = [("source", source.encode()), kind] if source else [kind]
-            for place in range(first, first + events):
-                line = lines[place]
+            origin: Headers = [("source", source)] if source else []
+            for line in lines[place : place + events]:
                 event = self._read(line)
                 yield Message(
                     self._topic_of(source, event.type),
@@ -87,23 +86,23 @@ class Messages:
                     [
                         ("messageId", _text(event.message_id)),
                         ("type", _text(event.type)),
-                        *shared,
+                        *origin,
+                        kind,
                     ],
                     self._timestamp_ms(event.received_at),
                     place,
                     1,
                 )
-            first += events
+                place += 1
 
     def _batched(self, batch: Batch, max_value_bytes: int) -> Iterator[Message]:
         lines = batch.lines()
         place = 0
         for source, events in _runs(batch):
             end = place + events
-            key = source.encode() if self._key == "source" and source else None
-            headers: Headers = [("content-type", b"application/x-ndjson")]
-            if source:
-                headers.insert(0, ("source", source.encode()))
+            key = source if self._key == "source" and source else None
+            headers: Headers = [("source", source)] if source else []
+            headers.append(("content-type", "application/x-ndjson"))
             while place < end:
                 first = place
                 left = max_value_bytes - _ENVELOPE_BYTES - len(lines[place]) - 1
@@ -115,7 +114,7 @@ class Messages:
                     self._topic_of(source, None),
                     b"\n".join(lines[first:place]) + b"\n",
                     key,
-                    [*headers, ("events", b"%d" % (place - first))],
+                    [*headers, ("events", str(place - first))],
                     self._timestamp_ms(self._read(lines[place - 1]).received_at),
                     first,
                     place - first,
@@ -132,10 +131,10 @@ class Messages:
             return self._topic
         return self._topic.replace("{source}", source).replace("{type}", str(kind))
 
-    def _key_of(self, source: str, event: _Event) -> bytes | None:
+    def _key_of(self, source: str, event: _Event) -> str | None:
         if self._key == "user":
             return _text(event.user_id) or _text(event.anonymous_id) or None
-        return source.encode() if self._key == "source" and source else None
+        return source if self._key == "source" and source else None
 
     def _timestamp_ms(self, received_at: object) -> int:
         if received_at == self._received[0]:
@@ -152,7 +151,7 @@ def _runs(batch: Batch) -> tuple[Run, ...]:
     return batch.runs or (Run("", batch.events),)
 
 
-def _text(value: object) -> bytes:
+def _text(value: object) -> str:
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    return b"" if value is None else msgspec.json.encode(value)
+        return value
+    return "" if value is None else msgspec.json.encode(value).decode()

@@ -6,10 +6,8 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +20,15 @@ from pixelfast.deliver.outcomes import Outcome, Retry
 from pixelfast.spool import DataDir
 from tests.deliver.products.engines import SHORT, ask, dead_letters, deliver
 from tests.deliver.products.events import message_id, tracked
+from tests.deliver.products.kafka_outage import SETTINGS, survive_outage
 from tests.deliver.products.real.kafka_broker import PASSWORD, USER, KafkaBroker
 from tests.deliver.products.topics import Topics
 from tests.deliver.runners import make_engine, running
 from tests.deliver.running import run
 from tests.deliver.senders import batch
-from tests.load import Load
 from tests.servers import Server, serving
 from tests.spools import Feed, open_data
-from tests.waiting import until, wait_until
+from tests.waiting import until
 
 RECEIVED_MS = 1_769_817_600_000  # 2026-01-31T00:00:00Z
 QUICK_LOOKUP = {"topic.metadata.propagation.max.ms": "300"}
@@ -338,20 +336,6 @@ def test_closing_does_not_wait_for_a_frozen_broker(
     run(main())
 
 
-SETTINGS = """
-[server]
-workers = 1
-[[sources]]
-name = "web"
-write_keys = ["wk-web"]
-[[destinations]]
-name = "stream"
-type = "kafka"
-brokers = ["{address}"]
-topic = "{topic}"
-"""
-
-
 @pytest.fixture
 def server(kafka: KafkaBroker, topics: Topics, topic: str, tmp_path: Path) -> Iterator[Server]:
     topics.create(topic, partitions=4)
@@ -360,39 +344,16 @@ def server(kafka: KafkaBroker, topics: Topics, topic: str, tmp_path: Path) -> It
         yield server
 
 
-def test_no_event_is_lost_when_the_broker_and_then_delivery_are_killed_under_load(
+def test_no_event_is_lost_when_the_broker_and_delivery_are_killed_under_load(
     kafka: KafkaBroker, topics: Topics, topic: str, server: Server
 ) -> None:
-    load = Load(server.port, "wk-web", connections=4, pause_s=0.002)
-
-    async def main() -> None:
-        load.start()
-        await load.until_acked(500)
-        kafka.kill()
-        await load.until_acked(1500)
-        kafka.launch()
-        await until(kafka.responds)
-        await load.until_acked(500)
-        os.kill(server.children()["pf-delivery"], signal.SIGKILL)
-        await load.until_acked(500)
-        await load.stop()
-
-    run(main())
-
-    def is_delivered() -> bool:
-        return server.metrics().get("pixelfast_delivered_events_total", 0) >= len(load.acked)
-
-    wait_until(is_delivered, "all events delivered", 60.0)
-    server.check_sums()
-    metrics = server.metrics()
-    assert 0 == metrics["pixelfast_dead_events"]
-    assert "kafka_warning" in server.log_events()
-    assert server.log_events().count("kafka_warning") < 20
-    stored = sorted(topics.events(topic), key=lambda each: str(each["messageId"]))
-    assert set(load.acked) <= {each["event"] for each in stored}
-    assert {each["event"] for each in stored} <= load.sent
-    for _, copies in groupby(stored, key=lambda each: each["messageId"]):
-        first, *others = copies
-        assert all(first == other for other in others), "a duplicate has the same messageId"
-    assert len({each["messageId"] for each in stored}) == len({each["event"] for each in stored})
-    print(f"{len(stored)} messages of {len(load.acked)} events")
+    outage = survive_outage(kafka, topic, server)
+    assert set() == outage.lost
+    assert set() == outage.stored.keys() - outage.sent
+    assert 0 == server.check_sums()["stream"]["dead_events"]
+    assert 0 < server.log_events().count("kafka_warning") < 20
+    ids: dict[str, set[str]] = {}
+    for each in topics.events(topic):
+        ids.setdefault(each["event"], set()).add(each["messageId"])
+    assert {1} == {len(of_event) for of_event in ids.values()}, "duplicates have the same messageId"
+    print(f"{outage.stored.total()} messages of {len(outage.acked)} events")

@@ -10,6 +10,7 @@ import struct
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import trustme
@@ -24,7 +25,7 @@ from tests.deliver.products.real.maven import class_path
 from tests.deliver.products.real.processes import Absent
 from tests.waiting import wait_until
 
-__all__ = ["PASSWORD", "USER", "VERSION", "KafkaBroker"]
+__all__ = ["PASSWORD", "USER", "VERSION", "KafkaBroker", "why_no_broker"]
 
 VERSION = "4.4.0"
 USER, PASSWORD = "pixelfast", "s3cr3t-of-scram"
@@ -69,6 +70,16 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+
+
+def why_no_broker(cache: Path) -> str:
+    """Return why no broker can be started here, or "" if one can."""
+    try:
+        with TemporaryDirectory() as folder:
+            class_path(f"kafka-{VERSION}", _DEPENDENCIES, Path(folder), cache)
+    except Absent as why:
+        return str(why)
+    return ""
 
 
 class KafkaBroker:
