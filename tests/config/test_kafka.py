@@ -76,6 +76,7 @@ NEEDS_TLS = 'requires security = "ssl" or "sasl_ssl"'
                 'password: required with security = "sasl_ssl"',
             ],
         ),
+        ({**SASL, "username": ""}, ['username: required with security = "sasl_ssl"']),
         ({"username": "u"}, [f"username: {NEEDS_SASL}"]),
         ({"security": "ssl", "password": "p"}, [f"password: {NEEDS_SASL}"]),
         ({"sasl_mechanism": "PLAIN"}, [f"sasl_mechanism: {NEEDS_SASL}"]),

@@ -60,15 +60,18 @@ class FakeProducer:
 
     Attributes:
         space: how many messages fit into the queue.
+        hesitates: whether the queue is full at every second call.
     """
 
     brokers: Brokers
     properties: dict[str, Any]
     space: int = 1000
+    hesitates: bool = False
     values: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._queue: list[tuple[Callable[..., None], bytes]] = []
+        self._calls = 0
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -76,7 +79,8 @@ class FakeProducer:
     def produce(
         self, _topic: str, value: bytes, _key: bytes | None, *, on_delivery: Any, **_: object
     ) -> None:
-        if len(self._queue) >= self.space:
+        self._calls += 1
+        if len(self._queue) >= self.space or (self.hesitates and self._calls % 2):
             raise BufferError
         self.values.append(value)
         if self.brokers.refuses is not None:

@@ -195,7 +195,7 @@ def test_batches_that_are_sent_at_the_same_time_stay_in_order(brokers: Brokers) 
         sender = KafkaSender(changed(concurrency=4))
         await sender.open({})
         await sender.send(batch(tracked(0)))
-        brokers.producers[0].space = 3
+        brokers.producers[0].hesitates = True
         events = [[tracked(10 * n + each) for each in range(10)] for n in range(1, 5)]
         whole = [batch(*own, name=f"b{n}") for n, own in enumerate(events)]
         assert [Accepted()] * 4 == await asyncio.gather(*map(sender.send, whole))
@@ -241,7 +241,7 @@ def test_an_error_that_ends_the_producer_holds_the_destination_at_once(
     brokers.events = [report_errors(*errors)]
 
     async def main() -> None:
-        sender = KafkaSender(SETTINGS)
+        sender = KafkaSender(changed(timeout_s=86_400.0))
         await sender.open({})
         assert Held(expected) == await sender.send(batch(tracked(0)))
         brokers.is_silent = False
