@@ -218,7 +218,7 @@ DENIED = KafkaError(
     "sasl_ssl://192.0.2.1:9092/1: SASL authentication error: no (after 3ms in state AUTH_REQ)",
 )
 ALL_DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
-REFUSED = KafkaError(
+UNREACHABLE = KafkaError(
     KafkaError._TRANSPORT,
     "192.0.2.1:9092/1: Connect failed"
     " (after 0ms in state CONNECT, 1 identical error(s) suppressed)",
@@ -256,10 +256,10 @@ def test_an_error_that_ends_the_producer_holds_the_destination_at_once(
     ("errors", "expected"),
     [
         ([], Retry("no report within 30 s")),
-        ([REFUSED, ALL_DOWN], Retry("no report within 30 s: 192.0.2.1:9092/1: Connect failed")),
+        ([UNREACHABLE, ALL_DOWN], Retry("no report within 30 s: 192.0.2.1:9092/1: Connect failed")),
         ([DENIED], Held("sasl_ssl://192.0.2.1:9092/1: SASL authentication error: no")),
     ],
-    ids=["no cause", "refused", "denied"],
+    ids=["no cause", "unreachable", "denied"],
 )
 def test_a_message_that_times_out_names_the_last_error_of_a_connection(
     brokers: Brokers, errors: list[KafkaError], expected: Outcome
