@@ -277,8 +277,8 @@ def test_a_store_that_is_down_or_unknown_is_retried() -> None:
             await sender.close()
         return outcomes
 
-    refused, unknown = run(main())
-    assert Retry("127.0.0.1:1: cannot connect: Connection refused") == refused
+    down, unknown = run(main())
+    assert Retry("127.0.0.1:1: cannot connect: Connection refused") == down
     assert isinstance(unknown, Retry)
     assert unknown.reason.startswith("unknown.invalid: cannot connect: ")
 
