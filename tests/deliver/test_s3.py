@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from pixelfast.config import Config, Redactor
 from pixelfast.deliver.destinations.s3 import S3Sender
@@ -461,6 +462,23 @@ def test_only_uploads_of_the_same_object_are_aborted() -> None:
         ("DELETE", "/events/a/b?uploadId=two"),
     ]
     assert (2, expected) == run(main())
+
+
+def test_an_object_is_accepted_even_if_old_uploads_cannot_be_aborted() -> None:
+    bucket = FakeBucket()
+    events = [("web", received(n, noise="x" * 2**20)) for n in range(6)]
+
+    async def use(_: FakeDestination, sender: S3Sender) -> list[Outcome]:
+        return [await sender.send(batch_for(events)) for _ in range(2)]
+
+    with structlog.testing.capture_logs() as logs:
+        outcomes = sending(use, bucket=bucket, multipart_bytes=5 * 2**20, concurrency=1)
+    assert [Accepted(), Accepted()] == outcomes
+    (contents,) = bucket.objects.values()
+    assert b"".join(event + b"\n" for _, event in events) == contents
+    (name,) = bucket.objects
+    expected = {"event": "uploads_not_aborted", "log_level": "warning", "object": name}
+    assert [expected | {"reason": "status 403"}] == logs, "at most one a minute"
 
 
 def test_a_store_that_does_not_list_uploads_is_an_error() -> None:
