@@ -269,6 +269,17 @@ def test_a_message_that_times_out_names_the_last_error_of_a_connection(
     assert [expected] == send(SETTINGS, batch(tracked(0), tracked(1)))
 
 
+def test_a_message_that_times_out_names_the_last_lost_connection(brokers: Brokers) -> None:
+    def report(producer: FakeProducer) -> None:
+        line = "[thrd:192.0.2.1:9092/1]: 192.0.2.1:9092/1: Disconnected (after 3ms in state UP)"
+        producer.properties["logger"].log(20, "%s [%s] %s", "FAIL", "rdkafka#producer-1", line)
+
+    brokers.judge = failing(KafkaError(KafkaError._MSG_TIMED_OUT, "Local: Message timed out"))
+    brokers.events = [report]
+    expected = Retry("no report within 30 s: 192.0.2.1:9092/1: Disconnected")
+    assert [expected] == send(SETTINGS, batch(tracked(0)))
+
+
 def test_messages_without_a_report_have_failed() -> None:
     async def main() -> None:
         reports = Reports()

@@ -162,6 +162,37 @@ def test_the_figures_of_several_delivery_processes_are_joined_and_their_totals_s
         assert 1 == lines.count(line), line
 
 
+def test_the_brokers_of_a_kafka_destination_have_metrics_of_their_own() -> None:
+    brokers = {
+        "kafka-1:9092": {"queued_messages": 5, "round_trip_s": 0.0015},
+        "kafka-2:9092": {"queued_messages": 0},
+    }
+    figures = {"state": "healthy", "kafka_queued_messages": 7, "kafka_queued_bytes": 900}
+    own = {
+        "results": {"accepted": 1},
+        "durations": {"counts": [1] + [0] * (BUCKETS - 1), "sum": 0.5},
+        "broker_retries": {"kafka-1:9092": 3},
+    }
+    reported = {
+        "destinations": {"stream": {**figures, "kafka_brokers": brokers}},
+        "totals": {"attempts": {"stream": own}, "loop_lag": NO_LAG},
+    }
+    lines = exposed_of([child("delivery", reported, "stream")])
+    first, second = 'broker="kafka-1:9092",destination', 'broker="kafka-2:9092",destination'
+    for line in (
+        'pixelfast_kafka_queued_messages{destination="stream"} 7.0',
+        'pixelfast_kafka_queued_bytes{destination="stream"} 900.0',
+        f'pixelfast_kafka_round_trip_seconds{{{first}="stream"}} 0.0015',
+        f'pixelfast_kafka_broker_messages{{{first}="stream"}} 5.0',
+        f'pixelfast_kafka_broker_messages{{{second}="stream"}} 0.0',
+        f'pixelfast_kafka_retries_total{{{first}="stream"}} 3.0',
+    ):
+        assert 1 == lines.count(line), (line, [each for each in lines if "kafka" in each])
+    assert not [
+        each for each in lines if each.startswith("pixelfast_kafka_round") and second in each
+    ]
+
+
 def collector(commits: int, *, is_silent: bool = False) -> Any:
     durations = {"counts": [commits] + [0] * (BUCKETS - 1), "sum": 0.5 * commits}
     totals = {

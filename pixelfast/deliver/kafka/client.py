@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from pixelfast.deliver.kafka.errors import ALL_BROKERS_DOWN, is_denial, words_of
+from pixelfast.deliver.kafka.errors import ALL_BROKERS_DOWN, is_denial, words_of, words_of_line
 from pixelfast.deliver.kafka.messages import Message
 from pixelfast.deliver.outcomes import Held, Retry
 
@@ -217,9 +217,11 @@ class KafkaClient:
         if not self.unusable.done():
             self.unusable.set_result(outcome)
 
-    def log(self, level: int, form: str, *arguments: object) -> None:
+    def log(self, level: int, form: str, facility: str, *arguments: str) -> None:
         """Log a line of librdkafka; it calls this method as that of a `logging.Logger`."""
-        text = form % arguments if arguments else form
+        text = form % (facility, *arguments)
+        if facility == "FAIL":  # a connection; not all of these lines are reported as errors
+            self.last_error = words_of_line(arguments[-1])
         if level >= _LOGGED_AS_WARNING:
             self._log.warning("kafka_warning", error=text)
         else:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
-__all__ = ["ALL_BROKERS_DOWN", "Meaning", "is_denial", "meaning_of", "words_of"]
+__all__ = [
+    "ALL_BROKERS_DOWN",
+    "Meaning",
+    "is_denial",
+    "meaning_of",
+    "words_of",
+    "words_of_line",
+]
 
 ALL_BROKERS_DOWN = "_ALL_BROKERS_DOWN"
 
@@ -61,6 +68,8 @@ _CHANGING = re.compile(
     r"| \(\d+ identical error\(s\) suppressed\)"
 )
 
+_THREAD = re.compile(r"^\[thrd:[^\]]*\]: ")
+
 
 def meaning_of(error: KafkaError) -> Meaning:
     """Return what the error of a message means for its events."""
@@ -84,3 +93,12 @@ def is_denial(error: KafkaError) -> bool:
 def words_of(error: KafkaError) -> str:
     """Return the words of a broker or of librdkafka, the same for the same cause."""
     return _CHANGING.sub("", error.str())
+
+
+def words_of_line(line: str) -> str:
+    """Return the words of a log line of librdkafka, without its thread.
+
+    >>> words_of_line("[thrd:kafka:9092/1]: kafka:9092/1: Disconnected (after 3ms in state UP)")
+    'kafka:9092/1: Disconnected'
+    """
+    return _CHANGING.sub("", _THREAD.sub("", line))
