@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import random
+import signal
 import sqlite3
 import subprocess
 from collections import Counter
@@ -36,9 +38,11 @@ from tests.deliver.products.real.processes import Absent
 from tests.deliver.runners import make_engine, running
 from tests.deliver.running import run
 from tests.deliver.stores import batch_for, destination, received, unpacked
+from tests.load import Load
 from tests.program import PIXELFAST
+from tests.servers import Server, serving
 from tests.spools import Feed, open_data
-from tests.waiting import until
+from tests.waiting import until, wait_until
 
 BUCKET = "events"
 HOURS = ("2026-11-27T08:59:59.000Z", "2026-11-27T09:00:00.000Z")
@@ -430,6 +434,46 @@ def delivered_in(state: Path) -> int:
         row = db.execute("SELECT value FROM counter WHERE name = 'delivered'").fetchone()
         return int(row[0]) if row else 0
     return 0
+
+
+def test_kills_of_delivery_under_load_cost_and_repeat_no_event(
+    seaweedfs: ObjectStore, tmp_path: Path
+) -> None:
+    seaweedfs.new_bucket(BUCKET)
+    settings = DELIVER.format(
+        data=tmp_path / "data", port=seaweedfs.port, key=KEYS[0], secret=KEYS[1], form="ndjson"
+    )
+    acked: list[str] = []
+
+    def kill_delivery(server: Server) -> None:
+        before = server.children()["pf-delivery"]
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: server.children().get("pf-delivery", before) != before, "a restart")
+
+    async def main() -> None:
+        with serving(tmp_path / "data", settings=settings) as server:
+            load = Load(server.port, server.write_key, connections=4)
+            load.start()
+            for _ in range(2):
+                stored = len(seaweedfs.names(BUCKET))
+                await asyncio.to_thread(
+                    wait_until, lambda n=stored: len(seaweedfs.names(BUCKET)) > n + 2, "objects"
+                )
+                await asyncio.to_thread(kill_delivery, server)
+            await load.stop()
+            acked.extend(load.acked)
+            await asyncio.to_thread(
+                wait_until,
+                lambda: server.metrics().get("pixelfast_pending_events") == 0,
+                "delivered",
+            )
+
+    run(main(), 120.0)
+    found: Counter[str] = Counter()
+    for name in seaweedfs.names(BUCKET):
+        found.update(each["event"] for each in events_of(name, seaweedfs.contents(BUCKET, name)))
+    assert set() == set(acked) - set(found)
+    assert {1} == set(found.values())
 
 
 # --- other readers -------------------------------------------------------------------------------
