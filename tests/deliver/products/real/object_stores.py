@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -72,6 +74,7 @@ class ObjectStore:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
+                env={**os.environ, "TMPDIR": str(self._folder)},  # of its logs
             )
         try:
             wait_until(self._responds, "the store responds", _START_S)
@@ -182,6 +185,9 @@ def object_store(product: str, folder: Path, before: Sequence[str] = ()) -> Iter
     finally:
         store.stop()
         shutil.rmtree(folder / "data", ignore_errors=True)
+        for each in re.findall(r"port(?:\.grpc)?=(\d+)", " ".join(command)):
+            for left in Path("/tmp").glob(f"seaweedfs-*-{each}.sock"):  # it has no option for them
+                left.unlink()
 
 
 @contextmanager
