@@ -7,6 +7,7 @@ import base64
 import gc
 import hashlib
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -376,6 +377,24 @@ def test_a_certificate_file_that_cannot_be_used_fails_the_start(tmp_path: Path) 
         sender = S3Sender(destination(1, endpoint="https://127.0.0.1:1", tls_ca=str(path)))
         with pytest.raises(DestinationError, match=f"tls_ca .*ca.pem: {reason}"):
             run(sender.open({}))
+
+
+@pytest.mark.parametrize(
+    ("missing", "more", "extra"),
+    [
+        ("obstore", {}, "s3"),
+        ("arro3.core", {"format": "parquet"}, "parquet"),
+        ("arro3.io", {"format": "parquet"}, "parquet"),
+        ("zstandard", {"compression": "zstd"}, "zstd"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named(
+    missing: str, more: dict[str, str], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delitem(sys.modules, "pixelfast.deliver.objects.parquet", raising=False)
+    with pytest.raises(DestinationError, match=rf"pip install 'pixelfast\[{extra}\]'"):
+        S3Sender(destination(1, **more))
 
 
 # --- batches are not divided ---------------------------------------------------------------------
