@@ -16,6 +16,7 @@ OTHERS = {  # made up, names of other programs, or joined at run time
     "process_start_time_seconds",
     "process_virtual_memory_bytes",
     "reload_ignored",
+    "sched_setattr",
     "upgrade_ignored",
     "utm_content",
     "utm_medium",
