@@ -36,6 +36,7 @@ from tests.deliver.products.real.postgres_server import (
 from tests.deliver.runners import make_engine, running
 from tests.deliver.running import run
 from tests.deliver.senders import batch
+from tests.leaks import open_fds
 from tests.listener import Listener
 from tests.program import run_pixelfast
 from tests.spools import Feed, open_data
@@ -80,14 +81,21 @@ def destination(server: PostgresServer, table: str, **more: Any) -> PostgresDest
     return PostgresDestination(**{**settings, **SHORT, **more})
 
 
+def sockets() -> set[str]:
+    return {each for each in open_fds().values() if each.startswith("socket:")}
+
+
 @asynccontextmanager
 async def sending(settings: PostgresDestination) -> AsyncIterator[PostgresSender]:
+    """Use a sender, and wait until all its connections are closed, some of which end in TLS."""
+    before = sockets()
     sender = PostgresSender(settings)
     await sender.open({})
     try:
         yield sender
     finally:
         await sender.close()
+        await until(lambda: sockets() <= before)
 
 
 def send(settings: PostgresDestination, *batches: Batch) -> list[Outcome]:
