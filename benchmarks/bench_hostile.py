@@ -1,4 +1,4 @@
-"""How fast do good events reach a destination that rejects a quarter of what it is sent?"""
+"""Rate of good events at a destination that rejects a quarter of what it is sent."""
 
 from __future__ import annotations
 

@@ -39,8 +39,7 @@ class PostgresSender(Sender):
 
     COPY, INSERT … ON CONFLICT DO NOTHING and COMMIT are one transaction. The response to COMMIT
     says that the events are durable, because `synchronous_commit` is not off. If a connection is
-    lost, nobody knows whether the transaction was committed; a retry then inserts only what is
-    missing.
+    lost, the transaction may have been committed or not; a retry then inserts only what is missing.
 
     The server parses the events. If one of them is bad, the transaction is repeated with statements
     that find all bad events and store the others.
