@@ -440,3 +440,21 @@ def test_a_destination_that_fails_for_no_event_is_retried_without_dividing_batch
         assert [first] * 31 == [each for each in sender.sent if event(0) in each]
 
     run(main())
+
+
+@pytest.mark.parametrize("blames", [True, False])
+def test_a_destination_that_is_down_gets_probes_only_if_events_may_be_the_cause(
+    data: DataDir, feed: Feed, blames: bool
+) -> None:
+    class Blaming(FakeSender):
+        blames_events = blames
+
+    fill(feed, 0, 100)
+
+    async def main() -> None:
+        sender = Blaming([DOWN] * 30, concurrency=4)
+        async with running(make_runner(data, sender)):
+            await sender.has(100)
+        assert blames == any(each.startswith("probe-") for each in sender.ids)
+
+    run(main())

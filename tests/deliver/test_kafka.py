@@ -217,6 +217,10 @@ DENIED = KafkaError(
     KafkaError._AUTHENTICATION,
     "sasl_ssl://192.0.2.1:9092/1: SASL authentication error: no (after 3ms in state AUTH_REQ)",
 )
+UNTRUSTED = KafkaError(KafkaError._SSL, "192.0.2.1:9092/1: SSL routines::certificate verify failed")
+NO_CERTIFICATE = KafkaError(
+    KafkaError._TRANSPORT, "192.0.2.1:9092/1: SSL routines::alert bad certificate"
+)
 ALL_DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
 UNREACHABLE = KafkaError(
     KafkaError._TRANSPORT,
@@ -230,9 +234,11 @@ FATAL = KafkaError(KafkaError._FATAL, "Fatal error: sequence", fatal=True)
     ("errors", "expected"),
     [
         ([DENIED, ALL_DOWN], "sasl_ssl://192.0.2.1:9092/1: SASL authentication error: no"),
+        ([UNTRUSTED, ALL_DOWN], "192.0.2.1:9092/1: SSL routines::certificate verify failed"),
+        ([NO_CERTIFICATE, ALL_DOWN], "192.0.2.1:9092/1: SSL routines::alert bad certificate"),
         ([FATAL], "Fatal error: sequence"),
     ],
-    ids=["denied", "fatal"],
+    ids=["denied", "untrusted", "no certificate", "fatal"],
 )
 def test_an_error_that_ends_the_producer_holds_the_destination_at_once(
     brokers: Brokers, errors: list[KafkaError], expected: str

@@ -68,6 +68,7 @@ _CHANGING = re.compile(
     r"| \(\d+ identical error\(s\) suppressed\)"
 )
 
+_ABOUT_CERTIFICATES = re.compile(r"SSL routines::.*(?:certificate|unknown ca)")
 _THREAD = re.compile(r"^\[thrd:[^\]]*\]: ")
 
 
@@ -84,10 +85,13 @@ def meaning_of(error: KafkaError) -> Meaning:
 def is_denial(error: KafkaError) -> bool:
     """Whether a connection failed because one side does not accept the other.
 
-    Other errors of TLS may pass, such as a connection that is closed during the handshake.
+    Other errors of TLS may pass, such as a connection that is closed during the handshake. With TLS
+    1.3, a broker rejects the certificate of a client after the handshake, which is not an error of
+    TLS for librdkafka.
     """
-    is_tls = error.name() == "_SSL" and "certificate" in error.str().lower()
-    return is_tls or error.name() in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED")
+    if error.name() in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"):
+        return True
+    return error.name() in ("_SSL", "_TRANSPORT") and bool(_ABOUT_CERTIFICATES.search(error.str()))
 
 
 def words_of(error: KafkaError) -> str:

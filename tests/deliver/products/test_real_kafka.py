@@ -216,7 +216,7 @@ def test_a_deleted_topic_holds_the_destination_until_it_is_created_again(
     assert {message_id(n) for n in range(100, 300)} == set(topics.counts(topic))
 
 
-def test_a_password_and_permissions_are_needed_where_the_broker_asks_for_them(
+def test_a_certificate_a_password_and_permissions_are_needed_where_the_broker_asks_for_them(
     kafka: KafkaBroker, topics: Topics, topic: str, data: DataDir
 ) -> None:
     topics.create(topic)
@@ -224,6 +224,8 @@ def test_a_password_and_permissions_are_needed_where_the_broker_asks_for_them(
         "brokers": (kafka.sasl_address,),
         "security": "sasl_ssl",
         "tls_ca": kafka.ca,
+        "tls_cert": kafka.client_cert,
+        "tls_key": kafka.client_key,
         "username": USER,
         "password": PASSWORD,
     }
@@ -238,6 +240,7 @@ def test_a_password_and_permissions_are_needed_where_the_broker_asks_for_them(
     assert "SASL authentication error: Authentication failed" in wrong
     assert "wr0ng" not in wrong
     assert "certificate verify failed" in held(tls_ca="")
+    assert "alert bad certificate" in held(tls_cert="", tls_key="")
     assert "ssl.ca.location failed" in held(tls_ca=f"{kafka.ca}.missing")
     assert f"topic {topic}: Broker: Topic authorization failed" == held()
     topics.allow(USER, topic)

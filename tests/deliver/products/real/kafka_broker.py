@@ -66,6 +66,9 @@ listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
 org.apache.kafka.common.security.scram.ScramLoginModule required;
 ssl.keystore.type=PEM
 ssl.keystore.location={folder}/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={folder}/ca.pem
+listener.name.sasl_ssl.ssl.client.auth=required
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
@@ -86,10 +89,12 @@ class KafkaBroker:
     """A broker that is its own controller. It ends with the process that started it.
 
     Everyone may do everything at `address`. At `sasl_address`, over TLS, only `USER` with
-    `PASSWORD` can connect, and may write to no topic until an ACL allows it.
+    `PASSWORD` and a client certificate can connect, and may write to no topic until an ACL allows
+    it.
 
     Attributes:
         ca: the file with the certificate authority of `sasl_address`.
+        client_cert, client_key: the files of a client certificate.
     """
 
     def __init__(self, folder: Path, cache: Path) -> None:
@@ -107,6 +112,7 @@ class KafkaBroker:
         self.address = f"127.0.0.1:{self._ports['plain']}"
         self.sasl_address = f"127.0.0.1:{self._ports['sasl']}"
         self.ca = str(folder / "ca.pem")
+        self.client_cert, self.client_key = str(folder / "client.pem"), str(folder / "client.key")
         self._issue()
         settings = _SETTINGS.format(folder=folder, **self._ports)
         (folder / "server.properties").write_text(settings)
@@ -188,7 +194,7 @@ class KafkaBroker:
         return ["java", *_OPTIONS, "-cp", self._jars, main]
 
     def _issue(self) -> None:
-        """Write the certificate of the broker, with its key in the only format that it reads."""
+        """Write the certificates; the broker reads its key in one format only."""
         authority = trustme.CA()
         authority.cert_pem.write_to_path(self.ca)
         issued = authority.issue_cert("127.0.0.1")
@@ -196,6 +202,9 @@ class KafkaBroker:
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         chain = b"".join(each.bytes() for each in issued.cert_chain_pems)
         (self._folder / "broker.pem").write_bytes(pem + chain)
+        client = authority.issue_cert("pixelfast@example.com")
+        client.private_key_pem.write_to_path(self.client_key)
+        client.cert_chain_pems[0].write_to_path(self.client_cert)
 
 
 def _free_ports(count: int) -> list[int]:
