@@ -314,6 +314,20 @@ def test_closing_ends_attempts_and_purges_their_messages(brokers: Brokers) -> No
     assert 0 == len(brokers.producers[0])
 
 
+def test_a_producer_is_replaced_after_an_unexpected_error(brokers: Brokers) -> None:
+    def fail(_producer: FakeProducer) -> None:
+        brokers.events.clear()
+        raise RuntimeError("a bug")
+
+    brokers.events = [fail]
+    with capture_logs() as logs:
+        first, second = send(SETTINGS, batch(tracked(0)), batch(tracked(0)))
+    assert Retry("the producer failed because of an unexpected error") == first
+    assert Accepted() == second
+    assert ["kafka_client_failed"] == [each["event"] for each in logs]
+    assert 2 == len(brokers.producers)
+
+
 def test_properties_that_librdkafka_does_not_accept_hold_the_destination() -> None:
     (outcome,) = send(changed(options={"no.such.property": "1"}), batch(tracked(0)))
     assert Held('No such configuration property: "no.such.property"') == outcome

@@ -123,6 +123,7 @@ class KafkaClient:
         self._producer: Producer | None = Producer({**properties, **callbacks})
         self._wake = asyncio.Event()
         self._serving = asyncio.create_task(self._serve(self._producer))
+        self._serving.add_done_callback(self._on_served)
 
     async def produce(self, messages: Iterable[Message], reports: Reports) -> None:
         """Queue messages for sending; wait while the queue is full.
@@ -200,6 +201,12 @@ class KafkaClient:
                 async with asyncio.timeout(_IDLE_POLL_S):
                     await self._wake.wait()
             served_s = time.monotonic()
+
+    def _on_served(self, serving: asyncio.Task[None]) -> None:
+        """Replace the producer after a bug in a callback, which `poll` raises."""
+        if not serving.cancelled() and (error := serving.exception()) is not None:
+            self._log.error("kafka_client_failed", exc_info=error)
+            self._fail(Retry("the producer failed because of an unexpected error"))
 
     def _on_error(self, error: KafkaError) -> None:
         if error.name() == ALL_BROKERS_DOWN:
