@@ -23,6 +23,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS {DOUBTFUL} (n int PRIMARY KEY, source text,
 CREATE TEMPORARY TABLE IF NOT EXISTS {REJECTED} (n int PRIMARY KEY, code text, said text)
   ON COMMIT DELETE ROWS;
 """
+# Sorted, so that transactions at the same time that have the same ids cannot end in a deadlock.
 _INSERT = """\
 INSERT INTO {table} ({columns})
 SELECT {values} FROM (SELECT source, event::jsonb AS e FROM pg_temp.{staged} OFFSET 0) AS staged
