@@ -298,7 +298,9 @@ _BAD: dict[str, tuple[Callable[[int], bytes], str]] = {
     "an offset of 18 hours": (lambda n: tracked(n, sentAt="2026-01-01T00:00:00+18:00"), "22009"),
     "invalid UTF-8": (lambda n: with_field(n, b'"\xff"'), "22021"),
     "the delimiter": (lambda n: with_field(n, b'"\x02"'), "22P04: the event is not valid JSON"),
+    # Between two quotes, the rows of good events would be part of one value.
     "the quote": (lambda n: with_field(n, b'"\x01"'), "22P04: the event is not valid JSON"),
+    "a second quote": (lambda n: with_field(n, b'"\x01"'), "22P04: the event is not valid JSON"),
 }
 _GOOD = {
     "an escaped NUL": rb'"\\u0000"',
