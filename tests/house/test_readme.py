@@ -24,6 +24,11 @@ def test_the_plot_shows_the_results() -> None:
     assert svg(MEASURED) == PLOT.read_text("utf-8")
 
 
+def test_all_servers_of_the_plot_are_from_the_same_table() -> None:
+    rows = [f"| {name} | 256 | 9 | {us} (" for name, us in (("nginx", 9.5), ("nginx", 8.5))]
+    assert {"nginx": 9.5} == cpu_us("\n".join(rows))
+
+
 def test_the_text_that_replaces_the_plot_has_the_same_figures() -> None:
     shown = re.findall(r"(\w+) ([0-9.]+) µs", README)
     measured = cpu_us(MEASURED)
