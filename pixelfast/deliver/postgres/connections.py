@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,22 @@ _MAX_IDLE_S = 60.0  # firewalls forget connections that are idle for minutes
 _CLOSE_S = 2.0
 
 InThread = Callable[..., Awaitable[Any]]
+
+
+class _LostConnections(logging.Filter):
+    """Omit lost connections that asyncpg reports to nobody.
+
+    If the server ends a connection between two statements, asyncpg raises an error for the second
+    one but leaves another error in a future, which the event loop would log as a bug.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        is_left = record.getMessage().startswith("Future exception was never retrieved")
+        return not (is_left and isinstance(error, asyncpg.PostgresConnectionError))
+
+
+logging.getLogger("asyncio").addFilter(_LostConnections())
 
 
 class NoConnection(Exception):

@@ -12,7 +12,7 @@ from pixelfast.deliver.http.tls import TlsFileError, describe_tls, is_about_cert
 from pixelfast.deliver.outcomes import Held, Rejected, Retry
 
 __all__ = [
-    "ROW_CLASSES",
+    "OTHER_CLASSES",
     "is_of_rows",
     "lacks_index",
     "outcome_of_failure",
@@ -22,17 +22,19 @@ __all__ = [
 
 _KEPT_BYTES = 1024  # of the server's words, for dead letters
 
-# Classes and codes of SQLSTATE, from Appendix A of PostgreSQL's documentation. All codes that are
-# not listed are retried: they describe a problem of the connection, the server or its machine.
-ROW_CLASSES = frozenset(
+# Classes of SQLSTATE whose errors are not caused by events, from Appendix A of PostgreSQL's
+# documentation. All others are: values that do not fit (22), violated constraints (23, 44), limits
+# (54), errors in triggers and functions (20, 21, 2F, 38, 39, P0), and classes that PostgreSQL does
+# not use, because a trigger may raise any code.
+OTHER_CLASSES = frozenset(
     {
-        "22",  # data exception: a value does not fit its type, or JSON is not valid
-        "23",  # integrity constraint violation
-        "44",  # WITH CHECK OPTION violation
-        "54",  # program limit exceeded: a value is too large, too deep, or too long for an index
-        "P0",  # an exception that a trigger raises
+        *("00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "24", "25"),
+        *("26", "27", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "55", "57", "58"),
+        *("72", "F0", "HV", "XX"),
     }
 )
+# Of these, errors of the following classes are caused by the settings. The rest are retried: they
+# describe a problem of the connection, the server or its machine.
 _SETTINGS_CLASSES = frozenset(
     {
         "0A",  # feature not supported
@@ -45,6 +47,8 @@ _SETTINGS_CLASSES = frozenset(
 _NOT_IN_STATE = "55000"  # a view that cannot be inserted into, a database that does not connect
 _NO_UNIQUE_INDEX = "42P10"
 _CHECK_VIOLATION = "23514"
+_NO_PRIVILEGE = "42501"
+_CHECKS_POLICIES = "ExecWithCheckOptions"  # the server's function that does
 _COPY_FORMAT = "22P04"
 _NO_INDEX = "the table has no unique index on message_id, or on message_id and received_at"
 _NO_PARTITION = "create the partition, or a default one"
@@ -54,10 +58,15 @@ def is_of_rows(error: asyncpg.PostgresError) -> bool:
     """Whether rows of a batch cause the error.
 
     The server reports a missing partition as the violation of a constraint that has no name. No
-    event is to blame for it.
+    event is to blame for it. If a trigger raises the same code, there is no table either. A row
+    that violates a policy has the code of a missing permission.
     """
     code = error.sqlstate or ""
-    return code[:2] in ROW_CLASSES and not (code == _CHECK_VIOLATION and not error.constraint_name)
+    if code == _CHECK_VIOLATION:
+        return bool(error.constraint_name) or not error.table_name
+    if code == _NO_PRIVILEGE:
+        return error.server_source_function == _CHECKS_POLICIES
+    return bool(code) and code[:2] not in OTHER_CLASSES
 
 
 def lacks_index(error: asyncpg.PostgresError) -> bool:
@@ -99,7 +108,9 @@ def outcome_of_failure(error: Exception, where: str) -> Retry | Held | Rejected 
         return Retry(f"{where}: {said}")
     if isinstance(error, asyncpg.UnsupportedServerFeatureError | asyncpg.ClientConfigurationError):
         return Held(f"{where}: {error}")
-    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+    if isinstance(error, asyncpg.InternalClientError):  # a statement after the server's last words
+        return Retry(f"{where}: the connection is not usable: {error}")
+    if isinstance(error, asyncpg.InterfaceError):
         return Retry(f"{where}: {error}")
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pixelfast.deliver.postgres.failures import ROW_CLASSES
+from pixelfast.deliver.postgres.failures import OTHER_CLASSES
 from pixelfast.deliver.schemas.postgres import COLUMNS, quoted, quoted_table
 
 __all__ = ["DOUBTFUL", "REJECTED", "STAGED", "Statements"]
@@ -30,9 +30,10 @@ SELECT {values} FROM (SELECT source, event::jsonb AS e FROM pg_temp.{staged} OFF
 ORDER BY (e->>'messageId') COLLATE "C"
 ON CONFLICT ({conflict}) DO NOTHING;
 """
-# Every value is computed first, which writes nothing, so that most bad events are found without
-# rows in the table that have to be removed by VACUUM. Ranges of the other events are then halved
-# until all of them are stored or rejected.
+# An insert without rows checks the permissions, so that later errors with that code are about
+# policies for rows. Then every value is computed, which writes nothing, so that most bad events are
+# found without rows in the table that have to be removed by VACUUM. Ranges of the other events are
+# then halved until all of them are stored or rejected.
 _SORT_OUT = """\
 DO $pixelfast$
 DECLARE
@@ -40,12 +41,18 @@ DECLARE
   said text;
   detail text;
   violated text;
+  of_table text;
   firsts int[] := ARRAY[0];
   lasts int[] := ARRAY[{last}];
   depth int := 1;
   first int;
   last int;
 BEGIN
+  INSERT INTO {table} ({columns})
+  SELECT {values} FROM (
+    SELECT source, event::jsonb AS e FROM pg_temp.{doubtful_table} WHERE false OFFSET 0
+  ) AS none
+  ON CONFLICT ({conflict}) DO NOTHING;
   FOR doubtful IN SELECT d.n, d.source, d.event FROM pg_temp.{doubtful_table} AS d LOOP
     BEGIN
       PERFORM {values} FROM (
@@ -88,8 +95,10 @@ END $pixelfast$;
 # An error that no event is to blame for ends the transaction.
 _DIAGNOSE = """\
 GET STACKED DIAGNOSTICS
-        said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, violated = CONSTRAINT_NAME;
-      IF left(SQLSTATE, 2) <> ALL ('{{{classes}}}') OR SQLSTATE = '23514' AND violated = '' THEN
+        said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, violated = CONSTRAINT_NAME,
+        of_table = TABLE_NAME;
+      IF left(SQLSTATE, 2) = ANY ('{{{classes}}}') AND SQLSTATE <> '42501'
+         OR SQLSTATE = '23514' AND violated = '' AND of_table <> '' THEN
         RAISE;
       END IF;
       said := left(concat_ws(E'\\n', said, nullif(detail, '')), 1000);"""
@@ -129,7 +138,7 @@ class Statements:
         """
         return _SORT_OUT.format(
             last=events - 1,
-            diagnose=_DIAGNOSE.format(classes=",".join(sorted(ROW_CLASSES))),
+            diagnose=_DIAGNOSE.format(classes=",".join(sorted(OTHER_CLASSES))),
             doubtful_table=DOUBTFUL,
             rejected_table=REJECTED,
             conflict=conflict,

@@ -14,7 +14,7 @@ WHERE = "db.example.com:5432"
 
 
 def server_error(code: str, **more: str) -> asyncpg.PostgresError:
-    names = {"detail": "D", "constraint": "n"}
+    names = {"detail": "D", "constraint": "n", "table": "t", "function": "R"}
     fields = {"S": "ERROR", "C": code, "M": "the server's words"}
     error = asyncpg.PostgresError.new(fields | {names[name]: each for name, each in more.items()})
     assert isinstance(error, asyncpg.PostgresError)
@@ -34,7 +34,11 @@ def test_a_source_that_is_not_known_is_null() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["22P02", "22P05", "22003", "22008", "23502", "23505", "44000", "54000", "P0001"]
+    "code",
+    [
+        *("22P02", "22P05", "22003", "22008", "23502", "23505", "44000", "54000", "P0001"),
+        *("20000", "21000", "2F005", "38000", "39P01", "45000", "AB123"),
+    ],
 )
 def test_an_error_about_a_row_rejects_the_event_with_the_servers_words(code: str) -> None:
     outcome = outcome_of_failure(server_error(code, detail="more"), WHERE)
@@ -67,9 +71,17 @@ def test_a_missing_partition_is_not_the_fault_of_an_event() -> None:
     """Both are violations of a constraint, but only one of the constraints has a name."""
     named = outcome_of_failure(server_error("23514", constraint="short"), WHERE)
     assert isinstance(named, Rejected)
-    unnamed = outcome_of_failure(server_error("23514"), WHERE)
+    unnamed = outcome_of_failure(server_error("23514", table="events"), WHERE)
     assert isinstance(unnamed, Held)
     assert unnamed.reason.endswith("create the partition, or a default one")
+    raised = outcome_of_failure(server_error("23514"), WHERE)  # by a trigger
+    assert isinstance(raised, Rejected)
+
+
+def test_an_event_that_violates_a_policy_is_not_a_missing_permission() -> None:
+    policy = server_error("42501", function="ExecWithCheckOptions")
+    assert isinstance(outcome_of_failure(policy, WHERE), Rejected)
+    assert isinstance(outcome_of_failure(server_error("42501"), WHERE), Held)
 
 
 def test_a_bug_has_no_outcome() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import string
@@ -16,12 +17,16 @@ from typing import Any, Self
 
 import asyncpg
 import pytest
+import uvloop
 
 from pixelfast.config import Config, PostgresDestination
 from pixelfast.deliver.batches import Batch, Run
 from pixelfast.deliver.dead import DeadLetters
 from pixelfast.deliver.destinations.postgres import PostgresSender
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
+from pixelfast.deliver.postgres.connections import Connections
+from pixelfast.deliver.postgres.failures import outcome_of_failure
+from pixelfast.deliver.postgres.statements import DOUBTFUL, STAGED, Statements
 from pixelfast.deliver.schemas.postgres import create_statements
 from pixelfast.spool import DataDir
 from tests.deliver.products.engines import SHORT, deliver
@@ -371,6 +376,42 @@ _RULES = {
         "22012",
         "division by zero",
     ),
+    "a trigger with the code of a violated constraint": (
+        "CREATE FUNCTION {schema}.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF new.event = 'bad' THEN RAISE 'no bad' USING ERRCODE = 'check_violation'; END IF;"
+        " RETURN new; END $$;"
+        " CREATE TRIGGER no BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {schema}.no()",
+        "23514",
+        "no bad",
+    ),
+    "a trigger with a code of its own": (
+        "CREATE FUNCTION {schema}.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF new.event = 'bad' THEN RAISE 'no bad' USING ERRCODE = '45000'; END IF;"
+        " RETURN new; END $$;"
+        " CREATE TRIGGER no BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {schema}.no()",
+        "45000",
+        "no bad",
+    ),
+    "a trigger that does not know the value": (
+        "CREATE FUNCTION {schema}.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " CASE new.event WHEN 'Email Opened' THEN RETURN new; END CASE; END $$;"
+        " CREATE TRIGGER no BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {schema}.no()",
+        "20000",
+        "case not found",
+    ),
+    "a trigger that returns nothing": (
+        "CREATE FUNCTION {schema}.no() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF new.event <> 'bad' THEN RETURN new; END IF; END $$;"
+        " CREATE TRIGGER no BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {schema}.no()",
+        "2F005",
+        "without RETURN",
+    ),
+    "a policy for rows": (
+        "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY p ON {table} USING (true) WITH CHECK (event <> 'bad')",
+        "42501",
+        "row-level security policy",
+    ),
     "a second unique index": ("CREATE UNIQUE INDEX ON {table} (name)", "23505", "events_name_idx"),
     "a deferred constraint": (
         "CREATE TABLE {schema}.names (name text PRIMARY KEY); INSERT INTO {schema}.names"
@@ -422,6 +463,68 @@ _WRONG = {
 }
 
 
+def test_a_policy_that_every_row_violates_holds_the_destination(
+    postgres: PostgresServer, table: str, data: DataDir
+) -> None:
+    postgres.sql(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    settings = destination(postgres, table, max_events=8)
+    figures = deliver(settings, data, [tracked(n) for n in range(32)], "held")
+    assert ("held", 0) == (figures["state"], figures.get("dead", 0))
+    assert "every event is rejected: SQLSTATE 42501" == figures["last_error"]
+    postgres.sql(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
+    assert 32 == deliver(settings, data)["delivered"]
+
+
+def test_a_permission_that_is_missing_when_bad_events_are_found_is_not_their_fault(
+    postgres: PostgresServer, table: str
+) -> None:
+    """A row that violates a policy has the same code."""
+    statements = Statements(table, 5.0)
+    postgres.sql(f"REVOKE INSERT ON {table} FROM {USER}")
+
+    async def sort_out() -> None:
+        connection = await connected(postgres)
+        try:
+            await connection.execute(
+                f"SET SESSION AUTHORIZATION {USER}; {statements.begin_doubtful}"
+            )
+            row = 0, "web", tracked(0).decode()
+            await connection.execute(f"INSERT INTO pg_temp.{DOUBTFUL} VALUES ($1, $2, $3)", *row)
+            await connection.execute(statements.sort_out(Statements.CONFLICTS[0], 1))
+        finally:
+            await connection.close()
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for table"):
+        run(sort_out())
+
+
+def test_a_connection_that_ends_between_statements_is_no_bug(
+    postgres: PostgresServer, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = destination(postgres, table, host=str(postgres.folder))
+
+    async def lose(connections: Connections) -> None:
+        async with connections.borrowed(asyncio.to_thread) as connection:
+            await connection.execute(Statements(table, 5.0).begin)
+            ended = f"SELECT pg_terminate_backend({connection.get_server_pid()}, 5000)"
+            postgres.sql(ended)  # the loop stands still meanwhile
+            await asyncio.sleep(0)
+            await connection.copy_to_table(STAGED, schema_name="pg_temp", source=rows())
+
+    async def main() -> None:
+        connections = Connections(settings)
+        with pytest.raises((asyncpg.InternalClientError, asyncpg.PostgresError)) as caught:
+            await lose(connections)
+        assert isinstance(outcome_of_failure(caught.value, connections.where), Retry)
+
+    async def rows() -> AsyncIterator[bytes]:
+        yield b"web\t{}\n"
+
+    uvloop.run(main())
+    gc.collect()
+    assert [] == caplog.records
+
+
 @pytest.mark.parametrize(("wrong", "reason"), _WRONG.values(), ids=list(_WRONG))
 def test_a_wrong_setting_holds_the_destination(
     postgres: PostgresServer, table: str, wrong: dict[str, Any], reason: str
@@ -442,7 +545,6 @@ def test_a_wrong_setting_holds_the_destination(
         ("REVOKE INSERT ON {table} FROM {user}", "42501: permission denied for table events"),
         ("REVOKE SELECT (message_id) ON {table} FROM {user}", "42501: permission denied"),
         ("REVOKE USAGE ON SCHEMA {schema} FROM {user}", "42501: permission denied for schema"),
-        ("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY", "42501: new row violates row-level"),
         (
             "ALTER TABLE {table} RENAME TO t; CREATE VIEW {table} AS SELECT DISTINCT * FROM"
             " {schema}.t; GRANT INSERT, SELECT ON {table} TO {user}",
