@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -221,15 +222,16 @@ class Rig:
                 yield from (match.decode() for match in pattern.findall(path.read_bytes()))
 
     def _check_files(self, patience_s: float) -> Verdict:
-        verdicts: list[Verdict] = []
-
-        def look() -> bool:
+        """Wait until nothing is missing in the files, or nothing was added for `patience_s`."""
+        taken, latest_s = -1, time.monotonic()
+        while True:
             ledger = Ledger(self.oracle.run)
             ledger.take_files(self.archive_dir, self.oracle.sent)
-            verdicts[:] = [self.oracle.judge(ledger)]
-            return not verdicts[0].missing
-
-        with contextlib.suppress(AssertionError):
-            wait_until(look, "all in the files", patience_s)
-        verdicts[0].sent = verdicts[0].acked = 0  # counted at the receiver already
-        return verdicts[0]
+            verdict = self.oracle.judge(ledger)
+            if taken != ledger.taken:
+                taken, latest_s = ledger.taken, time.monotonic()
+            if not verdict.missing or time.monotonic() - latest_s >= patience_s:
+                break
+            time.sleep(0.05)
+        verdict.sent = verdict.acked = 0  # counted at the receiver already
+        return verdict
