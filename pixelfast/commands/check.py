@@ -7,7 +7,6 @@ import time
 import click
 
 from pixelfast.config import describe, read_config
-from pixelfast.config.kafka import check_options
 from pixelfast.config.sizing import EVENT_BYTES, PIXELS_PER_S, size_warnings
 from pixelfast.errors import ConfigErrors
 from pixelfast.printable import printable
@@ -51,7 +50,10 @@ def check(file: str, rate: float, event_bytes: float, without_secrets: bool) -> 
     """
     may_lack = ("destinations", "sources", "server.tls") if without_secrets else ()
     config = read_config(file, may_lack=may_lack)
-    if problems := list(check_options(config.destinations)):
+    # Imported here to keep `check --help` fast.
+    from pixelfast.deliver.kafka.properties import check_properties
+
+    if problems := list(check_properties(config.destinations, without_security=without_secrets)):
         raise ConfigErrors(file, problems)
     click.echo(describe(config), nl=False)
     warnings = list(size_warnings(config, rate, event_bytes))

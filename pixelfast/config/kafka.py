@@ -8,14 +8,13 @@ the brokers.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from pixelfast.config.destinations import Destination, KafkaDestination
 from pixelfast.config.tables import Table
 from pixelfast.config.words import shown
 from pixelfast.errors import ConfigError
 
-__all__ = ["check_options", "kafka_clashes"]
+__all__ = ["kafka_clashes"]
 
 _MISSING = "requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
 
@@ -50,6 +49,7 @@ _PRIVATE = (
     "cannot be used: options are not secret. Use a key without a passphrase, and the setting"
     " tls_key"
 )
+_CODE = "cannot be used: it would load code into the delivery process"
 _REASONS = {
     "enable.idempotence": "must not be changed: without it, a message is stored twice, or after a"
     " later one, if its response is lost",
@@ -72,7 +72,12 @@ _REASONS = {
     "ssl.keystore.location": _PRIVATE,
     "ssl.keystore.password": _PRIVATE,
     "statistics.interval.ms": "must not be changed: the metrics depend on it",
-    "plugin.library.paths": "cannot be used: it would load code into the delivery process",
+    "queuing.strategy": "must not be changed: messages would be stored in another order",
+    "plugin.library.paths": _CODE,
+    "ssl.engine.id": _CODE,
+    "ssl.engine.location": _CODE,
+    "ssl.providers": _CODE,
+    "default.topic.config": "cannot be used: set each property of topics in options itself",
 }
 _ALIASES = {
     "request.required.acks": "acks",
@@ -143,35 +148,3 @@ def _rejection(name: str) -> str:
     if name.endswith(_CALLBACKS):
         return "cannot be used: it is a property of programs, not a setting"
     return _REASONS.get(_ALIASES.get(name, name), "")
-
-
-def check_options(destinations: Iterable[Destination]) -> Iterator[ConfigError]:
-    """Yield the errors of librdkafka about the `options` of destinations.
-
-    Only `pixelfast check` calls it, because librdkafka needs memory and threads. A destination with
-    such an error is held.
-    """
-    with_options = [
-        each for each in destinations if isinstance(each, KafkaDestination) and each.options
-    ]
-    if not with_options:
-        return
-    from confluent_kafka import KafkaException, Producer
-
-    for each in with_options:
-        try:
-            Producer({**each.options, "logger": _Silent()})  # without brokers, it connects to none
-        except KafkaException as error:
-            reason = error.args[0].str()
-        except (TypeError, ValueError) as error:
-            reason = str(error)
-        else:
-            continue
-        yield ConfigError(f"destinations[{each.name}].options", None, reason)
-
-
-class _Silent:
-    """A logger that logs nothing."""
-
-    def log(self, *_: object) -> None:
-        pass

@@ -125,6 +125,10 @@ def test_settings_that_contradict_each_other_are_rejected(
         ("ssl.key.password", "options are not secret"),
         ("statistics.interval.ms", "the metrics depend on it"),
         ("plugin.library.paths", "it would load code into the delivery process"),
+        ("ssl.engine.location", "it would load code into the delivery process"),
+        ("ssl.providers", "it would load code into the delivery process"),
+        ("queuing.strategy", "messages would be stored in another order"),
+        ("default.topic.config", "set each property of topics in options itself"),
         ("test.mock.num.brokers", "which loses all events"),
         ("sasl.oauthbearer.config", "this mechanism is not supported"),
         ("dr_msg_cb", "a property of programs"),
@@ -143,6 +147,7 @@ def test_a_property_that_weakens_the_promise_or_has_a_setting_is_rejected(
     [
         ('"no.such" = "1"', 'No such configuration property: "no.such"'),
         ('"linger.ms" = "soon"', "Invalid value for configuration property"),
+        ('"linger.ms" = "30001"', "`message.timeout.ms` must be greater than `linger.ms`"),
     ],
 )
 def test_a_property_that_librdkafka_does_not_accept_is_rejected_in_its_words(
@@ -156,6 +161,20 @@ def test_a_property_that_librdkafka_does_not_accept_is_rejected_in_its_words(
     done = run_pixelfast("check", str(path))
     assert 2 == done.returncode
     assert f"destinations[s].options: {reason}" in done.stderr
+
+
+def test_a_file_for_tls_that_cannot_be_used_is_rejected_unless_secrets_may_be_absent(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "pixelfast.toml"
+    path.write_text(
+        '[[destinations]]\nname = "s"\ntype = "kafka"\nbrokers = ["kafka-1:9092"]\n'
+        f'topic = "pixels"\nsecurity = "ssl"\ntls_ca = "{tmp_path}/absent"\n'
+    )
+    done = run_pixelfast("check", str(path))
+    assert 2 == done.returncode
+    assert "destinations[s]: ssl.ca.location failed" in done.stderr
+    assert 0 == run_pixelfast("check", "--without-secrets", str(path)).returncode
 
 
 def test_a_missing_package_is_reported_with_the_command_that_installs_it(

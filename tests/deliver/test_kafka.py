@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import confluent_kafka
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
 from pixelfast.config import Config, KafkaDestination, Redactor
@@ -206,8 +208,13 @@ def test_batches_that_are_sent_at_the_same_time_stay_in_order(brokers: Brokers) 
 
 
 def report_errors(*errors: KafkaError) -> Callable[[FakeProducer], None]:
+    """Return a function that reports errors as confluent-kafka does; `poll` raises fatal ones."""
+
     def report(producer: FakeProducer) -> None:
         for each in errors:
+            if each.fatal():
+                producer.brokers.events.clear()
+                raise KafkaException(each)
             producer.properties["error_cb"](each)
 
     return report
@@ -275,6 +282,16 @@ def test_a_message_that_times_out_names_the_last_error_of_a_connection(
     assert [expected] == send(SETTINGS, batch(tracked(0), tracked(1)))
 
 
+def test_a_broker_that_denied_a_connection_once_does_not_hold_the_destination_later(
+    brokers: Brokers,
+) -> None:
+    timed_out = KafkaError(KafkaError._MSG_TIMED_OUT, "Local: Message timed out")
+    brokers.judge = failing(timed_out, 1)
+    brokers.events = [report_errors(DENIED)]
+    expected = [Accepted(), Retry("no report within 30 s")]
+    assert expected == send(SETTINGS, batch(tracked(0)), batch(tracked(1), name="b2"))
+
+
 def test_a_message_that_times_out_names_the_last_lost_connection(brokers: Brokers) -> None:
     def report(producer: FakeProducer) -> None:
         line = "[thrd:192.0.2.1:9092/1]: 192.0.2.1:9092/1: Disconnected (after 3ms in state UP)"
@@ -326,6 +343,29 @@ def test_a_producer_is_replaced_after_an_unexpected_error(brokers: Brokers) -> N
     assert Accepted() == second
     assert ["kafka_client_failed"] == [each["event"] for each in logs]
     assert 2 == len(brokers.producers)
+
+
+def threads() -> set[str]:
+    """Return the threads of this process, with those of librdkafka."""
+    return {each.name for each in Path("/proc/self/task").iterdir()}
+
+
+def test_closing_ends_the_threads_of_librdkafka_without_a_garbage_collection() -> None:
+    async def main() -> None:
+        before = threads()
+        sender = KafkaSender(changed(brokers=("127.0.0.1:1",)))  # nothing listens
+        await sender.open({})
+        sending = asyncio.create_task(sender.send(batch(tracked(0))))
+        await until(lambda: threads() > before)
+        await sender.close()
+        assert Retry("the producer was replaced") == await sending
+        assert before == threads()
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 def test_properties_that_librdkafka_does_not_accept_hold_the_destination() -> None:

@@ -28,10 +28,10 @@ def test_an_event_becomes_a_message_with_its_fields_as_headers() -> None:
         message.timestamp_ms,
     )
     assert [
-        ("messageId", "m1"),
-        ("type", "track"),
-        ("source", "web"),
-        ("content-type", "application/json"),
+        ("messageId", b"m1"),
+        ("type", b"track"),
+        ("source", b"web"),
+        ("content-type", b"application/json"),
     ] == message.headers
 
 
@@ -84,7 +84,7 @@ def test_a_batch_has_the_events_of_one_source_within_the_limit() -> None:
     assert events == [line for each in found for line in each.value.splitlines()]
     assert ["x.web"] * 3 + ["x.mail"] * 2 == [each.topic for each in found]
     assert ["web"] * 3 + ["mail"] * 2 == [each.key for each in found]
-    assert ("events", "7") in found[0].headers
+    assert ("events", b"7") in found[0].headers
     assert 1_769_817_600_250 == found[0].timestamp_ms
 
 

@@ -103,7 +103,7 @@ class KafkaSender(Sender):
             self._remember(root, stored)
             await self._replace(client)  # the next one looks up the topics again
         elif not failed:
-            client.last_error = ""
+            client.forget_errors()
         return outcome
 
     async def _usable_client(self) -> KafkaClient:

@@ -97,8 +97,8 @@ class KafkaClient:
 
     Attributes:
         unusable: done with the reason if it cannot send any more, and must be replaced.
-        last_error: the last error of a connection; "" if there was none.
-        denied: the last time one side did not accept the other; "" if that did not happen.
+        last_error: the last error of a connection; "" if there was none, or if it was forgotten.
+        denied: the last error of a connection in which one side did not accept the other.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class KafkaClient:
             callbacks["stats_cb"] = on_statistics
         self._producer: Producer | None = Producer({**properties, **callbacks})
         self._wake = asyncio.Event()
-        self._serving = asyncio.create_task(self._serve(self._producer))
+        self._serving = asyncio.create_task(self._serve())
         self._serving.add_done_callback(self._on_served)
 
     async def produce(self, messages: Iterable[Message], reports: Reports) -> None:
@@ -181,18 +181,27 @@ class KafkaClient:
         producer.poll(0)  # calls the callbacks of the purged messages
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        threading.Thread(target=_end, args=([producer], loop, ended), daemon=True).start()
+        ending = threading.Thread(target=_end, args=([producer], loop, ended), daemon=True)
+        ending.start()
         del producer
         await asyncio.wait({ended}, timeout=_CLOSE_S)
+        if ended.done():
+            ending.join()  # it returns at once
+
+    def forget_errors(self) -> None:
+        """Forget the errors of connections, because all messages of a batch are stored."""
+        self.last_error = self.denied = ""
 
     # --- what librdkafka reports -------------------------------------------------------------
 
-    async def _serve(self, producer: Producer) -> None:
+    async def _serve(self) -> None:
+        # A variable with the producer would live as long as the exception that ends this task.
+        # Then a garbage collection would end the producer, and the event loop would wait for it.
         served_s = time.monotonic()
-        while True:
-            if producer.poll(0):
+        while self._producer is not None:
+            if self._producer.poll(0):
                 served_s = time.monotonic()
-            if len(producer):
+            if len(self._producer):
                 pause_s = _POLL_SHARE * (time.monotonic() - served_s)
                 await asyncio.sleep(min(_MAX_POLL_PAUSE_S, max(_MIN_POLL_PAUSE_S, pause_s)))
                 continue
@@ -203,8 +212,13 @@ class KafkaClient:
             served_s = time.monotonic()
 
     def _on_served(self, serving: asyncio.Task[None]) -> None:
-        """Replace the producer after a bug in a callback, which `poll` raises."""
-        if not serving.cancelled() and (error := serving.exception()) is not None:
+        """Replace the producer after a fatal error or a bug in a callback, which `poll` raises."""
+        from confluent_kafka import KafkaException
+
+        error = None if serving.cancelled() else serving.exception()
+        if isinstance(error, KafkaException):  # confluent-kafka does not call `error_cb` for it
+            self._fail(Held(words_of(error.args[0])))
+        elif error is not None:
             self._log.error("kafka_client_failed", exc_info=error)
             self._fail(Retry("the producer failed because of an unexpected error"))
 
@@ -213,12 +227,9 @@ class KafkaClient:
             if self.denied:
                 self._fail(Held(self.denied))
             return
-        words = words_of(error)
-        if error.fatal():
-            self._fail(Held(words))
-        self.last_error = words
+        self.last_error = words_of(error)
         if is_denial(error):
-            self.denied = words
+            self.denied = self.last_error
 
     def _fail(self, outcome: Held | Retry) -> None:
         if not self.unusable.done():

@@ -13,6 +13,7 @@ from pixelfast.deliver.batches import Batch, Run
 
 __all__ = ["Message", "Messages"]
 
+# Values are bytes, because confluent-kafka ends a header that is a string at its first U+0000.
 Header: TypeAlias = tuple[str, str | bytes | None]
 Headers: TypeAlias = list[Header]
 _ENVELOPE_BYTES = 1024  # for the key and the headers of an NDJSON message
@@ -54,7 +55,7 @@ class Messages:
     >>> batch = Batch(body=event + b"\\n", events=1, runs=(Run("web", 1),))
     >>> (message,) = Messages(settings).of(batch, 10**6)
     >>> message.topic, message.key, dict(message.headers)["messageId"]
-    ('web.track', '42', 'm1')
+    ('web.track', '42', b'm1')
     """
 
     def __init__(self, settings: KafkaDestination) -> None:
@@ -72,11 +73,11 @@ class Messages:
         return self._batched(batch, max_value_bytes) if self._is_batched else self._single(batch)
 
     def _single(self, batch: Batch) -> Iterator[Message]:
-        kind: Header = ("content-type", "application/json")
+        kind: Header = ("content-type", b"application/json")
         lines = batch.lines()
         place = 0
         for source, events in _runs(batch):
-            origin: Headers = [("source", source)] if source else []
+            origin: Headers = [("source", source.encode())] if source else []
             for line in lines[place : place + events]:
                 event = self._read(line)
                 yield Message(
@@ -84,8 +85,8 @@ class Messages:
                     line,
                     self._key_of(source, event),
                     [
-                        ("messageId", _text(event.message_id)),
-                        ("type", _text(event.type)),
+                        ("messageId", _text(event.message_id).encode()),
+                        ("type", _text(event.type).encode()),
                         *origin,
                         kind,
                     ],
@@ -101,8 +102,8 @@ class Messages:
         for source, events in _runs(batch):
             end = place + events
             key = source if self._key == "source" and source else None
-            headers: Headers = [("source", source)] if source else []
-            headers.append(("content-type", "application/x-ndjson"))
+            headers: Headers = [("source", source.encode())] if source else []
+            headers.append(("content-type", b"application/x-ndjson"))
             while place < end:
                 first = place
                 left = max_value_bytes - _ENVELOPE_BYTES - len(lines[place]) - 1
@@ -114,7 +115,7 @@ class Messages:
                     self._topic_of(source, None),
                     b"\n".join(lines[first:place]) + b"\n",
                     key,
-                    [*headers, ("events", str(place - first))],
+                    [*headers, ("events", b"%d" % (place - first))],
                     self._timestamp_ms(self._read(lines[place - 1]).received_at),
                     first,
                     place - first,

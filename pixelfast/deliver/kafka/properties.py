@@ -5,9 +5,12 @@ Source: librdkafka's CONFIGURATION.md.
 
 from __future__ import annotations
 
-from pixelfast.config import KafkaDestination
+from collections.abc import Iterable, Iterator
 
-__all__ = ["DEFAULT_SET_BYTES", "STATISTICS_S", "properties", "set_bytes"]
+from pixelfast.config import Destination, KafkaDestination
+from pixelfast.errors import ConfigError
+
+__all__ = ["DEFAULT_SET_BYTES", "STATISTICS_S", "check_properties", "properties", "set_bytes"]
 
 STATISTICS_S = 5.0
 DEFAULT_SET_BYTES = 1_000_000  # librdkafka's default of message.max.bytes
@@ -63,3 +66,44 @@ def properties(settings: KafkaDestination, max_set_bytes: int) -> dict[str, str 
         "batch.size": max_set_bytes,
     }
     return defaults | found | settings.options
+
+
+def check_properties(
+    destinations: Iterable[Destination], *, without_security: bool = False
+) -> Iterator[ConfigError]:
+    """Yield what librdkafka says about the properties of Kafka destinations that it rejects.
+
+    `without_security` leaves out passwords and the files for TLS, which this machine may lack.
+    Only `pixelfast check` calls this function, because librdkafka needs memory and threads. A
+    destination with such an error is held.
+    """
+    for each in destinations:
+        if isinstance(each, KafkaDestination) and (reason := _rejection(each, without_security)):
+            part = ".options" if each.options else ""
+            yield ConfigError(f"destinations[{each.name}]{part}", None, reason)
+
+
+def _rejection(settings: KafkaDestination, without_security: bool) -> str:
+    from confluent_kafka import KafkaException, Producer
+
+    chosen: dict[str, object] = {**properties(settings, set_bytes(settings)), "logger": _Silent()}
+    del chosen["bootstrap.servers"]  # without brokers, it connects to none
+    if without_security:
+        for name in chosen.keys() - settings.options.keys():
+            if name.startswith(("security.", "sasl.", "ssl.")):
+                del chosen[name]
+    try:
+        Producer(chosen)
+    except KafkaException as error:
+        words: str = error.args[0].str()
+        return words.strip().removeprefix("Failed to create producer: ")
+    except (AttributeError, TypeError, ValueError) as error:  # of properties for programs
+        return str(error)
+    return ""
+
+
+class _Silent:
+    """A logger that logs nothing."""
+
+    def log(self, *_: object) -> None:
+        pass

@@ -96,6 +96,17 @@ def test_each_event_is_a_message_with_a_key_headers_and_its_time(
     assert all(order == sorted(order) for order in orders.values())
 
 
+def test_consumers_read_keys_and_headers_with_control_characters_as_they_are(
+    kafka: KafkaBroker, topics: Topics, topic: str, data: DataDir
+) -> None:
+    topics.create(topic)
+    ids = [f"m\0{n}\x7f\n" for n in range(3)]
+    events = [tracked(n, messageId=one, userId=f"u\0{n}") for n, one in enumerate(ids)]
+    deliver(destination(kafka, topic), data, events)
+    expected = {(one.encode(), f"u\0{n}".encode()) for n, one in enumerate(ids)}
+    assert expected == {(each.headers["messageId"], each.key) for each in topics.read(topic)}
+
+
 def test_a_batch_is_one_message_of_a_source_in_its_topic(
     kafka: KafkaBroker, topics: Topics, topic: str, data: DataDir
 ) -> None:
@@ -247,6 +258,16 @@ def test_a_certificate_a_password_and_permissions_are_needed_where_the_broker_as
     figures = deliver(destination(kafka, topic, **secured), data)
     assert (100, 0) == (figures["delivered"], figures.get("dead", 0))
     assert {message_id(n): 1 for n in range(100)} == topics.counts(topic)
+
+
+def test_a_fatal_error_holds_the_destination_with_its_words(
+    kafka: KafkaBroker, topic: str, data: DataDir
+) -> None:
+    feed(data, tracked(0))
+    wrong = destination(kafka, topic, brokers=(kafka.controller_address,))
+    figures = deliver(wrong, data, state="held")
+    assert "held" == figures["state"]
+    assert figures["last_error"].startswith("Idempotent producer not supported")
 
 
 # --- faults of events -----------------------------------------------------------------------------

@@ -93,6 +93,7 @@ class KafkaBroker:
     it.
 
     Attributes:
+        controller_address: the address for controllers, to which no producer can send.
         ca: the file with the certificate authority of `sasl_address`.
         client_cert, client_key: the files of a client certificate.
     """
@@ -111,6 +112,7 @@ class KafkaBroker:
         self._ports = dict(zip(("plain", "controller", "sasl"), _free_ports(3), strict=True))
         self.address = f"127.0.0.1:{self._ports['plain']}"
         self.sasl_address = f"127.0.0.1:{self._ports['sasl']}"
+        self.controller_address = f"127.0.0.1:{self._ports['controller']}"
         self.ca = str(folder / "ca.pem")
         self.client_cert, self.client_key = str(folder / "client.pem"), str(folder / "client.key")
         self._issue()
