@@ -119,17 +119,23 @@ class Remote(Delivery, frozen=True, kw_only=True):
     tls_ca: Annotated[
         str,
         Meta(
-            description='PEM file with trusted certificate authorities; `""`: those of the system'
+            description='PEM file with trusted certificate authorities; `""`: those of the system',
+            extra={"kind": "path"},
         ),
     ] = ""
     tls_cert: Annotated[
         str,
-        Meta(description='PEM file with the client certificate for mutual TLS; `""`: none'),
+        Meta(
+            description='PEM file with the client certificate for mutual TLS; `""`: none',
+            extra={"kind": "path"},
+        ),
     ] = ""
     tls_key: Annotated[
         str,
         Meta(
-            description='PEM file with the private key of `tls_cert`; `""`: the key is in that file'
+            description='PEM file with the private key of `tls_cert`; `""`: the key is in that'
+            " file",
+            extra={"kind": "path"},
         ),
     ] = ""
 

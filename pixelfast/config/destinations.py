@@ -193,7 +193,9 @@ class ClickhouseDestination(
     url: Annotated[str, Meta(description="URL of the HTTP interface", extra={"kind": "base url"})]
     table: Annotated[Identifier, Meta(description="table that receives a row for each event")]
     database: Annotated[Identifier, Meta(description="database of the table")] = "default"
-    username: Annotated[str, Meta(min_length=1, description="user name")] = "default"
+    username: Annotated[
+        str, Meta(min_length=1, description="user name", extra={"kind": "plain"})
+    ] = "default"
     password: Annotated[Secret | None, Meta(description="password of the user")] = None
     settings: Annotated[
         dict[Identifier, ClickhouseValue],

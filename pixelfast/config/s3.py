@@ -180,7 +180,8 @@ class S3Destination(Remote, frozen=True, kw_only=True, tag_field="type", tag="s3
         str,
         Meta(
             description="PEM file with certificate authorities that are trusted in addition to "
-            'those of the system; `""`: none'
+            'those of the system; `""`: none',
+            extra={"kind": "path"},
         ),
     ] = ""
 

@@ -253,3 +253,20 @@ def test_only_a_postgres_destination_imports_asyncpg() -> None:
         " assert 'asyncpg' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "kind", ["http", "rudderstack", "clickhouse", "elasticsearch", "postgres", "kafka", "s3"]
+)
+@pytest.mark.parametrize("name", ["tls_ca", "tls_cert", "tls_key"])
+def test_a_path_that_the_system_cannot_open_is_rejected(kind: str, name: str) -> None:
+    """A NUL once ended the delivery process, and with it the delivery to all destinations."""
+    errors = errors_of(type=kind, **{name: "/etc/ca\0.pem"})
+    (error,) = (line for line in errors.splitlines() if f"destinations[d].{name}" in line)
+    assert "a path without control characters" in error
+
+
+def test_a_user_name_of_clickhouse_fits_into_a_header() -> None:
+    error = errors_of(type="clickhouse", table="t", username="a\r\nb")
+    assert "destinations[d].username" in error
+    assert "a string without control characters" in error
