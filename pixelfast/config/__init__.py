@@ -6,6 +6,7 @@
 `fields`       types that both share
 `reader`       reads a file into a `Config`, or reports all its errors
 `clashes`      finds conflicts between settings; `kafka` and `clickhouse` those of a type
+`packages`     packages that settings require, and the extras that install them
 `tables`       the tables of a file, as far as they could be read
 `report`       the effective settings with secrets masked, and the reference of all settings
 `redactor`     replaces secrets in data from outside; `prefixes` finds where they may begin

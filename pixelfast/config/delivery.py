@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from pixelfast.config.fields import Name
 
-__all__ = ["Batching", "Delivery", "MaxBytes", "MaxEvents", "Remote"]
+__all__ = ["Batching", "Delivery", "MaxAge", "MaxBytes", "MaxEvents", "Remote", "Timeout"]
 
 MaxEvents = Annotated[
     int, Meta(ge=1, le=100_000, description="maximum number of events in a batch")
@@ -20,6 +20,17 @@ MaxBytes = Annotated[
         le=2**31,
         description="maximum size of a batch before compression",
         extra={"unit": "B"},
+    ),
+]
+MaxAge = Annotated[
+    float, Meta(gt=0, description="maximum time that an event waits for its batch to be sent")
+]
+Timeout = Annotated[
+    float,
+    Meta(
+        gt=0,
+        description="maximum duration of a request, from connecting to the end of the response; a "
+        "request that takes longer is retried",
     ),
 ]
 
@@ -87,17 +98,8 @@ class Remote(Delivery, frozen=True, kw_only=True):
 
     max_events: MaxEvents
     max_bytes: MaxBytes
-    max_age_s: Annotated[
-        float, Meta(gt=0, description="maximum time that an event waits for its batch to be sent")
-    ] = 1.0
-    timeout_s: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="maximum duration of a request, from connecting to the end of the "
-            "response; a request that takes longer is retried",
-        ),
-    ] = 30.0
+    max_age_s: MaxAge = 1.0
+    timeout_s: Timeout = 30.0
     connect_timeout_s: Annotated[float, Meta(gt=0, description="maximum time to connect")] = 5.0
     retry_first_s: Annotated[
         float, Meta(gt=0, description="maximum delay before the first retry")

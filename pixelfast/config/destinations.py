@@ -6,7 +6,14 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
-from pixelfast.config.delivery import Batching, Delivery, MaxBytes, MaxEvents, Remote
+from pixelfast.config.delivery import (
+    Batching,
+    Delivery,
+    MaxAge,
+    MaxBytes,
+    MaxEvents,
+    Remote,
+)
 from pixelfast.config.fields import HeaderName, HeaderText, Identifier, IndexName, Secret
 from pixelfast.config.postgres import PostgresDestination
 from pixelfast.config.s3 import S3Destination
@@ -280,7 +287,7 @@ class KafkaDestination(Remote, frozen=True, kw_only=True, tag_field="type", tag=
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
         Meta(description="how the password is proved; `PLAIN` sends it to the broker"),
     ] = "SCRAM-SHA-512"
-    username: Annotated[str, Meta(description="user name for SASL", extra={"kind": "secret"})] = ""
+    username: Annotated[str, Meta(description="user name for SASL", extra={"kind": "plain"})] = ""
     password: Annotated[Secret | None, Meta(description="password for `username`")] = None
     options: Annotated[
         dict[str, str],
@@ -311,9 +318,7 @@ class KafkaDestination(Remote, frozen=True, kw_only=True, tag_field="type", tag=
         float,
         Meta(ge=1, le=86_400, description="maximum time to connect to a broker"),
     ] = 5.0
-    max_age_s: Annotated[
-        float, Meta(gt=0, description="maximum time that an event waits for its batch to be sent")
-    ] = 0.2
+    max_age_s: MaxAge = 0.2
     max_events: MaxEvents = 5000
     max_bytes: MaxBytes = 2 * 2**20
 

@@ -7,16 +7,14 @@ the brokers.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 
+from pixelfast.config.packages import missing_package
 from pixelfast.config.tables import Table
 from pixelfast.config.words import shown
 from pixelfast.errors import ConfigError
 
 __all__ = ["kafka_clashes"]
-
-_MISSING = "requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
 
 _SETTINGS = {
     "bootstrap.servers": "brokers",
@@ -27,7 +25,9 @@ _SETTINGS = {
     "sasl.username": "username",
     "sasl.password": "password",
     "ssl.ca.location": "tls_ca",
+    "ssl.ca.pem": "tls_ca",
     "ssl.certificate.location": "tls_cert",
+    "ssl.certificate.pem": "tls_cert",
     "ssl.key.location": "tls_key",
     "compression.codec": "compression",
     "compression.type": "compression",
@@ -90,8 +90,8 @@ _CALLBACKS = ("_cb", "on_delivery", "opaque", "logger", "enabled_events", "log.q
 
 def kafka_clashes(table: Table) -> Iterator[ConfigError]:
     """Yield the conflicts within a table with `type = "kafka"`."""
-    if importlib.util.find_spec("confluent_kafka") is None:
-        yield ConfigError(f"{table.path}.type", '"kafka"', _MISSING)
+    if missing := missing_package("kafka", "confluent_kafka"):
+        yield ConfigError(f"{table.path}.type", shown("kafka"), missing)
     yield from _security(table)
     if table.get("message") == "batch":
         yield from _batched(table)

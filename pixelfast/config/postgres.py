@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -10,6 +9,7 @@ from msgspec import Meta
 
 from pixelfast.config.delivery import MaxBytes, MaxEvents, Remote
 from pixelfast.config.fields import Secret
+from pixelfast.config.packages import missing_package
 from pixelfast.config.tables import Table
 from pixelfast.config.words import one_of, shown
 from pixelfast.errors import ConfigError
@@ -89,9 +89,8 @@ class PostgresDestination(Remote, frozen=True, kw_only=True, tag_field="type", t
 def postgres_clashes(database: Table) -> Iterator[ConfigError]:
     """Yield the conflicts between the settings of a destination, and a missing package."""
     path, tls = database.path, database.get("tls")
-    if importlib.util.find_spec("asyncpg") is None:
-        what = "requires the package asyncpg: pip install 'pixelfast[postgres]'"
-        yield ConfigError(f"{path}.type", '"postgres"', what)
+    if missing := missing_package("postgres", "asyncpg"):
+        yield ConfigError(f"{path}.type", shown("postgres"), missing)
     if str(database.get("host")).startswith("/") and database.gives("tls") and tls != "disable":
         yield ConfigError(f"{path}.tls", shown(tls), "connections over a Unix socket have no TLS")
     for name, needed in (("tls_ca", ("verify-full", "verify-ca")), ("tls_cert", _WITH_TLS)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -10,8 +9,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from pixelfast.config.delivery import MaxBytes, Remote
+from pixelfast.config.delivery import MaxAge, MaxBytes, Remote, Timeout
 from pixelfast.config.fields import Secret
+from pixelfast.config.packages import missing_package
 from pixelfast.config.tables import Table
 from pixelfast.config.words import shown
 from pixelfast.errors import ConfigError
@@ -161,17 +161,8 @@ class S3Destination(Remote, frozen=True, kw_only=True, tag_field="type", tag="s3
         int, Meta(ge=1, le=10_000_000, description="maximum number of events in a batch")
     ] = 1_000_000
     max_bytes: MaxBytes = 64 * 2**20
-    max_age_s: Annotated[
-        float, Meta(gt=0, description="maximum time that an event waits for its batch to be sent")
-    ] = 300.0
-    timeout_s: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="maximum duration of a request, from connecting to the end of the "
-            "response; a request that takes longer is retried",
-        ),
-    ] = 120.0
+    max_age_s: MaxAge = 300.0
+    timeout_s: Timeout = 120.0
     concurrency: Annotated[
         int,
         Meta(ge=1, le=64, description="maximum number of concurrent batches, and of objects"),
@@ -216,23 +207,15 @@ def s3_clashes(store: Table) -> Iterator[ConfigError]:
 
 def s3_packages(store: Table) -> Iterator[ConfigError]:
     """Yield the settings that require packages that are not installed."""
-    needed: list[tuple[str, str, tuple[str, ...], str]] = [("type", "s3", ("obstore",), "s3")]
+    needed = [("type", "s3", missing_package("s3", "obstore"))]
     if store.get("format") == "parquet":
-        needed.append(("format", "parquet", ("arro3.core", "arro3.io"), "parquet"))
+        missing = missing_package("parquet", "arro3.core", "arro3.io")
+        needed.append(("format", "parquet", missing))
     elif store.get("compression") == "zstd":
-        needed.append(("compression", "zstd", ("zstandard",), "zstd"))
-    for name, value, packages, extra in needed:
-        missing = next((each for each in packages if not _is_installed(each)), None)
-        if missing is not None:
-            what = f"requires the package {missing}: pip install 'pixelfast[{extra}]'"
-            yield ConfigError(f"{store.path}.{name}", shown(value), what)
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # its parent is missing
-        return False
+        needed.append(("compression", "zstd", missing_package("zstd", "zstandard")))
+    for name, value, missing in needed:
+        if missing:
+            yield ConfigError(f"{store.path}.{name}", shown(value), missing)
 
 
 def _is_ip_address(host: str | None) -> bool:

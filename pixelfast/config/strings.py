@@ -7,13 +7,13 @@ ends in "?" allows the empty string as well.
 from __future__ import annotations
 
 import base64
-import importlib.util
 import ipaddress
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from pixelfast.config.packages import is_installed
 from pixelfast.config.units import ADDRESS_ALLOWED, parse_address
 
 __all__ = ["STRING_KINDS", "StringKind", "is_base_url"]
@@ -158,7 +158,7 @@ STRING_KINDS = {
         _is_signing_secret, "a string of whsec_ and 24 to 64 bytes in base64"
     ),
     "compression": StringKind(
-        lambda string: string != "zstd" or importlib.util.find_spec("zstandard") is not None,
+        lambda string: string != "zstd" or is_installed("zstandard"),
         "\"none\", because a package is missing; for zstd: pip install 'pixelfast[zstd]'",
     ),
     "broker": StringKind(

@@ -8,14 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
+
 from pixelfast.config import Redactor
 from pixelfast.deliver.attempts import Attempts
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.masking import masked
-from pixelfast.deliver.outcomes import Outcome
+from pixelfast.deliver.outcomes import Outcome, Retry
 from pixelfast.deliver.timing import DeliveryClock
 
-__all__ = ["Sender"]
+__all__ = ["RemoteSender", "Sender"]
+
+_log = structlog.get_logger("deliver")
 
 
 class Sender(ABC):
@@ -73,3 +77,18 @@ class Sender(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Close all files and connections."""
+
+
+class RemoteSender(Sender):
+    """Send batches over the network; an unexpected error concerns only its batch."""
+
+    async def send(self, batch: Batch) -> Outcome:
+        try:
+            return await self.attempt(batch)
+        except Exception as error:  # noqa: BLE001 - events and responses come from outside
+            _log.exception("send_failed", batch=batch.id)
+            return Retry(f"internal error: {type(error).__name__}")
+
+    @abstractmethod
+    async def attempt(self, batch: Batch) -> Outcome:
+        """Send a batch once. An exception is a bug; it is logged, and the batch is retried."""

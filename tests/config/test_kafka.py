@@ -126,6 +126,7 @@ def test_settings_that_contradict_each_other_are_rejected(
         ("statistics.interval.ms", "the metrics depend on it"),
         ("plugin.library.paths", "it would load code into the delivery process"),
         ("ssl.engine.location", "it would load code into the delivery process"),
+        ("ssl.ca.pem", "use the setting tls_ca"),
         ("ssl.providers", "it would load code into the delivery process"),
         ("queuing.strategy", "messages would be stored in another order"),
         ("default.topic.config", "set each property of topics in options itself"),

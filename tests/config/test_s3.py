@@ -113,7 +113,7 @@ def test_each_fault_is_reported(more: dict[str, Any], problem: str) -> None:
         (
             {"format": "parquet"},
             "arro3.core",
-            'format = "parquet": requires the package arro3.core: pip install'
+            'format = "parquet": requires the package arro3-core: pip install'
             " 'pixelfast[parquet]'",
         ),
         (

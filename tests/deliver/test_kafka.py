@@ -101,6 +101,17 @@ def test_an_event_that_a_broker_rejects_is_rejected_alone(brokers: Brokers, code
     assert [expected] == send(SETTINGS, batch(tracked(0), tracked(1), tracked(2)))
 
 
+@pytest.mark.usefixtures("brokers")
+def test_an_unexpected_error_is_logged_and_the_batch_is_retried() -> None:
+    def fails(_producer: FakeProducer, *_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.MonkeyPatch.context() as patch, capture_logs() as logs:
+        patch.setattr(FakeProducer, "produce", fails)
+        assert [Retry("internal error: ZeroDivisionError")] == send(SETTINGS, batch(tracked(1)))
+    assert ["send_failed"] == [each["event"] for each in logs if each.get("exc_info")]
+
+
 def test_only_the_messages_that_are_not_stored_are_retried(brokers: Brokers) -> None:
     brokers.judge = failing(KafkaError(KafkaError.NOT_ENOUGH_REPLICAS, "Broker: no"), 1, 2)
     (outcome,) = send(SETTINGS, batch(*(tracked(n) for n in range(4))))
@@ -126,6 +137,16 @@ def test_a_held_batch_is_sent_again_without_the_events_that_are_stored(brokers: 
     assert [tracked(n) for n in (0, 2, 1, 3)] == brokers.stored
     sent = [each.values for each in brokers.producers]
     assert [[tracked(0), tracked(1), tracked(2)], [tracked(1)], [tracked(1), tracked(3)]] == sent
+
+
+def test_the_stored_events_of_the_last_16_held_batches_are_remembered(brokers: Brokers) -> None:
+    bad = [tracked(100 + n) for n in range(17)]
+    error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "Broker: no")
+    brokers.judge = lambda _, value: error if value in bad else None
+    held = [batch(tracked(n), bad[n], name=f"b{n}") for n in range(17)]
+    send(SETTINGS, *held, held[0], held[16])
+    assert [tracked(0), bad[0]] == brokers.producers[17].values
+    assert [bad[16]] == brokers.producers[18].values
 
 
 def test_a_part_of_a_held_batch_is_sent_without_the_events_that_are_stored(
@@ -301,6 +322,16 @@ def test_a_message_that_times_out_names_the_last_lost_connection(brokers: Broker
     brokers.events = [report]
     expected = Retry("no report within 30 s: 192.0.2.1:9092/1: Disconnected")
     assert [expected] == send(SETTINGS, batch(tracked(0)))
+
+
+@pytest.mark.parametrize("error", [UNREACHABLE, DENIED], ids=["unreachable", "denied"])
+def test_an_error_before_a_delivered_batch_does_not_explain_a_later_failure(
+    brokers: Brokers, error: KafkaError
+) -> None:
+    brokers.events = [report_errors(error)]
+    brokers.judge = failing(KafkaError(KafkaError._MSG_TIMED_OUT, "Local: Message timed out"), 1)
+    outcomes = send(SETTINGS, batch(tracked(0)), batch(tracked(1), name="b2"))
+    assert [Accepted(), Retry("no report within 30 s")] == outcomes
 
 
 def test_messages_without_a_report_have_failed() -> None:

@@ -199,13 +199,13 @@ class ClickhouseSender(HttpSender):
         query = {name: text for name, text in options.items() if name not in self._unsupported}
         return URL(f"{self._base}/?{urlencode(query, quote_via=quote)}", encoded=True)
 
-    async def _send(self, batch: Batch) -> Outcome:
-        outcome = await super()._send(batch)
+    async def attempt(self, batch: Batch) -> Outcome:
+        outcome = await super().attempt(batch)
         for _ in _OPTIONAL:
             if not isinstance(outcome, _HeldBySetting):
                 break
             self._unsupported.add(outcome.setting)
-            outcome = await super()._send(batch)
+            outcome = await super().attempt(batch)
         if isinstance(outcome, _RejectedRow) and batch.events > 1:
             return await self._insert_others(batch, outcome)
         return outcome
@@ -321,7 +321,7 @@ class ClickhouseSender(HttpSender):
             body=body,
             events=len(rows),
         )
-        return await super()._send(part)
+        return await super().attempt(part)
 
     def judge(self, response: Response, batch: Batch) -> Outcome:
         """Return the outcome by the error code in the response, or by the status if it has none."""

@@ -8,13 +8,13 @@ these duplicates by `messageId`.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
 from pixelfast.config import KafkaDestination
+from pixelfast.config.packages import missing_package
 from pixelfast.deliver.batches import Batch, BatchLimits, some_events
 from pixelfast.deliver.kafka.client import Failed, KafkaClient, Reports
 from pixelfast.deliver.kafka.errors import Meaning, meaning_of, words_of
@@ -22,18 +22,17 @@ from pixelfast.deliver.kafka.messages import Messages
 from pixelfast.deliver.kafka.properties import properties, set_bytes
 from pixelfast.deliver.kafka.statistics import Statistics
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
-from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.sender import RemoteSender
 from pixelfast.errors import DestinationError
 
 __all__ = ["KafkaSender"]
 
-_MISSING = "type = \"kafka\" requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
 _MIN_SET_BYTES = 2**14
 _REPORT_S = 5.0  # librdkafka looks for messages that have timed out once a second
 _HELD_BATCHES = 16
 
 
-class KafkaSender(Sender):
+class KafkaSender(RemoteSender):
     """Send events to the topics of a Kafka cluster.
 
     A broker rejects a message set as a whole if it is too large. Its messages are then sent again,
@@ -48,8 +47,8 @@ class KafkaSender(Sender):
         Raises:
             DestinationError: the package confluent-kafka is not installed.
         """
-        if importlib.util.find_spec("confluent_kafka") is None:
-            raise DestinationError(_MISSING)
+        if missing := missing_package("kafka", "confluent_kafka"):
+            raise DestinationError(f'type = "kafka" {missing}')
         self.limits = BatchLimits(settings.max_events, settings.max_bytes, settings.max_age_s)
         self.concurrency = settings.concurrency
         self.retry_first_s, self.retry_most_s = settings.retry_first_s, settings.retry_most_s
@@ -60,9 +59,7 @@ class KafkaSender(Sender):
         self._log = structlog.get_logger("deliver").bind(destination=settings.name)
         self._client: KafkaClient | None = None
         self._alone: KafkaClient | None = None  # sends each message in a set of its own
-        self._turn = (
-            asyncio.Lock()
-        )  # one batch at a time is produced, so that batches stay in order
+        self._turn = asyncio.Lock()  # batches are produced one after the other, to stay in order
         # The events of held batches that are stored, by batch: they are not sent with each retry.
         self._stored: dict[str, set[int]] = {}
 
@@ -81,7 +78,7 @@ class KafkaSender(Sender):
 
     # --- sending -----------------------------------------------------------------------------
 
-    async def send(self, batch: Batch) -> Outcome:
+    async def attempt(self, batch: Batch) -> Outcome:
         root = batch.root or batch.id
         numbers = batch.numbers or range(batch.events)
         stored = self._stored.pop(root, set())
@@ -90,7 +87,7 @@ class KafkaSender(Sender):
             places = [place for place in places if numbers[place] not in stored]
         try:
             client = await self._usable_client()
-            failed = await self._attempt(client, batch, places, self._set_bytes)
+            failed = await self._send_events(client, batch, places, self._set_bytes)
             if too_large := _too_large(failed):
                 for place in too_large:
                     del failed[place]
@@ -113,7 +110,7 @@ class KafkaSender(Sender):
             self._client = self._new_client()
         return self._client
 
-    async def _attempt(
+    async def _send_events(
         self, client: KafkaClient, batch: Batch, places: Sequence[int], max_value_bytes: int
     ) -> dict[int, Failed]:
         """Send the events at some positions of a batch; return those that are not stored."""
@@ -146,7 +143,7 @@ class KafkaSender(Sender):
         left, max_value_bytes = places, self._set_bytes
         while left:
             max_value_bytes //= 2
-            failed |= await self._attempt(self._alone, batch, left, max_value_bytes)
+            failed |= await self._send_events(self._alone, batch, left, max_value_bytes)
             left = [place for place in _too_large(failed) if failed[place].events > 1]
             for place in left:
                 del failed[place]

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeAlias
 
 import asyncpg
-import structlog
 
 from pixelfast.config import PostgresDestination
 from pixelfast.deliver.batches import Batch, BatchLimits
@@ -22,11 +21,9 @@ from pixelfast.deliver.postgres.failures import (
 )
 from pixelfast.deliver.postgres.rows import DELIMITER, NULL, QUOTE, numbered_rows, plain_rows
 from pixelfast.deliver.postgres.statements import DOUBTFUL, STAGED, Statements
-from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.sender import RemoteSender
 
 __all__ = ["PostgresSender"]
-
-_log = structlog.get_logger("deliver")
 
 _PIECE_BYTES = 2**18  # of the rows, copied into the send buffer at once
 _MADE_AT_ONCE_BYTES = 2**18  # of a batch; the rows of a larger one are made in the thread
@@ -34,7 +31,7 @@ _MADE_AT_ONCE_BYTES = 2**18  # of a batch; the rows of a larger one are made in 
 _Connection: TypeAlias = "asyncpg.Connection[Any]"  # only the stubs are generic
 
 
-class PostgresSender(Sender):
+class PostgresSender(RemoteSender):
     """Copy a batch into a temporary table, and insert its events from there.
 
     COPY, INSERT … ON CONFLICT DO NOTHING and COMMIT are one transaction. The response to COMMIT
@@ -60,7 +57,7 @@ class PostgresSender(Sender):
     async def close(self) -> None:
         await self._connections.close()
 
-    async def send(self, batch: Batch) -> Outcome:
+    async def attempt(self, batch: Batch) -> Outcome:
         where = self._connections.where
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -69,11 +66,10 @@ class PostgresSender(Sender):
             return error.outcome
         except TimeoutError:
             return Retry(f"{where}: not stored within {self._timeout_s:g} s")
-        except Exception as error:  # noqa: BLE001 - events and responses come from outside
+        except Exception as error:
             outcome = outcome_of_failure(error, where)
             if outcome is None:
-                _log.exception("send_failed", batch=batch.id)
-                return Retry(f"internal error: {type(error).__name__}")
+                raise
             return outcome
 
     async def _send(self, batch: Batch) -> Outcome:

@@ -24,6 +24,7 @@ import structlog
 
 from pixelfast import __version__
 from pixelfast.config import S3Destination
+from pixelfast.config.packages import missing_package
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.dead_keeper import LogThrottle
 from pixelfast.deliver.objects.encodings import encoding_of
@@ -36,7 +37,7 @@ from pixelfast.deliver.objects.uploads import (
     abort_uploads,
 )
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
-from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.sender import RemoteSender
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import DestinationError
 
@@ -46,13 +47,12 @@ if TYPE_CHECKING:
 __all__ = ["S3Sender"]
 
 _log = structlog.get_logger("deliver")
-_MISSING = "type = \"s3\" requires the package obstore: pip install 'pixelfast[s3]'"
 _PART_BYTES = 16 * 2**20
 _PARTS_AT_ONCE = 2  # of one object
 _PANIC_MODULE = "pyo3_runtime"  # of the exception that the library raises for its own bugs
 
 
-class S3Sender(Sender):
+class S3Sender(RemoteSender):
     """Store batches as objects; several objects and batches may be under way."""
 
     may_send_ahead = False  # copies of events would become objects of their own
@@ -69,10 +69,10 @@ class S3Sender(Sender):
         Raises:
             DestinationError: a package that the settings require is not installed.
         """
-        try:
-            import obstore
-        except ModuleNotFoundError:
-            raise DestinationError(_MISSING) from None
+        if missing := missing_package("s3", "obstore"):
+            raise DestinationError(f'type = "s3" {missing}')
+        import obstore
+
         self._library = obstore
         self._settings = settings
         self._encoding = encoding_of(settings.format, settings.compression)
@@ -94,15 +94,7 @@ class S3Sender(Sender):
     def figures(self) -> dict[str, float]:
         return {"stored_objects": self._objects, "stored_object_bytes": self._object_bytes}
 
-    async def send(self, batch: Batch) -> Outcome:
-        # An unexpected error concerns only this batch.
-        try:
-            return await self._send(batch)
-        except Exception as error:  # noqa: BLE001 - logged with its traceback
-            _log.exception("send_failed", batch=batch.id)
-            return Retry(f"internal error: {type(error).__name__}")
-
-    async def _send(self, batch: Batch) -> Outcome:
+    async def attempt(self, batch: Batch) -> Outcome:
         failures: list[Retry | Held] = []
 
         async def store(name: str, pieces: Sequence[Piece]) -> None:

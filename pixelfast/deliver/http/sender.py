@@ -27,7 +27,7 @@ from pixelfast.deliver.http.responses import Response, classify, read_response
 from pixelfast.deliver.http.signatures import Webhook
 from pixelfast.deliver.http.tls import Tls, TlsFileError, new_context
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
-from pixelfast.deliver.sender import Sender
+from pixelfast.deliver.sender import RemoteSender
 
 __all__ = ["EventsRejected", "HttpSender", "Timeouts", "basic", "shared_options"]
 
@@ -81,7 +81,7 @@ class _Body(aiohttp.BytesPayload):
             await writer.write(view[_WITH_HEAD_BYTES:])
 
 
-class HttpSender(Sender):
+class HttpSender(RemoteSender):
     """Send batches to one URL; several batches may be under way.
 
     `wrap` is put before and after the events of a `json_array`, for APIs that expect them inside an
@@ -158,15 +158,7 @@ class HttpSender(Sender):
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, batch: Batch) -> Outcome:
-        # Events and responses come from outside; an unexpected error concerns only this batch.
-        try:
-            return await self._send(batch)
-        except Exception as error:  # noqa: BLE001 - logged with its traceback
-            _log.exception("send_failed", batch=batch.id)
-            return Retry(f"internal error: {type(error).__name__}")
-
-    async def _send(self, batch: Batch) -> Outcome:
+    async def attempt(self, batch: Batch) -> Outcome:
         if self._form == "single":
             return await self._send_each(batch)
         try:
@@ -194,7 +186,7 @@ class HttpSender(Sender):
         if places:
             rest = some_events(batch.lines(), batch.sources(), places)
             part = replace(batch, body=rest.body, events=rest.events, runs=rest.runs)
-            outcome = await self._send(part)
+            outcome = await self.attempt(part)
             if not isinstance(outcome, Accepted):
                 return outcome
         return Partial.of(rejected)
