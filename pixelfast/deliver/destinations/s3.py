@@ -27,6 +27,7 @@ from pixelfast.config import S3Destination
 from pixelfast.config.packages import missing_package
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.dead_keeper import LogThrottle
+from pixelfast.deliver.http.tls import Tls, TlsFileError
 from pixelfast.deliver.objects.encodings import encoding_of
 from pixelfast.deliver.objects.failures import outcome_of_error
 from pixelfast.deliver.objects.partitions import Piece, partitions
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["S3Sender"]
 
 _log = structlog.get_logger("deliver")
-_PART_BYTES = 16 * 2**20
+_PART_BYTES = 16 * 2**20  # a batch has at most 2 GiB, and a store accepts 10,000 parts
 _PARTS_AT_ONCE = 2  # of one object
 _PANIC_MODULE = "pyo3_runtime"  # of the exception that the library raises for its own bugs
 
@@ -135,7 +136,7 @@ class S3Sender(RemoteSender):
                 data,
                 attributes=attributes,
                 use_multipart=is_large,
-                chunk_size=_part_bytes(len(data)),
+                chunk_size=_PART_BYTES,
                 max_concurrency=_PARTS_AT_ONCE,
             )
             if settings.verify_size:
@@ -264,15 +265,9 @@ class S3Sender(RemoteSender):
         }
 
     def _read_ca(self, path: str) -> bytes:
+        self._context = ssl.create_default_context()
         try:
-            self._context = ssl.create_default_context()
-            self._context.load_verify_locations(path)
+            Tls(path).read_into(self._context)
             return Path(path).read_bytes()
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise DestinationError(f"tls_ca {path}: {why}") from None
-
-
-def _part_bytes(size_bytes: int) -> int:
-    """Return the size of the parts of an object; a store accepts at most 10,000 of them."""
-    return max(_PART_BYTES, -(-size_bytes // 9_000))
+        except TlsFileError as error:
+            raise DestinationError(str(error)) from None

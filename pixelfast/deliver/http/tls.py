@@ -1,4 +1,4 @@
-"""TLS of HTTP destinations: a private CA, mutual TLS, and errors about certificates."""
+"""TLS of destinations: a private CA, mutual TLS, and errors about certificates."""
 
 from __future__ import annotations
 
