@@ -29,13 +29,14 @@ from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.dead_keeper import LogThrottle
 from pixelfast.deliver.http.tls import Tls, TlsFileError
 from pixelfast.deliver.objects.encodings import encoding_of
-from pixelfast.deliver.objects.failures import outcome_of_error
+from pixelfast.deliver.objects.failures import most_serious, outcome_of_error
 from pixelfast.deliver.objects.partitions import Piece, partitions
 from pixelfast.deliver.objects.uploads import (
     Bucket,
     Credentials,
     UploadsNotAborted,
     abort_uploads,
+    amazon_url,
 )
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
 from pixelfast.deliver.sender import RemoteSender
@@ -112,8 +113,7 @@ class S3Sender(RemoteSender):
             for partition, pieces in found.items():
                 name = partition.object_name(batch.id, self._encoding.suffix)
                 group.create_task(store(self._with_prefix(name), pieces))
-        held = (each for each in failures if isinstance(each, Held))
-        return next(held, failures[0]) if failures else Accepted()
+        return most_serious(failures) if failures else Accepted()
 
     def _with_prefix(self, name: str) -> str:
         prefix = self._settings.prefix
@@ -183,8 +183,7 @@ class S3Sender(RemoteSender):
     def _endpoint(self) -> str:
         """The URL of the store; with `addressing = "virtual"`, that of the bucket."""
         settings = self._settings
-        suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
-        url = (settings.endpoint or f"https://s3.{self._region}.{suffix}").rstrip("/")
+        url = (settings.endpoint or amazon_url(self._region)).rstrip("/")
         if settings.addressing == "path":
             return url
         parts = urlsplit(url)

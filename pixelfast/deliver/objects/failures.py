@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 
 from pixelfast.deliver.outcomes import Held, Retry
 
-__all__ = ["outcome_of_error"]
+__all__ = ["most_serious", "outcome_of_error"]
 
 _KEPT_BYTES = 1024  # of a response, for the log and dead letters
 _MAX_WORDS = 300
@@ -70,6 +71,15 @@ def outcome_of_error(error: BaseException, name: str, timeout_s: float) -> Retry
     if "inner: Http(" in dump and "BadScheme" not in dump:
         return Retry(_words(message, dump, timeout_s))
     return Held(_words(message, dump, timeout_s))
+
+
+def most_serious(failures: Sequence[Retry | Held]) -> Retry | Held:
+    """Return the outcome of a batch with these failures: one that only an operator can end.
+
+    >>> most_serious([Retry("status 503"), Held("status 403")]).reason
+    'status 403'
+    """
+    return next((each for each in failures if isinstance(each, Held)), failures[0])
 
 
 def _outcome_of_status(status: int, body: str) -> Retry | Held:

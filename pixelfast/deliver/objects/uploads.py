@@ -21,7 +21,14 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from yarl import URL
 
-__all__ = ["Bucket", "Credentials", "UploadsNotAborted", "abort_uploads", "signed_headers"]
+__all__ = [
+    "Bucket",
+    "Credentials",
+    "UploadsNotAborted",
+    "abort_uploads",
+    "amazon_url",
+    "signed_headers",
+]
 
 _NO_BODY = hashlib.sha256(b"").hexdigest()
 _UPLOAD = re.compile(r"<Upload>(.*?)</Upload>", re.DOTALL)
@@ -52,6 +59,16 @@ class Bucket(NamedTuple):
     url: str  # without a slash at its end
     region: str
     credentials: Credentials
+
+
+def amazon_url(region: str) -> str:
+    """Return the URL of Amazon S3 in a region.
+
+    >>> amazon_url("eu-central-1"), amazon_url("cn-north-1")
+    ('https://s3.eu-central-1.amazonaws.com', 'https://s3.cn-north-1.amazonaws.com.cn')
+    """
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"https://s3.{region}.{suffix}"
 
 
 class UploadsNotAborted(Exception):
