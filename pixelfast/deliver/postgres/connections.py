@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -54,8 +53,11 @@ class NoConnection(Exception):
 class Connections:
     """Connections of one destination. They are not limited in number: callers do that."""
 
-    def __init__(self, settings: PostgresDestination) -> None:
+    def __init__(
+        self, settings: PostgresDestination, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
+        self._clock = clock
         self._tls = Tls(settings.tls_ca, settings.tls_cert, settings.tls_key)
         self._idle: list[tuple[asyncpg.Connection[Any], float]] = []  # and since when
         is_socket = settings.host.startswith("/")
@@ -76,7 +78,7 @@ class Connections:
             is_usable = not connection.is_closed() and not connection.is_in_transaction()
         finally:
             if is_usable:
-                self._idle.append((connection, asyncio.get_running_loop().time()))
+                self._idle.append((connection, self._clock()))
             else:
                 connection.terminate()
 
@@ -89,7 +91,7 @@ class Connections:
 
     def _take(self) -> asyncpg.Connection[Any] | None:
         """Return the connection that was used last; close those that were idle for too long."""
-        oldest_s = asyncio.get_running_loop().time() - _MAX_IDLE_S
+        oldest_s = self._clock() - _MAX_IDLE_S
         while self._idle and (self._idle[0][1] < oldest_s or self._idle[0][0].is_closed()):
             self._idle.pop(0)[0].terminate()
         while self._idle:
@@ -102,14 +104,14 @@ class Connections:
         settings = self._settings
         try:
             context = await in_thread(self._context) if self._has_tls else False
-            # asyncpg would look for missing arguments in the environment and in ~/.pgpass.
+            # asyncpg would look for missing arguments in the environment, and for the password also
+            # in ~/.pgpass.
             return await asyncpg.connect(
                 host=settings.host,
                 port=settings.port,
                 user=settings.username,
                 database=settings.database,
                 password=settings.password or "",
-                passfile=os.devnull,
                 ssl=context,
                 direct_tls=False,
                 target_session_attrs=SessionAttribute.any,

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import asyncpg
 import pytest
 
+from pixelfast.config import PostgresDestination
 from pixelfast.deliver.batches import Batch, Run
+from pixelfast.deliver.destinations.postgres import PostgresSender
 from pixelfast.deliver.outcomes import Held, Rejected, Retry
+from pixelfast.deliver.postgres.connections import Connections
 from pixelfast.deliver.postgres.failures import outcome_of_failure
 from pixelfast.deliver.postgres.rows import numbered_rows, plain_rows
+from pixelfast.deliver.postgres.statements import Statements
+from tests.deliver.running import run
 
 WHERE = "db.example.com:5432"
+SETTINGS = PostgresDestination(
+    name="p", host="db.example.com", database="d", table="t", username="u", tls="disable"
+)
 
 
 def server_error(code: str, **more: str) -> asyncpg.PostgresError:
@@ -86,3 +97,53 @@ def test_an_event_that_violates_a_policy_is_not_a_missing_permission() -> None:
 
 def test_a_bug_has_no_outcome() -> None:
     assert outcome_of_failure(KeyError("x"), WHERE) is None
+
+
+def test_an_error_while_connecting_rejects_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connect(**_: object) -> None:
+        raise server_error("22023")
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    outcome = run(PostgresSender(SETTINGS).send(Batch(body=b"{}\n", events=1)))
+    assert Held("SQLSTATE 22023", response=b"the server's words") == outcome
+
+
+class FakeConnection:
+    is_terminated = False
+
+    def is_closed(self) -> bool:
+        return self.is_terminated
+
+    def is_in_transaction(self) -> bool:
+        return False
+
+    def terminate(self) -> None:
+        self.is_terminated = True
+
+
+def test_a_connection_that_was_idle_for_more_than_a_minute_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[FakeConnection] = []
+
+    async def connect(**_: Any) -> FakeConnection:
+        made.append(FakeConnection())
+        return made[-1]
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    now_s = 0.0
+    connections = Connections(SETTINGS, lambda: now_s)
+
+    async def main() -> None:
+        nonlocal now_s
+        for each_s in (0.0, 60.0, 120.5):
+            now_s = each_s
+            async with connections.borrowed(asyncio.to_thread):
+                pass
+
+    run(main())
+    assert [True, False] == [each.is_terminated for each in made]
+
+
+def test_the_server_ends_a_transaction_that_takes_too_long() -> None:
+    assert "SET LOCAL statement_timeout = 2500;" in Statements("t", 2.5).begin
