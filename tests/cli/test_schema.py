@@ -60,6 +60,7 @@ def test_the_statements_have_the_names_of_the_destination(settings: str) -> None
     result = run("clickhouse", "-c", settings, "--destination", "columns")
     assert 0 == result.exit_code
     assert "CREATE TABLE `pixels`.`events` (" in result.output
+    assert "\nSETTINGS non_replicated_deduplication_window = 1000\n" in result.output
 
 
 def test_without_settings_the_table_has_a_default_name_and_no_permissions() -> None:
