@@ -227,8 +227,11 @@ def test_less_than_min_free_is_disk_full_until_there_is_more(disk: Path, tmp_pat
             assert told.count(name) <= 1, name
         assert {"disk_full", "segment_create_failed"} & set(told)
         assert "spool_full" not in told
-        reasons = server.metrics_of("pixelfast_rejected_requests_total", reason="disk-full")
-        assert reasons >= 8
+        name, reason = "pixelfast_rejected_requests_total", "disk-full"
+        # A collector reports its figures once a second.
+        wait_until(
+            lambda: server.metrics_of(name, reason=reason) >= 8, "the rejections are counted"
+        )
         assert_quiet(server)
 
 
