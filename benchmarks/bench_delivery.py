@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +89,15 @@ class Backlog(NamedTuple):
     events: int
     size_bytes: int
 
+    @contextmanager
+    def copied(self) -> Iterator[tuple[Path, Path]]:
+        """Yield a copy of the data directory, and where to write the settings for it."""
+        with tempfile.TemporaryDirectory(prefix="drain-", dir=self.folder.parent) as place:
+            data = Path(place) / "data"
+            # Delivery removes segments that it has read, which removes only these links.
+            shutil.copytree(self.folder, data, copy_function=os.link)
+            yield data, Path(place) / "pixelfast.toml"
+
 
 def drain(
     backlog: Backlog, destinations: int, form: str, events: int, processes: int = 0
@@ -97,20 +107,16 @@ def drain(
     Raises:
         RuntimeError: an event has not arrived, or arrived twice.
     """
-    with tempfile.TemporaryDirectory(prefix="drain-", dir=backlog.folder.parent) as place:
-        data, settings = Path(place) / "data", Path(place) / "pixelfast.toml"
-        # Delivery removes segments that it has read, which removes only these links.
-        shutil.copytree(backlog.folder, data, copy_function=os.link)
-        with receiver() as received:
-            parts = [_SETTINGS.format(data=data, source=SOURCE, processes=processes)]
-            parts += [
-                _DESTINATION.format(number=number, port=received.port, form=form, events=events)
-                for number in range(destinations)
-            ]
-            settings.write_text("".join(parts))
-            run_all = _serve if processes else _deliver
-            drained = run_all(settings, data, backlog.events, destinations)
-            _check(received.stop(), backlog, destinations, form)
+    with backlog.copied() as (data, settings), receiver() as received:
+        parts = [_SETTINGS.format(data=data, source=SOURCE, processes=processes)]
+        parts += [
+            _DESTINATION.format(number=number, port=received.port, form=form, events=events)
+            for number in range(destinations)
+        ]
+        settings.write_text("".join(parts))
+        run_all = _serve if processes else _deliver
+        drained = run_all(settings, data, backlog.events, destinations)
+        _check(received.stop(), backlog, destinations, form)
         return drained
 
 

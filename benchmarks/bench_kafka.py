@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -64,10 +62,7 @@ def drain_into_topic(
     """
     topics = Topics(broker.address)
     topics.create(topic, PARTITIONS)
-    with tempfile.TemporaryDirectory(prefix="drain-", dir=backlog.folder.parent) as place:
-        data, settings = Path(place) / "data", Path(place) / "pixelfast.toml"
-        # Delivery removes segments that it has read, which removes only these links.
-        shutil.copytree(backlog.folder, data, copy_function=os.link)
+    with backlog.copied() as (data, settings):
         settings.write_text(
             _SETTINGS.format(
                 data=data,

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.backlog import SOURCE, fill
-from benchmarks.bench_delivery import delivered
+from benchmarks.bench_delivery import Backlog, Drained, deliver_on_one_core
 from benchmarks.machine import print_head
 from benchmarks.receiver import receiver
 from benchmarks.report import Section, spread, table
-from benchmarks.wrk import LOAD_CORE, SERVER_CORE, cpu_seconds
+from benchmarks.wrk import LOAD_CORE
 from tests.deliver.products.real.object_stores import KEYS, ObjectStore, object_store
 from tests.deliver.products.real.processes import Absent
 
@@ -37,7 +32,6 @@ the minimum and the maximum in parentheses."""
 
 FORMS = (("ndjson", "none"), ("ndjson", "gzip"), ("ndjson", "zstd"), ("parquet", "zstd"))
 BUCKET = "events"
-PATIENCE_S = 120.0
 
 _SETTINGS = """
 data_dir = "{data}"
@@ -63,13 +57,6 @@ verify_size = {verifies}
 """
 
 
-class Drained(NamedTuple):
-    """The result of delivering one backlog."""
-
-    events_per_s: float
-    cpu_us: float  # an event
-
-
 class Case(NamedTuple):
     """A store and a form of objects."""
 
@@ -78,16 +65,13 @@ class Case(NamedTuple):
     compression: str
 
 
-def drain(backlog: Path, count: int, port: int, case: Case, *, verifies: bool) -> Drained:
+def drain(backlog: Backlog, port: int, case: Case, *, verifies: bool) -> Drained:
     """Deliver the backlog to a store.
 
     Raises:
         RuntimeError: an event was not delivered in time.
     """
-    with tempfile.TemporaryDirectory(prefix="drain-", dir=backlog.parent) as place:
-        data, settings = Path(place) / "data", Path(place) / "pixelfast.toml"
-        # Delivery removes segments that it has read, which removes only these links.
-        shutil.copytree(backlog, data, copy_function=os.link)
+    with backlog.copied() as (data, settings):
         settings.write_text(
             _SETTINGS.format(
                 data=data,
@@ -101,27 +85,7 @@ def drain(backlog: Path, count: int, port: int, case: Case, *, verifies: bool) -
                 verifies=str(verifies).lower(),
             )
         )
-        command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", "pixelfast", "deliver"]
-        process = subprocess.Popen([*command, "-c", str(settings)], stdout=subprocess.DEVNULL)
-        try:
-            return _measured(process, data / "dest" / "store" / "state.db", count)
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _measured(process: subprocess.Popen[bytes], book: Path, count: int) -> Drained:
-    began_s = began_cpu_s = 0.0
-    deadline = time.monotonic() + PATIENCE_S
-    while (done := delivered(book)) < count:
-        now_s = time.monotonic()
-        if not began_s and book.exists():
-            began_s, began_cpu_s = now_s, cpu_seconds(process.pid)
-        if now_s > deadline or process.poll() is not None:
-            raise RuntimeError(f"{done:,} of {count:,} events were delivered")
-        time.sleep(0.01)  # delivery does not notify: poll its state
-    cpu_us = (cpu_seconds(process.pid) - began_cpu_s) * 1e6 / count
-    return Drained(count / (time.monotonic() - began_s), cpu_us)
+        return deliver_on_one_core(settings, data, backlog.events, ["store"])
 
 
 @contextmanager
@@ -141,13 +105,13 @@ def run(rounds: int = 3, count: int = 500_000) -> Section:
         Case(store, *form): [] for form in FORMS for store in ("SeaweedFS", "fake")
     }
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
-        backlog = Path(place) / "data"
-        fill(backlog, count)
+        folder = Path(place) / "data"
+        backlog = Backlog(folder, count, fill(folder, count))
         try:
             with _seaweedfs(Path(place) / "seaweedfs") as store:
                 for number in range(rounds):
                     for case, own in found.items():
-                        own.append(_one(case, backlog, count, store))
+                        own.append(_one(case, backlog, store))
                         print(
                             f"  round {number + 1} {' '.join(case):24} "
                             f"{own[-1].events_per_s:10,.0f}/s {own[-1].cpu_us:5.2f} µs",
@@ -167,12 +131,12 @@ def run(rounds: int = 3, count: int = 500_000) -> Section:
     return Section(text, figures)
 
 
-def _one(case: Case, backlog: Path, count: int, store: ObjectStore) -> Drained:
+def _one(case: Case, backlog: Backlog, store: ObjectStore) -> Drained:
     if case.store == "SeaweedFS":
         store.new_bucket(BUCKET)
-        return drain(backlog, count, store.port, case, verifies=True)
+        return drain(backlog, store.port, case, verifies=True)
     with receiver("--store") as fake:
-        return drain(backlog, count, fake.port, case, verifies=False)
+        return drain(backlog, fake.port, case, verifies=False)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -68,10 +67,7 @@ concurrency = {connections}
 
 def _store(backlog: Backlog, server: PostgresServer, events: int, connections: int) -> Drained:
     server.sql(f"TRUNCATE {TABLE}")
-    with tempfile.TemporaryDirectory(prefix="drain-", dir=backlog.folder.parent) as place:
-        data, settings = Path(place) / "data", Path(place) / "pixelfast.toml"
-        # Delivery removes segments that it has read, which removes only these links.
-        shutil.copytree(backlog.folder, data, copy_function=os.link)
+    with backlog.copied() as (data, settings):
         options = {"data": data, "source": SOURCE, "server": server, "table": TABLE}
         options |= {"user": USER, "password": PASSWORD}
         settings.write_text(_SETTINGS.format(events=events, connections=connections, **options))
