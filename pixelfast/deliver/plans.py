@@ -49,7 +49,7 @@ class Plan(msgspec.Struct, kw_only=True):
         return self.sequence, self.numbers[0] if self.numbers else 0
 
     def begins_before(self, positions: Mapping[int, Position]) -> bool:
-        """Whether an event is before the position of its slot."""
+        """Whether the batch begins before the given position of one of its slots."""
         return any(each.start < positions.get(each.slot, each.start) for each in self.ranges)
 
     def batch(self, body: bytes, runs: tuple[Run, ...] = ()) -> Batch:
