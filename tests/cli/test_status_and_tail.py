@@ -80,7 +80,9 @@ def test_status_and_tail_work_with_a_running_and_a_stopped_server(
         assert "D" == tails[0].event()
         assert (0, b"", b"") == tails[0].interrupt()
 
-        wait_until(lambda: shown(server)["destinations"]["archive"]["delivered"] == 4, "delivery")
+        wait_until(
+            lambda: shown(server)["destinations"]["archive"].get("delivered") == 4, "delivery"
+        )
         found = shown(server)
         assert (True, True, str(server.data_dir)) == (
             found["is_running"],
