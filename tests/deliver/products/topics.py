@@ -52,7 +52,11 @@ class Topics:
         del self._admin
 
     def create(self, name: str, partitions: int = 2, **settings: str) -> str:
-        """Create a topic and return its name; `_` in names of settings stands for a dot."""
+        """Create a topic and return its name; `_` in names of settings stands for a dot.
+
+        Messages have the time of their events, which can be older than the broker's retention.
+        """
+        settings = {"retention_ms": "-1", **settings}
         config = {setting.replace("_", "."): value for setting, value in settings.items()}
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
         for future in self._admin.create_topics([topic], request_timeout=_BOUND_S).values():
@@ -80,7 +84,13 @@ class Topics:
     def read(self, name: str) -> list[Read]:
         """Return all messages of a topic, by partition and in order."""
         consumer = Consumer(
-            {**self._common, "group.id": "tests", "enable.partition.eof": True}, logger=self._log
+            {
+                **self._common,
+                "group.id": "tests",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+            },
+            logger=self._log,
         )
         try:
             known = consumer.list_topics(name, _BOUND_S).topics[name].partitions
