@@ -373,7 +373,7 @@ def test_a_destination_that_accepts_nothing_keeps_within_its_share_of_memory(
                     await until(lambda: len(sender.ids) >= (1 if script == "hangs" else 500))
                     _, max_bytes = tracemalloc.get_traced_memory()
                     check_sum(runner.stats({0: 20_000}))
-                    # A share, a batch that is read, and copies of it: of a probe and of this sender.
+                    # A share, a batch that is read, its copies for a probe and by this sender.
                     assert max_bytes < 4 * share_bytes
                     sender.script.clear()
                     sender.gate.set()

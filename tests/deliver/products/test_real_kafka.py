@@ -324,9 +324,7 @@ def test_events_that_a_frozen_broker_did_not_store_are_retried(
                 await until(lambda: figures_of(engine).get("delivered") == 100)
                 kafka.freeze()
                 slot.write(*(tracked(n) for n in range(100, 200)))
-                await until(
-                    lambda: "no report within 1 s" in str(figures_of(engine)["last_error"])
-                )
+                await until(lambda: "no report within 1 s" in str(figures_of(engine)["last_error"]))
                 kafka.thaw()
                 await until(lambda: figures_of(engine)["delivered"] == 200)
 
