@@ -48,12 +48,14 @@ def check(file: str, rate: float, event_bytes: float, without_secrets: bool) -> 
     Example:
       pixelfast check pixelfast.toml
     """
-    may_lack = ("destinations", "sources", "server.tls") if without_secrets else ()
+    may_lack = ("destinations", "sources", "server.tls", "cluster") if without_secrets else ()
     config = read_config(file, may_lack=may_lack)
     # Imported here to keep `check --help` fast.
     from pixelfast.deliver.kafka.properties import check_properties
 
-    if problems := list(check_properties(config.destinations, without_security=without_secrets)):
+    if problems := list(
+        check_properties(config.destinations, config.cluster, without_security=without_secrets)
+    ):
         raise ConfigErrors(file, problems)
     click.echo(describe(config), nl=False)
     warnings = list(size_warnings(config, rate, event_bytes))

@@ -3,6 +3,7 @@
 `schema`       a struct for each section, with the unit, default and meaning of every field
 `delivery`     the settings that all types of destinations share
 `destinations` a struct for each type of destination; `s3` and `postgres` have their own modules
+`brokers`      the settings of connections to Kafka; `cluster` is the section `[cluster]`
 `fields`       types that both share
 `reader`       reads a file into a `Config`, or reports all its errors
 `clashes`      finds conflicts between settings; `kafka` and `clickhouse` those of a type
@@ -18,6 +19,7 @@
 
 from __future__ import annotations
 
+from pixelfast.config.cluster import Cluster
 from pixelfast.config.destinations import (
     ClickhouseDestination,
     Destination,
@@ -42,6 +44,7 @@ from pixelfast.config.words import without_secrets
 __all__ = [
     "Address",
     "ClickhouseDestination",
+    "Cluster",
     "Config",
     "Deliver",
     "Destination",

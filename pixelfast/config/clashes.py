@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from pixelfast.config.clickhouse import clickhouse_clashes
-from pixelfast.config.delivery import Remote
+from pixelfast.config.cluster import Cluster
+from pixelfast.config.delivery import Delivery, Remote
 from pixelfast.config.destinations import (
     ClickhouseDestination,
     ElasticsearchDestination,
@@ -24,7 +25,7 @@ from pixelfast.config.destinations import (
     PostgresDestination,
     S3Destination,
 )
-from pixelfast.config.kafka import kafka_clashes
+from pixelfast.config.kafka import cluster_clashes, kafka_clashes
 from pixelfast.config.postgres import postgres_clashes
 from pixelfast.config.s3 import s3_clashes, s3_packages
 from pixelfast.config.schema import Config, Server, Source, Spool, WriteKey
@@ -61,6 +62,8 @@ def clashes(tables: list[Table], *, has_file: bool) -> Iterator[ConfigError]:
     yield from _names(destinations)
     yield from _folders(tables, destinations)
     yield from _names(sources)
+    if any(table.cls is Cluster for table in tables):
+        yield from _retention(tables)
     yield from _keys([table for table in tables if table.cls is WriteKey])
     yield from _references(sources, destinations)
 
@@ -189,6 +192,8 @@ _RULES: tuple[tuple[type[msgspec.Struct], Callable[[Table], Iterator[ConfigError
     (ClickhouseDestination, clickhouse_clashes),
     (PostgresDestination, postgres_clashes),
     (KafkaDestination, kafka_clashes),
+    (Cluster, cluster_clashes),
+    (Cluster, _tls),
     (S3Destination, s3_clashes),
     (S3Destination, s3_packages),
 )
@@ -228,6 +233,24 @@ def _is_inside(folder: Path, data_dir: Path) -> bool:
     """Return whether a directory is inside the data directory, with all links resolved."""
     real = Path(os.path.realpath(folder))
     return Path(os.path.realpath(data_dir)) in (real, *real.parents)
+
+
+def _retention(tables: list[Table]) -> Iterator[ConfigError]:
+    """Reject the settings of the spool that do not apply to the topic of `[cluster]`."""
+    topic = "because the retention of the topic determines how long events are kept"
+    for table in tables:
+        if table.cls is Spool:
+            if table.get("on_full") == "drop_oldest":
+                what = f"cannot be combined with [cluster], {topic}"
+                yield ConfigError(f"{table.path}.on_full", '"drop_oldest"', what)
+            if table.get("ack") in ("written", "received"):
+                what = "cannot be combined with [cluster]; use cluster.ack"
+                yield ConfigError(f"{table.path}.ack", shown(table.get("ack")), what)
+        if issubclass(table.cls, Delivery):
+            for name in ("required", "max_lag_bytes"):
+                if table.gives(name):
+                    what = f"cannot be combined with [cluster], {topic}"
+                    yield ConfigError(f"{table.path}.{name}", shown(table.get(name)), what)
 
 
 def _keys(tables: list[Table]) -> Iterator[ConfigError]:

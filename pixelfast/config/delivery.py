@@ -8,7 +8,18 @@ from msgspec import Meta, Struct
 
 from pixelfast.config.fields import Name
 
-__all__ = ["Batching", "Delivery", "MaxAge", "MaxBytes", "MaxEvents", "Remote", "Timeout"]
+__all__ = [
+    "Batching",
+    "Delivery",
+    "MaxAge",
+    "MaxBytes",
+    "MaxEvents",
+    "Remote",
+    "Timeout",
+    "TlsAuthority",
+    "TlsCertificate",
+    "TlsKey",
+]
 
 MaxEvents = Annotated[
     int, Meta(ge=1, le=100_000, description="maximum number of events in a batch")
@@ -31,6 +42,27 @@ Timeout = Annotated[
         gt=0,
         description="maximum duration of a request, from connecting to the end of the response; a "
         "request that takes longer is retried",
+    ),
+]
+TlsAuthority = Annotated[
+    str,
+    Meta(
+        description='PEM file with trusted certificate authorities; `""`: those of the system',
+        extra={"kind": "path"},
+    ),
+]
+TlsCertificate = Annotated[
+    str,
+    Meta(
+        description='PEM file with the client certificate for mutual TLS; `""`: none',
+        extra={"kind": "path"},
+    ),
+]
+TlsKey = Annotated[
+    str,
+    Meta(
+        description='PEM file with the private key of `tls_cert`; `""`: the key is in that file',
+        extra={"kind": "path"},
     ),
 ]
 
@@ -118,28 +150,9 @@ class Remote(Delivery, frozen=True, kw_only=True):
     concurrency: Annotated[
         int, Meta(ge=1, le=64, description="maximum number of concurrent requests")
     ] = 64
-    tls_ca: Annotated[
-        str,
-        Meta(
-            description='PEM file with trusted certificate authorities; `""`: those of the system',
-            extra={"kind": "path"},
-        ),
-    ] = ""
-    tls_cert: Annotated[
-        str,
-        Meta(
-            description='PEM file with the client certificate for mutual TLS; `""`: none',
-            extra={"kind": "path"},
-        ),
-    ] = ""
-    tls_key: Annotated[
-        str,
-        Meta(
-            description='PEM file with the private key of `tls_cert`; `""`: the key is in that'
-            " file",
-            extra={"kind": "path"},
-        ),
-    ] = ""
+    tls_ca: TlsAuthority = ""
+    tls_cert: TlsCertificate = ""
+    tls_key: TlsKey = ""
 
 
 class Batching(Remote, frozen=True, kw_only=True):

@@ -6,6 +6,16 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
+from pixelfast.config.brokers import (
+    BrokerConnectTimeout,
+    BrokerOptions,
+    Brokers,
+    BrokerUser,
+    MessageCompression,
+    SaslMechanism,
+    SaslPassword,
+    Security,
+)
 from pixelfast.config.delivery import (
     Batching,
     Delivery,
@@ -241,14 +251,7 @@ class ElasticsearchDestination(
 class KafkaDestination(Remote, frozen=True, kw_only=True, tag_field="type", tag="kafka"):
     """A topic of Apache Kafka, or of any broker that speaks its protocol."""
 
-    brokers: Annotated[
-        tuple[str, ...],
-        Meta(
-            min_length=1,
-            description="addresses of some brokers, from which all others are learned",
-            extra={"kind": "broker"},
-        ),
-    ]
+    brokers: Brokers
     topic: Annotated[
         str,
         Meta(
@@ -272,30 +275,12 @@ class KafkaDestination(Remote, frozen=True, kw_only=True, tag_field="type", tag=
             'Default: `"user"`, or `"none"` with `message = "batch"`'
         ),
     ] = None
-    compression: Annotated[
-        Literal["none", "gzip", "snappy", "lz4", "zstd"],
-        Meta(description="compression of messages, which is stored with them"),
-    ] = "zstd"
-    security: Annotated[
-        Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"],
-        Meta(
-            description="whether connections use TLS (`ssl`, `sasl_ssl`) and authenticate with a "
-            "user name and password (`sasl_plaintext`, `sasl_ssl`)"
-        ),
-    ] = "plaintext"
-    sasl_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
-        Meta(description="how the password is proved; `PLAIN` sends it to the broker"),
-    ] = "SCRAM-SHA-512"
-    username: Annotated[str, Meta(description="user name for SASL", extra={"kind": "plain"})] = ""
-    password: Annotated[Secret | None, Meta(description="password for `username`")] = None
-    options: Annotated[
-        dict[str, str],
-        Meta(
-            description="further properties of librdkafka, by name; those that pixelfast sets "
-            "itself are rejected"
-        ),
-    ] = {}  # noqa: RUF012 - a struct copies it
+    compression: MessageCompression = "zstd"
+    security: Security = "plaintext"
+    sasl_mechanism: SaslMechanism = "SCRAM-SHA-512"
+    username: BrokerUser = ""
+    password: SaslPassword = None
+    options: BrokerOptions = {}  # noqa: RUF012 - a struct copies it
     concurrency: Annotated[
         int,
         Meta(
@@ -314,10 +299,7 @@ class KafkaDestination(Remote, frozen=True, kw_only=True, tag_field="type", tag=
             "events are retried",
         ),
     ] = 30.0
-    connect_timeout_s: Annotated[
-        float,
-        Meta(ge=1, le=86_400, description="maximum time to connect to a broker"),
-    ] = 5.0
+    connect_timeout_s: BrokerConnectTimeout = 5.0
     max_age_s: MaxAge = 0.2
     max_events: MaxEvents = 5000
     max_bytes: MaxBytes = 2 * 2**20

@@ -1,20 +1,20 @@
-"""Conflicts between the settings of a Kafka destination, and its properties of librdkafka.
+"""Conflicts between the settings of connections to Kafka, and their properties of librdkafka.
 
-`KafkaDestination.options` passes properties to librdkafka. A property is rejected if pixelfast sets
-it from a setting, or if another value would weaken the promise that a delivered event is stored by
-the brokers.
+The `options` of `[cluster]` and of Kafka destinations are passed to librdkafka. A property is
+rejected if pixelfast sets it from a setting, or if another value would weaken the promise that an
+event which the brokers have acknowledged is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pixelfast.config.packages import missing_package
 from pixelfast.config.tables import Table
 from pixelfast.config.words import shown
 from pixelfast.errors import ConfigError
 
-__all__ = ["kafka_clashes"]
+__all__ = ["cluster_clashes", "kafka_clashes"]
 
 _SETTINGS = {
     "bootstrap.servers": "brokers",
@@ -79,6 +79,28 @@ _REASONS = {
     "ssl.providers": _CODE,
     "default.topic.config": "cannot be used: set each property of topics in options itself",
 }
+_ORDER = (
+    "must not be changed: pixelfast retries until the brokers respond; with a time limit, an event"
+    " could be stored before an earlier one"
+)
+# Of `[cluster]`, where these differ from those of a destination.
+_CLUSTER_REASONS = {
+    "message.timeout.ms": _ORDER,
+    "delivery.timeout.ms": _ORDER,
+    "max.in.flight": _ORDER,
+    "retries": _ORDER,
+    "message.max.bytes": "use the setting max_message_bytes",
+    "queue.buffering.max.messages": "must not be changed: pixelfast limits the queue itself",
+    "queue.buffering.max.kbytes": "must not be changed: pixelfast limits the queue itself",
+    "acks": "must not be changed: with a value other than all, an acknowledged event could be lost",
+    "delivery.report.only.error": "must not be changed: an event is acknowledged only if the"
+    " report of its message says so",
+    "group.id": "must not be changed: it is the name of the destination",
+    "enable.auto.commit": "must not be changed: pixelfast commits what is delivered",
+    "enable.auto.offset.store": "must not be changed: pixelfast commits what is delivered",
+    "auto.offset.reset": "must not be changed: events would be skipped",
+    "isolation.level": "must not be changed: pixelfast does not use transactions",
+}
 _ALIASES = {
     "request.required.acks": "acks",
     "max.in.flight.requests.per.connection": "max.in.flight",
@@ -88,6 +110,14 @@ _ALIASES = {
 _CALLBACKS = ("_cb", "on_delivery", "opaque", "logger", "enabled_events", "log.queue")
 
 
+def cluster_clashes(table: Table) -> Iterator[ConfigError]:
+    """Yield the conflicts within `[cluster]`."""
+    if missing := missing_package("kafka", "confluent_kafka"):
+        yield ConfigError(table.path, None, missing)
+    yield from _security(table)
+    yield from _options(table, _CLUSTER_REASONS)
+
+
 def kafka_clashes(table: Table) -> Iterator[ConfigError]:
     """Yield the conflicts within a table with `type = "kafka"`."""
     if missing := missing_package("kafka", "confluent_kafka"):
@@ -95,7 +125,7 @@ def kafka_clashes(table: Table) -> Iterator[ConfigError]:
     yield from _security(table)
     if table.get("message") == "batch":
         yield from _batched(table)
-    yield from _options(table)
+    yield from _options(table, {})
 
 
 def _security(table: Table) -> Iterator[ConfigError]:
@@ -129,9 +159,9 @@ def _batched(table: Table) -> Iterator[ConfigError]:
         yield ConfigError(f"{table.path}.topic", shown(table.get("topic")), what)
 
 
-def _options(table: Table) -> Iterator[ConfigError]:
+def _options(table: Table, own_reasons: Mapping[str, str]) -> Iterator[ConfigError]:
     for name, value in (table.get("options") or {}).items():
-        if reason := _rejection(name):
+        if reason := own_reasons.get(_ALIASES.get(name, name)) or _rejection(name):
             yield ConfigError(f"{table.path}.options.{name}", None, reason)
         elif "\0" in name + value:
             yield ConfigError(f"{table.path}.options.{name}", None, "must not contain U+0000")

@@ -160,6 +160,8 @@ def _secrets(config: Config) -> Iterator[tuple[str, bool]]:
         yield from ((each, False) for each in _of_struct_items(source.write_keys))
     for destination in config.destinations:
         yield from ((each, True) for each in _of_struct(destination))
+    if config.cluster is not None:
+        yield from ((each, True) for each in _of_struct(config.cluster))
 
 
 def _of_struct_items(keys: tuple[WriteKey, ...]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from pixelfast.config.cluster import Cluster
 from pixelfast.config.delivery import Batching, Delivery, Remote
 from pixelfast.config.destinations import Destination
 from pixelfast.config.schema import (
@@ -115,6 +116,7 @@ def reference() -> str:
         ("[spool]", Spool),
         ("[deliver]", Deliver),
         ("[log]", Log),
+        ("[cluster]", Cluster),
         ("[[sources]]", Source),
         ("[[sources]] write_keys", WriteKey),
     ):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from msgspec import Meta, Struct, inspect
 
+from pixelfast.config.cluster import Cluster
 from pixelfast.config.destinations import Destination, FileDestination
 from pixelfast.config.fields import Name, Secret
 
@@ -404,6 +405,7 @@ class Config(Struct, frozen=True, kw_only=True):
     spool: Spool = Spool()
     deliver: Deliver = Deliver()
     log: Log = Log()
+    cluster: Cluster | None = None
     sources: tuple[Source, ...] = ()
     destinations: Annotated[tuple[Destination, ...], Meta(min_length=1)] = (
         FileDestination(name="archive"),

@@ -170,6 +170,10 @@ STRING_KINDS = {
         "at most 249 letters, digits, . _ or -, in which {source} and {type} stand for the source"
         " (up to 63 characters) and the type of an event",
     ),
+    "topic name": StringKind(
+        lambda string: "{" not in string and _is_topic(string),
+        "1 to 249 letters, digits, . _ or -",
+    ),
     "path": StringKind(
         lambda string: not _CONTROL.search(string), "a path without control characters"
     ),

@@ -77,8 +77,11 @@ def one_of(names: Iterable[str]) -> str:
 
     >>> print(one_of(["a", "b"]))
     one of "a", "b"
+    >>> print(one_of(["a"]))
+    "a"
     """
-    return "one of " + ", ".join(f'"{name}"' for name in names)
+    quoted = [f'"{name}"' for name in names]
+    return ("" if len(quoted) == 1 else "one of ") + ", ".join(quoted)
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:

@@ -117,11 +117,16 @@ def overload(fake: FakeCollector) -> None:
     connection.data_received(http() * 2)
 
 
+def lose_the_brokers(fake: FakeCollector) -> None:
+    fake.collector.writer.set_replicated(False)
+
+
 UNAVAILABLE = {
     "spool-full": fill_the_spool,
     "disk-full": break_the_disk(errno.ENOSPC),
     "disk-error": break_the_disk(errno.EIO),
     "spool-overloaded": overload,
+    "brokers-unavailable": lose_the_brokers,
 }
 
 

@@ -17,13 +17,13 @@ from pixelfast.config import KafkaDestination
 from pixelfast.config.packages import missing_package
 from pixelfast.deliver.batches import Batch, BatchLimits, some_events
 from pixelfast.deliver.kafka.client import Failed, KafkaClient, Reports
-from pixelfast.deliver.kafka.errors import Meaning, meaning_of, words_of
 from pixelfast.deliver.kafka.messages import Messages
 from pixelfast.deliver.kafka.properties import properties, set_bytes
-from pixelfast.deliver.kafka.statistics import Statistics
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.sender import RemoteSender
 from pixelfast.errors import DestinationError
+from pixelfast.kafka.errors import Meaning, meaning_of, words_of
+from pixelfast.kafka.statistics import Statistics
 
 __all__ = ["KafkaSender"]
 

@@ -3,6 +3,6 @@
 `properties`  from settings to properties of librdkafka
 `messages`    from a batch to messages
 `client`      a producer on the event loop, and the reports about its messages
-`errors`      the meaning of librdkafka's and the brokers' errors
-`statistics`  figures of the brokers
+
+Connections, errors and statistics are in `pixelfast.kafka`.
 """

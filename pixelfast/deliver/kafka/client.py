@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from pixelfast.deliver.kafka.errors import ALL_BROKERS_DOWN, is_denial, words_of, words_of_line
 from pixelfast.deliver.kafka.messages import Message
 from pixelfast.deliver.outcomes import Held, Retry
+from pixelfast.kafka.errors import ALL_BROKERS_DOWN, is_denial, words_of
+from pixelfast.kafka.logger import KafkaLogger
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Producer
@@ -34,7 +35,6 @@ _IDLE_POLL_S = 0.25  # for errors, log lines and statistics
 _TURN_S = 0.002  # of the event loop, before other tasks run
 _CHECKED_MESSAGES = 32  # between two looks at the clock
 _CLOSE_S = 2.0
-_LOGGED_AS_WARNING = 30  # levels of `logging`, from this one
 
 
 class Failed(NamedTuple):
@@ -117,7 +117,10 @@ class KafkaClient:
         self.unusable: asyncio.Future[Held | Retry] = asyncio.get_running_loop().create_future()
         self.last_error = self.denied = ""
         self._log = log
-        callbacks: dict[str, Any] = {"error_cb": self._on_error, "logger": self}
+        callbacks: dict[str, Any] = {
+            "error_cb": self._on_error,
+            "logger": KafkaLogger(log, self._on_lost_connection),
+        }
         if on_statistics is not None:
             callbacks["stats_cb"] = on_statistics
         self._producer: Producer | None = Producer({**properties, **callbacks})
@@ -231,19 +234,12 @@ class KafkaClient:
         if is_denial(error):
             self.denied = self.last_error
 
+    def _on_lost_connection(self, words: str) -> None:
+        self.last_error = words
+
     def _fail(self, outcome: Held | Retry) -> None:
         if not self.unusable.done():
             self.unusable.set_result(outcome)
-
-    def log(self, level: int, form: str, facility: str, *arguments: str) -> None:
-        """Log a line of librdkafka; it calls this method as that of a `logging.Logger`."""
-        text = form % (facility, *arguments)
-        if facility == "FAIL":  # a connection; not all of these lines are reported as errors
-            self.last_error = words_of_line(arguments[-1])
-        if level >= _LOGGED_AS_WARNING:
-            self._log.warning("kafka_warning", error=text)
-        else:
-            self._log.info("kafka_notice", error=text)
 
 
 def _end(

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pixelfast.config import Destination, KafkaDestination
+from pixelfast.config import Cluster, Destination, KafkaDestination
 from pixelfast.errors import ConfigError
+from pixelfast.kafka.connection import Properties, connection_properties
 
-__all__ = ["DEFAULT_SET_BYTES", "STATISTICS_S", "check_properties", "properties", "set_bytes"]
+__all__ = ["DEFAULT_SET_BYTES", "check_properties", "properties", "set_bytes"]
 
-STATISTICS_S = 5.0
 DEFAULT_SET_BYTES = 1_000_000  # librdkafka's default of message.max.bytes
 _LINGER_MS = 5  # the messages of a batch are produced at once, so that longer waits gain nothing
 # How long librdkafka looks for a topic that the brokers do not know, because it may be new.
 _NEW_TOPIC_S = 5.0
-_MAX_RECONNECT_S = 2.0
 _QUEUED_BATCHES = 2  # the queue also holds headers
 
 
@@ -29,71 +28,70 @@ def set_bytes(settings: KafkaDestination) -> int:
         return DEFAULT_SET_BYTES  # librdkafka rejects it
 
 
-def properties(settings: KafkaDestination, max_set_bytes: int) -> dict[str, str | int | bool]:
+def properties(settings: KafkaDestination, max_set_bytes: int) -> Properties:
     """Return the properties of a producer, without its callbacks.
 
-    The settings make sure that `options` has none of the first ones.
+    The settings make sure that `options` has none of those that carry the promise.
     """
     queue_bytes = _QUEUED_BATCHES * settings.max_bytes * settings.concurrency
-    found: dict[str, str | int | bool] = {
-        "bootstrap.servers": ",".join(settings.brokers),
-        "security.protocol": settings.security,
+    found: Properties = {
         "enable.idempotence": True,
         "acks": "all",
         "compression.type": settings.compression,
         "message.timeout.ms": int(settings.timeout_s * 1000),
-        "socket.connection.setup.timeout.ms": int(settings.connect_timeout_s * 1000),
         "queue.buffering.max.messages": 0,  # only its bytes are limited
         "queue.buffering.max.kbytes": queue_bytes // 1024,
-        "statistics.interval.ms": int(STATISTICS_S * 1000),
-    }
-    if settings.security.startswith("sasl_"):
-        found["sasl.mechanism"] = settings.sasl_mechanism
-        found["sasl.username"] = settings.username
-        found["sasl.password"] = settings.password or ""
-    files = {
-        "ssl.ca.location": settings.tls_ca,
-        "ssl.certificate.location": settings.tls_cert,
-        "ssl.key.location": settings.tls_key or settings.tls_cert,
-    }
-    found |= {name: path for name, path in files.items() if path}
-    defaults: dict[str, str | int | bool] = {
-        "client.id": "pixelfast",
         "linger.ms": _LINGER_MS,
         "partitioner": "murmur2_random",  # that of the Java client
-        "reconnect.backoff.max.ms": int(_MAX_RECONNECT_S * 1000),
         "topic.metadata.propagation.max.ms": int(_NEW_TOPIC_S * 1000),
         "batch.size": max_set_bytes,
     }
-    return defaults | found | settings.options
+    return connection_properties(settings) | found | settings.options
 
 
 def check_properties(
-    destinations: Iterable[Destination], *, without_security: bool = False
+    destinations: Iterable[Destination],
+    cluster: Cluster | None = None,
+    *,
+    without_security: bool = False,
 ) -> Iterator[ConfigError]:
-    """Yield what librdkafka says about the properties of Kafka destinations that it rejects.
+    """Yield what librdkafka says about the properties that it rejects.
 
-    `without_security` leaves out passwords and the files for TLS, which this machine may lack.
-    Only `pixelfast check` calls this function, because librdkafka needs memory and threads. A
-    destination with such an error is held.
+    These are properties of Kafka destinations and of `[cluster]`. `without_security` leaves out
+    passwords and the files for TLS, which this machine may lack. Only `pixelfast check` calls this
+    function, because librdkafka needs memory and threads. A destination with such an error is held.
     """
-    for each in destinations:
-        if isinstance(each, KafkaDestination) and (reason := _rejection(each, without_security)):
-            part = ".options" if each.options else ""
-            yield ConfigError(f"destinations[{each.name}]{part}", None, reason)
+    tables: list[tuple[str, KafkaDestination | Cluster]] = [
+        (f"destinations[{each.name}]", each)
+        for each in destinations
+        if isinstance(each, KafkaDestination)
+    ]
+    if cluster is not None:
+        tables.append(("cluster", cluster))
+    for path, settings in tables:
+        if isinstance(settings, KafkaDestination):
+            chosen = properties(settings, set_bytes(settings))
+        else:
+            chosen = {**connection_properties(settings), **settings.options}
+        if without_security:
+            _drop_security(chosen, settings)
+        if reason := _rejection(chosen):
+            yield ConfigError(path + (".options" if settings.options else ""), None, reason)
 
 
-def _rejection(settings: KafkaDestination, without_security: bool) -> str:
+def _drop_security(chosen: Properties, settings: KafkaDestination | Cluster) -> None:
+    for name in chosen.keys() - settings.options.keys():
+        if name.startswith(("security.", "sasl.", "ssl.")):
+            del chosen[name]
+
+
+def _rejection(chosen: Properties) -> str:
     from confluent_kafka import KafkaException, Producer
 
-    chosen: dict[str, object] = {**properties(settings, set_bytes(settings)), "logger": _Silent()}
-    del chosen["bootstrap.servers"]  # without brokers, it connects to none
-    if without_security:
-        for name in chosen.keys() - settings.options.keys():
-            if name.startswith(("security.", "sasl.", "ssl.")):
-                del chosen[name]
+    # Without brokers, it connects to none.
+    without_brokers = {name: each for name, each in chosen.items() if name != "bootstrap.servers"}
     try:
-        Producer(chosen)
+        Producer({**without_brokers, "logger": _Silent()})
     except KafkaException as error:
         words: str = error.args[0].str()
         return words.strip().removeprefix("Failed to create producer: ")

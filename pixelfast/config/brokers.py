@@ -1,0 +1,56 @@
+"""Settings of connections to Kafka, which `[cluster]` and the destinations of a type share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from pixelfast.config.fields import Secret
+
+__all__ = [
+    "BrokerConnectTimeout",
+    "BrokerOptions",
+    "BrokerUser",
+    "Brokers",
+    "MessageCompression",
+    "SaslMechanism",
+    "SaslPassword",
+    "Security",
+]
+
+Brokers = Annotated[
+    tuple[str, ...],
+    Meta(
+        min_length=1,
+        description="addresses of some brokers, from which all others are learned",
+        extra={"kind": "broker"},
+    ),
+]
+MessageCompression = Annotated[
+    Literal["none", "gzip", "snappy", "lz4", "zstd"],
+    Meta(description="compression of messages, which is stored with them"),
+]
+Security = Annotated[
+    Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"],
+    Meta(
+        description="whether connections use TLS (`ssl`, `sasl_ssl`) and authenticate with a "
+        "user name and password (`sasl_plaintext`, `sasl_ssl`)"
+    ),
+]
+SaslMechanism = Annotated[
+    Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+    Meta(description="how the password is proved; `PLAIN` sends it to the broker"),
+]
+BrokerUser = Annotated[str, Meta(description="user name for SASL", extra={"kind": "plain"})]
+SaslPassword = Annotated[Secret | None, Meta(description="password for `username`")]
+BrokerOptions = Annotated[
+    dict[str, str],
+    Meta(
+        description="further properties of librdkafka, by name; those that pixelfast sets "
+        "itself are rejected"
+    ),
+]
+BrokerConnectTimeout = Annotated[
+    float, Meta(ge=1, le=86_400, description="maximum time to connect to a broker")
+]

@@ -1,0 +1,149 @@
+"""What `pixelfast check` says about `[cluster]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixelfast.config import Cluster, Config, Redactor, describe
+from pixelfast.config.reader import config_from_table
+from pixelfast.errors import ConfigErrors
+from pixelfast.operate.reload import merge
+from tests.program import run_pixelfast
+
+BROKERS = ["kafka-1:9092", "[2001:db8::1]:9092"]
+SASL = {"security": "sasl_ssl", "username": "pixelfast", "password": "s3cr3t-of-kafka"}
+FILE = {"name": "f", "type": "file"}
+RETENTION = (
+    "cannot be combined with [cluster], because the retention of the topic determines how long"
+    " events are kept"
+)
+
+
+def problems_in(cluster: dict[str, Any] | None = None, **others: Any) -> list[str]:
+    try:
+        config_from_table({"cluster": {"brokers": BROKERS, **(cluster or {})}, **others})
+    except ConfigErrors as errors:
+        return [str(each) for each in errors.problems]
+    return []
+
+
+def test_without_the_section_there_is_no_cluster() -> None:
+    assert Config().cluster is None
+    assert "cluster" not in describe(Config())
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {},
+        {"ack": "replicated", "when_unavailable": "reject", "max_replication_wait_s": 2.0},
+        {"topic": "pixels_1.a-b", "min_insync": 1, "max_message_bytes": "4MiB"},
+        {**SASL, "tls_ca": "/etc/ca.pem", "sasl_mechanism": "PLAIN"},
+        {"options": {"client.rack": "eu-1a", "linger.ms": "2", "fetch.min.bytes": "1"}},
+    ],
+)
+def test_valid_settings_are_accepted(cluster: dict[str, Any]) -> None:
+    assert [] == problems_in(cluster, spool={"ack": "synced"}, destinations=[FILE])
+
+
+@pytest.mark.parametrize(
+    ("cluster", "problem"),
+    [
+        ({"brokers": []}, "cluster.brokers = []: expected an array with at least 1 item"),
+        (
+            {"topic": "pixels.{source}"},
+            'cluster.topic = "pixels.{source}": expected 1 to 249 letters, digits, . _ or -',
+        ),
+        ({"ack": "synced"}, 'cluster.ack = "synced": expected "replicated"'),
+        (
+            {"security": "sasl_ssl", "username": "u"},
+            'cluster.password: required with security = "sasl_ssl"',
+        ),
+        ({"tls_ca": "/ca"}, 'cluster.tls_ca: requires security = "ssl" or "sasl_ssl"'),
+        ({"security": "ssl", "tls_key": "/k"}, "cluster.tls_key: requires tls_cert"),
+    ],
+)
+def test_settings_that_are_not_valid_are_rejected(cluster: dict[str, Any], problem: str) -> None:
+    assert [problem] == problems_in(cluster)
+
+
+@pytest.mark.parametrize(
+    ("others", "problem"),
+    [
+        ({"spool": {"on_full": "drop_oldest"}}, f'spool.on_full = "drop_oldest": {RETENTION}'),
+        (
+            {"spool": {"ack": "written"}},
+            'spool.ack = "written": cannot be combined with [cluster]; use cluster.ack',
+        ),
+        (
+            {"destinations": [{**FILE, "required": False}]},
+            f"destinations[f].required = false: {RETENTION}",
+        ),
+        (
+            {"destinations": [{**FILE, "max_lag_bytes": 1000}]},
+            f"destinations[f].max_lag_bytes = 1000: {RETENTION}",
+        ),
+    ],
+)
+def test_settings_of_the_local_retention_are_rejected(others: dict[str, Any], problem: str) -> None:
+    assert [problem] == problems_in(**others)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bootstrap.servers", "use the setting brokers"),
+        ("message.timeout.ms", "an event could be stored before an earlier one"),
+        ("message.send.max.retries", "an event could be stored before an earlier one"),
+        ("message.max.bytes", "use the setting max_message_bytes"),
+        ("request.required.acks", "an acknowledged event could be lost"),
+        ("enable.idempotence", "must not be changed"),
+        ("queue.buffering.max.kbytes", "pixelfast limits the queue itself"),
+        ("auto.offset.reset", "events would be skipped"),
+        ("enable.auto.commit", "pixelfast commits what is delivered"),
+        ("test.mock.num.brokers", "loses all events"),
+    ],
+)
+def test_a_property_that_weakens_the_promise_is_rejected(name: str, reason: str) -> None:
+    (problem,) = problems_in({"options": {name: "1"}})
+    assert problem.startswith(f"cluster.options.{name}: ")
+    assert reason in problem
+
+
+def test_a_property_that_librdkafka_does_not_accept_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "pixelfast.toml"
+    path.write_text('[cluster]\nbrokers = ["kafka-1:9092"]\noptions = { "no.such" = "1" }\n')
+    done = run_pixelfast("check", str(path))
+    assert 2 == done.returncode
+    assert 'cluster.options: No such configuration property: "no.such"' in done.stderr
+
+
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    expected = "requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
+    assert [f"cluster: {expected}"] == problems_in()
+
+
+def test_the_password_is_hidden_everywhere() -> None:
+    config = config_from_table({"cluster": {"brokers": BROKERS, **SASL}})
+    assert config.cluster is not None
+    assert "s3cr3t-of-kafka" == config.cluster.password
+    assert "s3cr3t-of-kafka" not in describe(config)
+    assert "wrong …" == Redactor(config).text("wrong s3cr3t-of-kafka")
+
+
+def test_a_reload_keeps_the_cluster_and_shows_no_password() -> None:
+    def with_password(password: str) -> Config:
+        settings: dict[str, Any] = {**SASL, "password": password}
+        return Config(cluster=Cluster(brokers=("b:1",), **settings))
+
+    merged, (kept,) = merge(with_password("first-secret"), with_password("other-secret"))
+    assert "first-secret" == merged.cluster.password  # type: ignore[union-attr]
+    assert ("cluster.password", False) == (kept.name, "secret" in str(kept))
+    merged, (kept,) = merge(Config(), with_password("other-secret"))
+    assert (None, False) == (merged.cluster, "secret" in str(kept))
