@@ -8,7 +8,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -33,6 +33,9 @@ from pixelfast.spool import (
     compressor,
     segment_bytes_in_force,
 )
+
+if TYPE_CHECKING:
+    from pixelfast.cluster.replication import Replication
 
 __all__ = ["Worker"]
 
@@ -97,6 +100,7 @@ class Worker:
         self._certificate: Certificate | None = None  # the last usable one
         self._servers: list[asyncio.Server] = []
         self._ticking: asyncio.TimerHandle | None = None
+        self._replication: Replication | None = None
 
     async def start(
         self, sockets: list[socket.socket], tls_sockets: Collection[socket.socket] = ()
@@ -110,13 +114,14 @@ class Worker:
         spool = self._config.spool
         files = await self._open_slot()
         self._committer = Committer()
+        self._replication = self._replicate()
         self.collector.writer = SpoolWriter(
             loop,
             files,
             self._committer,
             [source.name for source in self.collector.sources.all],
             self.connections.on_stored,
-            ack=spool.ack,
+            **self._ack_options(),
             max_bytes=spool.max_bytes // self._workers,
             min_free=spool.min_free,
             on_full=spool.on_full,
@@ -124,6 +129,8 @@ class Worker:
             max_wait_s=spool.max_wait_s,
             compress=compressor(spool.compression),
         )
+        if self._replication is not None:
+            await self._replication.attach(self.collector.writer)
         for each in sockets:
             await self._accept(each, self.connections.connect)
         self._speaks_tls = bool(tls_sockets)
@@ -192,6 +199,8 @@ class Worker:
         self.connections.drain()
         await self._wait_for_connections(_LAST_S if is_handed_over else drain_timeout_s - grace_s)
         await self.collector.writer.close()
+        if self._replication is not None:
+            await self._replication.close()
         self._rejections.flush(time.monotonic(), is_end=True)
         if self._ticking is not None:
             self._ticking.cancel()
@@ -211,7 +220,9 @@ class Worker:
         """Return the statistics of this process; `totals` count from its start."""
         connections, writer = self.connections, self.collector.writer
         sources = [*self.collector.sources.all, self.collector.sources.unknown]
+        replication = self._replication
         return {
+            **(replication.stats() if replication is not None else {}),
             "slot": self.slot,
             "is_ready": writer.is_ready,
             "rejection": writer.rejection,
@@ -238,6 +249,7 @@ class Worker:
                 "lost_events": writer.lost_events,
                 "failed_commits": writer.failed_commits,
                 **self._committer.figures(),
+                **(replication.totals() if replication is not None else {}),
             },
         }
 
@@ -267,6 +279,27 @@ class Worker:
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(_LOCK_RETRY_S)
+
+    def _replicate(self) -> Replication | None:
+        """Begin to replicate the slot if the settings say so."""
+        cluster = self._config.cluster
+        if cluster is None:
+            return None
+        # Imported here so that nothing of it is loaded without the setting.
+        from pixelfast.cluster.replication import Replication
+
+        place = self._data, self.slot, cluster, self._config.spool, self._segment_bytes
+        return Replication(*place, self.connections.on_stored)
+
+    def _ack_options(self) -> dict[str, Any]:
+        """Return the options of the writer that determine when an event counts as stored."""
+        if self._replication is None:
+            return {"ack": self._config.spool.ack}
+        return {
+            "ack": "written",
+            "acks": self._replication.acks,
+            "max_commit_bytes": self._replication.max_commit_bytes,
+        }
 
     def _limits(self, server: Server) -> dict[str, Any]:
         open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

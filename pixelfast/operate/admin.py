@@ -124,6 +124,7 @@ class Admin:
                     "rejection": child.figures.get("rejection", ""),
                     "starts": child.starts,
                     "silent_s": round(child.silent_s, 1),
+                    **_replication(child.figures),
                 }
                 for child in supervisor.processes.children
             },
@@ -142,6 +143,24 @@ class Admin:
             body=exposition(self._supervisor, self._machine),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
+
+
+def _replication(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a collector's replication; empty without `[cluster]`.
+
+    If `is_replicated` is true for all collectors that are stopping or no longer receive pixels, no
+    event is only on this machine.
+    """
+    if "is_replicated" not in figures:
+        return {}
+    return {
+        "replication": {
+            "is_replicated": figures["is_replicated"],
+            "are_brokers_available": figures["are_brokers_available"],
+            "backlog_s": round(figures["replication_backlog_s"], 3),
+            "error": figures["replication_error"],
+        }
+    }
 
 
 class _Busy(asyncio.Protocol):

@@ -40,6 +40,26 @@ _COUNTERS = (
         'Events acknowledged with 200 and then not stored; only with ack = "received".',
     ),
     ("failed_commits", "pixelfast_failed_commits", "Commits whose write or sync failed."),
+    (
+        "replicated_frames",
+        "pixelfast_replicated_frames",
+        "Frames stored by the brokers of [cluster]; absent without it.",
+    ),
+    (
+        "replicated_bytes",
+        "pixelfast_replicated_bytes",
+        "Bytes of frames stored by the brokers of [cluster]; absent without it.",
+    ),
+    (
+        "replication_failures",
+        "pixelfast_replication_failures",
+        "Interruptions of replication after which it continued with a new connection.",
+    ),
+    (
+        "replication_timeouts",
+        "pixelfast_replication_timeouts",
+        "Commits rejected because the brokers did not acknowledge them in time.",
+    ),
 )
 _GAUGES = (
     ("open_connections", "pixelfast_open_connections", "Open connections."),
@@ -60,6 +80,21 @@ _GAUGES = (
         "spool_limit_bytes",
         "pixelfast_spool_limit_bytes",
         "Share of spool.max_bytes of the slot; above it, events are rejected or expire.",
+    ),
+    (
+        "replication_backlog_s",
+        "pixelfast_replication_backlog_seconds",
+        "Age of the oldest event that is not replicated; absent without [cluster].",
+    ),
+    (
+        "replication_in_flight_bytes",
+        "pixelfast_replication_in_flight_bytes",
+        "Bytes of frames that were sent to the brokers and are not acknowledged yet.",
+    ),
+    (
+        "are_brokers_available",
+        "pixelfast_brokers_available",
+        "1 if the brokers of [cluster] acknowledge events, 0 if cluster.when_unavailable applies.",
     ),
 )
 _SOURCE_COUNTERS = (("accepted_events", "pixelfast_accepted_events", "Events accepted."),)
@@ -105,6 +140,13 @@ def collector_metrics(slots: Sequence[OfSlot]) -> Iterator[Metric]:
         "Responses sent, by status.",
         ["slot", "status"],
         _of_each(slots, "responses", depth=1),
+    )
+    yield counter(
+        "pixelfast_acknowledged_commits",
+        "Commits acknowledged with [cluster], by what acknowledged them: the brokers (replicated) "
+        "or the local disk (spooled).",
+        ["slot", "by"],
+        _of_each(slots, "acknowledged_commits", depth=1),
     )
     yield duration_histogram(
         "pixelfast_response_duration_seconds",

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from pixelfast.config import Config
+from pixelfast.config import Config, mask
+from pixelfast.config.schema import unwrap
 from pixelfast.errors import ConfigErrors
 from pixelfast.spool.modes import PRIVATE_FILE
 
@@ -110,9 +111,18 @@ def _merge(section: str, running: Any, wanted: Any, kept: list[KeptSetting]) -> 
         if isinstance(before, msgspec.Struct) and isinstance(after, msgspec.Struct):
             as_before[name] = _merge(dotted, before, after, kept)
         else:
-            kept.append(KeptSetting(dotted, before, after))
+            kept.append(KeptSetting(dotted, *(_visible(wanted, name, v) for v in (before, after))))
             as_before[name] = before
     return msgspec.structs.replace(wanted, **as_before)
+
+
+def _visible(section: Any, name: str, value: Any) -> Any:
+    """Return the value of a setting for messages, without secrets."""
+    if isinstance(value, msgspec.Struct):
+        return "set"
+    annotation = next(f.type for f in msgspec.structs.fields(type(section)) if f.name == name)
+    is_secret = unwrap(annotation)[1].get("secret", False)
+    return mask(value) if is_secret and value else value
 
 
 def errors_in(error: Exception) -> list[str]:

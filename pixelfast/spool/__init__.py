@@ -15,6 +15,7 @@ It knows neither the content nor the destination of an event: it stores and retu
 `space`      measures the disk space that is used and free
 `supply`     supplies a writer with segments, one of them in advance
 `writer`     group commit, acknowledgements, and failures of the disk
+`acks`       what a writer needs of an object that acknowledges its commits
 `reader`     reads the frames of a slot from a position on
 `end`        finds the end of the log
 `highwater`  the numbers of a slot that was removed

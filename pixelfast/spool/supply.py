@@ -64,16 +64,16 @@ class SegmentSupply:
         segment, self._ahead = self._ahead, None
         return segment
 
-    def leave(self, segment: SegmentFile, *, is_sound: bool) -> None:
+    def leave(self, segment: SegmentFile, *, is_sound: bool) -> asyncio.Future[bool]:
         """Close a segment in another thread, and create the next one.
 
-        After repeated failures, the next one is created after a pause. See `SlotFiles.retire` for
-        `is_sound`.
+        After repeated failures, the next one is created after a pause. The future says whether all
+        of the segment is on the disk. See `SlotFiles.retire` for `is_sound`.
         """
-        self._loop.run_in_executor(None, self._retire, segment, is_sound)
+        left = self._loop.run_in_executor(None, self._retire, segment, is_sound)
         if is_sound:
             self.make()
-            return
+            return left
         now_s = self._loop.time()
         if now_s - self._failed_s > _FORGET_AFTER_S:
             self._failures = 0
@@ -84,6 +84,7 @@ class SegmentSupply:
         else:
             pause_s = min(_FIRST_PAUSE_S * 2 ** (self._failures - 2), _MAX_PAUSE_S)
             self._loop.call_later(pause_s, self.make)
+        return left
 
     async def close(self, current: SegmentFile | None) -> None:
         """Close the current segment and the one made ahead, once it is no longer under way."""
@@ -115,8 +116,10 @@ class SegmentSupply:
                 self._log.error("segment_create_failed", error=failure)
             self._on_made(getattr(error, "errno", None) or EIO)
 
-    def _retire(self, segment: SegmentFile, is_sound: bool) -> None:
+    def _retire(self, segment: SegmentFile, is_sound: bool) -> bool:
         try:
             self._files.retire(segment, is_sound=is_sound)
         except OSError as error:
             self._log.error("segment_close_failed", segment=segment.path.name, error=str(error))
+            return False
+        return is_sound

@@ -17,6 +17,7 @@ cdef enum Rejection:
     DISK_ERROR = 3
     SHUTTING_DOWN = 4
     DISK_FULL = 5
+    UNREPLICATED = 6
 
 cdef struct Receipt:
     # The result of offering an event.
@@ -34,7 +35,7 @@ cdef class StateMachine:
     cdef int change(self, WriterState state) except -1
 
 cdef class SyncSchedule:
-    cdef bint _is_each_synced           # ack = synced
+    cdef bint is_each_synced            # ack = synced
     cdef double _last_s                 # when the last sync was submitted, by the loop's clock
     cdef bint has_unsynced              # something was written since
 
@@ -48,6 +49,8 @@ cdef class SpoolWriter:
     cdef int64_t _max_waiting_bytes
     cdef int64_t _max_commit_bytes
     cdef double _max_wait_s
+    cdef object _acks                   # releases the waiters instead of a commit; or None
+    cdef bint _is_unreplicated          # events are rejected until the brokers respond
     cdef object _loop, _files, _committer, _on_stored, _log, _compress, _bounds
     # whether it accepts events
     cdef StateMachine _states
@@ -94,6 +97,8 @@ cdef class SpoolWriter:
     cdef bint _give_up_overdue(self, double latest_s) except -1
     cdef int _submit(self, CommitBatch batch, bint sync) except -1
     cdef int _release(self, CommitBatch batch) except -1
+    cdef int _hand_over(self, CommitBatch batch) except -1
+    cdef int _count(self, CommitBatch batch) except -1
     cdef int _abandon(self, CommitBatch batch) except -1
     cdef int _leave_segment(self, bint is_sound) except -1
     cdef int _go_on(self) except -1

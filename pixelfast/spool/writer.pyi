@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pixelfast.spool.acks import CommitAcks
 from pixelfast.spool.committer import Committer
 from pixelfast.spool.segments import SlotFiles
 
@@ -58,6 +59,8 @@ class SpoolWriter:
         max_waiting_bytes: maximum size of the events that wait for the disk; more are rejected.
         max_wait_s: time after which a waiting event counts as not stored.
         compress: compresses a frame's body, in the loop's thread; see `compressor`.
+        acks: releases the waiters of commits instead of the writer, with `ack` "written".
+        max_commit_bytes: maximum size of the events of a commit before the last one.
 
     Attributes:
         acks_at_once: whether `ack` is "received"; `on_stored` is then never called.
@@ -91,6 +94,8 @@ class SpoolWriter:
         max_waiting_bytes: int = ...,
         max_wait_s: float = 2.0,
         compress: Callable[[memoryview], bytes] | None = None,
+        acks: CommitAcks | None = None,
+        max_commit_bytes: int = ...,
     ) -> None: ...
     @property
     def state(self) -> str:
@@ -111,6 +116,15 @@ class SpoolWriter:
 
         Return its ticket, from 1 on, and an empty string; or 0 and one of `REJECTIONS`.
         """
+
+    def sync_each(self, is_each_synced: bool) -> None:
+        """Sync each commit from now on, and what was written before; or sync once a second."""
+
+    def resume(self) -> None:
+        """Start the next commit, because `CommitAcks.is_busy` may have become false."""
+
+    def set_replicated(self, is_replicated: bool) -> None:
+        """Reject all events as `brokers-unavailable`, or accept them again."""
 
     async def close(self) -> None:
         """Accept no more events, store those that wait, and release the slot."""

@@ -75,6 +75,7 @@ REJECTIONS = MappingProxyType({
     Rejection.OVERLOADED: "spool-overloaded",
     Rejection.DISK_ERROR: "disk-error",
     Rejection.SHUTTING_DOWN: "shutting-down",
+    Rejection.UNREPLICATED: "brokers-unavailable",
 })
 
 cdef enum:
@@ -106,11 +107,11 @@ cdef class SyncSchedule:
     """When a commit is synced: each one, or with `ack` written or received about once a second."""
 
     def __cinit__(self, bint is_each_synced, double now_s):
-        self._is_each_synced = is_each_synced
+        self.is_each_synced = is_each_synced
         self._last_s = now_s
 
     cdef bint is_due(self, double now_s) noexcept:
-        return self._is_each_synced or now_s - self._last_s >= SYNC_INTERVAL_S
+        return self.is_each_synced or now_s - self._last_s >= SYNC_INTERVAL_S
 
     cdef bint submit(self, double now_s, bint sync) noexcept:
         # Note what is submitted; return whether a sync must be planned for it.
@@ -138,6 +139,8 @@ cdef class SpoolWriter:
         max_waiting_bytes=32 * 2**20,
         max_wait_s=2.0,
         compress=None,
+        acks=None,
+        int64_t max_commit_bytes=COMMIT_BYTES,
     ):
         self._loop = loop
         self._files = files
@@ -150,9 +153,10 @@ cdef class SpoolWriter:
         self._bounds = SlotBounds(max_bytes, min_free, on_full, files.slot)
         self._free_bytes = min_free  # until it is measured
         self._max_waiting_bytes = max_waiting_bytes
-        self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4)
+        self._max_commit_bytes = min(COMMIT_BYTES, files.segment_bytes // 4, max_commit_bytes)
         self._max_wait_s = max_wait_s
         self._compress = compress
+        self._acks = acks
         self._states = StateMachine()
         self._open = CommitBatch()
         self._queue = deque()
@@ -243,6 +247,8 @@ cdef class SpoolWriter:
         self._commit = CommitState.IDLE
         if self._segment is None:
             return  # `_on_segment_made` continues
+        if self._acks is not None and self._acks.is_busy:
+            return  # `resume` continues
         cdef double now_s = self._loop.time()
         cdef CommitBatch batch = self._queue[0] if self._queue else self._open
         if batch.count == 0:
@@ -294,18 +300,54 @@ cdef class SpoolWriter:
         if error:
             self._on_failure(batch, error)
         elif batch is None:
+            if self._acks is not None:
+                self._acks.on_synced(self._segment.id.number, self._segment.offset)
             self._start_commit()
+        elif self._acks is not None:
+            self._hand_over(batch)
         else:
-            self._segment.offset += batch.image_bytes
-            self.commits += 1
-            self.stored_events += batch.count
-            self.stored_bytes += batch.image_bytes
-            self.used_bytes += batch.image_bytes
+            self._count(batch)
             waiters, first_ticket = batch.waiters, batch.first_ticket
             self._release(batch)
             self._start_commit()  # before the responses: the disk works while they go out
             if waiters:
                 self._on_stored(waiters, first_ticket, True)
+
+    cdef int _hand_over(self, CommitBatch batch) except -1:
+        # The brokers' reports or the next sync release the waiters.
+        segment, start = self._segment.id, self._segment.offset
+        is_synced = not self._syncs.has_unsynced
+        image = batch.sealed()
+        waiters, first_ticket, since_s = batch.waiters, batch.first_ticket, batch.since_s
+        self._count(batch)
+        self._release(batch)
+        self._acks.on_written(segment, start, image, waiters, first_ticket, since_s)
+        if is_synced:
+            self._acks.on_synced(segment.number, start + len(image))
+        self._start_commit()
+        return 0
+
+    cdef int _count(self, CommitBatch batch) except -1:
+        self._segment.offset += batch.image_bytes
+        self.commits += 1
+        self.stored_events += batch.count
+        self.stored_bytes += batch.image_bytes
+        self.used_bytes += batch.image_bytes
+        return 0
+
+    def sync_each(self, bint is_each_synced):
+        self._syncs.is_each_synced = is_each_synced
+        if is_each_synced and self._commit == CommitState.IDLE and self._segment is not None:
+            self._start_commit()
+
+    def resume(self):
+        if self._commit == CommitState.IDLE:
+            self._start_commit()
+
+    def set_replicated(self, bint is_replicated):
+        self._is_unreplicated = not is_replicated
+        if self._states.state == WriterState.OPEN:
+            self._enter(WriterState.OPEN)
 
     cdef int _release(self, CommitBatch batch) except -1:
         self.waiting_bytes -= batch.event_bytes
@@ -328,7 +370,9 @@ cdef class SpoolWriter:
     cdef int _leave_segment(self, bint is_sound) except -1:
         # A sound one is synced there, because events of ack = written may not be synced yet.
         left, self._segment = self._segment, self._supply.take()
-        self._supply.leave(left, is_sound=is_sound)
+        is_synced = self._supply.leave(left, is_sound=is_sound)
+        if self._acks is not None:
+            self._acks.on_left(left.id.number, is_synced)
         self._syncs.has_unsynced = False
         return 0
 
@@ -416,7 +460,7 @@ cdef class SpoolWriter:
         if state != self._states.state:
             self._states.change(state)
         if state == WriterState.OPEN:
-            self._rejection = 0
+            self._rejection = Rejection.UNREPLICATED if self._is_unreplicated else 0
         elif state == WriterState.LATE:
             self._rejection = Rejection.OVERLOADED
         elif state == WriterState.FULL and not self._bounds.is_disk_full:

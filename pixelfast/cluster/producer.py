@@ -1,0 +1,176 @@
+"""The producer of a slot's frames.
+
+It never gives up a message and never reorders them: librdkafka retries without a time limit
+(`message.timeout.ms = 0`), and a message that fails nevertheless ends the producer with a fatal
+error before a later one can be stored (`enable.gapless.guarantee`). Then the replicator continues
+with a new producer from the first frame without a report.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from pixelfast.cluster.message import FramePlace, pack_headers
+from pixelfast.cluster.topic import check_topic
+from pixelfast.config import Cluster
+from pixelfast.kafka.connection import Properties, connection_properties
+from pixelfast.kafka.errors import ALL_BROKERS_DOWN, words_of
+from pixelfast.kafka.logger import KafkaLogger
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Producer
+
+__all__ = ["FrameProducer", "TopicUnusable", "Transport", "producer_properties"]
+
+_TOPIC_TIMEOUT_S = 5.0
+# A broker that stops without closing its connections is given up after this time, so that its
+# partitions are found at their new leaders.
+_SOCKET_TIMEOUT_MS = 6000
+_REQUEST_TIMEOUT_MS = 5000
+_MAX_BACKOFF_MS = 500
+
+
+class TopicUnusable(Exception):
+    """The topic does not exist, or its settings do not keep what is stored in it."""
+
+
+class Transport(Protocol):
+    """What the replicator needs of a producer."""
+
+    def produce(
+        self,
+        place: FramePlace,
+        value: bytes,
+        partition: int,
+        received_ms: int,
+        on_report: Callable[[KafkaError | None, object], None],
+    ) -> None:
+        """Queue a message.
+
+        Raises:
+            BufferError: the queue is full.
+            KafkaException: the message can never be sent.
+        """
+
+    def poll(self) -> int:
+        """Call the functions of reports that have arrived; return how many callbacks ran."""
+
+    def look_up_partitions(self) -> int:
+        """Return the number of the topic's partitions. Blocks.
+
+        Raises:
+            TopicUnusable: the topic does not exist, or its settings are wrong.
+            KafkaException: no broker responds.
+        """
+
+    def close(self) -> None:
+        """Send nothing more, and call no function of a report any more. Does not block."""
+
+
+def producer_properties(settings: Cluster, max_message_bytes: int) -> Properties:
+    """Return the properties of the producer, without its callbacks."""
+    found: Properties = {
+        "enable.idempotence": True,
+        "enable.gapless.guarantee": True,
+        "acks": "all",
+        "message.timeout.ms": 0,
+        "compression.type": settings.compression,
+        "message.max.bytes": max_message_bytes,
+        "batch.size": max_message_bytes,
+        "queue.buffering.max.messages": 0,  # the replicator limits its bytes
+        "linger.ms": 0,  # a frame holds all events of a commit
+        "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
+        "request.timeout.ms": _REQUEST_TIMEOUT_MS,
+        "retry.backoff.max.ms": _MAX_BACKOFF_MS,
+        "log_level": 5,
+    }
+    return connection_properties(settings) | found | settings.options
+
+
+class FrameProducer:
+    """A producer of librdkafka that sends frames to the cluster's topic."""
+
+    def __init__(
+        self,
+        settings: Cluster,
+        max_message_bytes: int,
+        on_fatal: Callable[[str], None],
+        on_error: Callable[[str], None],
+        on_statistics: Callable[[str], None] | None = None,
+    ) -> None:
+        """Start connecting.
+
+        Args:
+            settings: the settings of `[cluster]`.
+            max_message_bytes: the maximum size of a message.
+            on_fatal: called by `poll` with the reason why nothing can be sent any more.
+            on_error: called by `poll` with the last error of a connection.
+            on_statistics: called by `poll` with the statistics of librdkafka.
+
+        Raises:
+            KafkaException: librdkafka does not accept a property.
+        """
+        from confluent_kafka import Producer
+
+        self._settings = settings
+        self._topic = settings.topic
+        self._on_fatal, self._on_error = on_fatal, on_error
+        callbacks: dict[str, Any] = {
+            "error_cb": self._on_librdkafka_error,
+            "logger": KafkaLogger(structlog.get_logger("cluster")),
+        }
+        if on_statistics is not None:
+            callbacks["stats_cb"] = on_statistics
+        self._producer: Producer | None = Producer(
+            {**producer_properties(settings, max_message_bytes), **callbacks}
+        )
+
+    def produce(
+        self,
+        place: FramePlace,
+        value: bytes,
+        partition: int,
+        received_ms: int,
+        on_report: Callable[[KafkaError | None, object], None],
+    ) -> None:
+        assert self._producer is not None
+        self._producer.produce(
+            self._topic,
+            value,
+            partition=partition,
+            on_delivery=on_report,
+            timestamp=received_ms,
+            headers=[*pack_headers(place)],
+        )
+
+    def poll(self) -> int:
+        return self._producer.poll(0) if self._producer is not None else 0
+
+    def look_up_partitions(self) -> int:
+        producer = self._producer
+        assert producer is not None
+        found = producer.list_topics(self._topic, timeout=_TOPIC_TIMEOUT_S).topics[self._topic]
+        if found.error is not None:
+            raise TopicUnusable(words_of(found.error))
+        if problems := check_topic(self._settings):
+            raise TopicUnusable(f"topic {self._topic}: " + "; ".join(problems))
+        return len(found.partitions)
+
+    def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge(blocking=False)
+            # Dropping the last reference waits for threads that may be connecting.
+            ending = [producer]
+            del producer
+            threading.Thread(target=ending.clear, name="kafka-end", daemon=True).start()
+
+    def _on_librdkafka_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._on_fatal(words_of(error))
+        elif error.name() != ALL_BROKERS_DOWN:
+            self._on_error(words_of(error))
