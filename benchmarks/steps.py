@@ -22,6 +22,7 @@ from pixelfast.config import Config, Source, WriteKey
 from pixelfast.deliver.batches import Batch as Sent
 from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.cutter import Cutter
+from pixelfast.deliver.event_log import SpoolLog
 from pixelfast.event import EventWriter, Rules
 from pixelfast.spool import Committer, DataDir, SpoolWriter
 from pixelfast.spool.batch import CommitBatch
@@ -320,7 +321,7 @@ def _delivery_steps(folder: Path) -> list[Step]:
     limits = BatchLimits(A_BATCH, 2**22, 1.0)
 
     def cut(wrap: Callable[[Sent], object] = lambda _: None) -> None:
-        cutter = Cutter(data, {}, limits)
+        cutter = Cutter(SpoolLog(data), {}, limits)
         count = 0
         while (is_full := cutter.cut()) or cutter.has_more or cutter.has_moved():
             if not is_full and cutter.has_more:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from pixelfast.deliver.event_log import EventLog, FrameReader
 from pixelfast.deliver.selection import Selection
-from pixelfast.spool import DataDir, Frame, Position, SlotReader
+from pixelfast.spool import Frame, Position
 
 __all__ = [
     "Batch",
@@ -208,15 +209,15 @@ def some_events(lines: list[bytes], sources: list[str], places: Sequence[int]) -
     return Batch(body=body, events=len(places), runs=runs)
 
 
-def read_ranges(data: DataDir, ranges: list[Range], selection: Selection) -> Batch:
-    """Return the events of ranges that were cut before, as far as the spool still has them.
+def read_ranges(log: EventLog, ranges: list[Range], selection: Selection) -> Batch:
+    """Return the events of ranges that were cut before, as far as the log still has them.
 
-    Blocks for the disk.
+    Blocks.
     """
     picks = selection.picker() if selection.parses else None
     pieces = Pieces()
     for each in ranges:
-        reader = SlotReader(data, each.slot, each.start)
+        reader = log.reread(each.slot, each.start)
         try:
             for frames in _frames_before(reader, each.stop):
                 for frame in frames:
@@ -229,7 +230,7 @@ def read_ranges(data: DataDir, ranges: list[Range], selection: Selection) -> Bat
     return Batch(body=body, events=sum(run.events for run in runs), runs=runs)
 
 
-def _frames_before(reader: SlotReader, stop: Position) -> Iterator[list[Frame]]:
+def _frames_before(reader: FrameReader, stop: Position) -> Iterator[list[Frame]]:
     while frames := reader.read():
         before = [each for each in frames if Position(each.segment, each.offset, 0) < stop]
         yield before

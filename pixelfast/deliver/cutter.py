@@ -1,4 +1,4 @@
-"""Cutting batches from the spool's NDJSON; events are parsed only if a filter requires it."""
+"""Cutting batches from the NDJSON of a log; events are parsed only if a filter requires it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from pixelfast.deliver.batches import BatchLimits, Cut, Pieces, after_events
+from pixelfast.deliver.event_log import EventLog, FrameReader
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.timing import DeliveryClock, Timings
-from pixelfast.spool import DataDir, Frame, Position, SlotReader
+from pixelfast.spool import Frame, Position
 
 __all__ = ["Cutter"]
 
@@ -32,7 +33,7 @@ class Cutter:
 
     def __init__(
         self,
-        data: DataDir,
+        log: EventLog,
         cursors: dict[int, Position],
         limits: BatchLimits,
         selection: Selection = Selection(),  # noqa: B008 - frozen
@@ -47,10 +48,10 @@ class Cutter:
         self._turn_s = timings.cutter_turn_s
         self._now_s = clock.monotonic_s
         self._until_s = 0.0  # when the current `cut` must end
-        self._data = data
+        self._log = log
         self.select(selection)
         self._cursors = cursors
-        self._readers: dict[int, SlotReader] = {}
+        self._readers: dict[int, FrameReader] = {}
         self._frames: dict[int, list[Frame]] = {}  # read but not cut yet, the next one last
         self._reached: dict[int, Position] = {}
         self._open = Cut()
@@ -72,7 +73,7 @@ class Cutter:
 
     def find_slots(self) -> None:
         """Begin to read new slots, and close slots that were removed."""
-        there = self._data.slots()
+        there = self._log.slots()
         for slot in there:
             if slot not in self._readers:
                 start = self._cursors.get(slot, Position())
@@ -138,7 +139,7 @@ class Cutter:
         return self._numbers.get(slot)
 
     def _begin(self, slot: int, start: Position) -> None:
-        self._readers[slot] = SlotReader(self._data, slot, start)
+        self._readers[slot] = self._log.follow(slot, start)
         self._frames[slot] = []
         self._reached[slot] = start
 

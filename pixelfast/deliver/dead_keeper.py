@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,20 @@ class DeadKeeper:
         dead = self.database
         self._measure()  # `pixelfast dead` also changes them
         return dead.take_for_replay(limits.max_events, limits.max_bytes) if limits else []
+
+    def resume(self, planned: Iterable[list[int]]) -> None:
+        """Continue after a restart; `planned` are the dead letters of each planned replay."""
+        if self.has_any:
+            dead = self.database
+            dead.give_back(chain.from_iterable(filter(dead.are_replayed, planned)))
+
+    def read_replayed(self, ids: list[int]) -> list[DeadLetter] | None:
+        """Return dead letters that are being replayed, or None if that has ended."""
+        return self.database.read(ids) if self.database.are_replayed(ids) else None
+
+    def existing(self, ids: list[int]) -> int:
+        """Return how many of these dead letters exist."""
+        return self.database.existing(ids)
 
     def close(self) -> None:
         if self._dead is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from pixelfast.deliver.event_log import EventLog
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry, accepts
 from pixelfast.deliver.probe import (
@@ -20,7 +21,7 @@ from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import DeliveryClock, Timings
-from pixelfast.spool import DataDir, Position
+from pixelfast.spool import Position
 
 __all__ = ["Doubts"]
 
@@ -31,7 +32,7 @@ class Doubts:
     def __init__(
         self,
         sender: Sender,
-        data: DataDir,
+        log: EventLog,
         selection: Selection,
         health: Health,
         queue: Queue,
@@ -43,7 +44,7 @@ class Doubts:
         self._timings = timings
         self._clock = clock
         self._sender = sender
-        self._data = data
+        self._log = log
         self.selection = selection  # the runner replaces it when the settings change
         self._health = health
         self._queue = queue
@@ -131,7 +132,7 @@ class Doubts:
     async def _send_newest(
         self, cursors: Mapping[int, Position], *, is_down: bool
     ) -> tuple[Probed, float]:
-        events = await self._sender.in_thread(newest_events, self._data, cursors, self.selection)
+        events = await self._sender.in_thread(newest_events, self._log, cursors, self.selection)
         if not events.events:
             events = self._queue.some_events(MAX_PROBED)
         began_s = self._clock.monotonic_s()

@@ -20,6 +20,7 @@ from pixelfast.deliver.archive.quota import DiskQuota, SpoolNeeds
 from pixelfast.deliver.attempts import Attempts
 from pixelfast.deliver.clock_record import read_clock_record, this_boot, write_clock_record
 from pixelfast.deliver.dead import DeadLetterLimits
+from pixelfast.deliver.home import SpoolHome
 from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.reclaimer import Reclaimer, log_ends
 from pixelfast.deliver.retry import Backoff
@@ -32,7 +33,7 @@ from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import PixelfastError
 from pixelfast.spool import DataDir, Position
 
-__all__ = ["Engine", "register_destinations", "select"]
+__all__ = ["Engine", "register_destinations", "retry_time_s", "select"]
 
 _SENDER_TOTALS = (  # counted by each sender since it was made
     "archive_deleted_files",
@@ -55,6 +56,13 @@ def select(config: Config, destination: Destination) -> Selection:
         if source.destinations is not None and destination.name not in source.destinations
     )
     return Selection(tuple(others), destination.events, destination.types)
+
+
+def retry_time_s(destination: Destination) -> float:
+    """Return the age at which events become dead letters when an attempt fails, in seconds."""
+    if isinstance(destination, FileDestination):
+        return float("inf")  # a failed disk will be replaced
+    return destination.retry_for_s
 
 
 def register_destinations(config: Config, data: DataDir) -> None:
@@ -144,6 +152,11 @@ class Engine:
         names = self._names
         return [each for each in self._config.destinations if names is None or each.name in names]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the destinations that can be used."""
+        return [runner.name for runner in self.runners]
+
     def _names_of_others(self) -> set[str]:
         return {each.name for each in self._config.destinations} - self._made.keys()
 
@@ -158,15 +171,12 @@ class Engine:
             return None
         sender.redactor = self._redactor
         sender.attempts = self._attempts.setdefault(destination.name, Attempts(self._clock))
-        retry_for_s = float("inf")  # a failed disk will be replaced
-        if not isinstance(destination, FileDestination):
-            retry_for_s = destination.retry_for_s
         return Runner(
             destination.name,
             sender,
-            self._data,
+            SpoolHome(destination.name, self._data),
             self._select(destination),
-            retry_for_s=retry_for_s,
+            retry_for_s=retry_time_s(destination),
             dead_limits=DeadLetterLimits(
                 destination.max_dead_bytes,
                 destination.max_dead_age_s,

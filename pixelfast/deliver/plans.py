@@ -8,8 +8,9 @@ import msgspec
 from zlib_ng.zlib_ng import crc32
 
 from pixelfast.deliver.batches import Batch, Range, Run, read_ranges, some_events
+from pixelfast.deliver.event_log import EventLog
 from pixelfast.deliver.selection import Selection
-from pixelfast.spool import DataDir, Position
+from pixelfast.spool import Position
 
 __all__ = ["Plan"]
 
@@ -63,23 +64,23 @@ class Plan(msgspec.Struct, kw_only=True):
             root=self.root,
         )
 
-    def read_back(self, data: DataDir) -> Batch | None:
-        """Read the batch from the spool again; return None if it has changed.
+    def read_back(self, log: EventLog) -> Batch | None:
+        """Read the batch from the log again; return None if it has changed.
 
-        Blocks for the disk.
+        Blocks.
         """
         if self.numbers is not None:
-            return self.part_of(*self.whole_events(data))
-        found = read_ranges(data, self.ranges, self.selection)
+            return self.part_of(*self.whole_events(log))
+        found = read_ranges(log, self.ranges, self.selection)
         is_same = crc32(found.body) == self.checksum
         return self.batch(found.body, found.runs) if is_same else None
 
-    def whole_events(self, data: DataDir) -> tuple[list[bytes], list[str]]:
+    def whole_events(self, log: EventLog) -> tuple[list[bytes], list[str]]:
         """Return the events of the whole batch, and their sources.
 
-        Blocks for the disk.
+        Blocks.
         """
-        found = read_ranges(data, self.ranges, self.selection)
+        found = read_ranges(log, self.ranges, self.selection)
         return found.lines(), found.sources()
 
     def part_of(self, lines: list[bytes], sources: list[str]) -> Batch | None:

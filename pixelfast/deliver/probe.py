@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pixelfast.deliver.batches import Batch, after_events, some_events
+from pixelfast.deliver.event_log import EventLog
 from pixelfast.deliver.outcomes import (
     BUSY_STATUSES,
     Held,
@@ -23,7 +24,7 @@ from pixelfast.deliver.outcomes import (
 )
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
-from pixelfast.spool import DataDir, Frame, Position, newest_frames
+from pixelfast.spool import Frame, Position
 
 __all__ = ["MAX_PROBED", "Probed", "newest_events", "send_all", "send_some"]
 
@@ -31,16 +32,16 @@ MAX_PROBED = 64
 _MAX_SINGLE = 16
 
 
-def newest_events(data: DataDir, cursors: Mapping[int, Position], selection: Selection) -> Batch:
+def newest_events(log: EventLog, cursors: Mapping[int, Position], selection: Selection) -> Batch:
     """Return the newest events in all slots that a destination accepts and has not read yet.
 
-    At most 64 events. Blocks for the disk.
+    At most 64 events. Blocks.
     """
     picks = selection.picker() if selection.parses else None
     found: list[tuple[int, str, bytes]] = []
-    for slot in data.slots():
+    for slot in log.slots():
         cursor = cursors.get(slot, Position())
-        for frame in newest_frames(data, slot):
+        for frame in log.newest(slot):
             if selection.takes_source(frame.source):
                 events = (each for each in _unread(frame, cursor) if not picks or picks(each))
                 found += [(frame.received_ms, frame.source, each) for each in events]

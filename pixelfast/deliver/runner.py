@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 
 import structlog
 
@@ -18,13 +17,13 @@ from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.dead_keeper import LogThrottle
 from pixelfast.deliver.doubts import Doubts
 from pixelfast.deliver.health import Health
+from pixelfast.deliver.home import Home
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected
 from pixelfast.deliver.progress import (
     COUNTED,
     accounted_events,
-    figures_on_disk,
     with_pending,
 )
 from pixelfast.deliver.queue import MAX_CULPRITS, Queue
@@ -33,13 +32,10 @@ from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settler import Settler
 from pixelfast.deliver.state_writer import StateWriter
-from pixelfast.deliver.stored_needs import mark_working
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import DeliveryClock, Timings
-from pixelfast.errors import SpoolLocked
-from pixelfast.spool import DataDir, Position
-from pixelfast.spool.datadir import lock_file
+from pixelfast.spool import Position
 
 __all__ = ["Runner"]
 
@@ -63,7 +59,7 @@ class Runner:
         self,
         name: str,
         sender: Sender,
-        data: DataDir,
+        home: Home,
         selection: Selection = Selection(),  # noqa: B008 - frozen
         *,
         retry_for_s: float = float("inf"),
@@ -100,7 +96,7 @@ class Runner:
         self._clock = clock
         self.health = Health(name, backoff, sender.concurrency, timings, clock)
         self.state: StateWriter | None = None
-        self._data = data
+        self._home = home
         self._selection = selection
         self._retry_for_s = retry_for_s
         self._dead_limits = dead_limits
@@ -112,7 +108,7 @@ class Runner:
         self._wake: asyncio.Future[None] | None = None
         self.queue = Queue(timings, max_culprits)  # tasks whose plans are on the disk
         self._doubts = Doubts(
-            sender, data, selection, self.health, self.queue, self._wake_up, timings, clock
+            sender, home.log, selection, self.health, self.queue, self._wake_up, timings, clock
         )
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
         self._intake: Intake | None = None
@@ -211,7 +207,7 @@ class Runner:
         now_s = self._clock.monotonic_s()
         if now_s - self._read_s >= self._timings.figures_s:
             self._read_s = now_s
-            self._on_disk = figures_on_disk(self._data, self.name, end_numbers, self._clock)
+            self._on_disk = self._home.stored_figures(end_numbers, self._clock)
         return dict(self._on_disk)
 
     def expire(self, until: Mapping[int, Position]) -> None:
@@ -265,13 +261,10 @@ class Runner:
     # --- the run -----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        folder = self._data.destination_dir(self.name)
-        folder.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
-            lock = await self._lock(folder / "lock")
-            if lock is None:
+            if not await self._claim():
                 return
-            stack.callback(os.close, lock)
+            stack.callback(self._home.release)
             thread = OwnThread(f"deliver-{self.name}")
             stack.push_async_callback(thread.close)
             # A second thread, so that the disk of the state does not delay the next batches.
@@ -280,7 +273,7 @@ class Runner:
             self.sender.in_thread = senders.run
             state = StateWriter(
                 self.name,
-                self._data,
+                self._home,
                 thread,
                 self._wake_up,
                 self._dead_limits,
@@ -291,7 +284,7 @@ class Runner:
             for task in await state.open():
                 self.queue.add(task)
             cutter = Cutter(
-                self._data,
+                self._home.log,
                 dict(state.cursors),
                 self._memory.fit(self.sender.limits),
                 self._selection,
@@ -306,21 +299,19 @@ class Runner:
             stack.push_async_callback(self.sender.close)
             await self.sender.open(state.memory)
             self.is_open, self.has_failed = True, False
-            mark_working(self._data, self.name)
+            self._home.note_working()
             stack.push_async_callback(self._cancel)
             await self._work(self._intake, state)
 
-    async def _lock(self, path: Path) -> int | None:
-        """Lock the destination for this process; another process may still be stopping."""
+    async def _claim(self) -> bool:
+        """Claim the destination for this process; another process may still be stopping."""
         told = LogThrottle(self._timings, self._clock)
-        while True:
-            try:
-                return lock_file(path)
-            except SpoolLocked as error:
-                if told.add(1):
-                    self._log.warning("destination_locked", error=str(error))
-            if await self.pause(self._timings.lock_retry_s):
-                return None
+
+        def on_claimed(error: Exception) -> None:
+            if told.add(1):
+                self._log.warning("destination_locked", error=str(error))
+
+        return await self._home.claim(partial(self.pause, self._timings.lock_retry_s), on_claimed)
 
     def _leave_intake(self) -> None:
         if self._intake is not None:
@@ -426,6 +417,8 @@ class Runner:
     def _may_cut(self, state: StateWriter) -> bool:
         """Whether to cut another batch; not ahead while the destination accepts nothing."""
         waiting = self.queue.batches + len(self._under_way) + state.fresh_batches
+        if not state.has_room:
+            return False
         if not self.health.breaker.is_healthy or self._has_given_up:
             return waiting == 0 and not self._has_given_up
         is_full = not self._memory.allows_reading(state.waiting_bytes)

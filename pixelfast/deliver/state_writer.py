@@ -10,23 +10,23 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 import structlog
 
 from pixelfast.deliver.batches import Batch, BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.dead import DeadLetterLimits
-from pixelfast.deliver.dead_keeper import DeadKeeper, LogThrottle
+from pixelfast.deliver.dead_keeper import LogThrottle
+from pixelfast.deliver.home import Home, StateStore
 from pixelfast.deliver.outcomes import Failures, Rejected, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.settlement import Settlement, dead_letters
-from pixelfast.deliver.store import Changes, Store
+from pixelfast.deliver.store import Changes
 from pixelfast.deliver.tasks import Task, events_of_dead_letters
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import DeliveryClock, Timings
-from pixelfast.spool import DataDir, Position
+from pixelfast.spool import Position
 
 __all__ = ["StateWriter"]
 
@@ -83,7 +83,7 @@ class StateWriter:
     def __init__(
         self,
         name: str,
-        data: DataDir,
+        home: Home,
         thread: OwnThread,
         wake_up: Callable[[], None],
         dead_limits: DeadLetterLimits,
@@ -101,14 +101,12 @@ class StateWriter:
         self._kept_bytes: dict[str, int] = {}  # in memory, by plan
         self._enforced_s = float("-inf")  # when the limits of dead letters were last enforced
         self._rejected_throttle = LogThrottle(timings, clock)
-        self._data = data
+        self._home = home
         self._thread = thread
         self._wake_up = wake_up
-        self._folder = data.destination_dir(name)
         self._log = structlog.get_logger("deliver").bind(destination=name)
-        path = data.dead_dir(name) / "dead.db"
-        self.dead = DeadKeeper(path, dead_limits, self._log, timings, clock)
-        self._store: Store | None = None
+        self.dead = home.dead_letters(dead_limits, self._log, timings, clock)
+        self._store: StateStore | None = None
         self._sequence = 0
         self._next = Transaction()
         self._writing = Transaction()  # being written
@@ -128,7 +126,7 @@ class StateWriter:
         return await self._thread.run(self._open)
 
     def _open(self) -> list[Task]:
-        self._store = Store(self._folder / "state.db")
+        self._store = self._home.open_store()
         self.cursors = self._store.cursors()
         self.numbers = self._store.numbers()
         self._slots = set(self.cursors)
@@ -140,10 +138,7 @@ class StateWriter:
         self._kept_bytes = {plan.id: plan.size_bytes for plan in plans}
         self.waiting_bytes = sum(self._kept_bytes.values())
         self._sequence = max((plan.sequence for plan in plans), default=0) + 1
-        if self.dead.has_any:
-            dead = self.dead.database
-            replays = [plan.dead_letters for plan in plans if plan.dead_letters is not None]
-            dead.give_back(chain.from_iterable(filter(dead.are_replayed, replays)))
+        self.dead.resume([plan.dead_letters for plan in plans if plan.dead_letters is not None])
         return [Task(plan) for plan in plans]
 
     async def close(self) -> None:
@@ -164,6 +159,12 @@ class StateWriter:
     def fresh_batches(self) -> int:
         """The number of batches with new plans that are not written yet."""
         return len(self._next.roots)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another plan can be stored."""
+        new = len(self._next.roots | self._writing.roots)
+        return self._store is not None and new < self._store.room
 
     @property
     def has_fresh(self) -> bool:
@@ -193,7 +194,7 @@ class StateWriter:
             self._slots.add(slot)
             changes.count("before", cut.first_numbers[slot])
         if cut.events:
-            self._add(Task.of_cut(cut, self._sequence, selection))
+            self._add(Task.of_cut(cut, self._sequence, selection, self._home.batch_id(cut)))
             self._sequence += 1
 
     def settle(self, task: Task, settlement: Settlement) -> None:
@@ -222,9 +223,9 @@ class StateWriter:
         if settlement.memory is not None:
             changes.memory = settlement.memory
         for name, events in settlement.counted.items():
-            changes.count(name, events)
+            changes.count(name, events, plan.root)
         if settlement.replayed or plan.dead_letters is None:
-            changes.count("batches", 1)
+            changes.count("batches", 1, plan.root)
 
     def expire(self, plan: Plan) -> None:
         """Give up a plan; its events count as expired."""
@@ -358,7 +359,7 @@ class StateWriter:
         remade = None
         if plan.dead_letters is None and plan.root not in self._remade:
             self._remade.add(plan.root)  # the whole batch, with its other parts
-            remade = await self._thread.run(Task.of_rest, plan, self._data)
+            remade = await self._thread.run(Task.of_rest, plan, self._home.log)
         self._end(plan)
         left = 0
         if remade is not None:
@@ -366,7 +367,7 @@ class StateWriter:
             self._add(remade)
         if plan.dead_letters is not None:
             # The replay had ended. Dead letters are only removed after they were delivered.
-            left = await self._thread.run(self.dead.database.existing, plan.dead_letters)
+            left = await self._thread.run(self.dead.existing, plan.dead_letters)
             self._changing().count("delivered", plan.events - left)
             self._changing().count("dead", left - plan.events)
         else:
@@ -378,13 +379,13 @@ class StateWriter:
         if plan.dead_letters is None:
             if plan.numbers is None:
                 self._whole = "", ([], [])
-                return plan.read_back(self._data)
+                return plan.read_back(self._home.log)
             if self._whole[0] != plan.root:
-                self._whole = plan.root, plan.whole_events(self._data)
+                self._whole = plan.root, plan.whole_events(self._home.log)
             return plan.part_of(*self._whole[1])
-        if not self.dead.database.are_replayed(plan.dead_letters):
+        letters = self.dead.read_replayed(plan.dead_letters)
+        if letters is None:
             return None
-        letters = self.dead.database.read(plan.dead_letters)
         found = events_of_dead_letters(letters)
         return plan.batch(found.body, found.runs)
 

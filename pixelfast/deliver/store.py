@@ -46,6 +46,7 @@ class Changes:
         ended: ids of plans that have ended.
         memory: what the destination asked to remember; None if it is unchanged.
         counted: numbers to add to the totals.
+        by_batch: those of `counted` that belong to a batch, by the id of the whole batch.
     """
 
     after: dict[int, Position] = field(default_factory=dict)
@@ -54,13 +55,18 @@ class Changes:
     ended: list[str] = field(default_factory=list)
     memory: dict[str, object] | None = None
     counted: dict[str, int] = field(default_factory=dict)
+    by_batch: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.after or self.planned or self.ended or self.counted)
 
-    def count(self, name: str, events: int) -> None:
-        if events:
-            self.counted[name] = self.counted.get(name, 0) + events
+    def count(self, name: str, events: int, batch: str = "") -> None:
+        if not events:
+            return
+        self.counted[name] = self.counted.get(name, 0) + events
+        if batch:
+            own = self.by_batch.setdefault(batch, {})
+            own[name] = own.get(name, 0) + events
 
 
 class Store:
@@ -75,6 +81,11 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION, _read_all)
+
+    @property
+    def room(self) -> float:
+        """How many more batches may be planned: any number."""
+        return float("inf")
 
     def cursors(self) -> dict[int, Position]:
         """Return where cutting continues, by slot."""

@@ -11,10 +11,10 @@ from zlib_ng.zlib_ng import crc32
 
 from pixelfast.deliver.batches import Batch, Cut, read_ranges, some_events
 from pixelfast.deliver.bundles import DeadLetter
+from pixelfast.deliver.event_log import EventLog
 from pixelfast.deliver.outcomes import BUSY_STATUSES, Retry
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
-from pixelfast.spool import DataDir
 
 __all__ = ["Task", "events_of_dead_letters"]
 
@@ -54,9 +54,8 @@ class Task:
     # --- making -----------------------------------------------------------------------------
 
     @classmethod
-    def of_cut(cls, cut: Cut, sequence: int, selection: Selection) -> Task:
-        """Plan a batch that was cut."""
-        identity = uuid.uuid4().hex
+    def of_cut(cls, cut: Cut, sequence: int, selection: Selection, identity: str) -> Task:
+        """Plan a batch that was cut, with the id `identity`."""
         found = cut.batch()
         plan = Plan(
             id=identity,
@@ -89,12 +88,12 @@ class Task:
         return cls(plan, plan.batch(found.body, found.runs))
 
     @classmethod
-    def of_rest(cls, plan: Plan, data: DataDir) -> Task | None:
-        """Plan the events of a plan that the spool still has; return None if it has none.
+    def of_rest(cls, plan: Plan, log: EventLog) -> Task | None:
+        """Plan the events of a plan that the log still has; return None if it has none.
 
-        Blocks for the disk.
+        Blocks.
         """
-        found = read_ranges(data, plan.ranges, plan.selection)
+        found = read_ranges(log, plan.ranges, plan.selection)
         if not found.events:
             return None
         identity = uuid.uuid4().hex

@@ -103,6 +103,8 @@ class Timings:
     Running:
 
     check_s: longest time a runner sleeps before it looks for something to do.
+    revoke_s: time for which requests of a partition that is given to another process may be under
+        way.
     stop_s: time for which a stopped runner continues delivering; less than the process has to stop.
     lock_retry_s: time between two attempts to lock a destination.
     min_restart_s, max_restart_s: shortest and longest pause before a failed runner is restarted.
@@ -151,6 +153,7 @@ class Timings:
     cutter_turn_s: float = 0.002
 
     check_s: float = 0.25
+    revoke_s: float = 5.0
     stop_s: float = 5.0
     lock_retry_s: float = 0.5
     min_restart_s: float = 0.5

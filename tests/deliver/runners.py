@@ -15,6 +15,7 @@ import msgspec
 from pixelfast.config import Config, HttpDestination, Source, Spool, WriteKey
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.engine import Engine
+from pixelfast.deliver.home import SpoolHome
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.runner import Runner
@@ -177,7 +178,9 @@ def make_runner(
     data: DataDir, sender: Sender, sources: frozenset[str] | None = None, **options: Any
 ) -> Runner:
     """Make a runner of the destination "hook" with short intervals."""
-    return Runner("hook", sender, data, taking(sources), **{"timings": QUICK, **options})
+    return Runner(
+        "hook", sender, SpoolHome("hook", data), taking(sources), **{"timings": QUICK, **options}
+    )
 
 
 def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pixelfast.deliver.batches import Batch, BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
+from pixelfast.deliver.event_log import SpoolLog
 from pixelfast.deliver.selection import Selection
 from pixelfast.spool import DataDir, Position
 from tests.spools import Feed
@@ -66,7 +67,7 @@ def cut_all(
     sources: frozenset[str] | None = None,
 ) -> list[Cut]:
     """Cut all stored events into batches; the last one is cut as if it were due."""
-    cutter = Cutter(data, cursors or {}, limits, taking(sources))
+    cutter = Cutter(SpoolLog(data), cursors or {}, limits, taking(sources))
     try:
         batches: list[Cut] = []
         while (is_full := cutter.cut()) or cutter.has_more or cutter.has_moved():

@@ -9,6 +9,7 @@ import pytest
 
 from pixelfast.deliver.batches import BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
+from pixelfast.deliver.event_log import SpoolLog
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir, Position
@@ -28,7 +29,7 @@ def by_bytes(count: int) -> BatchLimits:
 
 
 def test_nothing_is_cut_from_an_empty_data_directory(data: DataDir) -> None:
-    cutter = Cutter(data, {}, NO_LIMITS, clock=STILL)
+    cutter = Cutter(SpoolLog(data), {}, NO_LIMITS, clock=STILL)
     assert (False, False, 0) == (cutter.cut(), cutter.has_moved(), cutter.oldest_ms)
     assert Cut() == cutter.close_batch()
 
@@ -49,7 +50,7 @@ def test_gaps_in_the_numbers_are_counted_with_the_batch_that_passes_them(
         feed.write(event(2), event(3))
         feed.skip_numbers(-2)
         feed.write(event(4))
-    with closing(Cutter(data, {}, by_events(1), clock=STILL)) as cutter:
+    with closing(Cutter(SpoolLog(data), {}, by_events(1), clock=STILL)) as cutter:
         found = []
         while cutter.cut():
             unread = cutter.unread_events({0: 8})
@@ -66,7 +67,7 @@ def test_missing_events_are_counted_from_the_number_that_the_last_run_reached(
     for known, missing, repeated in ((4, 0, 3), (0, 1, 0), (1, 0, 0)):
         start = Position(1, 64, 1)
         with closing(
-            Cutter(data, {0: start}, NO_LIMITS, numbers={0: known}, clock=STILL)
+            Cutter(SpoolLog(data), {0: start}, NO_LIMITS, numbers={0: known}, clock=STILL)
         ) as cutter:
             cutter.cut()
             cut = cutter.close_batch()
@@ -128,7 +129,10 @@ def test_a_slot_with_a_backlog_does_not_delay_the_others(data: DataDir) -> None:
 
 
 def test_a_full_batch_is_distinguished_from_one_that_may_grow(data: DataDir) -> None:
-    with Feed(data) as feed, closing(Cutter(data, {}, by_events(2), clock=STILL)) as cutter:
+    with (
+        Feed(data) as feed,
+        closing(Cutter(SpoolLog(data), {}, by_events(2), clock=STILL)) as cutter,
+    ):
         feed.write(event(1))
         assert (False, True) == (cutter.cut(), cutter.has_moved())
         feed.write(event(2))
@@ -142,7 +146,7 @@ def test_a_full_batch_is_distinguished_from_one_that_may_grow(data: DataDir) -> 
 def test_a_batch_that_the_next_event_does_not_fit_into_is_full(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(event(1), event(2, padding=100))
-        with closing(Cutter(data, {}, by_bytes(50), clock=STILL)) as cutter:
+        with closing(Cutter(SpoolLog(data), {}, by_bytes(50), clock=STILL)) as cutter:
             assert cutter.cut()
             assert [event(1)] == lines_of([cutter.close_batch()])
 
@@ -150,7 +154,9 @@ def test_a_batch_that_the_next_event_does_not_fit_into_is_full(data: DataDir) ->
 def test_an_exactly_full_batch_is_full_without_a_further_event(data: DataDir) -> None:
     with Feed(data) as feed:
         feed.write(event(1))
-        with closing(Cutter(data, {}, by_bytes(len(event(1)) + 1), clock=STILL)) as cutter:
+        with closing(
+            Cutter(SpoolLog(data), {}, by_bytes(len(event(1)) + 1), clock=STILL)
+        ) as cutter:
             assert cutter.cut()
 
 
@@ -211,7 +217,7 @@ def test_a_skip_applies_only_to_the_frame_of_the_cursor(data: DataDir) -> None:
 
 def test_new_slots_are_found(data: DataDir) -> None:
     with (
-        closing(Cutter(data, {2: Position(1, 64, 1)}, NO_LIMITS, clock=STILL)) as cutter,
+        closing(Cutter(SpoolLog(data), {2: Position(1, 64, 1)}, NO_LIMITS, clock=STILL)) as cutter,
         Feed(data, 2) as feed,
     ):
         feed.write(event(1), event(2))
@@ -227,7 +233,7 @@ def test_a_batch_is_as_old_as_the_oldest_event_of_any_slot(data: DataDir) -> Non
     with Feed(data, 0) as late, Feed(data, 1) as early:
         late.write(event(1), received_ms=2000)
         early.write(event(2), received_ms=1000)
-        with closing(Cutter(data, {}, NO_LIMITS, clock=STILL)) as cutter:
+        with closing(Cutter(SpoolLog(data), {}, NO_LIMITS, clock=STILL)) as cutter:
             cutter.cut()
             assert 1000 == cutter.oldest_ms
 
@@ -264,7 +270,7 @@ def test_a_cut_does_not_read_a_whole_backlog_of_other_sources(data: DataDir) -> 
             feed.write(*body)
     with closing(
         Cutter(
-            data,
+            SpoolLog(data),
             {},
             BatchLimits(500, 2**20, 1.0),
             Selection(excluded=("web",)),

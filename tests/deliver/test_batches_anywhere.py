@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pixelfast.deliver.batches import BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
+from pixelfast.deliver.event_log import SpoolLog
 from pixelfast.spool import DataDir, Position
 from tests.deliver.spools import cut_all, event, lines_of, taking, whole
 from tests.spools import Feed, open_data
@@ -148,7 +149,7 @@ def test_a_cutter_follows_its_writers(
         data = open_data(folder)
         written = Written([], data)
         feeds: dict[int, Feed] = {}
-        cutter = Cutter(data, {}, limit, taking(sources))
+        cutter = Cutter(SpoolLog(data), {}, limit, taking(sources))
         batches: list[Cut] = []
         for plan, cuts in rounds:
             for slot, sizes in plan:

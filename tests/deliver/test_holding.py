@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pixelfast.deliver.batches import Batch, BatchLimits
+from pixelfast.deliver.event_log import SpoolLog
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.probe import newest_events, send_some
@@ -338,15 +339,15 @@ def test_wrong_settings_are_probed_after_five_seconds_and_then_less_often() -> N
 def test_probes_do_not_contain_events_that_were_already_read(data: DataDir, feed: Feed) -> None:
     fill(feed, 0, 100)
     position = feed.position
-    assert 0 == newest_events(data, {0: position}, Selection()).events
+    assert 0 == newest_events(SpoolLog(data), {0: position}, Selection()).events
     feed.write(*map(event, range(100, 103)))
     feed.write(event(103), source="mail")
-    found = numbers(newest_events(data, {0: position}, Selection()))
+    found = numbers(newest_events(SpoolLog(data), {0: position}, Selection()))
     assert [100, 101, 102, 103] == found
     only_web = Selection(excluded=("mail",))
-    found = numbers(newest_events(data, {0: position}, only_web))
+    found = numbers(newest_events(SpoolLog(data), {0: position}, only_web))
     assert [100, 101, 102] == found
-    found = numbers(newest_events(data, {}, Selection()))
+    found = numbers(newest_events(SpoolLog(data), {}, Selection()))
     assert list(range(104 - 64, 104)) == found
 
 
@@ -404,7 +405,7 @@ def test_good_events_are_delivered_while_most_batches_fail(
 def test_a_probe_of_the_newest_events_has_their_sources(data: DataDir, feed: Feed) -> None:
     feed.write(event(0), source="web")
     feed.write(event(1), event(2), source="mail")
-    found = newest_events(data, {}, Selection())
+    found = newest_events(SpoolLog(data), {}, Selection())
     assert ["web", "mail", "mail"] == found.sources()
 
     async def main() -> None:

@@ -22,6 +22,7 @@ from pixelfast.config import (
 from pixelfast.deliver.batches import BatchLimits, Cut
 from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.destinations import make_sender
+from pixelfast.deliver.event_log import SpoolLog
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare, share_of
 from pixelfast.deliver.outcomes import Retry
@@ -54,7 +55,7 @@ def intake(
     data: DataDir, limits: BatchLimits, clock: HandClock, selection: Selection | None = None
 ) -> Iterator[Intake]:
     chosen = selection or Selection()
-    with closing(Cutter(data, {}, limits, chosen, clock=clock.clock)) as cutter:
+    with closing(Cutter(SpoolLog(data), {}, limits, chosen, clock=clock.clock)) as cutter:
         yield Intake(cutter, clock=clock.clock)
 
 
@@ -309,7 +310,10 @@ def test_events_that_a_filter_accepts_do_not_keep_the_others_in_memory(data: Dat
 
 
 def test_frames_that_were_read_too_early_are_released_and_read_again(data: DataDir) -> None:
-    with Feed(data) as feed, closing(Cutter(data, {}, BatchLimits(3, 10**6, 0.0))) as cutter:
+    with (
+        Feed(data) as feed,
+        closing(Cutter(SpoolLog(data), {}, BatchLimits(3, 10**6, 0.0))) as cutter,
+    ):
         for n in range(10):
             feed.write(event(n))
         found = []

@@ -164,7 +164,7 @@ def test_no_further_batch_is_cut_while_very_many_parts_of_one_wait(
     parts = 4200
     fill(feed, 0, parts)
     (cut,) = cut_all(data, NO_LIMITS)
-    whole = Task.of_cut(cut, 1, Selection())
+    whole = Task.of_cut(cut, 1, Selection(), "b1")
     planned = [part.plan for part in whole.divided([n] for n in range(parts))]
     store = Store(data.destination_dir("hook") / "state.db")
     store.commit(Changes(after=cut.after, numbers=cut.numbers, planned=planned))
