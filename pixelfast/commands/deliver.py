@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import click
 import uvloop
@@ -10,7 +11,10 @@ import uvloop
 from pixelfast.commands.options import with_settings
 from pixelfast.commands.startup import prepare, stop_on_signals
 from pixelfast.config import Config
-from pixelfast.deliver import Engine
+from pixelfast.deliver import Engine, cluster_engine
+
+if TYPE_CHECKING:
+    from pixelfast.deliver.cluster.engine import ClusterEngine
 
 __all__ = ["deliver"]
 
@@ -21,19 +25,22 @@ def deliver(settings: Config) -> None:
     """Run a delivery process without a supervisor.
 
     It delivers the events that `pixelfast collect` stores to all destinations. If another process
-    already delivers to a destination, it waits until that process ends. SIGTERM and Ctrl-C stop it.
+    already delivers to a destination, it waits until that process ends. With `[cluster]`, it reads
+    the topic of the cluster, and all processes share the work. SIGTERM and Ctrl-C stop it.
 
     \b
     Example:
       pixelfast deliver -c pixelfast.toml
     """
-    uvloop.run(_run(Engine(*prepare(settings, "delivery"))))
+    config, data = prepare(settings, "delivery")
+    engine = cluster_engine(config, data) if config.cluster is not None else Engine(config, data)
+    uvloop.run(_run(engine))
 
 
-async def _run(engine: Engine) -> None:
+async def _run(engine: Engine | ClusterEngine) -> None:
     stop = stop_on_signals()
     running = asyncio.create_task(engine.run())
-    click.echo("delivering to " + ", ".join(runner.name for runner in engine.runners))
+    click.echo("delivering to " + ", ".join(engine.names))
     await stop.wait()
     engine.stop()
     await running

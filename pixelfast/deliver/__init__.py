@@ -29,11 +29,38 @@
 `reclaimer`     removes segments that have been read, and expires the oldest if space is short
 `stored_needs`  what destinations of other processes still need
 `engine`        all destinations of a process
+`cluster`       delivery from the topic of a cluster instead of the spool
+`event_log`     the log that a destination reads; `home`: where its state and dead letters are kept
 `timing`        the clock and the intervals of delivery
 """
 
 from __future__ import annotations
 
-from pixelfast.deliver.engine import Engine, register_destinations
+import importlib.util
+from typing import TYPE_CHECKING
 
-__all__ = ["Engine", "register_destinations"]
+from pixelfast.deliver.engine import Engine, register_destinations
+from pixelfast.errors import DestinationError
+
+if TYPE_CHECKING:
+    from pixelfast.config import Config
+    from pixelfast.deliver.cluster.engine import ClusterEngine
+    from pixelfast.spool import DataDir
+
+__all__ = ["Engine", "cluster_engine", "register_destinations"]
+
+
+def cluster_engine(config: Config, data: DataDir) -> ClusterEngine:
+    """Return the engine of a process that delivers from the topic of `[cluster]`.
+
+    Raises:
+        DestinationError: the package confluent-kafka is not installed.
+    """
+    if importlib.util.find_spec("confluent_kafka") is None:
+        raise DestinationError(
+            "[cluster] requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
+        )
+    # Imported here because it requires the extra `pixelfast[kafka]`.
+    from pixelfast.deliver.cluster.engine import ClusterEngine
+
+    return ClusterEngine(config, data)

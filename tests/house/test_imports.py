@@ -17,8 +17,10 @@ ALLOWED = {
     "config": {"printable", "errors"},
     "event": {"errors"},
     "spool": {"errors"},
-    "collect": {"errors", "config", "event", "spool"},
-    "deliver": {"errors", "config", "spool"},
+    "kafka": {"config"},
+    "cluster": {"config", "spool", "kafka"},
+    "collect": {"errors", "config", "event", "spool", "cluster"},
+    "deliver": {"errors", "config", "spool", "kafka", "cluster"},
     "operate": {"printable", "errors", "config", "spool", "collect", "deliver"},
     "commands": {
         "printable",

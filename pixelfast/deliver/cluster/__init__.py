@@ -1,0 +1,13 @@
+"""Delivery from the topic of a cluster instead of the spool.
+
+A destination is a consumer group. Each partition of the topic that a process owns has a runner,
+whose log is the partition and whose state is in the metadata of the committed offset.
+
+`checkpoint`  what is stored with a committed offset
+`history`     recognizes copies of frames
+`log`         a partition as the log of a runner
+`store`       the state of a runner, in committed offsets
+`group`       the consumer of a destination, and reading messages again
+`dead`        dead letters in a topic
+`engine`      all destinations of a process
+"""

@@ -1,0 +1,483 @@
+"""The consumer of one destination in its consumer group, and reading messages again.
+
+The consumer has a thread, because its callbacks block: librdkafka calls them inside `consume` and
+continues with a rebalance when they return. Until then, the consumer still owns the partitions that
+are revoked, so that their runners can commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import structlog
+
+from pixelfast.config import Cluster
+from pixelfast.deliver.cluster.checkpoint import Checkpoint, CheckpointError, Place, decode
+from pixelfast.deliver.cluster.log import TopicMessage
+from pixelfast.deliver.cluster.store import PartitionLost
+from pixelfast.kafka.connection import (
+    Properties,
+    connection_properties,
+    consumer_options,
+    producer_options,
+)
+from pixelfast.kafka.logger import KafkaLogger
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+__all__ = ["Fetcher", "Group", "Owner", "topic_id_of"]
+
+_CONSUMED_MESSAGES = 1000
+_CONSUME_S = 0.02  # orders wait for so long
+_ORDERS_S = 0.005
+_RESPONSE_S = 10.0  # of the brokers, to one request
+_SESSION_S = 10.0  # after which the partitions of a killed process get another owner
+_HEARTBEAT_S = 1.0  # a rebalance is noticed at a heartbeat
+_REVOKE_S = 20.0  # for the owner to stop the work on partitions, or else the consumer is replaced
+_REGISTERED_S = 10.0
+_FETCHED_KIB = 16 * 1024  # that librdkafka keeps ready, of all partitions
+_MAX_WAITING_BYTES, _FEW_WAITING_BYTES = 8 * 2**20, 2**20  # of a partition, in its log
+_FETCH_WAIT_MS = 10
+_RETRY_S = 1.0
+_REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS"})
+_NO_OFFSET = -1001  # OFFSET_INVALID of librdkafka
+# The group has removed the consumer. An illegal generation is not one of these errors: it is
+# also that of a consumer which is joining the next generation, and keeps the partition in it. If
+# the consumer was removed, `_on_lost` revokes the partition before the consumer joins again.
+_LOST = frozenset({"UNKNOWN_MEMBER_ID", "FENCED_INSTANCE_ID", "_FENCED"})
+
+
+class Owner(Protocol):
+    """The object that owns the partitions of a consumer. Its methods run on the event loop."""
+
+    async def assign(self, partition: int, checkpoint: Checkpoint) -> None:
+        """Begin to work on a partition."""
+
+    async def revoke(self, partitions: Sequence[int], *, is_lost: bool) -> None:
+        """Stop the work on partitions; nothing may be committed after it returns.
+
+        If `is_lost`, they may have another owner already.
+        """
+
+    def add(self, partition: int, messages: Sequence[TopicMessage], /) -> int:
+        """Add messages that have arrived; return the bytes that wait to be read."""
+
+    def waiting_bytes(self, partition: int, /) -> int:
+        """Return the size of the messages of a partition that wait to be read."""
+
+
+class _Arrived(NamedTuple):
+    partition: int
+    epoch: int
+    messages: list[Message]
+
+
+def topic_id_of(cluster: Cluster) -> str:
+    """Return the id of the cluster's topic, which a new topic of the same name does not share.
+
+    Blocks.
+
+    Raises:
+        KafkaException: the brokers do not respond, or have no such topic.
+    """
+    from confluent_kafka import TopicCollection
+    from confluent_kafka.admin import AdminClient
+
+    log = KafkaLogger(structlog.get_logger("deliver"))
+    admin = AdminClient(
+        {
+            **connection_properties(cluster),
+            **producer_options(cluster),
+            "statistics.interval.ms": 0,
+        },
+        logger=log,
+    )
+    found = admin.describe_topics(TopicCollection([cluster.topic]), request_timeout=_RESPONSE_S)
+    return str(found[cluster.topic].result().topic_id)
+
+
+class Fetcher:
+    """Read messages of the cluster's topic from any offset, for all runners of a destination."""
+
+    def __init__(self, cluster: Cluster, group: str, log: Any) -> None:
+        self._cluster = cluster
+        self._properties: Properties = {
+            **connection_properties(cluster),
+            **consumer_options(cluster),
+            "group.id": group,  # is required, but not joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "statistics.interval.ms": 0,
+            "queued.max.messages.kbytes": _FETCHED_KIB // 4,
+            "fetch.wait.max.ms": _FETCH_WAIT_MS,  # a fetch at the end would delay the next one
+        }
+        self._log = log
+        self._lock = threading.Lock()
+        self._consumer: Consumer | None = None
+        self._at: tuple[int, int] | None = None  # the partition and offset that it reads next
+
+    def fetch(self, partition: int, offset: int) -> Sequence[Message]:
+        """Return the next messages from an offset on; empty at the end. Blocks.
+
+        Raises:
+            KafkaException: the brokers do not respond.
+        """
+        from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+        with self._lock:
+            if self._consumer is None:
+                self._consumer = Consumer({**self._properties}, logger=KafkaLogger(self._log))
+            if self._at != (partition, offset):
+                self._consumer.assign([TopicPartition(self._cluster.topic, partition, offset)])
+            self._at = None
+            until_s = time.monotonic() + _RESPONSE_S
+            while time.monotonic() < until_s:
+                found: list[Message] = []
+                is_at_end = False
+                for each in self._consumer.consume(_CONSUMED_MESSAGES, _CONSUME_S):
+                    error = each.error()
+                    if error is None:
+                        found.append(each)
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        is_at_end = True
+                    elif not error.retriable():
+                        raise KafkaException(error)
+                if found and not is_at_end:  # librdkafka tells the end only once
+                    self._at = partition, (found[-1].offset() or 0) + 1
+                if found or is_at_end:
+                    return found
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def close(self) -> None:
+        """Close the connections. Blocks."""
+        with self._lock:
+            if self._consumer is not None:
+                self._consumer.close()
+                self._consumer = None
+
+
+class Group:
+    """A destination's membership in its consumer group.
+
+    Attributes:
+        error: the last error of a connection; "" if there was none.
+    """
+
+    def __init__(self, cluster: Cluster, destination: str, start: str, owner: Owner) -> None:
+        """Prepare the group `pixelfast.<destination>`.
+
+        A new destination starts at the newest event, or at the earliest one if `start` is
+        "earliest".
+        """
+        self.error = ""
+        self.name = f"pixelfast.{destination}"
+        self._topic = cluster.topic
+        self._start = start
+        self._owner = owner
+        self._log = structlog.get_logger("deliver").bind(destination=destination)
+        self._properties: Properties = {
+            "session.timeout.ms": int(_SESSION_S * 1000),
+            "heartbeat.interval.ms": int(_HEARTBEAT_S * 1000),
+            **connection_properties(cluster),
+            **consumer_options(cluster),
+            "group.id": self.name,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "queued.max.messages.kbytes": _FETCHED_KIB,
+            "statistics.interval.ms": 0,
+        }
+        self._consumer: Consumer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._is_stopping = threading.Event()
+        self._orders: queue.SimpleQueue[Callable[[Consumer], None]] = queue.SimpleQueue()
+        self._rewinds: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._epochs: dict[int, int] = {}  # by partition: how often it was assigned or rewound
+        self._current: dict[int, int] = {}  # the same, as the event loop knows it
+        self._paused: set[int] = set()
+
+    async def run(self) -> None:
+        """Be a member of the group until `stop`.
+
+        Raises:
+            KafkaException: the consumer has failed for good.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def work() -> None:
+            error: Exception | None = None
+            try:
+                self._work()
+            except Exception as caught:  # noqa: BLE001 - raised on the event loop
+                error = caught
+            loop.call_soon_threadsafe(_end, ended, error)
+
+        self._is_stopping.clear()
+        self._thread = threading.Thread(target=work, name=f"{self.name}", daemon=True)
+        self._thread.start()
+        try:
+            await asyncio.shield(ended)
+        finally:
+            self._is_stopping.set()
+
+    def stop(self) -> None:
+        """Leave the group; its partitions are revoked."""
+        self._is_stopping.set()
+
+    def commit(self, partition: int, offset: int, metadata: str) -> bool:
+        """Commit an offset; return False if that failed and may be retried. Blocks.
+
+        Raises:
+            PartitionLost: the consumer does not own the partition any more.
+        """
+        from confluent_kafka import KafkaException, TopicPartition
+
+        place = TopicPartition(self._topic, partition, offset, metadata)
+        done: Future[None] = Future()
+
+        def commit(consumer: Consumer) -> None:
+            try:
+                for each in consumer.commit(offsets=[place], asynchronous=False) or ():
+                    if each.error is not None:
+                        raise KafkaException(each.error)
+            except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        # A commit in another thread than that of the callbacks would not end during a rebalance.
+        if self._consumer is None:
+            raise PartitionLost("the consumer has left its group")
+        self._orders.put(commit)
+        try:
+            done.result(_REVOKE_S)
+        except TimeoutError as error:
+            raise PartitionLost(f"no commit within {_REVOKE_S:g} s") from error
+        except KafkaException as error:
+            return self._judge(error.args[0])
+        except RuntimeError as error:  # it is closed
+            raise PartitionLost(str(error)) from error
+        return True
+
+    def _judge(self, error: KafkaError) -> bool:
+        if error.name() in _LOST or error.fatal():
+            raise PartitionLost(error.str())
+        if error.name() not in _REBALANCING:
+            self._log.warning("commit_failed", error=error.str())
+        return False
+
+    def rewind(self, partition: int) -> None:
+        """Assign a partition again from its last commit, after its runner has failed."""
+        self._rewinds.put(partition)
+
+    # --- in the thread -----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        from confluent_kafka import Consumer
+
+        consumer = self._consumer = Consumer(
+            {**self._properties, "error_cb": self._on_error}, logger=KafkaLogger(self._log)
+        )
+        try:
+            consumer.subscribe(
+                [self._topic],
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+            while not self._is_stopping.is_set():
+                self._carry_out_orders(consumer)
+                while not self._rewinds.empty():  # not inside of a callback
+                    self._rewind(consumer, self._rewinds.get())
+                self._pass_on(consumer, consumer.consume(_CONSUMED_MESSAGES, _CONSUME_S))
+        finally:
+            consumer.close()  # calls `_on_revoke`
+            self._consumer = None
+
+    def _pass_on(self, consumer: Consumer, messages: list[Message]) -> None:
+        from confluent_kafka import KafkaException
+
+        by_partition: dict[int, list[Message]] = {}
+        for each in messages:
+            error = each.error()
+            if error is None:
+                by_partition.setdefault(each.partition() or 0, []).append(each)
+            elif error.fatal():
+                raise KafkaException(error)
+            else:
+                self.error = error.str()
+        assert self._loop is not None
+        arrived = [_Arrived(n, self._epochs.get(n, 0), own) for n, own in by_partition.items()]
+        waiting = self._call(self._take_in(arrived, list(self._paused)), _RESPONSE_S)
+        for partition, size_bytes in waiting.items():
+            place = self._place(partition)
+            if partition not in self._paused and size_bytes > _MAX_WAITING_BYTES:
+                consumer.pause([place])
+                self._paused.add(partition)
+            elif partition in self._paused and size_bytes < _FEW_WAITING_BYTES:
+                consumer.resume([place])
+                self._paused.discard(partition)
+
+    def _carry_out_orders(self, consumer: Consumer, wait_s: float = 0.0) -> None:
+        """Carry out what other threads have ordered; wait for the first order."""
+        with contextlib.suppress(queue.Empty):
+            self._orders.get(wait_s > 0, wait_s)(consumer)
+            while True:
+                self._orders.get_nowait()(consumer)
+
+    def _call(self, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        """Run a coroutine on the event loop and return its result; commit meanwhile."""
+        assert self._loop is not None
+        assert self._consumer is not None
+        called = asyncio.run_coroutine_threadsafe(work, self._loop)
+        until_s = time.monotonic() + timeout_s
+        while not called.done() and time.monotonic() < until_s:
+            self._carry_out_orders(self._consumer, _ORDERS_S)
+        return called.result(0)
+
+    def _place(self, partition: int, offset: int = _NO_OFFSET) -> TopicPartition:
+        from confluent_kafka import TopicPartition
+
+        return TopicPartition(self._topic, partition, offset)
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.error = error.str()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [each.partition for each in partitions]
+        self._log.info("partitions_assigned", partitions=numbers)
+        found = self._checkpoints(consumer, numbers)
+        starts = [self._begin(number, checkpoint) for number, checkpoint in found.items()]
+        consumer.incremental_assign(starts)
+        self._paused.difference_update(numbers)
+
+    def _begin(self, partition: int, checkpoint: Checkpoint) -> TopicPartition:
+        """Pass a partition to the owner, and return where to read it."""
+        epoch = self._epochs[partition] = self._epochs.get(partition, 0) + 1
+        self._call(self._assign(partition, epoch, checkpoint), _RESPONSE_S)
+        after = checkpoint.batches[-1].stop if checkpoint.batches else checkpoint.place
+        return self._place(partition, after.offset)
+
+    def _rewind(self, consumer: Consumer, partition: int) -> None:
+        if partition not in [each.partition for each in consumer.assignment()]:
+            return  # it was revoked meanwhile
+        checkpoint = self._checkpoints(consumer, [partition])[partition]
+        consumer.seek(self._begin(partition, checkpoint))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._revoke(consumer, partitions, is_lost=False)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._revoke(consumer, partitions, is_lost=True)
+
+    def _revoke(
+        self, consumer: Consumer, partitions: list[TopicPartition], *, is_lost: bool
+    ) -> None:
+        numbers = [each.partition for each in partitions]
+        self._log.info("partitions_lost" if is_lost else "partitions_revoked", partitions=numbers)
+        self._call(self._owner.revoke(numbers, is_lost=is_lost), _REVOKE_S)
+        consumer.incremental_unassign(partitions)
+        self._paused.difference_update(numbers)
+
+    # --- commits of earlier owners -----------------------------------------------------------
+
+    def _checkpoints(self, consumer: Consumer, partitions: list[int]) -> dict[int, Checkpoint]:
+        """Return the last commit of each partition; of a new destination, commit its start."""
+        known = self._committed(consumer, partitions)
+        missing = [number for number in partitions if number not in known]
+        if missing:
+            known |= self._registered(consumer, missing)
+        found: dict[int, Checkpoint] = {}
+        for number in partitions:
+            offset, metadata = known[number]
+            checkpoint = Checkpoint(Place(offset))
+            if metadata:
+                try:
+                    checkpoint = decode(metadata, offset)
+                except CheckpointError as error:
+                    self._log.error("checkpoint_damaged", partition=number, error=str(error))
+            found[number] = checkpoint
+        return found
+
+    def _committed(
+        self, consumer: Consumer, partitions: Sequence[int]
+    ) -> dict[int, tuple[int, str]]:
+        places = [self._place(number) for number in partitions]
+        found = self._insist(lambda: consumer.committed(places, _RESPONSE_S))
+        return {
+            each.partition: (each.offset, each.metadata or "") for each in found if each.offset >= 0
+        }
+
+    def _registered(self, consumer: Consumer, missing: list[int]) -> dict[int, tuple[int, str]]:
+        """Return the start of partitions without a commit.
+
+        If no partition has one, the destination is new. The owner of partition 0 then commits its
+        start on every partition, and other consumers wait for that. Partitions that were added to
+        the topic later start at their first event.
+        """
+        topics = self._insist(lambda: consumer.list_topics(self._topic, _RESPONSE_S)).topics
+        every = sorted(topics[self._topic].partitions)
+        if 0 in missing and not self._committed(consumer, every):
+            starts = [self._place(n, self._watermark(consumer, n, self._start)) for n in every]
+            self._insist(lambda: consumer.commit(offsets=starts, asynchronous=False))
+            self._log.info("destination_registered", start=self._start)
+        until_s = time.monotonic() + _REGISTERED_S
+        while not self._committed(consumer, [0]) and time.monotonic() < until_s:
+            self._is_stopping.wait(_RETRY_S / 10)
+        known = self._committed(consumer, missing)
+        for number in missing:
+            if number not in known:
+                known[number] = self._watermark(consumer, number, "earliest"), ""
+        return known
+
+    def _watermark(self, consumer: Consumer, partition: int, start: str) -> int:
+        place = self._place(partition)
+        low, high = self._insist(lambda: consumer.get_watermark_offsets(place, _RESPONSE_S))
+        return int(low if start == "earliest" else high)
+
+    def _insist(self, request: Callable[[], Any]) -> Any:
+        """Repeat a request until the brokers respond."""
+        from confluent_kafka import KafkaException
+
+        while True:
+            try:
+                return request()
+            except KafkaException as error:
+                self.error = error.args[0].str()
+                if self._is_stopping.wait(_RETRY_S):
+                    raise
+
+    # --- on the event loop -------------------------------------------------------------------
+
+    async def _assign(self, partition: int, epoch: int, checkpoint: Checkpoint) -> None:
+        self._current[partition] = epoch
+        await self._owner.assign(partition, checkpoint)
+
+    async def _take_in(self, arrived: list[_Arrived], paused: list[int]) -> dict[int, int]:
+        """Pass messages to the owner; return how many bytes wait in each partition."""
+        waiting = {number: self._owner.waiting_bytes(number) for number in paused}
+        for partition, epoch, messages in arrived:
+            if epoch == self._current.get(partition):
+                waiting[partition] = self._owner.add(partition, messages)
+        return waiting
+
+
+def _end(ended: asyncio.Future[None], error: Exception | None) -> None:
+    if ended.done():
+        return
+    if error is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)

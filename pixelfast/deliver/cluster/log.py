@@ -1,0 +1,237 @@
+"""A partition of the cluster's topic as the log of a runner.
+
+The partition is the only slot of the log. The position of an event is the offset of its message and
+its number in the frame. Events are numbered in the order of the partition.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from pixelfast.cluster.message import FramePlace, parse_headers
+from pixelfast.deliver.cluster.checkpoint import Checkpoint, Place
+from pixelfast.deliver.cluster.history import History
+from pixelfast.spool import Frame, Position
+from pixelfast.spool.format import UNKNOWN_VERSION, SegmentId
+from pixelfast.spool.frames import parse_frame
+
+__all__ = ["Fetch", "PartitionLog", "TopicMessage", "place_at", "position_at"]
+
+_SEGMENT = 1  # of all positions, which have no segments
+_MAX_FRAMES = 256  # of one read
+_CHUNK_BYTES = 2**20
+
+
+class TopicMessage(Protocol):
+    """The part of `confluent_kafka.Message` that is used."""
+
+    def offset(self) -> int | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> Any: ...
+
+
+Fetch = Callable[[int], Sequence[TopicMessage]]
+"""Returns the next messages of the partition from an offset on; blocks. Empty at the end."""
+
+
+def position_at(place: Place) -> Position:
+    """Return a place as a position of the log.
+
+    >>> position_at(Place(7, 2))
+    Position(segment=1, offset=7, skip=2)
+    """
+    return Position(_SEGMENT, place.offset, place.skip)
+
+
+def place_at(position: Position) -> Place:
+    """Return a position of the log as a place in the partition."""
+    return Place(position.offset, position.skip)
+
+
+class PartitionLog:
+    """The log of one partition, which begins at a checkpoint.
+
+    Attributes:
+        history: the frames that were read.
+        next_number: the number of the next event that is read.
+        waiting_bytes: the size of messages that arrived but were not read.
+    """
+
+    def __init__(self, partition: int, checkpoint: Checkpoint, fetch: Fetch) -> None:
+        self.history = History(checkpoint.slots, checkpoint.place.offset)
+        self.next_number = checkpoint.totals.get("stored", 0)
+        self.waiting_bytes = 0
+        self._partition = partition
+        self._fetch = fetch
+        self._waiting: deque[TopicMessage] = deque()
+        self._log = structlog.get_logger("deliver").bind(partition=partition)
+
+    # --- the interface to a runner -----------------------------------------------------------
+
+    def slots(self) -> list[int]:
+        return [self._partition]
+
+    def follow(self, slot: int, start: Position) -> PartitionReader:
+        """Read the messages that arrive, of which the first one is at `start`."""
+        del slot  # the partition
+        self.next_number -= start.skip
+        return PartitionReader(self)
+
+    def reread(self, slot: int, start: Position) -> PartitionRereader:
+        del slot
+        return PartitionRereader(start.offset, self._fetch, self.history.skipped)
+
+    def newest(self, slot: int) -> Iterable[Frame]:
+        """Return no frames; probes use events that wait to be sent."""
+        del slot
+        return ()
+
+    # --- messages ----------------------------------------------------------------------------
+
+    def add(self, messages: Iterable[TopicMessage]) -> None:
+        """Add messages that have arrived, in their order."""
+        for each in messages:
+            self._waiting.append(each)
+            self.waiting_bytes += len(each.value() or b"")
+
+    def replay(self, stop: int) -> Iterable[Frame]:
+        """Read the messages before offset `stop` again, from the checkpoint on. Blocks.
+
+        Must be done before the first message is read.
+        """
+        offset = self.history.next_offset
+        while offset < stop and (messages := self._fetch(offset)):
+            for each in messages:
+                offset = _offset(each) + 1
+                if offset <= stop and (frame := self.take(each)):
+                    yield frame
+
+    def next_frame(self) -> Frame | None:
+        """Return the next frame of those that have arrived, or None."""
+        while self._waiting:
+            message = self._waiting.popleft()
+            self.waiting_bytes -= len(message.value() or b"")
+            frame = self.take(message)
+            if frame is not None:
+                first_number = self.next_number + frame.first_number
+                self.next_number = first_number + frame.events
+                return frame._replace(first_number=first_number)
+        return None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all messages that have arrived were read."""
+        return not self._waiting
+
+    def take(self, message: TopicMessage) -> Frame | None:
+        """Return the frame of a message, or None if it is a copy or is not valid.
+
+        The number of its first event is how many events were deleted before it.
+        """
+        offset = _offset(message)
+        try:
+            place, frame = _parsed(message)
+        except ValueError as error:
+            self.history.skip(offset)
+            self._log.error("message_invalid", offset=offset, error=str(error))
+            return None
+        deleted = self.history.add(offset, place, frame.first_number, frame.events)
+        return None if deleted is None else _placed(frame, offset, deleted)
+
+
+class PartitionReader:
+    """Read the frames of the messages that have arrived."""
+
+    def __init__(self, log: PartitionLog) -> None:
+        self.is_at_end = False
+        self.buffer_bytes = 0
+        self._log = log
+        self._last: list[Frame] = []
+        self._again: list[Frame] = []  # frames that were given back
+
+    def read(self, max_bytes: int = _CHUNK_BYTES) -> list[Frame]:
+        frames: list[Frame] = []
+        size_bytes = 0
+        while len(frames) < _MAX_FRAMES and size_bytes < max_bytes:
+            frame = self._again.pop(0) if self._again else self._log.next_frame()
+            if frame is None:
+                break
+            frames.append(frame)
+            size_bytes += len(frame.body)
+        self.is_at_end = not self._again and self._log.is_empty
+        self.buffer_bytes = size_bytes
+        self._last = frames
+        return list(frames)
+
+    def rewind(self, frame: Frame) -> None:
+        again = [each for each in self._last if each.offset >= frame.offset]
+        self._again = again + self._again
+        self._last = []
+        self.is_at_end = False
+
+    def close(self) -> None:
+        self._again.clear()
+
+
+class PartitionRereader:
+    """Read frames again that were read before, without the messages in `skipped`."""
+
+    def __init__(self, offset: int, fetch: Fetch, skipped: set[int]) -> None:
+        self.is_at_end = False
+        self.buffer_bytes = 0
+        self._offset = offset
+        self._fetch = fetch
+        self._skipped = skipped
+
+    def read(self, max_bytes: int = _CHUNK_BYTES) -> list[Frame]:
+        del max_bytes  # as much as one fetch returns
+        frames: list[Frame] = []
+        while not frames:
+            messages = self._fetch(self._offset)
+            if not messages:
+                self.is_at_end = True
+                break
+            self._offset = _offset(messages[-1]) + 1
+            for each in messages:
+                offset = _offset(each)
+                if offset not in self._skipped:
+                    frames.append(_placed(_parsed(each)[1], offset, 0))
+        self.buffer_bytes = sum(len(each.body) for each in frames)
+        return frames
+
+    def rewind(self, frame: Frame) -> None:
+        self._offset = frame.offset
+        self.is_at_end = False
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _offset(message: TopicMessage) -> int:
+    offset = message.offset()
+    assert offset is not None, "the message was consumed"
+    return offset
+
+
+def _parsed(message: TopicMessage) -> tuple[FramePlace, Frame]:
+    """Return the frame of a message.
+
+    Raises:
+        ValueError: the message does not hold exactly one valid frame.
+    """
+    place = parse_headers(message.headers())
+    value = message.value() or b""
+    segment = SegmentId(place.node, place.slot, place.segment, UNKNOWN_VERSION)
+    frame = parse_frame(memoryview(value), 0, place.offset, segment)
+    if not isinstance(frame, Frame) or frame.length != len(value):
+        raise ValueError("the value is not the frame that the headers describe")
+    return place, frame
+
+
+def _placed(frame: Frame, offset: int, first_number: int) -> Frame:
+    """Return a frame with its position in the partition, where each message is one unit long."""
+    return frame._replace(segment=_SEGMENT, offset=offset, length=1, first_number=first_number)

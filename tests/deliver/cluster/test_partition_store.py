@@ -1,0 +1,263 @@
+"""A partition as the log of a runner, and its state in committed offsets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from pixelfast.deliver.batches import BatchLimits, Cut
+from pixelfast.deliver.cluster.checkpoint import Checkpoint, Place, decode
+from pixelfast.deliver.cluster.log import PartitionLog, place_at
+from pixelfast.deliver.cluster.store import PartitionLost, PartitionState, PartitionStore, batch_id
+from pixelfast.deliver.cutter import Cutter
+from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.store import Changes
+from pixelfast.deliver.tasks import Task
+from tests.deliver.cluster.partitions import Partition, Produced, Slot
+from tests.deliver.spools import event
+
+PARTITION = 5
+TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAQ"
+NODES = [bytes([n]) * 16 for n in (1, 2)]
+
+LIMITS = BatchLimits(5, 10**6, 0.0)
+ALL = Selection()
+
+
+@dataclass
+class Owner:
+    """A process that owns the partition, from a commit on."""
+
+    partition: Partition
+    checkpoint: Checkpoint
+    limits: BatchLimits = LIMITS
+    selection: Selection = ALL
+    commits: list[tuple[int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.log = PartitionLog(PARTITION, self.checkpoint, self.partition.fetch)
+        self.state = PartitionState(self._commit)
+        self.store = PartitionStore(
+            PARTITION, TOPIC_ID, self.checkpoint, self.log, self.state, lambda: self.selection
+        )
+        self.plans: list[Plan] = list(self.store.plans())
+        self.cutter = Cutter(
+            self.log, self.store.cursors(), self.limits, self.selection, self.store.numbers()
+        )
+        (start,) = self.store.cursors().values()
+        first = max(start.offset, self.partition.start)
+        self.log.add(self.partition.messages[first:])
+
+    def _commit(self, offset: int, metadata: str) -> bool:
+        self.commits.append((offset, metadata))
+        return True
+
+    def cut(self) -> Cut:
+        self.cutter.cut()
+        return self.cutter.close_batch()
+
+    def plan(self, cut: Cut) -> Plan | None:
+        """Plan a batch that was cut, and commit it."""
+        changes = Changes(after=dict(cut.after), numbers=dict(cut.numbers))
+        for name, events in cut.counts.items():
+            changes.count(name, events)
+        if cut.events:
+            (bounds,) = cut.ranges
+            name = batch_id(TOPIC_ID, PARTITION, place_at(bounds.start), place_at(bounds.stop))
+            changes.planned.append(Task.of_cut(cut, 1, self.selection, name).plan)
+        self.store.commit(changes)
+        self.plans += changes.planned
+        return changes.planned[0] if changes.planned else None
+
+    def settle(self, plan: Plan) -> list[int]:
+        """Commit that the events of a plan were delivered, and return their numbers."""
+        events = self.read(plan)
+        changes = Changes(ended=[plan.id])
+        changes.count("delivered", plan.events, plan.root)
+        self.store.commit(changes)
+        self.plans.remove(plan)
+        return events
+
+    def read(self, plan: Plan) -> list[int]:
+        batch = plan.read_back(self.log)
+        assert batch is not None, "the bytes are the same"
+        return [json.loads(line)["n"] for line in batch.lines()]
+
+    def successor(self) -> Owner:
+        """Return the next owner of the partition, which knows only the last commit."""
+        checkpoint = self.checkpoint
+        if self.commits:
+            offset, metadata = self.commits[-1]
+            checkpoint = decode(metadata, offset)
+        return Owner(self.partition, checkpoint, self.limits, self.selection)
+
+    def deliver_rest(self) -> list[int]:
+        """Deliver all that is left, and return the numbers of the events."""
+        found = [number for plan in list(self.plans) for number in self.settle(plan)]
+        while (cut := self.cut()).after:
+            if plan := self.plan(cut):
+                found += self.settle(plan)
+        return found
+
+
+def new_owner(partition: Partition, **options: object) -> Owner:
+    return Owner(partition, Checkpoint(Place(0)), **options)  # type: ignore[arg-type]
+
+
+@st.composite
+def partitions(draw: st.DrawFn) -> tuple[Partition, int]:
+    """Draw a partition, and how many events it has. Collectors may produce frames again."""
+    partition = Partition(fetches=draw(st.integers(1, 4)))
+    slots = [Slot(node, number) for node in NODES for number in (0, 1)]
+    written: list[list[Produced]] = [[] for _ in slots]
+    number = 0
+    for _ in range(draw(st.integers(0, 25))):
+        chosen = draw(st.integers(0, 3))
+        slot, frames = slots[chosen], written[chosen]
+        if draw(st.integers(0, 3)) == 0:  # a restart: from some frame on, all are produced again
+            partition.produce(*frames[draw(st.integers(0, len(frames))) :])
+            slot.next_segment()
+        events = [event(n) for n in range(number, number + draw(st.integers(1, 7)))]
+        number += len(events)
+        frames.append(slot.frame(*events, source=draw(st.sampled_from(["web", "mail"]))))
+        partition.produce(frames[-1])
+    return partition, number
+
+
+@settings(deadline=None)
+@given(partitions(), st.data())
+def test_each_event_is_settled_once_whoever_owns_the_partition(
+    drawn: tuple[Partition, int], data: st.DataObject
+) -> None:
+    partition, events = drawn
+    owner = new_owner(partition, limits=BatchLimits(data.draw(st.integers(1, 9)), 10**6, 0.0))
+    settled: list[int] = []
+    for action in data.draw(st.lists(st.sampled_from(["cut", "settle", "replace"]))):
+        if action == "cut":
+            owner.plan(owner.cut())
+        elif action == "settle" and owner.plans:
+            settled += owner.settle(data.draw(st.sampled_from(owner.plans)))
+        elif action == "replace":
+            planned = {plan.id: plan.checksum for plan in owner.plans}
+            owner = owner.successor()
+            assert planned == {plan.id: plan.checksum for plan in owner.plans}
+    owner = owner.successor()
+    settled += owner.deliver_rest()
+    assert list(range(events)) == sorted(settled)
+    if events:
+        offset, metadata = owner.commits[-1] if owner.commits else (0, "")
+        if metadata:
+            checkpoint = decode(metadata, offset)
+            assert (len(partition.messages), []) == (offset, checkpoint.batches)
+            assert {"stored": events, "delivered": events} == checkpoint.totals
+
+
+def test_events_that_are_filtered_out_are_counted_once_by_several_owners() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    partition.produce(*(slot.frame(event(n), source="web") for n in range(2)))
+    partition.produce(*(slot.frame(event(n), source="mail") for n in range(2, 5)))
+    owner = new_owner(partition, selection=Selection(excluded=("mail",)))
+    owner.cutter.limits = BatchLimits(2, 10**6, 0.0)
+    plan = owner.plan(owner.cut())
+    owner.plan(owner.cut())
+    assert plan is not None
+    for _ in range(3):
+        owner = owner.successor()
+        assert not owner.cut().after
+    assert [0, 1] == owner.settle(owner.plans[0])
+    offset, metadata = owner.commits[-1]
+    assert 5 == offset
+    assert {"stored": 5, "delivered": 2, "filtered": 3} == decode(metadata, offset).totals
+
+
+def test_parts_of_a_batch_count_only_when_all_of_them_are_settled() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    partition.produce(slot.frame(*map(event, range(4))))
+    owner = new_owner(partition)
+    cut = owner.cut()
+    (bounds,) = cut.ranges
+    name = batch_id(TOPIC_ID, PARTITION, place_at(bounds.start), place_at(bounds.stop))
+    task = Task.of_cut(cut, 1, Selection(), name)
+    owner.store.commit(Changes(planned=[task.plan], after=cut.after, numbers=cut.numbers))
+    parts = [each.plan for each in task.divided([range(2), range(2, 4)])]
+    owner.store.commit(Changes(planned=parts, ended=[task.plan.id]))
+    changes = Changes(ended=[parts[0].id])
+    changes.count("delivered", 2, name)
+    owner.store.commit(changes)
+    successor = owner.successor()
+    assert {"stored": 4} == successor.store.counters()
+    assert [0, 1, 2, 3] == successor.read(successor.plans[0])
+    changes = Changes(ended=[parts[1].id])
+    changes.count("dead", 2, name)
+    owner.store.commit(changes)
+    assert {"stored": 4, "delivered": 2, "dead": 2} == owner.successor().store.counters()
+    assert [] == owner.successor().plans
+
+
+def test_events_that_retention_deleted_count_as_expired() -> None:
+    partition, slot, other = Partition(), Slot(NODES[0]), Slot(NODES[1])
+    partition.produce(slot.frame(event(0)), other.frame(event(1)))
+    owner = new_owner(partition)
+    assert [0, 1] == owner.deliver_rest()
+    partition.produce(*(slot.frame(event(n), event(n)) for n in range(3)))
+    partition.produce(slot.frame(event(7)), other.frame(event(8)))
+    partition.start = 5
+    successor = owner.successor()
+    assert [7, 8] == successor.deliver_rest()
+    expected = {"stored": 10, "delivered": 4, "expired": 6}
+    assert expected == successor.successor().store.counters()
+
+
+def test_a_message_without_a_valid_frame_is_skipped() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    damaged = slot.frame(event(0))
+    damaged.value = damaged.value[:-9] + b"X" + damaged.value[-8:]
+    foreign = Produced([], b"hello")
+    partition.produce(damaged, foreign, slot.frame(event(1)))
+    with capture_logs() as logs:
+        owner = new_owner(partition)
+        assert [1] == owner.deliver_rest()
+    assert [0, 1] == [each["offset"] for each in logs if each["event"] == "message_invalid"]
+    assert 3 == owner.commits[-1][0]
+
+
+def test_a_batch_is_only_planned_if_its_commit_has_room() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    partition.produce(*(slot.frame(event(n)) for n in range(400)))
+    owner = new_owner(partition, limits=BatchLimits(1, 10**6, 0.0))
+    while owner.store.room > 0:
+        owner.plan(owner.cut())
+    planned = len(owner.plans)
+    assert 60 < planned < 200
+    successor = owner.successor()
+    assert (planned, 0) == (len(successor.plans), successor.store.room)
+    for plan in successor.plans[:9]:
+        successor.settle(plan)
+    assert 5 < successor.store.room < 9
+
+
+def test_nothing_is_committed_after_the_partition_was_revoked() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    partition.produce(slot.frame(event(0)))
+    owner = new_owner(partition)
+    owner.state.revoke()
+    with pytest.raises(PartitionLost):
+        owner.plan(owner.cut())
+    assert [] == owner.commits
+
+
+def test_frames_that_were_given_back_are_read_again() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    partition.produce(*(slot.frame(event(n)) for n in range(6)))
+    owner = new_owner(partition, limits=BatchLimits(2, 10**6, 0.0))
+    found = []
+    while (cut := owner.cut()).after:
+        found += cut.batch().lines()
+        owner.cutter.release()
+    assert [event(n) for n in range(6)] == found

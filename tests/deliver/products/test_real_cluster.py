@@ -1,0 +1,417 @@
+"""Delivery from the topic of a cluster, with a real Kafka broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from pixelfast.config import Cluster, Config, HttpDestination
+from pixelfast.deliver.cluster.dead import DeadLetterTopic
+from pixelfast.deliver.cluster.engine import ClusterEngine
+from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected, Retry
+from pixelfast.deliver.timing import Timings
+from pixelfast.spool import DataDir
+from tests.deliver.cluster.partitions import Produced, Slot
+from tests.deliver.products.real.kafka_broker import KafkaBroker
+from tests.deliver.products.topics import Topics
+from tests.deliver.runners import AT_ONCE, FakeSender
+from tests.deliver.running import run
+from tests.deliver.spools import event
+from tests.fake_destination import FakeDestination
+from tests.program import PIXELFAST
+from tests.spools import open_data
+from tests.waiting import until
+
+PARTITIONS = 4
+NODE = bytes(range(16))
+TIMINGS = Timings(max_look_pause_s=0.02, revoke_s=0.3, stop_s=0.3)
+SESSION = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
+
+
+@pytest.fixture
+def topics(kafka: KafkaBroker) -> Iterator[Topics]:
+    found = Topics(kafka.address)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest, topics: Topics) -> str:
+    """The topic of a test."""
+    return topics.create(f"events-{abs(hash(request.node.name)):x}", PARTITIONS)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return open_data(tmp_path / "data")
+
+
+class Collectors:
+    """Collectors that produce frames, one slot for each partition."""
+
+    def __init__(self, kafka: KafkaBroker, topic: str) -> None:
+        self._topic = topic
+        self._producer = Producer({"bootstrap.servers": kafka.address, "linger.ms": 1})
+        now_ms = round(time.time() * 1000)
+        self._slots = [Slot(NODE, number, received_ms=now_ms) for number in range(PARTITIONS)]
+        self._last: dict[int, Produced] = {}
+        self.events = 0
+
+    def store(self, events: int, per_frame: int = 5, source: str = "web") -> None:
+        """Store events in frames, in all partitions in turn."""
+        for first in range(self.events, self.events + events, per_frame):
+            stop = min(first + per_frame, self.events + events)
+            partition = first // per_frame % PARTITIONS
+            made = self._slots[partition].frame(*map(event, range(first, stop)), source=source)
+            self._last[partition] = made
+            self._produce(partition, made)
+        self.events += events
+        assert 0 == self._producer.flush(30)
+
+    def repeat(self) -> None:
+        """Produce the last frame of each partition again, as a collector does after a crash."""
+        for partition, made in self._last.items():
+            self._produce(partition, made)
+        assert 0 == self._producer.flush(30)
+
+    def _produce(self, partition: int, made: Produced) -> None:
+        headers: Any = made.headers
+        self._producer.produce(self._topic, made.value, partition=partition, headers=headers)
+
+
+class Oracle:
+    """What all senders together have accepted."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, bytes]] = []
+        self.tried: list[tuple[str, bytes]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.judge: Callable[[bytes], Outcome] = lambda _body: Accepted()
+
+    def sender(self, *_: object) -> FakeSender:
+        sender = FakeSender(limits=AT_ONCE)
+        oracle = self
+
+        async def send(batch: Any) -> Outcome:
+            oracle.tried.append((batch.id, batch.body))
+            await oracle.gate.wait()
+            outcome = oracle.judge(batch.body)
+            if isinstance(outcome, Accepted):
+                oracle.batches.append((batch.id, batch.body))
+            return outcome
+
+        sender.send = send  # type: ignore[method-assign]
+        return sender
+
+    @property
+    def counts(self) -> Counter[int]:
+        return Counter(
+            json.loads(line)["n"] for _, body in self.batches for line in body.splitlines()
+        )
+
+
+def settings(kafka: KafkaBroker, topic: str, start: Any = "earliest") -> Config:
+    return Config(
+        cluster=Cluster(brokers=(kafka.address,), topic=topic, min_insync=1, options=SESSION),
+        destinations=(
+            HttpDestination(name="hook", url="http://192.0.2.1/", start=start, concurrency=4),
+        ),
+    )
+
+
+@asynccontextmanager
+async def delivering(config: Config, data: DataDir, oracle: Oracle) -> AsyncIterator[ClusterEngine]:
+    engine = ClusterEngine(config, data, timings=TIMINGS, make_sender=oracle.sender)
+    task = asyncio.create_task(engine.run())
+    try:
+        yield engine
+    finally:
+        engine.stop()
+        await asyncio.wait_for(task, 60)
+
+
+def figures(*engines: ClusterEngine) -> Counter[str]:
+    """Return the figures of the destination, summed over all processes."""
+    total: Counter[str] = Counter()
+    for engine in engines:
+        own = engine.stats()["destinations"].get("hook", {})
+        names = ("stored", "delivered", "dead", "filtered", "expired", "pending", "missing")
+        total.update({name: own.get(name, 0) for name in names})
+    return total
+
+
+def partitions_of(engine: ClusterEngine) -> list[int]:
+    return list(engine.stats()["destinations"].get("hook", {}).get("partitions", []))
+
+
+def test_every_event_of_the_topic_is_delivered_once(
+    kafka: KafkaBroker, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic)
+    collectors.store(1000)
+
+    async def main() -> None:
+        oracle = Oracle()
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: 1000 == figures(engine)["delivered"])
+            collectors.repeat()
+            collectors.store(500)
+            await until(lambda: 1500 == figures(engine)["delivered"])
+            total = figures(engine)
+        assert Counter(range(1500)) == oracle.counts
+        assert (1500, 0) == (total["stored"], total["pending"])
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: 1500 == figures(engine)["delivered"])
+            collectors.store(10)
+            await until(lambda: 1510 == figures(engine)["delivered"])
+        assert Counter(range(1510)) == oracle.counts
+
+    run(main())
+
+
+def test_a_new_destination_starts_at_the_newest_event_of_every_partition(
+    kafka: KafkaBroker, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic, start="latest")
+    collectors.store(100)
+
+    async def main() -> None:
+        oracle = Oracle()
+        engines = [delivering(config, data, oracle) for _ in range(2)]
+        async with engines[0] as one, engines[1] as two:
+            await until(lambda: PARTITIONS == sum(len(partitions_of(each)) for each in (one, two)))
+            collectors.store(100)
+            await until(lambda: 100 == figures(one, two)["delivered"])
+        assert Counter(range(100, 200)) == oracle.counts
+
+    run(main())
+
+
+def test_processes_that_join_and_leave_share_the_work_and_lose_nothing(
+    kafka: KafkaBroker, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic)
+
+    async def main() -> None:
+        oracle = Oracle()
+        async with delivering(config, data, oracle) as one:
+            collectors.store(200)
+            await until(lambda: 200 == figures(one)["delivered"])
+            async with delivering(config, data, oracle) as two:
+                await until(lambda: 2 == len(partitions_of(one)) == len(partitions_of(two)))
+                collectors.store(200)
+                await until(lambda: 400 == figures(one, two)["delivered"])
+                async with delivering(config, data, oracle) as three:
+                    await until(lambda: partitions_of(three))
+                    collectors.store(200)
+                    await until(lambda: 600 == figures(one, two, three)["delivered"])
+                collectors.store(200)
+                await until(lambda: 800 == figures(one, two)["delivered"])
+            await until(lambda: PARTITIONS == len(partitions_of(one)))
+            total = figures(one)
+        assert Counter(range(800)) == oracle.counts
+        assert (800, 800, 0) == (total["stored"], total["delivered"], total["pending"])
+
+    run(main(), 120.0)
+
+
+def test_batches_under_way_during_a_rebalance_keep_their_id_and_bytes(
+    kafka: KafkaBroker, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic)
+
+    async def main() -> None:
+        hanging, oracle = Oracle(), Oracle()
+        hanging.gate.clear()
+        async with delivering(config, data, hanging) as one:
+            collectors.store(200)
+            await until(lambda: hanging.tried and figures(one)["pending"] == 200)
+            async with delivering(config, data, oracle) as two:
+                await until(lambda: 2 == len(partitions_of(two)))
+                await until(lambda: 100 == figures(two)["delivered"])
+                sent = {name: body for name, body in hanging.tried if name in dict(oracle.batches)}
+                assert len(sent) >= 2
+                assert sent == {name: dict(oracle.batches)[name] for name in sent}
+                hanging.gate.set()
+                await until(lambda: 200 == figures(one, two)["delivered"])
+        assert set(range(200)) == set((oracle.counts + hanging.counts).keys())
+        assert Counter(range(200)) == oracle.counts + hanging.counts
+
+    run(main(), 120.0)
+
+
+def test_dead_letters_are_in_their_topic_before_their_events_are_settled(
+    kafka: KafkaBroker, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic)
+    collectors.store(100, per_frame=10)
+
+    def judge(body: bytes) -> Outcome:
+        bad = [line for line in body.splitlines() if json.loads(line)["n"] % 10 == 3]
+        return Rejected("no threes", 400, b"bad request") if bad else Accepted()
+
+    async def main() -> None:
+        oracle = Oracle()
+        oracle.judge = judge
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: 0 == figures(engine)["pending"] and figures(engine)["dead"] == 10)
+            total = figures(engine)
+        assert (100, 90) == (total["stored"], total["delivered"])
+        assert Counter(n for n in range(100) if n % 10 != 3) == oracle.counts
+
+    run(main())
+    assert config.cluster is not None
+    dead = DeadLetterTopic(config.cluster, None)
+    letters = dead.read("hook")
+    assert set(range(3, 100, 10)) == {json.loads(each.event)["n"] for each in letters}
+    assert {(400, "no threes", b"bad request", "web")} == {
+        (each.status, each.reason, each.response, each.source) for each in letters
+    }
+    dead.drop("hook", letters[:4])
+    assert letters[4:] == dead.read("hook")
+    assert [] == dead.read("other")
+
+
+def test_a_destination_that_is_down_gets_its_events_later(
+    kafka: KafkaBroker, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic)
+    collectors.store(100)
+
+    async def main() -> None:
+        oracle = Oracle()
+        oracle.judge = lambda _body: Retry("down")
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: figures(engine)["pending"] == 100 and oracle.tried)
+            oracle.judge = lambda _body: Accepted()
+            await until(lambda: 100 == figures(engine)["delivered"])
+        assert Counter(range(100)) == oracle.counts
+
+    run(main())
+
+
+# --- processes that are killed or stopped ---------------------------------------------------------
+
+
+class Deliverer:
+    """A process `pixelfast deliver` with a data directory of its own."""
+
+    def __init__(self, kafka: KafkaBroker, topic: str, url: str, folder: Path, name: str) -> None:
+        path = folder / f"{name}.toml"
+        path.write_text(
+            f"""
+data_dir = "{folder / name}"
+
+[cluster]
+brokers = ["{kafka.address}"]
+topic = "{topic}"
+min_insync = 1
+options = {{ "session.timeout.ms" = "6000", "heartbeat.interval.ms" = "300" }}
+
+[[sources]]
+name = "web"
+write_keys = ["wk_cluster_tests"]
+
+[[destinations]]
+name = "hook"
+type = "http"
+url = "{url}"
+start = "earliest"
+max_events = 20
+max_age_s = 0.05
+concurrency = 4
+"""
+        )
+        self.log_path = folder / f"{name}.log"
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*PIXELFAST, "deliver", "-c", str(path)], stdout=log, stderr=log
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Stop the process as an operator does."""
+        self.signal(signal.SIGTERM)
+        assert 0 == self._process.wait(30)
+
+
+@contextmanager
+def deliverers(kafka: KafkaBroker, topic: str, url: str, folder: Path) -> Iterator[Any]:
+    """Start processes by a function, and kill them at the end."""
+    started: list[Deliverer] = []
+
+    def start() -> Deliverer:
+        started.append(Deliverer(kafka, topic, url, folder, f"d{len(started)}"))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for each in started:
+            each.kill()
+
+
+def numbers_of(destination: FakeDestination) -> Counter[int]:
+    return Counter(each["n"] for each in destination.events())
+
+
+def test_no_event_is_lost_if_a_process_is_killed_and_another_one_is_frozen(
+    kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    collectors = Collectors(kafka, topic)
+
+    async def main() -> None:
+        async with FakeDestination() as hook:
+            with deliverers(kafka, topic, hook.url, tmp_path) as start:
+                one, two = await asyncio.to_thread(lambda: (start(), start()))
+                await until(lambda: all("partitions_assigned" in d.log for d in (one, two)))
+                await asyncio.to_thread(collectors.store, 2000)
+                await until(lambda: len(numbers_of(hook)) > 200)
+                one.signal(signal.SIGSTOP)
+                three = await asyncio.to_thread(start)
+                await asyncio.to_thread(collectors.store, 2000)
+                await until(lambda: 4000 == len(numbers_of(hook)))
+                one.signal(signal.SIGCONT)
+                await until(lambda: "partitions_lost" in one.log)
+                await asyncio.to_thread(collectors.store, 2000)
+                two.kill()
+                await asyncio.to_thread(collectors.store, 2000)
+                await until(lambda: 8000 == len(numbers_of(hook)))
+                for each in (one, three):
+                    await asyncio.to_thread(each.stop)
+                seen = len(hook.requests)
+                four = await asyncio.to_thread(start)
+                await asyncio.to_thread(collectors.store, 20)
+                await until(lambda: 8020 == len(numbers_of(hook)))
+                await asyncio.to_thread(four.stop)
+            again = sum((numbers_of(hook) - Counter(range(8020))).values())
+            assert again <= 800, "only batches that were under way are sent again"
+            later = [each for request in hook.requests[seen:] for each in request.events()]
+            assert set(range(8000, 8020)) == {each["n"] for each in later}
+            print(f"{again} of 8020 events were delivered again")
+
+    run(main(), 120.0)
