@@ -354,3 +354,35 @@ def test_simulated_brokers_store_what_a_producer_of_librdkafka_sends(
     assert {(data.node, 0)} == {each.place[:2] for each in stored}
     segment = SegmentId(data.node, 0, 1)
     assert segment.number == stored[0].place.segment
+
+
+def test_after_a_power_cut_the_log_may_end_before_the_recorded_position(data: DataDir) -> None:
+    topic = FakeTopic()
+    slot = Slot(data, segment_bytes=SEGMENT_BYTES)
+
+    async def before() -> Position:
+        async with replicating(data, topic) as replicator:
+            for number in range(8):
+                commit(slot, replicator, number)
+            await until(lambda: replicator.is_complete)
+            return slot.position
+
+    end = run(before())
+    slot.close()
+    assert end == read_cursor(data, 0).position
+    path, is_from = slot.path(), end.offset // 2
+    content = path.read_bytes()
+    path.write_bytes(content[:is_from] + bytes(len(content) - is_from))  # not synced
+
+    async def after() -> None:
+        again = Slot(data, segment_bytes=SEGMENT_BYTES)
+        assert again.segment.id.number > end.segment
+        async with replicating(data, topic) as replicator:
+            commit(again, replicator, 100)
+            await until(lambda: replicator.is_complete)
+            commit(again, replicator, 101)
+            await until(lambda: replicator.is_complete)
+        again.close()
+
+    run(after())
+    assert [event(n) for n in (*range(8), 100, 101)] == unique_events(topic.stored)
