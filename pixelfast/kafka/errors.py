@@ -10,18 +10,22 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from confluent_kafka import KafkaError
+    from confluent_kafka import KafkaError, KafkaException
 
 __all__ = [
     "ALL_BROKERS_DOWN",
+    "PARTITION_END",
     "Meaning",
     "is_denial",
     "meaning_of",
+    "timed_out",
     "words_of",
     "words_of_line",
 ]
 
 ALL_BROKERS_DOWN = "_ALL_BROKERS_DOWN"
+PARTITION_END = "_PARTITION_EOF"
+_TIMED_OUT = -185  # RD_KAFKA_RESP_ERR__TIMED_OUT
 
 
 class Meaning(Enum):
@@ -92,6 +96,17 @@ def is_denial(error: KafkaError) -> bool:
     if error.name() in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"):
         return True
     return error.name() in ("_SSL", "_TRANSPORT") and bool(_ABOUT_CERTIFICATES.search(error.str()))
+
+
+def timed_out() -> KafkaException:
+    """Return the exception for brokers that did not respond in time.
+
+    >>> timed_out().args[0].name()
+    '_TIMED_OUT'
+    """
+    from confluent_kafka import KafkaError, KafkaException
+
+    return KafkaException(KafkaError(_TIMED_OUT))
 
 
 def words_of(error: KafkaError) -> str:

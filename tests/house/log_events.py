@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "pixelfast"
 _CALL = re.compile(
-    r"\b(?:\w*log|level|_log|_tell_once|structlog\.get_logger\(.*?\))(?:\.(debug|info|warning|error|exception))?\("
+    r"\b(?:\w*log(?:ger)?|level|_log|_tell_once|structlog\.get_logger\(.*?\))(?:\.(debug|info|warning|error|exception))?\("
 )
 _NAME = re.compile(r'"([a-z]+(?:_[a-z]+)+)"')
 _FIELD = re.compile(r"(\w+)=[^=]")

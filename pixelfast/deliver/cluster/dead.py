@@ -27,6 +27,7 @@ from pixelfast.kafka.connection import (
     consumer_options,
     producer_options,
 )
+from pixelfast.kafka.errors import PARTITION_END, timed_out
 from pixelfast.kafka.logger import KafkaLogger
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class DeadLetterTopic:
         Raises:
             KafkaException: the brokers do not respond.
         """
-        from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+        from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         consumer = Consumer(
             {
@@ -190,7 +191,7 @@ class DeadLetterTopic:
                 for each in consumer.consume(1000, _POLL_S):
                     until_s = time.monotonic() + _RESPONSE_S
                     error = each.error()
-                    if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    if error is not None and error.name() == PARTITION_END:
                         return sorted(found.values())
                     if error is not None:
                         raise KafkaException(error)
@@ -198,7 +199,7 @@ class DeadLetterTopic:
                     found.pop(key, None)
                     if value and key.startswith(f"{destination}/".encode()):
                         found[key] = _letter(each.offset() or 0, value)
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            raise timed_out()
         finally:
             consumer.close()
 

@@ -28,6 +28,7 @@ from pixelfast.kafka.connection import (
     consumer_options,
     producer_options,
 )
+from pixelfast.kafka.errors import PARTITION_END, timed_out
 from pixelfast.kafka.logger import KafkaLogger
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Fetcher:
         Raises:
             KafkaException: the brokers do not respond.
         """
-        from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+        from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         with self._lock:
             if self._consumer is None:
@@ -147,7 +148,7 @@ class Fetcher:
                     error = each.error()
                     if error is None:
                         found.append(each)
-                    elif error.code() == KafkaError._PARTITION_EOF:
+                    elif error.name() == PARTITION_END:
                         is_at_end = True
                     elif not error.retriable():
                         raise KafkaException(error)
@@ -155,7 +156,7 @@ class Fetcher:
                     self._at = partition, (found[-1].offset() or 0) + 1
                 if found or is_at_end:
                     return found
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            raise timed_out()
 
     def close(self) -> None:
         """Close the connections. Blocks."""
@@ -275,7 +276,7 @@ class Group:
         if error.name() in _LOST or error.fatal():
             raise PartitionLost(error.str())
         if error.name() not in _REBALANCING:
-            self._log.warning("commit_failed", error=error.str())
+            self._log.warning("offset_not_committed", error=error.str())
         return False
 
     def rewind(self, partition: int) -> None:
