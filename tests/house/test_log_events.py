@@ -12,7 +12,8 @@ from tests.house.log_events import Found, log_events
 ROW = re.compile(r"^\| `(\w+)` \| ([a-z, ]+) \|([^|]*)\|[^|]+\|[^|]*\|$", re.MULTILINE)
 PAGE = (Path(__file__).parents[2] / "docs/log-events.md").read_text("utf-8")
 EVENTS = log_events()
-# Fields of every event about a destination, a partition, a slot or a process, which the page describes once.
+# Fields of every event about a destination, a partition, a slot or a process. The page describes
+# them once.
 COMMON = {"destination", "partition", "slot", "process"}
 
 
