@@ -24,13 +24,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
+from pixelfast.spool.format import MAX_SLOT
+
 __all__ = ["WHOLE", "FramePlace", "pack_headers", "parse_headers"]
 
 Headers: TypeAlias = list[tuple[str, bytes]]
 WHOLE = 2**31 - 1  # the part of a frame that was not split
 _NODE_BYTES = 16
+_LIMITS = {"slot": MAX_SLOT, "segment": 2**63 - 1, "offset": 2**63 - 1, "part": WHOLE - 1}
 _MAX_DIGITS = 19
-_NUMBERS = ("slot", "segment", "offset")
 
 
 class FramePlace(NamedTuple):
@@ -80,7 +82,7 @@ def parse_headers(
     ValueError: header node: expected 16 bytes
     >>> parse_headers([("node", bytes(16)), ("slot", b"-1")])
     Traceback (most recent call last):
-    ValueError: header slot: expected decimal digits
+    ValueError: header slot: expected a decimal number of at most 65535
     >>> parse_headers(None)
     Traceback (most recent call last):
     ValueError: header node: expected 16 bytes
@@ -92,12 +94,17 @@ def parse_headers(
     node = found.get("node")
     if not isinstance(node, bytes) or len(node) != _NODE_BYTES:
         raise ValueError(f"header node: expected {_NODE_BYTES} bytes")
-    slot, segment, offset = (_number(name, found.get(name)) for name in _NUMBERS)
+    slot, segment, offset = (
+        _number(name, found.get(name)) for name in ("slot", "segment", "offset")
+    )
     part = _number("part", found["part"]) if "part" in found else WHOLE
     return FramePlace(node, slot, segment, offset, part)
 
 
 def _number(name: str, value: str | bytes | None) -> int:
-    if not isinstance(value, bytes) or not value.isdigit() or len(value) > _MAX_DIGITS:
-        raise ValueError(f"header {name}: expected decimal digits")
-    return int(value)
+    most = _LIMITS[name]
+    if isinstance(value, bytes) and value.isdigit() and len(value) <= _MAX_DIGITS:
+        number = int(value)
+        if number <= most:
+            return number
+    raise ValueError(f"header {name}: expected a decimal number of at most {most}")

@@ -75,6 +75,11 @@ def producer_properties(settings: Cluster, max_message_bytes: int) -> Properties
     """Return the properties of the producer, without its callbacks."""
     found: Properties = {
         "enable.idempotence": True,
+        # librdkafka marks this property as experimental, but nothing replaces it. Without it, a
+        # message that fails for good (no permission, too large) does not end the producer, and
+        # messages after it, which may be in flight already, can be stored. If the replicator then
+        # produced the failed frame again, deliverers would drop it as a copy: it is not beyond the
+        # last position of its slot. A version without the property rejects it by name.
         "enable.gapless.guarantee": True,
         "acks": "all",
         "message.timeout.ms": 0,

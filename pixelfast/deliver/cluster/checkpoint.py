@@ -9,11 +9,14 @@ at most 3,500 bytes: the version `1`, followed by these values in Base85, all nu
         start       only with bit 1: offset after the stop of the batch before, events of that frame
         stop        offset after the start, events of that frame
         checksum    4 bytes, little-endian
-    totals        number, then the totals in the order of `TOTALS`
+    totals        number, then the totals in the order of `TOTALS`; twice the total, or for a
+                  negative one, twice its amount less 1
     nodes         number, then 16 bytes each
     slots         number, then each, the least recently read one first:
         node        index of its node
-        slot, segment, offset, part + 1, next number
+        slot, segment, offset
+        part        0 for a whole frame, otherwise 1 more than the part
+        next number
 
 The metadata of brokers is limited to 4,096 bytes by default. Planned batches and totals are always
 stored, so no more batches may be planned than `room_for` returns. The slots that were not read for
@@ -63,10 +66,9 @@ _VERSION = "1"
 _NODE_BYTES = 16
 _CHECKSUM_BYTES = 4
 _MAX_BYTES = (MAX_METADATA_BYTES - len(_VERSION)) // 5 * 4
-_MAX_NUMBER_BYTES = 10
-# A batch starts and stops less than 2**35 messages after the one before, and frames have less than
-# 2**21 events..
-_MAX_BATCH_BYTES = 1 + 5 + 3 + 5 + 3 + _CHECKSUM_BYTES
+_MAX_OFFSET_BYTES, _MAX_EVENTS_BYTES = 9, 5  # offsets have 63 bits, events of a frame 32 bits
+_MAX_BATCH_BYTES = 1 + 2 * (_MAX_OFFSET_BYTES + _MAX_EVENTS_BYTES) + _CHECKSUM_BYTES
+_GROWTH_BYTES = 5  # of each total, and of each other number before the batches, until a commit
 _SLOTS_SHARE = 0.5  # of the metadata, which planned batches leave to the slots
 
 
@@ -135,9 +137,8 @@ class Checkpoint:
 def room_for(checkpoint: Checkpoint) -> int:
     """Return how many more batches may be planned, so that their checkpoint can be stored."""
     slots_bytes = min(len(_packed_slots(checkpoint.slots)), int(_MAX_BYTES * _SLOTS_SHARE))
-    fixed_bytes = (4 + len(TOTALS)) * _MAX_NUMBER_BYTES
-    batches_bytes = len(checkpoint.batches) * _MAX_BATCH_BYTES
-    return max(0, _MAX_BYTES - fixed_bytes - slots_bytes - batches_bytes) // _MAX_BATCH_BYTES
+    fixed_bytes = len(_packed_batches(checkpoint)) + (3 + len(TOTALS)) * _GROWTH_BYTES
+    return max(0, _MAX_BYTES - fixed_bytes - slots_bytes) // _MAX_BATCH_BYTES
 
 
 def encode(checkpoint: Checkpoint) -> str:
@@ -150,15 +151,7 @@ def encode(checkpoint: Checkpoint) -> str:
     >>> decode(metadata, 7).totals["delivered"]
     300
     """
-    packed = bytearray(_number(checkpoint.place.skip))
-    packed += _number(len(checkpoint.batches))
-    before = checkpoint.place
-    for each in checkpoint.batches:
-        packed += _packed_batch(each, before)
-        before = each.stop
-    packed += _number(len(TOTALS))
-    for name in TOTALS:
-        packed += _number(checkpoint.totals.get(name, 0))
+    packed = _packed_batches(checkpoint)
     left_bytes = _MAX_BYTES - len(packed)
     slots = dict(checkpoint.slots)
     while len(packed_slots := _packed_slots(slots)) > left_bytes:
@@ -194,16 +187,35 @@ def _unpacked(values: _Unpacker, offset: int) -> Checkpoint:
         checksum = int.from_bytes(values.take(_CHECKSUM_BYTES), "little")
         batches.append(PlannedBatch(start, before, checksum, bool(flags & 1)))
     found = [values.number() for _ in range(values.number())]
-    totals = {name: total for name, total in zip(TOTALS, found, strict=False) if total}
+    totals = {
+        name: total // 2 if total % 2 == 0 else -(total + 1) // 2
+        for name, total in zip(TOTALS, found, strict=False)
+        if total
+    }
     nodes = [values.take(_NODE_BYTES) for _ in range(values.number())]
     slots: dict[SlotKey, LastFrame] = {}
     for _ in range(values.number()):
         key = SlotKey(nodes[values.number()], values.number())
         segment, at, part, number = (values.number() for _ in LastFrame._fields)
-        slots[key] = LastFrame(segment, at, part - 1, number)
+        slots[key] = LastFrame(segment, at, part - 1 if part else WHOLE, number)
     if not values.is_at_end:
         raise ValueError("data after the last slot")
     return Checkpoint(place, batches, totals, slots)
+
+
+def _packed_batches(checkpoint: Checkpoint) -> bytearray:
+    """Pack all of a checkpoint except the slots."""
+    packed = bytearray(_number(checkpoint.place.skip))
+    packed += _number(len(checkpoint.batches))
+    before = checkpoint.place
+    for each in checkpoint.batches:
+        packed += _packed_batch(each, before)
+        before = each.stop
+    packed += _number(len(TOTALS))
+    for name in TOTALS:
+        total = checkpoint.totals.get(name, 0)
+        packed += _number(2 * total if total >= 0 else -2 * total - 1)
+    return packed
 
 
 def _packed_batch(batch: PlannedBatch, before: Place) -> bytes:
@@ -222,7 +234,7 @@ def _packed_slots(slots: Mapping[SlotKey, LastFrame]) -> bytes:
     packed = bytearray(_number(len(nodes)) + b"".join(nodes) + _number(len(slots)))
     for key, last in slots.items():
         packed += places[key.node] + _number(key.slot)
-        for value in last._replace(part=last.part + 1):
+        for value in last._replace(part=0 if last.part == WHOLE else last.part + 1):
             packed += _number(value)
     return bytes(packed)
 

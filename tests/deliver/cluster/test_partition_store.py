@@ -234,12 +234,12 @@ def test_a_batch_is_only_planned_if_its_commit_has_room() -> None:
     while owner.store.room > 0:
         owner.plan(owner.cut())
     planned = len(owner.plans)
-    assert 60 < planned < 200
+    assert 60 < planned < 400
     successor = owner.successor()
     assert (planned, 0) == (len(successor.plans), successor.store.room)
-    for plan in successor.plans[:9]:
+    for plan in successor.plans[:36]:
         successor.settle(plan)
-    assert 5 < successor.store.room < 9
+    assert 5 < successor.store.room < 36
 
 
 def test_nothing_is_committed_after_the_partition_was_revoked() -> None:
