@@ -44,7 +44,16 @@ def size_warnings(
     config: Config, pixels_per_s: float = PIXELS_PER_S, event_bytes: float = EVENT_BYTES
 ) -> Iterator[str]:
     """Yield warnings about settings that can fill the spool, or a disk of this machine."""
-    yield from _of_required(config, pixels_per_s, event_bytes)
+    if config.cluster is None:
+        yield from _of_required(config, pixels_per_s, event_bytes)
+    elif config.cluster.when_unavailable == "spool":
+        lasting = time_in_words(lasting_s(config.spool.max_bytes, pixels_per_s, event_bytes))
+        yield (
+            "cluster.when_unavailable: if no broker responds, events fill the spool"
+            f" ({format_bytes(config.spool.max_bytes)}) within {lasting} at {pixels_per_s:,.0f}"
+            f" pixels/s on this machine and {event_bytes:,.0f} bytes per event; then all pixels are"
+            " rejected with 503. Use --rate and --event-bytes to compute with your own figures"
+        )
     with contextlib.suppress(OSError):  # this user may not be allowed to access the directory
         yield from _of_disks(config)
 

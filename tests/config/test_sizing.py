@@ -85,6 +85,15 @@ def test_there_is_no_warning_if_nothing_can_fill_the_spool(table: dict[str, Any]
     assert [] == warnings(table)
 
 
+@pytest.mark.usefixtures("_large_disk")
+def test_brokers_that_do_not_respond_fill_the_spool_of_a_cluster() -> None:
+    cluster = {"brokers": ["kafka-1:9092"]}
+    (warning,) = warnings({"cluster": cluster, "destinations": [file("archive")]})
+    assert warning.startswith("cluster.when_unavailable: if no broker responds, ")
+    assert "(20GiB) within 17 minutes at 50,000 pixels/s on this machine and 420 bytes" in warning
+    assert [] == warnings({"cluster": {**cluster, "when_unavailable": "reject"}})
+
+
 def test_a_duration_is_shown_in_the_largest_unit_of_which_it_has_two() -> None:
     times = [0, 1.9, 2, 119, 120, 7199, 7200, 172_799, 172_800]
     expected = ["less than 2 seconds", "less than 2 seconds", "2 seconds", "119 seconds"]

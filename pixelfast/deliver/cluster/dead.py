@@ -79,7 +79,7 @@ class DeadLetterTopic:
         self._producer: Producer | None = None
 
     def create(self) -> None:
-        """Create the topic with the replication factor of the events' topic, unless it exists.
+        """Create the topic, unless it exists; it is as durable as the events' topic.
 
         Raises:
             KafkaException: the brokers do not respond, or do not allow it.
@@ -107,7 +107,10 @@ class DeadLetterTopic:
             self._name,
             num_partitions=1,  # so that an offset identifies a dead letter
             replication_factor=replicas,
-            config={"cleanup.policy": "compact"},
+            config={
+                "cleanup.policy": "compact",
+                "min.insync.replicas": str(min(replicas, self._cluster.min_insync)),
+            },
         )
         try:
             admin.create_topics([new], request_timeout=_RESPONSE_S)[self._name].result()
