@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import click
 import uvloop
@@ -11,10 +10,7 @@ import uvloop
 from pixelfast.commands.options import with_settings
 from pixelfast.commands.startup import prepare, stop_on_signals
 from pixelfast.config import Config
-from pixelfast.deliver import Engine, cluster_engine
-
-if TYPE_CHECKING:
-    from pixelfast.deliver.cluster.engine import ClusterEngine
+from pixelfast.deliver import DeliveryEngine, make_engine
 
 __all__ = ["deliver"]
 
@@ -33,11 +29,10 @@ def deliver(settings: Config) -> None:
       pixelfast deliver -c pixelfast.toml
     """
     config, data = prepare(settings, "delivery")
-    engine = cluster_engine(config, data) if config.cluster is not None else Engine(config, data)
-    uvloop.run(_run(engine))
+    uvloop.run(_run(make_engine(config, data)))
 
 
-async def _run(engine: Engine | ClusterEngine) -> None:
+async def _run(engine: DeliveryEngine) -> None:
     stop = stop_on_signals()
     running = asyncio.create_task(engine.run())
     click.echo("delivering to " + ", ".join(engine.names))

@@ -13,6 +13,7 @@ from pixelfast.collect.certificates import load_certificate, warnings_about
 from pixelfast.commands.demo import with_demo_source
 from pixelfast.config import Config, Redactor
 from pixelfast.deliver import register_destinations
+from pixelfast.deliver.cluster.starts import note_starts
 from pixelfast.errors import SpoolError
 from pixelfast.operate.logging import set_up_logging
 from pixelfast.operate.signals import ignore_other_signals
@@ -51,7 +52,10 @@ def adopt(settings: Config, data: DataDir) -> Config:
     """
     try:
         config = with_demo_source(settings, data.path)
-        register_destinations(config, data)
+        if config.cluster is None:
+            register_destinations(config, data)
+        else:
+            note_starts(config, data)
     except OSError as error:
         raise SpoolError(f"data directory {describe_trouble(data.path, error)}") from error
     except sqlite3.Error as error:

@@ -1,6 +1,6 @@
 """Delivery: every stored event reaches each destination at least once, at that destination's pace.
 
-`selection`     which events a destination accepts
+`selection`     which events a destination accepts; `selections`: of all, across reloads
 `batches`       batches of events, and how to read the same bytes again
 `lines`         some events of a batch, without a copy
 `excerpts`      many byte strings in one buffer, without an object for each of them
@@ -37,25 +37,49 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.errors import DestinationError
 
 if TYPE_CHECKING:
     from pixelfast.config import Config
-    from pixelfast.deliver.cluster.engine import ClusterEngine
     from pixelfast.spool import DataDir
 
-__all__ = ["Engine", "cluster_engine", "register_destinations"]
+__all__ = ["DeliveryEngine", "Engine", "make_engine", "register_destinations"]
 
 
-def cluster_engine(config: Config, data: DataDir) -> ClusterEngine:
-    """Return the engine of a process that delivers from the topic of `[cluster]`.
+class DeliveryEngine(Protocol):
+    """Delivers to the destinations of a process, from the spool or from the topic of a cluster."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the destinations."""
+
+    async def run(self) -> None:
+        """Deliver until `stop`."""
+
+    def stop(self) -> None: ...
+
+    async def reload(self, config: Config, names: Collection[str] | None = None) -> None:
+        """Apply new settings, with the destinations `names` or all."""
+
+    def stats(self) -> dict[str, Any]: ...
+
+
+def make_engine(
+    config: Config, data: DataDir, workers: int = 1, names: Collection[str] | None = None
+) -> DeliveryEngine:
+    """Return the engine that delivers to the destinations `names`, or to all.
+
+    It reads the topic of `[cluster]`, or else the spool, which `workers` collectors share.
 
     Raises:
         DestinationError: the package confluent-kafka is not installed.
     """
+    if config.cluster is None:
+        return Engine(config, data, workers, names)
     if importlib.util.find_spec("confluent_kafka") is None:
         raise DestinationError(
             "[cluster] requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
@@ -63,4 +87,4 @@ def cluster_engine(config: Config, data: DataDir) -> ClusterEngine:
     # Imported here because it requires the extra `pixelfast[kafka]`.
     from pixelfast.deliver.cluster.engine import ClusterEngine
 
-    return ClusterEngine(config, data)
+    return ClusterEngine(config, data, names)

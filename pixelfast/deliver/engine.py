@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
 from pixelfast.config import Config, Destination, FileDestination, Redactor
@@ -25,7 +24,7 @@ from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.reclaimer import Reclaimer, log_ends
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
-from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.selections import Selections
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.store import register
 from pixelfast.deliver.stored_needs import mark_failing
@@ -33,7 +32,7 @@ from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import PixelfastError
 from pixelfast.spool import DataDir, Position
 
-__all__ = ["Engine", "register_destinations", "retry_time_s", "select"]
+__all__ = ["Engine", "made_of", "register_destinations", "retry_time_s"]
 
 _SENDER_TOTALS = (  # counted by each sender since it was made
     "archive_deleted_files",
@@ -42,20 +41,6 @@ _SENDER_TOTALS = (  # counted by each sender since it was made
     "stored_object_bytes",
 )
 _OBJECTS_PER_COLLECTION = 10_000
-
-
-def select(config: Config, destination: Destination) -> Selection:
-    """Return which events a destination accepts.
-
-    Events of a source that was removed from the settings are accepted, because they were stored for
-    this destination, too.
-    """
-    others = sorted(
-        source.name
-        for source in config.sources
-        if source.destinations is not None and destination.name not in source.destinations
-    )
-    return Selection(tuple(others), destination.events, destination.types)
 
 
 def retry_time_s(destination: Destination) -> float:
@@ -135,9 +120,7 @@ class Engine:
         self._replaced: dict[str, Counter[str]] = {}  # totals of senders that were replaced
         self._stopping = asyncio.Event()
         self._running: dict[Runner, asyncio.Task[None]] = {}
-        # For each destination, sources that it did not accept and that were removed from the
-        # settings. It does not receive their events that are still in the spool either.
-        self._withheld: dict[str, set[str]] = {}
+        self._selections = Selections(config)
         self._turn = asyncio.Lock()  # held by the destination that reads
         self.unusable: dict[str, str] = {}
         self._made = {each.name: made_of(each) for each in self._own}
@@ -175,7 +158,7 @@ class Engine:
             destination.name,
             sender,
             SpoolHome(destination.name, self._data),
-            self._select(destination),
+            self._selections.of(destination),
             retry_for_s=retry_time_s(destination),
             dead_limits=DeadLetterLimits(
                 destination.max_dead_bytes,
@@ -192,13 +175,6 @@ class Engine:
     @property
     def _share_bytes(self) -> int:
         return share_of(self._config.deliver.max_memory, len(self._own))
-
-    def _select(self, destination: Destination) -> Selection:
-        selection = select(self._config, destination)
-        withheld = self._withheld.get(destination.name, set())
-        return msgspec.structs.replace(
-            selection, excluded=tuple(sorted(withheld.union(selection.excluded)))
-        )
 
     def _reason(self, error: Exception) -> str:
         return self._redactor.text(str(error) or type(error).__name__)
@@ -252,8 +228,7 @@ class Engine:
         the new settings. Returns when no runner uses the old settings. New destinations must be
         registered before (`register_destinations`).
         """
-        for name in {each.name for each in config.destinations}:
-            self._withhold(name, config)
+        self._selections.follow(config)
         self._redactor = Redactor(config)
         before = self._made
         self._config, self._names = config, names
@@ -267,7 +242,7 @@ class Engine:
         self.reclaimer.follow(config, self._names_of_others())
         for each in self._own:
             if runner := kept.get(each.name):
-                runner.follow(self._select(each), self._share_bytes)
+                runner.follow(self._selections.of(each), self._share_bytes)
                 runner.sender.redactor = self._redactor
         for runner in leaving:
             runner.give_way()
@@ -289,14 +264,6 @@ class Engine:
             changed=sorted(names & changed),
             removed=sorted(changed - names),
         )
-
-    def _withhold(self, name: str, config: Config) -> None:
-        """Remember which of the removed sources a destination did not accept."""
-        known = {source.name for source in config.sources}
-        for each in self._config.destinations:
-            if each.name == name:
-                before = self._select(each).excluded
-                self._withheld[name] = {source for source in before if source not in known}
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of all destinations; `totals` are counted since the start."""

@@ -12,7 +12,13 @@ from pixelfast.deliver.store import Progress, read_progress
 from pixelfast.deliver.timing import DeliveryClock
 from pixelfast.spool import DataDir, Position, SlotReader
 
-__all__ = ["COUNTED", "accounted_events", "figures_on_disk", "with_pending"]
+__all__ = [
+    "COUNTED",
+    "accounted_events",
+    "figures_on_disk",
+    "oldest_undelivered_ms",
+    "with_pending",
+]
 
 # Every event that was stored since a destination was registered is accounted for:
 # stored + repeated - missing = delivered + dead + filtered + expired + pending.
@@ -65,6 +71,17 @@ def figures_on_disk(
         return {}
     figures["lag_s"] = round(clock.age_s(oldest_ms), 3) if oldest_ms else 0.0
     return figures
+
+
+def oldest_undelivered_ms(data: DataDir, name: str) -> int:
+    """Return when a destination's oldest undelivered event was received.
+
+    Return 0 without one, or if the destination has no state. Blocks for the disk.
+    """
+    try:
+        return _oldest_ms(data, read_progress(data.destination_dir(name) / "state.db"))
+    except (OSError, sqlite3.Error, msgspec.DecodeError):
+        return 0
 
 
 def _oldest_ms(data: DataDir, progress: Progress) -> int:

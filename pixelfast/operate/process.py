@@ -104,10 +104,10 @@ class _DeliveryService:
     """Runs the delivery to some of the destinations."""
 
     def __init__(self, orders: Orders) -> None:
-        from pixelfast.deliver import Engine
+        from pixelfast.deliver import make_engine
 
         data = DataDir.open(orders.data_dir)
-        self._engine = Engine(orders.config, data, orders.workers, orders.destinations)
+        self._engine = make_engine(orders.config, data, orders.workers, orders.destinations)
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from pixelfast.deliver.cluster.checkpoint import Checkpoint
 from pixelfast.deliver.cluster.dead import DeadLetterTopic, DeadLetterWriter
 from pixelfast.deliver.cluster.group import Fetcher, Group, topic_id_of
 from pixelfast.deliver.cluster.log import PartitionLog, TopicMessage, place_at
+from pixelfast.deliver.cluster.starts import start_ms
 from pixelfast.deliver.cluster.store import (
     PartitionLost,
     PartitionState,
@@ -27,12 +28,14 @@ from pixelfast.deliver.cluster.store import (
     batch_id,
 )
 from pixelfast.deliver.dead import DeadLetterLimits
-from pixelfast.deliver.engine import retry_time_s, select
+from pixelfast.deliver.engine import made_of, retry_time_s
 from pixelfast.deliver.event_log import EventLog
 from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.progress import COUNTED
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.selections import Selections
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import DestinationError
@@ -137,6 +140,7 @@ class Member:
         selection: Callable[[], Any],
         dead: DeadLetterTopic,
         timings: Timings,
+        start_ms: int,
     ) -> None:
         self.name = destination.name
         self._destination = destination
@@ -146,7 +150,7 @@ class Member:
         self._dead = dead
         self._timings = timings
         self._log = structlog.get_logger("deliver").bind(destination=self.name)
-        self._group = Group(cluster, self.name, destination.start, self)
+        self._group = Group(cluster, self.name, destination.start, start_ms, self)
         self._fetcher = Fetcher(cluster, self._group.name, self._log)
         self._workers: dict[int, _Worker] = {}
         self._is_stopping = False
@@ -248,6 +252,12 @@ class Member:
         worker = self._workers.get(partition)
         return worker.log.waiting_bytes if worker is not None else 0
 
+    def follow(self, selection: Selection, share_bytes: int, redactor: Redactor) -> None:
+        """Apply settings that do not require other runners."""
+        for each in self._workers.values():
+            each.runner.follow(selection, share_bytes)
+            each.runner.sender.redactor = redactor
+
     # --- figures -----------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
@@ -270,7 +280,7 @@ class Member:
 
 
 class ClusterEngine:
-    """Deliver the events of a cluster's topic to all destinations.
+    """Deliver the events of a cluster's topic to the destinations `names`, or to all.
 
     Attributes:
         members: the destinations that can be used.
@@ -281,6 +291,7 @@ class ClusterEngine:
         self,
         config: Config,
         data: DataDir,
+        names: Collection[str] | None = None,
         *,
         timings: Timings = Timings(),  # noqa: B008 - frozen
         clock: DeliveryClock | None = None,
@@ -289,6 +300,7 @@ class ClusterEngine:
         assert config.cluster is not None
         self._cluster = config.cluster
         self._config = config
+        self._names = names
         self._data = data
         self._timings = timings
         self._clock = clock or DeliveryClock()
@@ -298,45 +310,74 @@ class ClusterEngine:
         self._log = structlog.get_logger("deliver")
         self._redactor = Redactor(config)
         self._attempts: dict[str, Attempts] = {}
+        self._selections = Selections(config)
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
         self._dead = DeadLetterTopic(config.cluster, self._log)
-        self.names = [each.name for each in config.destinations]
+        self._topic_id = ""  # until the brokers have responded
+        self._last_error = ""
+        self._made: dict[str, tuple[object, ...]] = {}
+        self._running: dict[Member, asyncio.Task[None]] = {}
         self.members: list[Member] = []
         self.unusable: dict[str, str] = {}
+
+    @property
+    def _own(self) -> list[Destination]:
+        """The destinations of this engine."""
+        names = self._names
+        return [each for each in self._config.destinations if names is None or each.name in names]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the destinations of this engine."""
+        return [each.name for each in self._own]
 
     async def run(self) -> None:
         """Deliver until `stop`."""
         topic_id = await self._find_topic()
         if topic_id is None:
             return
-        for each in self._config.destinations:
-            self._add(each, topic_id)
-        running = [asyncio.create_task(each.run()) for each in self.members]
+        self._topic_id = topic_id
+        self._start_all()
         try:
             await self._stopping.wait()
         finally:
-            stopped = [member.stop() for member in self.members]
-            await asyncio.gather(*stopped, return_exceptions=True)
-            await asyncio.gather(*running)
+            await self._stop(self._running)
 
-    def _add(self, destination: Destination, topic_id: str) -> None:
+    def _start_all(self) -> None:
+        """Start the destinations that are not running."""
+        known = {each.name: each for each in self.members}
+        members = [known.get(each.name) or self._make(each) for each in self._own]
+        self.members = [each for each in members if each is not None]
+        for member in self.members:
+            if member not in self._running:
+                self._running[member] = asyncio.create_task(member.run())
+
+    async def _stop(self, members: Collection[Member]) -> None:
+        running = {each: self._running[each] for each in members}
+        await asyncio.gather(*(each.stop() for each in running), return_exceptions=True)
+        await asyncio.gather(*running.values())
+        for each in running:
+            del self._running[each]
+
+    def _make(self, destination: Destination) -> Member | None:
+        """Create a member of a group, or return None if the destination is unusable."""
         try:
             self._make_sender(destination, self._data, self._clock)
         except Exception as error:  # noqa: BLE001 - any error of a library about a setting
             self._log.exception("destination_unusable", destination=destination.name)
             self.unusable[destination.name] = self._redactor.text(str(error))
-            return
-        self.members.append(
-            Member(
-                destination,
-                self._cluster,
-                topic_id,
-                self._runner,
-                partial(select, self._config, destination),
-                self._dead,
-                self._timings,
-            )
+            return None
+        self._made[destination.name] = made_of(destination)
+        return Member(
+            destination,
+            self._cluster,
+            self._topic_id,
+            self._runner,
+            partial(self._selections.of, destination),
+            self._dead,
+            self._timings,
+            start_ms(self._data, destination.name),
         )
 
     async def _find_topic(self) -> str | None:
@@ -349,7 +390,8 @@ class ClusterEngine:
                 topic_id = await asyncio.to_thread(topic_id_of, self._cluster)
                 await asyncio.to_thread(self._dead.create)
             except KafkaException as error:
-                self._log.error("cluster_unavailable", error=error.args[0].str())
+                self._last_error = error.args[0].str()
+                self._log.error("cluster_unavailable", error=self._last_error)
             else:
                 return topic_id
             try:
@@ -361,6 +403,45 @@ class ClusterEngine:
     def stop(self) -> None:
         self._stopping.set()
 
+    async def reload(self, config: Config, names: Collection[str] | None = None) -> None:
+        """Apply new settings, with the destinations `names` or all; `[cluster]` does not change.
+
+        Unchanged destinations continue without interruption. A changed destination leaves its
+        group, in which other processes may still have the old settings, and joins it again. Returns
+        when no runner uses the old settings.
+        """
+        before = self._made
+        self._selections.follow(config)
+        self._redactor = Redactor(config)
+        self._config, self._names = config, names
+        if not self._topic_id:
+            return
+        made = {each.name: made_of(each) for each in self._own}
+        kept = [each for each in self.members if made.get(each.name) == before[each.name]]
+        for each in self._own:
+            for member in kept:
+                if member.name == each.name:
+                    member.follow(self._selections.of(each), self._share_bytes, self._redactor)
+        leaving = [each for each in self.members if each not in kept]
+        await self._stop(leaving)
+        if self._stopping.is_set():
+            return
+        self.members = kept
+        self.unusable.clear()
+        self._start_all()
+        unchanged, changed = {each.name for each in kept}, {each.name for each in leaving}
+        known = {each.name for each in self.members}
+        self._log.info(
+            "destinations_reloaded",
+            added=sorted(known - changed - unchanged),
+            changed=sorted(known & changed),
+            removed=sorted(changed - known),
+        )
+
+    @property
+    def _share_bytes(self) -> int:
+        return share_of(self._config.deliver.max_memory, len(self._own))
+
     def _runner(self, destination: Destination, home: PartitionHome) -> Runner:
         sender = self._make_sender(destination, self._data, self._clock)
         sender.redactor = self._redactor
@@ -369,9 +450,9 @@ class ClusterEngine:
             destination.name,
             sender,
             home,
-            select(self._config, destination),
+            self._selections.of(destination),
             retry_for_s=retry_time_s(destination),
-            share_bytes=share_of(self._config.deliver.max_memory, len(self.names)),
+            share_bytes=self._share_bytes,
             turn=self._turn,
             timings=self._timings,
             clock=self._clock,
@@ -379,13 +460,18 @@ class ClusterEngine:
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of all destinations, of the partitions that this process owns."""
-        unusable = {
-            name: {"state": "unusable", "last_error": reason}
-            for name, reason in self.unusable.items()
+        found: dict[str, dict[str, Any]] = {
+            name: {"state": "starting", "last_error": self._last_error} for name in self.names
         }
+        found |= {each.name: each.stats() for each in self.members}
+        for name, reason in self.unusable.items():
+            found[name] = {"state": "unusable", "last_error": reason}
+        for name, own in found.items():
+            if name in self._attempts and self._attempts[name].last_success_s:
+                own["last_success_s"] = self._attempts[name].last_success_s
         return {
-            "is_ready": bool(self.members) and not self.unusable,
-            "destinations": {each.name: each.stats() for each in self.members} | unusable,
+            "is_ready": bool(self._topic_id) and not self.unusable,
+            "destinations": found,
             "totals": {
                 "senders": {},
                 "removed_segments": 0,

@@ -173,16 +173,18 @@ class Group:
         error: the last error of a connection; "" if there was none.
     """
 
-    def __init__(self, cluster: Cluster, destination: str, start: str, owner: Owner) -> None:
+    def __init__(
+        self, cluster: Cluster, destination: str, start: str, start_ms: int, owner: Owner
+    ) -> None:
         """Prepare the group `pixelfast.<destination>`.
 
-        A new destination starts at the newest event, or at the earliest one if `start` is
-        "earliest".
+        A new destination starts at the earliest event, or, if `start` is "newest", at the first one
+        that was received at `start_ms` or later.
         """
         self.error = ""
         self.name = f"pixelfast.{destination}"
         self._topic = cluster.topic
-        self._start = start
+        self._start, self._start_ms = start, start_ms
         self._owner = owner
         self._log = structlog.get_logger("deliver").bind(destination=destination)
         self._properties: Properties = {
@@ -446,7 +448,12 @@ class Group:
     def _watermark(self, consumer: Consumer, partition: int, start: str) -> int:
         place = self._place(partition)
         low, high = self._insist(lambda: consumer.get_watermark_offsets(place, _RESPONSE_S))
-        return int(low if start == "earliest" else high)
+        if start == "earliest":
+            return int(low)
+        # Looked up after the end of the log, so that no event is between the two.
+        since = self._place(partition, self._start_ms)
+        (found,) = self._insist(lambda: consumer.offsets_for_times([since], _RESPONSE_S))
+        return int(found.offset if 0 <= found.offset < high else high)
 
     def _insist(self, request: Callable[[], Any]) -> Any:
         """Repeat a request until the brokers respond."""
