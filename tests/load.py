@@ -63,6 +63,10 @@ class Load:
             while len(self.acked) < wanted:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
+    def next_port(self) -> int:
+        """Return the port of the next connection."""
+        return self.port
+
     def next_target(self) -> tuple[str, str]:
         """Return the next id and its request target, and count the id as sent."""
         one = next(self._ids)
@@ -93,7 +97,7 @@ class Load:
 
     async def _on_one_connection(self, *, is_fresh: bool) -> AsyncIterator[None]:
         began_s = time.perf_counter()
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.next_port(), ssl=self.tls)
         try:
             while not self._stopping:
                 one, target = self.next_target()

@@ -127,6 +127,47 @@ def kill_broker_and_delivery(folder: Path, root: Path) -> str:
     return f"{len(lost)} events are lost" if lost else ""
 
 
+def _run_test(root: Path, name: str) -> str:
+    """Return the last line of pytest if a test fails on a build."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", name],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode in {0, 1}, done.stdout + done.stderr  # 1: a test has failed
+    return done.stdout.splitlines()[-1] if done.returncode else ""
+
+
+def run_test_of_acks(_: Path, root: Path) -> str:
+    """The test of acknowledgements before and after the brokers' reports."""
+    name = "test_an_event_is_acknowledged_when_the_brokers_have_it"
+    return _run_test(root, f"tests/cluster/test_acks.py::{name}")
+
+
+def run_test_of_replicator(_: Path, root: Path) -> str:
+    """The test of frames that are produced again after a crash."""
+    name = (
+        "test_after_a_crash_frames_behind_the_recorded_position"
+        "_are_sent_again_to_the_same_partition"
+    )
+    return _run_test(root, f"tests/cluster/test_replicator.py::{name}")
+
+
+def run_test_of_owners(_: Path, root: Path) -> str:
+    """The test of a partition whose owner changes at any time."""
+    name = "test_each_event_is_settled_once_whoever_owns_the_partition"
+    return _run_test(root, f"tests/deliver/cluster/test_partition_store.py::{name}")
+
+
+def run_test_of_durable_steps(_: Path, root: Path) -> str:
+    """The test of the order of deliveries, dead letters and commits."""
+    name = "test_an_offset_is_committed_after_delivery_and_after_the_dead_letters_before_it"
+    return _run_test(root, f"tests/deliver/cluster/test_durable_steps.py::{name}")
+
+
 def _jars() -> Path:
     """Return the folder with the paths of jars that Maven has downloaded."""
     cache = ROOT / "build" / "jars"
@@ -148,6 +189,11 @@ HUNTS: dict[str, tuple[Hunt, ...]] = {
     "failed-segment-recycled": (crash_simulated_disks,),
     "done-before-the-2xx": (kill_delivery_while_refused,),
     "delivered-before-the-report": (kill_broker_and_delivery,),
+    "acknowledged-before-the-brokers-report": (run_test_of_acks,),
+    "another-partition-when-produced-again": (run_test_of_replicator,),
+    "offset-committed-before-delivery": (run_test_of_durable_steps,),
+    "plans-not-in-the-commits-metadata": (run_test_of_owners,),
+    "offset-committed-before-its-dead-letters": (run_test_of_durable_steps,),
 }
 
 

@@ -105,6 +105,46 @@ MUTANTS = {
             "        self._is_complete = True\n",
             "        self._missing.clear()\n",
         ),
+        Mutant(
+            "acknowledged-before-the-brokers-report",
+            "pixelfast/cluster/acks.py",
+            "        self._replicator.note_commit(segment, offset, image)\n",
+            '        while self._waiting:\n            self._acknowledge("replicated")\n'
+            "        self._replicator.note_commit(segment, offset, image)\n",
+        ),
+        Mutant(
+            "another-partition-when-produced-again",
+            "pixelfast/cluster/cursor.py",
+            "        return msgspec.json.decode(path.read_bytes(), type=ReplicationCursor)\n",
+            "        found = msgspec.json.decode(path.read_bytes(), type=ReplicationCursor)\n"
+            "        return ReplicationCursor(found.position)\n",
+        ),
+        Mutant(
+            "offset-committed-before-delivery",
+            "pixelfast/deliver/cluster/store.py",
+            "        place = min(unsettled, default=self._after)\n",
+            "        place = self._after\n",
+        ),
+        Mutant(
+            "plans-not-in-the-commits-metadata",
+            "pixelfast/deliver/cluster/store.py",
+            "                planned.append(batch.planned())\n",
+            "                pass\n",
+        ),
+        Mutant(
+            "offset-committed-before-its-dead-letters",
+            "pixelfast/deliver/state_writer.py",
+            "        self.dead.write(bundles, writing.replayed, writing.rejected_again)\n"
+            "        parts = [each for task, groups in writing.divided"
+            " for each in task.divided(groups)]\n"
+            "        writing.changes.planned += [part.plan for part in parts]\n"
+            "        self._store.commit(writing.changes)\n",
+            "        parts = [each for task, groups in writing.divided"
+            " for each in task.divided(groups)]\n"
+            "        writing.changes.planned += [part.plan for part in parts]\n"
+            "        self._store.commit(writing.changes)\n"
+            "        self.dead.write(bundles, writing.replayed, writing.rejected_again)\n",
+        ),
     )
 }
 

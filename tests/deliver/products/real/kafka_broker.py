@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from tests.deliver.products.real.maven import class_path
 from tests.deliver.products.real.processes import Absent
 from tests.waiting import wait_until
 
-__all__ = ["PASSWORD", "USER", "VERSION", "KafkaBroker", "why_no_broker"]
+__all__ = ["PASSWORD", "USER", "VERSION", "KafkaBroker", "KafkaCluster", "why_no_broker"]
 
 VERSION = "4.4.0"
 USER, PASSWORD = "pixelfast", "s3cr3t-of-scram"
@@ -38,11 +39,11 @@ _OPTIONS = [
     *("-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 ]
-_START_S = 60.0
+_START_S = 120.0
 _SETTINGS = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},\
 SASL_SSL://127.0.0.1:{sasl}
 controller.listener.names=CONTROLLER
@@ -72,6 +73,14 @@ listener.name.sasl_ssl.ssl.client.auth=required
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
+# As in production: a broker that is killed is noticed after 9 s.
+_OF_THREE = """\
+offsets.topic.replication.factor=3
+default.replication.factor=3
+min.insync.replicas=2
+broker.heartbeat.interval.ms=2000
+broker.session.timeout.ms=9000
+"""
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
@@ -98,8 +107,19 @@ class KafkaBroker:
         client_cert, client_key: the files of a client certificate.
     """
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cache: Path,
+        *,
+        node: int = 1,
+        controllers: Mapping[int, int] | None = None,
+        settings: str = "",
+    ) -> None:
         """Prepare the folder of a broker.
+
+        `controllers` are the ports of the controllers of all nodes, if there are several; later
+        lines of `settings` replace earlier ones.
 
         Raises:
             Absent: it cannot be started here.
@@ -110,14 +130,17 @@ class KafkaBroker:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._ports = dict(zip(("plain", "controller", "sasl"), _free_ports(3), strict=True))
+        controllers = controllers or {node: self._ports["controller"]}
+        self._ports["controller"] = controllers[node]
         self.address = f"127.0.0.1:{self._ports['plain']}"
         self.sasl_address = f"127.0.0.1:{self._ports['sasl']}"
         self.controller_address = f"127.0.0.1:{self._ports['controller']}"
         self.ca = str(folder / "ca.pem")
         self.client_cert, self.client_key = str(folder / "client.pem"), str(folder / "client.key")
         self._issue()
-        settings = _SETTINGS.format(folder=folder, **self._ports)
-        (folder / "server.properties").write_text(settings)
+        voters = ",".join(f"{each}@127.0.0.1:{port}" for each, port in controllers.items())
+        common = _SETTINGS.format(folder=folder, node=node, voters=voters, **self._ports)
+        (folder / "server.properties").write_text(common + settings)
         storage = ["format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", "server.properties"]
         scram = ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
         done = subprocess.run(
@@ -182,6 +205,12 @@ class KafkaBroker:
             self._process.kill()
             self._process.wait()
 
+    def stop(self) -> None:
+        """Stop the broker as an operator does: it hands over its partitions first."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(_START_S)
+
     def freeze(self) -> None:
         """Stop the broker with SIGSTOP, so that connections stay open."""
         assert self._process is not None
@@ -207,6 +236,49 @@ class KafkaBroker:
         client = authority.issue_cert("pixelfast@example.com")
         client.private_key_pem.write_to_path(self.client_key)
         client.cert_chain_pems[0].write_to_path(self.client_cert)
+
+
+class KafkaCluster:
+    """Three brokers, which are also the controllers, with two in-sync replicas at least.
+
+    Attributes:
+        brokers: the brokers, of which node N is the one at N - 1.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        """Prepare the folders of the brokers.
+
+        Raises:
+            Absent: they cannot be started here.
+        """
+        controllers = dict(enumerate(_free_ports(3), 1))
+        self.brokers = []
+        for node in controllers:
+            own = folder / f"node-{node}"
+            own.mkdir()
+            self.brokers.append(
+                KafkaBroker(own, cache, node=node, controllers=controllers, settings=_OF_THREE)
+            )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self.brokers:
+            each.kill()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(each.address for each in self.brokers)
+
+    def start(self) -> None:
+        """Start the brokers that do not run, and wait until all respond."""
+        for each in self.brokers:
+            each.thaw()
+            each.launch()
+        for each in self.brokers:
+            each.start()
 
 
 def _free_ports(count: int) -> list[int]:
