@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from pixelfast.cluster.message import FramePlace, pack_headers
-from pixelfast.cluster.topic import check_topic
+from pixelfast.cluster.topic import problems_of, read_topic_settings
 from pixelfast.config import Cluster
 from pixelfast.kafka.connection import Properties, connection_properties
 from pixelfast.kafka.errors import ALL_BROKERS_DOWN, words_of
@@ -161,7 +161,7 @@ class FrameProducer:
         found = producer.list_topics(self._topic, timeout=_TOPIC_TIMEOUT_S).topics[self._topic]
         if found.error is not None:
             raise TopicUnusable(words_of(found.error))
-        if problems := check_topic(self._settings):
+        if problems := problems_of(read_topic_settings(self._settings), self._settings):
             raise TopicUnusable(f"topic {self._topic}: " + "; ".join(problems))
         return len(found.partitions)
 

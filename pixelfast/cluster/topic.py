@@ -1,9 +1,9 @@
-"""Checks that a topic keeps what it has acknowledged."""
+"""Checks that a topic keeps what it has acknowledged, for long enough to deliver it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -12,15 +12,20 @@ from pixelfast.kafka.connection import connection_properties
 from pixelfast.kafka.errors import words_of
 from pixelfast.kafka.logger import KafkaLogger
 
-__all__ = ["check_topic", "problems_of"]
+__all__ = ["TopicSettings", "problems_of", "read_topic_settings", "retention_problems"]
+
+TopicSettings: TypeAlias = Mapping[str, str | None]
 
 _TIMEOUT_S = 5.0
+_UNLIMITED_MS = 2**63 - 1
 
 
-def check_topic(settings: Cluster) -> list[str]:
-    """Return what is wrong with the settings of the cluster's topic. Blocks.
+def read_topic_settings(settings: Cluster) -> TopicSettings:
+    """Return the settings of the cluster's topic. Blocks.
 
-    If the brokers do not allow reading them, that is logged, and nothing is wrong.
+    If the brokers do not tell them, such as without permission, that is logged, and nothing is
+    returned. pixelfast then runs without checking them: an operator may have reasons to give no
+    such permission.
     """
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
@@ -38,12 +43,12 @@ def check_topic(settings: Cluster) -> list[str]:
         found = future.result(2 * _TIMEOUT_S)
     except KafkaException as error:
         log.warning("topic_not_checked", topic=settings.topic, error=words_of(error.args[0]))
-        return []
-    return problems_of({name: entry.value for name, entry in found.items()}, settings)
+        return {}
+    return {name: entry.value for name, entry in found.items()}
 
 
-def problems_of(found: Mapping[str, str | None], settings: Cluster) -> list[str]:
-    """Return what is wrong with these settings of a topic.
+def problems_of(found: TopicSettings, settings: Cluster) -> list[str]:
+    """Return why nothing may be replicated to a topic with these settings.
 
     >>> cluster = Cluster(brokers=("kafka-1:9092",))
     >>> good = {"cleanup.policy": "delete", "min.insync.replicas": "2"}
@@ -69,4 +74,43 @@ def problems_of(found: Mapping[str, str | None], settings: Cluster) -> list[str]
         value = found.get(name)
         if value is not None and value != expected:
             problems.append(f"{name} is {value}; expected {expected}")
+    return [*problems, *_rejected_times(found)]
+
+
+def _rejected_times(found: TopicSettings) -> Iterator[str]:
+    """Yield a problem if the brokers reject old messages that the topic would keep.
+
+    Messages have the time at which their events were received. After an outage of the brokers that
+    is longer than the limit, replication could not continue.
+    """
+    name = "message.timestamp.before.max.ms"
+    if found.get("message.timestamp.type", "CreateTime") != "CreateTime":
+        return
+    limit, kept = found.get(name), found.get("retention.ms")
+    if limit is not None and kept is not None and int(limit) < _milliseconds(kept):
+        yield f"{name} is {limit}; expected at least retention.ms ({kept})"
+
+
+def retention_problems(found: TopicSettings, retry_for_s: float) -> list[str]:
+    """Return why events may be deleted before they are delivered.
+
+    `retry_for_s` is the longest time for which a destination retries.
+
+    >>> retention_problems({"retention.ms": "3600000", "retention.bytes": "-1"}, 7200.0)
+    ['retention.ms is 3600000; expected at least 7200000 (the largest retry_for_s)']
+    """
+    problems = []
+    kept, size = found.get("retention.ms"), found.get("retention.bytes")
+    wanted = round(retry_for_s * 1000)
+    if kept is not None and _milliseconds(kept) < wanted:
+        problems.append(
+            f"retention.ms is {kept}; expected at least {wanted} (the largest retry_for_s)"
+        )
+    if size is not None and int(size) >= 0:
+        problems.append(f"retention.bytes is {size}; expected -1, because it ignores retry_for_s")
     return problems
+
+
+def _milliseconds(value: str) -> int:
+    """Return a time of Kafka's settings, of which -1 means no limit."""
+    return _UNLIMITED_MS if int(value) < 0 else int(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pixelfast.cluster.topic import problems_of
+from pixelfast.cluster.topic import problems_of, retention_problems
 from pixelfast.config import Cluster
 
 GOOD = {
@@ -12,6 +12,10 @@ GOOD = {
     "unclean.leader.election.enable": "false",
     "min.insync.replicas": "2",
     "max.message.bytes": "1048588",
+    "message.timestamp.type": "CreateTime",
+    "message.timestamp.before.max.ms": "9223372036854775807",
+    "retention.ms": "604800000",
+    "retention.bytes": "-1",
 }
 
 
@@ -34,6 +38,25 @@ GOOD = {
                 "unclean.leader.election.enable is true; expected false",
             ],
         ),
+        ({"message.timestamp.before.max.ms": "604800000"}, []),
+        (
+            {"message.timestamp.before.max.ms": "3600000"},
+            [
+                "message.timestamp.before.max.ms is 3600000;"
+                " expected at least retention.ms (604800000)"
+            ],
+        ),
+        (
+            {"message.timestamp.before.max.ms": "604800000", "retention.ms": "-1"},
+            ["message.timestamp.before.max.ms is 604800000; expected at least retention.ms (-1)"],
+        ),
+        (
+            {
+                "message.timestamp.before.max.ms": "3600000",
+                "message.timestamp.type": "LogAppendTime",
+            },
+            [],
+        ),
     ],
 )
 def test_a_topic_must_keep_what_it_has_acknowledged(
@@ -44,3 +67,29 @@ def test_a_topic_must_keep_what_it_has_acknowledged(
 
 def test_settings_that_a_broker_does_not_know_are_not_checked() -> None:
     assert [] == problems_of({}, Cluster(brokers=("b:1",)))
+
+
+@pytest.mark.parametrize(
+    ("found", "problems"),
+    [
+        ({}, []),
+        ({"retention.ms": "-1"}, []),
+        ({"retention.ms": "259200000"}, []),
+        (
+            {"retention.ms": "259199999"},
+            ["retention.ms is 259199999; expected at least 259200000 (the largest retry_for_s)"],
+        ),
+        (
+            {"retention.bytes": "1073741824"},
+            ["retention.bytes is 1073741824; expected -1, because it ignores retry_for_s"],
+        ),
+    ],
+)
+def test_a_topic_should_keep_events_while_destinations_retry(
+    found: dict[str, str], problems: list[str]
+) -> None:
+    assert problems == retention_problems(GOOD | found, 259_200.0)
+
+
+def test_the_retention_is_not_checked_if_the_brokers_do_not_tell_it() -> None:
+    assert [] == retention_problems({}, 259_200.0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from pixelfast.cluster.topic import read_topic_settings, retention_problems
 from pixelfast.config import Cluster, Config, Destination, Redactor
 from pixelfast.deliver import destinations
 from pixelfast.deliver.archive.quota import SpoolNeeds
@@ -389,6 +390,7 @@ class ClusterEngine:
             try:
                 topic_id = await asyncio.to_thread(topic_id_of, self._cluster)
                 await asyncio.to_thread(self._dead.create)
+                await asyncio.to_thread(self._check_retention)
             except KafkaException as error:
                 self._last_error = error.args[0].str()
                 self._log.error("cluster_unavailable", error=self._last_error)
@@ -399,6 +401,13 @@ class ClusterEngine:
             except TimeoutError:
                 continue
         return None
+
+    def _check_retention(self) -> None:
+        """Warn if the topic may delete events that are still retried. Blocks."""
+        times_s = [retry_time_s(each) for each in self._config.destinations]
+        longest_s = max((each for each in times_s if each < float("inf")), default=0.0)
+        for problem in retention_problems(read_topic_settings(self._cluster), longest_s):
+            self._log.warning("topic_retention_short", topic=self._cluster.topic, problem=problem)
 
     def stop(self) -> None:
         self._stopping.set()
