@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import click
 import uvloop
 
 from pixelfast.collect import Worker
-from pixelfast.commands.options import with_listen, with_settings
-from pixelfast.commands.startup import check_certificate, prepare, stop_on_signals
+from pixelfast.commands.options import settings_file, with_admin, with_listen, with_settings
+from pixelfast.commands.startup import check_certificate, lone_admin, prepare, run_alone
 from pixelfast.config import Config
+from pixelfast.operate.control import Orders
 from pixelfast.operate.limits import apply_limits
+from pixelfast.operate.signals import hold_signals
 from pixelfast.operate.sockets import listen
 from pixelfast.printable import printable
 from pixelfast.spool.format import MAX_SLOT
@@ -22,6 +27,7 @@ __all__ = ["collect"]
 @click.command()
 @with_settings
 @with_listen
+@with_admin
 @click.option(
     "--slot",
     type=click.IntRange(0, MAX_SLOT),
@@ -34,12 +40,16 @@ def collect(settings: Config, slot: int) -> None:
     """Run one collector without a supervisor.
 
     It receives pixels and stores their events; `pixelfast deliver` delivers them. Each collector
-    needs its own slot. SIGTERM and Ctrl-C stop it.
+    needs its own slot.
+
+    SIGTERM and Ctrl-C stop it, and SIGHUP reloads the settings. With `[cluster]` or --admin, it
+    serves the admin address. If `server.admin` is in use, it continues without it.
 
     \b
     Example:
       pixelfast collect -c pixelfast.toml --slot 0
     """
+    hold_signals()  # until they are handled; by default they end the process
     config, data = prepare(settings, f"collector-{slot}")
     apply_limits(config, 1)
     check_certificate(config)
@@ -51,17 +61,47 @@ def collect(settings: Config, slot: int) -> None:
             config.server.tls.listen, 1, unix_mode, setting="server.tls.listen"
         )
         addresses += [f"{address} (TLS)" for address in tls_addresses]
-    uvloop.run(_run(Worker(config, data, slot), sockets[0], tls_sockets[0], addresses))
+    worker = Worker(config, data, slot)
+    uvloop.run(
+        _run(
+            Orders(role="collector", config=config, data_dir=str(data.path), slot=slot),
+            _Collection(worker, sockets[0], tls_sockets[0]),
+            addresses,
+            is_demo=not settings.sources,
+        )
+    )
 
 
 async def _run(
-    worker: Worker,
-    sockets: list[socket.socket],
-    tls_sockets: list[socket.socket],
-    addresses: list[str],
+    orders: Orders, collection: _Collection, addresses: list[str], *, is_demo: bool
 ) -> None:
-    stop = stop_on_signals()
-    await worker.start(sockets, tls_sockets)
-    click.echo(printable("collector listening on " + ", ".join(addresses)))
-    await stop.wait()
-    await worker.stop()
+    await run_alone(
+        orders,
+        collection,
+        settings_file(),
+        lambda: click.echo(printable("collector listening on " + ", ".join(addresses))),
+        lone_admin(orders.config),
+        is_demo=is_demo,
+    )
+
+
+class _Collection:
+    """A collector as the work of a process."""
+
+    def __init__(
+        self, worker: Worker, sockets: list[socket.socket], tls_sockets: list[socket.socket]
+    ) -> None:
+        self._worker = worker
+        self._sockets, self._tls_sockets = sockets, tls_sockets
+
+    async def run(self, stop: asyncio.Event, on_started: Callable[[], None]) -> None:
+        await self._worker.start(self._sockets, self._tls_sockets)
+        on_started()
+        await stop.wait()
+        await self._worker.stop()
+
+    async def reload(self, config: Config) -> None:
+        self._worker.reload(config)
+
+    def stats(self) -> dict[str, Any]:
+        return self._worker.stats()

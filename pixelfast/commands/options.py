@@ -14,7 +14,14 @@ from pixelfast.errors import ConfigError
 from pixelfast.operate.handover import is_handed_over
 from pixelfast.operate.reload import SettingsFile, errors_in
 
-__all__ = ["settings_file", "with_listen", "with_settings", "with_sources", "with_stored_data"]
+__all__ = [
+    "settings_file",
+    "with_admin",
+    "with_listen",
+    "with_settings",
+    "with_sources",
+    "with_stored_data",
+]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -83,4 +90,11 @@ with_listen = click.option(
     multiple=True,
     metavar="ADDRESS",
     help="Address that accepts pixels, HOST:PORT or unix:/PATH; may be repeated.",
+)
+
+with_admin = click.option(
+    "--admin",
+    "server__admin",
+    metavar="ADDRESS",
+    help='Address of health checks and metrics; "": none.',
 )

@@ -16,8 +16,8 @@ import structlog
 import uvloop
 
 from pixelfast import __version__
-from pixelfast.commands.options import settings_file, with_listen, with_settings
-from pixelfast.commands.startup import adopt, check_certificate, prepare
+from pixelfast.commands.options import settings_file, with_admin, with_listen, with_settings
+from pixelfast.commands.startup import adopt_reloaded, check_certificate, open_admin, prepare
 from pixelfast.config import (
     Config,
     FileDestination,
@@ -27,14 +27,13 @@ from pixelfast.config import (
     parse_address,
     without_secrets,
 )
-from pixelfast.errors import ConfigError, PixelfastError
+from pixelfast.errors import PixelfastError
 from pixelfast.operate.admin import Admin
 from pixelfast.operate.handover import Handover, SocketGroup, check_handover, take_handover
 from pixelfast.operate.limits import Limits, apply_limits
 from pixelfast.operate.listeners import Listening, open_listening
 from pixelfast.operate.reload import errors_in
 from pixelfast.operate.signals import hold_signals
-from pixelfast.operate.sockets import describe_failure
 from pixelfast.operate.supervisor import Supervisor
 from pixelfast.operate.systemd import Notifier, passed_sockets
 from pixelfast.printable import printable
@@ -46,12 +45,7 @@ __all__ = ["serve"]
 @click.command()
 @with_settings
 @with_listen
-@click.option(
-    "--admin",
-    "server__admin",
-    metavar="ADDRESS",
-    help='Address of health checks and metrics; "": none.',
-)
+@with_admin
 @click.option(
     "--workers",
     "server__workers",
@@ -92,13 +86,6 @@ def serve(settings: Config, check_upgrade: int) -> None:
     config, data = start.config, start.data
     is_demo = not settings.sources and not failure
 
-    def adopt_reloaded(reloaded: Config) -> Config:
-        if not reloaded.sources and not is_demo:  # as in a truncated file
-            what = "at least one source is required; a reload cannot enable the demo source"
-            raise ConfigError("sources", None, what)
-        check_certificate(reloaded)
-        return adopt(reloaded, data)
-
     supervisor = functools.partial(
         Supervisor,
         config,
@@ -106,7 +93,7 @@ def serve(settings: Config, check_upgrade: int) -> None:
         start.listening,
         Notifier(os.environ),
         file,
-        adopt_reloaded,
+        lambda reloaded: adopt_reloaded(reloaded, data, is_demo=is_demo),
         lock_fd=data.lock_fd,
         handover=handover,
         failure=failure,
@@ -197,19 +184,9 @@ async def _start_admin(admin: Admin, address: str, handover: Handover | None) ->
             return await admin.start(handover.admin_address, handover.admin_fds)
         for fd in handover.admin_fds:
             os.close(fd)
-    if not address:
-        return ""
     given = click.get_current_context().params
-    try:
-        return await admin.start(address)
-    except OSError as error:
-        is_chosen = given["server__admin"] is not None or given["config"] is not None
-        if is_chosen and handover is None:
-            why = describe_failure(parse_address(address), error)
-            what = f'cannot listen on "{address}": {why}'
-            raise ConfigError("server.admin", None, what) from None
-        structlog.get_logger("supervisor").warning("admin_address_in_use", address=address)
-        return ""
+    is_chosen = given["server__admin"] is not None or given["config"] is not None
+    return await open_admin(admin, address, is_required=is_chosen and handover is None)
 
 
 def _welcome(

@@ -1,25 +1,41 @@
-"""Starts and stops the commands that run in the foreground."""
+"""Starts the commands that run in the foreground."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sqlite3
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
+import click
 import structlog
 
 from pixelfast.collect.certificates import load_certificate, warnings_about
 from pixelfast.commands.demo import with_demo_source
-from pixelfast.config import Config, Redactor
+from pixelfast.config import Config, Redactor, parse_address
 from pixelfast.deliver import register_destinations
 from pixelfast.deliver.cluster.starts import note_starts
-from pixelfast.errors import SpoolError
+from pixelfast.errors import ConfigError, SpoolError
+from pixelfast.operate.alone import LoneProcess, LoneService
+from pixelfast.operate.control import Orders
 from pixelfast.operate.logging import set_up_logging
-from pixelfast.operate.signals import ignore_other_signals
+from pixelfast.operate.reload import SettingsFile
+from pixelfast.operate.sockets import describe_failure
 from pixelfast.spool import DataDir, describe_trouble
 
-__all__ = ["adopt", "check_certificate", "prepare", "stop_on_signals"]
+if TYPE_CHECKING:
+    from pixelfast.operate.admin import Admin
+
+__all__ = [
+    "LoneAdmin",
+    "adopt",
+    "adopt_reloaded",
+    "check_certificate",
+    "lone_admin",
+    "open_admin",
+    "prepare",
+    "run_alone",
+]
 
 
 def prepare(
@@ -75,10 +91,90 @@ def check_certificate(config: Config) -> None:
             structlog.get_logger("supervisor").warning("tls_certificate_warning", problem=warning)
 
 
-def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; ignore SIGHUP, SIGUSR1 and SIGUSR2."""
-    ignore_other_signals("process")
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
+def adopt_reloaded(config: Config, data: DataDir, *, is_demo: bool) -> Config:
+    """Do the same for the settings of a reload, which cannot enable the demo source.
+
+    Raises:
+        ConfigError: there is no source, as in a truncated file, or a certificate cannot be used.
+        SpoolError: the data directory cannot be used.
+    """
+    if not config.sources and not is_demo:
+        what = "at least one source is required; a reload cannot enable the demo source"
+        raise ConfigError("sources", None, what)
+    check_certificate(config)
+    return adopt(config, data)
+
+
+async def open_admin(admin: Admin, address: str, *, is_required: bool) -> str:
+    """Start the admin address; return it with its real port, or "" if there is none.
+
+    Raises:
+        ConfigError: the address is required and cannot be opened.
+    """
+    if not address:
+        return ""
+    try:
+        return await admin.start(address)
+    except OSError as error:
+        if is_required:
+            why = describe_failure(parse_address(address), error)
+            what = f'cannot listen on "{address}": {why}'
+            raise ConfigError("server.admin", None, what) from None
+        structlog.get_logger("supervisor").warning("admin_address_in_use", address=address)
+        return ""
+
+
+class LoneAdmin(NamedTuple):
+    """The admin address of a process without a supervisor; "" if it has none.
+
+    A chosen address must be usable. Others may be in use, because several processes of a machine
+    may share a settings file.
+    """
+
+    address: str
+    is_chosen: bool
+
+
+def lone_admin(config: Config) -> LoneAdmin:
+    """Return the admin address of the command that is being run."""
+    is_chosen = click.get_current_context().params["server__admin"] is not None
+    has_any = is_chosen or config.cluster is not None
+    return LoneAdmin(config.server.admin if has_any else "", is_chosen)
+
+
+async def run_alone(
+    orders: Orders,
+    service: LoneService,
+    file: SettingsFile,
+    on_started: Callable[[], None],
+    own_admin: LoneAdmin,
+    *,
+    is_demo: bool,
+) -> None:
+    """Run a process without a supervisor until a signal stops it.
+
+    Args:
+        orders: its role, settings and data directory.
+        service: its work.
+        file: what a reload reads.
+        on_started: called once the work has begun.
+        own_admin: its admin address.
+        is_demo: whether there is only the demo source.
+    """
+    data = DataDir.find(orders.data_dir)
+    process = LoneProcess(
+        orders, service, file, lambda config: adopt_reloaded(config, data, is_demo=is_demo)
+    )
+    if not own_admin.address:
+        await process.run(on_started)
+        return
+    # Imported here because it requires aiohttp, which nothing else of a collector does.
+    from pixelfast.operate.admin import Admin
+
+    admin = Admin(process)
+    try:
+        address = await open_admin(admin, own_admin.address, is_required=own_admin.is_chosen)
+        structlog.get_logger("process").info("admin_started", address=address)
+        await process.run(on_started)
+    finally:
+        await admin.stop()

@@ -3,6 +3,7 @@
 `supervisor`  starts the processes, reloads their settings and stops them in order
 `child`       one process, across its restarts
 `process`     the main function of a collector process and of a delivery process
+`alone`       a process without a supervisor
 `control`     the connection between the supervisor and each process
 `handover`    what a program hands over to the version that replaces it
 `listeners`   listening sockets: passed by systemd, handed over, or new

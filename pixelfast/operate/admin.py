@@ -9,17 +9,17 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from pixelfast import __version__
 from pixelfast.collect import create_unix_server
-from pixelfast.config import Address, parse_address
+from pixelfast.config import Address, Config, parse_address
 from pixelfast.operate.delivery_metrics import known_destinations
 from pixelfast.operate.machine import Machine
 from pixelfast.operate.metrics import exposition
-from pixelfast.operate.supervisor import Supervisor
+from pixelfast.operate.reload import ReloadState
 from pixelfast.printable import json_text
 
 __all__ = ["Admin"]
@@ -30,18 +30,37 @@ _SHUTDOWN_S = 2.0  # for requests in progress when the program stops or is repla
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _INDEX = """pixelfast {version}
 
-/health/live   200 while the supervisor runs
+/health/live   200 while the server runs
 /health/ready  200 while every collector can store events, else 503; shows each process
 /metrics       metrics for Prometheus
 """
 
 
-class Admin:
-    """Serves the admin address of one supervisor."""
+class Server(Protocol):
+    """A supervisor, or a process without one."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._machine = Machine(supervisor)
+    name: str
+    config: Config
+    data_dir: str
+    processes: Any
+    reload_state: ReloadState
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    @property
+    def is_stopping(self) -> bool: ...
+
+    @property
+    def uptime_s(self) -> float: ...
+
+
+class Admin:
+    """Serves the admin address of a server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._machine = Machine(server)
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.Server] = []
         self._address = ""
@@ -112,12 +131,12 @@ class Admin:
         return web.json_response({"is_live": True})
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        supervisor = self._supervisor
+        server = self._server
         state: dict[str, Any] = {
-            "is_ready": supervisor.is_ready,
-            "is_stopping": supervisor.is_stopping,
+            "is_ready": server.is_ready,
+            "is_stopping": server.is_stopping,
             "version": __version__,
-            "data_dir": supervisor.data_dir,
+            "data_dir": server.data_dir,
             "processes": {
                 child.name: {
                     "is_ready": child.is_ready,
@@ -126,21 +145,21 @@ class Admin:
                     "silent_s": round(child.silent_s, 1),
                     **_replication(child.figures),
                 }
-                for child in supervisor.processes.children
+                for child in server.processes.children
             },
             "reload": {
-                "is_successful": supervisor.reload_state.is_successful,
-                "problems": supervisor.reload_state.problems,
-                "needs_restart": supervisor.reload_state.needs_restart,
+                "is_successful": server.reload_state.is_successful,
+                "problems": server.reload_state.problems,
+                "needs_restart": server.reload_state.needs_restart,
             },
-            "destinations": known_destinations(supervisor.processes.deliveries),
+            "destinations": known_destinations(server.processes.deliveries),
         }
-        status = 200 if supervisor.is_ready else 503
+        status = 200 if server.is_ready else 503
         return web.json_response(state, status=status, dumps=json_text)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(
-            body=exposition(self._supervisor, self._machine),
+            body=exposition(self._server, self._machine),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 

@@ -1,26 +1,33 @@
-"""Measures the disk and the supervisor's event loop."""
+"""Measures the disk and the event loop of the process that serves the admin address."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any, Protocol
 
+from pixelfast.config import Config
 from pixelfast.operate.disk_space import DiskSampler, DiskSpace
 from pixelfast.operate.loop_lag import LoopLag
-from pixelfast.operate.supervisor import Supervisor
 from pixelfast.spool.histograms import HistogramFigures
 
 __all__ = ["Machine"]
 
 
+class _Server(Protocol):
+    config: Config
+    data_dir: str
+    processes: Any
+
+
 class Machine:
     """Measures the disk and the event loop from `start` to `stop`."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    def __init__(self, server: _Server) -> None:
+        self._server = server
         self._sampler = DiskSampler(
-            Path(supervisor.data_dir),
-            lambda: supervisor.config.spool.min_free,
+            Path(server.data_dir),
+            lambda: server.config.spool.min_free,
             self._slot_spaces,
         )
         self._lag: LoopLag | None = None
@@ -56,6 +63,6 @@ class Machine:
         """Return the bytes that each slot can still store, as far as they are known."""
         return {
             child.name: child.figures["spool_limit_bytes"] - child.figures["spool_bytes"]
-            for child in self._supervisor.processes.collectors
+            for child in self._server.processes.collectors
             if "spool_limit_bytes" in child.figures and not child.is_silent
         }

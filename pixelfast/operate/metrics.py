@@ -50,6 +50,7 @@ class _Processes(Protocol):
 
 
 class _Server(Protocol):
+    name: str
     processes: Any
     reload_state: ReloadState
 
@@ -61,7 +62,7 @@ class _Server(Protocol):
 
 
 class Machine(Protocol):
-    """Measures the disk and the supervisor's event loop."""
+    """Measures the disk and the event loop."""
 
     @property
     def disk(self) -> DiskSpace | None: ...
@@ -70,7 +71,7 @@ class Machine(Protocol):
     def full_in_s(self) -> float | None: ...
 
     def lag_figures(self) -> HistogramFigures:
-        """Return the lag of the supervisor's event loop."""
+        """Return the lag of the event loop."""
 
 
 def exposition(server: _Server, machine: Machine) -> bytes:
@@ -90,8 +91,8 @@ class _FromFigures(Collector):
         yield from _of_program(self._server)
         yield from _of_reloads(self._server.reload_state)
         yield from _of_machine(self._machine)
-        yield from _of_reports(processes.children, self._machine)
-        yield from _of_system(_pids(processes))
+        yield from _of_reports(self._server.name, processes.children, self._machine)
+        yield from _of_system(_pids(self._server.name, processes))
         yield from collector_metrics(_slots(processes.collectors))
         yield from delivery_metrics(processes.deliveries)
 
@@ -105,13 +106,14 @@ def _of_program(server: _Server) -> Iterator[Metric]:
     )
     yield gauge(
         "pixelfast_ready",
-        "1 if every collector can store events, otherwise 0; the same as /health/ready.",
+        "1 if every collector can store events, otherwise 0; the same as /health/ready. Of "
+        "`pixelfast deliver`: 1 if it can deliver to all destinations.",
         [],
         [([], server.is_ready)],
     )
     yield gauge(
         "pixelfast_uptime_seconds",
-        "Time since the supervisor started.",
+        "Time since the server started.",
         [],
         [([], server.uptime_s)],
     )
@@ -156,7 +158,7 @@ def _of_machine(machine: Machine) -> Iterator[Metric]:
     )
 
 
-def _of_reports(children: Sequence[_Process], machine: Machine) -> Iterator[Metric]:
+def _of_reports(name: str, children: Sequence[_Process], machine: Machine) -> Iterator[Metric]:
     label = ["process"]
     yield counter(
         "pixelfast_process_starts",
@@ -176,8 +178,8 @@ def _of_reports(children: Sequence[_Process], machine: Machine) -> Iterator[Metr
         "Delay of timers in the event loop, measured four times a second.",
         label,
         [
-            (["supervisor"], machine.lag_figures()),
-            *(([name], lag) for name, lag in lags if lag is not None),
+            ([name], machine.lag_figures()),
+            *(([child], lag) for child, lag in lags if lag is not None),
         ],
     )
 
@@ -195,11 +197,11 @@ def _of_system(pids: Mapping[str, int]) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _pids(processes: _Processes) -> dict[str, int]:
+def _pids(name: str, processes: _Processes) -> dict[str, int]:
     running = {child.name: child.pid for child in processes.children}
     return {
-        "supervisor": os.getpid(),
-        **{name: pid for name, pid in running.items() if pid is not None},
+        name: os.getpid(),
+        **{child: pid for child, pid in running.items() if pid is not None},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -13,7 +14,7 @@ import msgspec
 
 from pixelfast.config import Config, mask
 from pixelfast.config.schema import unwrap
-from pixelfast.errors import ConfigErrors
+from pixelfast.errors import ConfigErrors, PixelfastError
 from pixelfast.spool.modes import PRIVATE_FILE
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "ReloadState",
     "SettingsFile",
     "errors_in",
+    "log_reloaded",
     "merge",
+    "read_changes",
 ]
 
 RELOAD_OUTCOME = "reload.json"  # in the data directory
@@ -73,10 +76,12 @@ class KeptSetting(msgspec.Struct, frozen=True):
     name: str
     running: Any
     wanted: Any
+    can_upgrade: bool = True
 
     @property
     def remedy(self) -> str:
-        return "a restart" if self.name == "data_dir" else "a restart or `pixelfast upgrade`"
+        is_upgradable = self.can_upgrade and self.name != "data_dir"
+        return "a restart or `pixelfast upgrade`" if is_upgradable else "a restart"
 
     def __str__(self) -> str:
         running, wanted = _shown(self.running), _shown(self.wanted)
@@ -97,6 +102,54 @@ def merge(running: Config, wanted: Config) -> tuple[Config, list[KeptSetting]]:
         wanted = msgspec.structs.replace(wanted, data_dir=running.data_dir)
     kept: list[KeptSetting] = []
     return _merge("", running, wanted, kept), kept
+
+
+async def read_changes(
+    file: SettingsFile,
+    adopt: Callable[[Config], Config],
+    running: Config,
+    log: Any,
+    *,
+    can_upgrade: bool = True,
+) -> tuple[Config | None, list[str], list[str]]:
+    """Read the settings file again; return the settings to apply, and what they do not change.
+
+    If there are problems, which are logged, return None and the problems as the last value.
+    """
+    if file.path is None:
+        problems = [
+            "the server was started without --config, so there is no settings file to reload"
+        ]
+        log.warning("reload_rejected", problem=problems[0])
+        return None, [], problems
+    try:
+        wanted = await asyncio.to_thread(lambda: adopt(file.read()))
+    except (PixelfastError, OSError) as error:
+        problems = errors_in(error)
+        for problem in problems:
+            log.error("reload_rejected", problem=problem)
+        return None, [], problems
+    config, changes = merge(running, wanted)
+    kept = [msgspec.structs.replace(each, can_upgrade=can_upgrade) for each in changes]
+    for each in kept:
+        log.warning(
+            "setting_not_reloaded",
+            setting=each.name,
+            running=each.running,
+            wanted=each.wanted,
+            requires=each.remedy,
+        )
+    return config, [str(each) for each in kept], []
+
+
+def log_reloaded(log: Any, config: Config, kept: list[str]) -> None:
+    """Log that settings are applied, except for those that are kept."""
+    log.info(
+        "reload_completed",
+        sources=len(config.sources),
+        destinations=len(config.destinations),
+        not_reloaded=len(kept),
+    )
 
 
 def _merge(section: str, running: Any, wanted: Any, kept: list[KeptSetting]) -> Any:
@@ -146,6 +199,12 @@ class ReloadState(msgspec.Struct, kw_only=True):
     succeeded_at_s: float = msgspec.field(default_factory=time.time)
     problems: list[str] = []
     needs_restart: list[str] = []
+
+    def conclude(self, problems: list[str]) -> None:
+        """Record the outcome of a reload."""
+        self.is_successful, self.problems = not problems, problems
+        if not problems:
+            self.succeeded_at_s = time.time()
 
 
 class Outcome(msgspec.Struct, kw_only=True):

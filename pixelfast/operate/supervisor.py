@@ -29,7 +29,6 @@ import structlog
 
 from pixelfast import __version__
 from pixelfast.config import Config, Redactor
-from pixelfast.errors import PixelfastError
 from pixelfast.operate.handover import (
     Handover,
     Wanted,
@@ -45,8 +44,8 @@ from pixelfast.operate.reload import (
     Outcome,
     ReloadState,
     SettingsFile,
-    errors_in,
-    merge,
+    log_reloaded,
+    read_changes,
 )
 from pixelfast.operate.signals import ignore_other_signals, release_signals
 from pixelfast.operate.systemd import Notifier
@@ -80,6 +79,8 @@ class Supervisor:
     Attributes:
         processes: the collectors and delivery processes.
     """
+
+    name = "supervisor"  # in metrics
 
     def __init__(
         self,
@@ -233,9 +234,7 @@ class Supervisor:
         lines = problems
         if what == "reload":
             name, lines = RELOAD_OUTCOME, problems or state.needs_restart
-            state.is_successful, state.problems = not problems, problems
-            if not problems:
-                state.succeeded_at_s = time.time()
+            state.conclude(problems)
         outcome = Outcome(
             pid=os.getpid(), began_ns=began_ns, is_successful=not problems, lines=lines
         )
@@ -323,41 +322,19 @@ class Supervisor:
 
     async def _reload(self) -> list[str]:
         """Reload once; return the problems."""
-        if self._settings_file.path is None:
-            problem = (
-                "the server was started without --config, so there is no settings file to reload"
-            )
-            self._log.warning("reload_rejected", problem=problem)
-            return [problem]
-        try:
-            wanted = await asyncio.to_thread(lambda: self._adopt(self._settings_file.read()))
-        except (PixelfastError, OSError) as error:
-            problems = errors_in(error)
-            for problem in problems:
-                self._log.error("reload_rejected", problem=problem)
+        config, kept, problems = await read_changes(
+            self._settings_file, self._adopt, self.config, self._log
+        )
+        if config is None:
             return problems
-        config, kept = merge(self.config, wanted)
-        self.reload_state.needs_restart = [str(each) for each in kept]
-        for each in kept:
-            self._log.warning(
-                "setting_not_reloaded",
-                setting=each.name,
-                running=each.running,
-                wanted=each.wanted,
-                requires=each.remedy,
-            )
+        self.reload_state.needs_restart = kept
         if late := await self.processes.reload(config):
             problem = f"settings not applied within {RELOAD_S:g} s by: {', '.join(late)}"
             self._log.error("reload_failed", problem=problem)
             return [problem]
         self.config = config
         change_logging(config.log, Redactor(config))
-        self._log.info(
-            "reload_completed",
-            sources=len(config.sources),
-            destinations=len(config.destinations),
-            not_reloaded=len(kept),
-        )
+        log_reloaded(self._log, config, kept)
         return []
 
 

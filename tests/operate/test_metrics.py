@@ -40,6 +40,7 @@ def exposed_of(
     """Return the lines of /metrics of collectors and delivery processes."""
     deliveries = [each for each in children if each.name.startswith("delivery")]
     server = SimpleNamespace(
+        name="supervisor",
         processes=SimpleNamespace(
             collectors=[each for each in children if each not in deliveries],
             deliveries=deliveries,
