@@ -17,6 +17,7 @@
 `settler`       carries out settlements; `doubts`, `rejections` and `probe` distinguish bad events
                 from a destination that rejects everything
 `health`        the state of the destination: `breaker`, `concurrency`, `retry`
+`outlet`        the sender and the health, which the runners of a cluster's partitions share
 `batch_size`    the maximum size of a batch, adapted to the responses
 `memory`        how much of a destination's events is kept in memory
 `state_writer`  collects changes of a destination's state and writes them in one transaction

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from pixelfast.deliver.event_log import EventLog
-from pixelfast.deliver.health import Health, Hold
+from pixelfast.deliver.health import Hold
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry, accepts
+from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.probe import (
     MAX_PROBED,
     Probed,
@@ -16,9 +17,7 @@ from pixelfast.deliver.probe import (
     send_some,
 )
 from pixelfast.deliver.queue import Queue
-from pixelfast.deliver.rejections import Rejections
 from pixelfast.deliver.selection import Selection
-from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.tasks import Task
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import Position
@@ -31,22 +30,22 @@ class Doubts:
 
     def __init__(
         self,
-        sender: Sender,
+        outlet: Outlet,
         log: EventLog,
         selection: Selection,
-        health: Health,
         queue: Queue,
         wake_up: Callable[[], None],
         timings: Timings,
         clock: DeliveryClock,
     ) -> None:
-        self.rejections = Rejections(timings)
+        self.rejections = outlet.rejections
         self._timings = timings
         self._clock = clock
-        self._sender = sender
+        self._outlet = outlet
+        self._sender = outlet.sender
+        self._health = outlet.health
         self._log = log
         self.selection = selection  # the runner replaces it when the settings change
-        self._health = health
         self._queue = queue
         self._wake_up = wake_up
         self._parked: list[tuple[Task, Outcome]] = []  # rejected, cause not known yet
@@ -99,10 +98,6 @@ class Doubts:
 
     # --- probes of the newest events ---------------------------------------------------------
 
-    @property
-    def is_probing(self) -> bool:
-        return self._probe is not None
-
     def send_newest(self, now_s: float, cursors: Mapping[int, Position], *, in_order: bool) -> bool:
         """Send the newest events as a probe if it is their turn; return whether batches must wait.
 
@@ -126,6 +121,7 @@ class Doubts:
         if is_down and not self._was_newest:
             return False
         self._probe = asyncio.ensure_future(self._send_newest(cursors, is_down=is_down))
+        self._outlet.probes += 1
         self._probe.add_done_callback(lambda _: self._wake_up())
         return is_down
 
@@ -150,6 +146,7 @@ class Doubts:
         if self._probe is None or not self._probe.done():
             return
         probe, self._probe = self._probe, None
+        self._outlet.probes -= 1
         (outcome, events, accepted, failed), began_s = probe.result()
         if accepts(outcome, events):
             self._probe_accepted_s = self._clock.monotonic_s()
@@ -168,6 +165,7 @@ class Doubts:
         self._parked.clear()
         probe, self._probe = self._probe, None
         if probe is not None:
+            self._outlet.probes -= 1
             probe.cancel()
             await asyncio.wait({probe})
 

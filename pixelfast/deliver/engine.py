@@ -21,6 +21,7 @@ from pixelfast.deliver.clock_record import read_clock_record, this_boot, write_c
 from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.home import SpoolHome
 from pixelfast.deliver.memory import share_of
+from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.reclaimer import Reclaimer, log_ends
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
@@ -156,7 +157,7 @@ class Engine:
         sender.attempts = self._attempts.setdefault(destination.name, Attempts(self._clock))
         return Runner(
             destination.name,
-            sender,
+            Outlet(destination.name, sender, self._timings, self._clock),
             SpoolHome(destination.name, self._data),
             self._selections.of(destination),
             retry_for_s=retry_time_s(destination),

@@ -16,20 +16,18 @@ from pixelfast.deliver.cutter import Cutter
 from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.dead_keeper import LogThrottle
 from pixelfast.deliver.doubts import Doubts
-from pixelfast.deliver.health import Health
 from pixelfast.deliver.home import Home
 from pixelfast.deliver.intake import Intake
 from pixelfast.deliver.memory import MemoryShare
 from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected
+from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.progress import (
     COUNTED,
     accounted_events,
     with_pending,
 )
 from pixelfast.deliver.queue import MAX_CULPRITS, Queue
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
-from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.settler import Settler
 from pixelfast.deliver.state_writer import StateWriter
 from pixelfast.deliver.tasks import Task
@@ -58,7 +56,7 @@ class Runner:
     def __init__(
         self,
         name: str,
-        sender: Sender,
+        outlet: Outlet,
         home: Home,
         selection: Selection = Selection(),  # noqa: B008 - frozen
         *,
@@ -69,9 +67,8 @@ class Runner:
         timings: Timings = Timings(),  # noqa: B008 - frozen
         clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
         max_culprits: Sequence[tuple[int, int]] = MAX_CULPRITS,
-        backoff: Backoff | None = None,
     ) -> None:
-        """Deliver the events that `selection` accepts to `sender`.
+        """Deliver the events that `selection` accepts to the sender of `outlet`.
 
         Args:
             retry_for_s: events older than this become dead letters when an attempt fails.
@@ -80,10 +77,11 @@ class Runner:
                 blocks the event loop at a time.
             max_culprits: numbers of waiting culprits, and the failures after which another one
                 becomes a dead letter.
-            backoff: the pauses after failures; by default those of the sender.
         """
         self.name = name
-        self.sender = sender
+        self.sender = outlet.sender
+        self.health = outlet.health
+        self._outlet = outlet
         self._memory = MemoryShare(share_bytes)
         self._turn = turn or asyncio.Lock()
         self.is_open = False
@@ -91,24 +89,22 @@ class Runner:
         self._told: dict[str, float] = {}  # the last reported totals
         self._on_disk: dict[str, float] = {}  # the figures that were last read
         self._read_s = float("-inf")
-        backoff = backoff or Backoff(sender.retry_first_s, sender.retry_most_s)
         self._timings = timings
         self._clock = clock
-        self.health = Health(name, backoff, sender.concurrency, timings, clock)
         self.state: StateWriter | None = None
         self._home = home
         self._selection = selection
         self._retry_for_s = retry_for_s
         self._dead_limits = dead_limits
         self._log = structlog.get_logger("deliver").bind(destination=name)
-        self._size = BatchSize(self._memory.fit(sender.limits).max_bytes, self._log)
+        self._size = BatchSize(self._memory.fit(self.sender.limits).max_bytes, self._log)
         self._stopping = asyncio.Event()
         self._give_up_s = 0.0
         self._has_given_up = False
         self._wake: asyncio.Future[None] | None = None
         self.queue = Queue(timings, max_culprits)  # tasks whose plans are on the disk
         self._doubts = Doubts(
-            sender, home.log, selection, self.health, self.queue, self._wake_up, timings, clock
+            outlet, home.log, selection, self.queue, self._wake_up, timings, clock
         )
         self._under_way: dict[asyncio.Task[Outcome], tuple[Task, float]] = {}
         self._intake: Intake | None = None
@@ -267,10 +263,6 @@ class Runner:
             stack.callback(self._home.release)
             thread = OwnThread(f"deliver-{self.name}")
             stack.push_async_callback(thread.close)
-            # A second thread, so that the disk of the state does not delay the next batches.
-            senders = OwnThread(f"send-{self.name}")
-            stack.push_async_callback(senders.close)
-            self.sender.in_thread = senders.run
             state = StateWriter(
                 self.name,
                 self._home,
@@ -296,8 +288,8 @@ class Runner:
             self._intake = Intake(cutter, self._timings, self._clock)
             stack.callback(self._leave_intake)
             self.state = state
-            stack.push_async_callback(self.sender.close)
-            await self.sender.open(state.memory)
+            await self._outlet.open(state.memory)
+            stack.push_async_callback(self._outlet.close)
             self.is_open, self.has_failed = True, False
             self._home.note_working()
             stack.push_async_callback(self._cancel)
@@ -323,7 +315,10 @@ class Runner:
             each.cancel()
         if self._under_way:
             await asyncio.wait(self._under_way)
+        for _ in self._under_way:
+            self._outlet.end()
         self._under_way.clear()
+        self._outlet.leave(self._wake_up)
         self._memory.sending_bytes = 0
         await self._doubts.cancel()
         self.queue.clear()
@@ -441,27 +436,36 @@ class Runner:
     # --- sending -----------------------------------------------------------------------------
 
     def _allows(self, now_s: float) -> bool:
-        under_way = len(self._under_way) + self._doubts.is_probing
-        return not self._has_given_up and self.health.breaker.allows(now_s, under_way)
+        return not self._has_given_up and self._outlet.allows(now_s)
 
     def _send(self, now_s: float) -> None:
-        while len(self._under_way) < self.health.concurrency.limit and self._allows(now_s):
-            if not self._memory.allows_sending():
+        while self._allows(now_s):
+            if not self._outlet.may_begin(self._wake_up):
                 return
-            is_probe = not self.health.breaker.is_healthy
-            in_order = self.sender.concurrency == 1
-            cursors = self._intake.cutter.cursors if is_probe and self._intake else {}
-            if is_probe and self._doubts.send_newest(now_s, cursors, in_order=in_order):
-                return
-            if in_order and self._under_way:
-                return
-            task = self.queue.next(now_s, in_order=in_order, is_probe=is_probe)
-            if task is None:
-                return
-            self._memory.sending_bytes += task.plan.size_bytes
-            under_way = asyncio.ensure_future(self._send_one(task))
-            under_way.add_done_callback(lambda _: self._wake_up())
-            self._under_way[under_way] = (task, now_s)
+            if not self._send_next(now_s):
+                break
+        self._outlet.leave(self._wake_up)
+
+    def _send_next(self, now_s: float) -> bool:
+        """Begin a request; return False if there is nothing to send now."""
+        if not self._memory.allows_sending():
+            return False
+        is_probe = not self.health.breaker.is_healthy
+        in_order = self.sender.concurrency == 1
+        cursors = self._intake.cutter.cursors if is_probe and self._intake else {}
+        if is_probe and self._doubts.send_newest(now_s, cursors, in_order=in_order):
+            return False
+        if in_order and self._under_way:
+            return False
+        task = self.queue.next(now_s, in_order=in_order, is_probe=is_probe)
+        if task is None:
+            return False
+        self._memory.sending_bytes += task.plan.size_bytes
+        under_way = asyncio.ensure_future(self._send_one(task))
+        under_way.add_done_callback(lambda _: self._wake_up())
+        self._under_way[under_way] = (task, now_s)
+        self._outlet.begin()
+        return True
 
     async def _send_one(self, task: Task) -> Outcome:
         assert self.state is not None
@@ -477,6 +481,8 @@ class Runner:
 
     def _settle(self, settler: Settler, done: asyncio.Task[Outcome]) -> None:
         task, began_s = self._under_way.pop(done)
+        under_way = self._outlet.requests
+        self._outlet.end()
         self._memory.sending_bytes -= task.plan.size_bytes
         outcome = done.result()
         self.queue.responded(task, self._clock.monotonic_s())
@@ -488,6 +494,6 @@ class Runner:
             self._size.rejected(task.plan.size_bytes, events=task.plan.events)
         elif isinstance(outcome, Accepted):
             self._size.accepted()
-        settler.settle(task, outcome, began_s, len(self._under_way) + 1)
+        settler.settle(task, outcome, began_s, under_way)
         if self._given_up and self.state and not isinstance(outcome, Accepted):
             self._expire_queued(self.state)  # it may have expired while it was under way

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pixelfast.cluster.message import WHOLE, FramePlace, pack_headers, parse_headers
@@ -36,4 +38,5 @@ def test_a_header_beyond_its_limit_is_an_error(name: str, value: bytes) -> None:
     [("slot", 65535), ("segment", 2**63 - 1), ("offset", 2**63 - 1), ("part", WHOLE - 1)],
 )
 def test_a_header_at_its_limit_is_accepted(name: str, value: int) -> None:
-    assert PLACE._replace(**{name: value}) == parse_headers(with_header(name, b"%d" % value))
+    values: dict[str, Any] = {name: value}
+    assert PLACE._replace(**values) == parse_headers(with_header(name, b"%d" % value))

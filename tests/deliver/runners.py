@@ -17,6 +17,7 @@ from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.engine import Engine
 from pixelfast.deliver.home import SpoolHome
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial
+from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.sender import Sender
@@ -178,9 +179,10 @@ def make_runner(
     data: DataDir, sender: Sender, sources: frozenset[str] | None = None, **options: Any
 ) -> Runner:
     """Make a runner of the destination "hook" with short intervals."""
-    return Runner(
-        "hook", sender, SpoolHome("hook", data), taking(sources), **{"timings": QUICK, **options}
-    )
+    options = {"timings": QUICK, **options}
+    shared = {name: options[name] for name in ("timings", "clock") if name in options}
+    outlet = Outlet("hook", sender, **shared, backoff=options.pop("backoff", None))
+    return Runner("hook", outlet, SpoolHome("hook", data), taking(sources), **options)
 
 
 def cursors_on_disk(data: DataDir, name: str) -> dict[int, Position]:

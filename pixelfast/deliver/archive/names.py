@@ -15,8 +15,8 @@ __all__ = ["LOCK", "SUFFIXES", "ArchiveFile", "archive_files", "file_name", "is_
 
 LOCK = ".lock"
 SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}  # by `compression`
-_NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d{8,})\.ndjson(\.gz|\.zst)?")
-_PART = re.compile(r"\.\d{8}T\d{6}Z-\d{8,}\.ndjson(\.gz|\.zst)\.part")
+_NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d{8,})(-[0-9a-f]{8})?\.ndjson(\.gz|\.zst)?")
+_PART = re.compile(r"\.\d{8}T\d{6}Z-\d{8,}(-[0-9a-f]{8})?\.ndjson(\.gz|\.zst)\.part")
 
 
 class ArchiveFile(NamedTuple):
@@ -51,14 +51,14 @@ class ArchiveFile(NamedTuple):
         return float(calendar.timegm(time.strptime(self.name[:16], "%Y%m%dT%H%M%SZ")))
 
 
-def file_name(began_s: float, number: int) -> str:
-    """Return the name of a file that is created at `began_s`.
+def file_name(began_s: float, number: int, machine: str = "") -> str:
+    """Return the name of a file that is created at `began_s`, by one of several machines if given.
 
-    >>> file_name(1_800_000_000.0, 7)
-    '20270115T080000Z-00000007.ndjson'
+    >>> file_name(1_800_000_000.0, 7), file_name(1_800_000_000.0, 7, "1f0c93aa")
+    ('20270115T080000Z-00000007.ndjson', '20270115T080000Z-00000007-1f0c93aa.ndjson')
     """
     began = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(began_s))
-    return f"{began}-{number:08d}.ndjson"
+    return f"{began}-{number:08d}{machine and '-'}{machine}.ndjson"
 
 
 def part_name(name: str) -> str:
@@ -71,6 +71,8 @@ def is_own(name: str) -> bool:
 
     >>> is_own("20270115T080000Z-00000007.ndjson.gz"), is_own("notes.ndjson")
     (True, False)
+    >>> is_own("20270115T080000Z-00000007-1f0c93aa.ndjson")
+    True
     """
     return name == LOCK or _NAME.fullmatch(name) is not None or _PART.fullmatch(name) is not None
 

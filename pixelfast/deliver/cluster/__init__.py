@@ -10,5 +10,7 @@ whose log is the partition and whose state is in the metadata of the committed o
 `store`       the state of a runner, in committed offsets
 `group`       the consumer of a destination, and reading messages again
 `dead`        dead letters in a topic
+`home`        one partition as the home of a runner
+`member`      one destination of a process: its consumer, and a runner for each partition
 `engine`      all destinations of a process
 """

@@ -3,281 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
 import structlog
 
 from pixelfast.cluster.topic import read_topic_settings, retention_problems
-from pixelfast.config import Cluster, Config, Destination, Redactor
+from pixelfast.config import Config, Destination, Redactor
 from pixelfast.deliver import destinations
 from pixelfast.deliver.archive.quota import SpoolNeeds
 from pixelfast.deliver.attempts import Attempts
-from pixelfast.deliver.batches import Cut
-from pixelfast.deliver.cluster.checkpoint import Checkpoint
-from pixelfast.deliver.cluster.dead import DeadLetterTopic, DeadLetterWriter
-from pixelfast.deliver.cluster.group import Fetcher, Group, topic_id_of
-from pixelfast.deliver.cluster.log import PartitionLog, TopicMessage, place_at
+from pixelfast.deliver.cluster.dead import DeadLetterTopic
+from pixelfast.deliver.cluster.group import topic_id_of
+from pixelfast.deliver.cluster.home import PartitionHome
+from pixelfast.deliver.cluster.member import Member
 from pixelfast.deliver.cluster.starts import start_ms
-from pixelfast.deliver.cluster.store import (
-    PartitionLost,
-    PartitionState,
-    PartitionStore,
-    batch_id,
-)
-from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.engine import made_of, retry_time_s
-from pixelfast.deliver.event_log import EventLog
 from pixelfast.deliver.memory import share_of
-from pixelfast.deliver.progress import COUNTED
+from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
-from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.selections import Selections
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock, Timings
-from pixelfast.errors import DestinationError
 from pixelfast.spool import DataDir
 
 __all__ = ["ClusterEngine"]
-
-_COMMIT_S = 10.0  # for which librdkafka may wait for the coordinator of the group
-_SUMMED = (*COUNTED, "stored", "pending", "under_way")
-_STATES = ("healthy", "starting", "retrying", "held", "failing")  # the worst one last
-
-
-class PartitionHome:
-    """One partition of the topic, for a runner of one destination."""
-
-    def __init__(
-        self,
-        destination: str,
-        partition: int,
-        topic_id: str,
-        checkpoint: Checkpoint,
-        log: PartitionLog,
-        state: PartitionState,
-        dead: DeadLetterTopic,
-        select_now: Callable[[], Any],
-    ) -> None:
-        self.log: EventLog = log
-        self._destination = destination
-        self._partition = partition
-        self._topic_id = topic_id
-        self._checkpoint = checkpoint
-        self._messages = log
-        self._state = state
-        self._dead = dead
-        self._select = select_now
-
-    async def claim(
-        self, pause: Callable[[], Any], on_claimed: Callable[[Exception], None]
-    ) -> bool:
-        """Do nothing: the group has assigned the partition."""
-        del pause, on_claimed
-        return True
-
-    def release(self) -> None:
-        """Do nothing: the group revokes the partition."""
-
-    def open_store(self) -> PartitionStore:
-        return PartitionStore(
-            self._partition,
-            self._topic_id,
-            self._checkpoint,
-            self._messages,
-            self._state,
-            self._select,
-        )
-
-    def dead_letters(
-        self, limits: DeadLetterLimits, log: Any, timings: Timings, clock: DeliveryClock
-    ) -> DeadLetterWriter:
-        del limits, log, timings  # the topic's retention limits them
-        return DeadLetterWriter(self._dead, self._destination, clock)
-
-    def batch_id(self, cut: Cut) -> str:
-        (bounds,) = cut.ranges
-        start, stop = place_at(bounds.start), place_at(bounds.stop)
-        return batch_id(self._topic_id, self._partition, start, stop)
-
-    def note_working(self) -> None:
-        """Do nothing: no other process decides by that."""
-
-    def stored_figures(
-        self, end_numbers: Mapping[int, int] | None, clock: DeliveryClock
-    ) -> dict[str, float]:
-        """Return nothing: the figures are read when the runner restarts."""
-        del end_numbers, clock
-        return {}
-
-
-class _Worker:
-    """A runner of one partition, and what belongs to it."""
-
-    def __init__(self, runner: Runner, log: PartitionLog, state: PartitionState) -> None:
-        self.runner = runner
-        self.log = log
-        self.state = state
-        self.task: asyncio.Task[None] | None = None
-
-
-class Member:
-    """One destination: a member of its consumer group, with a runner for each partition.
-
-    Attributes:
-        name: the name of the destination.
-    """
-
-    def __init__(
-        self,
-        destination: Destination,
-        cluster: Cluster,
-        topic_id: str,
-        make_runner: Callable[[Destination, PartitionHome], Runner],
-        selection: Callable[[], Any],
-        dead: DeadLetterTopic,
-        timings: Timings,
-        start_ms: int,
-    ) -> None:
-        self.name = destination.name
-        self._destination = destination
-        self._topic_id = topic_id
-        self._make_runner = make_runner
-        self._selection = selection
-        self._dead = dead
-        self._timings = timings
-        self._log = structlog.get_logger("deliver").bind(destination=self.name)
-        self._group = Group(cluster, self.name, destination.start, start_ms, self)
-        self._fetcher = Fetcher(cluster, self._group.name, self._log)
-        self._workers: dict[int, _Worker] = {}
-        self._is_stopping = False
-        self._backoff = Backoff(timings.min_restart_s, timings.max_restart_s)
-
-    async def run(self) -> None:
-        """Deliver until `stop`; a consumer that fails is replaced."""
-        try:
-            while not self._is_stopping:
-                try:
-                    await self._group.run()
-                except Exception:  # noqa: BLE001 - a task's edge: no destination stops another
-                    self._log.exception("consumer_failed")
-                    with contextlib.suppress(DestinationError):
-                        await self.revoke(list(self._workers), is_lost=True)
-                    if not self._is_stopping:
-                        await asyncio.sleep(self._backoff.next_s())
-        finally:
-            self._group.stop()
-            await asyncio.to_thread(self._fetcher.close)
-
-    async def stop(self) -> None:
-        """Stop the work on all partitions, and leave the group."""
-        self._is_stopping = True
-        try:
-            await self.revoke(list(self._workers), is_lost=False)
-        finally:
-            self._group.stop()
-
-    # --- the owner of the group's partitions -------------------------------------------------
-
-    async def assign(self, partition: int, checkpoint: Checkpoint) -> None:
-        if self._is_stopping:
-            return
-        if partition in self._workers:
-            await self.revoke([partition], is_lost=True)
-        fetch = partial(self._fetcher.fetch, partition)
-        log = PartitionLog(partition, checkpoint, fetch)
-        state = PartitionState(partial(self._group.commit, partition))
-        home = PartitionHome(
-            self.name,
-            partition,
-            self._topic_id,
-            checkpoint,
-            log,
-            state,
-            self._dead,
-            self._selection,
-        )
-        worker = _Worker(self._make_runner(self._destination, home), log, state)
-        self._workers[partition] = worker
-        worker.task = asyncio.create_task(self._supervise(partition, worker))
-
-    async def _supervise(self, partition: int, worker: _Worker) -> None:
-        try:
-            await worker.runner.run()
-        except PartitionLost as error:
-            self._log.warning("partition_dropped", partition=partition, reason=str(error))
-            if not worker.state.is_revoked:
-                self._group.rewind(partition)
-        except Exception as error:  # noqa: BLE001 - a task's edge: no partition stops another
-            worker.runner.fail(str(error))
-            self._log.exception("partition_failed", partition=partition)
-            await asyncio.sleep(self._backoff.next_s())
-            if not worker.state.is_revoked:
-                self._group.rewind(partition)
-
-    async def revoke(self, partitions: Sequence[int], *, is_lost: bool) -> None:
-        """Stop the work on partitions.
-
-        Raises:
-            DestinationError: a commit did not end, so that the consumer must be replaced.
-        """
-        workers = [self._workers.pop(each) for each in partitions if each in self._workers]
-        tasks = [each.task for each in workers if each.task is not None]
-        for each in workers:
-            if is_lost:
-                each.state.revoke()
-            each.runner.give_way()
-        if tasks and not is_lost:
-            await asyncio.wait(tasks, timeout=self._timings.revoke_s)
-        for each in workers:
-            each.state.revoke()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_COMMIT_S)
-        if any(each.state.is_committing for each in workers):
-            raise DestinationError("a commit did not end in time")
-
-    def add(self, partition: int, messages: Sequence[TopicMessage]) -> int:
-        worker = self._workers.get(partition)
-        if worker is None:
-            return 0
-        worker.log.add(messages)
-        return worker.log.waiting_bytes
-
-    def waiting_bytes(self, partition: int) -> int:
-        worker = self._workers.get(partition)
-        return worker.log.waiting_bytes if worker is not None else 0
-
-    def follow(self, selection: Selection, share_bytes: int, redactor: Redactor) -> None:
-        """Apply settings that do not require other runners."""
-        for each in self._workers.values():
-            each.runner.follow(selection, share_bytes)
-            each.runner.sender.redactor = redactor
-
-    # --- figures -----------------------------------------------------------------------------
-
-    def stats(self) -> dict[str, Any]:
-        """Return the figures of all own partitions together."""
-        figures: Counter[str] = Counter(dict.fromkeys(_SUMMED, 0))
-        lag_s, states, errors = 0.0, ["healthy"], [self._group.error]
-        for partition, worker in self._workers.items():
-            own: dict[str, Any] = worker.runner.stats({partition: worker.log.next_number})
-            figures.update({name: own[name] for name in _SUMMED if name in own})
-            lag_s = max(lag_s, own.get("lag_s", 0.0))
-            states.append(own["state"])
-            errors.append(own["last_error"])
-        return {
-            **figures,
-            "lag_s": lag_s,
-            "partitions": sorted(self._workers),
-            "state": max(states, key=lambda each: _STATES.index(each) if each in _STATES else 2),
-            "last_error": next(filter(None, reversed(errors)), ""),
-        }
 
 
 class ClusterEngine:
@@ -306,7 +58,7 @@ class ClusterEngine:
         self._timings = timings
         self._clock = clock or DeliveryClock()
         self._make_sender = make_sender or partial(
-            destinations.make_sender, needs=SpoolNeeds.of(config.spool, 1)
+            destinations.make_sender, needs=SpoolNeeds.of(config.spool, 1), is_shared=True
         )
         self._log = structlog.get_logger("deliver")
         self._redactor = Redactor(config)
@@ -364,17 +116,21 @@ class ClusterEngine:
     def _make(self, destination: Destination) -> Member | None:
         """Create a member of a group, or return None if the destination is unusable."""
         try:
-            self._make_sender(destination, self._data, self._clock)
+            sender = self._make_sender(destination, self._data, self._clock)
         except Exception as error:  # noqa: BLE001 - any error of a library about a setting
             self._log.exception("destination_unusable", destination=destination.name)
             self.unusable[destination.name] = self._redactor.text(str(error))
             return None
+        sender.redactor = self._redactor
+        sender.attempts = self._attempts.setdefault(destination.name, Attempts(self._clock))
         self._made[destination.name] = made_of(destination)
         return Member(
             destination,
             self._cluster,
             self._topic_id,
+            Outlet(destination.name, sender, self._timings, self._clock),
             self._runner,
+            self._share_bytes,
             partial(self._selections.of, destination),
             self._dead,
             self._timings,
@@ -451,17 +207,16 @@ class ClusterEngine:
     def _share_bytes(self) -> int:
         return share_of(self._config.deliver.max_memory, len(self._own))
 
-    def _runner(self, destination: Destination, home: PartitionHome) -> Runner:
-        sender = self._make_sender(destination, self._data, self._clock)
-        sender.redactor = self._redactor
-        sender.attempts = self._attempts.setdefault(destination.name, Attempts(self._clock))
+    def _runner(
+        self, destination: Destination, outlet: Outlet, home: PartitionHome, share_bytes: int
+    ) -> Runner:
         return Runner(
             destination.name,
-            sender,
+            outlet,
             home,
             self._selections.of(destination),
             retry_for_s=retry_time_s(destination),
-            share_bytes=self._share_bytes,
+            share_bytes=share_bytes,
             turn=self._turn,
             timings=self._timings,
             clock=self._clock,

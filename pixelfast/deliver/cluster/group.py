@@ -45,7 +45,9 @@ _HEARTBEAT_S = 1.0  # a rebalance is noticed at a heartbeat
 _REVOKE_S = 20.0  # for the owner to stop the work on partitions, or else the consumer is replaced
 _REGISTERED_S = 10.0
 _FETCHED_KIB = 16 * 1024  # that librdkafka keeps ready, of all partitions
-_MAX_WAITING_BYTES, _FEW_WAITING_BYTES = 8 * 2**20, 2**20  # of a partition, in its log
+_MAX_WAITING_BYTES = 16 * 2**20  # in the logs of all partitions
+_MIN_WAITING_BYTES = 2**19  # of one partition
+_FEW_SHARE = 8  # a partition is read again if only an eighth of its limit waits
 _FETCH_WAIT_MS = 10
 _RETRY_S = 1.0
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS"})
@@ -208,6 +210,7 @@ class Group:
         self._rewinds: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._epochs: dict[int, int] = {}  # by partition: how often it was assigned or rewound
         self._current: dict[int, int] = {}  # the same, as the event loop knows it
+        self._assigned: set[int] = set()
         self._paused: set[int] = set()
 
     async def run(self) -> None:
@@ -324,12 +327,13 @@ class Group:
         assert self._loop is not None
         arrived = [_Arrived(n, self._epochs.get(n, 0), own) for n, own in by_partition.items()]
         waiting = self._call(self._take_in(arrived, list(self._paused)), _RESPONSE_S)
+        limit = max(_MIN_WAITING_BYTES, _MAX_WAITING_BYTES // max(1, len(self._assigned)))
         for partition, size_bytes in waiting.items():
             place = self._place(partition)
-            if partition not in self._paused and size_bytes > _MAX_WAITING_BYTES:
+            if partition not in self._paused and size_bytes > limit:
                 consumer.pause([place])
                 self._paused.add(partition)
-            elif partition in self._paused and size_bytes < _FEW_WAITING_BYTES:
+            elif partition in self._paused and size_bytes < limit // _FEW_SHARE:
                 consumer.resume([place])
                 self._paused.discard(partition)
 
@@ -364,6 +368,7 @@ class Group:
         found = self._checkpoints(consumer, numbers)
         starts = [self._begin(number, checkpoint) for number, checkpoint in found.items()]
         consumer.incremental_assign(starts)
+        self._assigned.update(numbers)
         self._paused.difference_update(numbers)
 
     def _begin(self, partition: int, checkpoint: Checkpoint) -> TopicPartition:
@@ -392,6 +397,7 @@ class Group:
         self._log.info("partitions_lost" if is_lost else "partitions_revoked", partitions=numbers)
         self._call(self._owner.revoke(numbers, is_lost=is_lost), _REVOKE_S)
         consumer.incremental_unassign(partitions)
+        self._assigned.difference_update(numbers)
         self._paused.difference_update(numbers)
 
     # --- commits of earlier owners -----------------------------------------------------------

@@ -28,10 +28,13 @@ def make_sender(
     data: DataDir,
     clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
     needs: SpoolNeeds = SpoolNeeds(0, 0),  # noqa: B008 - immutable
+    *,
+    is_shared: bool = False,
 ) -> Sender:
     """Return the sender of a configured destination.
 
-    `needs` is the disk space that must be left for the spool.
+    `needs` is the disk space that must be left for the spool. If `is_shared`, other machines
+    deliver to the same destination.
     """
     match destination:
         case settings.FileDestination():
@@ -43,6 +46,7 @@ def make_sender(
                 destination.rotate_bytes,
                 destination.rotate_s,
                 mode=int(destination.archive_mode, 8),
+                machine=data.node.hex()[:8] if is_shared else "",
                 clock=clock,
                 keeper=ArchiveKeeper(folder, destination, clock),
                 quota=DiskQuota(data, needs, max_share),

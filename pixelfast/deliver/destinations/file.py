@@ -1,9 +1,11 @@
 """Newline-delimited JSON in files.
 
-The files are `<folder>/<UTC time>-<number>.ndjson`. They contain whole lines, which are synced
-before the cursor moves. Numbers increase, so names sort in the order of writing. A file is closed
-at its maximum size or age, and the next batch creates the next file. Another thread compresses and
-deletes closed files (`deliver/archive`). A batch waits while the disk space for it is missing.
+The files are `<folder>/<UTC time>-<number>.ndjson`; with `[cluster]`, `-<machine>` follows the
+number, so that the files of several machines can be collected in one folder. They contain whole
+lines, which are synced before the cursor moves. Numbers increase, so names sort in the order of
+writing. A file is closed at its maximum size or age, and the next batch creates the next file.
+Another thread compresses and deletes closed files (`deliver/archive`). A batch waits while the disk
+space for it is missing.
 
 The name and size of the file are stored with the cursors after each batch. After a crash, bytes
 beyond that size belong to a batch whose cursor did not move. The next batch is compared with them,
@@ -50,8 +52,8 @@ _LOOK_SHARE = 20  # listing many files uses at most a twentieth of a core
 class FileSender(Sender):
     """Append events to one file at a time.
 
-    Files have the permissions `mode`, whatever the umask. `keeper` maintains the finished files,
-    and `quota` limits the disk space.
+    Files have the permissions `mode`, whatever the umask. `machine` is a part of their names,
+    unless it is empty. `keeper` maintains the finished files, and `quota` limits the disk space.
     """
 
     # Small, so that an event is in its file well within a second of its response.
@@ -65,6 +67,7 @@ class FileSender(Sender):
         rotate_s: float,
         *,
         mode: int = PRIVATE_FILE,
+        machine: str = "",
         clock: DeliveryClock = DeliveryClock(),  # noqa: B008 - only an engine's notices jumps
         keeper: ArchiveKeeper | None = None,
         quota: DiskQuota | None = None,
@@ -74,6 +77,7 @@ class FileSender(Sender):
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
         self._mode = mode
+        self._machine = machine
         self._keeper = keeper
         self._quota = quota
         self._limit_bytes = 0  # the last limit from `quota`
@@ -287,7 +291,7 @@ class FileSender(Sender):
         if not self.folder.exists():
             self._own_folder()
         self._number += 1
-        name = file_name(self._clock.wall_s(), self._number)
+        name = file_name(self._clock.wall_s(), self._number, self._machine)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(self.folder / name, flags, PRIVATE_FILE)
         try:

@@ -10,10 +10,11 @@ import pytest
 
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.cluster.checkpoint import Checkpoint, Place, decode
-from pixelfast.deliver.cluster.engine import PartitionHome
+from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.log import PartitionLog
 from pixelfast.deliver.cluster.store import PartitionState
 from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected
+from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.errors import DestinationError
@@ -72,7 +73,8 @@ def make_runner(steps: Steps, partition: Partition) -> Runner:
         *("hook", PARTITION, "AAAAAAAAAAAAAAAAAAAAAQ", checkpoint, log),
         *(PartitionState(steps.commit), dead, Selection),
     )
-    return Runner("hook", steps.sender, home, Selection(), retry_for_s=10**9, timings=QUICK)
+    outlet = Outlet("hook", steps.sender, QUICK)
+    return Runner("hook", outlet, home, Selection(), retry_for_s=10**9, timings=QUICK)
 
 
 def judge(batch: Batch) -> Outcome:

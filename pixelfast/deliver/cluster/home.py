@@ -1,0 +1,87 @@
+"""One partition of the topic as the home of a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pixelfast.deliver.batches import Cut
+from pixelfast.deliver.cluster.checkpoint import Checkpoint
+from pixelfast.deliver.cluster.dead import DeadLetterTopic, DeadLetterWriter
+from pixelfast.deliver.cluster.log import PartitionLog, place_at
+from pixelfast.deliver.cluster.store import (
+    PartitionState,
+    PartitionStore,
+    batch_id,
+)
+from pixelfast.deliver.dead import DeadLetterLimits
+from pixelfast.deliver.event_log import EventLog
+from pixelfast.deliver.timing import DeliveryClock, Timings
+
+__all__ = ["PartitionHome"]
+
+
+class PartitionHome:
+    """One partition of the topic, for a runner of one destination."""
+
+    def __init__(
+        self,
+        destination: str,
+        partition: int,
+        topic_id: str,
+        checkpoint: Checkpoint,
+        log: PartitionLog,
+        state: PartitionState,
+        dead: DeadLetterTopic,
+        select_now: Callable[[], Any],
+    ) -> None:
+        self.log: EventLog = log
+        self._destination = destination
+        self._partition = partition
+        self._topic_id = topic_id
+        self._checkpoint = checkpoint
+        self._messages = log
+        self._state = state
+        self._dead = dead
+        self._select = select_now
+
+    async def claim(
+        self, pause: Callable[[], Any], on_claimed: Callable[[Exception], None]
+    ) -> bool:
+        """Do nothing: the group has assigned the partition."""
+        del pause, on_claimed
+        return True
+
+    def release(self) -> None:
+        """Do nothing: the group revokes the partition."""
+
+    def open_store(self) -> PartitionStore:
+        return PartitionStore(
+            self._partition,
+            self._topic_id,
+            self._checkpoint,
+            self._messages,
+            self._state,
+            self._select,
+        )
+
+    def dead_letters(
+        self, limits: DeadLetterLimits, log: Any, timings: Timings, clock: DeliveryClock
+    ) -> DeadLetterWriter:
+        del limits, log, timings  # the topic's retention limits them
+        return DeadLetterWriter(self._dead, self._destination, clock)
+
+    def batch_id(self, cut: Cut) -> str:
+        (bounds,) = cut.ranges
+        start, stop = place_at(bounds.start), place_at(bounds.stop)
+        return batch_id(self._topic_id, self._partition, start, stop)
+
+    def note_working(self) -> None:
+        """Do nothing: no other process decides by that."""
+
+    def stored_figures(
+        self, end_numbers: Mapping[int, int] | None, clock: DeliveryClock
+    ) -> dict[str, float]:
+        """Return nothing: the figures are read when the runner restarts."""
+        del end_numbers, clock
+        return {}

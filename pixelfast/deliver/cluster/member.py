@@ -1,0 +1,241 @@
+"""A destination of a cluster in a process: a member of its consumer group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+
+from pixelfast.config import Cluster, Destination, Redactor
+from pixelfast.deliver.cluster.checkpoint import Checkpoint
+from pixelfast.deliver.cluster.dead import DeadLetterTopic
+from pixelfast.deliver.cluster.group import Fetcher, Group
+from pixelfast.deliver.cluster.home import PartitionHome
+from pixelfast.deliver.cluster.log import PartitionLog, TopicMessage
+from pixelfast.deliver.cluster.store import (
+    PartitionLost,
+    PartitionState,
+)
+from pixelfast.deliver.outlet import Outlet
+from pixelfast.deliver.progress import COUNTED
+from pixelfast.deliver.retry import Backoff
+from pixelfast.deliver.runner import Runner
+from pixelfast.deliver.selection import Selection
+from pixelfast.deliver.timing import Timings
+from pixelfast.errors import DestinationError, PixelfastError
+
+__all__ = ["Member"]
+
+_COMMIT_S = 10.0  # for which librdkafka may wait for the coordinator of the group
+_SUMMED = (*COUNTED, "stored", "pending", "under_way")
+_STATES = (  # the worst one last
+    "healthy",
+    "starting",
+    "waiting",
+    "backing_off",
+    "held",
+    "disabled",
+    "failing",
+)
+
+
+class _Worker:
+    """A runner of one partition, and what belongs to it."""
+
+    def __init__(self, runner: Runner, log: PartitionLog, state: PartitionState) -> None:
+        self.runner = runner
+        self.log = log
+        self.state = state
+        self.task: asyncio.Task[None] | None = None
+
+
+class Member:
+    """One destination: a member of its consumer group, with a runner for each partition.
+
+    The runners share an outlet and the memory of the destination.
+
+    Attributes:
+        name: the name of the destination.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        cluster: Cluster,
+        topic_id: str,
+        outlet: Outlet,
+        make_runner: Callable[[Destination, Outlet, PartitionHome, int], Runner],
+        share_bytes: int,
+        selection: Callable[[], Any],
+        dead: DeadLetterTopic,
+        timings: Timings,
+        start_ms: int,
+    ) -> None:
+        self.name = destination.name
+        self._destination = destination
+        self._topic_id = topic_id
+        self._outlet = outlet
+        self._make_runner = make_runner
+        self._share_bytes = share_bytes
+        self._selection = selection
+        self._dead = dead
+        self._timings = timings
+        self._log = structlog.get_logger("deliver").bind(destination=self.name)
+        self._group = Group(cluster, self.name, destination.start, start_ms, self)
+        self._fetcher = Fetcher(cluster, self._group.name, self._log)
+        self._workers: dict[int, _Worker] = {}
+        self._is_stopping = False
+        self._backoff = Backoff(timings.min_restart_s, timings.max_restart_s)
+        self._told_s: dict[str, float] = {}  # when each reason of a failure was last logged
+
+    async def run(self) -> None:
+        """Deliver until `stop`; a consumer that fails is replaced."""
+        try:
+            while not self._is_stopping:
+                try:
+                    await self._group.run()
+                except Exception:  # noqa: BLE001 - a task's edge: no destination stops another
+                    self._log.exception("consumer_failed")
+                    with contextlib.suppress(DestinationError):
+                        await self.revoke(list(self._workers), is_lost=True)
+                    if not self._is_stopping:
+                        await asyncio.sleep(self._backoff.next_s())
+        finally:
+            self._group.stop()
+            await asyncio.to_thread(self._fetcher.close)
+
+    async def stop(self) -> None:
+        """Stop the work on all partitions, and leave the group."""
+        self._is_stopping = True
+        try:
+            await self.revoke(list(self._workers), is_lost=False)
+        finally:
+            self._group.stop()
+
+    # --- the owner of the group's partitions -------------------------------------------------
+
+    async def assign(self, partition: int, checkpoint: Checkpoint) -> None:
+        if self._is_stopping:
+            return
+        if partition in self._workers:
+            await self.revoke([partition], is_lost=True)
+        fetch = partial(self._fetcher.fetch, partition)
+        log = PartitionLog(partition, checkpoint, fetch)
+        state = PartitionState(partial(self._group.commit, partition))
+        home = PartitionHome(
+            self.name,
+            partition,
+            self._topic_id,
+            checkpoint,
+            log,
+            state,
+            self._dead,
+            self._selection,
+        )
+        share_bytes = self._share_bytes // (len(self._workers) + 1)
+        runner = self._make_runner(self._destination, self._outlet, home, share_bytes)
+        worker = self._workers[partition] = _Worker(runner, log, state)
+        self._follow(self._selection())
+        worker.task = asyncio.create_task(self._supervise(partition, worker))
+
+    async def _supervise(self, partition: int, worker: _Worker) -> None:
+        try:
+            await worker.runner.run()
+        except PartitionLost as error:
+            self._log.warning("partition_dropped", partition=partition, reason=str(error))
+            if not worker.state.is_revoked:
+                self._group.rewind(partition)
+        except Exception as error:  # noqa: BLE001 - a task's edge: no partition stops another
+            worker.runner.fail(str(error))
+            self._report(partition, error)
+            await asyncio.sleep(self._backoff.next_s())
+            if not worker.state.is_revoked:
+                self._group.rewind(partition)
+
+    def _report(self, partition: int, error: Exception) -> None:
+        """Log a failure, but each reason once a minute, whatever the number of partitions."""
+        reason, now_s, again_s = str(error), time.monotonic(), self._timings.log_again_s
+        if now_s - self._told_s.get(reason, float("-inf")) >= again_s:
+            recent = {each: at for each, at in self._told_s.items() if now_s - at < again_s}
+            self._told_s = {**recent, reason: now_s}
+            is_known = isinstance(error, OSError | PixelfastError)
+            self._log.error(
+                "partition_failed",
+                partition=partition,
+                error=reason,
+                exc_info=None if is_known else error,
+            )
+
+    async def revoke(self, partitions: Sequence[int], *, is_lost: bool) -> None:
+        """Stop the work on partitions.
+
+        Raises:
+            DestinationError: a commit did not end, so that the consumer must be replaced.
+        """
+        workers = [self._workers.pop(each) for each in partitions if each in self._workers]
+        tasks = [each.task for each in workers if each.task is not None]
+        for each in workers:
+            if is_lost:
+                each.state.revoke()
+            each.runner.give_way()
+        if tasks and not is_lost:
+            await asyncio.wait(tasks, timeout=self._timings.revoke_s)
+        for each in workers:
+            each.state.revoke()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_COMMIT_S)
+        self._follow(self._selection())
+        if any(each.state.is_committing for each in workers):
+            raise DestinationError("a commit did not end in time")
+
+    def _follow(self, selection: Selection) -> None:
+        """Tell all runners which events to deliver, and their share of the memory."""
+        for each in self._workers.values():
+            each.runner.follow(selection, self._share_bytes // len(self._workers))
+
+    def add(self, partition: int, messages: Sequence[TopicMessage]) -> int:
+        worker = self._workers.get(partition)
+        if worker is None:
+            return 0
+        worker.log.add(messages)
+        return worker.log.waiting_bytes
+
+    def waiting_bytes(self, partition: int) -> int:
+        worker = self._workers.get(partition)
+        return worker.log.waiting_bytes if worker is not None else 0
+
+    def follow(self, selection: Selection, share_bytes: int, redactor: Redactor) -> None:
+        """Apply settings that do not require other runners."""
+        self._share_bytes = share_bytes
+        self._outlet.sender.redactor = redactor
+        self._follow(selection)
+
+    # --- figures -----------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Return the figures of all own partitions together."""
+        figures: Counter[str] = Counter(dict.fromkeys(_SUMMED, 0))
+        lag_s, states, errors = 0.0, ["healthy"], [self._group.error]
+        for partition, worker in self._workers.items():
+            own: dict[str, Any] = worker.runner.stats({partition: worker.log.next_number})
+            figures.update({name: own[name] for name in _SUMMED if name in own})
+            lag_s = max(lag_s, own.get("lag_s", 0.0))
+            states.append(own["state"])
+            errors.append(own["last_error"])
+        return {
+            **figures,
+            **self._outlet.sender.figures(),
+            "concurrency": self._outlet.health.concurrency.limit,
+            "lag_s": lag_s,
+            "partitions": sorted(self._workers),
+            "state": max(states, key=_STATES.index),
+            "last_error": next(filter(None, reversed(errors)), ""),
+        }
