@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.deliver.products.real.kafka_broker import KafkaBroker, KafkaCluster
 from tests.reliability.cluster.oracle import OTHER
@@ -125,7 +126,7 @@ class Drill:
 
     # --- sites -------------------------------------------------------------------------------
 
-    def _site(self, name: str, **options: str) -> Site:
+    def _site(self, name: str, **options: Any) -> Site:
         self._before = (0, 0, 0)
         return Site(self._folder / name, self._brokers, **options)
 
@@ -204,9 +205,9 @@ class Drill:
                 each.kill()
             pause_s = self._seconds(_OUTAGE_S) / (len(site.collectors) + 1)
             time.sleep(pause_s)
-            for each in site.collectors:
-                each.kill()
-                each.start()
+            for collector in site.collectors:
+                collector.kill()
+                collector.start()
                 site.aim()
                 time.sleep(pause_s)
             self._restart(self._brokers)
