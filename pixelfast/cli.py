@@ -24,6 +24,7 @@ _COMMANDS = {
     "dead": "List, show, replay and drop dead letters.",
     "decode": "Show the events that pixels would become.",
     "deliver": "Run a delivery process without a supervisor.",
+    "drain": "Wait until no event is only on this machine.",
     "key": "Create write keys and show their fingerprints.",
     "reload": "Reload the settings of the running server.",
     "schema": "Print the statements that create a table for events.",

@@ -10,6 +10,7 @@ destination.
 `producer`    a producer that never reorders frames
 `replicator`  replicates the log of a slot
 `acks`        when the responses of a commit go out
+`backlog`     what is stored on this machine and not replicated
 `orphans`     replicates slots without a collector
 `replication` puts these together for a collector
 """

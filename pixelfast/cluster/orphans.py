@@ -22,23 +22,25 @@ _LOOK_S = 0.2
 class Orphans:
     """Looks for slots whose events are not replicated, and replicates one after the other.
 
-    A slot is left at once when a collector takes it.
+    A slot is left at once when a collector takes it. `own_slot` is the slot of this process.
 
     Attributes:
         is_behind: whether there was such a slot at the last look.
+        last_error: why the slot is not replicated; "" if it is.
         frames, bytes: what was replicated.
     """
 
     def __init__(
         self,
         data: DataDir,
-        own_slot: int,
+        own_slot: int | None,
         settings: Cluster,
         *,
         round_s: float = _ROUND_S,
         connect: Connect | None = None,
     ) -> None:
         self.is_behind = False
+        self.last_error = ""
         self.frames = self.bytes = 0
         self._data = data
         self._own_slot = own_slot
@@ -89,8 +91,10 @@ class Orphans:
         replicator.start()
         writer_lock = self._data.slot_dir(slot) / "writer.lock"
         try:
-            while not replicator.is_complete and _is_unlocked(writer_lock):  # noqa: ASYNC110
+            while not replicator.is_complete and _is_unlocked(writer_lock):
+                self.last_error = replicator.last_error
                 await asyncio.sleep(_LOOK_S)
+            self.last_error = ""
         finally:
             await replicator.close(0)
             self.frames += replicator.replicated_frames

@@ -1,24 +1,30 @@
-"""Sends a signal to a running server and waits for the outcome."""
+"""Asks a running server, by signals and at its admin address."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import click
 
-from pixelfast.config import read_data_dir
+from pixelfast.config import parse_address, read_data_dir
 from pixelfast.errors import PixelfastError
 from pixelfast.operate.reload import Outcome
 from pixelfast.printable import printable
 from pixelfast.spool import DataDir
 
-__all__ = ["ask", "report", "with_data_dir"]
+__all__ = ["ask", "get_json", "report", "with_data_dir"]
 
 _POLL_S = 0.05
+_TIMEOUT_S = 5.0
 
 
 def with_data_dir(command: Callable[..., None]) -> Callable[..., None]:
@@ -77,3 +83,26 @@ def report(outcome: Outcome, success: str, failure: str) -> None:
         click.echo(printable(line), err=not outcome.is_successful)
     if not outcome.is_successful:
         sys.exit(1)
+
+
+def get_json(admin: str, path: str) -> dict[str, Any]:
+    """Return the JSON object that an admin address responds with.
+
+    Raises:
+        OSError: nothing listens there.
+        HTTPException, ValueError: the response is something else.
+    """
+    address = parse_address(admin)
+    connection = http.client.HTTPConnection(
+        address.host or "localhost", address.port or None, timeout=_TIMEOUT_S
+    )
+    with contextlib.closing(connection):
+        if address.path:
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.settimeout(_TIMEOUT_S)
+            connection.sock.connect(address.path)
+        connection.request("GET", path)
+        found = json.loads(connection.getresponse().read())
+    if not isinstance(found, dict):
+        raise ValueError(path)
+    return found

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import json
 import os
-import socket
 import sys
 from typing import Any
 
 import click
 
 from pixelfast.commands.options import with_stored_data
+from pixelfast.commands.running import get_json
 from pixelfast.commands.tables import print_table
-from pixelfast.config import Config, Log, Redactor, parse_address
+from pixelfast.config import Config, Log, Redactor
 from pixelfast.errors import PixelfastError
 from pixelfast.operate.logging import set_up_logging
 from pixelfast.printable import json_text, printable
@@ -22,7 +20,6 @@ from pixelfast.spool import DataDir
 
 __all__ = ["status"]
 
-_TIMEOUT_S = 5.0
 _PROCESS_HEADERS = ("process", "state", "starts", "last report")
 _HEADERS = ("destination", "process", "state", "pending", "lag", "delivered", "dead", "last error")
 
@@ -67,7 +64,7 @@ def _of_server(settings: Config) -> dict[str, Any]:
     if not admin:
         return {}
     try:
-        found = _get_json(admin, "/health/ready")
+        found = get_json(admin, "/health/ready")
         processes, destinations = dict(found["processes"]), dict(found["destinations"])
     except OSError:
         return {}
@@ -99,23 +96,6 @@ def _is_data_dir_chosen() -> bool:
 
 def _is_same(path: str, other: str) -> bool:
     return os.path.realpath(path) == os.path.realpath(other)
-
-
-def _get_json(admin: str, path: str) -> dict[str, Any]:
-    address = parse_address(admin)
-    connection = http.client.HTTPConnection(
-        address.host or "localhost", address.port or None, timeout=_TIMEOUT_S
-    )
-    with contextlib.closing(connection):
-        if address.path:
-            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.sock.settimeout(_TIMEOUT_S)
-            connection.sock.connect(address.path)
-        connection.request("GET", path)
-        found = json.loads(connection.getresponse().read())
-    if not isinstance(found, dict):
-        raise ValueError(path)
-    return found
 
 
 def _of_disk(settings: Config) -> dict[str, Any]:

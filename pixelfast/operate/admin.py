@@ -154,6 +154,11 @@ class Admin:
             },
             "destinations": known_destinations(server.processes.deliveries),
         }
+        collectors = [each for each in server.processes.children if each.orders.role == "collector"]
+        if server.config.cluster is not None and collectors:
+            state["is_replicated"] = all(
+                each.figures.get("is_replicated", False) for each in collectors
+            )
         status = 200 if server.is_ready else 503
         return web.json_response(state, status=status, dumps=json_text)
 
@@ -165,11 +170,7 @@ class Admin:
 
 
 def _replication(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of a collector's replication; empty without `[cluster]`.
-
-    If `is_replicated` is true for all collectors that are stopping or no longer receive pixels, no
-    event is only on this machine.
-    """
+    """Return the state of a collector's replication; empty without `[cluster]`."""
     if "is_replicated" not in figures:
         return {}
     return {

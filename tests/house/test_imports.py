@@ -28,6 +28,7 @@ ALLOWED = {
         "config",
         "event",
         "spool",
+        "cluster",
         "collect",
         "deliver",
         "operate",
