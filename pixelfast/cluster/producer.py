@@ -35,7 +35,10 @@ _MAX_BACKOFF_MS = 500
 
 
 class TopicUnusable(Exception):
-    """The topic does not exist, or its settings do not keep what is stored in it."""
+    """Nothing can be sent to the topic.
+
+    It does not exist, its settings do not keep what is stored in it, or no broker responds.
+    """
 
 
 class Transport(Protocol):
@@ -63,8 +66,7 @@ class Transport(Protocol):
         """Return the number of the topic's partitions. Blocks.
 
         Raises:
-            TopicUnusable: the topic does not exist, or its settings are wrong.
-            KafkaException: no broker responds.
+            TopicUnusable: the topic does not exist, its settings are wrong, or no broker responds.
         """
 
     def close(self) -> None:
@@ -106,6 +108,8 @@ class FrameProducer:
         on_fatal: Callable[[str], None],
         on_error: Callable[[str], None],
         on_statistics: Callable[[str], None] | None = None,
+        *,
+        topic_timeout_s: float = _TOPIC_TIMEOUT_S,
     ) -> None:
         """Start connecting.
 
@@ -115,6 +119,7 @@ class FrameProducer:
             on_fatal: called by `poll` with the reason why nothing can be sent any more.
             on_error: called by `poll` with the last error of a connection.
             on_statistics: called by `poll` with the statistics of librdkafka.
+            topic_timeout_s: maximum time to look up the topic.
 
         Raises:
             KafkaException: librdkafka does not accept a property.
@@ -124,6 +129,8 @@ class FrameProducer:
         self._settings = settings
         self._topic = settings.topic
         self._on_fatal, self._on_error = on_fatal, on_error
+        self._topic_timeout_s = topic_timeout_s
+        self._connection_error = ""
         callbacks: dict[str, Any] = {
             "error_cb": self._on_librdkafka_error,
             "logger": KafkaLogger(structlog.get_logger("cluster")),
@@ -156,12 +163,19 @@ class FrameProducer:
         return self._producer.poll(0) if self._producer is not None else 0
 
     def look_up_partitions(self) -> int:
+        from confluent_kafka import KafkaException
+
         producer = self._producer
         assert producer is not None
-        found = producer.list_topics(self._topic, timeout=_TOPIC_TIMEOUT_S).topics[self._topic]
-        if found.error is not None:
-            raise TopicUnusable(words_of(found.error))
-        if problems := problems_of(read_topic_settings(self._settings), self._settings):
+        try:
+            topics = producer.list_topics(self._topic, timeout=self._topic_timeout_s).topics
+            found = topics[self._topic]
+            if found.error is not None:
+                raise TopicUnusable(f"topic {self._topic}: {words_of(found.error)}")
+            problems = problems_of(read_topic_settings(self._settings), self._settings)
+        except KafkaException as error:  # the error of a connection says why
+            raise TopicUnusable(self._connection_error or words_of(error.args[0])) from error
+        if problems:
             raise TopicUnusable(f"topic {self._topic}: " + "; ".join(problems))
         return len(found.partitions)
 
@@ -178,4 +192,5 @@ class FrameProducer:
         if error.fatal():
             self._on_fatal(words_of(error))
         elif error.name() != ALL_BROKERS_DOWN:
-            self._on_error(words_of(error))
+            self._connection_error = words_of(error)
+            self._on_error(self._connection_error)

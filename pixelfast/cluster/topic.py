@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import structlog
 
 from pixelfast.config import Cluster
-from pixelfast.kafka.connection import connection_properties
+from pixelfast.kafka.admin import Admin
+from pixelfast.kafka.connection import connection_properties, producer_options
 from pixelfast.kafka.errors import words_of
-from pixelfast.kafka.logger import KafkaLogger
 
 __all__ = ["TopicSettings", "problems_of", "read_topic_settings", "retention_problems"]
 
@@ -18,33 +18,36 @@ TopicSettings: TypeAlias = Mapping[str, str | None]
 
 _TIMEOUT_S = 5.0
 _UNLIMITED_MS = 2**63 - 1
+_NOT_ALLOWED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
 
 
 def read_topic_settings(settings: Cluster) -> TopicSettings:
     """Return the settings of the cluster's topic. Blocks.
 
-    If the brokers do not tell them, such as without permission, that is logged, and nothing is
-    returned. pixelfast then runs without checking them: an operator may have reasons to give no
-    such permission.
+    If the brokers do not allow reading them, that is logged, and nothing is returned. pixelfast
+    then runs without checking them: an operator may have reasons to give no such permission.
+
+    Raises:
+        KafkaException: the brokers do not respond.
     """
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
         RESOURCE_TOPIC,
-        AdminClient,
         ConfigResource,
     )
 
     log = structlog.get_logger("cluster")
-    properties: dict[str, Any] = {**connection_properties(settings), **settings.options}
-    admin = AdminClient(properties, logger=KafkaLogger(log))
+    admin = Admin({**connection_properties(settings), **producer_options(settings)}, log)
     resource = ConfigResource(RESOURCE_TOPIC, settings.topic)
+    found = admin.client.describe_configs([resource], request_timeout=2 * _TIMEOUT_S)
     try:
-        future = admin.describe_configs([resource], request_timeout=_TIMEOUT_S)[resource]
-        found = future.result(2 * _TIMEOUT_S)
+        described = admin.wait(found[resource], _TIMEOUT_S)
     except KafkaException as error:
+        if error.args[0].name() not in _NOT_ALLOWED:
+            raise
         log.warning("topic_not_checked", topic=settings.topic, error=words_of(error.args[0]))
         return {}
-    return {name: entry.value for name, entry in found.items()}
+    return {name: entry.value for name, entry in described.items()}
 
 
 def problems_of(found: TopicSettings, settings: Cluster) -> list[str]:

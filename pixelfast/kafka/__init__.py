@@ -6,4 +6,5 @@ Destinations and `[cluster]` share them. Nothing here imports confluent-kafka at
 `logger`      log lines of librdkafka
 `errors`      the meaning of librdkafka's and the brokers' errors
 `statistics`  figures of the brokers
+`admin`       requests about topics and consumer groups
 """

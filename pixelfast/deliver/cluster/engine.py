@@ -27,6 +27,7 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selections import Selections
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock, Timings
+from pixelfast.kafka.errors import words_of
 from pixelfast.spool import DataDir
 
 __all__ = ["ClusterEngine"]
@@ -148,8 +149,10 @@ class ClusterEngine:
                 await asyncio.to_thread(self._dead.create)
                 await asyncio.to_thread(self._check_retention)
             except KafkaException as error:
-                self._last_error = error.args[0].str()
-                self._log.error("cluster_unavailable", error=self._last_error)
+                reason = words_of(error.args[0])
+                if reason != self._last_error:
+                    self._log.error("cluster_unavailable", error=reason)
+                self._last_error = reason
             else:
                 return topic_id
             try:

@@ -22,6 +22,7 @@ from pixelfast.config import Cluster
 from pixelfast.deliver.cluster.checkpoint import Checkpoint, CheckpointError, Place, decode
 from pixelfast.deliver.cluster.log import TopicMessage
 from pixelfast.deliver.cluster.store import PartitionLost
+from pixelfast.kafka.admin import Admin
 from pixelfast.kafka.connection import (
     Properties,
     connection_properties,
@@ -92,19 +93,13 @@ def topic_id_of(cluster: Cluster) -> str:
         KafkaException: the brokers do not respond, or have no such topic.
     """
     from confluent_kafka import TopicCollection
-    from confluent_kafka.admin import AdminClient
 
-    log = KafkaLogger(structlog.get_logger("deliver"))
-    admin = AdminClient(
-        {
-            **connection_properties(cluster),
-            **producer_options(cluster),
-            "statistics.interval.ms": 0,
-        },
-        logger=log,
-    )
-    found = admin.describe_topics(TopicCollection([cluster.topic]), request_timeout=_RESPONSE_S)
-    return str(found[cluster.topic].result().topic_id)
+    properties = {**connection_properties(cluster), **producer_options(cluster)}
+    admin = Admin(properties, structlog.get_logger("deliver"))
+    # The request must not time out before `wait`, which knows why no broker responds.
+    topics = TopicCollection([cluster.topic])
+    found = admin.client.describe_topics(topics, request_timeout=2 * _RESPONSE_S)
+    return str(admin.wait(found[cluster.topic], _RESPONSE_S).topic_id)
 
 
 class Fetcher:

@@ -16,6 +16,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __
     NewTopic,
     ResourcePatternType,
     ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
 )
 
 __all__ = ["Read", "Topics"]
@@ -67,18 +70,31 @@ class Topics:
         for future in self._admin.delete_topics([name]).values():
             future.result(_BOUND_S)
 
-    def allow(self, user: str, topic: str) -> None:
-        """Allow a user to write to a topic."""
-        rule = AclBinding(
-            ResourceType.TOPIC,
-            topic,
-            ResourcePatternType.LITERAL,
-            f"User:{user}",
-            "*",
-            AclOperation.WRITE,
-            AclPermissionType.ALLOW,
-        )
-        for future in self._admin.create_acls([rule]).values():
+    def allow(
+        self, user: str, name: str, *operations: str, kind: str = "topic", is_prefix: bool = False
+    ) -> None:
+        """Allow a user to write to a topic, or other operations on a topic or group."""
+        form = ResourcePatternType.PREFIXED if is_prefix else ResourcePatternType.LITERAL
+        rules = [
+            AclBinding(
+                ResourceType[kind.upper()],
+                name,
+                form,
+                f"User:{user}",
+                "*",
+                AclOperation[operation],
+                AclPermissionType.ALLOW,
+            )
+            for operation in operations or ("WRITE",)
+        ]
+        for future in self._admin.create_acls(rules).values():
+            future.result(_BOUND_S)
+
+    def set_password(self, user: str, password: str) -> None:
+        """Create a user with a password for SCRAM-SHA-512."""
+        form = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+        change = UserScramCredentialUpsertion(user, form, password.encode())
+        for future in self._admin.alter_user_scram_credentials([change]).values():
             future.result(_BOUND_S)
 
     def read(self, name: str) -> list[Read]:
