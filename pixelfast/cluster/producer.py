@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from pixelfast.cluster.message import FramePlace, pack_headers
-from pixelfast.cluster.topic import problems_of, read_topic_settings
+from pixelfast.cluster.topic import TopicSettings, problems_of, read_topic_settings
 from pixelfast.config import Cluster
 from pixelfast.kafka.connection import Properties, connection_properties
 from pixelfast.kafka.errors import ALL_BROKERS_DOWN, words_of
@@ -110,6 +110,7 @@ class FrameProducer:
         on_statistics: Callable[[str], None] | None = None,
         *,
         topic_timeout_s: float = _TOPIC_TIMEOUT_S,
+        read_settings: Callable[[Cluster], TopicSettings] = read_topic_settings,
     ) -> None:
         """Start connecting.
 
@@ -120,6 +121,7 @@ class FrameProducer:
             on_error: called by `poll` with the last error of a connection.
             on_statistics: called by `poll` with the statistics of librdkafka.
             topic_timeout_s: maximum time to look up the topic.
+            read_settings: returns the settings of the topic. Blocks.
 
         Raises:
             KafkaException: librdkafka does not accept a property.
@@ -130,6 +132,7 @@ class FrameProducer:
         self._topic = settings.topic
         self._on_fatal, self._on_error = on_fatal, on_error
         self._topic_timeout_s = topic_timeout_s
+        self._read_settings = read_settings
         self._connection_error = ""
         callbacks: dict[str, Any] = {
             "error_cb": self._on_librdkafka_error,
@@ -172,7 +175,7 @@ class FrameProducer:
             found = topics[self._topic]
             if found.error is not None:
                 raise TopicUnusable(f"topic {self._topic}: {words_of(found.error)}")
-            problems = problems_of(read_topic_settings(self._settings), self._settings)
+            problems = problems_of(self._read_settings(self._settings), self._settings)
         except KafkaException as error:  # the error of a connection says why
             raise TopicUnusable(self._connection_error or words_of(error.args[0])) from error
         if problems:

@@ -18,17 +18,25 @@ TopicSettings: TypeAlias = Mapping[str, str | None]
 
 _TIMEOUT_S = 5.0
 _UNLIMITED_MS = 2**63 - 1
-_NOT_ALLOWED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
+_NOT_TOLD = frozenset(
+    {
+        "CLUSTER_AUTHORIZATION_FAILED",
+        "TOPIC_AUTHORIZATION_FAILED",
+        "UNSUPPORTED_VERSION",
+        "_UNSUPPORTED_FEATURE",
+    }
+)
 
 
-def read_topic_settings(settings: Cluster) -> TopicSettings:
+def read_topic_settings(settings: Cluster, timeout_s: float = _TIMEOUT_S) -> TopicSettings:
     """Return the settings of the cluster's topic. Blocks.
 
-    If the brokers do not allow reading them, that is logged, and nothing is returned. pixelfast
-    then runs without checking them: an operator may have reasons to give no such permission.
+    If the brokers do not tell them, such as without permission, that is logged, and nothing is
+    returned. pixelfast then runs without checking them: an operator may have reasons to give no
+    such permission.
 
     Raises:
-        KafkaException: the brokers do not respond.
+        KafkaException: the brokers do not respond within `timeout_s`.
     """
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
@@ -39,11 +47,11 @@ def read_topic_settings(settings: Cluster) -> TopicSettings:
     log = structlog.get_logger("cluster")
     admin = Admin({**connection_properties(settings), **producer_options(settings)}, log)
     resource = ConfigResource(RESOURCE_TOPIC, settings.topic)
-    found = admin.client.describe_configs([resource], request_timeout=2 * _TIMEOUT_S)
+    found = admin.client.describe_configs([resource], request_timeout=2 * timeout_s)
     try:
-        described = admin.wait(found[resource], _TIMEOUT_S)
+        described = admin.wait(found[resource], timeout_s)
     except KafkaException as error:
-        if error.args[0].name() not in _NOT_ALLOWED:
+        if error.args[0].name() not in _NOT_TOLD:
             raise
         log.warning("topic_not_checked", topic=settings.topic, error=words_of(error.args[0]))
         return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from pixelfast.cluster.cursor import choose_partition, read_cursor
 from pixelfast.cluster.message import WHOLE
+from pixelfast.cluster.producer import FrameProducer
 from pixelfast.cluster.replicator import Replicator
 from pixelfast.config import Cluster
 from pixelfast.spool import DataDir, Position
@@ -339,7 +341,8 @@ def test_simulated_brokers_store_what_a_producer_of_librdkafka_sends(
 ) -> None:
     async def main() -> None:
         settings = brokers.settings("replicated")
-        replicator = Replicator(data, 0, settings)
+        connect = partial(FrameProducer, settings, read_settings=lambda _: {})  # they have none
+        replicator = Replicator(data, 0, settings, connect=connect)
         replicator.start()
         for number in range(300):
             commit(slot, replicator, number)

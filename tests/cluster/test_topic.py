@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import socket
 
-from pixelfast.cluster.topic import problems_of, retention_problems
+import pytest
+from confluent_kafka import KafkaException
+
+from pixelfast.cluster.topic import problems_of, read_topic_settings, retention_problems
 from pixelfast.config import Cluster
 
 GOOD = {
@@ -93,3 +96,10 @@ def test_a_topic_should_keep_events_while_destinations_retry(
 
 def test_the_retention_is_not_checked_if_the_brokers_do_not_tell_it() -> None:
     assert [] == retention_problems({}, 259_200.0)
+
+
+def test_a_topic_is_not_used_unchecked_because_no_broker_responds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    with pytest.raises(KafkaException, match="Connection refused"):
+        read_topic_settings(Cluster(brokers=(f"127.0.0.1:{port}",)), 0.5)

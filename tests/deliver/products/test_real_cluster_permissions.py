@@ -106,7 +106,7 @@ def test_collectors_and_deliverers_need_few_permissions(
 ) -> None:
     """The documentation lists them."""
     topics.allow("collector", topic, "WRITE", "DESCRIBE_CONFIGS")
-    topics.allow("deliverer", topic, "READ")
+    topics.allow("deliverer", topic, "READ", "DESCRIBE_CONFIGS")
     topics.allow("deliverer", f"{topic}-dead", "CREATE", "WRITE")
     topics.allow("deliverer", "pixelfast.", "READ", kind="group", is_prefix=True)
     secured = Secured(kafka, topic)
