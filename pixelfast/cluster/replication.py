@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from pixelfast.cluster.acks import AckMode, ReplicatedAcks
 from pixelfast.cluster.orphans import Orphans
+from pixelfast.cluster.producer import FrameProducer
 from pixelfast.cluster.replicator import Replicator
 from pixelfast.config import Cluster, Spool
+from pixelfast.kafka.statistics import Statistics
 from pixelfast.spool import DataDir, SpoolWriter
 
 __all__ = ["Replication"]
@@ -48,12 +51,30 @@ class Replication:
             on_stored: see `SpoolWriter`.
         """
         recycled_bytes = segment_bytes if spool.recycle else 0
-        self._replicator = Replicator(data, slot, settings, recycled_bytes=recycled_bytes)
+        self._settings = settings
+        self._retries: Counter[str] = Counter()
+        self._statistics = Statistics(self._count_retries)
+        self._replicator = Replicator(
+            data, slot, settings, connect=self._connect, recycled_bytes=recycled_bytes
+        )
         self._orphans = Orphans(data, slot, settings)
         loop = asyncio.get_running_loop()
         self.acks = ReplicatedAcks(loop, self._replicator, settings, on_stored, spool.max_wait_s)
         self.max_commit_bytes = self._replicator.max_commit_bytes
         self._replicator.start()
+
+    def _connect(
+        self,
+        max_message_bytes: int,
+        on_fatal: Callable[[str], None],
+        on_error: Callable[[str], None],
+    ) -> FrameProducer:
+        self._statistics.forget()
+        read = self._statistics.read
+        return FrameProducer(self._settings, max_message_bytes, on_fatal, on_error, read)
+
+    def _count_retries(self, broker: str, retries: int) -> None:
+        self._retries[broker] += retries
 
     async def attach(self, writer: SpoolWriter) -> None:
         """Begin with a writer that has stored nothing yet; wait up to 1 s for the brokers."""
@@ -80,6 +101,7 @@ class Replication:
             "replication_backlog_s": replicator.backlog_s(),
             "replication_in_flight_bytes": replicator.in_flight_bytes,
             "replication_error": replicator.last_error,
+            "cluster_brokers": self._statistics.brokers(),
         }
 
     def totals(self) -> dict[str, Any]:
@@ -90,4 +112,5 @@ class Replication:
             "replication_failures": self._replicator.failures,
             "replication_timeouts": self.acks.timeouts,
             "acknowledged_commits": dict(self.acks.acknowledged),
+            "cluster_retries": dict(self._retries),
         }

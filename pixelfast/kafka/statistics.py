@@ -34,7 +34,7 @@ class _Report(msgspec.Struct):
 
 
 class Statistics:
-    """Keep the last statistics of a producer.
+    """Keep the last statistics of a client.
 
     `count_retries` is called with a broker and the number of requests that were sent to it again.
     """
@@ -54,14 +54,17 @@ class Statistics:
             return
         for broker in _known(self._report):
             name = broker.nodename
-            if retries := broker.txretries - self._retries_before.get(name, 0):
-                self._count_retries(name, retries)
+            before = self._retries_before.get(name, 0)
+            if broker.txretries != before:
+                # A new client counts from 0.
+                new = broker.txretries - before if broker.txretries > before else broker.txretries
+                self._count_retries(name, new)
                 self._retries_before[name] = broker.txretries
             if broker.rtt.avg:  # 0 if there was no request
                 self._round_trips_s[name] = broker.rtt.avg / 1e6
 
     def forget(self) -> None:
-        """Forget everything, because the producer has ended."""
+        """Forget everything, because the client has ended."""
         self._report = _Report()
         self._round_trips_s.clear()
         self._retries_before.clear()
@@ -74,18 +77,19 @@ class Statistics:
         return {
             "kafka_queued_messages": report.msg_cnt,
             "kafka_queued_bytes": report.msg_size,
-            "kafka_brokers": {
-                broker.nodename: {
-                    "queued_messages": broker.outbuf_msg_cnt + broker.waitresp_msg_cnt,
-                    **(
-                        {"round_trip_s": self._round_trips_s[broker.nodename]}
-                        if broker.nodename in self._round_trips_s
-                        else {}
-                    ),
-                }
-                for broker in _known(report)
-            },
+            "kafka_brokers": self.brokers(),
         }
+
+    def brokers(self) -> dict[str, dict[str, float]]:
+        """Return the figures of each broker by its address; empty before the first report."""
+        found: dict[str, dict[str, float]] = {}
+        for broker in _known(self._report):
+            queued = broker.outbuf_msg_cnt + broker.waitresp_msg_cnt
+            own = found[broker.nodename] = {"queued_messages": queued}
+            # A consumer reports in its own thread.
+            if round_trip_s := self._round_trips_s.get(broker.nodename):
+                own["round_trip_s"] = round_trip_s
+        return found
 
 
 def _known(report: _Report) -> list[_Broker]:

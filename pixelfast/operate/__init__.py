@@ -13,7 +13,7 @@
 `signals`     signals that must not end a process
 `systemd`     notifications to systemd, its watchdog, and the sockets that it passes
 `admin`       health checks and metrics over HTTP
-`metrics`     all metrics; `collector_metrics` and `delivery_metrics` are those of processes
+`metrics`     all metrics; `collector_metrics`, `delivery_metrics` and `cluster_metrics` are parts
 `families`    metric families
 `totals`      totals that continue when the process that counted them ends
 `machine`     what the supervisor measures: the disk (`disk_space`) and its event loop (`loop_lag`)

@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from pixelfast.operate.families import Samples, counter, duration_histogram, gauge
 from pixelfast.operate.totals import Totals, added
 
-__all__ = ["STATES", "delivery_metrics", "known_destinations"]
+__all__ = ["STATES", "delivery_metrics", "delivery_totals", "known_destinations"]
 
 # For each destination, since it was added, this always holds:
 # stored + repeated - missing = delivered + dead + filtered + expired + pending.
@@ -162,12 +162,18 @@ def known_destinations(processes: Sequence[_Process]) -> dict[str, dict[str, Any
     return found
 
 
+def delivery_totals(processes: Sequence[_Process]) -> dict[str, Any]:
+    """Return the totals of all runs of all delivery processes."""
+    totals: dict[str, Any] = reduce(added, (each.totals.value for each in processes), {})
+    return totals
+
+
 def delivery_metrics(
     processes: Sequence[_Process], *, clock: Callable[[], float] = time.time
 ) -> Iterator[Metric]:
     """Yield the metrics of delivery: the current figures, and the totals of all runs."""
     destinations = known_destinations(processes)
-    totals: dict[str, Any] = reduce(added, (each.totals.value for each in processes), {})
+    totals = delivery_totals(processes)
     label = ["destination"]
     for field, name, text in _COUNTERS:
         yield counter(name, text, label, _of_each(destinations, field))

@@ -13,8 +13,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from pixelfast import __version__
+from pixelfast.operate.cluster_metrics import cluster_metrics
 from pixelfast.operate.collector_metrics import OfSlot, collector_metrics
-from pixelfast.operate.delivery_metrics import delivery_metrics
+from pixelfast.operate.delivery_metrics import delivery_metrics, delivery_totals, known_destinations
 from pixelfast.operate.disk_space import DiskSpace
 from pixelfast.operate.families import counter, duration_histogram, gauge
 from pixelfast.operate.reload import ReloadState
@@ -93,8 +94,11 @@ class _FromFigures(Collector):
         yield from _of_machine(self._machine)
         yield from _of_reports(self._server.name, processes.children, self._machine)
         yield from _of_system(_pids(self._server.name, processes))
-        yield from collector_metrics(_slots(processes.collectors))
+        slots = _slots(processes.collectors)
+        yield from collector_metrics(slots)
         yield from delivery_metrics(processes.deliveries)
+        destinations = known_destinations(processes.deliveries)
+        yield from cluster_metrics(slots, destinations, delivery_totals(processes.deliveries))
 
 
 def _of_program(server: _Server) -> Iterator[Metric]:

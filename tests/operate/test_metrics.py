@@ -194,6 +194,36 @@ def test_the_brokers_of_a_kafka_destination_have_metrics_of_their_own() -> None:
     ]
 
 
+def test_the_brokers_of_a_cluster_have_metrics_by_slot_and_by_destination() -> None:
+    def brokers(round_trip_s: float) -> dict[str, Any]:
+        own = {"queued_messages": 2, "round_trip_s": round_trip_s}
+        return {"cluster_brokers": {"kafka-1:9092": own, "kafka-2:9092": {"queued_messages": 0}}}
+
+    totals = {"cluster_retries": {"kafka-1:9092": 3}}
+    collecting = child("collector-4", {**brokers(0.001), "totals": totals})
+    delivering = child(
+        "delivery",
+        {
+            "destinations": {"hook": {"state": "healthy", **brokers(0.5)}},
+            "totals": {"cluster_retries": {"hook": {"kafka-2:9092": 7}}},
+        },
+        "hook",
+    )
+    lines = [each for each in exposed_of([collecting, delivering]) if "cluster_" in each]
+    first, second = 'broker="kafka-1:9092"', 'broker="kafka-2:9092"'
+    slot, hook = 'destination="",slot="4"', 'destination="hook",slot=""'
+    assert {
+        f"pixelfast_cluster_round_trip_seconds{{{first},{slot}}} 0.001",
+        f"pixelfast_cluster_round_trip_seconds{{{first},{hook}}} 0.5",
+        f"pixelfast_cluster_broker_requests{{{first},{slot}}} 2.0",
+        f"pixelfast_cluster_broker_requests{{{second},{slot}}} 0.0",
+        f"pixelfast_cluster_broker_requests{{{first},{hook}}} 2.0",
+        f"pixelfast_cluster_broker_requests{{{second},{hook}}} 0.0",
+        f"pixelfast_cluster_retries_total{{{first},{slot}}} 3.0",
+        f"pixelfast_cluster_retries_total{{{second},{hook}}} 7.0",
+    } == {each for each in lines if not each.startswith("#")}
+
+
 def collector(commits: int, *, is_silent: bool = False) -> Any:
     durations = {"counts": [commits] + [0] * (BUCKETS - 1), "sum": 0.5 * commits}
     totals = {

@@ -8,7 +8,8 @@ whose log is the partition and whose state is in the metadata of the committed o
 `log`         a partition as the log of a runner
 `starts`      where new destinations start
 `store`       the state of a runner, in committed offsets
-`group`       the consumer of a destination, and reading messages again
+`group`       the consumer of a destination
+`fetcher`       reads messages again
 `dead`        dead letters in a topic
 `home`        one partition as the home of a runner
 `member`      one destination of a process: its consumer, and a runner for each partition

@@ -243,5 +243,6 @@ class ClusterEngine:
                 "senders": {},
                 "removed_segments": 0,
                 "attempts": {name: own.figures() for name, own in self._attempts.items()},
+                "cluster_retries": {each.name: each.retries for each in self.members},
             },
         }

@@ -1,4 +1,4 @@
-"""The consumer of one destination in its consumer group, and reading messages again.
+"""The consumer of one destination in its consumer group.
 
 The consumer has a thread, because its callbacks block: librdkafka calls them inside `consume` and
 continues with a rebalance when they return. Until then, the consumer still owns the partitions that
@@ -12,6 +12,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -29,13 +30,13 @@ from pixelfast.kafka.connection import (
     consumer_options,
     producer_options,
 )
-from pixelfast.kafka.errors import PARTITION_END, timed_out
 from pixelfast.kafka.logger import KafkaLogger
+from pixelfast.kafka.statistics import Statistics
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-__all__ = ["Fetcher", "Group", "Owner", "topic_id_of"]
+__all__ = ["Group", "Owner", "topic_id_of"]
 
 _CONSUMED_MESSAGES = 1000
 _CONSUME_S = 0.02  # orders wait for so long
@@ -102,72 +103,13 @@ def topic_id_of(cluster: Cluster) -> str:
     return str(admin.wait(found[cluster.topic], _RESPONSE_S).topic_id)
 
 
-class Fetcher:
-    """Read messages of the cluster's topic from any offset, for all runners of a destination."""
-
-    def __init__(self, cluster: Cluster, group: str, log: Any) -> None:
-        self._cluster = cluster
-        self._properties: Properties = {
-            **connection_properties(cluster),
-            **consumer_options(cluster),
-            "group.id": group,  # is required, but not joined
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "statistics.interval.ms": 0,
-            "queued.max.messages.kbytes": _FETCHED_KIB // 4,
-            "fetch.wait.max.ms": _FETCH_WAIT_MS,  # a fetch at the end would delay the next one
-        }
-        self._log = log
-        self._lock = threading.Lock()
-        self._consumer: Consumer | None = None
-        self._at: tuple[int, int] | None = None  # the partition and offset that it reads next
-
-    def fetch(self, partition: int, offset: int) -> Sequence[Message]:
-        """Return the next messages from an offset on; empty at the end. Blocks.
-
-        Raises:
-            KafkaException: the brokers do not respond.
-        """
-        from confluent_kafka import Consumer, KafkaException, TopicPartition
-
-        with self._lock:
-            if self._consumer is None:
-                self._consumer = Consumer({**self._properties}, logger=KafkaLogger(self._log))
-            if self._at != (partition, offset):
-                self._consumer.assign([TopicPartition(self._cluster.topic, partition, offset)])
-            self._at = None
-            until_s = time.monotonic() + _RESPONSE_S
-            while time.monotonic() < until_s:
-                found: list[Message] = []
-                is_at_end = False
-                for each in self._consumer.consume(_CONSUMED_MESSAGES, _CONSUME_S):
-                    error = each.error()
-                    if error is None:
-                        found.append(each)
-                    elif error.name() == PARTITION_END:
-                        is_at_end = True
-                    elif not error.retriable():
-                        raise KafkaException(error)
-                if found and not is_at_end:  # librdkafka tells the end only once
-                    self._at = partition, (found[-1].offset() or 0) + 1
-                if found or is_at_end:
-                    return found
-            raise timed_out()
-
-    def close(self) -> None:
-        """Close the connections. Blocks."""
-        with self._lock:
-            if self._consumer is not None:
-                self._consumer.close()
-                self._consumer = None
-
-
 class Group:
     """A destination's membership in its consumer group.
 
     Attributes:
         error: the last error of a connection; "" if there was none.
+        statistics: the figures of the brokers.
+        retries: how many requests were sent again, by broker.
     """
 
     def __init__(
@@ -179,6 +121,8 @@ class Group:
         that was received at `start_ms` or later.
         """
         self.error = ""
+        self.retries: Counter[str] = Counter()
+        self.statistics = Statistics(self._count_retries)
         self.name = f"pixelfast.{destination}"
         self._topic = cluster.topic
         self._start, self._start_ms = start, start_ms
@@ -195,7 +139,6 @@ class Group:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
             "queued.max.messages.kbytes": _FETCHED_KIB,
-            "statistics.interval.ms": 0,
         }
         self._consumer: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -289,7 +232,12 @@ class Group:
         from confluent_kafka import Consumer
 
         consumer = self._consumer = Consumer(
-            {**self._properties, "error_cb": self._on_error}, logger=KafkaLogger(self._log)
+            {
+                **self._properties,
+                "error_cb": self._on_error,
+                "stats_cb": self.statistics.read,
+            },
+            logger=KafkaLogger(self._log),
         )
         try:
             consumer.subscribe(
@@ -306,6 +254,7 @@ class Group:
         finally:
             consumer.close()  # calls `_on_revoke`
             self._consumer = None
+            self.statistics.forget()
 
     def _pass_on(self, consumer: Consumer, messages: list[Message]) -> None:
         from confluent_kafka import KafkaException
@@ -353,6 +302,9 @@ class Group:
         from confluent_kafka import TopicPartition
 
         return TopicPartition(self._topic, partition, offset)
+
+    def _count_retries(self, broker: str, retries: int) -> None:
+        self.retries[broker] += retries
 
     def _on_error(self, error: KafkaError) -> None:
         self.error = error.str()

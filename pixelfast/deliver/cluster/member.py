@@ -15,7 +15,8 @@ import structlog
 from pixelfast.config import Cluster, Destination, Redactor
 from pixelfast.deliver.cluster.checkpoint import Checkpoint
 from pixelfast.deliver.cluster.dead import DeadLetterTopic
-from pixelfast.deliver.cluster.group import Fetcher, Group
+from pixelfast.deliver.cluster.fetcher import Fetcher
+from pixelfast.deliver.cluster.group import Group
 from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.log import PartitionLog, TopicMessage
 from pixelfast.deliver.cluster.store import (
@@ -220,6 +221,11 @@ class Member:
 
     # --- figures -----------------------------------------------------------------------------
 
+    @property
+    def retries(self) -> dict[str, int]:
+        """How many requests were sent to each broker again."""
+        return dict(self._group.retries)
+
     def stats(self) -> dict[str, Any]:
         """Return the figures of all own partitions together."""
         figures: Counter[str] = Counter(dict.fromkeys(_SUMMED, 0))
@@ -233,6 +239,7 @@ class Member:
         return {
             **figures,
             **self._outlet.sender.figures(),
+            "cluster_brokers": self._group.statistics.brokers(),
             "concurrency": self._outlet.health.concurrency.limit,
             "lag_s": lag_s,
             "partitions": sorted(self._workers),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 
 from tests.deliver.products.real.kafka_broker import KafkaBroker
 from tests.deliver.products.topics import Topics
-from tests.program import run_pixelfast
 from tests.servers import Server, serving
 from tests.waiting import wait_until
 
@@ -36,7 +36,7 @@ type = "file"
 @pytest.fixture
 def topic(request: pytest.FixtureRequest, kafka: KafkaBroker) -> Iterator[str]:
     topics = Topics(kafka.address)
-    yield topics.create(f"serve-{abs(hash(request.node.name)):x}", partitions=1)
+    yield topics.create(f"serve-{abs(hash(request.node.name)):x}", partitions=2)
     topics.close()
 
 
@@ -56,13 +56,13 @@ def test_every_destination_receives_each_event_once_across_a_reload_and_an_upgra
     with serving(tmp_path / "data", "--workers", "1", settings=settings) as server:
         assert 200 == server.track("a")  # before the consumer group exists
         wait_for(server, "first", "a")
-        path = tmp_path / "data.toml"
-        path.write_text(settings + SECOND)
-        ours = "-c", str(path), "--data-dir", str(server.data_dir)
-        assert 0 == run_pixelfast("reload", *ours).returncode
+        (tmp_path / "data.toml").write_text(settings + SECOND)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "reload_completed" in server.log, "the reload")
         assert 200 == server.track("b")
         wait_for(server, "second", "b")
-        assert 0 == run_pixelfast("upgrade", *ours).returncode
+        server.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: "upgrade_completed" in server.log, "the upgrade")
         assert 200 == server.track("c")
         wait_for(server, "second", "b", "c")
         wait_for(server, "first", "a", "b", "c")
