@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from pixelfast.cluster.cursor import ReplicationCursor, write_cursor
-from tests.cluster.topic import MockBrokers, events_in
 from tests.program import run_pixelfast
 from tests.servers import serving
 from tests.spools import Slot, open_data
@@ -20,13 +16,6 @@ brokers = ["{brokers}"]
 topic = "events"
 min_insync = 1
 """
-
-
-@pytest.fixture(scope="module")
-def brokers() -> Iterator[MockBrokers]:
-    found = MockBrokers()
-    yield found
-    found.close()
 
 
 def drain(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -40,21 +29,6 @@ def fill(folder: Path) -> None:
     slot = Slot(open_data(folder / "data"))
     slot.write(b'{"a":1}', b'{"a":2}', received_ms=1000)
     slot.close()
-
-
-def test_a_stopped_machine_is_replicated_by_the_command(
-    tmp_path: Path, brokers: MockBrokers
-) -> None:
-    fill(tmp_path)
-    (tmp_path / "pixelfast.toml").write_text(
-        SETTINGS.format(brokers='", "'.join(brokers.addresses))
-    )
-    done = drain(tmp_path, "--timeout", "0")
-    assert (1, "not all events are replicated:") == (done.returncode, done.stdout.splitlines()[0])
-    assert ["0", "2"] == done.stdout.splitlines()[2].split()[:2]
-    done = drain(tmp_path)
-    assert (0, "all events are replicated\n", "") == (done.returncode, done.stdout, done.stderr)
-    assert [b'{"a":1}', b'{"a":2}'] == events_in(brokers.read("events"))
 
 
 def test_the_reason_is_told_if_the_brokers_do_not_respond(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.topic import events_in, read_topic
 from tests.deliver.products.real.kafka_broker import KafkaBroker
 from tests.deliver.products.topics import Topics
+from tests.program import run_pixelfast
 from tests.servers import Server, serving
+from tests.spools import Slot, open_data
 from tests.waiting import wait_until
 
 SETTINGS = """
@@ -68,3 +72,20 @@ def test_every_destination_receives_each_event_once_across_a_reload_and_an_upgra
         wait_for(server, "first", "a", "b", "c")
         assert {"first", "second"} == set(server.check_sums())
     assert "Traceback" not in server.log
+
+
+def test_drain_replicates_what_a_stopped_server_has_left(
+    kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    slot = Slot(open_data(tmp_path / "data"))
+    slot.write(b'{"n":1}', b'{"n":2}', received_ms=time.time_ns() // 10**6)
+    slot.close()
+    (tmp_path / "data.toml").write_text(SETTINGS.format(address=kafka.address, topic=topic))
+    ours = "drain", "-c", f"{tmp_path}/data.toml", "--data-dir", f"{tmp_path}/data"
+    done = run_pixelfast(*ours, "--timeout", "0")
+    title, _, row = done.stdout.splitlines()
+    assert (1, "not all events are replicated:") == (done.returncode, title)
+    assert ["0", "2"] == row.split()[:2]
+    done = run_pixelfast(*ours)
+    assert (0, "all events are replicated\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert [b'{"n":1}', b'{"n":2}'] == events_in(read_topic((kafka.address,), topic))
