@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import click
 import orjson
@@ -13,6 +13,7 @@ import orjson
 from pixelfast.commands.options import with_stored_data
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Redactor
+from pixelfast.deliver import dead_letter_topic
 from pixelfast.deliver.bundles import DeadLetter
 from pixelfast.deliver.dead import DeadLetterGroup, DeadLetters
 from pixelfast.errors import PixelfastError
@@ -31,7 +32,8 @@ def dead() -> None:
     """List, show, replay and drop dead letters.
 
     A dead letter is an event that a destination rejected, or that was retried for too long. It is
-    kept with the reason.
+    kept with the reason. With `[cluster]`, the commands show and change the dead letters of all
+    machines.
 
     \b
     Example:
@@ -62,17 +64,17 @@ def list_letters(destination: str | None, is_summary: bool, limit: int, settings
     Example:
       pixelfast dead ls --summary -c pixelfast.toml
     """
-    redactor, data = Redactor(settings), DataDir.find(settings.data_dir)
-    names = [destination] if destination else _destinations(data)
+    redactor = Redactor(settings)
+    names = [destination] if destination else _destinations(settings)
     rows: list[tuple[object, ...]] = []
     more: list[str] = []
     for name in names:
         if is_summary:
-            groups = _with_letters(data, name, DeadLetters.groups)
+            groups = _with_letters(settings, name, lambda dead: dead.groups())
             rows += [(name, *_group(group, redactor)) for group in groups]
             continue
         count, found = _with_letters(
-            data, name, lambda dead: (dead.count(), dead.read(limit=limit or 2**62))
+            settings, name, lambda dead: (dead.count(), dead.read(limit=limit or 2**62))
         )
         rows += [(name, *_summary(letter, redactor)) for letter in found]
         if count > len(found):
@@ -98,8 +100,8 @@ def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
     Example:
       pixelfast dead show rudder 17 -c pixelfast.toml
     """
-    redactor, data = Redactor(settings), DataDir.find(settings.data_dir)
-    found = _with_letters(data, destination, lambda dead: dead.read(ids))
+    redactor = Redactor(settings)
+    found = _with_letters(settings, destination, lambda dead: dead.read(ids))
     for letter in found:
         click.echo(json_text(_whole(letter, redactor)))
     _reject_missing(destination, set(ids) - {letter.id for letter in found})
@@ -128,7 +130,9 @@ def replay(destination: str, ids: tuple[int, ...], is_all: bool, settings: Confi
       pixelfast dead replay rudder --all -c pixelfast.toml
     """
     chosen = _chosen(ids, is_all)
-    _change(settings, destination, chosen, DeadLetters.ask_for_replay, "will be replayed")
+    _change(
+        settings, destination, chosen, lambda dead, of: dead.ask_for_replay(of), "will be replayed"
+    )
 
 
 @dead.command()
@@ -142,7 +146,8 @@ def drop(destination: str, ids: tuple[int, ...], is_all: bool, settings: Config)
     Example:
       pixelfast dead drop rudder 17 18 -c pixelfast.toml
     """
-    _change(settings, destination, _chosen(ids, is_all), DeadLetters.drop, "deleted")
+    chosen = _chosen(ids, is_all)
+    _change(settings, destination, chosen, lambda dead, of: dead.drop(of), "deleted")
 
 
 def _chosen(ids: tuple[int, ...], is_all: bool) -> tuple[int, ...] | None:
@@ -155,33 +160,52 @@ def _change(
     settings: Config,
     destination: str,
     ids: tuple[int, ...] | None,
-    change: Callable[[DeadLetters, tuple[int, ...] | None], int],
+    change: Callable[[_Letters, tuple[int, ...] | None], int],
     done: str,
 ) -> None:
     """Change dead letters, report how many, and then the ids that do not exist."""
 
-    def use(dead: DeadLetters) -> tuple[int, set[int]]:
+    def use(dead: _Letters) -> tuple[int, set[int]]:
         found = dead.read(ids) if ids is not None else []
         return change(dead, ids), set(ids or ()) - {letter.id for letter in found}
 
-    count, missing = _with_letters(DataDir.find(settings.data_dir), destination, use)
+    count, missing = _with_letters(settings, destination, use)
     if not ids or missing < set(ids):
         click.echo(f"{count} {'dead letter' if count == 1 else 'dead letters'} {done}")
     _reject_missing(destination, missing)
 
 
-def _destinations(data: DataDir) -> list[str]:
-    return sorted(each.parent.name for each in data.dead_dir("x").parent.glob("*/dead.db"))
+class _Letters(Protocol):
+    """The dead letters of a destination, on the disk or in the topic of a cluster."""
+
+    def count(self) -> int: ...
+    def groups(self) -> list[DeadLetterGroup]: ...
+    def read(self, ids: Iterable[int] | None = None, *, limit: int = 2**62) -> list[DeadLetter]: ...
+    def ask_for_replay(self, ids: Iterable[int] | None = None) -> int: ...
+    def drop(self, ids: Iterable[int] | None = None) -> int: ...
 
 
-def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> T:
-    path = data.dead_dir(name) / "dead.db"
+def _destinations(settings: Config) -> list[str]:
+    """Return the destinations that may have dead letters."""
+    if settings.cluster is not None:
+        records = dead_letter_topic(settings.cluster).read()
+        return sorted({each.destination for each in records})
+    folder = DataDir.find(settings.data_dir).dead_dir("x").parent
+    return sorted(each.parent.name for each in folder.glob("*/dead.db"))
+
+
+def _with_letters(settings: Config, name: str, use: Callable[[_Letters], T]) -> T:
+    if settings.cluster is not None:
+        from pixelfast.deliver.cluster.dead_view import ClusterDeadLetters
+
+        letters = ClusterDeadLetters(dead_letter_topic(settings.cluster), name)
+        if not letters.count():
+            raise _no_letters(name, _destinations(settings))
+        return use(letters)
+    path = DataDir.find(settings.data_dir).dead_dir(name) / "dead.db"
     if not path.exists():
-        known = [each for each in _destinations(data) if _with_letters(data, each, _has_any)]
-        raise PixelfastError(
-            f'destination "{name}" has no dead letters; destinations with dead letters:'
-            f" {', '.join(known) or 'none'}"
-        )
+        names = _destinations(settings)
+        raise _no_letters(name, [each for each in names if _with_letters(settings, each, _has_any)])
     try:
         dead = DeadLetters(path)
         try:
@@ -192,7 +216,14 @@ def _with_letters(data: DataDir, name: str, use: Callable[[DeadLetters], T]) -> 
         raise PixelfastError(f"{path}: {error}") from error
 
 
-def _has_any(dead: DeadLetters) -> bool:
+def _no_letters(name: str, known: list[str]) -> PixelfastError:
+    return PixelfastError(
+        f'destination "{name}" has no dead letters; destinations with dead letters:'
+        f" {', '.join(known) or 'none'}"
+    )
+
+
+def _has_any(dead: _Letters) -> bool:
     return dead.count() > 0
 
 

@@ -41,14 +41,23 @@ import importlib.util
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
+import structlog
+
 from pixelfast.deliver.engine import Engine, register_destinations
 from pixelfast.errors import DestinationError
 
 if TYPE_CHECKING:
-    from pixelfast.config import Config
+    from pixelfast.config import Cluster, Config
+    from pixelfast.deliver.cluster.dead import DeadLetterTopic
     from pixelfast.spool import DataDir
 
-__all__ = ["DeliveryEngine", "Engine", "make_engine", "register_destinations"]
+__all__ = [
+    "DeliveryEngine",
+    "Engine",
+    "dead_letter_topic",
+    "make_engine",
+    "register_destinations",
+]
 
 
 class DeliveryEngine(Protocol):
@@ -81,11 +90,27 @@ def make_engine(
     """
     if config.cluster is None:
         return Engine(config, data, workers, names)
-    if importlib.util.find_spec("confluent_kafka") is None:
-        raise DestinationError(
-            "[cluster] requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
-        )
+    _require_kafka()
     # Imported here because it requires the extra `pixelfast[kafka]`.
     from pixelfast.deliver.cluster.engine import ClusterEngine
 
     return ClusterEngine(config, data, names)
+
+
+def dead_letter_topic(cluster: Cluster) -> DeadLetterTopic:
+    """Return the topic where all machines of a cluster keep dead letters.
+
+    Raises:
+        DestinationError: the package confluent-kafka is not installed.
+    """
+    _require_kafka()
+    from pixelfast.deliver.cluster.dead import DeadLetterTopic
+
+    return DeadLetterTopic(cluster, structlog.get_logger("deliver"))
+
+
+def _require_kafka() -> None:
+    if importlib.util.find_spec("confluent_kafka") is None:
+        raise DestinationError(
+            "[cluster] requires the package confluent-kafka: pip install 'pixelfast[kafka]'"
+        )

@@ -47,14 +47,18 @@ class DeadLetterKeeper(Protocol):
     """The dead letters of a destination. Every method blocks.
 
     Attributes:
-        size_bytes: the space that they use.
-        max_bytes: the current limit of that.
-        by_source: the numbers and sizes for each source.
+        max_bytes: the current limit of their size.
     """
 
-    size_bytes: int
     max_bytes: int
-    by_source: dict[str, SourceDeadLetters]
+
+    @property
+    def size_bytes(self) -> int:
+        """The space that they use."""
+
+    @property
+    def by_source(self) -> dict[str, SourceDeadLetters]:
+        """The numbers and sizes for each source."""
 
     @property
     def has_any(self) -> bool:

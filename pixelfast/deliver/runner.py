@@ -186,8 +186,9 @@ class Runner:
 
         Prometheus would mistake a smaller total for one that was counted again from 0.
         """
-        totals = Counter(state.totals()) + Counter(cutter.open_counts)
-        written = Counter(state.counted) | Counter(before=totals["before"])
+        totals = Counter(state.totals())
+        totals.update(cutter.open_counts)
+        written = {**state.counted, "before": totals["before"]}  # the end numbers include these
         figures: dict[str, float] = {"lag_s": round(self.lag_s, 3)}
         if end_numbers is None:
             return figures | with_pending(written, None)

@@ -1,25 +1,16 @@
-"""Dead letters in the topic `<topic>-dead`, which all machines share.
-
-Each message is a dead letter. Its key is the destination, the batch and the position in the batch,
-so that a dead letter that is written again replaces itself; the topic is compacted. A message
-without a value drops one.
-"""
+"""The topic `<topic>-dead`, where all machines of a cluster keep dead letters."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from pixelfast.config import Cluster
-from pixelfast.deliver.batches import BatchLimits
-from pixelfast.deliver.bundles import Bundle, DeadLetter, merged
-from pixelfast.deliver.dead import SourceDeadLetters
-from pixelfast.deliver.outcomes import Rejected, Retry
-from pixelfast.deliver.timing import DeliveryClock
+from pixelfast.deliver.bundles import DeadLetter
+from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
+from pixelfast.deliver.cluster.dead_records import DeadRecord, parse_record
 from pixelfast.errors import DestinationError
 from pixelfast.kafka.connection import (
     Properties,
@@ -27,18 +18,20 @@ from pixelfast.kafka.connection import (
     consumer_options,
     producer_options,
 )
-from pixelfast.kafka.errors import PARTITION_END, timed_out
+from pixelfast.kafka.errors import PARTITION_END, words_of
 from pixelfast.kafka.logger import KafkaLogger
 
 if TYPE_CHECKING:
-    from confluent_kafka import KafkaError, Producer
+    from confluent_kafka import Consumer, KafkaError, Message, Producer
 
-__all__ = ["DeadLetterTopic", "DeadLetterWriter", "dead_topic"]
+__all__ = ["DeadLetterTopic", "dead_topic", "dead_topic_problems"]
 
 _REPORTS_S = 30.0
 _RESPONSE_S = 10.0
 _POLL_S = 0.1
-_BUNDLE_BYTES = 2**20
+_MESSAGES = 1000
+_FETCH_WAIT_MS = 10
+_RETRY_S = 1.0
 
 
 def dead_topic(cluster: Cluster) -> str:
@@ -46,30 +39,36 @@ def dead_topic(cluster: Cluster) -> str:
     return f"{cluster.topic}-dead"
 
 
-class _Record(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The value of a message."""
+def dead_topic_problems(
+    found: Mapping[str, str | None], partitions: int, cluster: Cluster
+) -> list[str]:
+    """Return why a topic with these settings would lose or confuse dead letters.
 
-    destination: str
-    batch: str
-    number: int
-    event: msgspec.Raw
-    source: str
-    status: int
-    reason: str
-    attempts: int
-    died_ms: int
-    response: bytes = b""
-
-
-_DECODER = msgspec.json.Decoder(_Record)
-
-
-def _key(destination: str, batch: str, number: int) -> bytes:
-    return f"{destination}/{batch}/{number}".encode()
+    >>> cluster = Cluster(brokers=("kafka-1:9092",))
+    >>> dead_topic_problems({"cleanup.policy": "compact", "min.insync.replicas": "2"}, 1, cluster)
+    []
+    >>> for each in dead_topic_problems({"cleanup.policy": "delete"}, 12, cluster):
+    ...     print(each)
+    cleanup.policy is delete; expected compact
+    it has 12 partitions; expected 1
+    """
+    problems = []
+    policy = found.get("cleanup.policy")
+    if policy not in (None, "compact"):
+        problems.append(f"cleanup.policy is {policy}; expected compact")
+    insync = found.get("min.insync.replicas")
+    if insync is not None and int(insync) < cluster.min_insync:
+        problems.append(
+            f"min.insync.replicas is {insync}; expected at least {cluster.min_insync}"
+            " (cluster.min_insync)"
+        )
+    if partitions != 1:
+        problems.append(f"it has {partitions} partitions; expected 1")
+    return problems
 
 
 class DeadLetterTopic:
-    """The topic of dead letters. Every method blocks; several threads may write."""
+    """The topic of dead letters. Every method blocks; several threads may call them."""
 
     def __init__(self, cluster: Cluster, log: Any) -> None:
         self._cluster = cluster
@@ -78,17 +77,16 @@ class DeadLetterTopic:
         self._lock = threading.Lock()
         self._producer: Producer | None = None
 
-    def create(self) -> None:
-        """Create the topic, unless it exists; it is as durable as the events' topic.
+    # --- the topic itself --------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Create the topic as durable as the events' topic, unless it exists, and check it.
 
         Raises:
-            KafkaException: the brokers do not respond, or do not allow it.
+            KafkaException: the brokers do not respond.
+            DestinationError: the topic does not exist or would lose dead letters.
         """
-        from confluent_kafka import KafkaError, KafkaException
-        from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
-            AdminClient,
-            NewTopic,
-        )
+        from confluent_kafka.admin import AdminClient
 
         admin = AdminClient(
             {
@@ -99,10 +97,39 @@ class DeadLetterTopic:
             logger=KafkaLogger(self._log),
         )
         topics = admin.list_topics(timeout=_RESPONSE_S).topics
-        if self._name in topics or self._cluster.topic not in topics:
-            return
-        partitions = topics[self._cluster.topic].partitions.values()
-        replicas = min((len(each.replicas) for each in partitions), default=1)
+        if self._name in topics:
+            problems = dead_topic_problems(
+                self._settings(admin), len(topics[self._name].partitions), self._cluster
+            )
+            if problems:
+                raise DestinationError(f"topic {self._name}: {'; '.join(problems)}")
+        elif self._cluster.topic in topics:
+            partitions = topics[self._cluster.topic].partitions.values()
+            self._create(admin, min((len(each.replicas) for each in partitions), default=1))
+
+    def _settings(self, admin: Any) -> dict[str, str | None]:
+        """Return the settings of the topic; nothing if reading them is not permitted."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
+            RESOURCE_TOPIC,
+            ConfigResource,
+        )
+
+        resource = ConfigResource(RESOURCE_TOPIC, self._name)
+        try:
+            future = admin.describe_configs([resource], request_timeout=_RESPONSE_S)[resource]
+            found = future.result(2 * _RESPONSE_S)
+        except KafkaException as error:
+            self._log.warning("topic_not_checked", topic=self._name, error=words_of(error.args[0]))
+            return {}
+        return {name: entry.value for name, entry in found.items()}
+
+    def _create(self, admin: Any, replicas: int) -> None:
+        from confluent_kafka import KafkaError, KafkaException
+        from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
+            NewTopic,
+        )
+
         new = NewTopic(
             self._name,
             num_partitions=1,  # so that an offset identifies a dead letter
@@ -116,7 +143,12 @@ class DeadLetterTopic:
             admin.create_topics([new], request_timeout=_RESPONSE_S)[self._name].result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
+                raise DestinationError(
+                    f"topic {self._name} cannot be created: {words_of(error.args[0])}; create it"
+                    " with 1 partition and cleanup.policy=compact"
+                ) from error
+
+    # --- writing -----------------------------------------------------------------------------
 
     def write(self, messages: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Store messages, given by key and value; return when the brokers have all of them.
@@ -148,7 +180,7 @@ class DeadLetterTopic:
                 producer.poll(_POLL_S)
             if failed or left:
                 self._producer = None  # after a fatal error, it stays unusable
-                reason = failed[0].str() if failed else "no report"
+                reason = words_of(failed[0]) if failed else "no report"
                 raise DestinationError(f"topic {self._name}: {reason}")
 
     def _open(self) -> Producer:
@@ -167,136 +199,109 @@ class DeadLetterTopic:
             self._producer = Producer({**properties}, logger=KafkaLogger(self._log))
         return self._producer
 
-    def read(self, destination: str) -> list[DeadLetter]:
-        """Return the dead letters of a destination, the oldest first. Their ids are offsets.
+    # --- reading -----------------------------------------------------------------------------
+
+    def read(self, destination: str | None = None) -> list[DeadRecord]:
+        """Return the dead letters of a destination, or of all, the oldest first.
 
         Raises:
-            KafkaException: the brokers do not respond.
+            DestinationError: the brokers do not respond.
         """
-        from confluent_kafka import Consumer, KafkaException, TopicPartition
+        found: dict[bytes, DeadRecord] = {}
+        for message in self._scan(0):
+            key, value = message.key() or b"", message.value()
+            record = self._parsed(message) if value else None
+            if record is None:
+                found.pop(key, None)
+            elif destination in (None, record.destination):
+                found[key] = record
+        return sorted(found.values())
+
+    def read_at(self, offsets: Iterable[int]) -> list[DeadLetter]:
+        """Return the dead letters whose messages have these offsets; some may have gone.
+
+        Raises:
+            DestinationError: the brokers do not respond.
+        """
+        wanted = set(offsets)
+        if not wanted:
+            return []
+        messages = self._scan(min(wanted), max(wanted))
+        records = (self._parsed(each) for each in messages if each.offset() in wanted)
+        return [each.letter for each in records if each is not None]
+
+    def _parsed(self, message: Message) -> DeadRecord | None:
+        try:
+            return parse_record(message.key() or b"", message.value() or b"", message.offset() or 0)
+        except ValueError:
+            return None  # the index logs it
+
+    def _scan(self, first: int, last: int | None = None) -> Iterator[Message]:
+        """Yield the messages from one offset to another, or to the end."""
+        from confluent_kafka import KafkaException
+
+        # The end of the topic is known when a fetch ends that has waited for more messages.
+        consumer = self._consumer(first, {"fetch.wait.max.ms": _FETCH_WAIT_MS})
+        try:
+            until_s = time.monotonic() + _RESPONSE_S
+            while time.monotonic() < until_s:
+                for each in consumer.consume(_MESSAGES, _POLL_S / 2):
+                    until_s = time.monotonic() + _RESPONSE_S
+                    error = each.error()
+                    if error is not None and error.name() == PARTITION_END:
+                        return
+                    if error is not None:
+                        raise DestinationError(f"topic {self._name}: {words_of(error)}")
+                    offset = each.offset() or 0
+                    if last is None or offset <= last:
+                        yield each
+                    if last is not None and offset >= last:
+                        return
+            raise DestinationError(f"topic {self._name}: the brokers do not respond")
+        except KafkaException as error:
+            raise DestinationError(f"topic {self._name}: {words_of(error.args[0])}") from error
+        finally:
+            consumer.close()
+
+    def _consumer(self, offset: int, properties: Mapping[str, int] | None = None) -> Consumer:
+        from confluent_kafka import Consumer, TopicPartition
 
         consumer = Consumer(
             {
                 **connection_properties(self._cluster),
                 **consumer_options(self._cluster),
                 "group.id": "pixelfast.dead",  # is required, but not joined
+                "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "statistics.interval.ms": 0,
+                **(properties or {}),
             },
             logger=KafkaLogger(self._log),
         )
-        found: dict[bytes, DeadLetter] = {}
-        try:
-            consumer.assign([TopicPartition(self._name, 0, 0)])
-            until_s = time.monotonic() + _RESPONSE_S
-            while time.monotonic() < until_s:
-                for each in consumer.consume(1000, _POLL_S):
-                    until_s = time.monotonic() + _RESPONSE_S
-                    error = each.error()
-                    if error is not None and error.name() == PARTITION_END:
-                        return sorted(found.values())
-                    if error is not None:
-                        raise KafkaException(error)
-                    key, value = each.key() or b"", each.value()
-                    found.pop(key, None)
-                    if value and key.startswith(f"{destination}/".encode()):
-                        found[key] = _letter(each.offset() or 0, value)
-            raise timed_out()
-        finally:
-            consumer.close()
+        consumer.assign([TopicPartition(self._name, 0, offset)])
+        return consumer
 
-    def drop(self, destination: str, letters: Iterable[DeadLetter]) -> None:
-        """Drop dead letters.
+    def follow(self, index: DeadLetterIndex, is_stopping: threading.Event) -> None:
+        """Add all messages to the index, and then new ones, until `is_stopping` is set."""
+        from confluent_kafka import KafkaException
 
-        Raises:
-            DestinationError: some are not dropped.
-        """
-        self.write((_key(destination, each.batch, each.number), None) for each in letters)
-
-
-def _letter(offset: int, value: bytes) -> DeadLetter:
-    record = _DECODER.decode(value)
-    return DeadLetter(
-        offset,
-        record.batch,
-        record.number,
-        bytes(record.event),
-        record.status,
-        record.reason,
-        record.response,
-        record.attempts,
-        record.died_ms,
-        0,
-        record.source,
-    )
-
-
-class DeadLetterWriter:
-    """Writes the dead letters of one runner to their topic, before their batches are settled.
-
-    The retention of the topic limits them. Replay is not supported.
-    """
-
-    def __init__(self, topic: DeadLetterTopic, destination: str, clock: DeliveryClock) -> None:
-        self.size_bytes = 0
-        self.max_bytes = 2**62
-        self.by_source: dict[str, SourceDeadLetters] = {}
-        self._topic = topic
-        self._destination = destination
-        self._clock = clock
-
-    @property
-    def has_any(self) -> bool:
-        """Whether dead letters may have to be replayed."""
-        return False
-
-    def write(
-        self,
-        added: list[Bundle],
-        removed: list[int],
-        rejected_again: dict[int, Rejected | Retry],
-    ) -> None:
-        assert not removed, "there are no replays"
-        assert not rejected_again, "there are no replays"
-        if added:
-            self._topic.write(self._messages(added))
-
-    def _messages(self, added: list[Bundle]) -> Iterator[tuple[bytes, bytes]]:
-        now_ms = round(self._clock.wall_s() * 1000)
-        for bundle in merged(added):
-            for row in bundle.rows(1, now_ms, _BUNDLE_BYTES):
-                for each in row.to_letters():
-                    record = _Record(
-                        destination=self._destination,
-                        batch=each.batch,
-                        number=each.number,
-                        event=msgspec.Raw(each.event),
-                        source=each.source,
-                        status=each.status,
-                        reason=each.reason,
-                        attempts=each.attempts,
-                        died_ms=each.died_ms,
-                        response=each.response,
-                    )
-                    key = _key(self._destination, each.batch, each.number)
-                    yield key, msgspec.json.encode(record)
-
-    def tend(self, limits: BatchLimits | None, *, is_due: bool) -> list[DeadLetter]:
-        """Return no dead letters to replay."""
-        del limits, is_due
-        return []
-
-    def resume(self, planned: list[list[int]]) -> None:
-        """Do nothing: no replay is planned."""
-
-    def read_replayed(self, ids: list[int]) -> list[DeadLetter] | None:
-        del ids
-        return None
-
-    def existing(self, ids: list[int]) -> int:
-        del ids
-        return 0
-
-    def close(self) -> None:
-        """Do nothing: the topic belongs to all runners."""
+        while not is_stopping.is_set():
+            consumer = self._consumer(0)
+            try:
+                while not is_stopping.is_set():
+                    for each in consumer.consume(_MESSAGES, _POLL_S):
+                        error = each.error()
+                        if error is None:
+                            index.add(each.offset() or 0, each.key() or b"", each.value())
+                        elif error.name() == PARTITION_END:
+                            index.is_complete = True
+                        elif not error.retriable():
+                            raise KafkaException(error)
+            except KafkaException as error:
+                self._log.warning(
+                    "dead_letters_unreadable", topic=self._name, error=words_of(error.args[0])
+                )
+                is_stopping.wait(_RETRY_S)
+            finally:
+                consumer.close()

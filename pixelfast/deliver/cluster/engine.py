@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -15,10 +16,12 @@ from pixelfast.deliver import destinations
 from pixelfast.deliver.archive.quota import SpoolNeeds
 from pixelfast.deliver.attempts import Attempts
 from pixelfast.deliver.cluster.dead import DeadLetterTopic
+from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
 from pixelfast.deliver.cluster.group import topic_id_of
 from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.member import Member
 from pixelfast.deliver.cluster.starts import start_ms
+from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.engine import made_of, retry_time_s
 from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.outlet import Outlet
@@ -27,6 +30,7 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selections import Selections
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock, Timings
+from pixelfast.errors import DestinationError
 from pixelfast.kafka.errors import words_of
 from pixelfast.spool import DataDir
 
@@ -68,6 +72,7 @@ class ClusterEngine:
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
         self._dead = DeadLetterTopic(config.cluster, self._log)
+        self._dead_index = DeadLetterIndex(self._log)
         self._topic_id = ""  # until the brokers have responded
         self._last_error = ""
         self._made: dict[str, tuple[object, ...]] = {}
@@ -92,11 +97,17 @@ class ClusterEngine:
         if topic_id is None:
             return
         self._topic_id = topic_id
+        following = threading.Event()
+        reading = asyncio.create_task(
+            asyncio.to_thread(self._dead.follow, self._dead_index, following)
+        )
         self._start_all()
         try:
             await self._stopping.wait()
         finally:
             await self._stop(self._running)
+            following.set()
+            await reading
 
     def _start_all(self) -> None:
         """Start the destinations that are not running."""
@@ -134,6 +145,7 @@ class ClusterEngine:
             self._share_bytes,
             partial(self._selections.of, destination),
             self._dead,
+            self._dead_index,
             self._timings,
             start_ms(self._data, destination.name),
         )
@@ -146,10 +158,11 @@ class ClusterEngine:
         while not self._stopping.is_set():
             try:
                 topic_id = await asyncio.to_thread(topic_id_of, self._cluster)
-                await asyncio.to_thread(self._dead.create)
+                await asyncio.to_thread(self._dead.prepare)
                 await asyncio.to_thread(self._check_retention)
-            except KafkaException as error:
-                reason = words_of(error.args[0])
+            except (KafkaException, DestinationError) as error:
+                is_known = isinstance(error, DestinationError)
+                reason = self._redactor.text(str(error) if is_known else words_of(error.args[0]))
                 if reason != self._last_error:
                     self._log.error("cluster_unavailable", error=reason)
                 self._last_error = reason
@@ -220,6 +233,9 @@ class ClusterEngine:
             self._selections.of(destination),
             retry_for_s=retry_time_s(destination),
             share_bytes=share_bytes,
+            dead_limits=DeadLetterLimits(
+                destination.max_dead_bytes, destination.max_dead_age_s, destination.on_dead_full
+            ),
             turn=self._turn,
             timings=self._timings,
             clock=self._clock,

@@ -7,7 +7,8 @@ from typing import Any
 
 from pixelfast.deliver.batches import Cut
 from pixelfast.deliver.cluster.checkpoint import Checkpoint
-from pixelfast.deliver.cluster.dead import DeadLetterTopic, DeadLetterWriter
+from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
+from pixelfast.deliver.cluster.dead_writer import DeadLetterWriter, DeadTopic
 from pixelfast.deliver.cluster.log import PartitionLog, place_at
 from pixelfast.deliver.cluster.store import (
     PartitionState,
@@ -32,7 +33,8 @@ class PartitionHome:
         checkpoint: Checkpoint,
         log: PartitionLog,
         state: PartitionState,
-        dead: DeadLetterTopic,
+        dead: DeadTopic,
+        dead_index: DeadLetterIndex,
         select_now: Callable[[], Any],
     ) -> None:
         self.log: EventLog = log
@@ -43,6 +45,7 @@ class PartitionHome:
         self._messages = log
         self._state = state
         self._dead = dead
+        self._dead_index = dead_index
         self._select = select_now
 
     async def claim(
@@ -68,8 +71,11 @@ class PartitionHome:
     def dead_letters(
         self, limits: DeadLetterLimits, log: Any, timings: Timings, clock: DeliveryClock
     ) -> DeadLetterWriter:
-        del limits, log, timings  # the topic's retention limits them
-        return DeadLetterWriter(self._dead, self._destination, clock)
+        del timings
+        is_keeper = self._partition == 0  # the one partition that every topic has
+        return DeadLetterWriter(
+            self._dead, self._dead_index, self._destination, limits, log, clock, is_keeper=is_keeper
+        )
 
     def batch_id(self, cut: Cut) -> str:
         (bounds,) = cut.ranges

@@ -15,6 +15,7 @@ import structlog
 from pixelfast.config import Cluster, Destination, Redactor
 from pixelfast.deliver.cluster.checkpoint import Checkpoint
 from pixelfast.deliver.cluster.dead import DeadLetterTopic
+from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
 from pixelfast.deliver.cluster.fetcher import Fetcher
 from pixelfast.deliver.cluster.group import Group
 from pixelfast.deliver.cluster.home import PartitionHome
@@ -75,6 +76,7 @@ class Member:
         share_bytes: int,
         selection: Callable[[], Any],
         dead: DeadLetterTopic,
+        dead_index: DeadLetterIndex,
         timings: Timings,
         start_ms: int,
     ) -> None:
@@ -86,6 +88,7 @@ class Member:
         self._share_bytes = share_bytes
         self._selection = selection
         self._dead = dead
+        self._dead_index = dead_index
         self._timings = timings
         self._log = structlog.get_logger("deliver").bind(destination=self.name)
         self._group = Group(cluster, self.name, destination.start, start_ms, self)
@@ -137,6 +140,7 @@ class Member:
             log,
             state,
             self._dead,
+            self._dead_index,
             self._selection,
         )
         share_bytes = self._share_bytes // (len(self._workers) + 1)
@@ -229,10 +233,12 @@ class Member:
     def stats(self) -> dict[str, Any]:
         """Return the figures of all own partitions together."""
         figures: Counter[str] = Counter(dict.fromkeys(_SUMMED, 0))
+        dead_letters: dict[str, Any] = {}
         lag_s, states, errors = 0.0, ["healthy"], [self._group.error]
         for partition, worker in self._workers.items():
             own: dict[str, Any] = worker.runner.stats({partition: worker.log.next_number})
             figures.update({name: own[name] for name in _SUMMED if name in own})
+            dead_letters |= own["dead_letters"]  # one of the runners has them
             lag_s = max(lag_s, own.get("lag_s", 0.0))
             states.append(own["state"])
             errors.append(own["last_error"])
@@ -243,6 +249,7 @@ class Member:
             "concurrency": self._outlet.health.concurrency.limit,
             "lag_s": lag_s,
             "partitions": sorted(self._workers),
+            "dead_letters": dead_letters,
             "state": max(states, key=_STATES.index),
             "last_error": next(filter(None, reversed(errors)), ""),
         }

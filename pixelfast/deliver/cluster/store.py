@@ -81,6 +81,14 @@ def batch_id(topic_id: str, partition: int, start: Place, stop: Place) -> str:
     return blake2b(bounds.encode(), digest_size=16).hexdigest()
 
 
+def _known(totals: Counter[str]) -> dict[str, int]:
+    """Return the totals that are not 0.
+
+    `dead` may be negative: dead letters of other partitions are replayed, too.
+    """
+    return {name: total for name, total in totals.items() if total}
+
+
 def _room(checkpoint: Checkpoint) -> int:
     # `_checkpoint` may add one for events that were filtered out.
     return max(0, room_for(checkpoint) - 1)
@@ -212,7 +220,7 @@ class PartitionStore:
         return {}
 
     def counters(self) -> dict[str, int]:
-        return dict(+self._totals)
+        return _known(self._totals)
 
     @property
     def room(self) -> float:
@@ -281,7 +289,7 @@ class PartitionStore:
         if end < self._after:  # the events up to there were filtered out
             planned.append(PlannedBatch(end, self._after, 0, is_settled=True))
         return Checkpoint(
-            place, planned, dict(+self._totals), self._log.history.commit(place.offset)
+            place, planned, _known(self._totals), self._log.history.commit(place.offset)
         )
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.cluster.checkpoint import Checkpoint, Place, decode
+from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
 from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.log import PartitionLog
 from pixelfast.deliver.cluster.store import PartitionState
@@ -71,7 +72,7 @@ def make_runner(steps: Steps, partition: Partition) -> Runner:
     dead: Any = steps
     home = PartitionHome(
         *("hook", PARTITION, "AAAAAAAAAAAAAAAAAAAAAQ", checkpoint, log),
-        *(PartitionState(steps.commit), dead, Selection),
+        *(PartitionState(steps.commit), dead, DeadLetterIndex(None), Selection),
     )
     outlet = Outlet("hook", steps.sender, QUICK)
     return Runner("hook", outlet, home, Selection(), retry_for_s=10**9, timings=QUICK)

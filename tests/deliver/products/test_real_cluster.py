@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Producer
 
+from pixelfast.cli import cli
 from pixelfast.config import Cluster, Config, HttpDestination
-from pixelfast.deliver.cluster.dead import DeadLetterTopic
 from pixelfast.deliver.cluster.engine import ClusterEngine
 from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected, Retry
 from pixelfast.deliver.timing import Timings
@@ -35,7 +36,9 @@ from tests.waiting import until
 
 PARTITIONS = 4
 NODE = bytes(range(16))
-TIMINGS = Timings(max_look_pause_s=0.02, revoke_s=0.3, stop_s=0.3)
+TIMINGS = Timings(
+    max_look_pause_s=0.02, replay_s=0.1, quiet_s=0.3, min_restart_s=0.1, revoke_s=0.3, stop_s=0.3
+)
 SESSION = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
 
 
@@ -252,15 +255,26 @@ def test_batches_under_way_during_a_rebalance_keep_their_id_and_bytes(
     run(main(), 120.0)
 
 
-def test_dead_letters_are_in_their_topic_before_their_events_are_settled(
-    kafka: KafkaBroker, topic: str, data: DataDir
+def test_dead_letters_are_listed_replayed_and_dropped_on_any_machine(
+    kafka: KafkaBroker, topic: str, data: DataDir, tmp_path: Path
 ) -> None:
     collectors, config = Collectors(kafka, topic), settings(kafka, topic)
     collectors.store(100, per_frame=10)
+    path = tmp_path / "pixelfast.toml"
+    path.write_text(
+        f'[cluster]\nbrokers = ["{kafka.address}"]\ntopic = "{topic}"\nmin_insync = 1\n'
+    )
+
+    def dead(*arguments: str) -> list[str]:
+        done = CliRunner().invoke(cli, ["dead", *arguments, "-c", str(path)])
+        assert 0 == done.exit_code, done.output
+        return done.stdout.splitlines()
 
     def judge(body: bytes) -> Outcome:
-        bad = [line for line in body.splitlines() if json.loads(line)["n"] % 10 == 3]
-        return Rejected("no threes", 400, b"bad request") if bad else Accepted()
+        numbers = [json.loads(line)["n"] for line in body.splitlines()]
+        if any(n % 10 == 3 for n in numbers):
+            return Rejected("no threes", 400, b"bad request")
+        return Accepted()
 
     async def main() -> None:
         oracle = Oracle()
@@ -268,20 +282,49 @@ def test_dead_letters_are_in_their_topic_before_their_events_are_settled(
         async with delivering(config, data, oracle) as engine:
             await until(lambda: 0 == figures(engine)["pending"] and figures(engine)["dead"] == 10)
             total = figures(engine)
-        assert (100, 90) == (total["stored"], total["delivered"])
-        assert Counter(n for n in range(100) if n % 10 != 3) == oracle.counts
+            assert (100, 90) == (total["stored"], total["delivered"])
+            assert Counter(n for n in range(100) if n % 10 != 3) == oracle.counts
+            header, *lines = await asyncio.to_thread(dead, "ls")
+            assert header.startswith("destination")
+            assert 10 == len(lines)
+            assert all("no threes" in line and "web" in line for line in lines)
+            dropped, *ids = [line.split()[1] for line in lines]
+            (shown,) = await asyncio.to_thread(dead, "show", "hook", dropped)
+            assert "bad request" == json.loads(shown)["response"]
+            gone = json.loads(shown)["event"]["n"]
+            assert ["1 dead letter deleted"] == await asyncio.to_thread(
+                dead, "drop", "hook", dropped
+            )
+            oracle.judge = lambda _body: Accepted()
+            assert ["9 dead letters will be replayed"] == await asyncio.to_thread(
+                dead, "replay", "hook", *ids
+            )
+            await until(lambda: 99 == figures(engine)["delivered"])
+            assert Counter(n for n in range(100) if n != gone) == oracle.counts
+            assert (100, 1) == (figures(engine)["stored"], figures(engine)["dead"])
+            assert [] == await asyncio.to_thread(dead, "ls")
 
     run(main())
-    assert config.cluster is not None
-    dead = DeadLetterTopic(config.cluster, None)
-    letters = dead.read("hook")
-    assert set(range(3, 100, 10)) == {json.loads(each.event)["n"] for each in letters}
-    assert {(400, "no threes", b"bad request", "web")} == {
-        (each.status, each.reason, each.response, each.source) for each in letters
-    }
-    dead.drop("hook", letters[:4])
-    assert letters[4:] == dead.read("hook")
-    assert [] == dead.read("other")
+
+
+def test_delivery_waits_for_a_topic_that_keeps_dead_letters(
+    kafka: KafkaBroker, topic: str, topics: Topics, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic)
+    collectors.store(10)
+    topics.create(f"{topic}-dead", 1, cleanup_policy="delete")
+
+    async def main() -> None:
+        oracle = Oracle()
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: engine.stats()["destinations"]["hook"]["last_error"])
+            error = engine.stats()["destinations"]["hook"]["last_error"]
+            assert f"topic {topic}-dead: cleanup.policy is delete; expected compact" == error
+            assert not engine.stats()["is_ready"]
+            await asyncio.to_thread(topics.delete, f"{topic}-dead")
+            await until(lambda: 10 == figures(engine)["delivered"])
+
+    run(main())
 
 
 def test_a_destination_that_is_down_gets_its_events_later(
