@@ -163,7 +163,15 @@ class FrameProducer:
         )
 
     def poll(self) -> int:
-        return self._producer.poll(0) if self._producer is not None else 0
+        from confluent_kafka import KafkaException
+
+        if self._producer is None:
+            return 0
+        try:
+            return self._producer.poll(0)
+        except KafkaException as error:  # a fatal error, which is not passed to `error_cb`
+            self._on_fatal(words_of(error.args[0]))
+            return 0
 
     def look_up_partitions(self) -> int:
         from confluent_kafka import KafkaException
@@ -192,8 +200,6 @@ class FrameProducer:
             threading.Thread(target=ending.clear, name="kafka-end", daemon=True).start()
 
     def _on_librdkafka_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._on_fatal(words_of(error))
-        elif error.name() != ALL_BROKERS_DOWN:
+        if error.name() != ALL_BROKERS_DOWN:
             self._connection_error = words_of(error)
             self._on_error(self._connection_error)

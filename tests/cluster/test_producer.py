@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from pixelfast.cluster.producer import FrameProducer, TopicUnusable
 from pixelfast.config import Cluster
@@ -34,3 +35,25 @@ def test_the_error_of_a_connection_says_why_the_topic_was_not_found() -> None:
             run(main())
     finally:
         producer.close()
+
+
+def test_a_fatal_error_of_librdkafka_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fenced:
+        """confluent-kafka raises fatal errors in `poll` instead of passing them to `error_cb`."""
+
+        def __init__(self, _properties: object) -> None: ...
+
+        def poll(self, _timeout_s: float) -> int:
+            raise KafkaException(KafkaError(KafkaError._FATAL, "fenced", fatal=True))
+
+        def purge(self, **_: bool) -> None: ...
+
+    monkeypatch.setattr("confluent_kafka.Producer", Fenced)
+    fatal: list[str] = []
+    others: list[str] = []
+    producer = FrameProducer(
+        Cluster(brokers=("192.0.2.1:9092",)), 1_000_000, fatal.append, others.append
+    )
+    assert 0 == producer.poll()
+    producer.close()
+    assert ([], ["fenced"]) == (others, [each[-6:] for each in fatal])
