@@ -17,21 +17,24 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from tests.deliver.products.real.kafka_broker import KafkaCluster, why_no_broker
 from tests.reliability import failpoints, figures
+from tests.reliability.cluster.drill import Drill, Phase
 from tests.reliability.cuts import cut_over_and_over
 from tests.reliability.failover import fail_over_and_over, why_no_nginx
 from tests.reliability.faults import FAULTS, strike
-from tests.reliability.hunts import HUNTS, why_no_hunt
+from tests.reliability.hunts import HUNTS, broker_jars, why_no_hunt
 from tests.reliability.kills import kill_over_and_over
 from tests.reliability.mutants import MUTANTS, ROOT, build
 from tests.reliability.operation import Rounds, drill
 from tests.reliability.power import loop_disk, why_no_loop_disk
 from tests.reliability.proxy import WEATHERS, FaultProxy
 from tests.reliability.rig import Rig
-from tests.reliability.tally import Tally, write_operation, write_table
+from tests.reliability.tally import Tally, write_cluster, write_operation, write_table
 from tests.reliability.tracing import why_no_strace
 
 __all__ = ["main"]
@@ -214,16 +217,28 @@ class Campaign:
             if phase.lost or not (phase.is_clean or "SIGSTOP" in phase.name):
                 self.tally.failures.append(f"operation, {phase.name}: {phase}")
 
+    def cluster(self) -> None:
+        """Kill, freeze and restart brokers, collectors and deliverers of a cluster."""
+        folder = self.fresh_folder()
+        place = folder / "brokers"
+        place.mkdir()
+        with KafkaCluster(place, broker_jars()) as brokers:
+            drill = Drill(folder, brokers, self.share)
+            for part in (drill.spooling, drill.rejecting, drill.recreating):
+                self.run(f"cluster, {part.__name__}", partial(self._note_phases, part))
+
+    def _note_phases(self, part: Callable[[], Iterator[Phase]]) -> None:
+        for phase in part():
+            self.tally.say(" | ".join(phase.cells()))
+            self.tally.cluster.append(phase)
+            self.tally.failures += [f"cluster, {phase.name}: {each}" for each in phase.problems()]
+
 
 def main() -> int:
-    """Run the campaign, or only a part of it with the argument `operation`."""
+    """Run the campaign, or only a part of it with the argument `operation` or `cluster`."""
     minutes = float(os.environ.get("MINUTES") or FULL_MINUTES)
-    if sys.argv[1:] == ["operation"]:
-        with tempfile.TemporaryDirectory(prefix="pixelfast-torture-") as folder:
-            campaign = Campaign(Path(folder), minutes)
-            campaign.run("operation", campaign.operation)
-        write_operation(campaign.tally, minutes)
-        return _end(campaign.tally)
+    if sys.argv[1:]:
+        return _run_part(sys.argv[1], minutes)
     with tempfile.TemporaryDirectory(prefix="pixelfast-torture-") as folder:
         campaign = Campaign(Path(folder), minutes)
         share, tally = campaign.share, campaign.tally
@@ -236,13 +251,30 @@ def main() -> int:
         campaign.run("behind nginx", lambda: campaign.nginx(max(25.0, 300 * share)), no_nginx)
         campaign.run("simulated disk", lambda: campaign.simulated(math.ceil(2000 * share)))
         campaign.run("operation", campaign.operation)
+        campaign.run("cluster", campaign.cluster, why_no_broker(broker_jars()))
         campaign.run("figures", campaign.figures)
         campaign.run("kill -9", lambda: campaign.kills(math.ceil(KILLS * share)))
         while time.monotonic() < campaign.end_s and not tally.failures:
             campaign.run("kill -9, more", lambda: campaign.kill_some(_LIVES_A_RIG // 2))
     write_table(tally, minutes)
     write_operation(tally, minutes)
+    write_cluster(tally, minutes)
     return _end(tally)
+
+
+def _run_part(name: str, minutes: float) -> int:
+    """Run one part, and write its table."""
+    with tempfile.TemporaryDirectory(prefix="pixelfast-torture-") as folder:
+        campaign = Campaign(Path(folder), minutes)
+        if name == "operation":
+            campaign.run(name, campaign.operation)
+            write_operation(campaign.tally, minutes)
+        elif name == "cluster":
+            campaign.run(name, campaign.cluster, why_no_broker(broker_jars()))
+            write_cluster(campaign.tally, minutes)
+        else:
+            raise SystemExit(f"unknown part {name}; expected operation or cluster")
+    return _end(campaign.tally)
 
 
 def _end(tally: Tally) -> int:

@@ -25,7 +25,7 @@ from tests.reliability.tracing import inject, synced_again, why_no_strace
 from tests.servers import serving
 from tests.waiting import wait_until
 
-__all__ = ["HUNTS", "Hunt", "why_no_hunt"]
+__all__ = ["HUNTS", "Hunt", "broker_jars", "why_no_hunt"]
 
 _PATIENCE_S = 5.0
 
@@ -117,7 +117,7 @@ def kill_broker_and_delivery(folder: Path, root: Path) -> str:
     """kill -9 of a Kafka broker and of delivery under load."""
     place = folder / "broker"
     place.mkdir()
-    with KafkaBroker(place, _jars()) as broker:
+    with KafkaBroker(place, broker_jars()) as broker:
         topics = Topics(broker.address)
         topics.create("pixels")
         topics.close()
@@ -168,7 +168,7 @@ def run_test_of_durable_steps(_: Path, root: Path) -> str:
     return _run_test(root, f"tests/deliver/cluster/test_durable_steps.py::{name}")
 
 
-def _jars() -> Path:
+def broker_jars() -> Path:
     """Return the folder with the paths of jars that Maven has downloaded."""
     cache = ROOT / "build" / "jars"
     cache.mkdir(parents=True, exist_ok=True)
@@ -202,5 +202,5 @@ def why_no_hunt(hunt: Hunt) -> str:
     if hunt is cut_power:
         return why_no_loop_disk()
     if hunt is kill_broker_and_delivery:
-        return why_no_broker(_jars())
+        return why_no_broker(broker_jars())
     return why_no_strace() if hunt is watch_system_calls else ""

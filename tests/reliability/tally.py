@@ -9,16 +9,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.reliability.cluster import drill
 from tests.reliability.failover import Outcome
 from tests.reliability.mutants import ROOT
 from tests.reliability.operation import COLUMNS, Phase
 from tests.reliability.oracle import Verdict
 
-__all__ = ["Tally", "write_table"]
+__all__ = ["Tally", "write_cluster", "write_operation", "write_table"]
 
 PAGE = ROOT / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- written by make torture -->", "<!-- end -->"
 _BEGIN_OPERATION = "<!-- written by make torture: operation -->"
+_BEGIN_CLUSTER = "<!-- written by make torture: cluster -->"
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Tally:
     caught: dict[str, str] = field(default_factory=dict)
     mutants: int = 0
     operation: list[Phase] = field(default_factory=list)
+    cluster: list[drill.Phase] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -101,6 +104,17 @@ def write_operation(tally: Tally, minutes: float) -> None:
         *(f"| {' | '.join(phase.cells())} |" for phase in tally.operation),
     ]
     _put(_BEGIN_OPERATION, lines)
+
+
+def write_cluster(tally: Tally, minutes: float) -> None:
+    """Put the table of the part `cluster` between its own markers."""
+    lines = [
+        _head(f"MINUTES={minutes:g} python -m tests.reliability cluster"),
+        f"| {' | '.join(drill.COLUMNS)} |",
+        "|---" + "|---:" * (len(drill.COLUMNS) - 1) + "|",
+        *(f"| {' | '.join(phase.cells())} |" for phase in tally.cluster),
+    ]
+    _put(_BEGIN_CLUSTER, lines)
 
 
 def _head(command: str) -> str:

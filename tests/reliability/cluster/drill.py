@@ -112,12 +112,6 @@ class Drill:
         self._before = (0, 0, 0)
         self._replicated_s = 0.0
 
-    def run(self) -> Iterator[Phase]:
-        """Yield the counts of each fault."""
-        yield from self._spooling()
-        yield from self._rejecting()
-        yield from self._recreating()
-
     def _times(self, full: int) -> int:
         return max(1, round(full * self._share))
 
@@ -127,10 +121,11 @@ class Drill:
     # --- sites -------------------------------------------------------------------------------
 
     def _site(self, name: str, **options: Any) -> Site:
+        self._cluster.start()
         self._before = (0, 0, 0)
         return Site(self._folder / name, self._brokers, **options)
 
-    def _spooling(self) -> Iterator[Phase]:
+    def spooling(self) -> Iterator[Phase]:
         """With `when_unavailable = "spool"`, no fault of a broker reaches a client."""
         with self._site("spool") as site:
             phase = self._phase(site, "nothing", 1, lambda _: time.sleep(_QUIET_S))
@@ -154,7 +149,7 @@ class Drill:
             yield phase
             yield self._phase(site, "partitions added", 1, self._grow(site))
 
-    def _rejecting(self) -> Iterator[Phase]:
+    def rejecting(self) -> Iterator[Phase]:
         """With `when_unavailable = "reject"`, the brokers have every event with a 200."""
         with self._site("reject", when_unavailable="reject") as site:
             name = "kill -9 of a collector, and its data deleted"
@@ -168,7 +163,8 @@ class Drill:
             phase.max_delayed_s = self._seconds(_OUTAGE_S) + 120.0
             yield phase
 
-    def _recreating(self) -> Iterator[Phase]:
+    def recreating(self) -> Iterator[Phase]:
+        """Events that are stored after the topic was deleted are in the new one."""
         with self._site("recreated") as site:
             phase = self._phase(
                 site, "topic deleted and created again", 1, self._recreate(site), is_quiet=True
@@ -319,6 +315,8 @@ class Drill:
             do(number)
             oracle.until_acked(_EVENTS_BETWEEN, _PATIENCE_S)
         verdict, dead = site.judge()
+        if not verdict.missing and not is_quiet:  # a new topic has new figures
+            site.check_sums()
         lost, twice, dead_before = self._before
         self._before = verdict.missing, verdict.twice, dead
         requests, got = oracle.sent - sent, oracle.acked - acked

@@ -8,7 +8,9 @@ import select
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
+from urllib.request import urlopen
 
 from pixelfast.cluster.cursor import read_cursor
 from pixelfast.spool import DataDir, Position
@@ -20,6 +22,7 @@ __all__ = ["Collector", "Machine"]
 
 _START_S = 120.0
 _SLOT = 0
+_SAMPLE = re.compile(r'pixelfast_(\w+?)(?:_total)?\{destination="([^"]+)"\} (\S+)')
 
 
 class Machine:
@@ -55,6 +58,7 @@ class Machine:
     def start(self, *arguments: str) -> str:
         """Start the process; return the first line that it prints."""
         command = [*PIXELFAST, self.command, "-c", str(self._settings), *arguments]
+        command += ["--admin", "127.0.0.1:0"]
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],
@@ -65,6 +69,16 @@ class Machine:
         assert self._process.stdout is not None
         assert select.select([self._process.stdout], [], [], _START_S)[0], self.log
         return self._process.stdout.readline().decode()
+
+    def figures(self) -> dict[str, Counter[str]]:
+        """Return the figures of each destination, by the names of the metrics."""
+        port = re.findall(r'"admin_started".*?127\.0\.0\.1:(\d+)', self.log)[-1]
+        found: dict[str, Counter[str]] = {}
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_START_S) as response:
+            metrics = response.read().decode()
+        for name, destination, value in _SAMPLE.findall(metrics):
+            found.setdefault(destination, Counter())[name] = round(float(value))
+        return found
 
     def kill(self) -> None:
         """Kill it with SIGKILL."""
