@@ -68,7 +68,9 @@ class Machine:
             )
         assert self._process.stdout is not None
         assert select.select([self._process.stdout], [], [], _START_S)[0], self.log
-        return self._process.stdout.readline().decode()
+        line = self._process.stdout.readline().decode()
+        assert line, self.log[-4000:]
+        return line
 
     def figures(self) -> dict[str, Counter[str]]:
         """Return the figures of each destination, by the names of the metrics."""

@@ -48,7 +48,7 @@ _DESTINATION = """
 name = "{name}"
 type = "http"
 url = "{url}"
-start = "earliest"
+start = "{start}"
 max_events = 200
 max_age_s = 0.05
 timeout_s = 5
@@ -77,6 +77,7 @@ class Site:
         collectors: int = 2,
         deliverers: int = 2,
         when_unavailable: str = "spool",
+        start: str = "earliest",
         root: Path | None = None,
         **load: Any,
     ) -> None:
@@ -90,6 +91,7 @@ class Site:
         self._brokers = brokers
         self._root = root
         self._when_unavailable = when_unavailable
+        self._start = start
         self._counts = collectors, deliverers
         self._addresses = ",".join(each.address for each in brokers)
         self._admin = AdminClient({"bootstrap.servers": self._addresses, "log_level": 0})
@@ -140,7 +142,7 @@ class Site:
         )
         if path:
             url = self.oracle.base_url + path
-            settings += _DESTINATION.format(name=path.strip("/"), url=url)
+            settings += _DESTINATION.format(name=path.strip("/"), url=url, start=self._start)
         folder = self._folder / f"{name}-{len(self._machines)}"
         made = kind(folder, settings, self._root)
         self._machines.append(made)
