@@ -5,7 +5,7 @@
     UNAVAILABLE   REPLICATING   the oldest event without a report has been younger than 0.25 s for
                                 5 s; or, with `when_unavailable = "reject"`, there is none
 
-While replicating, the local spool is synced about once a second, and a commit is acknowledged when
+While replicating, the local spool is synced after 1 s or 1 MiB, and a commit is acknowledged when
 all of its frames are reported. While the brokers are unavailable, `when_unavailable` decides:
 
 spool    Each commit is synced, and acknowledged when it is reported or on the local disk. It counts
@@ -34,7 +34,8 @@ from pixelfast.spool.format import SegmentId
 __all__ = ["AckMode", "ReplicatedAcks"]
 
 _LOOK_S = 0.05
-_MAX_COMMITS = 2  # that wait for reports before the next one
+_COMMIT_INTERVAL_S = 0.002  # minimum time between commits
+_TIMER_S = 0.001  # the resolution of the event loop's timers
 _CALM_S = 5.0
 _CALM_BACKLOG_S = 0.25
 
@@ -73,6 +74,7 @@ class ReplicatedAcks:
         max_wait_s: float,
         *,
         calm_s: float = _CALM_S,
+        commit_interval_s: float = _COMMIT_INTERVAL_S,
     ) -> None:
         """Acknowledge what `replicator` replicates.
 
@@ -83,6 +85,7 @@ class ReplicatedAcks:
             on_stored: see `SpoolWriter`.
             max_wait_s: time after which a waiting event counts as not stored.
             calm_s: how long the brokers must keep up before they count as available.
+            commit_interval_s: minimum time between commits while replicating.
         """
         self.mode = AckMode.REPLICATING
         self.acknowledged = {"replicated": 0, "spooled": 0}
@@ -90,6 +93,7 @@ class ReplicatedAcks:
         self._loop = loop
         self._replicator = replicator
         self._calm_s = calm_s
+        self._commit_interval_s = commit_interval_s
         self._rejects = settings.when_unavailable == "reject"
         self._replication_wait_s = settings.max_replication_wait_s
         self._max_wait_s = max(max_wait_s, 2 * settings.max_replication_wait_s)
@@ -101,6 +105,8 @@ class ReplicatedAcks:
         self._unsynced: set[int] = set()  # segments that were left and are not synced yet
         self._calm_since_s: float | None = None
         self._looking: asyncio.TimerHandle | None = None
+        self._next_commit_s = 0.0  # when the next commit may start
+        self._pausing: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger("cluster").bind(slot=replicator.slot)
         replicator.on_progress = self._release
 
@@ -114,15 +120,30 @@ class ReplicatedAcks:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether the next commit waits for the reports of the last ones.
+    def delays_commit(self) -> bool:
+        """Return whether the next commit must wait; the writer is resumed when it may start.
 
-        Without that, there would be a small commit in each turn of the event loop, and a message
-        for each, instead of one for all events that arrive during a round trip.
+        A message costs about as much CPU time as ten events. While replicating, no commit waits for
+        the disk, so each turn of the event loop would make one, and messages would cost more than
+        everything else. Therefore, there is a minimum time between commits.
         """
-        return self.mode is AckMode.REPLICATING and len(self._waiting) >= _MAX_COMMITS
+        if self.mode is not AckMode.REPLICATING:
+            return False
+        pause_s = self._next_commit_s - self._loop.time()
+        if pause_s <= 0:
+            return False
+        if self._pausing is None:
+            self._pausing = self._loop.call_later(pause_s + _TIMER_S / 2, self._end_pause)
+        return True
+
+    def _end_pause(self) -> None:
+        self._pausing = None
+        self._next_commit_s = 0.0  # the timer may be early
+        self._resume()
 
     # --- what the writer reports -------------------------------------------------------------
 
@@ -136,6 +157,7 @@ class ReplicatedAcks:
         since_s: float,
     ) -> None:
         self._written = Position(segment.number, offset + len(image))
+        self._next_commit_s = self._loop.time() + self._commit_interval_s
         if waiters:
             self._waiting.append(_Waiting(self._written, waiters, first_ticket, since_s))
         self._replicator.note_commit(segment, offset, image)
@@ -171,6 +193,9 @@ class ReplicatedAcks:
             self._unsynced = {each for each in self._unsynced if each >= position.segment}
             while waiting and self._is_on_disk(waiting[0].end):
                 self._acknowledge("spooled")
+        self._resume()
+
+    def _resume(self) -> None:
         if self._writer is not None:
             self._writer.resume()
 
@@ -201,8 +226,7 @@ class ReplicatedAcks:
         elif self._is_calm(now_s):
             self._become_available()
         self._reject_waiting(now_s - self._max_wait_s)
-        if self._writer is not None:
-            self._writer.resume()
+        self._resume()
 
     def _become_unavailable(self) -> None:
         assert self._writer is not None

@@ -90,6 +90,7 @@ def producer_properties(settings: Cluster, max_message_bytes: int) -> Properties
         "batch.size": max_message_bytes,
         "queue.buffering.max.messages": 0,  # the replicator limits its bytes
         "linger.ms": 0,  # a frame holds all events of a commit
+        "socket.nagle.disable": True,  # its last TCP segment must not wait for an acknowledgement
         "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
         "request.timeout.ms": _REQUEST_TIMEOUT_MS,
         "retry.backoff.max.ms": _MAX_BACKOFF_MS,

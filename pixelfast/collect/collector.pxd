@@ -8,7 +8,8 @@ from pixelfast.collect.sources cimport ActiveSource, Sources
 from pixelfast.event.slices cimport Slice
 from pixelfast.event.target cimport Route
 from pixelfast.event.writer cimport EventWriter, Sink
-from pixelfast.spool.writer cimport Receipt, SpoolWriter
+from pixelfast.spool.states cimport Receipt
+from pixelfast.spool.writer cimport SpoolWriter
 
 cdef class Collector:
     cdef readonly Sources sources

@@ -15,7 +15,8 @@ from pixelfast.event.paths cimport is_below, is_path
 from pixelfast.event.slices cimport Slice, stripped
 from pixelfast.event.target cimport Route, split_target
 from pixelfast.event.writer cimport Additions, EventWriter, Sink
-from pixelfast.spool.writer cimport Receipt, SpoolWriter
+from pixelfast.spool.states cimport Receipt
+from pixelfast.spool.writer cimport SpoolWriter
 
 import structlog
 

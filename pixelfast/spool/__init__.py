@@ -14,6 +14,7 @@ It knows neither the content nor the destination of an event: it stores and retu
 `bounds`     the disk space that a slot may use
 `space`      measures the disk space that is used and free
 `supply`     supplies a writer with segments, one of them in advance
+`states`     the states of a writer, and its reasons to reject events
 `writer`     group commit, acknowledgements, and failures of the disk
 `acks`       what a writer needs of an object that acknowledges its commits
 `reader`     reads the frames of a slot from a position on
@@ -29,7 +30,8 @@ from pixelfast.errors import missing_module
 
 try:
     from pixelfast.spool.committer import Committer
-    from pixelfast.spool.writer import REJECTIONS, SpoolWriter
+    from pixelfast.spool.states import REJECTIONS
+    from pixelfast.spool.writer import SpoolWriter
 except ModuleNotFoundError as error:
     raise missing_module(error) from error
 from pixelfast.spool.bounds import segment_bytes_in_force

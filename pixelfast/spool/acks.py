@@ -13,9 +13,8 @@ __all__ = ["CommitAcks"]
 class CommitAcks(Protocol):
     """Learns of each commit, and calls `on_stored` of its waiters."""
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether the next commit must wait for `SpoolWriter.resume`."""
+    def delays_commit(self) -> bool:
+        """Return whether the next commit must wait for `SpoolWriter.resume`."""
 
     def on_written(
         self,

@@ -1,46 +1,20 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from pixelfast.spool.batch cimport CommitBatch
-
-cdef enum WriterState:
-    OPEN        # accepts events
-    LATE        # the oldest event waits for too long
-    FULL        # the slot or the disk has no space
-    FAILING     # the disk failed twice in a row, or no segment can be created
-    CLOSING     # accepts no events, stores those that wait
-    CLOSED      # nothing waits; the slot is released
-
-cdef enum Rejection:
-    # Why an event was rejected. `REJECTIONS` has the reasons as they are sent to clients.
-    SPOOL_FULL = 1
-    OVERLOADED = 2
-    DISK_ERROR = 3
-    SHUTTING_DOWN = 4
-    DISK_FULL = 5
-    UNREPLICATED = 6
-
-cdef struct Receipt:
-    # The result of offering an event.
-    int64_t ticket      # from 1 on, or 0 if it was rejected
-    int rejection       # 0, or a Rejection
+from pixelfast.spool.states cimport Receipt, StateMachine, WriterState
 
 cdef enum CommitState:
     IDLE
     SCHEDULED           # the next turn of the loop starts one
     UNDER_WAY           # the commit thread has it
 
-cdef class StateMachine:
-    cdef WriterState state
-
-    cdef int change(self, WriterState state) except -1
-
 cdef class SyncSchedule:
     cdef bint is_each_synced            # ack = synced
     cdef double _last_s                 # when the last sync was submitted, by the loop's clock
-    cdef bint has_unsynced              # something was written since
+    cdef Py_ssize_t unsynced_bytes      # what was written since
 
     cdef bint is_due(self, double now_s) noexcept
-    cdef bint submit(self, double now_s, bint sync) noexcept
+    cdef bint submit(self, double now_s, Py_ssize_t size, bint sync) noexcept
 
 cdef class SpoolWriter:
     cdef readonly list names            # source names by number
@@ -54,7 +28,6 @@ cdef class SpoolWriter:
     cdef object _loop, _files, _committer, _on_stored, _log, _compress, _bounds
     # whether it accepts events
     cdef StateMachine _states
-    cdef int _rejection                 # that of the state: 0 or a Rejection
     cdef object _drained                # the future for which `close` waits
     cdef object _space                  # SpaceWatch
     cdef int64_t _recovery              # counts the failures of the disk

@@ -1,44 +1,12 @@
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from pixelfast.spool.acks import CommitAcks
 from pixelfast.spool.committer import Committer
 from pixelfast.spool.segments import SlotFiles
 
-__all__ = ["REJECTIONS", "STATES", "TRANSITIONS", "SpoolWriter", "StateMachine"]
-
-REJECTIONS: Mapping[int, str]
-"""The reasons for rejections, as sent to clients, by the number in a receipt."""
-
-STATES: tuple[str, ...]
-"""The states of a writer, beginning with the initial one."""
-
-TRANSITIONS: Mapping[str, tuple[str, ...]]
-"""The states that each state may lead to."""
-
-class StateMachine:
-    """The state of a writer; the only place where it changes.
-
-    >>> machine = StateMachine()
-    >>> machine.change_to("late")
-    >>> machine.name
-    'late'
-    >>> machine.change_to("closed")
-    Traceback (most recent call last):
-    AssertionError: a spool writer can't go from late to closed
-    """
-
-    @property
-    def name(self) -> str:
-        """One of `STATES`."""
-
-    def change_to(self, name: str) -> None:
-        """Change to another state.
-
-        Raises:
-            AssertionError: `TRANSITIONS` does not allow it.
-        """
+__all__ = ["SpoolWriter"]
 
 class SpoolWriter:
     """Writes one slot: collects events, commits them in groups and acknowledges them.
@@ -99,11 +67,11 @@ class SpoolWriter:
     ) -> None: ...
     @property
     def state(self) -> str:
-        """One of `STATES`."""
+        """One of `states.STATES`."""
 
     @property
     def rejection(self) -> str:
-        """Why all events are rejected now, one of `REJECTIONS`; empty if they are accepted."""
+        """Why all events are rejected now, one of `states.REJECTIONS`; empty if none are."""
 
     @property
     def is_ready(self) -> bool:
@@ -114,14 +82,14 @@ class SpoolWriter:
     ) -> tuple[int, str]:
         """Accept or reject the JSON of one event. Does not block.
 
-        Return its ticket, from 1 on, and an empty string; or 0 and one of `REJECTIONS`.
+        Return its ticket, from 1 on, and an empty string; or 0 and one of `states.REJECTIONS`.
         """
 
     def sync_each(self, is_each_synced: bool) -> None:
-        """Sync each commit from now on, and what was written before; or sync once a second."""
+        """Sync each commit from now on, and what was written before; or sync after 1 s or 1 MiB."""
 
     def resume(self) -> None:
-        """Start the next commit, because `CommitAcks.is_busy` may have become false."""
+        """Start the next commit, if `CommitAcks.delays_commit` allows it now."""
 
     def set_replicated(self, is_replicated: bool) -> None:
         """Reject all events as `brokers-unavailable`, or accept them again."""

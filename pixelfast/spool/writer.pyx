@@ -1,26 +1,6 @@
 """Group commit: one write and one sync for all waiting events, then their acknowledgements.
 
-The states of a writer, and the transitions between them:
-
-    from      to        when
-    OPEN      LATE      an event has waited for longer than `max_wait_s`
-    LATE      OPEN      none has, at the next check
-    OPEN      FULL      the slot takes `max_bytes`, or the disk has less than `min_free`
-    LATE      FULL      the same; a full slot may be late as well, and counts as full
-    FULL      OPEN      there is space again
-    FULL      LATE      there is space again, and events wait for too long
-    OPEN      FAILING   a commit failed twice, or there is no segment and none can be created
-    LATE      FAILING   the same
-    FULL      FAILING   the same
-    FAILING   OPEN      there is a segment to continue with
-    FAILING   FULL      the same, and there is no space
-    OPEN      CLOSING   `close` was called
-    LATE      CLOSING   the same
-    FULL      CLOSING   the same
-    FAILING   CLOSED    the same: nothing waits
-    CLOSING   CLOSED    nothing waits any more: all is stored, or the disk failed
-
-Only an open writer accepts events. A writer that is open, late or full stores those that wait.
+`states` has the states of a writer.
 
 Rules:
 
@@ -45,80 +25,48 @@ from libc.string cimport memcpy
 
 from pixelfast.spool.batch cimport CommitBatch
 from pixelfast.spool.frames cimport MAX_FRAME_BYTES, max_overhead_bytes
+from pixelfast.spool.states cimport Receipt, Rejection, StateMachine, WriterState
 
 import os
 from collections import deque
 from errno import EDQUOT, ENOSPC
-from types import MappingProxyType
 
 import structlog
 
 from pixelfast.spool.bounds import SlotBounds
 from pixelfast.spool.space import SpaceWatch
+from pixelfast.spool.states import REJECTIONS
 from pixelfast.spool.supply import SegmentSupply
 
-__all__ = ["REJECTIONS", "STATES", "TRANSITIONS", "SpoolWriter", "StateMachine"]
-
-STATES = ("open", "late", "full", "failing", "closing", "closed")  # by WriterState
-TRANSITIONS = MappingProxyType({
-    "open": ("late", "full", "failing", "closing"),
-    "late": ("open", "full", "failing", "closing"),
-    "full": ("open", "late", "failing", "closing"),
-    "failing": ("open", "full", "closed"),
-    "closing": ("closed",),
-    "closed": (),
-})
-
-REJECTIONS = MappingProxyType({
-    Rejection.SPOOL_FULL: "spool-full",
-    Rejection.DISK_FULL: "disk-full",
-    Rejection.OVERLOADED: "spool-overloaded",
-    Rejection.DISK_ERROR: "disk-error",
-    Rejection.SHUTTING_DOWN: "shutting-down",
-    Rejection.UNREPLICATED: "brokers-unavailable",
-})
+__all__ = ["SpoolWriter"]
 
 cdef enum:
     COMMIT_BYTES = 1048576      # a batch of this size is closed and queued
     KEPT_BATCHES = 4
-    SYNC_INTERVAL_S = 1         # ack = written: the longest time without a sync
+    SYNC_INTERVAL_S = 1         # ack = written: the maximum time without a sync
+    SYNC_BYTES = 1048576        # and size, because the events that arrive meanwhile wait for it
     RETRY_INTERVAL_S = 1        # between two attempts to make a segment
 
 
-cdef class StateMachine:
-    """The state of a writer; the only place where it changes."""
-
-    @property
-    def name(self):
-        return STATES[self.state]
-
-    def change_to(self, str name not None):
-        self.change(<WriterState><int>STATES.index(name))
-
-    cdef int change(self, WriterState state) except -1:
-        before, after = STATES[self.state], STATES[state]
-        if after not in TRANSITIONS[before]:
-            raise AssertionError(f"a spool writer can't go from {before} to {after}")
-        self.state = state
-        return 0
-
-
 cdef class SyncSchedule:
-    """When a commit is synced: each one, or with `ack` written or received about once a second."""
+    """When a commit is synced: each one; or with `ack` written or received after 1 s or 1 MiB."""
 
     def __cinit__(self, bint is_each_synced, double now_s):
         self.is_each_synced = is_each_synced
         self._last_s = now_s
 
     cdef bint is_due(self, double now_s) noexcept:
-        return self.is_each_synced or now_s - self._last_s >= SYNC_INTERVAL_S
+        if self.is_each_synced or self.unsynced_bytes >= SYNC_BYTES:
+            return True
+        return now_s - self._last_s >= SYNC_INTERVAL_S
 
-    cdef bint submit(self, double now_s, bint sync) noexcept:
+    cdef bint submit(self, double now_s, Py_ssize_t size, bint sync) noexcept:
         # Note what is submitted; return whether a sync must be planned for it.
-        cdef bint is_first = not sync and not self.has_unsynced
+        cdef bint is_first = not sync and self.unsynced_bytes == 0
+        self.unsynced_bytes += size
         if sync:
             self._last_s = now_s
-        self.has_unsynced = not sync
+            self.unsynced_bytes = 0
         return is_first
 
 
@@ -174,11 +122,11 @@ cdef class SpoolWriter:
 
     @property
     def rejection(self):
-        return REJECTIONS.get(self._rejection, "")
+        return self._states.reason
 
     @property
     def is_ready(self):
-        return self._segment is not None and not self._rejection
+        return self._segment is not None and not self._states.rejection
 
     # --- accepting events --------------------------------------------------------------------
 
@@ -212,7 +160,7 @@ cdef class SpoolWriter:
         # Accept or reject the event written at `reserve`; `receipt` has the result.
         cdef CommitBatch batch = self._open
         receipt.ticket = 0
-        receipt.rejection = self._rejection
+        receipt.rejection = self._states.rejection
         if receipt.rejection:
             return 0
         if self.waiting_bytes + length >= self._max_waiting_bytes:
@@ -247,12 +195,12 @@ cdef class SpoolWriter:
         self._commit = CommitState.IDLE
         if self._segment is None:
             return  # `_on_segment_made` continues
-        if self._acks is not None and self._acks.is_busy:
+        if self._acks is not None and self._acks.delays_commit():
             return  # `resume` continues
         cdef double now_s = self._loop.time()
         cdef CommitBatch batch = self._queue[0] if self._queue else self._open
         if batch.count == 0:
-            if self._syncs.has_unsynced and self._syncs.is_due(now_s):
+            if self._syncs.unsynced_bytes and self._syncs.is_due(now_s):
                 self._submit(None, True)
             elif self._states.state == WriterState.CLOSING:
                 self._end()
@@ -276,7 +224,8 @@ cdef class SpoolWriter:
     cdef int _submit(self, CommitBatch batch, bint sync) except -1:
         self._commit = CommitState.UNDER_WAY
         self._in_flight = batch
-        if self._syncs.submit(self._loop.time(), sync):
+        cdef Py_ssize_t size = batch.image_bytes if batch is not None else 0
+        if self._syncs.submit(self._loop.time(), size, sync):
             self._loop.call_later(SYNC_INTERVAL_S, self._sync_alone)
         self._committer.submit(self._segment.fd, batch, self._segment.offset, sync)
         return 0
@@ -285,7 +234,7 @@ cdef class SpoolWriter:
         # With ack = written, no later commit has synced this one.
         if self._states.state == WriterState.CLOSED or self._segment is None:
             return
-        if self._syncs.has_unsynced and self._commit != CommitState.UNDER_WAY:
+        if self._syncs.unsynced_bytes and self._commit != CommitState.UNDER_WAY:
             self._submit(None, True)  # after a commit under way, `_start_commit` sees to it
 
     def _on_commit_done(self):
@@ -316,7 +265,7 @@ cdef class SpoolWriter:
     cdef int _hand_over(self, CommitBatch batch) except -1:
         # The brokers' reports or the next sync release the waiters.
         segment, start = self._segment.id, self._segment.offset
-        is_synced = not self._syncs.has_unsynced
+        is_synced = self._syncs.unsynced_bytes == 0
         image = batch.sealed()
         waiters, first_ticket, since_s = batch.waiters, batch.first_ticket, batch.since_s
         self._count(batch)
@@ -373,7 +322,7 @@ cdef class SpoolWriter:
         is_synced = self._supply.leave(left, is_sound=is_sound)
         if self._acks is not None:
             self._acks.on_left(left.id.number, is_synced)
-        self._syncs.has_unsynced = False
+        self._syncs.unsynced_bytes = 0
         return 0
 
     def _on_segment_made(self, int error):
@@ -456,21 +405,11 @@ cdef class SpoolWriter:
     # --- states ------------------------------------------------------------------------------
 
     cdef int _enter(self, WriterState state, int error=0) except -1:
-        # `error` is the errno that leads to FAILING. The cause of FULL may have changed.
-        if state != self._states.state:
-            self._states.change(state)
-        if state == WriterState.OPEN:
-            self._rejection = Rejection.UNREPLICATED if self._is_unreplicated else 0
-        elif state == WriterState.LATE:
-            self._rejection = Rejection.OVERLOADED
-        elif state == WriterState.FULL and not self._bounds.is_disk_full:
-            self._rejection = Rejection.SPOOL_FULL
-        elif state == WriterState.FULL or error == ENOSPC or error == EDQUOT:
-            self._rejection = Rejection.DISK_FULL
-        elif state == WriterState.FAILING:
-            self._rejection = Rejection.DISK_ERROR
-        else:
-            self._rejection = Rejection.SHUTTING_DOWN
+        # `error` is the errno that leads to FAILING.
+        cdef bint is_space_lacking = error == ENOSPC or error == EDQUOT
+        if state == WriterState.FULL:
+            is_space_lacking = self._bounds.is_disk_full
+        self._states.enter(state, is_space_lacking, self._is_unreplicated)
         return 0
 
     cdef int _follow(self, bint is_late) except -1:
@@ -490,7 +429,7 @@ cdef class SpoolWriter:
         if self._states.state == WriterState.CLOSED:
             return
         self._follow(self._give_up_overdue(self._loop.time() - self._max_wait_s))
-        is_lacking = self._rejection in (Rejection.SPOOL_FULL, Rejection.DISK_FULL)
+        is_lacking = self._states.rejection in (Rejection.SPOOL_FULL, Rejection.DISK_FULL)
         pause_s = self._space.look(self._segment, is_lacking=is_lacking)
         self._loop.call_later(pause_s, self._check)
 
@@ -517,7 +456,8 @@ cdef class SpoolWriter:
         cdef CommitBatch batch = self._in_flight
         cdef bint is_late = self._states.state == WriterState.LATE
         self.used_bytes, self._free_bytes = used_bytes, free_bytes
-        if self._states.state == WriterState.FAILING and self._rejection == Rejection.DISK_FULL:
+        cdef bint is_disk_full = self._states.rejection == Rejection.DISK_FULL
+        if self._states.state == WriterState.FAILING and is_disk_full:
             if self._space.has_grown(used_bytes, free_bytes):
                 self._recover(self._recovery, True)
         if self._states.state == WriterState.FULL and batch is not None:

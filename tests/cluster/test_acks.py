@@ -31,7 +31,9 @@ def data(tmp_path: Path) -> DataDir:
 class Collector:
     """A writer that replicates, and what it has acknowledged."""
 
-    def __init__(self, data: DataDir, topic: FakeTopic, **settings: Any) -> None:
+    def __init__(
+        self, data: DataDir, topic: FakeTopic, commit_interval_s: float = 0.0, **settings: Any
+    ) -> None:
         self.topic = topic
         self.stored: list[int] = []
         self.failed: list[int] = []
@@ -41,7 +43,13 @@ class Collector:
         self.replicator = Replicator(data, 0, cluster, connect=topic.connect)
         self.replicator.start()
         self.acks = ReplicatedAcks(
-            loop, self.replicator, cluster, self._on_stored, 1.0, calm_s=0.05
+            loop,
+            self.replicator,
+            cluster,
+            self._on_stored,
+            1.0,
+            calm_s=0.05,
+            commit_interval_s=commit_interval_s,
         )
         self.writer = SpoolWriter(
             loop, files, Committer(), ["web"], self._on_stored, ack="written", acks=self.acks
@@ -110,6 +118,39 @@ def test_many_events_are_acknowledged_in_order(data: DataDir) -> None:
     assert list(range(3000)) == run(main())
     assert [event(n, 400) for n in range(3000)] == unique_events(topic.stored)
     assert len({each.place.segment for each in topic.stored}) > 5
+
+
+def test_events_that_arrive_soon_after_a_commit_are_in_one_commit(data: DataDir) -> None:
+    topic = FakeTopic()
+
+    async def main() -> list[int]:
+        settings = {"commit_interval_s": 0.3, "max_replication_wait_s": 30}
+        async with collecting(data, topic, **settings) as collector:
+            collector.add(0)
+            await until(lambda: collector.stored == [0])
+            for number in range(1, 20):
+                collector.add(number)
+                await asyncio.sleep(0.002)  # long enough for a commit
+            await until(lambda: len(collector.stored) == 20)
+            return [collector.writer.commits, len(topic.stored)]
+
+    assert [2, 2] == run(main())
+    assert [event(n) for n in range(20)] == events_in(topic.stored)
+
+
+def test_without_brokers_commits_do_not_wait_for_each_other(data: DataDir) -> None:
+    topic = FakeTopic()
+
+    async def main() -> None:
+        settings = {"commit_interval_s": 60, "max_replication_wait_s": 0.1}
+        async with collecting(data, topic, **settings) as collector:
+            topic.is_up = False
+            for number in range(5):
+                collector.add(number)
+                await until(lambda number=number: collector.stored[-1:] == [number])
+            assert (5, 5) == (collector.writer.commits, collector.acks.acknowledged["spooled"])
+
+    run(main())
 
 
 def test_without_brokers_the_local_disk_acknowledges_and_events_are_forwarded_later(

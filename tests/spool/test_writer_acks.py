@@ -62,6 +62,16 @@ def test_written_syncs_with_the_next_commit_if_it_is_in_time() -> None:
     assert 9 <= spool.disk.syncs <= 12
 
 
+def test_written_syncs_after_a_mebibyte() -> None:
+    spool = Spool(ack="written")
+    syncs = []
+    for number in range(30):
+        spool.add_many(1, size=100_000, first=number)
+        spool.settle()
+        syncs.append(spool.disk.syncs)
+    assert [0] * 10 + [1] * 11 + [2] * 9 == syncs
+
+
 def test_written_does_not_sync_twice() -> None:
     spool = Spool(ack="written")
     spool.add(b"1")

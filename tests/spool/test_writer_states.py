@@ -8,8 +8,8 @@ from errno import EIO, ENOSPC
 
 import pytest
 
-from pixelfast.spool import writer
-from pixelfast.spool.writer import STATES, TRANSITIONS, StateMachine
+from pixelfast.spool import states
+from pixelfast.spool.states import STATES, TRANSITIONS, StateMachine
 from tests.spool.tools import Closing, Spool
 
 LEGAL = [(before, after) for before in STATES for after in TRANSITIONS[before]]
@@ -145,8 +145,8 @@ def test_a_new_writer_is_open_and_a_closed_one_stays_closed() -> None:
 
 
 def test_the_table_in_the_docstring_matches_the_transitions() -> None:
-    assert writer.__doc__ is not None
-    rows = re.findall(r"^    ([A-Z]+) +([A-Z]+) ", writer.__doc__, re.MULTILINE)
+    assert states.__doc__ is not None
+    rows = re.findall(r"^    ([A-Z]+) +([A-Z]+) ", states.__doc__, re.MULTILINE)
     assert sorted(LEGAL) == sorted((before.lower(), after.lower()) for before, after in rows)
 
 
