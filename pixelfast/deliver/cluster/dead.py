@@ -156,6 +156,8 @@ class DeadLetterTopic:
         Raises:
             DestinationError: some are not stored.
         """
+        from confluent_kafka import KafkaException
+
         failed: list[KafkaError] = []
         left = 0
 
@@ -167,17 +169,20 @@ class DeadLetterTopic:
 
         with self._lock:
             producer = self._open()
-            for key, value in messages:
-                left += 1
-                while True:
-                    try:
-                        producer.produce(self._name, value, key, on_delivery=on_report)
-                        break
-                    except BufferError:
-                        producer.poll(_POLL_S)
-            until_s = time.monotonic() + _REPORTS_S + _RESPONSE_S
-            while left and time.monotonic() < until_s:
-                producer.poll(_POLL_S)
+            try:
+                for key, value in messages:
+                    left += 1
+                    while True:
+                        try:
+                            producer.produce(self._name, value, key, on_delivery=on_report)
+                            break
+                        except BufferError:
+                            producer.poll(_POLL_S)
+                until_s = time.monotonic() + _REPORTS_S + _RESPONSE_S
+                while left and time.monotonic() < until_s:
+                    producer.poll(_POLL_S)
+            except KafkaException as error:  # a fatal one, such as `poll` raises
+                failed.append(error.args[0])
             if failed or left:
                 self._producer = None  # after a fatal error, it stays unusable
                 reason = words_of(failed[0]) if failed else "no report"
