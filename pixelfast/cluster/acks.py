@@ -115,6 +115,14 @@ class ReplicatedAcks:
         self._writer = writer
         self._look()
 
+    def note_disconnected(self) -> None:
+        """Note that no broker has responded since the start.
+
+        With "reject", the collector is not ready then, before an event has waited for them.
+        """
+        if self._rejects and self.mode is AckMode.REPLICATING:
+            self._become_unavailable()
+
     def close(self) -> None:
         """Change no mode any more."""
         if self._looking is not None:

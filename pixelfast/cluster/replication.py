@@ -84,6 +84,8 @@ class Replication:
             async with asyncio.timeout(_CONNECT_S):
                 while not self._replicator.is_connected:  # noqa: ASYNC110 - once in its life
                     await asyncio.sleep(_CONNECT_LOOK_S)
+        if not self._replicator.is_connected:
+            self.acks.note_disconnected()
 
     async def close(self) -> None:
         """Wait up to 5 s until everything is replicated, unless the brokers are unavailable."""

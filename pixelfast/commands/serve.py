@@ -161,7 +161,7 @@ async def _run(
         workers=len(listening.by_worker),
         max_connections=limits.connections,
         open_files=limits.open_files,
-        ack=config.spool.ack,
+        ack=config.cluster.ack if config.cluster is not None else config.spool.ack,
         spool_max_bytes=config.spool.max_bytes,
         spool_min_free=config.spool.min_free,
         destinations=[destination.name for destination in config.destinations],
@@ -221,6 +221,9 @@ def _welcome(
         elif isinstance(destination, S3Destination):
             where = f"s3://{destination.bucket}/{destination.prefix}"
         lines.append(f"  events   {where}")
+    if config.cluster is not None:
+        brokers = ", ".join(config.cluster.brokers)
+        lines.append(f"  cluster  topic {config.cluster.topic} at {brokers}")
     if admin_address and not admin_address.startswith("unix:"):
         lines.append(f"  health   http://{admin_address}/health/ready, /metrics")
     return "\n".join(map(printable, [*lines, "  stop     Ctrl-C", ""]))

@@ -21,6 +21,7 @@ from pixelfast.spool import DataDir
 __all__ = ["status"]
 
 _PROCESS_HEADERS = ("process", "state", "starts", "last report")
+_BACKLOG_HEADERS = ("slot", "not replicated", "bytes")
 _HEADERS = ("destination", "process", "state", "pending", "lag", "delivered", "dead", "last error")
 
 
@@ -33,6 +34,9 @@ def status(is_json: bool, settings: Config) -> None:
 
     The figures come from the server's admin address or, if no server is running, from the data
     directory. The exit status is 0 if the server is ready, otherwise 1.
+
+    With `[cluster]`, the figures of destinations are those of the partitions of this machine.
+    Without a running server, events that are not replicated are listed.
 
     \b
     States of a destination:
@@ -86,6 +90,7 @@ def _of_server(settings: Config) -> dict[str, Any]:
         "data_dir": data_dir,
         "processes": processes,
         "destinations": destinations,
+        "backlog": [],
     }
 
 
@@ -109,6 +114,8 @@ def _of_disk(settings: Config) -> dict[str, Any]:
     ends = {slot: number for slot, (_, number) in log_ends(data).items()}
     clock = DeliveryClock()
     names = sorted(path.parent.name for path in (data.path / "dest").glob("*/state.db"))
+    if settings.cluster is not None:
+        names = []  # the state of destinations is in the cluster
     return {
         "is_running": False,
         "is_ready": False,
@@ -119,7 +126,21 @@ def _of_disk(settings: Config) -> dict[str, Any]:
         "destinations": {
             name: {"state": "unknown", **figures_on_disk(data, name, ends, clock)} for name in names
         },
+        "backlog": _backlog_on_disk(settings, data),
     }
+
+
+def _backlog_on_disk(settings: Config, data: DataDir) -> list[dict[str, int]]:
+    """Return what is not replicated to `[cluster]`, by slot."""
+    if settings.cluster is None:
+        return []
+    # Imported here so that nothing of it is loaded without the setting.
+    from pixelfast.cluster.backlog import backlogs
+
+    return [
+        {"slot": each.slot, "events": each.events, "bytes": each.size_bytes}
+        for each in backlogs(data)
+    ]
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -135,11 +156,38 @@ def _print(found: dict[str, Any]) -> None:
     click.echo(printable(f"data directory  {found['data_dir']}"))
     if found["processes"]:
         click.echo()
-        rows = [_process(name, each) for name, each in found["processes"].items()]
-        print_table(_PROCESS_HEADERS, rows)
+        _print_processes(found["processes"])
+    if found["backlog"]:
+        click.echo()
+        rows = [(each["slot"], each["events"], each["bytes"]) for each in found["backlog"]]
+        print_table(_BACKLOG_HEADERS, rows)
     if found["destinations"]:
         click.echo()
         _print_destinations(found["destinations"])
+
+
+def _print_processes(processes: dict[str, dict[str, Any]]) -> None:
+    rows = [_process(name, each) for name, each in processes.items()]
+    if not any("replication" in each for each in processes.values()):
+        print_table(_PROCESS_HEADERS, rows)
+        return
+    states = [_replication(each.get("replication")) for each in processes.values()]
+    headers = *_PROCESS_HEADERS, "replication"
+    replicating = [(*row, state) for row, state in zip(rows, states, strict=True)]
+    print_table(headers, replicating, has_note=True)
+
+
+def _replication(state: dict[str, Any] | None) -> str:
+    """Describe the replication of a collector to the brokers of `[cluster]`."""
+    if state is None:
+        return "-"
+    if state.get("is_replicated"):
+        return "complete"
+    words = [f"{state.get('backlog_s', 0):.1f} s behind"]
+    if not state.get("are_brokers_available"):
+        words.insert(0, "brokers unavailable")
+    error = " ".join(str(state.get("error", "")).split())
+    return ", ".join(words) + (f": {error}" if error else "")
 
 
 def _print_destinations(destinations: dict[str, dict[str, Any]]) -> None:

@@ -39,7 +39,8 @@ def tail(events: int, sources: tuple[str, ...], follow: bool, settings: Config) 
 
     Each event is one line of JSON. Events are read from the spool, so no server is needed. Events
     of one collector are printed in order. The stored events that are printed first come from the
-    newest 256 KiB of each slot. Ctrl-C stops the command.
+    newest 256 KiB of each slot. With `[cluster]`, only events of this machine are printed. Ctrl-C
+    stops the command.
 
     A source that is neither in the settings nor among these events is an error, but without a
     settings file, --follow waits for its first event.

@@ -302,3 +302,22 @@ def test_a_segment_whose_commits_were_synced_may_fail_afterwards() -> None:
         acks.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("when_unavailable", ["spool", "reject"])
+def test_a_collector_that_rejects_is_not_ready_until_a_broker_has_responded(
+    data: DataDir, when_unavailable: str
+) -> None:
+    topic = FakeTopic()
+
+    async def main() -> None:
+        async with collecting(data, topic, when_unavailable=when_unavailable) as collector:
+            await until(lambda: collector.replicator.is_complete)
+            collector.acks.note_disconnected()
+            is_ready = when_unavailable == "spool"
+            assert (is_ready, is_ready) == (collector.writer.is_ready, not collector.add(0))
+            await until(lambda: collector.writer.is_ready)
+            assert "" == collector.add(1)
+            await until(lambda: collector.stored[-1:] == [1])
+
+    run(main())
