@@ -75,7 +75,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
         Literal["newest", "earliest"],
         Meta(
             description="first event of a new destination: the next event that is stored, or the "
-            "oldest event in the spool"
+            "oldest event in the spool, or in the topic of `[cluster]`"
         ),
     ] = "newest"
     events: Annotated[
