@@ -109,6 +109,7 @@ class Timings:
     lock_retry_s: time between two attempts to lock a destination.
     min_restart_s, max_restart_s: shortest and longest pause before a failed runner is restarted.
     steady_s: run time of a runner after which its next failure counts as the first one.
+    topic_s: time between two checks whether the topic of a cluster is another one.
 
     Writing the state of a destination:
 
@@ -159,6 +160,7 @@ class Timings:
     min_restart_s: float = 0.5
     max_restart_s: float = 30.0
     steady_s: float = 60.0
+    topic_s: float = 5.0
 
     write_s: float = 0.05
     settled_s: float = 0.2

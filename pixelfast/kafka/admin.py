@@ -49,6 +49,7 @@ class Admin:
         """
         from confluent_kafka import KafkaException
 
+        self._error = None
         until_s = time.monotonic() + timeout_s
         while not future.done():
             self.client.poll(_POLL_S)

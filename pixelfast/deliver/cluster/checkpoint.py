@@ -3,6 +3,7 @@
 The committed offset is that of the first frame with an unsettled event. Its metadata is a string of
 at most 3,500 bytes: the version `1`, followed by these values in Base85, all numbers as LEB128::
 
+    topic         4 bytes, little-endian: CRC-32 of the id of the topic
     skip          settled events of the frame at the committed offset
     batches       number, then each in the order of the log:
         flags       bit 0: settled; bit 1: it does not start where the batch before stops
@@ -30,6 +31,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from zlib import crc32
 
 from pixelfast.cluster.message import WHOLE, FramePlace
 from pixelfast.errors import PixelfastError
@@ -45,7 +47,9 @@ __all__ = [
     "SlotKey",
     "decode",
     "encode",
+    "restarted",
     "room_for",
+    "topic_mark",
 ]
 
 MAX_METADATA_BYTES = 3500
@@ -62,8 +66,10 @@ TOTALS = (  # new names are appended; their order is part of the format
     "duplicate_frames",
     "invalid_messages",
 )
+_SETTLED = ("delivered", "dead", "filtered", "expired", "missing")
 _VERSION = "1"
 _NODE_BYTES = 16
+_TOPIC_BYTES = 4
 _CHECKSUM_BYTES = 4
 _MAX_BYTES = (MAX_METADATA_BYTES - len(_VERSION)) // 5 * 4
 _MAX_OFFSET_BYTES, _MAX_EVENTS_BYTES = 9, 5  # offsets have 63 bits, events of a frame 32 bits
@@ -126,12 +132,43 @@ class Checkpoint:
         totals: the totals of the partition, by the names in `TOTALS`.
         slots: the last frame of each slot before `place.offset`, the least recently read slot
             first.
+        topic: the mark of the topic.
     """
 
     place: Place
     batches: list[PlannedBatch] = field(default_factory=list)
     totals: dict[str, int] = field(default_factory=dict)
     slots: dict[SlotKey, LastFrame] = field(default_factory=dict)
+    topic: int = 0
+
+    @property
+    def after(self) -> Place:
+        """The place after the last planned batch."""
+        return self.batches[-1].stop if self.batches else self.place
+
+
+def topic_mark(topic_id: str) -> int:
+    """Return what tells the commits of a topic from those of an earlier one of the same name."""
+    return crc32(topic_id.encode())
+
+
+def restarted(checkpoint: Checkpoint, offset: int, topic: int) -> Checkpoint:
+    """Return the checkpoint to continue with if the messages up to a checkpoint are gone.
+
+    Its unsettled events count as expired. `offset` is that of the first message that exists. The
+    topic may be another one; its frames may precede those that were read from the first one.
+
+    >>> checkpoint = Checkpoint(Place(9), totals={"stored": 50, "delivered": 40})
+    >>> restarted(checkpoint, 2, 0).totals
+    {'stored': 50, 'delivered': 40, 'expired': 10}
+    """
+    totals = dict(checkpoint.totals)
+    settled = sum(totals.get(name, 0) for name in _SETTLED)
+    left = totals.get("stored", 0) + totals.get("repeated", 0) - settled
+    if left:
+        totals["expired"] = totals.get("expired", 0) + left
+    slots = checkpoint.slots if checkpoint.topic == topic else {}
+    return Checkpoint(Place(offset), totals=totals, slots=slots, topic=topic)
 
 
 def room_for(checkpoint: Checkpoint) -> int:
@@ -177,6 +214,7 @@ def decode(metadata: str, offset: int) -> Checkpoint:
 
 
 def _unpacked(values: _Unpacker, offset: int) -> Checkpoint:
+    topic = int.from_bytes(values.take(_TOPIC_BYTES), "little")
     before = place = Place(offset, values.number())
     batches: list[PlannedBatch] = []
     for _ in range(values.number()):
@@ -200,12 +238,13 @@ def _unpacked(values: _Unpacker, offset: int) -> Checkpoint:
         slots[key] = LastFrame(segment, at, part - 1 if part else WHOLE, number)
     if not values.is_at_end:
         raise ValueError("data after the last slot")
-    return Checkpoint(place, batches, totals, slots)
+    return Checkpoint(place, batches, totals, slots, topic)
 
 
 def _packed_batches(checkpoint: Checkpoint) -> bytearray:
     """Pack all of a checkpoint except the slots."""
-    packed = bytearray(_number(checkpoint.place.skip))
+    packed = bytearray(checkpoint.topic.to_bytes(_TOPIC_BYTES, "little"))
+    packed += _number(checkpoint.place.skip)
     packed += _number(len(checkpoint.batches))
     before = checkpoint.place
     for each in checkpoint.batches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Collection
 from functools import partial
@@ -17,10 +18,10 @@ from pixelfast.deliver.archive.quota import SpoolNeeds
 from pixelfast.deliver.attempts import Attempts
 from pixelfast.deliver.cluster.dead import DeadLetterTopic
 from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
-from pixelfast.deliver.cluster.group import topic_id_of
 from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.member import Member
 from pixelfast.deliver.cluster.starts import start_ms
+from pixelfast.deliver.cluster.topic_id import TopicId
 from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.engine import made_of, retry_time_s
 from pixelfast.deliver.memory import share_of
@@ -71,8 +72,10 @@ class ClusterEngine:
         self._selections = Selections(config)
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._changing = asyncio.Lock()  # held while members are replaced
         self._dead = DeadLetterTopic(config.cluster, self._log)
         self._dead_index = DeadLetterIndex(self._log)
+        self._topic = TopicId(config.cluster)
         self._topic_id = ""  # until the brokers have responded
         self._last_error = ""
         self._made: dict[str, tuple[object, ...]] = {}
@@ -103,11 +106,35 @@ class ClusterEngine:
         )
         self._start_all()
         try:
-            await self._stopping.wait()
+            while not self._stopping.is_set():
+                await self._restart_with_topic()
         finally:
             await self._stop(self._running)
             following.set()
             await reading
+
+    async def _restart_with_topic(self) -> None:
+        """Wait for a while; restart all destinations if there is a new topic of the same name.
+
+        Their consumers would continue at the offsets of the topic that was deleted.
+        """
+        from confluent_kafka import KafkaException
+
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), self._timings.topic_s)
+            return
+        try:
+            topic_id = await asyncio.to_thread(self._topic.look_up)
+        except KafkaException:
+            return  # the consumers report it
+        if topic_id != self._topic_id and not self._stopping.is_set():
+            self._log.warning("topic_created_again", topic=self._cluster.topic)
+            self._topic_id = topic_id
+            async with self._changing:
+                await self._stop(self.members)
+                self.members = []
+                self.unusable.clear()
+                self._start_all()
 
     def _start_all(self) -> None:
         """Start the destinations that are not running."""
@@ -157,7 +184,7 @@ class ClusterEngine:
         backoff = Backoff(self._timings.min_restart_s, self._timings.max_restart_s)
         while not self._stopping.is_set():
             try:
-                topic_id = await asyncio.to_thread(topic_id_of, self._cluster)
+                topic_id = await asyncio.to_thread(self._topic.look_up)
                 await asyncio.to_thread(self._dead.prepare)
                 await asyncio.to_thread(self._check_retention)
             except (KafkaException, DestinationError) as error:
@@ -191,33 +218,34 @@ class ClusterEngine:
         group, in which other processes may still have the old settings, and joins it again. Returns
         when no runner uses the old settings.
         """
-        before = self._made
-        self._selections.follow(config)
-        self._redactor = Redactor(config)
-        self._config, self._names = config, names
-        if not self._topic_id:
-            return
-        made = {each.name: made_of(each) for each in self._own}
-        kept = [each for each in self.members if made.get(each.name) == before[each.name]]
-        for each in self._own:
-            for member in kept:
-                if member.name == each.name:
-                    member.follow(self._selections.of(each), self._share_bytes, self._redactor)
-        leaving = [each for each in self.members if each not in kept]
-        await self._stop(leaving)
-        if self._stopping.is_set():
-            return
-        self.members = kept
-        self.unusable.clear()
-        self._start_all()
-        unchanged, changed = {each.name for each in kept}, {each.name for each in leaving}
-        known = {each.name for each in self.members}
-        self._log.info(
-            "destinations_reloaded",
-            added=sorted(known - changed - unchanged),
-            changed=sorted(known & changed),
-            removed=sorted(changed - known),
-        )
+        async with self._changing:
+            before = self._made
+            self._selections.follow(config)
+            self._redactor = Redactor(config)
+            self._config, self._names = config, names
+            if not self._topic_id:
+                return
+            made = {each.name: made_of(each) for each in self._own}
+            kept = [each for each in self.members if made.get(each.name) == before[each.name]]
+            for each in self._own:
+                for member in kept:
+                    if member.name == each.name:
+                        member.follow(self._selections.of(each), self._share_bytes, self._redactor)
+            leaving = [each for each in self.members if each not in kept]
+            await self._stop(leaving)
+            if self._stopping.is_set():
+                return
+            self.members = kept
+            self.unusable.clear()
+            self._start_all()
+            unchanged, changed = {each.name for each in kept}, {each.name for each in leaving}
+            known = {each.name for each in self.members}
+            self._log.info(
+                "destinations_reloaded",
+                added=sorted(known - changed - unchanged),
+                changed=sorted(known & changed),
+                removed=sorted(changed - known),
+            )
 
     @property
     def _share_bytes(self) -> int:

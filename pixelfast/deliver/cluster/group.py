@@ -20,15 +20,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import structlog
 
 from pixelfast.config import Cluster
-from pixelfast.deliver.cluster.checkpoint import Checkpoint, CheckpointError, Place, decode
+from pixelfast.deliver.cluster.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Place,
+    decode,
+    encode,
+    restarted,
+    topic_mark,
+)
 from pixelfast.deliver.cluster.log import TopicMessage
 from pixelfast.deliver.cluster.store import PartitionLost
-from pixelfast.kafka.admin import Admin
 from pixelfast.kafka.connection import (
     Properties,
     connection_properties,
     consumer_options,
-    producer_options,
 )
 from pixelfast.kafka.logger import KafkaLogger
 from pixelfast.kafka.statistics import Statistics
@@ -36,7 +42,7 @@ from pixelfast.kafka.statistics import Statistics
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-__all__ = ["Group", "Owner", "topic_id_of"]
+__all__ = ["Group", "Owner"]
 
 _CONSUMED_MESSAGES = 1000
 _CONSUME_S = 0.02  # orders wait for so long
@@ -85,24 +91,6 @@ class _Arrived(NamedTuple):
     messages: list[Message]
 
 
-def topic_id_of(cluster: Cluster) -> str:
-    """Return the id of the cluster's topic, which a new topic of the same name does not share.
-
-    Blocks.
-
-    Raises:
-        KafkaException: the brokers do not respond, or have no such topic.
-    """
-    from confluent_kafka import TopicCollection
-
-    properties = {**connection_properties(cluster), **producer_options(cluster)}
-    admin = Admin(properties, structlog.get_logger("deliver"))
-    # The request must not time out before `wait`, which knows why no broker responds.
-    topics = TopicCollection([cluster.topic])
-    found = admin.client.describe_topics(topics, request_timeout=2 * _RESPONSE_S)
-    return str(admin.wait(found[cluster.topic], _RESPONSE_S).topic_id)
-
-
 class Group:
     """A destination's membership in its consumer group.
 
@@ -113,7 +101,13 @@ class Group:
     """
 
     def __init__(
-        self, cluster: Cluster, destination: str, start: str, start_ms: int, owner: Owner
+        self,
+        cluster: Cluster,
+        topic_id: str,
+        destination: str,
+        start: str,
+        start_ms: int,
+        owner: Owner,
     ) -> None:
         """Prepare the group `pixelfast.<destination>`.
 
@@ -125,6 +119,7 @@ class Group:
         self.statistics = Statistics(self._count_retries)
         self.name = f"pixelfast.{destination}"
         self._topic = cluster.topic
+        self._topic_mark = topic_mark(topic_id)
         self._start, self._start_ms = start, start_ms
         self._owner = owner
         self._log = structlog.get_logger("deliver").bind(destination=destination)
@@ -298,10 +293,14 @@ class Group:
             self._carry_out_orders(self._consumer, _ORDERS_S)
         return called.result(0)
 
-    def _place(self, partition: int, offset: int = _NO_OFFSET) -> TopicPartition:
+    def _place(
+        self, partition: int, offset: int = _NO_OFFSET, metadata: str | None = None
+    ) -> TopicPartition:
         from confluent_kafka import TopicPartition
 
-        return TopicPartition(self._topic, partition, offset)
+        if metadata is None:
+            return TopicPartition(self._topic, partition, offset)
+        return TopicPartition(self._topic, partition, offset, metadata)
 
     def _count_retries(self, broker: str, retries: int) -> None:
         self.retries[broker] += retries
@@ -322,8 +321,7 @@ class Group:
         """Pass a partition to the owner, and return where to read it."""
         epoch = self._epochs[partition] = self._epochs.get(partition, 0) + 1
         self._call(self._assign(partition, epoch, checkpoint), _RESPONSE_S)
-        after = checkpoint.batches[-1].stop if checkpoint.batches else checkpoint.place
-        return self._place(partition, after.offset)
+        return self._place(partition, checkpoint.after.offset)
 
     def _rewind(self, consumer: Consumer, partition: int) -> None:
         if partition not in [each.partition for each in consumer.assignment()]:
@@ -355,17 +353,26 @@ class Group:
         missing = [number for number in partitions if number not in known]
         if missing:
             known |= self._registered(consumer, missing)
-        found: dict[int, Checkpoint] = {}
-        for number in partitions:
-            offset, metadata = known[number]
-            checkpoint = Checkpoint(Place(offset))
-            if metadata:
-                try:
-                    checkpoint = decode(metadata, offset)
-                except CheckpointError as error:
-                    self._log.error("checkpoint_damaged", partition=number, error=str(error))
-            found[number] = checkpoint
-        return found
+        return {number: self._checkpoint(consumer, number, *known[number]) for number in partitions}
+
+    def _checkpoint(
+        self, consumer: Consumer, partition: int, offset: int, metadata: str
+    ) -> Checkpoint:
+        """Return the checkpoint of a commit; continue at the first message if it is not valid.
+
+        That is so if the topic was deleted and created again, or if the brokers have lost messages.
+        """
+        checkpoint = Checkpoint(Place(offset), topic=self._topic_mark)
+        if metadata:
+            try:
+                checkpoint = decode(metadata, offset)
+            except CheckpointError as error:
+                self._log.error("checkpoint_damaged", partition=partition, error=str(error))
+        low, high = self._bounds(consumer, partition)
+        if checkpoint.topic == self._topic_mark and checkpoint.after.offset <= high:
+            return checkpoint
+        self._log.warning("partition_restarted", partition=partition, offset=offset, first=low)
+        return restarted(checkpoint, low, self._topic_mark)
 
     def _committed(
         self, consumer: Consumer, partitions: Sequence[int]
@@ -386,7 +393,8 @@ class Group:
         topics = self._insist(lambda: consumer.list_topics(self._topic, _RESPONSE_S)).topics
         every = sorted(topics[self._topic].partitions)
         if 0 in missing and not self._committed(consumer, every):
-            starts = [self._place(n, self._watermark(consumer, n, self._start)) for n in every]
+            offsets = {n: self._watermark(consumer, n, self._start) for n in every}
+            starts = [self._place(n, *self._commit_of(offset)) for n, offset in offsets.items()]
             self._insist(lambda: consumer.commit(offsets=starts, asynchronous=False))
             self._log.info("destination_registered", start=self._start)
         until_s = time.monotonic() + _REGISTERED_S
@@ -398,11 +406,19 @@ class Group:
                 known[number] = self._watermark(consumer, number, "earliest"), ""
         return known
 
-    def _watermark(self, consumer: Consumer, partition: int, start: str) -> int:
+    def _commit_of(self, offset: int) -> tuple[int, str]:
+        return offset, encode(Checkpoint(Place(offset), topic=self._topic_mark))
+
+    def _bounds(self, consumer: Consumer, partition: int) -> tuple[int, int]:
+        """Return the offset of the first message of a partition, and that after the last one."""
         place = self._place(partition)
         low, high = self._insist(lambda: consumer.get_watermark_offsets(place, _RESPONSE_S))
+        return int(low), int(high)
+
+    def _watermark(self, consumer: Consumer, partition: int, start: str) -> int:
+        low, high = self._bounds(consumer, partition)
         if start == "earliest":
-            return int(low)
+            return low
         # Looked up after the end of the log, so that no event is between the two.
         since = self._place(partition, self._start_ms)
         (found,) = self._insist(lambda: consumer.offsets_for_times([since], _RESPONSE_S))

@@ -91,7 +91,7 @@ class Member:
         self._dead_index = dead_index
         self._timings = timings
         self._log = structlog.get_logger("deliver").bind(destination=self.name)
-        self._group = Group(cluster, self.name, destination.start, start_ms, self)
+        self._group = Group(cluster, topic_id, self.name, destination.start, start_ms, self)
         self._fetcher = Fetcher(cluster, self._group.name, self._log)
         self._workers: dict[int, _Worker] = {}
         self._is_stopping = False

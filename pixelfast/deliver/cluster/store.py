@@ -23,6 +23,7 @@ from pixelfast.deliver.cluster.checkpoint import (
     PlannedBatch,
     encode,
     room_for,
+    topic_mark,
 )
 from pixelfast.deliver.cluster.log import PartitionLog, place_at, position_at
 from pixelfast.deliver.plans import Plan
@@ -151,7 +152,7 @@ class PartitionStore:
         self._log = log
         self._state = state
         self._logger = structlog.get_logger("deliver").bind(partition=partition)
-        self._after = checkpoint.batches[-1].stop if checkpoint.batches else checkpoint.place
+        self._after = checkpoint.after
         self._totals = Counter(checkpoint.totals)
         self._batches: dict[str, _Batch] = {}  # by root, in order
         self._roots: dict[str, str] = {}  # by the id of a plan
@@ -289,7 +290,11 @@ class PartitionStore:
         if end < self._after:  # the events up to there were filtered out
             planned.append(PlannedBatch(end, self._after, 0, is_settled=True))
         return Checkpoint(
-            place, planned, _known(self._totals), self._log.history.commit(place.offset)
+            place,
+            planned,
+            _known(self._totals),
+            self._log.history.commit(place.offset),
+            topic_mark(self._topic_id),
         )
 
     def close(self) -> None:

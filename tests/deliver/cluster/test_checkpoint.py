@@ -45,7 +45,8 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         for start, stop in pairwise(places)
         if draw(st.integers(0, 4))
     ]
-    return Checkpoint(places[0], batches[:40], draw(TOTAL), draw(SLOTS))
+    mark = draw(st.integers(0, 2**32 - 1))
+    return Checkpoint(places[0], batches[:40], draw(TOTAL), draw(SLOTS), mark)
 
 
 def apart(count: int, offset: int = 0, step: int = 2**34) -> list[PlannedBatch]:

@@ -67,8 +67,7 @@ def make_runner(steps: Steps, partition: Partition) -> Runner:
     checkpoint = steps.last()
     steps.sender = FakeSender(judge=judge, limits=BatchLimits(20, 10**6, 0.0))
     log = PartitionLog(PARTITION, checkpoint, partition.fetch)
-    after = checkpoint.batches[-1].stop if checkpoint.batches else checkpoint.place
-    log.add(partition.messages[after.offset :])
+    log.add(partition.messages[checkpoint.after.offset :])
     dead: Any = steps
     home = PartitionHome(
         *("hook", PARTITION, "AAAAAAAAAAAAAAAAAAAAAQ", checkpoint, log),

@@ -37,7 +37,13 @@ from tests.waiting import until
 PARTITIONS = 4
 NODE = bytes(range(16))
 TIMINGS = Timings(
-    max_look_pause_s=0.02, replay_s=0.1, quiet_s=0.3, min_restart_s=0.1, revoke_s=0.3, stop_s=0.3
+    topic_s=0.3,
+    max_look_pause_s=0.02,
+    replay_s=0.1,
+    quiet_s=0.3,
+    min_restart_s=0.1,
+    revoke_s=0.3,
+    stop_s=0.3,
 )
 SESSION = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
 
@@ -341,6 +347,29 @@ def test_a_destination_that_is_down_gets_its_events_later(
             oracle.judge = lambda _body: Accepted()
             await until(lambda: 100 == figures(engine)["delivered"])
         assert Counter(range(100)) == oracle.counts
+
+    run(main())
+
+
+def test_a_topic_that_is_created_again_is_delivered_from_its_first_event(
+    kafka: KafkaBroker, topics: Topics, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic, start="newest")
+
+    async def main() -> None:
+        oracle = Oracle()
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: PARTITIONS == len(partitions_of(engine)))
+            await asyncio.to_thread(collectors.store, 100)
+            await until(lambda: 100 == figures(engine)["delivered"])
+            await asyncio.to_thread(topics.delete, topic)
+            await until(lambda: not topics.exists(topic))
+            await asyncio.to_thread(topics.create, topic, PARTITIONS)
+            await asyncio.to_thread(collectors.store, 200)  # more than the offsets before
+            await until(lambda: set(range(300)) == set(oracle.counts))
+            await until(lambda: 0 == figures(engine)["pending"])
+            total = figures(engine)
+            assert total["stored"] == total["delivered"] + total["expired"]
 
     run(main())
 

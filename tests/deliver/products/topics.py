@@ -70,6 +70,10 @@ class Topics:
         for future in self._admin.delete_topics([name]).values():
             future.result(_BOUND_S)
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a topic of this name."""
+        return name in self._admin.list_topics(timeout=_BOUND_S).topics
+
     def allow(
         self, user: str, name: str, *operations: str, kind: str = "topic", is_prefix: bool = False
     ) -> None:

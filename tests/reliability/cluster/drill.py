@@ -154,6 +154,7 @@ class Drill:
         with self._site("reject", when_unavailable="reject") as site:
             name = "kill -9 of a collector, and its data deleted"
             phase = self._phase(site, name, self._times(_KILLS), self._lose(site))
+            phase.may_reject = True  # a new collector rejects pixels until it has connected
             yield phase
             phase = self._phase(
                 site, 'kill -9 of all brokers, when_unavailable = "reject"', 1, self._kill_all(site)

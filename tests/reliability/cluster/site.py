@@ -29,6 +29,7 @@ __all__ = ["PARTITIONS", "Site"]
 PARTITIONS = 6
 _Kind = TypeVar("_Kind", bound=Machine)
 _RESPONSE_S = 60.0
+_DELETED_S = 2.0  # in which the other brokers learn that the topic was deleted
 _PARTS = ("delivered", "dead", "filtered", "expired", "pending", "missing")
 _SETTINGS = """
 [[sources]]
@@ -171,7 +172,15 @@ class Site:
         wait_until(is_created, "the topic is created", _RESPONSE_S)
 
     def delete_topic(self) -> None:
+        """Delete the topic, and wait until no broker can store anything in it."""
         self._admin.delete_topics([self.topic])[self.topic].result(_RESPONSE_S)
+
+        def is_gone() -> bool:
+            found = self._admin.list_topics(self.topic, _RESPONSE_S).topics[self.topic]
+            return found.error is not None
+
+        wait_until(is_gone, "the topic is deleted", _RESPONSE_S)
+        time.sleep(_DELETED_S)
 
     def add_partitions(self, partitions: int) -> None:
         """Enlarge the topic to this number of partitions."""
