@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    bench_cluster,
     bench_delivery,
     bench_everything,
     bench_first_run,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Any] = {
     "kinds": bench_kinds,
     "delivery": bench_delivery,
     "kafka": bench_kafka,
+    "cluster": bench_cluster,
     "object_stores": bench_object_stores,
     "postgres": bench_postgres,
     "live": bench_live,

@@ -33,8 +33,9 @@ def fill(
     count: int,
     events_a_frame: int = EVENTS_A_FRAME,
     own: Sequence[bytes] | None = None,
+    slot: int = 0,
 ) -> int:
-    """Add events to slot 0 of a data directory; return their size in bytes.
+    """Add events to a slot of a data directory; return their size in bytes.
 
     `count` must be a multiple of `events_a_frame`. `own` replaces the events of the load.
 
@@ -44,7 +45,7 @@ def fill(
     if count % events_a_frame:
         raise ValueError(f"{count:,} events are not a multiple of {events_a_frame}")
     batches = _batches(events_a_frame, own or events())
-    files = SlotFiles(DataDir.open(folder), 0, 64 * 2**20)
+    files = SlotFiles(DataDir.open(folder), slot, 64 * 2**20)
     segment, first_number = files.create(), files.next_number
     size_bytes = 0
     for number in range(count // events_a_frame):

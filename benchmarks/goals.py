@@ -19,7 +19,7 @@ FIGURES = Path("build/benchmarks.json")
 CONNECTIONS = ("64", "256")
 # CPU time per request of RudderStack's gateway with PostgreSQL, as a multiple of nginx's.
 RUDDERSTACK_TO_NGINX = {"64": 23.0, "256": 17.0}
-SECTIONS = 14
+SECTIONS = 15
 NOISE = 1.1  # smaller ratios count as equal
 NOTE = """\
 RudderStack's gateway cannot be installed by a package manager, so it is not part of this run. On
@@ -113,6 +113,7 @@ RATE_OF_COLLECTOR = {"64": 0.75, "256": 1.0}
 CPU_OF_EVERYTHING = {"64": 1.4, "256": 1.15}
 RATE_OF_EVERYTHING = {"64": 0.7, "256": 0.85}
 CPU_WITH_HTTP = 1.25
+CPU_OF_REPLICATION = 1.15  # to that of an event that is synced
 
 
 def _cpu_to_nginx(figures: Figures) -> Finding:
@@ -135,6 +136,17 @@ def _rate_to_nginx(figures: Figures) -> Finding:
 def _everything(figures: Figures, name: str, count: str, figure: str) -> list[float]:
     """Return the ratios of a figure of all processes to nginx's, by round."""
     return _ratios({"servers": figures["everything"]["servers"]}, name, "nginx", count, figure)
+
+
+def _cpu_of_replication(figures: Figures) -> Finding:
+    if not (found := figures["cluster"]):
+        return "not measured", ""
+    return _at_both(
+        lambda count: _at_most(
+            _ratios({"servers": found["collectors"]}, "replicated", "synced", count, "cpu_us"),
+            CPU_OF_REPLICATION,
+        )
+    )
 
 
 def _cpu_of_everything(figures: Figures) -> Finding:
@@ -328,6 +340,11 @@ GOALS = (
         lambda figures: _at_most(
             figures["decode"]["+ stamp and encode: the whole"], 1.8, unit=" µs"
         ),
+    ),
+    Goal(
+        "CPU of a collector an event, replicated to Kafka : synced",
+        f"≤ {CPU_OF_REPLICATION:g}",
+        _cpu_of_replication,
     ),
     Goal(
         "CPU a pixel with `Connection: keep-alive` : without it",
