@@ -85,6 +85,7 @@ def serve(settings: Config, check_upgrade: int) -> None:
             start = _prepare(handover.config, ([], []), handed, handover)
     config, data = start.config, start.data
     is_demo = not settings.sources and not failure
+    is_clustered = config.cluster is not None
 
     supervisor = functools.partial(
         Supervisor,
@@ -93,7 +94,7 @@ def serve(settings: Config, check_upgrade: int) -> None:
         start.listening,
         Notifier(os.environ),
         file,
-        lambda reloaded: adopt_reloaded(reloaded, data, is_demo=is_demo),
+        lambda reloaded: adopt_reloaded(reloaded, data, is_demo=is_demo, is_clustered=is_clustered),
         lock_fd=data.lock_fd,
         handover=handover,
         failure=failure,

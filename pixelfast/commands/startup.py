@@ -54,24 +54,25 @@ def prepare(
     data.make_private()  # before the lock, so that other users cannot open its file
     if is_exclusive:
         data.lock()
-    return adopt(settings, data), data
+    return adopt(settings, data, is_clustered=settings.cluster is not None), data
 
 
-def adopt(settings: Config, data: DataDir) -> Config:
+def adopt(settings: Config, data: DataDir, *, is_clustered: bool) -> Config:
     """Prepare the data directory for settings, and return the settings to run with.
 
     They include the demo source if `settings` has no source. All destinations are registered, so
-    that they receive every event that is stored from now on. The call blocks on the disk.
+    that they receive every event that is stored from now on. `is_clustered` is whether delivery
+    reads the topic of `[cluster]`, which a reload does not change. The call blocks on the disk.
 
     Raises:
         SpoolError: the data directory cannot be used.
     """
     try:
         config = with_demo_source(settings, data.path)
-        if config.cluster is None:
-            register_destinations(config, data)
-        else:
+        if is_clustered:
             note_starts(config, data)
+        else:
+            register_destinations(config, data)
     except OSError as error:
         raise SpoolError(f"data directory {describe_trouble(data.path, error)}") from error
     except sqlite3.Error as error:
@@ -91,7 +92,7 @@ def check_certificate(config: Config) -> None:
             structlog.get_logger("supervisor").warning("tls_certificate_warning", problem=warning)
 
 
-def adopt_reloaded(config: Config, data: DataDir, *, is_demo: bool) -> Config:
+def adopt_reloaded(config: Config, data: DataDir, *, is_demo: bool, is_clustered: bool) -> Config:
     """Do the same for the settings of a reload, which cannot enable the demo source.
 
     Raises:
@@ -102,7 +103,7 @@ def adopt_reloaded(config: Config, data: DataDir, *, is_demo: bool) -> Config:
         what = "at least one source is required; a reload cannot enable the demo source"
         raise ConfigError("sources", None, what)
     check_certificate(config)
-    return adopt(config, data)
+    return adopt(config, data, is_clustered=is_clustered)
 
 
 async def open_admin(admin: Admin, address: str, *, is_required: bool) -> str:
@@ -162,8 +163,12 @@ async def run_alone(
         is_demo: whether there is only the demo source.
     """
     data = DataDir.find(orders.data_dir)
+    is_clustered = orders.config.cluster is not None
     process = LoneProcess(
-        orders, service, file, lambda config: adopt_reloaded(config, data, is_demo=is_demo)
+        orders,
+        service,
+        file,
+        lambda config: adopt_reloaded(config, data, is_demo=is_demo, is_clustered=is_clustered),
     )
     if not own_admin.address:
         await process.run(on_started)

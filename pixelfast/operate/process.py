@@ -28,6 +28,14 @@ _REPORT_S = 1.0
 
 
 class _Service(Protocol):
+    """The work of a process.
+
+    Attributes:
+        on_end: called if the work ends by itself, which it should not; `stop` then raises why.
+    """
+
+    on_end: Callable[[], None]
+
     async def start(self) -> None: ...
 
     def leave(self) -> None: ...
@@ -62,8 +70,14 @@ def main() -> None:
         sys.exit(1)
 
 
+def _do_nothing() -> None:
+    """Do nothing."""
+
+
 class _CollectorService:
     """Runs a collector."""
+
+    on_end: Callable[[], None] = staticmethod(_do_nothing)
 
     def __init__(self, orders: Orders) -> None:
         from pixelfast.collect import Worker
@@ -109,9 +123,11 @@ class _DeliveryService:
         data = DataDir.open(orders.data_dir)
         self._engine = make_engine(orders.config, data, orders.workers, orders.destinations)
         self._running: asyncio.Task[None] | None = None
+        self.on_end: Callable[[], None] = _do_nothing
 
     async def start(self) -> None:
         self._running = asyncio.create_task(self._engine.run())
+        self._running.add_done_callback(lambda _: self.on_end())
 
     def leave(self) -> None:
         """Continue, because collectors still store events."""
@@ -160,6 +176,7 @@ class _Process:
         tasks = [
             asyncio.create_task(each) for each in (self._report(), self._listen(), self._reload())
         ]
+        self._service.on_end = self._stop.set
         try:
             await self._service.start()
             self._is_started = True
