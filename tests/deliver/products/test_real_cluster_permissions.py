@@ -107,7 +107,7 @@ def test_collectors_and_deliverers_need_few_permissions(
     """The documentation lists them."""
     topics.allow("collector", topic, "WRITE", "DESCRIBE_CONFIGS")
     topics.allow("deliverer", topic, "READ", "DESCRIBE_CONFIGS")
-    topics.allow("deliverer", f"{topic}-dead", "CREATE", "WRITE")
+    topics.allow("deliverer", f"{topic}-dead", "CREATE", "DESCRIBE_CONFIGS", "READ", "WRITE")
     topics.allow("deliverer", "pixelfast.", "READ", kind="group", is_prefix=True)
     secured = Secured(kafka, topic)
 
