@@ -6,6 +6,7 @@ whose log is the partition and whose state is in the metadata of the committed o
 `checkpoint`  what is stored with a committed offset
 `history`     recognizes copies of frames
 `log`         a partition as the log of a runner
+`requests`    requests to the brokers beside the event loop
 `starts`      where new destinations start
 `store`       the state of a runner, in committed offsets
 `group`       the consumer of a destination

@@ -20,6 +20,7 @@ from pixelfast.deliver.cluster.dead import DeadLetterTopic
 from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
 from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.member import Member
+from pixelfast.deliver.cluster.requests import in_background
 from pixelfast.deliver.cluster.starts import start_ms
 from pixelfast.deliver.cluster.topic_id import TopicId
 from pixelfast.deliver.dead import DeadLetterLimits
@@ -182,11 +183,15 @@ class ClusterEngine:
         from confluent_kafka import KafkaException
 
         backoff = Backoff(self._timings.min_restart_s, self._timings.max_restart_s)
+        stopping = asyncio.ensure_future(self._stopping.wait())
         while not self._stopping.is_set():
+            looking = asyncio.ensure_future(in_background(self._look_up_topics))
+            await asyncio.wait({looking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not looking.done():
+                looking.cancel()
+                return None
             try:
-                topic_id = await asyncio.to_thread(self._topic.look_up)
-                await asyncio.to_thread(self._dead.prepare)
-                await asyncio.to_thread(self._check_retention)
+                topic_id = looking.result()
             except (KafkaException, DestinationError) as error:
                 is_known = isinstance(error, DestinationError)
                 reason = self._redactor.text(str(error) if is_known else words_of(error.args[0]))
@@ -194,12 +199,17 @@ class ClusterEngine:
                     self._log.error("cluster_unavailable", error=reason)
                 self._last_error = reason
             else:
+                stopping.cancel()
                 return topic_id
-            try:
-                await asyncio.wait_for(self._stopping.wait(), backoff.next_s())
-            except TimeoutError:
-                continue
+            await asyncio.wait({stopping}, timeout=backoff.next_s())
         return None
+
+    def _look_up_topics(self) -> str:
+        """Return the id of the events' topic, and check both topics. Blocks."""
+        topic_id = self._topic.look_up()
+        self._dead.prepare()
+        self._check_retention()
+        return topic_id
 
     def _check_retention(self) -> None:
         """Warn if the topic may delete events that are still retried. Blocks."""
