@@ -95,7 +95,8 @@ class Group:
     """A destination's membership in its consumer group.
 
     Attributes:
-        error: the last error of a connection; "" if there was none.
+        is_member: whether the group has told this consumer its partitions, possibly none.
+        error: the last error of a connection; "" if there was none since it received something.
         statistics: the figures of the brokers.
         retries: how many requests were sent again, by broker.
     """
@@ -114,6 +115,7 @@ class Group:
         A new destination starts at the earliest event, or, if `start` is "newest", at the first one
         that was received at `start_ms` or later.
         """
+        self.is_member = False
         self.error = ""
         self.retries: Counter[str] = Counter()
         self.statistics = Statistics(self._count_retries)
@@ -247,6 +249,7 @@ class Group:
                     self._rewind(consumer, self._rewinds.get())
                 self._pass_on(consumer, consumer.consume(_CONSUMED_MESSAGES, _CONSUME_S))
         finally:
+            self.is_member = False
             consumer.close()  # calls `_on_revoke`
             self._consumer = None
             self.statistics.forget()
@@ -259,6 +262,7 @@ class Group:
             error = each.error()
             if error is None:
                 by_partition.setdefault(each.partition() or 0, []).append(each)
+                self.error = ""
             elif error.fatal():
                 raise KafkaException(error)
             else:
@@ -316,6 +320,7 @@ class Group:
         consumer.incremental_assign(starts)
         self._assigned.update(numbers)
         self._paused.difference_update(numbers)
+        self.is_member, self.error = True, ""
 
     def _begin(self, partition: int, checkpoint: Checkpoint) -> TopicPartition:
         """Pass a partition to the owner, and return where to read it."""
@@ -333,6 +338,7 @@ class Group:
         self._revoke(consumer, partitions, is_lost=False)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.is_member = False
         self._revoke(consumer, partitions, is_lost=True)
 
     def _revoke(

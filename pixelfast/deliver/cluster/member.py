@@ -234,7 +234,8 @@ class Member:
         """Return the figures of all own partitions together."""
         figures: Counter[str] = Counter(dict.fromkeys(_SUMMED, 0))
         dead_letters: dict[str, Any] = {}
-        lag_s, states, errors = 0.0, ["healthy"], [self._group.error]
+        lag_s, errors = 0.0, [self._group.error]
+        states = ["healthy" if self._group.is_member else "starting"]
         for partition, worker in self._workers.items():
             own: dict[str, Any] = worker.runner.stats({partition: worker.log.next_number})
             figures.update({name: own[name] for name in _SUMMED if name in own})

@@ -161,6 +161,10 @@ def figures(*engines: ClusterEngine) -> Counter[str]:
     return total
 
 
+def state_of(engine: ClusterEngine) -> str:
+    return str(engine.stats()["destinations"]["hook"]["state"])
+
+
 def partitions_of(engine: ClusterEngine) -> list[int]:
     return list(engine.stats()["destinations"].get("hook", {}).get("partitions", []))
 
@@ -174,7 +178,10 @@ def test_every_event_of_the_topic_is_delivered_once(
     async def main() -> None:
         oracle = Oracle()
         async with delivering(config, data, oracle) as engine:
+            await until(lambda: engine.members)
+            assert "starting" == state_of(engine), "it has not joined its group"
             await until(lambda: 1000 == figures(engine)["delivered"])
+            assert "healthy" == state_of(engine)
             collectors.repeat()
             collectors.store(500)
             await until(lambda: 1500 == figures(engine)["delivered"])
