@@ -17,7 +17,7 @@ at most 3,500 bytes: the version `1`, followed by these values in Base85, all nu
         node        index of its node
         slot, segment, offset
         part        0 for a whole frame, otherwise 1 more than the part
-        next number
+        next number, received_ms
 
 The metadata of brokers is limited to 4,096 bytes by default. Planned batches and totals are always
 stored, so no more batches may be planned than `room_for` returns. The slots that were not read for
@@ -106,17 +106,22 @@ class SlotKey(NamedTuple):
 
 
 class LastFrame(NamedTuple):
-    """The position of a frame in its slot, and the number of the event after it."""
+    """The position of a frame in its slot, and the number of the event after it.
+
+    Attributes:
+        received_ms: the latest time at which a frame of the slot up to this one was received.
+    """
 
     segment: int
     offset: int
     part: int = WHOLE
     next_number: int = 0
+    received_ms: int = 0
 
-    def covers(self, place: FramePlace) -> bool:
-        """Whether a frame of the same slot is not beyond this one.
+    def is_beyond(self, place: FramePlace) -> bool:
+        """Whether this frame is that of a place in the same slot, or a later one.
 
-        >>> LastFrame(1, 400).covers(FramePlace(bytes(16), 0, 1, 64))
+        >>> LastFrame(1, 400).is_beyond(FramePlace(bytes(16), 0, 1, 64))
         True
         """
         return place[2:] <= self[:3]
@@ -234,8 +239,8 @@ def _unpacked(values: _Unpacker, offset: int) -> Checkpoint:
     slots: dict[SlotKey, LastFrame] = {}
     for _ in range(values.number()):
         key = SlotKey(nodes[values.number()], values.number())
-        segment, at, part, number = (values.number() for _ in LastFrame._fields)
-        slots[key] = LastFrame(segment, at, part - 1 if part else WHOLE, number)
+        segment, at, part, number, received_ms = (values.number() for _ in LastFrame._fields)
+        slots[key] = LastFrame(segment, at, part - 1 if part else WHOLE, number, received_ms)
     if not values.is_at_end:
         raise ValueError("data after the last slot")
     return Checkpoint(place, batches, totals, slots, topic)

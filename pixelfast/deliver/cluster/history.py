@@ -3,6 +3,9 @@
 A collector produces a frame again if it does not know whether the brokers have it. In a partition,
 no frame precedes the first copy of an earlier frame of its slot, so every frame that is not beyond
 the last one of its slot is a copy.
+
+An exception is a machine that continues from an old copy of its data directory, such as a snapshot:
+it uses positions again. Its frames were received later than all before, which is true of no copy.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import NamedTuple
 
 from pixelfast.cluster.message import FramePlace
 from pixelfast.deliver.cluster.checkpoint import LastFrame, SlotKey
+from pixelfast.spool import Frame
 
 __all__ = ["History"]
 
@@ -31,6 +35,7 @@ class History:
     Attributes:
         skipped: the offsets of messages without a new frame, from the committed offset on.
         copies: how many messages held copies.
+        reused: slots in which positions were used again.
         next_offset: the offset after the last message.
     """
 
@@ -43,8 +48,9 @@ class History:
         self._behind_a_gap: set[SlotKey] = set()  # no frame was read since messages were missing
         self.skipped: set[int] = set()
         self.copies = 0
+        self.reused: set[SlotKey] = set()
 
-    def add(self, offset: int, place: FramePlace, first_number: int, events: int) -> int | None:
+    def add(self, offset: int, place: FramePlace, frame: Frame) -> int | None:
         """Note the frame of the message at `offset`; return None if it is a copy.
 
         Otherwise return how many events of its slot were deleted before they were read: the
@@ -53,17 +59,20 @@ class History:
         self._reach(offset)
         key = SlotKey(place.node, place.slot)
         last = self._slots.pop(key, None)
-        if last is not None and last.covers(place):
-            self._slots[key] = last
-            self.skipped.add(offset)
-            self.copies += 1
-            return None
+        if last is not None and last.is_beyond(place):
+            if frame.received_ms <= last.received_ms:
+                self._slots[key] = last
+                self.skipped.add(offset)
+                self.copies += 1
+                return None
+            self.reused.add(key)
         deleted = 0
         if key in self._behind_a_gap:
             self._behind_a_gap.discard(key)
             if last is not None:
-                deleted = max(0, first_number - last.next_number)
-        last = LastFrame(*place[2:], first_number + events)
+                deleted = max(0, frame.first_number - last.next_number)
+        received_ms = max(frame.received_ms, last.received_ms if last is not None else 0)
+        last = LastFrame(*place[2:], frame.first_number + frame.events, received_ms)
         self._slots[key] = last  # the last in the order of the dictionary
         self._steps.append(_Step(offset, key, last))
         return deleted

@@ -139,7 +139,10 @@ class PartitionLog:
             self.history.skip(offset)
             self._log.error("message_invalid", offset=offset, error=str(error))
             return None
-        deleted = self.history.add(offset, place, frame.first_number, frame.events)
+        reused = len(self.history.reused)
+        deleted = self.history.add(offset, place, frame)
+        if len(self.history.reused) > reused:
+            self._log.warning("positions_reused", node=place.node.hex(), slot=place.slot)
         return None if deleted is None else _placed(frame, offset, deleted)
 
 

@@ -28,7 +28,7 @@ CHECKSUMS = st.integers(0, 2**32 - 1)
 SKIPS = st.integers(0, 2**20)
 SLOTS = st.dictionaries(
     st.builds(SlotKey, st.binary(min_size=16, max_size=16), st.integers(0, 0xFFFF)),
-    st.builds(LastFrame, NUMBERS, NUMBERS, st.integers(0, 1000) | st.just(WHOLE), NUMBERS),
+    st.builds(LastFrame, NUMBERS, NUMBERS, st.integers(0, 1000) | st.just(WHOLE), NUMBERS, NUMBERS),
     max_size=12,
 )
 AMOUNTS = st.integers(-(2**62), 2**62).filter(bool)
@@ -61,7 +61,8 @@ def apart(count: int, offset: int = 0, step: int = 2**34) -> list[PlannedBatch]:
 
 def slots(count: int) -> dict[SlotKey, LastFrame]:
     return {
-        SlotKey(n.to_bytes(16), n): LastFrame(2**40, 2**26, 3, 2**40) for n in range(1, count + 1)
+        SlotKey(n.to_bytes(16), n): LastFrame(2**40, 2**26, 3, 2**40, 2**41)
+        for n in range(1, count + 1)
     }
 
 

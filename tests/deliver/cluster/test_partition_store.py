@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -261,3 +261,18 @@ def test_frames_that_were_given_back_are_read_again() -> None:
         found += cut.batch().lines()
         owner.cutter.release()
     assert [event(n) for n in range(6)] == found
+
+
+def test_a_machine_that_continues_from_an_old_copy_of_its_data_loses_no_event() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    first = slot.frame(event(0))
+    old = replace(slot)
+    partition.produce(first, *(slot.frame(event(n)) for n in (1, 2)))
+    owner = new_owner(partition)
+    assert [0, 1, 2] == owner.deliver_rest()
+    old.received_ms += 60_000
+    restored = [old.frame(event(n)) for n in (3, 4)]
+    partition.produce(*restored, first, *restored)  # with copies
+    with capture_logs() as logs:
+        assert [3, 4] == owner.successor().deliver_rest()
+    assert ["positions_reused"] == [each["event"] for each in logs if "positions" in each["event"]]
