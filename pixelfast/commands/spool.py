@@ -67,15 +67,24 @@ def spool() -> None:
 def ls(settings: Config) -> None:
     """List the slots and the undelivered events of each destination.
 
-    Sizes are in bytes, and times are in UTC.
+    Sizes are in bytes, and times are in UTC. With `[cluster]`, the events that are not replicated
+    are listed instead of those of destinations.
 
     \b
     Example:
       pixelfast spool ls --data-dir /var/lib/pixelfast
     """
     data = _find(settings)
-    cursors = {path.parent.name: _cursors(path) for path in _state_files(data)}
     headers = ["slot", "segments", "bytes", "events", "first", "last"]
+    if settings.cluster is not None:
+        # Imported here so that nothing of it is loaded without the setting.
+        from pixelfast.cluster.backlog import backlogs
+
+        left = {each.slot: each.events for each in backlogs(data)}
+        rows = [(*_survey(data, slot, {}), left.get(slot, 0)) for slot in data.slots()]
+        print_table([*headers, "not replicated"], rows)
+        return
+    cursors = {path.parent.name: _cursors(path) for path in _state_files(data)}
     headers += [f"{name} pending" for name in cursors]
     print_table(headers, [_survey(data, slot, cursors) for slot in data.slots()])
 

@@ -1,4 +1,4 @@
-"""`pixelfast status` with `[cluster]`."""
+"""`pixelfast status` and `pixelfast spool ls` with `[cluster]`."""
 
 from __future__ import annotations
 
@@ -70,16 +70,18 @@ def test_status_shows_the_replication_of_each_collector() -> None:
     ] == [row[1] for row in rows]
 
 
-def test_status_lists_what_is_not_replicated_if_no_server_is_running(tmp_path: Path) -> None:
+def test_events_that_are_not_replicated_are_listed_without_a_server(tmp_path: Path) -> None:
     slot = Slot(open_data(tmp_path / "data"), 2)
     slot.write(b'{"n":1}', b'{"n":2}')
     slot.close()
     path = tmp_path / "pixelfast.toml"
     path.write_text(SETTINGS)
-    ours = "status", "-c", str(path), "--data-dir", str(tmp_path / "data"), "--admin", ""
-    done = run_pixelfast(*ours)
+    ours = "-c", str(path), "--data-dir", str(tmp_path / "data")
+    done = run_pixelfast("status", *ours, "--admin", "")
     header, row = done.stdout.splitlines()[-2:]
     assert ["slot", "not replicated", "bytes"] == header.split("  ")
     assert ["2", "2"] == row.split()[:2]
-    backlog = json.loads(run_pixelfast(*ours, "--json").stdout)["backlog"]
+    backlog = json.loads(run_pixelfast("status", *ours, "--admin", "", "--json").stdout)["backlog"]
     assert [(2, 2)] == [(each["slot"], each["events"]) for each in backlog]
+    header, row = run_pixelfast("spool", "ls", *ours).stdout.splitlines()
+    assert ("not replicated", "2") == (header.split("  ")[-1], row.split()[-1])
