@@ -5,7 +5,7 @@ no frame precedes the first copy of an earlier frame of its slot, so every frame
 the last one of its slot is a copy.
 
 An exception is a machine that continues from an old copy of its data directory, such as a snapshot:
-it uses positions again. Its frames were received later than all before, which is true of no copy.
+it uses positions again. Its frames were received later than all before, unlike any copy.
 """
 
 from __future__ import annotations
