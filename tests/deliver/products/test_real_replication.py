@@ -159,9 +159,9 @@ def test_no_event_is_lost_or_rejected_while_the_broker_is_away(
 
         async def main() -> None:
             load.start()
-            await load.until_acked(500)
+            await load.until_acked(200)
             kafka.kill()
-            await load.until_acked(1000)
+            await load.until_acked(400)
             await load.stop()
 
         run(main())
@@ -173,10 +173,10 @@ def test_no_event_is_lost_or_rejected_while_the_broker_is_away(
 
         async def resume() -> None:
             load.start()
-            await load.until_acked(500)
-            kafka.launch()
+            kafka.launch()  # which takes seconds
+            await load.until_acked(200)
             await until(kafka.responds)
-            await load.until_acked(500)
+            await load.until_acked(200)
             await load.stop()
 
         run(resume())
@@ -194,11 +194,11 @@ def test_no_event_is_lost_or_rejected_while_the_broker_is_frozen(
 
         async def main() -> None:
             load.start()
-            await load.until_acked(500)
+            await load.until_acked(200)
             kafka.freeze()
-            await load.until_acked(500)
+            await load.until_acked(200)
             kafka.thaw()
-            await load.until_acked(500)
+            await load.until_acked(200)
             await load.stop()
 
         run(main())
@@ -266,8 +266,9 @@ def test_a_topic_that_does_not_exist_yet_is_found_later(kafka: KafkaBroker, tmp_
             await asyncio.sleep(0)
 
         run(main())
-        wait_until(lambda: all_stored(kafka, name, load), "all events in the topic", 60)
         assert "replication_interrupted" in collector.log
+        wait_until(lambda: "replication_resumed" in collector.log, "the topic was found", 60)
+        wait_until(lambda: all_stored(kafka, name, load), "all events in the topic", 60)
         collector.stop()
     check(kafka, name, load)
 
@@ -308,3 +309,4 @@ def test_metrics_and_health_say_whether_everything_is_replicated(
         assert 200 == server.track("last")
         wait_until(lambda: not collector()["is_replicated"], "an event is not replicated", 30)
         assert not collector()["are_brokers_available"]
+        kafka.thaw()  # a stop waits for the response of a frozen broker
