@@ -131,7 +131,7 @@ async def _replicate(cluster: Cluster, data: DataDir, timeout_s: float) -> str:
 def _drain_spool(settings: Config, data: DataDir, timeout_s: float) -> bool:
     from pixelfast.cluster.backlog import was_replicated
 
-    if was_replicated(data):
+    if was_replicated(data) and click.get_current_context().params["config"] is None:
         raise PixelfastError(
             f"the events in {data.path} are replicated to a cluster; specify its settings file with"
             " --config"

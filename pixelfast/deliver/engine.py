@@ -31,7 +31,7 @@ from pixelfast.deliver.store import register
 from pixelfast.deliver.stored_needs import mark_failing
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import PixelfastError
-from pixelfast.spool import DataDir, Position
+from pixelfast.spool import DataDir, Position, number_at
 
 __all__ = ["Engine", "made_of", "register_destinations", "retry_time_s"]
 
@@ -54,20 +54,42 @@ def retry_time_s(destination: Destination) -> float:
 def register_destinations(config: Config, data: DataDir) -> None:
     """Store where new destinations begin, before the first event that they must receive arrives.
 
-    Known destinations are not changed. Blocks for the disk.
+    Known destinations are not changed. If `[cluster]` was removed from the settings, new ones begin
+    at the events that were not replicated. Blocks for the disk.
     """
     ends: dict[int, tuple[Position, int]] = {}
+    was_clustered = any((data.path / "shards").glob("*.replicated"))
     for each in config.destinations:
         path = data.destination_dir(each.name) / "state.db"
         if path.parent.exists():
             continue
         if not ends:
             ends = log_ends(data)
+            if was_clustered:
+                ends |= _unreplicated(data)
         known = ends
         if each.start == "earliest":  # the events of removed slots do not belong to it
             known = {slot: end for slot, end in ends.items() if slot not in data.slots()}
         cursors = {slot: position for slot, (position, _) in known.items()}
         register(path, cursors, {slot: number for slot, (_, number) in known.items()})
+    if was_clustered:
+        _forget_replication(data)
+
+
+def _unreplicated(data: DataDir) -> dict[int, tuple[Position, int]]:
+    """Return the first event of each slot that was not replicated, by position and number."""
+    # Imported here so that nothing of it is loaded if there has never been a cluster.
+    from pixelfast.cluster.cursor import read_cursor
+
+    positions = {slot: read_cursor(data, slot).position for slot in data.slots()}
+    numbers = {slot: number_at(data, slot, at) for slot, at in positions.items()}
+    return {slot: (positions[slot], n) for slot, n in numbers.items() if n is not None}
+
+
+def _forget_replication(data: DataDir) -> None:
+    """Let destinations that are added later begin at the end of the log."""
+    for path in (data.path / "shards").glob("*.replicated"):
+        path.unlink()
 
 
 def made_of(destination: Destination) -> tuple[object, ...]:
