@@ -89,6 +89,8 @@ _CLUSTER_REASONS = {
     "delivery.timeout.ms": _ORDER,
     "max.in.flight": _ORDER,
     "retries": _ORDER,
+    "enable.gapless.guarantee": "must not be changed: without it, an event could be stored after a"
+    " later one",
     "message.max.bytes": "use the setting max_message_bytes",
     "queue.buffering.max.messages": "must not be changed: pixelfast limits the queue itself",
     "queue.buffering.max.kbytes": "must not be changed: pixelfast limits the queue itself",

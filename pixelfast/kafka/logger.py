@@ -11,6 +11,8 @@ from pixelfast.kafka.errors import words_of_line
 __all__ = ["KafkaLogger"]
 
 _WARNING = 30  # levels of `logging`, from this one
+# librdkafka warns each time that this is experimental. The producer of `[cluster]` needs it.
+_GAPLESS = "Configuration property enable.gapless.guarantee is experimental"
 
 
 class KafkaLogger:
@@ -33,6 +35,8 @@ class KafkaLogger:
         if arguments[:1] == ("FAIL",):
             self._on_lost_connection(words_of_line(arguments[-1]))
         text = form % arguments if arguments else form
+        if _GAPLESS in text:
+            return
         if level >= _WARNING:
             self._log.warning("kafka_warning", error=text)
         else:

@@ -98,6 +98,7 @@ def test_settings_of_the_local_retention_are_rejected(others: dict[str, Any], pr
         ("bootstrap.servers", "use the setting brokers"),
         ("message.timeout.ms", "an event could be stored before an earlier one"),
         ("message.send.max.retries", "an event could be stored before an earlier one"),
+        ("enable.gapless.guarantee", "an event could be stored after a later one"),
         ("message.max.bytes", "use the setting max_message_bytes"),
         ("request.required.acks", "an acknowledged event could be lost"),
         ("enable.idempotence", "must not be changed"),

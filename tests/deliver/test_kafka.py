@@ -411,6 +411,8 @@ def test_lines_of_librdkafka_are_logged_as_errors_that_are_sampled(brokers: Brok
     def report(producer: FakeProducer) -> None:
         log = producer.properties["logger"].log
         log(40, "%s [%s] %s", "FAIL", "rdkafka#producer-1", "Connect failed")
+        what = "[thrd:app]: Configuration property enable.gapless.guarantee is experimental: When"
+        log(40, "%s [%s] %s", "CONFWARN", "rdkafka#producer-1", what)
         log(20, "%s [%s] %s", "PARTCNT", "rdkafka#producer-1", "partition count changed")
 
     brokers.events = [report]
