@@ -1,6 +1,6 @@
 """How far the log of a slot is replicated, in `shards/<slot>.replicated` as JSON.
 
-The position may lag: frames after it are produced again after a crash, and readers recognise them
+The position may lag: frames after it are produced again after a crash, and readers recognize them
 as copies. The partitions may not: the record is on the disk before the first frame of a segment is
 produced, because its copies must go to the same partition, even if partitions were added meanwhile.
 """

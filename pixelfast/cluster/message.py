@@ -1,10 +1,10 @@
 """The headers of a message of the cluster's topic, which identify the frame that it holds.
 
 The value of a message is a frame exactly as it stands in its segment. Its headers say where, so
-that a reader recognises a copy: positions in a slot are never used twice, and the node id is random
+that a reader recognizes a copy: positions in a slot are never used twice, and the node id is random
 and belongs to one data directory. In a partition, no frame precedes the first copy of an earlier
 frame of its slot. Therefore, a reader drops every frame that is not beyond the last one of its node
-and slot.
+and slot (`deliver/cluster/history` has an exception for restored data directories).
 
 A frame that is larger than a message may be is split at line feeds into parts, which are frames
 made anew. All have the position of the original frame, and count from 0. A whole frame is after its
