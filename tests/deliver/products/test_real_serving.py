@@ -30,7 +30,8 @@ min_insync = 1
 name = "first"
 type = "file"
 """
-SECOND = """
+RELOADED = """
+rotate_s = 7200
 [[destinations]]
 name = "second"
 type = "file"
@@ -60,9 +61,11 @@ def test_every_destination_receives_each_event_once_across_a_reload_and_an_upgra
     with serving(tmp_path / "data", "--workers", "1", settings=settings) as server:
         assert 200 == server.track("a")  # before the consumer group exists
         wait_for(server, "first", "a")
-        (tmp_path / "data.toml").write_text(settings + SECOND)
+        (tmp_path / "data.toml").write_text(settings + RELOADED)
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "reload_completed" in server.log, "the reload")
+        (line,) = [each for each in server.log.splitlines() if "destinations_reloaded" in each]
+        assert '"added": ["second"], "changed": ["first"], "removed": []' in line
         assert 200 == server.track("b")
         wait_for(server, "second", "b")
         server.process.send_signal(signal.SIGUSR2)
