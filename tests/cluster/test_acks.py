@@ -315,6 +315,7 @@ def test_a_collector_that_rejects_is_not_ready_until_a_broker_has_responded(
             await until(lambda: collector.replicator.is_complete)
             collector.acks.note_disconnected()
             is_ready = when_unavailable == "spool"
+            assert is_ready == (collector.acks.mode is AckMode.REPLICATING)
             assert (is_ready, is_ready) == (collector.writer.is_ready, not collector.add(0))
             await until(lambda: collector.writer.is_ready)
             assert "" == collector.add(1)
