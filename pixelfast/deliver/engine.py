@@ -33,9 +33,9 @@ from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import PixelfastError
 from pixelfast.spool import DataDir, Position, number_at
 
-__all__ = ["Engine", "made_of", "register_destinations", "retry_time_s"]
+__all__ = ["SENDER_TOTALS", "Engine", "made_of", "register_destinations", "retry_time_s"]
 
-_SENDER_TOTALS = (  # counted by each sender since it was made
+SENDER_TOTALS = (  # counted by each sender since it was made
     "archive_deleted_files",
     "archive_deleted_bytes",
     "stored_objects",
@@ -316,7 +316,7 @@ class Engine:
         totals = {name: Counter(own) for name, own in self._replaced.items()}
         for runner in runners:
             figures = runner.sender.figures()
-            own = {each: int(figures[each]) for each in _SENDER_TOTALS if each in figures}
+            own = {each: int(figures[each]) for each in SENDER_TOTALS if each in figures}
             if own:
                 totals.setdefault(runner.name, Counter()).update(own)
         return totals

@@ -37,18 +37,39 @@ _COUNTERS = (
         "Batches that are completed: every event is delivered or a dead letter.",
     ),
     ("failures", "pixelfast_delivery_failures", "Failed delivery attempts."),
+    (
+        "duplicate_frames",
+        "pixelfast_duplicate_frames",
+        "Messages of the topic of [cluster] that were dropped as copies of earlier ones.",
+    ),
+    (
+        "invalid_messages",
+        "pixelfast_invalid_messages",
+        "Messages of the topic of [cluster] that were skipped, because they hold no valid frame.",
+    ),
+)
+_DEAD = (
+    "dead",
+    "pixelfast_dead_events",
+    "Events that became dead letters and were not delivered later, including dropped ones.",
 )
 _GAUGES = (
     ("pending", "pixelfast_pending_events", "Undelivered events."),
     (
+        "unread",
+        "pixelfast_unread_events",
+        "Events in the topic of [cluster] that are neither stored nor pending here yet, because "
+        "too many others are pending.",
+    ),
+    (
+        "retention_s",
+        "pixelfast_topic_retention_seconds",
+        "Age at which the topic of [cluster] deletes events; absent if it is unlimited or unknown.",
+    ),
+    (
         "pending_bytes",
         "pixelfast_pending_bytes",
         "Bytes of the spool from the oldest undelivered event to the newest event.",
-    ),
-    (
-        "dead",
-        "pixelfast_dead_events",
-        "Events that became dead letters and were not delivered later, including dropped ones.",
     ),
     ("under_way", "pixelfast_requests_under_way", "Requests in progress."),
     (
@@ -156,8 +177,10 @@ def known_destinations(processes: Sequence[_Process]) -> dict[str, dict[str, Any
         destinations |= process.figures.get("destinations", {})
         for name, own in destinations.items():
             if process.is_silent:
-                lasting = {each: own[each] for each in _LASTING if each in own}
-                own = lasting | _UNKNOWN
+                # Its partitions of a cluster get another owner, which reports their figures.
+                is_lasting = "by_partition" not in own
+                own = {each: own[each] for each in _LASTING if is_lasting and each in own}
+                own |= _UNKNOWN
             found[name] = {**own, "process": process.name}
     return found
 
@@ -176,7 +199,8 @@ def delivery_metrics(
     totals = delivery_totals(processes)
     label = ["destination"]
     for field, name, text in _COUNTERS:
-        yield counter(name, text, label, _of_each(destinations, field))
+        yield _of_each_partition(counter, destinations, field, name, text)
+    yield _of_each_partition(gauge, destinations, *_DEAD)
     for field, name, text in _GAUGES:
         yield gauge(name, text, label, _of_each(destinations, field))
     yield gauge(
@@ -219,6 +243,28 @@ def delivery_metrics(
         [],
         [] if removed is None else [([], removed)],
     )
+
+
+def _of_each_partition(
+    make: Callable[[str, str, Sequence[str], Samples], Metric],
+    destinations: dict[str, dict[str, Any]],
+    field: str,
+    name: str,
+    text: str,
+) -> Metric:
+    """Return a figure of each destination, or of each of its partitions of a cluster.
+
+    A partition may move to another process, which continues its totals. The sum of those that a
+    process has would decrease, which Prometheus takes for a restart from 0.
+    """
+    whole = {each: own for each, own in destinations.items() if "by_partition" not in own}
+    family = make(name, text, ["destination"], _of_each(whole, field))
+    suffix = "_total" if family.type == "counter" else ""
+    for destination, figures in destinations.items():
+        for partition, own in figures.get("by_partition", {}).items():
+            labels = {"destination": destination, "partition": partition}
+            family.add_sample(name + suffix, labels, own[field])
+    return family
 
 
 def _of_each(destinations: dict[str, dict[str, Any]], field: str) -> Samples:

@@ -102,6 +102,30 @@ def test_unknown_figures_are_absent() -> None:
     assert 'pixelfast_destination_state{destination="unknown",state="unusable"} 1.0' in found
 
 
+def test_totals_of_a_cluster_are_those_of_the_partitions_that_the_process_owns() -> None:
+    partitions = {"0": {"delivered": 7, "dead": -2}, "3": {"delivered": 5, "dead": 4}}
+    for own in partitions.values():
+        for name in ("stored", "filtered", "expired", "missing", "repeated", "batches", "failures"):
+            own[name] = 0
+        own |= {"duplicate_frames": 1, "invalid_messages": 2}
+    figures = {"delivered": 12, "dead": 2, "pending": 3, "unread": 40, "by_partition": partitions}
+    lines = exposed({"hook": figures, "retired": {"delivered": 9}})
+    found = {
+        line for line in lines if line.startswith(("pixelfast_delivered", "pixelfast_dead_events"))
+    }
+    assert {
+        'pixelfast_delivered_events_total{destination="hook",partition="0"} 7.0',
+        'pixelfast_delivered_events_total{destination="hook",partition="3"} 5.0',
+        'pixelfast_delivered_events_total{destination="retired"} 9.0',
+        'pixelfast_dead_events{destination="hook",partition="0"} -2.0',
+        'pixelfast_dead_events{destination="hook",partition="3"} 4.0',
+    } == found
+    assert 'pixelfast_unread_events{destination="hook"} 40.0' in lines
+    assert 'pixelfast_invalid_messages_total{destination="hook",partition="3"} 2.0' in lines
+    silent = exposed({"hook": figures}, is_silent=True)
+    assert not [line for line in silent if "pixelfast_delivered" in line and "hook" in line]
+
+
 def test_only_totals_of_a_silent_delivery_process_are_reported() -> None:
     figures = {"state": "healthy", "delivered": 7, "pending": 3, "lag_s": 0.2}
     lines = exposed({"hook": figures}, is_silent=True)

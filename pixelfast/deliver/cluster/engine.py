@@ -79,6 +79,7 @@ class ClusterEngine:
         self._topic = TopicId(config.cluster)
         self._topic_id = ""  # until the brokers have responded
         self._last_error = ""
+        self._retention_s = -1.0  # unlimited, or unknown
         self._made: dict[str, tuple[object, ...]] = {}
         self._running: dict[Member, asyncio.Task[None]] = {}
         self.members: list[Member] = []
@@ -213,9 +214,11 @@ class ClusterEngine:
 
     def _check_retention(self) -> None:
         """Warn if the topic may delete events that are still retried. Blocks."""
+        settings = read_topic_settings(self._cluster)
+        self._retention_s = int(settings.get("retention.ms") or -1) / 1000
         times_s = [retry_time_s(each) for each in self._config.destinations]
         longest_s = max((each for each in times_s if each < float("inf")), default=0.0)
-        for problem in retention_problems(read_topic_settings(self._cluster), longest_s):
+        for problem in retention_problems(settings, longest_s):
             self._log.warning("topic_retention_short", topic=self._cluster.topic, problem=problem)
 
     def stop(self) -> None:
@@ -288,13 +291,15 @@ class ClusterEngine:
         for name, reason in self.unusable.items():
             found[name] = {"state": "unusable", "last_error": reason}
         for name, own in found.items():
+            if self._retention_s >= 0:
+                own["retention_s"] = self._retention_s
             if name in self._attempts and self._attempts[name].last_success_s:
                 own["last_success_s"] = self._attempts[name].last_success_s
         return {
             "is_ready": bool(self._topic_id) and not self.unusable,
             "destinations": found,
             "totals": {
-                "senders": {},
+                "senders": {each.name: each.sender_totals() for each in self.members},
                 "removed_segments": 0,
                 "attempts": {name: own.figures() for name, own in self._attempts.items()},
                 "cluster_retries": {each.name: each.retries for each in self.members},

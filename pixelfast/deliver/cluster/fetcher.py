@@ -51,19 +51,18 @@ class Fetcher:
         Raises:
             KafkaException: the brokers do not respond.
         """
-        from confluent_kafka import Consumer, KafkaException, TopicPartition
+        from confluent_kafka import KafkaException, TopicPartition
 
         with self._lock:
-            if self._consumer is None:
-                self._consumer = Consumer({**self._properties}, logger=KafkaLogger(self._log))
+            consumer = self._open()
             if self._at != (partition, offset):
-                self._consumer.assign([TopicPartition(self._cluster.topic, partition, offset)])
+                consumer.assign([TopicPartition(self._cluster.topic, partition, offset)])
             self._at = None
             until_s = time.monotonic() + _RESPONSE_S
             while time.monotonic() < until_s:
                 found: list[Message] = []
                 is_at_end = False
-                for each in self._consumer.consume(_MESSAGES, _CONSUME_S):
+                for each in consumer.consume(_MESSAGES, _CONSUME_S):
                     error = each.error()
                     if error is None:
                         found.append(each)
@@ -76,6 +75,25 @@ class Fetcher:
                 if found or is_at_end:
                     return found
             raise timed_out()
+
+    def end(self, partition: int) -> int:
+        """Return the offset of the next message that a partition gets. Blocks.
+
+        Raises:
+            KafkaException: the brokers do not respond.
+        """
+        from confluent_kafka import TopicPartition
+
+        with self._lock:
+            place = TopicPartition(self._cluster.topic, partition)
+            return int(self._open().get_watermark_offsets(place, _RESPONSE_S)[1])
+
+    def _open(self) -> Consumer:
+        from confluent_kafka import Consumer
+
+        if self._consumer is None:
+            self._consumer = Consumer({**self._properties}, logger=KafkaLogger(self._log))
+        return self._consumer
 
     def close(self) -> None:
         """Close the connections. Blocks."""

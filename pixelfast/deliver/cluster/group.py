@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "Owner"]
 
-_CONSUMED_MESSAGES = 1000
+_CONSUMED_MESSAGES, _CONSUMED_BYTES = 1000, 2 * 2**20  # of one call, at most and about
+_MESSAGES_OF_A_TURN = 32  # of the event loop
 _CONSUME_S = 0.02  # orders wait for so long
 _ORDERS_S = 0.005
 _RESPONSE_S = 10.0  # of the brokers, to one request
@@ -219,6 +220,11 @@ class Group:
             self._log.warning("offset_not_committed", error=error.str())
         return False
 
+    @property
+    def paused(self) -> list[int]:
+        """The partitions that are not read on, because too much waits."""
+        return list(self._paused)
+
     def rewind(self, partition: int) -> None:
         """Assign a partition again from its last commit, after its runner has failed."""
         self._rewinds.put(partition)
@@ -243,11 +249,17 @@ class Group:
                 on_revoke=self._on_revoke,
                 on_lost=self._on_lost,
             )
+            count = 1
             while not self._is_stopping.is_set():
                 self._carry_out_orders(consumer)
                 while not self._rewinds.empty():  # not inside of a callback
                     self._rewind(consumer, self._rewinds.get())
-                self._pass_on(consumer, consumer.consume(_CONSUMED_MESSAGES, _CONSUME_S))
+                messages = consumer.consume(count, _CONSUME_S)
+                self._pass_on(consumer, messages)
+                if messages:
+                    size_bytes = sum(len(each.value() or b"") for each in messages)
+                    fitting = _CONSUMED_BYTES * len(messages) // max(1, size_bytes)
+                    count = min(_CONSUMED_MESSAGES, max(1, fitting))
         finally:
             self.is_member = False
             consumer.close()  # calls `_on_revoke`
@@ -453,7 +465,10 @@ class Group:
         waiting = {number: self._owner.waiting_bytes(number) for number in paused}
         for partition, epoch, messages in arrived:
             if epoch == self._current.get(partition):
-                waiting[partition] = self._owner.add(partition, messages)
+                for start in range(0, len(messages), _MESSAGES_OF_A_TURN):
+                    some = messages[start : start + _MESSAGES_OF_A_TURN]
+                    waiting[partition] = self._owner.add(partition, some)
+                    await asyncio.sleep(0)
         return waiting
 
 

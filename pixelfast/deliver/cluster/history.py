@@ -10,7 +10,7 @@ it uses positions again. Its frames were received later than all before, unlike 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -34,20 +34,22 @@ class History:
 
     Attributes:
         skipped: the offsets of messages without a new frame, from the committed offset on.
-        copies: how many messages held copies.
+        passed: how many messages before the committed offset held copies ("duplicate_frames"), or
+            no frame ("invalid_messages"), since the beginning.
         reused: slots in which positions were used again.
         next_offset: the offset after the last message.
+        slots: the last frame of each slot that was read.
     """
 
     def __init__(self, slots: Mapping[SlotKey, LastFrame], offset: int) -> None:
         """Begin at the message at `offset`; `slots` are the last frames before it."""
         self._committed = dict(slots)
-        self._slots = dict(slots)
+        self.slots = dict(slots)
         self._steps: deque[_Step] = deque()
         self.next_offset = offset
         self._behind_a_gap: set[SlotKey] = set()  # no frame was read since messages were missing
-        self.skipped: set[int] = set()
-        self.copies = 0
+        self.skipped: dict[int, str] = {}  # with the name of their total
+        self.passed: Counter[str] = Counter()
         self.reused: set[SlotKey] = set()
 
     def add(self, offset: int, place: FramePlace, frame: Frame) -> int | None:
@@ -58,12 +60,11 @@ class History:
         """
         self._reach(offset)
         key = SlotKey(place.node, place.slot)
-        last = self._slots.pop(key, None)
+        last = self.slots.pop(key, None)
         if last is not None and last.is_beyond(place):
             if frame.received_ms <= last.received_ms:
-                self._slots[key] = last
-                self.skipped.add(offset)
-                self.copies += 1
+                self.slots[key] = last
+                self.skipped[offset] = "duplicate_frames"
                 return None
             self.reused.add(key)
         deleted = 0
@@ -73,18 +74,18 @@ class History:
                 deleted = max(0, frame.first_number - last.next_number)
         received_ms = max(frame.received_ms, last.received_ms if last is not None else 0)
         last = LastFrame(*place[2:], frame.first_number + frame.events, received_ms)
-        self._slots[key] = last  # the last in the order of the dictionary
+        self.slots[key] = last  # the last in the order of the dictionary
         self._steps.append(_Step(offset, key, last))
         return deleted
 
     def skip(self, offset: int) -> None:
         """Note that the message at `offset` holds no frame."""
         self._reach(offset)
-        self.skipped.add(offset)
+        self.skipped[offset] = "invalid_messages"
 
     def _reach(self, offset: int) -> None:
         if offset > self.next_offset:
-            self._behind_a_gap = set(self._slots)
+            self._behind_a_gap = set(self.slots)
         self.next_offset = offset + 1
 
     def commit(self, offset: int) -> dict[SlotKey, LastFrame]:
@@ -96,5 +97,6 @@ class History:
             _, key, last = self._steps.popleft()
             self._committed.pop(key, None)
             self._committed[key] = last
-        self.skipped.difference_update([each for each in self.skipped.copy() if each < offset])
+        for each in [each for each in self.skipped.copy() if each < offset]:
+            self.passed[self.skipped.pop(each)] += 1
         return dict(self._committed)

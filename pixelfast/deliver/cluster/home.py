@@ -17,6 +17,7 @@ from pixelfast.deliver.cluster.store import (
 )
 from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.event_log import EventLog
+from pixelfast.deliver.progress import COUNTED, accounted_events
 from pixelfast.deliver.timing import DeliveryClock, Timings
 
 __all__ = ["PartitionHome"]
@@ -47,6 +48,7 @@ class PartitionHome:
         self._dead = dead
         self._dead_index = dead_index
         self._select = select_now
+        self._store: PartitionStore | None = None
 
     async def claim(
         self, pause: Callable[[], Any], on_claimed: Callable[[Exception], None]
@@ -59,7 +61,7 @@ class PartitionHome:
         """Do nothing: the group revokes the partition."""
 
     def open_store(self) -> PartitionStore:
-        return PartitionStore(
+        self._store = PartitionStore(
             self._partition,
             self._topic_id,
             self._checkpoint,
@@ -67,6 +69,7 @@ class PartitionHome:
             self._state,
             self._select,
         )
+        return self._store
 
     def dead_letters(
         self, limits: DeadLetterLimits, log: Any, timings: Timings, clock: DeliveryClock
@@ -88,6 +91,16 @@ class PartitionHome:
     def stored_figures(
         self, end_numbers: Mapping[int, int] | None, clock: DeliveryClock
     ) -> dict[str, float]:
-        """Return nothing: the figures are read when the runner restarts."""
         del end_numbers, clock
-        return {}
+        return self.committed_figures()
+
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """The totals when the partition was assigned."""
+        return self._checkpoint.totals
+
+    def committed_figures(self) -> dict[str, Any]:
+        """Return the figures of the last commit."""
+        last = self._store.last if self._store is not None else self._checkpoint
+        figures = dict.fromkeys((*COUNTED, "stored"), 0) | last.totals
+        return figures | {"pending": max(0, figures["stored"] - accounted_events(figures))}

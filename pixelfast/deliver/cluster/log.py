@@ -6,18 +6,21 @@ its number in the frame. Events are numbered in the order of the partition.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Protocol
 
 import structlog
 
 from pixelfast.cluster.message import FramePlace, parse_headers
-from pixelfast.deliver.cluster.checkpoint import Checkpoint, Place
+from pixelfast.deliver.cluster.checkpoint import Checkpoint, Place, SlotKey
 from pixelfast.deliver.cluster.history import History
+from pixelfast.deliver.dead_keeper import LogThrottle
+from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.spool import Frame, Position
 from pixelfast.spool.format import UNKNOWN_VERSION, SegmentId
-from pixelfast.spool.frames import parse_frame
+from pixelfast.spool.frames import FRAME_MAGIC, parse_frame
 
 __all__ = ["Fetch", "PartitionLog", "TopicMessage", "place_at", "position_at"]
 
@@ -55,20 +58,29 @@ def place_at(position: Position) -> Place:
 class PartitionLog:
     """The log of one partition, which begins at a checkpoint.
 
+    Messages are checked when they arrive, so that their events count as stored. A message of a
+    later version of pixelfast ends the log, because its events must not be skipped.
+
     Attributes:
-        history: the frames that were read.
-        next_number: the number of the next event that is read.
-        waiting_bytes: the size of messages that arrived but were not read.
+        history: the frames that have arrived.
+        next_number: the number of the next event that arrives.
+        waiting_bytes: the size of messages that have arrived but were not read.
+        held: why the log ends before a message; "" if it does not.
     """
 
     def __init__(self, partition: int, checkpoint: Checkpoint, fetch: Fetch) -> None:
         self.history = History(checkpoint.slots, checkpoint.place.offset)
         self.next_number = checkpoint.totals.get("stored", 0)
         self.waiting_bytes = 0
+        self.held = ""
         self._partition = partition
         self._fetch = fetch
-        self._waiting: deque[TopicMessage] = deque()
+        self._arrived: deque[TopicMessage] = deque()  # not checked yet
+        self._frames: deque[tuple[Frame, int]] = deque()  # with the size of their messages
+        self._ahead: dict[SlotKey, tuple[int, int]] = {}  # numbers of newer events, by slot
+        self._is_followed = False
         self._log = structlog.get_logger("deliver").bind(partition=partition)
+        self._invalid = LogThrottle(Timings(), DeliveryClock())
 
     # --- the interface to a runner -----------------------------------------------------------
 
@@ -79,6 +91,8 @@ class PartitionLog:
         """Read the messages that arrive, of which the first one is at `start`."""
         del slot  # the partition
         self.next_number -= start.skip
+        self._is_followed = True
+        self._check()
         return PartitionReader(self)
 
     def reread(self, slot: int, start: Position) -> PartitionRereader:
@@ -95,8 +109,53 @@ class PartitionLog:
     def add(self, messages: Iterable[TopicMessage]) -> None:
         """Add messages that have arrived, in their order."""
         for each in messages:
-            self._waiting.append(each)
+            self._arrived.append(each)
             self.waiting_bytes += len(each.value() or b"")
+        if self._is_followed:
+            self._check()
+
+    def _check(self) -> None:
+        """Check the messages that have arrived."""
+        while self._arrived:
+            message = self._arrived[0]
+            size_bytes = len(message.value() or b"")
+            if reason := _later_version(message):
+                if not self.held:
+                    self.held = reason
+                    self._log.error("message_held", offset=_offset(message), error=reason)
+                return
+            self._arrived.popleft()
+            frame = self.take(message)
+            if frame is None:
+                self.waiting_bytes -= size_bytes
+            else:
+                first_number = self.next_number + frame.first_number
+                self.next_number = first_number + frame.events
+                self._frames.append((frame._replace(first_number=first_number), size_bytes))
+
+    @property
+    def arrived_offset(self) -> int:
+        """The offset after the last message that has arrived."""
+        return _offset(self._arrived[-1]) + 1 if self._arrived else self.history.next_offset
+
+    def look_ahead(self, messages: Iterable[TopicMessage]) -> None:
+        """Note the newest messages of the partition, which arrive later."""
+        for each in messages:
+            with contextlib.suppress(ValueError):
+                place, frame = _parsed(each)
+                key = SlotKey(place.node, place.slot)
+                first, stop = self._ahead.get(key, (frame.first_number, 0))
+                after = frame.first_number + frame.events
+                self._ahead[key] = min(first, frame.first_number), max(stop, after)
+
+    @property
+    def unread_events(self) -> int:
+        """The number of events that have not arrived, according to `look_ahead`."""
+        unread = 0
+        for key, (first, stop) in self._ahead.items():
+            last = self.history.slots.get(key)
+            unread += max(0, stop - (last.next_number if last is not None else first))
+        return unread
 
     def replay(self, stop: int) -> Iterable[Frame]:
         """Read the messages before offset `stop` again, from the checkpoint on. Blocks.
@@ -112,20 +171,16 @@ class PartitionLog:
 
     def next_frame(self) -> Frame | None:
         """Return the next frame of those that have arrived, or None."""
-        while self._waiting:
-            message = self._waiting.popleft()
-            self.waiting_bytes -= len(message.value() or b"")
-            frame = self.take(message)
-            if frame is not None:
-                first_number = self.next_number + frame.first_number
-                self.next_number = first_number + frame.events
-                return frame._replace(first_number=first_number)
-        return None
+        if not self._frames:
+            return None
+        frame, size_bytes = self._frames.popleft()
+        self.waiting_bytes -= size_bytes
+        return frame
 
     @property
     def is_empty(self) -> bool:
-        """Whether all messages that have arrived were read."""
-        return not self._waiting
+        """Whether all frames that have arrived were read."""
+        return not self._frames
 
     def take(self, message: TopicMessage) -> Frame | None:
         """Return the frame of a message, or None if it is a copy or is not valid.
@@ -137,7 +192,10 @@ class PartitionLog:
             place, frame = _parsed(message)
         except ValueError as error:
             self.history.skip(offset)
-            self._log.error("message_invalid", offset=offset, error=str(error))
+            if messages := self._invalid.add(1):
+                self._log.error(
+                    "message_invalid", offset=offset, error=str(error), messages=messages
+                )
             return None
         reused = len(self.history.reused)
         deleted = self.history.add(offset, place, frame)
@@ -183,7 +241,7 @@ class PartitionReader:
 class PartitionRereader:
     """Read frames again that were read before, without the messages in `skipped`."""
 
-    def __init__(self, offset: int, fetch: Fetch, skipped: set[int]) -> None:
+    def __init__(self, offset: int, fetch: Fetch, skipped: Container[int]) -> None:
         self.is_at_end = False
         self.buffer_bytes = 0
         self._offset = offset
@@ -202,7 +260,9 @@ class PartitionRereader:
             for each in messages:
                 offset = _offset(each)
                 if offset not in self._skipped:
-                    frames.append(_placed(_parsed(each)[1], offset, 0))
+                    # A message after those that were read before may hold no frame.
+                    with contextlib.suppress(ValueError):
+                        frames.append(_placed(_parsed(each)[1], offset, 0))
         self.buffer_bytes = sum(len(each.body) for each in frames)
         return frames
 
@@ -212,6 +272,18 @@ class PartitionRereader:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _later_version(message: TopicMessage) -> str:
+    """Return why this version cannot read a message; "" if it can, or the message is not valid."""
+    magic = (message.value() or b"")[: len(FRAME_MAGIC)]
+    number, own = magic[3:], FRAME_MAGIC[3:]
+    if magic[:3] != FRAME_MAGIC[:3] or not number.isdigit() or number <= own:
+        return ""
+    return (
+        f"a frame of version {number.decode()}; this pixelfast reads version {own.decode()}:"
+        " upgrade it"
+    )
 
 
 def _offset(message: TopicMessage) -> int:

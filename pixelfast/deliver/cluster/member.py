@@ -20,10 +20,9 @@ from pixelfast.deliver.cluster.fetcher import Fetcher
 from pixelfast.deliver.cluster.group import Group
 from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.log import PartitionLog, TopicMessage
-from pixelfast.deliver.cluster.store import (
-    PartitionLost,
-    PartitionState,
-)
+from pixelfast.deliver.cluster.store import PartitionLost, PartitionState
+from pixelfast.deliver.cluster.worker import PartitionWorker
+from pixelfast.deliver.engine import SENDER_TOTALS
 from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.progress import COUNTED
 from pixelfast.deliver.retry import Backoff
@@ -34,8 +33,10 @@ from pixelfast.errors import DestinationError, PixelfastError
 
 __all__ = ["Member"]
 
+_LOOKED_AT = 200  # of the newest messages of a partition
 _COMMIT_S = 10.0  # for which librdkafka may wait for the coordinator of the group
-_SUMMED = (*COUNTED, "stored", "pending", "under_way")
+_COUNTERS = (*COUNTED, "stored", "duplicate_frames", "invalid_messages")  # never less
+_SUMMED = (*_COUNTERS, "pending", "unread", "under_way")
 _STATES = (  # the worst one last
     "healthy",
     "starting",
@@ -45,16 +46,6 @@ _STATES = (  # the worst one last
     "disabled",
     "failing",
 )
-
-
-class _Worker:
-    """A runner of one partition, and what belongs to it."""
-
-    def __init__(self, runner: Runner, log: PartitionLog, state: PartitionState) -> None:
-        self.runner = runner
-        self.log = log
-        self.state = state
-        self.task: asyncio.Task[None] | None = None
 
 
 class Member:
@@ -93,13 +84,14 @@ class Member:
         self._log = structlog.get_logger("deliver").bind(destination=self.name)
         self._group = Group(cluster, topic_id, self.name, destination.start, start_ms, self)
         self._fetcher = Fetcher(cluster, self._group.name, self._log)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, PartitionWorker] = {}
         self._is_stopping = False
         self._backoff = Backoff(timings.min_restart_s, timings.max_restart_s)
         self._told_s: dict[str, float] = {}  # when each reason of a failure was last logged
 
     async def run(self) -> None:
         """Deliver until `stop`; a consumer that fails is replaced."""
+        looking = asyncio.create_task(self._look_ahead())
         try:
             while not self._is_stopping:
                 try:
@@ -111,8 +103,32 @@ class Member:
                     if not self._is_stopping:
                         await asyncio.sleep(self._backoff.next_s())
         finally:
+            looking.cancel()
+            await asyncio.wait({looking})
             self._group.stop()
             await asyncio.to_thread(self._fetcher.close)
+
+    async def _look_ahead(self) -> None:
+        """Count the events of the topic that wait because too many are undelivered."""
+        while True:
+            await asyncio.sleep(self._timings.figures_s)
+            for partition in self._group.paused:
+                worker = self._workers.get(partition)
+                if worker is not None:
+                    try:
+                        await self._look(partition, worker.log)
+                    except Exception as error:  # noqa: BLE001 - only a figure is missing
+                        self._group.error = str(error)
+
+    async def _look(self, partition: int, log: PartitionLog) -> None:
+        end = await asyncio.to_thread(self._fetcher.end, partition)
+        offset = max(log.arrived_offset, end - _LOOKED_AT)
+        while offset < end:
+            messages = await asyncio.to_thread(self._fetcher.fetch, partition, offset)
+            if not messages:
+                break
+            log.look_ahead(messages)
+            offset = (messages[-1].offset() or 0) + 1
 
     async def stop(self) -> None:
         """Stop the work on all partitions, and leave the group."""
@@ -145,11 +161,11 @@ class Member:
         )
         share_bytes = self._share_bytes // (len(self._workers) + 1)
         runner = self._make_runner(self._destination, self._outlet, home, share_bytes)
-        worker = self._workers[partition] = _Worker(runner, log, state)
+        worker = self._workers[partition] = PartitionWorker(partition, runner, home, log, state)
         self._follow(self._selection())
         worker.task = asyncio.create_task(self._supervise(partition, worker))
 
-    async def _supervise(self, partition: int, worker: _Worker) -> None:
+    async def _supervise(self, partition: int, worker: PartitionWorker) -> None:
         try:
             await worker.runner.run()
         except PartitionLost as error:
@@ -230,14 +246,21 @@ class Member:
         """How many requests were sent to each broker again."""
         return dict(self._group.retries)
 
+    def sender_totals(self) -> dict[str, int]:
+        """Return what the sender has counted since it was made."""
+        figures = self._outlet.sender.figures()
+        return {name: int(figures[name]) for name in SENDER_TOTALS if name in figures}
+
     def stats(self) -> dict[str, Any]:
         """Return the figures of all own partitions together."""
         figures: Counter[str] = Counter(dict.fromkeys(_SUMMED, 0))
         dead_letters: dict[str, Any] = {}
+        by_partition: dict[str, dict[str, int]] = {}
         lag_s, errors = 0.0, [self._group.error]
         states = ["healthy" if self._group.is_member else "starting"]
         for partition, worker in self._workers.items():
-            own: dict[str, Any] = worker.runner.stats({partition: worker.log.next_number})
+            own = worker.figures()
+            by_partition[str(partition)] = {name: own[name] for name in _COUNTERS}
             figures.update({name: own[name] for name in _SUMMED if name in own})
             dead_letters |= own["dead_letters"]  # one of the runners has them
             lag_s = max(lag_s, own.get("lag_s", 0.0))
@@ -250,6 +273,7 @@ class Member:
             "concurrency": self._outlet.health.concurrency.limit,
             "lag_s": lag_s,
             "partitions": sorted(self._workers),
+            "by_partition": by_partition,
             "dead_letters": dead_letters,
             "state": max(states, key=_STATES.index),
             "last_error": next(filter(None, reversed(errors)), ""),

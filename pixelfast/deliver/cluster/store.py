@@ -132,7 +132,11 @@ class PartitionState:
 
 
 class PartitionStore:
-    """The state of one partition, for its runner. Every method blocks."""
+    """The state of one partition, for its runner. Every method blocks.
+
+    Attributes:
+        last: the last checkpoint that was committed.
+    """
 
     def __init__(
         self,
@@ -147,6 +151,7 @@ class PartitionStore:
 
         `selection` returns the events that the destination accepts, which no checkpoint records.
         """
+        self.last = checkpoint
         self._partition = partition
         self._topic_id = topic_id
         self._log = log
@@ -249,6 +254,7 @@ class PartitionStore:
             self._totals["stored"] = changes.numbers[self._partition]
         checkpoint = self._checkpoint()
         self._state.commit(checkpoint.place.offset, encode(checkpoint))
+        self.last = checkpoint
         self._room = _room(checkpoint)
 
     def _note_planned(self, plan: Plan) -> None:
@@ -289,13 +295,12 @@ class PartitionStore:
         end = planned[-1].stop if planned else place
         if end < self._after:  # the events up to there were filtered out
             planned.append(PlannedBatch(end, self._after, 0, is_settled=True))
-        return Checkpoint(
-            place,
-            planned,
-            _known(self._totals),
-            self._log.history.commit(place.offset),
-            topic_mark(self._topic_id),
-        )
+        history = self._log.history
+        slots = history.commit(place.offset)
+        totals = Counter(self._totals)
+        totals.update(history.passed)
+        mark = topic_mark(self._topic_id)
+        return Checkpoint(place, planned, _known(totals), slots, mark)
 
     def close(self) -> None:
         """Do nothing: the consumer belongs to all partitions."""

@@ -19,7 +19,7 @@ from pixelfast.deliver.plans import Plan
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.store import Changes
 from pixelfast.deliver.tasks import Task
-from tests.deliver.cluster.partitions import Partition, Produced, Slot
+from tests.deliver.cluster.partitions import Message, Partition, Produced, Slot
 from tests.deliver.spools import event
 
 PARTITION = 5
@@ -155,6 +155,9 @@ def test_each_event_is_settled_once_whoever_owns_the_partition(
         if metadata:
             checkpoint = decode(metadata, offset)
             assert (len(partition.messages), []) == (offset, checkpoint.batches)
+            frames = {bytes(each.value()) for each in partition.messages}
+            copies = len(partition.messages) - len(frames)
+            assert copies == checkpoint.totals.pop("duplicate_frames", 0)
             assert {"stored": events, "delivered": events} == checkpoint.totals
 
 
@@ -223,8 +226,76 @@ def test_a_message_without_a_valid_frame_is_skipped() -> None:
     with capture_logs() as logs:
         owner = new_owner(partition)
         assert [1] == owner.deliver_rest()
-    assert [0, 1] == [each["offset"] for each in logs if each["event"] == "message_invalid"]
-    assert 3 == owner.commits[-1][0]
+    assert [0] == [each["offset"] for each in logs if each["event"] == "message_invalid"]
+    offset, metadata = owner.commits[-1]
+    assert (3, 2) == (offset, decode(metadata, offset).totals["invalid_messages"])
+    owner = owner.successor()
+    partition.produce(foreign, slot.frame(event(2)), foreign)
+    owner.log.add(partition.messages[3:])
+    assert [2] == owner.deliver_rest()
+    offset, metadata = owner.commits[-1]
+    assert (5, 3) == (offset, decode(metadata, offset).totals["invalid_messages"])
+
+
+def test_a_frame_of_a_later_version_ends_the_log_until_an_upgrade() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    later = slot.frame(event(1))
+    later.value = b"PXF2" + later.value[4:]
+    partition.produce(slot.frame(event(0)), later, slot.frame(event(2)))
+    with capture_logs() as logs:
+        owner = new_owner(partition)
+        assert [0] == owner.deliver_rest()
+        owner.log.add([])
+    reason = "a frame of version 2; this pixelfast reads version 1: upgrade it"
+    assert [(1, reason)] == [
+        (each["offset"], each["error"]) for each in logs if each["event"] == "message_held"
+    ]
+    assert (reason, 1) == (owner.log.held, owner.commits[-1][0])
+    assert owner.log.waiting_bytes > 0
+
+
+def test_a_batch_is_read_again_although_the_next_message_is_not_valid() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    partition.produce(slot.frame(event(0)))
+    owner = new_owner(partition)
+    plan = owner.plan(owner.cut())
+    partition.produce(Produced([], b"garbage"), slot.frame(event(1)))  # not seen by the reader yet
+    assert plan is not None
+    assert [0] == owner.read(plan)
+
+
+@pytest.mark.parametrize("value", [b"PXF0", b"PXFX" + bytes(60), b"PXF1", b"", b"PXF"])
+def test_garbage_does_not_end_the_log(value: bytes) -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    headers = slot.frame(event(0)).headers
+    partition.produce(Produced(headers, value), slot.frame(event(1)))
+    owner = new_owner(partition)
+    assert [1] == owner.deliver_rest()
+    assert "" == owner.log.held
+
+
+def test_events_count_as_stored_when_their_messages_arrive() -> None:
+    partition, slot = Partition(), Slot(NODES[0])
+    partition.produce(slot.frame(*map(event, range(3))), slot.frame(event(3)))
+    partition.produce(partition.messages[0].produced)  # a copy
+    owner = new_owner(partition)
+    assert (4, 0) == (owner.log.next_number, owner.log.unread_events)
+
+
+def test_events_that_have_not_arrived_are_counted_by_the_numbers_of_the_newest_ones() -> None:
+    partition, (one, two) = Partition(), (Slot(node) for node in NODES)
+    for number in range(10):
+        partition.produce(one.frame(event(number), event(number)), two.frame(event(number)))
+    messages, partition.messages = partition.messages, partition.messages[:4]
+    owner = new_owner(partition)
+    owner.log.look_ahead(messages[-2:])
+    assert (6, 24) == (owner.log.next_number, owner.log.unread_events)
+    unknown = new_owner(Partition())
+    unknown.log.look_ahead(messages[-2:])
+    assert 3 == unknown.log.unread_events
+    owner.log.look_ahead([Message(99, Produced([], b"garbage"))])
+    owner.log.add(messages[4:])
+    assert (30, 0) == (owner.log.next_number, owner.log.unread_events)
 
 
 def test_a_batch_is_only_planned_if_its_commit_has_room() -> None:

@@ -41,6 +41,7 @@ TIMINGS = Timings(
     max_look_pause_s=0.02,
     replay_s=0.1,
     quiet_s=0.3,
+    figures_s=0.2,
     min_restart_s=0.1,
     revoke_s=0.3,
     stop_s=0.3,
@@ -71,18 +72,22 @@ class Collectors:
 
     def __init__(self, kafka: KafkaBroker, topic: str) -> None:
         self._topic = topic
-        self._producer = Producer({"bootstrap.servers": kafka.address, "linger.ms": 1})
+        self._producer = Producer(  # it keeps the order of frames
+            {"bootstrap.servers": kafka.address, "linger.ms": 1, "max.in.flight": 1}
+        )
         now_ms = round(time.time() * 1000)
         self._slots = [Slot(NODE, number, received_ms=now_ms) for number in range(PARTITIONS)]
         self._last: dict[int, Produced] = {}
         self.events = 0
 
-    def store(self, events: int, per_frame: int = 5, source: str = "web") -> None:
+    def store(self, events: int, per_frame: int = 5, source: str = "web", padding: int = 0) -> None:
         """Store events in frames, in all partitions in turn."""
         for first in range(self.events, self.events + events, per_frame):
             stop = min(first + per_frame, self.events + events)
             partition = first // per_frame % PARTITIONS
-            made = self._slots[partition].frame(*map(event, range(first, stop)), source=source)
+            made = self._slots[partition].frame(
+                *(event(number, padding) for number in range(first, stop)), source=source
+            )
             self._last[partition] = made
             self._produce(partition, made)
         self.events += events
@@ -156,7 +161,7 @@ def figures(*engines: ClusterEngine) -> Counter[str]:
     total: Counter[str] = Counter()
     for engine in engines:
         own = engine.stats()["destinations"].get("hook", {})
-        names = ("stored", "delivered", "dead", "filtered", "expired", "pending", "missing")
+        names = ("stored", "delivered", "dead", "filtered", "expired", "pending", "unread")
         total.update({name: own.get(name, 0) for name in names})
     return total
 
@@ -377,6 +382,28 @@ def test_a_topic_that_is_created_again_is_delivered_from_its_first_event(
             await until(lambda: 0 == figures(engine)["pending"])
             total = figures(engine)
             assert total["stored"] == total["delivered"] + total["expired"]
+
+    run(main())
+
+
+def test_events_that_wait_in_the_topic_are_counted(
+    kafka: KafkaBroker, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic)
+    collectors.store(1500, padding=25_000)  # more than a process keeps
+
+    async def main() -> None:
+        oracle = Oracle()
+        oracle.judge = lambda _body: Retry("down")
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: figures(engine)["unread"] and oracle.tried)
+            await until(lambda: 1500 == figures(engine)["stored"] + figures(engine)["unread"])
+            total = figures(engine)
+            assert total["stored"] == total["pending"] < 1500
+            oracle.judge = lambda _body: Accepted()
+            await until(lambda: 1500 == figures(engine)["delivered"])
+            total = figures(engine)
+            assert (1500, 0, 0) == (total["stored"], total["pending"], total["unread"])
 
     run(main())
 
