@@ -36,6 +36,7 @@ CONNECTIONS = (64, 256)
 SYNCED, REPLICATED = "synced", "replicated"
 PARTITIONS = 4
 DELIVERERS = (1, 2)
+ROUND_S = 2
 STEADY_SHARE = 0.5
 STEADY_CONNECTIONS = 256
 PATIENCE_S = 60.0
@@ -298,7 +299,7 @@ def _collect(cluster: Cluster, rounds: int) -> tuple[str, dict[str, Any]]:
                 for name in sorted(servers, reverse=bool(number % 2)):
                     before = sum(cluster.messages(topic).values())
                     server = servers[name]
-                    one = measure(server.pid, server.port, script, connections, 1)
+                    one = measure(server.pid, server.port, script, connections, ROUND_S)
                     own = found.setdefault(str(connections), {SYNCED: [], REPLICATED: []})
                     own[name].append(one)
                     if name == REPLICATED:
