@@ -7,6 +7,7 @@ cdef enum CommitState:
     IDLE
     SCHEDULED           # the next turn of the loop starts one
     UNDER_WAY           # the commit thread has it
+    DELAYED             # `resume` starts one
 
 cdef class SyncSchedule:
     cdef bint is_each_synced            # ack = synced

@@ -196,6 +196,7 @@ cdef class SpoolWriter:
         if self._segment is None:
             return  # `_on_segment_made` continues
         if self._acks is not None and self._acks.delays_commit():
+            self._commit = CommitState.DELAYED
             return  # `resume` continues
         cdef double now_s = self._loop.time()
         cdef CommitBatch batch = self._queue[0] if self._queue else self._open
@@ -286,11 +287,11 @@ cdef class SpoolWriter:
 
     def sync_each(self, bint is_each_synced):
         self._syncs.is_each_synced = is_each_synced
-        if is_each_synced and self._commit == CommitState.IDLE and self._segment is not None:
-            self._start_commit()
+        if is_each_synced and self._segment is not None:
+            self.resume()
 
     def resume(self):
-        if self._commit == CommitState.IDLE:
+        if self._commit == CommitState.IDLE or self._commit == CommitState.DELAYED:
             self._start_commit()
 
     def set_replicated(self, bint is_replicated):
