@@ -50,6 +50,7 @@ _CONSUME_S = 0.02  # orders wait for so long
 _ORDERS_S = 0.005
 _RESPONSE_S = 10.0  # of the brokers, to one request
 _SESSION_S = 10.0  # after which the partitions of a killed process get another owner
+_LOOK_S = 10.0  # between two searches for partitions that were added to the topic
 _HEARTBEAT_S = 1.0  # a rebalance is noticed at a heartbeat
 _REVOKE_S = 20.0  # for the owner to stop the work on partitions, or else the consumer is replaced
 _REGISTERED_S = 10.0
@@ -129,6 +130,7 @@ class Group:
         self._properties: Properties = {
             "session.timeout.ms": int(_SESSION_S * 1000),
             "heartbeat.interval.ms": int(_HEARTBEAT_S * 1000),
+            "topic.metadata.refresh.interval.ms": int(_LOOK_S * 1000),
             **connection_properties(cluster),
             **consumer_options(cluster),
             "group.id": self.name,

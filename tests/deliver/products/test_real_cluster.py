@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,6 @@ from tests.deliver.products.topics import Topics
 from tests.deliver.runners import AT_ONCE, FakeSender
 from tests.deliver.running import run
 from tests.deliver.spools import event
-from tests.fake_destination import FakeDestination
-from tests.program import PIXELFAST
 from tests.spools import open_data
 from tests.waiting import until
 
@@ -46,7 +42,11 @@ TIMINGS = Timings(
     revoke_s=0.3,
     stop_s=0.3,
 )
-SESSION = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "300"}
+SESSION = {
+    "session.timeout.ms": "6000",
+    "heartbeat.interval.ms": "300",
+    "topic.metadata.refresh.interval.ms": "300",
+}
 
 
 @pytest.fixture
@@ -80,11 +80,19 @@ class Collectors:
         self._last: dict[int, Produced] = {}
         self.events = 0
 
+    def add_partitions(self, count: int) -> None:
+        """Use more partitions, each for a slot of its own."""
+        first = len(self._slots)
+        received_ms = self._slots[0].received_ms
+        self._slots += [
+            Slot(NODE, number, received_ms=received_ms) for number in range(first, first + count)
+        ]
+
     def store(self, events: int, per_frame: int = 5, source: str = "web", padding: int = 0) -> None:
         """Store events in frames, in all partitions in turn."""
         for first in range(self.events, self.events + events, per_frame):
             stop = min(first + per_frame, self.events + events)
-            partition = first // per_frame % PARTITIONS
+            partition = first // per_frame % len(self._slots)
             made = self._slots[partition].frame(
                 *(event(number, padding) for number in range(first, stop)), source=source
             )
@@ -408,116 +416,41 @@ def test_events_that_wait_in_the_topic_are_counted(
     run(main())
 
 
-# --- processes that are killed or stopped ---------------------------------------------------------
-
-
-class Deliverer:
-    """A process `pixelfast deliver` with a data directory of its own."""
-
-    def __init__(self, kafka: KafkaBroker, topic: str, url: str, folder: Path, name: str) -> None:
-        path = folder / f"{name}.toml"
-        path.write_text(
-            f"""
-data_dir = "{folder / name}"
-
-[cluster]
-brokers = ["{kafka.address}"]
-topic = "{topic}"
-min_insync = 1
-options = {{ "session.timeout.ms" = "6000", "heartbeat.interval.ms" = "300" }}
-
-[[sources]]
-name = "web"
-write_keys = ["wk_cluster_tests"]
-
-[[destinations]]
-name = "hook"
-type = "http"
-url = "{url}"
-start = "earliest"
-max_events = 20
-max_age_s = 0.05
-concurrency = 4
-"""
-        )
-        self.log_path = folder / f"{name}.log"
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*PIXELFAST, "deliver", "-c", str(path)], stdout=log, stderr=log
-            )
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text()
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        if self._process.poll() is None:
-            self.signal(signal.SIGCONT)
-            self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        """Stop the process as an operator does."""
-        self.signal(signal.SIGTERM)
-        assert 0 == self._process.wait(30)
-
-
-@contextmanager
-def deliverers(kafka: KafkaBroker, topic: str, url: str, folder: Path) -> Iterator[Any]:
-    """Start processes by a function, and kill them at the end."""
-    started: list[Deliverer] = []
-
-    def start() -> Deliverer:
-        started.append(Deliverer(kafka, topic, url, folder, f"d{len(started)}"))
-        return started[-1]
-
-    try:
-        yield start
-    finally:
-        for each in started:
-            each.kill()
-
-
-def numbers_of(destination: FakeDestination) -> Counter[int]:
-    return Counter(each["n"] for each in destination.events())
-
-
-def test_no_event_is_lost_if_a_process_is_killed_and_another_one_is_frozen(
-    kafka: KafkaBroker, topic: str, tmp_path: Path
+def test_partitions_that_are_added_later_are_delivered_from_their_first_event(
+    kafka: KafkaBroker, topics: Topics, topic: str, data: DataDir
 ) -> None:
-    collectors = Collectors(kafka, topic)
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic, start="newest")
 
     async def main() -> None:
-        async with FakeDestination() as hook:
-            with deliverers(kafka, topic, hook.url, tmp_path) as start:
-                one, two = await asyncio.to_thread(lambda: (start(), start()))
-                await until(lambda: all("partitions_assigned" in d.log for d in (one, two)))
-                await asyncio.to_thread(collectors.store, 2000)
-                await until(lambda: len(numbers_of(hook)) > 200)
-                one.signal(signal.SIGSTOP)
-                three = await asyncio.to_thread(start)
-                await asyncio.to_thread(collectors.store, 2000)
-                await until(lambda: 4000 == len(numbers_of(hook)))
-                one.signal(signal.SIGCONT)
-                await until(lambda: "partitions_lost" in one.log)
-                await asyncio.to_thread(collectors.store, 2000)
-                two.kill()
-                await asyncio.to_thread(collectors.store, 2000)
-                await until(lambda: 8000 == len(numbers_of(hook)))
-                for each in (one, three):
-                    await asyncio.to_thread(each.stop)
-                seen = len(hook.requests)
-                four = await asyncio.to_thread(start)
-                await asyncio.to_thread(collectors.store, 20)
-                await until(lambda: 8020 == len(numbers_of(hook)))
-                await asyncio.to_thread(four.stop)
-            again = sum((numbers_of(hook) - Counter(range(8020))).values())
-            assert again <= 800, "only batches that were under way are sent again"
-            later = [each for request in hook.requests[seen:] for each in request.events()]
-            assert set(range(8000, 8020)) == {each["n"] for each in later}
-            print(f"{again} of 8020 events were delivered again")
+        oracle = Oracle()
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: PARTITIONS == len(partitions_of(engine)))
+            await asyncio.to_thread(topics.extend, topic, PARTITIONS + 2)
+            collectors.add_partitions(2)
+            await asyncio.to_thread(collectors.store, 60)
+            await until(lambda: 60 == figures(engine)["delivered"])
+        assert Counter(range(60)) == oracle.counts
 
-    run(main(), 120.0)
+    run(main())
+
+
+def test_events_that_the_topic_deleted_before_they_were_delivered_count_as_expired(
+    kafka: KafkaBroker, topics: Topics, topic: str, data: DataDir
+) -> None:
+    collectors, config = Collectors(kafka, topic), settings(kafka, topic)
+    collectors.store(40)
+
+    async def main() -> None:
+        oracle = Oracle()
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: 40 == figures(engine)["delivered"])
+        collectors.store(40)  # two frames in each partition
+        for partition in range(PARTITIONS):
+            topics.delete_before(topic, partition, 3)
+        async with delivering(config, data, oracle) as engine:
+            await until(lambda: 60 == figures(engine)["delivered"])
+            total = figures(engine)
+        assert (80, 20, 0) == (total["stored"], total["expired"], total["pending"])
+        assert 60 == len(oracle.counts)
+
+    run(main())

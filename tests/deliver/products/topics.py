@@ -13,6 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __
     AclOperation,
     AclPermissionType,
     AdminClient,
+    NewPartitions,
     NewTopic,
     ResourcePatternType,
     ResourceType,
@@ -65,6 +66,17 @@ class Topics:
         for future in self._admin.create_topics([topic], request_timeout=_BOUND_S).values():
             future.result(_BOUND_S)
         return name
+
+    def extend(self, name: str, partitions: int) -> None:
+        """Add partitions to a topic, which then has so many."""
+        for future in self._admin.create_partitions([NewPartitions(name, partitions)]).values():
+            future.result(_BOUND_S)
+
+    def delete_before(self, name: str, partition: int, offset: int) -> None:
+        """Delete the messages of a partition before an offset, as retention does."""
+        place = TopicPartition(name, partition, offset)
+        for future in self._admin.delete_records([place]).values():
+            future.result(_BOUND_S)
 
     def delete(self, name: str) -> None:
         for future in self._admin.delete_topics([name]).values():
