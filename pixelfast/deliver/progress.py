@@ -38,9 +38,10 @@ def with_pending(
     5
     """
     figures = dict.fromkeys(COUNTED, 0) | dict(totals)
+    before = figures.pop("before", 0)
     if end_numbers is None:
         return figures
-    stored = sum(end_numbers.values()) - figures.get("before", 0)
+    stored = sum(end_numbers.values()) - before
     pending = stored - accounted_events(figures)
     return figures | {"stored": stored, "pending": max(0, pending)}
 
