@@ -278,8 +278,12 @@ def test_events_count_as_stored_when_their_messages_arrive() -> None:
     partition, slot = Partition(), Slot(NODES[0])
     partition.produce(slot.frame(*map(event, range(3))), slot.frame(event(3)))
     partition.produce(partition.messages[0].produced)  # a copy
+    partition.produce(Produced([], b"garbage"))
     owner = new_owner(partition)
     assert (4, 0) == (owner.log.next_number, owner.log.unread_events)
+    assert owner.log.waiting_bytes > 0
+    owner.deliver_rest()
+    assert 0 == owner.log.waiting_bytes, "copies and garbage do not wait"
 
 
 def test_events_that_have_not_arrived_are_counted_by_the_numbers_of_the_newest_ones() -> None:
