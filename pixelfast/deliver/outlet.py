@@ -51,30 +51,40 @@ class Outlet:
         self.probes = 0
         self._name = name
         self._users = 0
+        self._is_open = False
         self._lock = asyncio.Lock()  # held while the sender is opened or closed
         self._opened = AsyncExitStack()
         self._waiting: dict[WakeUp, None] = {}  # runners whose turn comes, in this order
 
     async def open(self, memory: dict[str, object]) -> None:
         """Begin to use the sender; `memory` is what the last accepted batch asked to remember."""
-        async with self._lock:
-            if not self._users:
-                async with AsyncExitStack() as stack:
-                    # The sender has a thread, so that the disk of a runner's state does not delay
-                    # its next batches.
-                    thread = OwnThread(f"send-{self._name}")
-                    stack.push_async_callback(thread.close)
-                    self.sender.in_thread = thread.run
-                    stack.push_async_callback(self.sender.close)
-                    await self.sender.open(memory)
-                    self._opened = stack.pop_all()
-            self._users += 1
+        self._users += 1
+        try:
+            async with self._lock:
+                if not self._is_open:
+                    await self._open(memory)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self, memory: dict[str, object]) -> None:
+        async with AsyncExitStack() as stack:
+            # The sender has a thread, so that the disk of a runner's state does not delay its next
+            # batches.
+            thread = OwnThread(f"send-{self._name}")
+            stack.push_async_callback(thread.close)
+            self.sender.in_thread = thread.run
+            stack.push_async_callback(self.sender.close)
+            await self.sender.open(memory)
+            self._opened = stack.pop_all()
+            self._is_open = True
 
     async def close(self) -> None:
         """End the use; the last runner closes the sender."""
+        self._users -= 1  # at once, because waiting for the lock may be cancelled
         async with self._lock:
-            self._users -= 1
-            if not self._users:
+            if self._is_open and not self._users:
+                self._is_open = False
                 await self._opened.aclose()
 
     # --- requests ----------------------------------------------------------------------------

@@ -151,6 +151,26 @@ def test_the_sender_is_open_while_one_runner_uses_it(logs: dict[str, DataDir]) -
     run(main())
 
 
+def test_the_sender_is_closed_although_a_runner_is_cancelled_while_it_is_opened() -> None:
+    async def main() -> None:
+        sender = FakeSender()
+        outlet = Outlet("hook", sender, QUICK)
+        await outlet.open({})
+        async with outlet._lock:
+            opening = asyncio.create_task(outlet.open({}))
+            closing = asyncio.create_task(outlet.close())
+            await asyncio.sleep(0)
+            opening.cancel()
+        await asyncio.wait([opening, closing])
+        assert (1, 1) == (len(sender.memories), sender.closed)
+        await outlet.open({})
+        assert 2 == len(sender.memories)
+        await outlet.close()
+        assert 2 == sender.closed
+
+    run(main())
+
+
 def test_a_runner_that_ends_gives_up_its_turn_and_its_requests(logs: dict[str, DataDir]) -> None:
     async def main() -> None:
         sender = FakeSender()
