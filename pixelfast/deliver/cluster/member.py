@@ -173,15 +173,16 @@ class Member:
             if not worker.state.is_revoked:
                 self._group.rewind(partition)
         except Exception as error:  # noqa: BLE001 - a task's edge: no partition stops another
-            worker.runner.fail(str(error))
-            self._report(partition, error)
+            reason = self._outlet.sender.redactor.text(str(error) or type(error).__name__)
+            worker.runner.fail(reason)
+            self._report(partition, reason, error)
             await asyncio.sleep(self._backoff.next_s())
             if not worker.state.is_revoked:
                 self._group.rewind(partition)
 
-    def _report(self, partition: int, error: Exception) -> None:
+    def _report(self, partition: int, reason: str, error: Exception) -> None:
         """Log a failure, but each reason once a minute, whatever the number of partitions."""
-        reason, now_s, again_s = str(error), time.monotonic(), self._timings.log_again_s
+        now_s, again_s = time.monotonic(), self._timings.log_again_s
         if now_s - self._told_s.get(reason, float("-inf")) >= again_s:
             recent = {each: at for each, at in self._told_s.items() if now_s - at < again_s}
             self._told_s = {**recent, reason: now_s}
