@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from errno import EIO
+from typing import Any
 
 import pytest
 
@@ -190,3 +191,38 @@ def test_written_does_not_sync_an_empty_segment() -> None:
     assert spool.disk.submitted == 2
     spool.loop.advance(3)
     assert (2, True) == (spool.disk.submitted, spool.writer.is_ready)
+
+
+class HeldCommits:
+    """Acks that delay each commit until a test allows it."""
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.is_delaying = True
+        self.written: list[Any] = []
+
+    def delays_commit(self) -> bool:
+        self.questions += 1
+        return self.is_delaying
+
+    def on_written(
+        self, _segment: Any, _offset: int, _image: bytes, waiters: list[Any], *_: Any
+    ) -> None:
+        self.written += waiters
+
+    def on_synced(self, *_: Any) -> None:
+        pass
+
+
+def test_a_delayed_commit_is_not_attempted_again_before_the_writer_is_resumed() -> None:
+    acks = HeldCommits()
+    spool = Spool(ack="written", acks=acks)
+    events = []
+    for number in range(10):
+        events += spool.add_many(1, first=number)
+        spool.turn()
+    assert (1, 0) == (acks.questions, spool.disk.submitted)
+    acks.is_delaying = False
+    spool.writer.resume()
+    spool.settle()
+    assert (1, events) == (spool.writer.commits, acks.written)
