@@ -35,11 +35,20 @@ class Machine:
 
     command = "deliver"
 
-    def __init__(self, folder: Path, settings: str, root: Path | None = None) -> None:
-        """Prepare a machine in a new folder; `root` is that of another build of pixelfast."""
+    def __init__(
+        self,
+        folder: Path,
+        settings: str,
+        root: Path | None = None,
+        data_dir: Path | None = None,
+    ) -> None:
+        """Prepare a machine in a new folder; `root` is that of another build of pixelfast.
+
+        Its data are below the folder, unless they have a disk of their own.
+        """
         self.folder = folder
         self.folder.mkdir(parents=True)
-        self.data_dir = self.folder / "data"
+        self.data_dir = data_dir or self.folder / "data"
         self._log_path = self.folder / "log"
         self._settings = self.folder / "pixelfast.toml"
         self._settings.write_text(f'data_dir = "{self.data_dir}"\n{settings}')

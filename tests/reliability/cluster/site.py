@@ -120,9 +120,9 @@ class Site:
 
     # --- machines ----------------------------------------------------------------------------
 
-    def add_collector(self) -> Collector:
+    def add_collector(self, data_dir: Path | None = None) -> Collector:
         """Start one more machine that receives pixels."""
-        made = self._add(Collector, "collector")
+        made = self._add(Collector, "collector", data_dir=data_dir)
         self.collectors.append(made)
         self.aim()
         return made
@@ -133,7 +133,9 @@ class Site:
         self.deliverers.append(made)
         return made
 
-    def _add(self, kind: type[_Kind], name: str, path: str = "") -> _Kind:
+    def _add(
+        self, kind: type[_Kind], name: str, path: str = "", data_dir: Path | None = None
+    ) -> _Kind:
         settings = _SETTINGS.format(
             key=WRITE_KEY,
             brokers=json.dumps([each.address for each in self._brokers]),
@@ -145,7 +147,7 @@ class Site:
             url = self.oracle.base_url + path
             settings += _DESTINATION.format(name=path.strip("/"), url=url, start=self._start)
         folder = self._folder / f"{name}-{len(self._machines)}"
-        made = kind(folder, settings, self._root)
+        made = kind(folder, settings, self._root, data_dir)
         self._machines.append(made)
         made.start()
         return made
