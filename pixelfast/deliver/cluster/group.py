@@ -141,6 +141,7 @@ class Group:
             "queued.max.messages.kbytes": _FETCHED_KIB,
         }
         self._consumer: Consumer | None = None
+        self._looking_up: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._is_stopping = threading.Event()
@@ -266,6 +267,9 @@ class Group:
             self.is_member = False
             consumer.close()  # calls `_on_revoke`
             self._consumer = None
+            if self._looking_up is not None:
+                self._looking_up.close()
+                self._looking_up = None
             self.statistics.forget()
 
     def _pass_on(self, consumer: Consumer, messages: list[Message]) -> None:
@@ -373,11 +377,9 @@ class Group:
         missing = [number for number in partitions if number not in known]
         if missing:
             known |= self._registered(consumer, missing)
-        return {number: self._checkpoint(consumer, number, *known[number]) for number in partitions}
+        return {number: self._checkpoint(number, *known[number]) for number in partitions}
 
-    def _checkpoint(
-        self, consumer: Consumer, partition: int, offset: int, metadata: str
-    ) -> Checkpoint:
+    def _checkpoint(self, partition: int, offset: int, metadata: str) -> Checkpoint:
         """Return the checkpoint of a commit; continue at the first message if it is not valid.
 
         That is so if the topic was deleted and created again, or if the brokers have lost messages.
@@ -388,7 +390,7 @@ class Group:
                 checkpoint = decode(metadata, offset)
             except CheckpointError as error:
                 self._log.error("checkpoint_damaged", partition=partition, error=str(error))
-        low, high = self._bounds(consumer, partition)
+        low, high = self._bounds(partition)
         if checkpoint.topic == self._topic_mark and checkpoint.after.offset <= high:
             return checkpoint
         self._log.warning("partition_restarted", partition=partition, offset=offset, first=low)
@@ -410,10 +412,10 @@ class Group:
         start on every partition, and other consumers wait for that. Partitions that were added to
         the topic later start at their first event.
         """
-        topics = self._insist(lambda: consumer.list_topics(self._topic, _RESPONSE_S)).topics
+        topics = self._insist(lambda: self._lookups().list_topics(self._topic, _RESPONSE_S)).topics
         every = sorted(topics[self._topic].partitions)
         if 0 in missing and not self._committed(consumer, every):
-            offsets = {n: self._watermark(consumer, n, self._start) for n in every}
+            offsets = {n: self._watermark(n, self._start) for n in every}
             starts = [self._place(n, *self._commit_of(offset)) for n, offset in offsets.items()]
             self._insist(lambda: consumer.commit(offsets=starts, asynchronous=False))
             self._log.info("destination_registered", start=self._start)
@@ -423,25 +425,37 @@ class Group:
         known = self._committed(consumer, missing)
         for number in missing:
             if number not in known:
-                known[number] = self._watermark(consumer, number, "earliest"), ""
+                known[number] = self._watermark(number, "earliest"), ""
         return known
+
+    def _lookups(self) -> Consumer:
+        """Return a consumer for requests about the topic.
+
+        If the callbacks of a rebalance made them with the member of the group, confluent-kafka
+        would abort the process as soon as librdkafka called another callback in the same call.
+        """
+        from confluent_kafka import Consumer
+
+        if self._looking_up is None:
+            self._looking_up = Consumer({**self._properties, "log_level": 0})
+        return self._looking_up
 
     def _commit_of(self, offset: int) -> tuple[int, str]:
         return offset, encode(Checkpoint(Place(offset), topic=self._topic_mark))
 
-    def _bounds(self, consumer: Consumer, partition: int) -> tuple[int, int]:
+    def _bounds(self, partition: int) -> tuple[int, int]:
         """Return the offset of the first message of a partition, and that after the last one."""
         place = self._place(partition)
-        low, high = self._insist(lambda: consumer.get_watermark_offsets(place, _RESPONSE_S))
+        low, high = self._insist(lambda: self._lookups().get_watermark_offsets(place, _RESPONSE_S))
         return int(low), int(high)
 
-    def _watermark(self, consumer: Consumer, partition: int, start: str) -> int:
-        low, high = self._bounds(consumer, partition)
+    def _watermark(self, partition: int, start: str) -> int:
+        low, high = self._bounds(partition)
         if start == "earliest":
             return low
         # Looked up after the end of the log, so that no event is between the two.
         since = self._place(partition, self._start_ms)
-        (found,) = self._insist(lambda: consumer.offsets_for_times([since], _RESPONSE_S))
+        (found,) = self._insist(lambda: self._lookups().offsets_for_times([since], _RESPONSE_S))
         return int(found.offset if 0 <= found.offset < high else high)
 
     def _insist(self, request: Callable[[], Any]) -> Any:

@@ -46,6 +46,7 @@ SESSION = {
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "300",
     "topic.metadata.refresh.interval.ms": "300",
+    "statistics.interval.ms": "20",  # callbacks of librdkafka at any time
 }
 
 
