@@ -80,6 +80,7 @@ class Collectors:
         self._slots = [Slot(NODE, number, received_ms=now_ms) for number in range(PARTITIONS)]
         self._last: dict[int, Produced] = {}
         self.events = 0
+        self._failed: list[str] = []
 
     def add_partitions(self, count: int) -> None:
         """Use more partitions, each for a slot of its own."""
@@ -100,17 +101,27 @@ class Collectors:
             self._last[partition] = made
             self._produce(partition, made)
         self.events += events
-        assert 0 == self._producer.flush(30)
+        self._flush()
 
     def repeat(self) -> None:
         """Produce the last frame of each partition again, as a collector does after a crash."""
         for partition, made in self._last.items():
             self._produce(partition, made)
-        assert 0 == self._producer.flush(30)
+        self._flush()
 
     def _produce(self, partition: int, made: Produced) -> None:
         headers: Any = made.headers
-        self._producer.produce(self._topic, made.value, partition=partition, headers=headers)
+        self._producer.produce(
+            self._topic, made.value, partition=partition, headers=headers, on_delivery=self._report
+        )
+
+    def _report(self, error: Any, _message: object) -> None:
+        if error is not None:
+            self._failed.append(error.str())
+
+    def _flush(self) -> None:
+        assert 0 == self._producer.flush(30)
+        assert [] == self._failed
 
 
 class Oracle:
