@@ -18,6 +18,7 @@ from confluent_kafka import Producer
 from pixelfast.cli import cli
 from pixelfast.config import Cluster, Config, HttpDestination
 from pixelfast.deliver.cluster.engine import ClusterEngine
+from pixelfast.deliver.cluster.starts import note_starts
 from pixelfast.deliver.outcomes import Accepted, Outcome, Rejected, Retry
 from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
@@ -167,6 +168,7 @@ def settings(kafka: KafkaBroker, topic: str, start: Any = "earliest") -> Config:
 
 @asynccontextmanager
 async def delivering(config: Config, data: DataDir, oracle: Oracle) -> AsyncIterator[ClusterEngine]:
+    note_starts(config, data)  # as all commands do before they deliver
     engine = ClusterEngine(config, data, timings=TIMINGS, make_sender=oracle.sender)
     task = asyncio.create_task(engine.run())
     try:
