@@ -291,7 +291,8 @@ def test_no_event_is_blamed_if_the_destination_goes_down(
                 await until(lambda: any(each.is_culprit for each in runner.queue))
             sender.gate.clear()
             fill(feed, 200, 400)
-            await until(lambda: sender.under_way >= 3)
+            # Slow responses have lowered the limit on a machine that is busy.
+            await until(lambda: sender.under_way >= min(3, runner.health.concurrency.limit))
             responses = iter([outcome, Accepted(), outcome, Accepted()])
             sender.judge = lambda _: next(responses, outcome)
             sender.gate.set()

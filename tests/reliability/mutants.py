@@ -95,9 +95,9 @@ MUTANTS = {
         Mutant(
             "done-before-the-2xx",
             "pixelfast/deliver/runner.py",
-            "            self._memory.sending_bytes += task.plan.size_bytes\n            under_way",
-            "            self._memory.sending_bytes += task.plan.size_bytes\n"
-            "            self.state._end(task.plan)\n            under_way",
+            "        self._memory.sending_bytes += task.plan.size_bytes\n        under_way",
+            "        self._memory.sending_bytes += task.plan.size_bytes\n"
+            "        self.state._end(task.plan)\n        under_way",
         ),
         Mutant(
             "delivered-before-the-report",
