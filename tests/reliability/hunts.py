@@ -64,7 +64,7 @@ def kill_delivery_while_refused(folder: Path, root: Path) -> str:
         rig.oracle.pause()
         first = rig.data_dir / "shards" / "0" / f"{1:016x}.seg"
         with contextlib.suppress(AssertionError):  # a correct build never removes it
-            wait_until(lambda: not first.exists(), "a planned segment is removed", 2 * _PATIENCE_S)
+            wait_until(lambda: not first.exists(), "a planned segment is removed", 6 * _PATIENCE_S)
         rig.kill("delivery")
         rig.oracle.mood = "takes"
         return _losses(rig)
