@@ -64,6 +64,7 @@ def test_runners_together_send_no_more_requests_than_their_destination_allows(
         outlet = Outlet("hook", sender, QUICK)
         async with all_running(outlet, logs) as runners:
             await until(lambda: sum(each.queue.batches > 0 for each in runners) >= 2)
+            await until(lambda: outlet.requests >= concurrency)
             assert concurrency == outlet.requests
             sender.gate.set()
             await sender.has(150)

@@ -265,12 +265,14 @@ class Group:
                     count = min(_CONSUMED_MESSAGES, max(1, fitting))
         finally:
             self.is_member = False
-            consumer.close()  # calls `_on_revoke`
-            self._consumer = None
-            if self._looking_up is not None:
-                self._looking_up.close()
-                self._looking_up = None
-            self.statistics.forget()
+            try:
+                consumer.close()  # calls `_on_revoke`, and raises what a callback raises
+            finally:
+                self._consumer = None
+                if self._looking_up is not None:
+                    self._looking_up.close()
+                    self._looking_up = None
+                self.statistics.forget()
 
     def _pass_on(self, consumer: Consumer, messages: list[Message]) -> None:
         from confluent_kafka import KafkaException

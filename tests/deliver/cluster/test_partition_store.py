@@ -168,7 +168,8 @@ def test_events_that_are_filtered_out_are_counted_once_by_several_owners() -> No
     owner = new_owner(partition, selection=Selection(excluded=("mail",)))
     owner.cutter.limits = BatchLimits(2, 10**6, 0.0)
     plan = owner.plan(owner.cut())
-    owner.plan(owner.cut())
+    while (cut := owner.cut()).after:  # a slow cut ends early
+        owner.plan(cut)
     assert plan is not None
     for _ in range(3):
         owner = owner.successor()
