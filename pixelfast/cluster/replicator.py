@@ -1,8 +1,8 @@
 """Replicates the log of one slot: every frame, in the order of the log, to one partition.
 
-There is one order of frames and one place where it is decided what comes next. While the replicator
-is at the end of the log, the frames of each commit are produced from memory. Otherwise, it is
-behind: it reads the segments from its place on, until it has reached the end of the log again.
+While the replicator is at the end of the log, it produces the frames of each commit from memory.
+Otherwise, it is behind: it reads the segments from its position on, until it has reached the end of
+the log again. It is the only place that decides which frame is produced next.
 
     LIVE     BEHIND   too many bytes are without a report, or a segment's partition must be recorded
     LIVE     BEHIND   the producer failed; the next one begins at the first frame without a report
@@ -342,7 +342,7 @@ class Replicator:
     async def _take_lock(self) -> None:
         """Wait until no other process replicates the slot."""
         path = lock_path(self._data, self.slot)
-        while (lock := try_lock_file(path)) is None:  # noqa: ASYNC110
+        while (lock := try_lock_file(path)) is None:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(_LOCK_LOOK_S)
         self._lock_fd = lock
         self._cursor = read_cursor(self._data, self.slot)

@@ -22,7 +22,10 @@ class FrameReader(Protocol):
     buffer_bytes: int
 
     def read(self, max_bytes: int = ..., /) -> list[Frame]:
-        """Return the next frames, at least one and about `max_bytes`; empty if there are none."""
+        """Return the next frames, about `max_bytes` of them.
+
+        The list has at least one frame, whatever its size; it is empty at the end of the log.
+        """
 
     def rewind(self, frame: Frame, /) -> None:
         """Go back to a frame that the last `read` returned; the next `read` returns it again."""
