@@ -54,6 +54,16 @@ class FakeFuture:
         return self._result
 
 
+class FakeTimer:
+    """What `FakeLoop.call_later` returns."""
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
 class FakeLoop:
     """An event loop that runs only when a test calls `turn` or `advance`."""
 
@@ -61,7 +71,9 @@ class FakeLoop:
         self.now_s = 1000.0
         self.readers: dict[int, Callable[[], None]] = {}
         self._ready: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        self._timers: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self._timers: list[
+            tuple[float, int, FakeTimer, Callable[..., Any], tuple[Any, ...]]
+        ] = []
         self._counter = itertools.count()
 
     def time(self) -> float:
@@ -70,9 +82,13 @@ class FakeLoop:
     def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
         self._ready.append((callback, arguments))
 
-    def call_later(self, delay_s: float, callback: Callable[..., Any], *arguments: Any) -> None:
-        entry = (self.now_s + delay_s, next(self._counter), callback, arguments)
+    def call_later(
+        self, delay_s: float, callback: Callable[..., Any], *arguments: Any
+    ) -> FakeTimer:
+        timer = FakeTimer()
+        entry = (self.now_s + delay_s, next(self._counter), timer, callback, arguments)
         heapq.heappush(self._timers, entry)
+        return timer
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         self.readers[fd] = callback
@@ -97,8 +113,9 @@ class FakeLoop:
         until_s = self.now_s + seconds
         self.turn()
         while self._timers and self._timers[0][0] <= until_s:
-            self.now_s, _, callback, arguments = heapq.heappop(self._timers)
-            callback(*arguments)
+            self.now_s, _, timer, callback, arguments = heapq.heappop(self._timers)
+            if not timer.is_cancelled:
+                callback(*arguments)
             self.turn()
         self.now_s = until_s
 

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from pixelfast.cluster.pace import CommitPace
 from pixelfast.cluster.replicator import Replicator
 from pixelfast.config import Cluster
 from pixelfast.spool import Position, SpoolWriter
@@ -34,8 +35,6 @@ from pixelfast.spool.format import SegmentId
 __all__ = ["AckMode", "ReplicatedAcks"]
 
 _LOOK_S = 0.05
-_COMMIT_INTERVAL_S = 0.002  # minimum time between commits
-_TIMER_S = 0.001  # the resolution of the event loop's timers
 _CALM_S = 5.0
 _CALM_BACKLOG_S = 0.25
 
@@ -74,7 +73,7 @@ class ReplicatedAcks:
         max_wait_s: float,
         *,
         calm_s: float = _CALM_S,
-        commit_interval_s: float = _COMMIT_INTERVAL_S,
+        pace: CommitPace | None = None,
     ) -> None:
         """Acknowledge what `replicator` replicates.
 
@@ -85,7 +84,7 @@ class ReplicatedAcks:
             on_stored: see `SpoolWriter`.
             max_wait_s: time after which a waiting event counts as not stored.
             calm_s: how long the brokers must keep up before they count as available.
-            commit_interval_s: minimum time between commits while replicating.
+            pace: the time between commits while replicating.
         """
         self.mode = AckMode.REPLICATING
         self.acknowledged = {"replicated": 0, "spooled": 0}
@@ -93,7 +92,6 @@ class ReplicatedAcks:
         self._loop = loop
         self._replicator = replicator
         self._calm_s = calm_s
-        self._commit_interval_s = commit_interval_s
         self._rejects = settings.when_unavailable == "reject"
         self._replication_wait_s = settings.max_replication_wait_s
         self._max_wait_s = max(max_wait_s, 2 * settings.max_replication_wait_s)
@@ -105,8 +103,7 @@ class ReplicatedAcks:
         self._unsynced: set[int] = set()  # segments that were left and are not synced yet
         self._calm_since_s: float | None = None
         self._looking: asyncio.TimerHandle | None = None
-        self._next_commit_s = 0.0  # when the next commit may start
-        self._pausing: asyncio.TimerHandle | None = None
+        self._pace = pace or CommitPace(loop)
         self._log = structlog.get_logger("cluster").bind(slot=replicator.slot)
         replicator.on_progress = self._release
 
@@ -128,30 +125,13 @@ class ReplicatedAcks:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        if self._pausing is not None:
-            self._pausing.cancel()
-            self._pausing = None
+        self._pace.cancel()
 
-    def delays_commit(self) -> bool:
-        """Return whether the next commit must wait; the writer is resumed when it may start.
-
-        A message costs about as much CPU time as ten events. While replicating, no commit waits for
-        the disk, so each turn of the event loop would make one, and messages would cost more than
-        everything else. Therefore, there is a minimum time between commits.
-        """
+    def delays_commit(self, events: int) -> bool:
+        """Return whether the next commit must wait; the writer is resumed when it may start."""
         if self.mode is not AckMode.REPLICATING:
             return False
-        pause_s = self._next_commit_s - self._loop.time()
-        if pause_s <= 0:
-            return False
-        if self._pausing is None:
-            self._pausing = self._loop.call_later(pause_s + _TIMER_S / 2, self._end_pause)
-        return True
-
-    def _end_pause(self) -> None:
-        self._pausing = None
-        self._next_commit_s = 0.0  # the timer may be early
-        self._resume()
+        return self._pace.delays(events, self._resume)
 
     # --- what the writer reports -------------------------------------------------------------
 
@@ -165,7 +145,7 @@ class ReplicatedAcks:
         since_s: float,
     ) -> None:
         self._written = Position(segment.number, offset + len(image))
-        self._next_commit_s = self._loop.time() + self._commit_interval_s
+        self._pace.note_commit()
         if waiters:
             self._waiting.append(_Waiting(self._written, waiters, first_ticket, since_s))
         self._replicator.note_commit(segment, offset, image)

@@ -195,17 +195,17 @@ cdef class SpoolWriter:
         self._commit = CommitState.IDLE
         if self._segment is None:
             return  # `_on_segment_made` continues
-        if self._acks is not None and self._acks.delays_commit():
-            self._commit = CommitState.DELAYED
-            return  # `resume` continues
-        cdef double now_s = self._loop.time()
         cdef CommitBatch batch = self._queue[0] if self._queue else self._open
+        cdef double now_s = self._loop.time()
         if batch.count == 0:
             if self._syncs.unsynced_bytes and self._syncs.is_due(now_s):
                 self._submit(None, True)
             elif self._states.state == WriterState.CLOSING:
                 self._end()
             return
+        if self._acks is not None and self._acks.delays_commit(batch.count):
+            self._commit = CommitState.DELAYED
+            return  # `resume` continues
         if self._segment.offset + batch.sealed_bytes(self.names) > self._files.segment_bytes:
             self._leave_segment(True)
             if self._segment is None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pixelfast.cluster.acks import AckMode, ReplicatedAcks
+from pixelfast.cluster.pace import CommitPace
 from pixelfast.cluster.replicator import Replicator
 from pixelfast.config import Cluster
 from pixelfast.spool import Committer, DataDir, Position, SlotFiles, SpoolWriter
@@ -32,7 +33,7 @@ class Collector:
     """A writer that replicates, and what it has acknowledged."""
 
     def __init__(
-        self, data: DataDir, topic: FakeTopic, commit_interval_s: float = 0.0, **settings: Any
+        self, data: DataDir, topic: FakeTopic, interval_s: float = 0.0, **settings: Any
     ) -> None:
         self.topic = topic
         self.stored: list[int] = []
@@ -49,7 +50,7 @@ class Collector:
             self._on_stored,
             1.0,
             calm_s=0.05,
-            commit_interval_s=commit_interval_s,
+            pace=CommitPace(loop, min_interval_s=interval_s, max_interval_s=interval_s),
         )
         self.writer = SpoolWriter(
             loop, files, Committer(), ["web"], self._on_stored, ack="written", acks=self.acks
@@ -124,7 +125,7 @@ def test_events_that_arrive_soon_after_a_commit_are_in_one_commit(data: DataDir)
     topic = FakeTopic()
 
     async def main() -> list[int]:
-        settings = {"commit_interval_s": 0.3, "max_replication_wait_s": 30}
+        settings = {"interval_s": 0.3, "max_replication_wait_s": 30}
         async with collecting(data, topic, **settings) as collector:
             collector.add(0)
             await until(lambda: collector.stored == [0])
@@ -142,7 +143,7 @@ def test_without_brokers_commits_do_not_wait_for_each_other(data: DataDir) -> No
     topic = FakeTopic()
 
     async def main() -> None:
-        settings = {"commit_interval_s": 60, "max_replication_wait_s": 0.1}
+        settings = {"interval_s": 60, "max_replication_wait_s": 0.1}
         async with collecting(data, topic, **settings) as collector:
             topic.is_up = False
             for number in range(5):
