@@ -71,9 +71,7 @@ class FakeLoop:
         self.now_s = 1000.0
         self.readers: dict[int, Callable[[], None]] = {}
         self._ready: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        self._timers: list[
-            tuple[float, int, FakeTimer, Callable[..., Any], tuple[Any, ...]]
-        ] = []
+        self._timers: list[tuple[float, int, FakeTimer, Callable[..., Any], tuple[Any, ...]]] = []
         self._counter = itertools.count()
 
     def time(self) -> float:
