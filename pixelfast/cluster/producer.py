@@ -9,6 +9,7 @@ with a new producer from the first frame without a report.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -112,6 +113,7 @@ class FrameProducer:
         *,
         topic_timeout_s: float = _TOPIC_TIMEOUT_S,
         read_settings: Callable[[Cluster], TopicSettings] = read_topic_settings,
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
         """Start connecting.
 
@@ -123,6 +125,7 @@ class FrameProducer:
             on_statistics: called by `poll` with the statistics of librdkafka.
             topic_timeout_s: maximum time to look up the topic.
             read_settings: returns the settings of the topic. Blocks.
+            wall_s: the time since 1970.
 
         Raises:
             KafkaException: librdkafka does not accept a property.
@@ -134,6 +137,7 @@ class FrameProducer:
         self._on_fatal, self._on_error = on_fatal, on_error
         self._topic_timeout_s = topic_timeout_s
         self._read_settings = read_settings
+        self._wall_s = wall_s
         self._connection_error = ""
         callbacks: dict[str, Any] = {
             "error_cb": self._on_librdkafka_error,
@@ -154,12 +158,15 @@ class FrameProducer:
         on_report: Callable[[KafkaError | None, object], None],
     ) -> None:
         assert self._producer is not None
+        # Brokers reject a message from the future (`message.timestamp.after.max.ms`). After the
+        # clock of the machine was wrong, such a frame would stop replication until its time comes.
+        timestamp_ms = min(received_ms, int(self._wall_s() * 1000))
         self._producer.produce(
             self._topic,
             value,
             partition=partition,
             on_delivery=on_report,
-            timestamp=received_ms,
+            timestamp=timestamp_ms,
             headers=[*pack_headers(place)],
         )
 

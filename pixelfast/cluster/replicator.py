@@ -192,7 +192,7 @@ class Replicator:
         if not self._is_live:
             self._wake.set()
             return
-        partition = self._cursor.partition_of(segment.number)
+        partition = self._partition_of(segment.number)
         if partition is None or self._in_flight_bytes >= self._max_in_flight_bytes:
             self._fall_behind()
             return
@@ -373,9 +373,9 @@ class Replicator:
                 frames = await _in_thread(self._read, reader)
                 looks = 0 if frames else looks + 1
                 for frame in frames:
-                    if self._cursor.partition_of(frame.segment) is None:
+                    if self._partition_of(frame.segment) is None:
                         await self._save(frame.segment)
-                    partition = self._cursor.partition_of(frame.segment)
+                    partition = self._partition_of(frame.segment)
                     assert partition is not None
                     if self._broken or not self._produce(frame, partition):
                         break
@@ -413,11 +413,20 @@ class Replicator:
 
     # --- the cursor --------------------------------------------------------------------------
 
+    def _partition_of(self, segment: int) -> int | None:
+        """Return the partition of a segment, or None if one must be chosen.
+
+        The topic has lost the known partition if it was created again with fewer of them. Its order
+        has begun anew then, so another partition breaks none.
+        """
+        partition = self._cursor.partition_of(segment)
+        return partition if partition is not None and partition < self._partitions else None
+
     async def _save(self, segment: int | None = None) -> None:
         """Record the position, and choose the partition of a segment that has none."""
         async with self._saving:
             cursor = self._cursor.moved_to(self.position)
-            if segment is not None and cursor.partition_of(segment) is None:
+            if segment is not None and self._partition_of(segment) is None:
                 partition = choose_partition(self._data.node, self.slot, self._partitions)
                 cursor = cursor.with_partition(segment, partition)
             await _in_thread(write_cursor, self._data, self.slot, cursor)

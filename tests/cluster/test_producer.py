@@ -8,6 +8,7 @@ import socket
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from pixelfast.cluster.message import FramePlace
 from pixelfast.cluster.producer import FrameProducer, TopicUnusable
 from pixelfast.config import Cluster
 from tests.deliver.running import run
@@ -57,3 +58,25 @@ def test_a_fatal_error_of_librdkafka_is_reported(monkeypatch: pytest.MonkeyPatch
     assert 0 == producer.poll()
     producer.close()
     assert ([], ["fenced"]) == (others, [each[-6:] for each in fatal])
+
+
+def test_a_message_is_never_from_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[int] = []
+
+    class Noting:
+        """Notes the time of each message."""
+
+        def __init__(self, _properties: object) -> None: ...
+
+        def produce(self, *_: object, timestamp: int, **_more: object) -> None:
+            times.append(timestamp)
+
+        def purge(self, **_: bool) -> None: ...
+
+    monkeypatch.setattr("confluent_kafka.Producer", Noting)
+    settings = Cluster(brokers=("192.0.2.1:9092",))
+    producer = FrameProducer(settings, 1_000_000, print, print, wall_s=lambda: 1000.0)
+    for received_ms in (999_000, 1_000_000, 1_000_001, 9_000_000_000):
+        producer.produce(FramePlace(bytes(16), 0, 1, 64), b"", 0, received_ms, print)
+    producer.close()
+    assert [999_000, 1_000_000, 1_000_000, 1_000_000] == times

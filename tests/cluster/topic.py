@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from pixelfast.cluster.message import FramePlace, parse_headers
 from pixelfast.config import Cluster
@@ -83,6 +83,8 @@ class FakeTransport:
         on_report: Callable[[KafkaError | None, object], None],
     ) -> None:
         assert not self.is_closed
+        if partition >= self.topic.partitions:
+            raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
         self.queue.append((Stored(place, value, partition, received_ms), on_report))
 
     def poll(self) -> int:

@@ -62,6 +62,14 @@ def test_an_event_without_a_valid_time_has_the_time_of_sending(received: object)
     assert 0 == message.timestamp_ms
 
 
+def test_a_message_is_never_from_the_future() -> None:
+    received = ["2026-01-31T00:00:00.000Z", "2026-01-31T00:00:00.001Z", "2226-01-31T00:00:00Z"]
+    events = batch(*(tracked(n, receivedAt=each) for n, each in enumerate(received)))
+    now_ms = 1_769_817_600_000
+    found = Messages(SETTINGS, lambda: now_ms / 1000).of(events, 10**6)
+    assert [now_ms] * 3 == [each.timestamp_ms for each in found]
+
+
 def test_something_that_is_not_an_event_is_sent_without_a_key() -> None:
     first, second = messages(SETTINGS, b"[1]", b"{")
     assert (b"[1]", None, 0) == (first.value, first.key, first.timestamp_ms)

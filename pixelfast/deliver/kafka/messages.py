@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -58,7 +59,9 @@ class Messages:
     ('web.track', '42', b'm1')
     """
 
-    def __init__(self, settings: KafkaDestination) -> None:
+    def __init__(self, settings: KafkaDestination, wall_s: Callable[[], float] = time.time) -> None:
+        """Make messages of a destination; `wall_s` returns the time since 1970."""
+        self._wall_s = wall_s
         self._topic = settings.topic
         self._is_batched = settings.message == "batch"
         self._key = settings.key or ("none" if self._is_batched else "user")
@@ -138,6 +141,11 @@ class Messages:
         return source if self._key == "source" and source else None
 
     def _timestamp_ms(self, received_at: object) -> int:
+        # Brokers reject a message from the future (`message.timestamp.after.max.ms`), so an event
+        # that was received while the clock was wrong would become a dead letter.
+        return min(self._received_ms(received_at), int(self._wall_s() * 1000))
+
+    def _received_ms(self, received_at: object) -> int:
         if received_at == self._received[0]:
             return self._received[1]
         try:
