@@ -4,13 +4,13 @@ Collectors write frames to the topic, and deliverers read them in consumer group
 destination.
 
 `message`     the headers of a message, which holds one frame
-`frames`      from the frames of a segment to the values of messages
+`frames`      makes the values of messages from the frames of a segment
 `cursor`      how far the log of a slot is replicated
 `topic`       checks that a topic keeps what it has acknowledged
 `producer`    a producer that never reorders frames
 `replicator`  replicates the log of a slot
-`acks`        when the responses of a commit go out
-`backlog`     what is stored on this machine and not replicated
+`acks`        when the responses of a commit are sent
+`backlog`     the events that are stored on this machine but not replicated
 `orphans`     replicates slots without a collector
 `replication` puts these together for a collector
 """

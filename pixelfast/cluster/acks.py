@@ -1,4 +1,4 @@
-"""When the responses of a commit go out: after the brokers' reports, or after the local sync.
+"""When the responses of a commit are sent: after the brokers' reports, or after the local sync.
 
     from          to            when
     REPLICATING   UNAVAILABLE   an event has waited for the brokers for `max_replication_wait_s`
@@ -40,14 +40,14 @@ _CALM_BACKLOG_S = 0.25
 
 
 class AckMode(Enum):
-    """What acknowledges a commit."""
+    """Whether commits are acknowledged by the brokers, or as `when_unavailable` determines."""
 
     REPLICATING = "replicating"
     UNAVAILABLE = "unavailable"
 
 
 class _Waiting(NamedTuple):
-    """A commit that was not acknowledged yet."""
+    """A commit that has not been acknowledged yet."""
 
     end: Position
     waiters: list[Any]
@@ -59,8 +59,9 @@ class ReplicatedAcks:
     """Acknowledges the commits of one writer.
 
     Attributes:
-        mode: what acknowledges commits now.
-        acknowledged: how many commits each of the two acknowledged.
+        mode: the current mode.
+        acknowledged: how many commits were acknowledged because they were replicated, and how many
+            because they were on the local disk.
         timeouts: how many commits were reported as not stored.
     """
 
@@ -121,7 +122,7 @@ class ReplicatedAcks:
             self._become_unavailable()
 
     def close(self) -> None:
-        """Change no mode any more."""
+        """Stop the timers; the mode no longer changes."""
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None

@@ -1,4 +1,4 @@
-"""What is stored on this machine and not replicated, read from its disk."""
+"""The events that are stored on this machine but not replicated, read from its disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixelfast.spool.format import SEGMENT_HEADER_BYTES, segment_name
 
 __all__ = ["SlotBacklog", "backlogs", "was_replicated"]
 
-_HEAD_BYTES = 2**16  # read of a slot to find its oldest event
+_HEAD_BYTES = 2**16  # read from a slot to find its oldest event
 
 
 class SlotBacklog(NamedTuple):

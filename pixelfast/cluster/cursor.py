@@ -1,8 +1,9 @@
 """How far the log of a slot is replicated, in `shards/<slot>.replicated` as JSON.
 
-The position may lag: frames after it are produced again after a crash, and readers recognize them
-as copies. The partitions may not: the record is on the disk before the first frame of a segment is
-produced, because its copies must go to the same partition, even if partitions were added meanwhile.
+The position may lag behind: frames after it are produced again after a crash, and readers recognize
+them as copies. The partitions may not lag behind: they are on disk before the first frame of a
+segment is produced, because copies of the frame must be produced to the same partition, even if
+partitions have been added to the topic meanwhile.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class ReplicationCursor(msgspec.Struct, frozen=True):
 
 
 def choose_partition(node: bytes, slot: int, partitions: int) -> int:
-    """Return the partition of a slot of this node, if the topic has so many partitions.
+    """Return the partition of a slot of this node, in a topic with this number of partitions.
 
     >>> [choose_partition(bytes(16), slot, 4) for slot in range(5)]
     [1, 2, 3, 0, 1]

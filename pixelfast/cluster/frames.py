@@ -1,4 +1,4 @@
-"""From the frames of a segment to the values of messages."""
+"""Makes the values of messages from the frames of a segment."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pixelfast.spool.frames import check_frame, parse_frame, parse_header
 
 __all__ = ["LogFrame", "frames_of_image", "parts_of", "read_frames"]
 
-_PART_BYTES = 2**16  # events of a part; must never change
+_PART_BYTES = 2**16  # maximum size of a part's events; must never change
 
 
 class LogFrame(NamedTuple):
-    """A frame, and where it stands.
+    """A frame and its position.
 
     Attributes:
-        value: the frame as it stands in its segment; empty if its segment was moved or is of an
-            older version, so that readers of the topic could not check it as it is.
+        value: the frame as it is in its segment; empty if readers of the topic could not check it,
+            because its segment was moved or has an older format.
         frame: the frame with its body, if it was read from the disk.
     """
 
@@ -39,7 +39,7 @@ class LogFrame(NamedTuple):
 
 
 def frames_of_image(segment: SegmentId, offset: int, image: bytes) -> Iterator[LogFrame]:
-    """Yield the frames of a commit, which stands at an offset of a segment."""
+    """Yield the frames of a commit, which begins at an offset of a segment."""
     view = memoryview(image)
     at = 0
     while at < len(image):

@@ -1,15 +1,16 @@
 """The headers of a message of the cluster's topic, which identify the frame that it holds.
 
-The value of a message is a frame exactly as it stands in its segment. Its headers say where, so
-that a reader recognizes a copy: positions in a slot are never used twice, and the node id is random
-and belongs to one data directory. In a partition, no frame precedes the first copy of an earlier
-frame of its slot. Therefore, a reader drops every frame that is not beyond the last one of its node
-and slot (`deliver/cluster/history` has an exception for restored data directories).
+The value of a message is a frame exactly as it is in its segment. The headers contain the position
+of the frame, by which a reader recognizes a copy: positions in a slot are never used twice, and the
+node id is random and belongs to one data directory. The frames of a slot are produced in order, and
+all of their copies to the same partition. Therefore, a reader drops every frame that is not beyond
+the last one of its node and slot (`deliver/cluster/history` has an exception for restored data
+directories).
 
-A frame that is larger than a message may be is split at line feeds into parts, which are frames
-made anew. All have the position of the original frame, and count from 0. A whole frame is after its
-parts: if a limit was changed between two attempts, it is a copy of none of them, and they are
-copies of it. Parts always have the same boundaries.
+A frame that is too large for a message is split at line feeds into parts, which are new frames. All
+have the position of the original frame, and are numbered from 0. A whole frame sorts after its
+parts. If a limit changes between two attempts, a whole frame after its parts is therefore not
+dropped as a copy, but parts after the whole frame are. Parts always have the same boundaries.
 
     header     value
     node       node id, 16 bytes as in META
@@ -36,7 +37,7 @@ _MAX_DIGITS = 19
 
 
 class FramePlace(NamedTuple):
-    """Where a frame stands. Places of one node and slot are in the order of the log.
+    """The position of a frame. Places of one node and slot sort in the order of the log.
 
     >>> node = bytes(16)
     >>> FramePlace(node, 0, 1, 64, 0) < FramePlace(node, 0, 1, 64) < FramePlace(node, 0, 1, 400, 0)
@@ -72,7 +73,7 @@ def pack_headers(place: FramePlace) -> Headers:
 def parse_headers(
     headers: Iterable[tuple[str, str | bytes | None]] | dict[str, str | bytes | None] | None,
 ) -> FramePlace:
-    """Return where the frame of a message stands. Headers of other programs are ignored.
+    """Return the position of a message's frame. Headers of other programs are ignored.
 
     >>> place = FramePlace(bytes(range(16)), 3, 7, 64, 0)
     >>> parse_headers([*pack_headers(place), ("traceparent", b"00")]) == place

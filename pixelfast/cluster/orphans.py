@@ -22,12 +22,13 @@ _LOOK_S = 0.2
 class Orphans:
     """Looks for slots whose events are not replicated, and replicates one after the other.
 
-    A slot is left at once when a collector takes it. `own_slot` is the slot of this process.
+    It stops replicating a slot as soon as a collector opens it. `own_slot` is the slot of this
+    process.
 
     Attributes:
         is_behind: whether there was such a slot at the last look.
         last_error: why the slot is not replicated; "" if it is.
-        frames, bytes: what was replicated.
+        frames, bytes: how much was replicated.
     """
 
     def __init__(

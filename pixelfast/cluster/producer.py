@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["FrameProducer", "TopicUnusable", "Transport", "producer_properties"]
 
 _TOPIC_TIMEOUT_S = 5.0
-# A broker that stops without closing its connections is given up after this time, so that its
-# partitions are found at their new leaders.
+# The connection to a broker that stops without closing it is given up after this time, so that the
+# new leaders of its partitions are looked up.
 _SOCKET_TIMEOUT_MS = 6000
 _REQUEST_TIMEOUT_MS = 5000
 _MAX_BACKOFF_MS = 500
@@ -43,7 +43,7 @@ class TopicUnusable(Exception):
 
 
 class Transport(Protocol):
-    """What the replicator needs of a producer."""
+    """The part of a producer that the replicator uses."""
 
     def produce(
         self,
@@ -61,7 +61,7 @@ class Transport(Protocol):
         """
 
     def poll(self) -> int:
-        """Call the functions of reports that have arrived; return how many callbacks ran."""
+        """Call the callbacks of reports that have arrived; return how many ran."""
 
     def look_up_partitions(self) -> int:
         """Return the number of the topic's partitions. Blocks.
@@ -71,7 +71,7 @@ class Transport(Protocol):
         """
 
     def close(self) -> None:
-        """Send nothing more, and call no function of a report any more. Does not block."""
+        """Stop sending and calling the callbacks of reports. Does not block."""
 
 
 def producer_properties(settings: Cluster, max_message_bytes: int) -> Properties:
@@ -192,7 +192,7 @@ class FrameProducer:
             if found.error is not None:
                 raise TopicUnusable(f"topic {self._topic}: {words_of(found.error)}")
             problems = problems_of(self._read_settings(self._settings), self._settings)
-        except KafkaException as error:  # the error of a connection says why
+        except KafkaException as error:  # the error of a connection is more specific
             raise TopicUnusable(self._connection_error or words_of(error.args[0])) from error
         if problems:
             raise TopicUnusable(f"topic {self._topic}: " + "; ".join(problems))

@@ -60,7 +60,7 @@ _COMMIT_MARGIN_BYTES = 2**16
 _MIN_MESSAGE_BYTES = 2**17
 
 _Result = TypeVar("_Result")
-# (maximum size of a message, on_fatal, on_error) to a producer
+# Returns a producer; the arguments are the maximum size of a message, `on_fatal` and `on_error`.
 Connect = Callable[[int, Callable[[str], None], Callable[[str], None]], Transport]
 
 
@@ -73,7 +73,7 @@ class _Sent:
         self.end = frame.end
         self.bytes = frame.length
         self.received_ms = frame.received_ms
-        self.missing = 0  # reports
+        self.missing = 0  # reports that have not arrived
 
 
 class Replicator:
@@ -81,7 +81,7 @@ class Replicator:
 
     Attributes:
         position: everything before it is stored by the brokers.
-        replicated_bytes, replicated_frames: since the start, in messages and their copies.
+        replicated_bytes, replicated_frames: how much was replicated since the start.
         failures: how often a producer was given up.
         last_error: why frames are not replicated; "" if they are.
     """
@@ -105,7 +105,7 @@ class Replicator:
             slot: the number of the slot.
             settings: the settings of `[cluster]`.
             on_progress: called after `position` has changed.
-            connect: makes a producer.
+            connect: creates a producer.
             recycled_bytes: see `remove_read_segments`.
             max_in_flight_bytes: maximum size of the frames without a report.
             wall_s: the time since 1970.
@@ -342,7 +342,7 @@ class Replicator:
     async def _take_lock(self) -> None:
         """Wait until no other process replicates the slot."""
         path = lock_path(self._data, self.slot)
-        while (lock := try_lock_file(path)) is None:  # noqa: ASYNC110 - no event tells
+        while (lock := try_lock_file(path)) is None:  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(_LOCK_LOOK_S)
         self._lock_fd = lock
         self._cursor = read_cursor(self._data, self.slot)
@@ -355,9 +355,9 @@ class Replicator:
         self._partitions = await asyncio.to_thread(producer.look_up_partitions)
 
     async def _forward(self) -> None:
-        """Produce what is behind, whenever there is something, until the producer fails."""
+        """Produce frames from the segments whenever it is behind, until the producer fails."""
         reader: SlotReader | None = None
-        looks = 0  # without a frame, one after the other
+        looks = 0  # consecutive ones that found no frame
         try:
             while not self._broken:
                 self._wake.clear()
@@ -390,8 +390,8 @@ class Replicator:
     async def _go_live(self, looks: int) -> None:
         """Become live if everything up to the end of the last commit was produced.
 
-        Before the first commit, the end of the log is where several looks found no frame: there may
-        be damage before the last one.
+        Before the first commit, the end of the log is where so many looks found no frame that the
+        reader has also searched for frames after damage.
         """
         if self._broken:
             return

@@ -31,9 +31,9 @@ _NOT_TOLD = frozenset(
 def read_topic_settings(settings: Cluster, timeout_s: float = _TIMEOUT_S) -> TopicSettings:
     """Return the settings of the cluster's topic. Blocks.
 
-    If the brokers do not tell them, such as without permission, that is logged, and nothing is
-    returned. pixelfast then runs without checking them: an operator may have reasons to give no
-    such permission.
+    If the brokers do not return them, for example without permission, that is logged, and the
+    result is empty. pixelfast then runs without checking them, because an operator may have reasons
+    not to grant the permission.
 
     Raises:
         KafkaException: the brokers do not respond within `timeout_s`.
@@ -123,5 +123,5 @@ def retention_problems(found: TopicSettings, retry_for_s: float) -> list[str]:
 
 
 def _milliseconds(value: str) -> int:
-    """Return a time of Kafka's settings, of which -1 means no limit."""
+    """Return a time in Kafka's settings, where -1 means no limit."""
     return _UNLIMITED_MS if int(value) < 0 else int(value)

@@ -1,7 +1,7 @@
 """Conflicts between the settings of connections to Kafka, and their properties of librdkafka.
 
 The `options` of `[cluster]` and of Kafka destinations are passed to librdkafka. A property is
-rejected if pixelfast sets it from a setting, or if another value would weaken the promise that an
+rejected if pixelfast sets it from a setting, or if another value would weaken the guarantee that an
 event which the brokers have acknowledged is stored.
 """
 
@@ -174,9 +174,9 @@ def _rejection(name: str) -> str:
     if name in _SETTINGS:
         return f"use the setting {_SETTINGS[name]}"
     if name.startswith("test."):
-        return "cannot be used: it replaces the brokers by a simulation, which loses all events"
+        return "cannot be used: it replaces the brokers with a simulation, which loses all events"
     if name.startswith(("sasl.oauthbearer.", "sasl.kerberos.")):
         return "cannot be used: this mechanism is not supported"
     if name.endswith(_CALLBACKS):
-        return "cannot be used: it is a property of programs, not a setting"
+        return "cannot be used: only a program can set it"
     return _REASONS.get(_ALIASES.get(name, name), "")

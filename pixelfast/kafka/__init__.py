@@ -2,7 +2,7 @@
 
 Destinations and `[cluster]` share them. Nothing here imports confluent-kafka at import time.
 
-`connection`  from settings to the properties that all clients of librdkafka have
+`connection`  the properties that all clients of librdkafka have
 `logger`      log lines of librdkafka
 `errors`      the meaning of librdkafka's and the brokers' errors
 `statistics`  figures of the brokers

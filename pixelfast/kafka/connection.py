@@ -1,4 +1,4 @@
-"""From settings to the properties of librdkafka that all of its clients have.
+"""The properties that all clients of librdkafka have, from the settings.
 
 Source: librdkafka's CONFIGURATION.md.
 """
@@ -26,8 +26,8 @@ _MAX_RECONNECT_S = 2.0
 def connection_properties(settings: KafkaDestination | Cluster) -> Properties:
     """Return the properties of connections to the brokers, and of statistics about them.
 
-    The settings make sure that `options` has none of them but `client.id` and
-    `reconnect.backoff.max.ms`, which it may replace.
+    The check of the settings rejects all of them in `options`, except `client.id` and
+    `reconnect.backoff.max.ms`, which may be replaced.
     """
     found: Properties = {
         "client.id": "pixelfast",
@@ -49,7 +49,7 @@ def connection_properties(settings: KafkaDestination | Cluster) -> Properties:
     return found | {name: path for name, path in files.items() if path}
 
 
-# Properties of only one kind of client, by the beginning of their names. The other kind would warn.
+# Properties of one kind of client, by the beginning of their names; the other kind logs a warning.
 _OF_CONSUMERS = (
     "auto.offset.",
     "check.crcs",

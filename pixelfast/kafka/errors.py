@@ -66,7 +66,7 @@ _HELD = frozenset(
         "UNSUPPORTED_VERSION",
     }
 )
-# Times and counts differ each time, and would make the same error a new one.
+# Times and counts differ each time, and would make the same error look like a new one.
 _CHANGING = re.compile(
     r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)"
     r"| \(\d+ identical error\(s\) suppressed\)"
@@ -90,8 +90,8 @@ def is_denial(error: KafkaError) -> bool:
     """Whether a connection failed because one side does not accept the other.
 
     Other errors of TLS may pass, such as a connection that is closed during the handshake. With TLS
-    1.3, a broker rejects the certificate of a client after the handshake, which is not an error of
-    TLS for librdkafka.
+    1.3, a broker rejects the certificate of a client after the handshake, which librdkafka does not
+    report as an error of TLS.
     """
     if error.name() in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"):
         return True

@@ -10,8 +10,8 @@ from pixelfast.kafka.errors import words_of_line
 
 __all__ = ["KafkaLogger"]
 
-_WARNING = 30  # levels of `logging`, from this one
-# librdkafka warns each time that this is experimental. The producer of `[cluster]` needs it.
+_WARNING = 30  # level of `logging`; lower ones are notices
+# librdkafka warns for each producer that this is experimental; that of `[cluster]` needs it.
 _GAPLESS = "Configuration property enable.gapless.guarantee is experimental"
 
 

@@ -86,7 +86,7 @@ class Statistics:
         for broker in _known(self._report):
             queued = broker.outbuf_msg_cnt + broker.waitresp_msg_cnt
             own = found[broker.nodename] = {"queued_messages": queued}
-            # A consumer reports in its own thread.
+            # A consumer calls `read` in its own thread, so the round trip may not be stored yet.
             if round_trip_s := self._round_trips_s.get(broker.nodename):
                 own["round_trip_s"] = round_trip_s
         return found

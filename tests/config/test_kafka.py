@@ -132,7 +132,7 @@ def test_settings_that_contradict_each_other_are_rejected(
         ("default.topic.config", "set each property of topics in options itself"),
         ("test.mock.num.brokers", "which loses all events"),
         ("sasl.oauthbearer.config", "this mechanism is not supported"),
-        ("dr_msg_cb", "a property of programs"),
+        ("dr_msg_cb", "only a program can set it"),
     ],
 )
 def test_a_property_that_weakens_the_promise_or_has_a_setting_is_rejected(

@@ -6,11 +6,11 @@ whose log is the partition and whose state is in the metadata of the committed o
 `checkpoint`  what is stored with a committed offset
 `history`     recognizes copies of frames
 `log`         a partition as the log of a runner
-`requests`    requests to the brokers beside the event loop
+`requests`    blocking requests to the brokers, outside of the event loop
 `starts`      where new destinations start
 `store`       the state of a runner, in committed offsets
 `group`       the consumer of a destination
-`fetcher`       reads messages again
+`fetcher`     reads messages again
 `dead`        dead letters in a topic
 `home`        one partition as the home of a runner
 `member`      one destination of a process: its consumer, and a runner for each partition

@@ -1,4 +1,4 @@
-"""The metadata of a committed offset: what the next owner of a partition has to know.
+"""The metadata of a committed offset: what the next owner of a partition needs to know.
 
 The committed offset is that of the first frame with an unsettled event. Its metadata is a string of
 at most 3,500 bytes: the version `1`, followed by these values in Base85, all numbers as LEB128::
@@ -6,12 +6,12 @@ at most 3,500 bytes: the version `1`, followed by these values in Base85, all nu
     topic         4 bytes, little-endian: CRC-32 of the id of the topic
     skip          settled events of the frame at the committed offset
     batches       number, then each in the order of the log:
-        flags       bit 0: settled; bit 1: it does not start where the batch before stops
-        start       only with bit 1: offset after the stop of the batch before, events of that frame
-        stop        offset after the start, events of that frame
+        flags       bit 0: settled; bit 1: it does not start where the previous batch stops
+        start       only with bit 1: offset minus that of the previous stop, `skip`
+        stop        offset minus that of the start, `skip`
         checksum    4 bytes, little-endian
-    totals        number, then the totals in the order of `TOTALS`; twice the total, or for a
-                  negative one, twice its amount less 1
+    totals        number, then the totals in the order of `TOTALS`, each in the zigzag encoding:
+                  2n for n >= 0, otherwise -2n - 1
     nodes         number, then 16 bytes each
     slots         number, then each, the least recently read one first:
         node        index of its node
@@ -19,7 +19,7 @@ at most 3,500 bytes: the version `1`, followed by these values in Base85, all nu
         part        0 for a whole frame, otherwise 1 more than the part
         next number, received_ms
 
-The metadata of brokers is limited to 4,096 bytes by default. Planned batches and totals are always
+Brokers limit the metadata to 4,096 bytes by default. Planned batches and totals are always
 stored, so no more batches may be planned than `room_for` returns. The slots that were not read for
 the longest time are omitted if not all of them fit; copies of their old frames are then delivered
 again.
@@ -74,7 +74,7 @@ _CHECKSUM_BYTES = 4
 _MAX_BYTES = (MAX_METADATA_BYTES - len(_VERSION)) // 5 * 4
 _MAX_OFFSET_BYTES, _MAX_EVENTS_BYTES = 9, 5  # offsets have 63 bits, events of a frame 32 bits
 _MAX_BATCH_BYTES = 1 + 2 * (_MAX_OFFSET_BYTES + _MAX_EVENTS_BYTES) + _CHECKSUM_BYTES
-_GROWTH_BYTES = 5  # of each total, and of each other number before the batches, until a commit
+_GROWTH_BYTES = 5  # by which each total and each number before the batches may grow until a commit
 _SLOTS_SHARE = 0.5  # of the metadata, which planned batches leave to the slots
 
 
@@ -119,7 +119,7 @@ class LastFrame(NamedTuple):
     received_ms: int = 0
 
     def is_beyond(self, place: FramePlace) -> bool:
-        """Whether this frame is that of a place in the same slot, or a later one.
+        """Return whether this frame is at a place in the same slot, or after it.
 
         >>> LastFrame(1, 400).is_beyond(FramePlace(bytes(16), 0, 1, 64))
         True
@@ -153,15 +153,15 @@ class Checkpoint:
 
 
 def topic_mark(topic_id: str) -> int:
-    """Return what tells the commits of a topic from those of an earlier one of the same name."""
+    """Return the mark that distinguishes a topic from earlier ones of the same name."""
     return crc32(topic_id.encode())
 
 
 def restarted(checkpoint: Checkpoint, offset: int, topic: int) -> Checkpoint:
     """Return the checkpoint to continue with if the messages up to a checkpoint are gone.
 
-    Its unsettled events count as expired. `offset` is that of the first message that exists. The
-    topic may be another one; its frames may precede those that were read from the first one.
+    Its unsettled events count as expired. `offset` is that of the first message that exists. If the
+    topic is another one, the slots are forgotten, because it may contain earlier frames.
 
     >>> checkpoint = Checkpoint(Place(9), totals={"stored": 50, "delivered": 40})
     >>> restarted(checkpoint, 2, 0).totals

@@ -68,7 +68,7 @@ def dead_topic_problems(
 
 
 class DeadLetterTopic:
-    """The topic of dead letters. Every method blocks; several threads may call them."""
+    """The topic of dead letters. Every method blocks, and is thread-safe."""
 
     def __init__(self, cluster: Cluster, log: Any) -> None:
         self._cluster = cluster
@@ -108,7 +108,7 @@ class DeadLetterTopic:
             self._create(admin, min((len(each.replicas) for each in partitions), default=1))
 
     def _settings(self, admin: Any) -> dict[str, str | None]:
-        """Return the settings of the topic; nothing if reading them is not permitted."""
+        """Return the settings of the topic; empty if they cannot be read."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
             RESOURCE_TOPIC,
@@ -181,7 +181,7 @@ class DeadLetterTopic:
                 until_s = time.monotonic() + _REPORTS_S + _RESPONSE_S
                 while left and time.monotonic() < until_s:
                     producer.poll(_POLL_S)
-            except KafkaException as error:  # a fatal one, such as `poll` raises
+            except KafkaException as error:  # a fatal error, which `poll` raises
                 failed.append(error.args[0])
             if failed or left:
                 self._producer = None  # after a fatal error, it stays unusable
@@ -223,7 +223,7 @@ class DeadLetterTopic:
         return sorted(found.values())
 
     def read_at(self, offsets: Iterable[int]) -> list[DeadLetter]:
-        """Return the dead letters whose messages have these offsets; some may have gone.
+        """Return the dead letters whose messages have these offsets, as far as they still exist.
 
         Raises:
             DestinationError: the brokers do not respond.
@@ -245,7 +245,7 @@ class DeadLetterTopic:
         """Yield the messages from one offset to another, or to the end."""
         from confluent_kafka import KafkaException
 
-        # The end of the topic is known when a fetch ends that has waited for more messages.
+        # librdkafka reports the end of the topic after a fetch that has waited for more messages.
         consumer = self._consumer(first, {"fetch.wait.max.ms": _FETCH_WAIT_MS})
         try:
             until_s = time.monotonic() + _RESPONSE_S

@@ -123,7 +123,7 @@ class DeadLetterIndex:
             }
 
     def marked(self, destination: str, most: int) -> list[DeadEntry]:
-        """Return the first dead letters that an operator wants to replay, at most `most`."""
+        """Return the first dead letters that are marked for replay, at most `most`."""
         with self._lock:
             return list(islice(self._marked.get(destination, {}).values(), most))
 

@@ -68,7 +68,7 @@ def destination_of(key: bytes) -> str:
 
 
 def message_of(destination: str, letter: DeadLetter) -> tuple[bytes, bytes]:
-    """Return the key and the value of a dead letter. An id of 0 is that of a new one."""
+    """Return the key and the value of a dead letter. A new dead letter has the id 0."""
     value = _Value(
         id=letter.id,
         batch=letter.batch,

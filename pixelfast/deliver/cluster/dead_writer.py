@@ -56,7 +56,7 @@ class DeadLetterWriter:
         self._log = log
         self._clock = clock
         self._is_keeper = is_keeper
-        self._taken: dict[bytes, int] = {}  # offsets of dead letters that are replayed, by key
+        self._taken: dict[bytes, int] = {}  # offsets of dead letters being replayed, by key
         self._offsets: dict[int, DeadEntry] = {}  # the same, by id
 
     @property
@@ -117,7 +117,7 @@ class DeadLetterWriter:
             yield message_of(self._destination, again)
 
     def tend(self, limits: BatchLimits | None, *, is_due: bool) -> list[DeadLetter]:
-        """Return one batch of dead letters that an operator wants to replay.
+        """Return one batch of dead letters that are marked for replay.
 
         If `is_due`, first drop those over the limits of age and size.
         """

@@ -180,7 +180,7 @@ class ClusterEngine:
         )
 
     async def _find_topic(self) -> str | None:
-        """Return the id of the topic; wait until the brokers respond. None: it was stopped."""
+        """Wait until the brokers respond; return the id of the topic, or None after `stop`."""
         from confluent_kafka import KafkaException
 
         backoff = Backoff(self._timings.min_restart_s, self._timings.max_restart_s)
@@ -283,7 +283,7 @@ class ClusterEngine:
         )
 
     def stats(self) -> dict[str, Any]:
-        """Return the figures of all destinations, of the partitions that this process owns."""
+        """Return the figures of all destinations for the partitions that this process owns."""
         found: dict[str, dict[str, Any]] = {
             name: {"state": "starting", "last_error": self._last_error} for name in self.names
         }

@@ -70,14 +70,14 @@ class Fetcher:
                         is_at_end = True
                     elif not error.retriable():
                         raise KafkaException(error)
-                if found and not is_at_end:  # librdkafka tells the end only once
+                if found and not is_at_end:  # librdkafka reports the end only once
                     self._at = partition, (found[-1].offset() or 0) + 1
                 if found or is_at_end:
                     return found
             raise timed_out()
 
     def end(self, partition: int) -> int:
-        """Return the offset of the next message that a partition gets. Blocks.
+        """Return the offset that the next message of a partition will have. Blocks.
 
         Raises:
             KafkaException: the brokers do not respond.

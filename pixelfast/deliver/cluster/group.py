@@ -44,27 +44,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "Owner"]
 
-_CONSUMED_MESSAGES, _CONSUMED_BYTES = 1000, 2 * 2**20  # of one call, at most and about
+_CONSUMED_MESSAGES, _CONSUMED_BYTES = 1000, 2 * 2**20  # of one call; the size is a target
 _MESSAGES_OF_A_TURN = 32  # of the event loop
-_CONSUME_S = 0.02  # orders wait for so long
+_CONSUME_S = 0.02  # also the longest time that an order waits
 _ORDERS_S = 0.005
 _RESPONSE_S = 10.0  # of the brokers, to one request
 _SESSION_S = 10.0  # after which the partitions of a killed process get another owner
 _LOOK_S = 10.0  # between two searches for partitions that were added to the topic
 _HEARTBEAT_S = 1.0  # a rebalance is noticed at a heartbeat
-_REVOKE_S = 20.0  # for the owner to stop the work on partitions, or else the consumer is replaced
+_REVOKE_S = 20.0  # time in which the owner must stop its work; else the consumer is replaced
 _REGISTERED_S = 10.0
 _FETCHED_KIB = 16 * 1024  # that librdkafka keeps ready, of all partitions
 _MAX_WAITING_BYTES = 16 * 2**20  # in the logs of all partitions
 _MIN_WAITING_BYTES = 2**19  # of one partition
-_FEW_SHARE = 8  # a partition is read again if only an eighth of its limit waits
+_FEW_SHARE = 8  # a paused partition is resumed when less than an eighth of its limit waits
 _FETCH_WAIT_MS = 10
 _RETRY_S = 1.0
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS"})
 _NO_OFFSET = -1001  # OFFSET_INVALID of librdkafka
-# The group has removed the consumer. An illegal generation is not one of these errors: it is
-# also that of a consumer which is joining the next generation, and keeps the partition in it. If
-# the consumer was removed, `_on_lost` revokes the partition before the consumer joins again.
+# Errors that mean that the group has removed the consumer. ILLEGAL_GENERATION is not one of them: a
+# consumer also gets it while it joins the next generation, in which it keeps the partition. If the
+# consumer was removed, `_on_lost` revokes the partition before the consumer joins again.
 _LOST = frozenset({"UNKNOWN_MEMBER_ID", "FENCED_INSTANCE_ID", "_FENCED"})
 
 
@@ -97,7 +97,7 @@ class Group:
     """A destination's membership in its consumer group.
 
     Attributes:
-        is_member: whether the group has told this consumer its partitions, possibly none.
+        is_member: whether the group has assigned partitions to this consumer, possibly none.
         error: the last error of a connection; "" if there was none since it received something.
         statistics: the figures of the brokers.
         retries: how many requests were sent again, by broker.
@@ -153,7 +153,7 @@ class Group:
         self._paused: set[int] = set()
 
     async def run(self) -> None:
-        """Be a member of the group until `stop`.
+        """Join the group, and stay a member until `stop`.
 
         Raises:
             KafkaException: the consumer has failed for good.
@@ -202,7 +202,7 @@ class Group:
             else:
                 done.set_result(None)
 
-        # A commit in another thread than that of the callbacks would not end during a rebalance.
+        # During a rebalance, a commit would only end in the thread that runs the callbacks.
         if self._consumer is None:
             raise PartitionLost("the consumer has left its group")
         self._orders.put(commit)
@@ -225,7 +225,7 @@ class Group:
 
     @property
     def paused(self) -> list[int]:
-        """The partitions that are not read on, because too much waits."""
+        """The partitions that are paused, because too many of their messages wait."""
         return list(self._paused)
 
     def rewind(self, partition: int) -> None:
@@ -255,7 +255,7 @@ class Group:
             count = 1
             while not self._is_stopping.is_set():
                 self._carry_out_orders(consumer)
-                while not self._rewinds.empty():  # not inside of a callback
+                while not self._rewinds.empty():  # not inside a callback
                     self._rewind(consumer, self._rewinds.get())
                 messages = consumer.consume(count, _CONSUME_S)
                 self._pass_on(consumer, messages)
@@ -301,7 +301,7 @@ class Group:
                 self._paused.discard(partition)
 
     def _carry_out_orders(self, consumer: Consumer, wait_s: float = 0.0) -> None:
-        """Carry out what other threads have ordered; wait for the first order."""
+        """Carry out the orders of other threads; wait up to `wait_s` for the first one."""
         with contextlib.suppress(queue.Empty):
             self._orders.get(wait_s > 0, wait_s)(consumer)
             while True:
@@ -382,9 +382,9 @@ class Group:
         return {number: self._checkpoint(number, *known[number]) for number in partitions}
 
     def _checkpoint(self, partition: int, offset: int, metadata: str) -> Checkpoint:
-        """Return the checkpoint of a commit; continue at the first message if it is not valid.
+        """Return the checkpoint of a commit, or one at the first message if it is not valid.
 
-        That is so if the topic was deleted and created again, or if the brokers have lost messages.
+        It is not valid if the topic was created again, or if the brokers have lost messages.
         """
         checkpoint = Checkpoint(Place(offset), topic=self._topic_mark)
         if metadata:

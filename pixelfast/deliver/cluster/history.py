@@ -1,11 +1,11 @@
 """Recognizing copies of frames in a partition, by their positions in the slots of collectors.
 
-A collector produces a frame again if it does not know whether the brokers have it. In a partition,
-no frame precedes the first copy of an earlier frame of its slot, so every frame that is not beyond
-the last one of its slot is a copy.
+A collector produces a frame again if it does not know whether the brokers have it. Apart from such
+copies, the frames of a slot are in order, so every frame that is not beyond the last one of its
+slot is a copy.
 
 An exception is a machine that continues from an old copy of its data directory, such as a snapshot:
-it uses positions again. Its frames were received later than all before, unlike any copy.
+it reuses positions. Unlike copies, its frames were received later than all frames before them.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class History:
 
     Attributes:
         skipped: the offsets of messages without a new frame, from the committed offset on.
-        passed: how many messages before the committed offset held copies ("duplicate_frames"), or
-            no frame ("invalid_messages"), since the beginning.
-        reused: slots in which positions were used again.
+        passed: how many messages before the committed offset held copies ("duplicate_frames") or
+            no frame ("invalid_messages") since the partition was assigned.
+        reused: slots in which positions were reused.
         next_offset: the offset after the last message.
         slots: the last frame of each slot that was read.
     """

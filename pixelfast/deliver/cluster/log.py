@@ -24,7 +24,7 @@ from pixelfast.spool.frames import FRAME_MAGIC, parse_frame
 
 __all__ = ["Fetch", "PartitionLog", "TopicMessage", "place_at", "position_at"]
 
-_SEGMENT = 1  # of all positions, which have no segments
+_SEGMENT = 1  # in all positions, because a partition has no segments
 _MAX_FRAMES = 256  # of one read
 _CHUNK_BYTES = 2**20
 
@@ -58,8 +58,8 @@ def place_at(position: Position) -> Place:
 class PartitionLog:
     """The log of one partition, which begins at a checkpoint.
 
-    Messages are checked when they arrive, so that their events count as stored. A message of a
-    later version of pixelfast ends the log, because its events must not be skipped.
+    Messages are checked when they arrive, so that their events count as stored. The log ends before
+    a message of a later version of pixelfast, because its events must not be skipped.
 
     Attributes:
         history: the frames that have arrived.
@@ -185,7 +185,7 @@ class PartitionLog:
     def take(self, message: TopicMessage) -> Frame | None:
         """Return the frame of a message, or None if it is a copy or is not valid.
 
-        The number of its first event is how many events were deleted before it.
+        Its `first_number` is the number of events that were deleted before it.
         """
         offset = _offset(message)
         try:

@@ -33,9 +33,9 @@ from pixelfast.errors import DestinationError, PixelfastError
 
 __all__ = ["Member"]
 
-_LOOKED_AT = 200  # of the newest messages of a partition
+_LOOKED_AT = 200  # newest messages of a partition, which are read to count its events
 _COMMIT_S = 10.0  # for which librdkafka may wait for the coordinator of the group
-_COUNTERS = (*COUNTED, "stored", "duplicate_frames", "invalid_messages")  # never less
+_COUNTERS = (*COUNTED, "stored", "duplicate_frames", "invalid_messages")  # reported by partition
 _SUMMED = (*_COUNTERS, "pending", "unread", "under_way")
 _STATES = (  # the worst one last
     "healthy",
@@ -109,7 +109,7 @@ class Member:
             await asyncio.to_thread(self._fetcher.close)
 
     async def _look_ahead(self) -> None:
-        """Count the events of the topic that wait because too many are undelivered."""
+        """Count the events that stay in the topic because too many others are undelivered."""
         while True:
             await asyncio.sleep(self._timings.figures_s)
             for partition in self._group.paused:
@@ -181,7 +181,7 @@ class Member:
                 self._group.rewind(partition)
 
     def _report(self, partition: int, reason: str, error: Exception) -> None:
-        """Log a failure, but each reason once a minute, whatever the number of partitions."""
+        """Log a failure; each reason at most once a minute, whatever the number of partitions."""
         now_s, again_s = time.monotonic(), self._timings.log_again_s
         if now_s - self._told_s.get(reason, float("-inf")) >= again_s:
             recent = {each: at for each, at in self._told_s.items() if now_s - at < again_s}

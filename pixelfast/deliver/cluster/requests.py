@@ -1,4 +1,4 @@
-"""Requests to the brokers that block, beside the event loop."""
+"""Blocking requests to the brokers, outside of the event loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 async def in_background(function: Callable[[], _Result]) -> _Result:
     """Call a function in a thread; neither a cancellation nor the end of the process waits for it.
 
-    Brokers that do not respond would delay a stop by the time limit of the request.
+    Otherwise, brokers that do not respond would delay a stop until the request times out.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_Result] = loop.create_future()

@@ -44,7 +44,7 @@ _EXPIRED = "expired"
 
 
 class PartitionLost(PixelfastError):
-    """Another consumer owns the partition now, or soon."""
+    """Another consumer owns the partition, or soon will."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class _Batch:
 
 
 def batch_id(topic_id: str, partition: int, start: Place, stop: Place) -> str:
-    """Return the id of a batch, which every owner of the partition gives it.
+    """Return the id of a batch, which is the same for every owner of the partition.
 
     >>> len(batch_id("AAAAAAAAAAAAAAAAAAAAAQ", 3, Place(7), Place(9, 2)))
     32
@@ -166,7 +166,7 @@ class PartitionStore:
         self._resume(checkpoint, selection())
 
     def _resume(self, checkpoint: Checkpoint, selection: Selection) -> None:
-        """Make the plans of the batches that are not settled."""
+        """Restore the plans of the batches that are not settled."""
         began_s = time.monotonic()
         oldest_ms: dict[str, int] = {}
         for each in checkpoint.batches:

@@ -1,7 +1,7 @@
 """A Kafka topic; a batch is delivered when the brokers have reported that every message is stored.
 
-The producer is idempotent, so a message that librdkafka sends again is stored once. This does not
-hold for what is sent again here, after a time-out or by the next producer: consumers recognize
+The producer is idempotent, so a message that librdkafka sends again is stored once. A message that
+is produced again, after a timeout or by the next producer, may be stored twice: consumers recognize
 these duplicates by `messageId`.
 """
 
@@ -63,7 +63,7 @@ class KafkaSender(RemoteSender):
         # The events of held batches that are stored, by batch: they are not sent with each retry.
         self._stored: dict[str, set[int]] = {}
 
-    async def open(self, memory: dict[str, object]) -> None:  # noqa: ARG002 - keeps nothing
+    async def open(self, memory: dict[str, object]) -> None:  # noqa: ARG002 - nothing to remember
         await self.close()
         self._set_bytes = set_bytes(self._settings)
         self._stored.clear()

@@ -112,7 +112,7 @@ class PostgresSender(RemoteSender):
             raise
 
     async def _store_good_ones(self, connection: _Connection, batch: Batch) -> Outcome:
-        """Store the good events of a batch, and reject the others with the server's words.
+        """Store the good events of a batch, and reject the others with the server's message.
 
         If that fails because of the events as well, for example at COMMIT by a deferred constraint,
         the batch is rejected as a whole and divided.
@@ -138,7 +138,7 @@ class PostgresSender(RemoteSender):
         """Copy rows into a temporary table.
 
         Raises:
-            asyncpg.PostgresError: an error of the server; or the rows are not one for each event.
+            asyncpg.PostgresError: an error of the server, or a wrong number of rows.
         """
 
         async def pieces() -> AsyncIterator[bytes]:

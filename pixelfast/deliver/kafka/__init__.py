@@ -1,7 +1,7 @@
 """Messages to Kafka through librdkafka, the C library of the package confluent-kafka.
 
-`properties`  from settings to properties of librdkafka
-`messages`    from a batch to messages
+`properties`  the properties of librdkafka for the settings of a destination
+`messages`    the messages of a batch
 `client`      a producer on the event loop, and the reports about its messages
 
 Connections, errors and statistics are in `pixelfast.kafka`.

@@ -1,9 +1,9 @@
 """A producer of librdkafka on the event loop, and the reports about its messages.
 
 librdkafka sends messages in its own threads. Reports, errors, log lines and statistics wait in its
-queue until `poll` is called. A Python thread that waits for them would have to wait for the GIL for
-each of them, 10 ms beside a busy loop. Therefore the event loop polls: every millisecond while
-messages are under way, and more rarely if no reports arrive.
+queue until `poll` is called. A Python thread that waits for them would have to acquire the GIL for
+each of them, which takes 10 ms if the event loop is busy. Therefore the event loop polls: every
+millisecond while messages are under way, and less often if no reports arrive.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class KafkaClient:
     Attributes:
         unusable: done with the reason if it cannot send any more, and must be replaced.
         last_error: the last error of a connection; "" if there was none, or if it was forgotten.
-        denied: the last error of a connection in which one side did not accept the other.
+        denied: the last error of a connection that one side rejected.
     """
 
     def __init__(
@@ -198,8 +198,8 @@ class KafkaClient:
     # --- what librdkafka reports -------------------------------------------------------------
 
     async def _serve(self) -> None:
-        # A variable with the producer would live as long as the exception that ends this task.
-        # Then a garbage collection would end the producer, and the event loop would wait for it.
+        # A local variable for the producer would live as long as the exception that ends this task.
+        # A garbage collection would then end the producer, and block the event loop meanwhile.
         served_s = time.monotonic()
         while self._producer is not None:
             if self._producer.poll(0):

@@ -1,4 +1,4 @@
-"""From a batch to messages: topic, key, value, headers and timestamp."""
+"""The messages of a batch: topic, key, value, headers and timestamp."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Messages:
     def _read(self, line: bytes) -> _Event:
         try:
             return self._decode(line)
-        except ValueError:  # as JSON from another program may be
+        except ValueError:  # invalid JSON, which only another program can have written
             return _Event()
 
     def _topic_of(self, source: str, kind: object) -> str:

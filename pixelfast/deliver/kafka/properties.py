@@ -1,4 +1,4 @@
-"""From the settings of a Kafka destination to properties of librdkafka.
+"""The properties of librdkafka for the settings of a Kafka destination.
 
 Source: librdkafka's CONFIGURATION.md.
 """
@@ -31,7 +31,7 @@ def set_bytes(settings: KafkaDestination) -> int:
 def properties(settings: KafkaDestination, max_set_bytes: int) -> Properties:
     """Return the properties of a producer, without its callbacks.
 
-    The settings make sure that `options` has none of those that carry the promise.
+    The check of the settings rejects `options` that would weaken the guarantees.
     """
     queue_bytes = _QUEUED_BATCHES * settings.max_bytes * settings.concurrency
     found: Properties = {
@@ -88,14 +88,14 @@ def _drop_security(chosen: Properties, settings: KafkaDestination | Cluster) -> 
 def _rejection(chosen: Properties) -> str:
     from confluent_kafka import KafkaException, Producer
 
-    # Without brokers, it connects to none.
+    # Without the addresses of brokers, the producer opens no connections.
     without_brokers = {name: each for name, each in chosen.items() if name != "bootstrap.servers"}
     try:
         Producer({**without_brokers, "logger": _Silent()})
     except KafkaException as error:
         words: str = error.args[0].str()
         return words.strip().removeprefix("Failed to create producer: ")
-    except (AttributeError, TypeError, ValueError) as error:  # of properties for programs
+    except (AttributeError, TypeError, ValueError) as error:  # of program-only properties
         return str(error)
     return ""
 

@@ -1,6 +1,7 @@
 """The contents of objects: newline-delimited JSON or Parquet, compressed or not.
 
-The same events give the same bytes, so that an attempt overwrites an object with itself.
+The same events always result in the same bytes, so that an attempt overwrites an object with the
+same contents.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _compressed(stream: Any, pieces: Sequence[Piece]) -> bytes:
 
 
 def _chunks(pieces: Sequence[Piece]) -> Iterator[bytes]:
-    """Yield the events in whole lines; a call with more bytes would keep the GIL for too long."""
+    """Yield the events in whole lines; a call with more bytes would hold the GIL for too long."""
     for piece in pieces:
         start = 0
         while start < len(piece):

@@ -1,7 +1,7 @@
 """The meaning of an error of the client library: usually a retry, or a wrong setting.
 
 obstore raises exceptions whose messages contain the response. They end in a dump of the library's
-own structs, which tells network errors apart.
+own structs, by which network errors can be distinguished.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _REQUEST = re.compile(r"Error performing [A-Z]+ (\S+) in ")
 _HOST = re.compile(r"https?://([^/?\s]+)")
 _BUSY = frozenset({408, 425, 429})
 _LASTING_5XX = frozenset({501, 505})
-# Codes of "Error responses" in the API reference of Amazon S3 that a retry can end, whatever their
-# status: the request was damaged or cut off on its way, or competed with another one.
+# Codes of "Error responses" in the API reference of Amazon S3 that a retry can resolve, whatever
+# their status: the request was damaged or cut off on its way, or competed with another one.
 _TEMPORARY_CODES = frozenset(
     {
         "BadDigest",
@@ -74,7 +74,7 @@ def outcome_of_error(error: BaseException, name: str, timeout_s: float) -> Retry
 
 
 def most_serious(failures: Sequence[Retry | Held]) -> Retry | Held:
-    """Return the outcome of a batch with these failures: one that only an operator can end.
+    """Return the outcome of a batch with these failures: `Held` if one of them is.
 
     >>> most_serious([Retry("status 503"), Held("status 403")]).reason
     'status 403'

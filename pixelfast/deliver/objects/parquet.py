@@ -1,7 +1,8 @@
 """Events as Parquet: columns for the fields that most queries use, and the complete event as JSON.
 
-An event whose field has another type than its column, or a time that the column cannot hold, has
-NULL there. Nothing is lost, because the column `json` contains the event as it was stored.
+If a field of an event does not have the type of its column, or is a time that the column cannot
+hold, the column is NULL. Nothing is lost, because the column `json` contains the event as it was
+stored.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["SCHEMA", "parquet_encoder"]
 
 _LINE_FEED = re.compile(b"\n")
 _COMPRESSIONS = {"none": "uncompressed", "gzip": "gzip(6)", "zstd": "zstd(3)"}
-_ROWS_AT_ONCE = 1024  # more would keep the GIL for several ms
+_ROWS_AT_ONCE = 1024  # more would hold the GIL for several ms
 _ROW_GROUP_ROWS = 32_768  # which are in memory twice until they are written
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -68,7 +69,8 @@ def parquet_encoder(compression: str) -> Callable[[Sequence[Piece]], bytes]:
 
     def encode(pieces: Sequence[Piece]) -> bytes:
         file = io.BytesIO()
-        # The writer calls the generator. With a whole table it would keep the GIL until its end.
+        # The writer takes batches from the generator. With a whole table, it would not release the
+        # GIL before it has finished.
         batches = cast(Sequence[RecordBatch], _record_batches(pieces))
         write_parquet(
             RecordBatchReader.from_batches(SCHEMA, batches),

@@ -27,7 +27,7 @@ InThread = Callable[..., Awaitable[Any]]
 
 
 class _LostConnections(logging.Filter):
-    """Omit lost connections that asyncpg reports to nobody.
+    """Omit log records about lost connections whose errors asyncpg does not retrieve.
 
     If the server ends a connection between two statements, asyncpg raises an error for the second
     one but leaves another error in a future, which the event loop would log as a bug.
@@ -51,7 +51,7 @@ class NoConnection(Exception):
 
 
 class Connections:
-    """Connections of one destination. They are not limited in number: callers do that."""
+    """Connections of one destination. Callers limit their number."""
 
     def __init__(
         self, settings: PostgresDestination, clock: Callable[[], float] = time.monotonic
@@ -69,7 +69,7 @@ class Connections:
         """Lend a connection that has no open transaction; keep it unless an error is raised.
 
         Raises:
-            NoConnection: there is none; it has the outcome of the batch.
+            NoConnection: none could be opened; the exception has the outcome of the batch.
         """
         connection = self._take() or await self._connect(in_thread)
         is_usable = False
@@ -116,7 +116,7 @@ class Connections:
                 direct_tls=False,
                 target_session_attrs=SessionAttribute.any,
                 timeout=settings.connect_timeout_s,
-                statement_cache_size=0,  # so that poolers may change the session
+                statement_cache_size=0,  # so that a pooler may switch sessions between transactions
                 server_settings={"application_name": settings.application_name},
             )
         except TimeoutError:

@@ -20,7 +20,7 @@ __all__ = [
     "words_of",
 ]
 
-_KEPT_BYTES = 1024  # of the server's words, for dead letters
+_KEPT_BYTES = 1024  # of the server's message, for dead letters
 
 # Classes of SQLSTATE whose errors are not caused by events, from Appendix A of PostgreSQL's
 # documentation. All others are: values that do not fit (22), violated constraints (23, 44), limits
@@ -33,8 +33,8 @@ OTHER_CLASSES = frozenset(
         *("72", "F0", "HV", "XX"),
     }
 )
-# Of these, errors of the following classes are caused by the settings. The rest are retried: they
-# describe a problem of the connection, the server or its machine.
+# The classes among them whose errors are caused by the settings. Errors of the others are retried:
+# they describe a problem of the connection, the server or its machine.
 _SETTINGS_CLASSES = frozenset(
     {
         "0A",  # feature not supported
@@ -48,7 +48,7 @@ _NOT_IN_STATE = "55000"  # a view that cannot be inserted into, a database that 
 _NO_UNIQUE_INDEX = "42P10"
 _CHECK_VIOLATION = "23514"
 _NO_PRIVILEGE = "42501"
-_CHECKS_POLICIES = "ExecWithCheckOptions"  # the server's function that does
+_CHECKS_POLICIES = "ExecWithCheckOptions"  # the function of the server that checks them
 _COPY_FORMAT = "22P04"
 _NO_INDEX = "the table has no unique index on message_id, or on message_id and received_at"
 _NO_PARTITION = "create the partition, or a default one"
@@ -57,8 +57,8 @@ _NO_PARTITION = "create the partition, or a default one"
 def is_of_rows(error: asyncpg.PostgresError) -> bool:
     """Whether rows of a batch cause the error.
 
-    The server reports a missing partition as the violation of a constraint that has no name. No
-    event is to blame for it. If a trigger raises the same code, there is no table either. A row
+    The server reports a missing partition, which no event causes, as the violation of a constraint
+    without a name. An error with the same code that a trigger raises names no table either. A row
     that violates a policy has the code of a missing permission.
     """
     code = error.sqlstate or ""
@@ -77,7 +77,7 @@ def lacks_index(error: asyncpg.PostgresError) -> bool:
 def rejected(code: str, said: str) -> Rejected:
     """Return the outcome of an event for which the server reported an error."""
     reason = f"SQLSTATE {code}"
-    if code == _COPY_FORMAT:  # the row could not be told from others
+    if code == _COPY_FORMAT:  # it contains a delimiter of rows or columns
         reason += ": the event is not valid JSON"
     return Rejected(reason, response=said.encode("utf-8", "replace")[:_KEPT_BYTES])
 
@@ -108,7 +108,7 @@ def outcome_of_failure(error: Exception, where: str) -> Retry | Held | Rejected 
         return Retry(f"{where}: {said}")
     if isinstance(error, asyncpg.UnsupportedServerFeatureError | asyncpg.ClientConfigurationError):
         return Held(f"{where}: {error}")
-    if isinstance(error, asyncpg.InternalClientError):  # a statement after the server's last words
+    if isinstance(error, asyncpg.InternalClientError):  # after the server ended the session
         return Retry(f"{where}: the connection is not usable: {error}")
     if isinstance(error, asyncpg.InterfaceError):
         return Retry(f"{where}: {error}")

@@ -23,17 +23,17 @@ CREATE TEMPORARY TABLE IF NOT EXISTS {DOUBTFUL} (n int PRIMARY KEY, source text,
 CREATE TEMPORARY TABLE IF NOT EXISTS {REJECTED} (n int PRIMARY KEY, code text, said text)
   ON COMMIT DELETE ROWS;
 """
-# Sorted, so that transactions at the same time that have the same ids cannot end in a deadlock.
+# Sorted, so that concurrent transactions with the same ids cannot deadlock.
 _INSERT = """\
 INSERT INTO {table} ({columns})
 SELECT {values} FROM (SELECT source, event::jsonb AS e FROM pg_temp.{staged} OFFSET 0) AS staged
 ORDER BY (e->>'messageId') COLLATE "C"
 ON CONFLICT ({conflict}) DO NOTHING;
 """
-# An insert without rows checks the permissions, so that later errors with that code are about
-# policies for rows. Then every value is computed, which writes nothing, so that most bad events are
-# found without rows in the table that have to be removed by VACUUM. Ranges of the other events are
-# then halved until all of them are stored or rejected.
+# First, an insert without rows checks the permissions, so that later errors with the code of a
+# missing permission are about row-level policies. Second, the values of each event are computed,
+# which finds most bad events without writing rows that VACUUM has to remove. Third, the other
+# events are stored; a range that fails is halved until all of its events are stored or rejected.
 _SORT_OUT = """\
 DO $pixelfast$
 DECLARE
@@ -92,7 +92,7 @@ BEGIN
   END LOOP;
 END $pixelfast$;
 """
-# An error that no event is to blame for ends the transaction.
+# An error that is not caused by an event ends the transaction.
 _DIAGNOSE = """\
 GET STACKED DIAGNOSTICS
         said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, violated = CONSTRAINT_NAME,
