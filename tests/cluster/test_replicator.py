@@ -18,7 +18,7 @@ from pixelfast.cluster.producer import FrameProducer
 from pixelfast.cluster.replicator import Replicator
 from pixelfast.config import Cluster
 from pixelfast.spool import DataDir, Position
-from pixelfast.spool.format import SegmentId, segment_name
+from pixelfast.spool.format import SegmentId
 from tests.cluster.topic import FakeTopic, MockBrokers, Stored, events_in, unique_events
 from tests.deliver.running import run
 from tests.spools import Slot, open_data
