@@ -128,11 +128,11 @@ class ReplicatedAcks:
             self._looking = None
         self._pace.cancel()
 
-    def delays_commit(self, events: int) -> bool:
+    def delays_commit(self) -> bool:
         """Return whether the next commit must wait; the writer is resumed when it may start."""
         if self.mode is not AckMode.REPLICATING:
             return False
-        return self._pace.delays(events, self._resume)
+        return self._pace.delays(self._resume)
 
     # --- what the writer reports -------------------------------------------------------------
 

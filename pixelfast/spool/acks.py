@@ -13,8 +13,8 @@ __all__ = ["CommitAcks"]
 class CommitAcks(Protocol):
     """Learns of each commit, and calls `on_stored` of its waiters."""
 
-    def delays_commit(self, events: int) -> bool:
-        """Return whether the next commit, of `events`, must wait for `SpoolWriter.resume`."""
+    def delays_commit(self) -> bool:
+        """Return whether the next commit must wait for `SpoolWriter.resume`."""
 
     def on_written(
         self,

@@ -203,7 +203,7 @@ cdef class SpoolWriter:
             elif self._states.state == WriterState.CLOSING:
                 self._end()
             return
-        if self._acks is not None and self._acks.delays_commit(batch.count):
+        if self._acks is not None and self._acks.delays_commit():
             self._commit = CommitState.DELAYED
             return  # `resume` continues
         if self._segment.offset + batch.sealed_bytes(self.names) > self._files.segment_bytes:

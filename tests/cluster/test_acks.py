@@ -50,7 +50,7 @@ class Collector:
             self._on_stored,
             1.0,
             calm_s=0.05,
-            pace=CommitPace(loop, min_interval_s=interval_s, max_interval_s=interval_s),
+            pace=CommitPace(loop, interval_s=interval_s),
         )
         self.writer = SpoolWriter(
             loop, files, Committer(), ["web"], self._on_stored, ack="written", acks=self.acks

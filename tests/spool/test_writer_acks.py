@@ -201,7 +201,7 @@ class HeldCommits:
         self.is_delaying = True
         self.written: list[Any] = []
 
-    def delays_commit(self, _events: int) -> bool:
+    def delays_commit(self) -> bool:
         self.questions += 1
         return self.is_delaying
 
