@@ -1,12 +1,15 @@
-# Sourced by the scripts that test another build of the compiled modules. `compiled_copy NAME` brings
-# the copy of the checkout in build/NAME up to date, compiles it with the switches of the environment
-# and makes it the current folder. Such a build never replaces the one in the checkout, because every
-# later benchmark would measure it.
+# Sourced by the scripts that test another build of the compiled modules. `copy_checkout NAME` brings
+# the copy of the checkout in build/NAME up to date and makes it the current folder. `compiled_copy
+# NAME` also compiles it with the switches of the environment. Such a build never replaces the one in
+# the checkout, because every later benchmark would measure it.
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=$root/.venv/bin/python
+tests_of_compiled_modules="tests/event tests/collect tests/spool
+    tests/deliver/products/test_documents.py tests/deliver/products/test_bulk_items.py
+    tests/deliver/test_lines.py tests/deliver/test_excerpts.py"
 
-compiled_copy() {
+copy_checkout() {
     work=$root/build/$1
     rm -rf "$work/tests" # so that deleted tests do not run
     mkdir -p "$work"
@@ -21,6 +24,10 @@ compiled_copy() {
     find pixelfast -name '*.so' | while read -r file; do
         [ -e "${file%%.*}.pyx" ] || rm "$file"
     done
-    "$python" setup.py --quiet build_ext --inplace
     export PYTHONPATH="$work"
+}
+
+compiled_copy() {
+    copy_checkout "$1"
+    "$python" setup.py --quiet build_ext --inplace
 }

@@ -18,6 +18,5 @@ export PYTHONMALLOC=malloc HYPOTHESIS_PROFILE=short
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 export LD_PRELOAD="$asan"
 "$python" -c "import pixelfast.event.decoder as m; assert m.__file__.startswith('$work'), m.__file__"
-exec "$python" -m pytest -q -p no:cacheprovider tests/event tests/collect tests/spool \
-    tests/deliver/products/test_documents.py tests/deliver/products/test_bulk_items.py \
-    tests/deliver/test_lines.py tests/deliver/test_excerpts.py "$@"
+# shellcheck disable=SC2086 # a list
+exec "$python" -m pytest -q -p no:cacheprovider $tests_of_compiled_modules "$@"
