@@ -13,7 +13,7 @@ from pixelfast.deliver.dead import DeadLetterLimits, DeadLetters, SourceDeadLett
 from pixelfast.deliver.outcomes import Rejected, Retry
 from pixelfast.deliver.timing import DeliveryClock, Timings
 
-__all__ = ["DeadKeeper", "LogThrottle"]
+__all__ = ["DeadKeeper", "LogThrottle", "NearlyFullLog"]
 
 _WARNING_SHARE = 0.8
 
@@ -35,6 +35,28 @@ class LogThrottle:
             return 0
         told, self._events, self._told_s = self._events, 0, now_s
         return told
+
+
+class NearlyFullLog:
+    """Log that dead letters have reached 80 % of their limit, once until they are below it."""
+
+    def __init__(self, limits: DeadLetterLimits, log: Any) -> None:
+        self._limits = limits
+        self._log = log
+        self._is_nearly_full = False
+
+    def note(self, size_bytes: int, max_bytes: int) -> None:
+        """Note the current size of the dead letters, and its current limit."""
+        was_nearly_full = self._is_nearly_full
+        self._is_nearly_full = size_bytes >= _WARNING_SHARE * max_bytes
+        if self._is_nearly_full and not was_nearly_full:
+            self._log.warning(
+                "dead_letters_nearly_full",
+                bytes=size_bytes,
+                max_dead_bytes=self._limits.max_bytes,
+                max_bytes=max_bytes,
+                on_dead_full=self._limits.on_full,
+            )
 
 
 class DeadKeeper:
@@ -66,7 +88,7 @@ class DeadKeeper:
         self._dead: DeadLetters | None = None
         self._dropped: int | None = None  # the total at the last measurement
         self._told = LogThrottle(timings, clock)
-        self._is_nearly_full = False
+        self._nearly_full = NearlyFullLog(dead_limits, log)
 
     @property
     def has_any(self) -> bool:
@@ -134,14 +156,4 @@ class DeadKeeper:
         self._dropped = dropped
         if events := self._told.add(more):
             self._log.warning("dead_letters_dropped", events=events, bytes=self.size_bytes)
-        if self.size_bytes < _WARNING_SHARE * self.max_bytes:
-            self._is_nearly_full = False
-        elif not self._is_nearly_full:
-            self._is_nearly_full = True
-            self._log.warning(
-                "dead_letters_nearly_full",
-                bytes=self.size_bytes,
-                max_dead_bytes=self._dead_limits.max_bytes,
-                max_bytes=self.max_bytes,
-                on_dead_full=self._dead_limits.on_full,
-            )
+        self._nearly_full.note(self.size_bytes, self.max_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -140,20 +140,38 @@ class DeadLetterIndex:
             return [each for each in self._oldest(destination) if each.id in wanted]
 
     def excess(
-        self, destination: str, limits: DeadLetterLimits, now_ms: float, most: int
+        self,
+        destination: str,
+        limits: DeadLetterLimits,
+        now_ms: float,
+        most: int,
+        kept: Container[bytes] = (),
     ) -> list[DeadEntry]:
-        """Return the oldest dead letters over the limits of age and size, at most `most`."""
-        size_bytes = self.size_bytes(destination)
+        """Return dead letters over the limits of age and size, at most `most`.
+
+        Over the limit of size are the oldest of the source with the largest share, as on a single
+        machine, so that a sender of bad events does not drop the dead letters of other sources.
+        Those whose keys are in `kept` are not returned.
+        """
         found: list[DeadEntry] = []
         with self._lock:
-            for each in self._oldest(destination):
-                is_old = now_ms - each.died_ms > limits.max_age_s * 1000
-                is_over = limits.on_full == "drop_oldest" and size_bytes > limits.max_bytes
-                if not (is_old or is_over) or len(found) == most:
-                    break
-                size_bytes -= each.size_bytes
-                found.append(each)
-        return found
+            known = self._entries.get(destination, {})
+            excess_bytes = -limits.max_bytes
+            largest: list[tuple[int, str, DeadEntry, Iterator[DeadEntry]]] = []  # a heap
+            for source, entries in known.items():
+                source_bytes = self._bytes[destination, source]
+                excess_bytes += source_bytes
+                rest = (each for each in entries.values() if each.key not in kept)
+                for oldest in rest:
+                    if now_ms - oldest.died_ms <= limits.max_age_s * 1000:
+                        largest.append((-source_bytes, source, oldest, rest))
+                        break
+                    source_bytes -= oldest.size_bytes
+                    excess_bytes -= oldest.size_bytes
+                    found.append(oldest)
+            if limits.on_full == "drop_oldest":
+                found += _oldest_of_largest(largest, excess_bytes)
+        return found[:most]
 
     def note_dropped(self, destination: str, entries: Iterable[DeadEntry]) -> None:
         """Count dead letters that were dropped because of a limit."""
@@ -162,3 +180,22 @@ class DeadLetterIndex:
 
     def _oldest(self, destination: str) -> Iterator[DeadEntry]:
         return heapq.merge(*(each.values() for each in self._entries.get(destination, {}).values()))
+
+
+def _oldest_of_largest(
+    sources: list[tuple[int, str, DeadEntry, Iterator[DeadEntry]]], excess_bytes: int
+) -> Iterator[DeadEntry]:
+    """Yield the oldest dead letter of the source that is the largest, until `excess_bytes` are.
+
+    A source is its negative size, its name, its oldest dead letter and the others by age.
+    """
+    heapq.heapify(sources)
+    while excess_bytes > 0 and sources:
+        size_bytes, source, oldest, rest = sources[0]
+        yield oldest
+        excess_bytes -= oldest.size_bytes
+        following = next(rest, None)
+        if following is None:
+            heapq.heappop(sources)
+        else:
+            heapq.heapreplace(sources, (size_bytes + oldest.size_bytes, source, following, rest))

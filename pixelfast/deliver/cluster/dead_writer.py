@@ -10,6 +10,7 @@ from pixelfast.deliver.bundles import Bundle, DeadLetter, merged
 from pixelfast.deliver.cluster.dead_index import DeadEntry, DeadLetterIndex
 from pixelfast.deliver.cluster.dead_records import message_of
 from pixelfast.deliver.dead import DeadLetterLimits, SourceDeadLetters
+from pixelfast.deliver.dead_keeper import NearlyFullLog
 from pixelfast.deliver.outcomes import Rejected, Retry
 from pixelfast.deliver.timing import DeliveryClock
 
@@ -56,6 +57,7 @@ class DeadLetterWriter:
         self._log = log
         self._clock = clock
         self._is_keeper = is_keeper
+        self._nearly_full = NearlyFullLog(limits, log)
         self._taken: dict[bytes, int] = {}  # offsets of dead letters being replayed, by key
         self._offsets: dict[int, DeadEntry] = {}  # the same, by id
 
@@ -121,6 +123,7 @@ class DeadLetterWriter:
 
         If `is_due`, first drop those over the limits of age and size.
         """
+        self._nearly_full.note(self.size_bytes, self.max_bytes)
         if is_due:
             self._drop_excess()
         if limits is None:
@@ -147,16 +150,17 @@ class DeadLetterWriter:
         return letters
 
     def _drop_excess(self) -> None:
-        now_ms = self._clock.wall_s() * 1000
-        excess = self._index.excess(self._destination, self._limits, now_ms, _MAX_DROPPED)
-        excess = [each for each in excess if each.key not in self._taken]
+        now_ms, size_bytes = self._clock.wall_s() * 1000, self.size_bytes
+        excess = self._index.excess(
+            self._destination, self._limits, now_ms, _MAX_DROPPED, self._taken
+        )
         if excess:
             self._topic.write((each.key, None) for each in excess)
             self._index.note_dropped(self._destination, excess)
             self._log.warning(
                 "dead_letters_dropped",
                 events=len(excess),
-                bytes=sum(each.size_bytes for each in excess),
+                bytes=size_bytes - sum(each.size_bytes for each in excess),
             )
 
     def resume(self, planned: list[list[int]]) -> None:

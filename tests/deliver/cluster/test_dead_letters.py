@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from pixelfast.config import Cluster
@@ -33,7 +34,7 @@ class Letters:
 
     def make_writer(self, name: str = "hook", *, is_keeper: bool = True) -> DeadLetterWriter:
         index: Any = self.topic.index
-        log: Any = _Log()
+        log = structlog.get_logger("deliver")
         return DeadLetterWriter(
             self.topic, index, name, self.limits, log, self.hand.clock, is_keeper=is_keeper
         )
@@ -50,11 +51,6 @@ class Letters:
 
     def taken(self, limits: BatchLimits = AT_ONCE) -> list[int]:
         return [each.id for each in self.writer.tend(limits, is_due=False)]
-
-
-class _Log:
-    def warning(self, _event: str, **_fields: object) -> None:
-        """Ignore it."""
 
 
 def test_a_dead_letter_that_is_written_again_replaces_itself() -> None:
@@ -184,6 +180,53 @@ def test_the_oldest_dead_letters_over_the_limits_are_dropped_and_counted() -> No
     letters.writer = letters.make_writer()
     letters.writer.tend(None, is_due=True)
     assert 2 == letters.view.count()
+
+
+def test_the_largest_source_loses_its_oldest_dead_letters_at_the_size_limit() -> None:
+    letters = Letters()
+    for number, source, size_bytes in (
+        (0, "shop", 10),
+        (1, "mail", 900),
+        (2, "web", 400),
+        (3, "web", 500),
+        (4, "web", 600),
+        (5, "web", 700),
+    ):
+        letters.hand.advance(1.0)
+        event = b'{"n":"%s"}' % (size_bytes * b"x")
+        letters.writer.write([bundle(number, event, source=source)], [], {})
+    size_bytes = letters.writer.size_bytes
+    letters.limits = DeadLetterLimits(max_bytes=size_bytes - 1000)
+    letters.writer = letters.make_writer()
+    letters.view.ask_for_replay([3])
+    assert [3] == letters.taken()
+    with capture_logs() as logs:
+        letters.writer.tend(None, is_due=True)
+    assert [1, 2, 3, 6] == [each.id for each in letters.view.read()], "3 is being replayed"
+    (dropped,) = [each for each in logs if each["event"] == "dead_letters_dropped"]
+    assert (2, letters.writer.size_bytes) == (dropped["events"], dropped["bytes"])
+    letters.limits = DeadLetterLimits(max_bytes=1)
+    letters.writer = letters.make_writer()
+    letters.writer.tend(None, is_due=True)
+    assert [] == letters.view.read()
+
+
+def test_dead_letters_near_their_limit_are_logged_once_by_the_keeper() -> None:
+    letters = Letters()
+    letters.add(8)
+    letters.limits = DeadLetterLimits(max_bytes=letters.writer.size_bytes * 10 // 8)
+    letters.writer = letters.make_writer()
+    with capture_logs() as logs:
+        for added in (1, 0, 1):
+            letters.add(added, start=8)
+            letters.writer.tend(None, is_due=False)
+        letters.view.drop([1, 2, 3])
+        letters.writer.tend(None, is_due=False)
+        letters.add(3, start=20)
+        letters.writer.tend(None, is_due=False)
+    told = [each for each in logs if each["event"] == "dead_letters_nearly_full"]
+    assert 2 == len(told)
+    assert letters.limits.max_bytes == told[0]["max_bytes"] == told[0]["max_dead_bytes"]
 
 
 def test_messages_that_are_not_dead_letters_are_logged_once_and_change_nothing() -> None:
