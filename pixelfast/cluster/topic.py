@@ -10,7 +10,7 @@ import structlog
 from pixelfast.config import Cluster
 from pixelfast.kafka.admin import Admin
 from pixelfast.kafka.connection import connection_properties, producer_options
-from pixelfast.kafka.errors import words_of
+from pixelfast.kafka.errors import hides_settings, words_of
 
 __all__ = ["TopicSettings", "problems_of", "read_topic_settings", "retention_problems"]
 
@@ -18,25 +18,16 @@ TopicSettings: TypeAlias = Mapping[str, str | None]
 
 _TIMEOUT_S = 5.0
 _UNLIMITED_MS = 2**63 - 1
-_NOT_TOLD = frozenset(
-    {
-        "CLUSTER_AUTHORIZATION_FAILED",
-        "TOPIC_AUTHORIZATION_FAILED",
-        "UNSUPPORTED_VERSION",
-        "_UNSUPPORTED_FEATURE",
-    }
-)
 
 
 def read_topic_settings(settings: Cluster, timeout_s: float = _TIMEOUT_S) -> TopicSettings:
     """Return the settings of the cluster's topic. Blocks.
 
-    If the brokers do not return them, for example without permission, that is logged, and the
-    result is empty. pixelfast then runs without checking them, because an operator may have reasons
-    not to grant the permission.
+    If the brokers do not return them to this user, that is logged, and the result is empty.
+    pixelfast then runs without checking them.
 
     Raises:
-        KafkaException: the brokers do not respond within `timeout_s`.
+        KafkaException: the brokers do not respond within `timeout_s`, or report another error.
     """
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
@@ -51,7 +42,7 @@ def read_topic_settings(settings: Cluster, timeout_s: float = _TIMEOUT_S) -> Top
     try:
         described = admin.wait(found[resource], timeout_s)
     except KafkaException as error:
-        if error.args[0].name() not in _NOT_TOLD:
+        if not hides_settings(error.args[0]):
             raise
         log.warning("topic_not_checked", topic=settings.topic, error=words_of(error.args[0]))
         return {}

@@ -16,6 +16,7 @@ __all__ = [
     "ALL_BROKERS_DOWN",
     "PARTITION_END",
     "Meaning",
+    "hides_settings",
     "is_denial",
     "meaning_of",
     "timed_out",
@@ -66,6 +67,14 @@ _HELD = frozenset(
         "UNSUPPORTED_VERSION",
     }
 )
+_SETTINGS_HIDDEN = frozenset(
+    {
+        "CLUSTER_AUTHORIZATION_FAILED",
+        "TOPIC_AUTHORIZATION_FAILED",
+        "UNSUPPORTED_VERSION",
+        "_UNSUPPORTED_FEATURE",
+    }
+)
 # Times and counts differ each time, and would make the same error look like a new one.
 _CHANGING = re.compile(
     r" \(after \d+ms in state \w+(?:, \d+ identical error\(s\) suppressed)?\)"
@@ -96,6 +105,14 @@ def is_denial(error: KafkaError) -> bool:
     if error.name() in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"):
         return True
     return error.name() in ("_SSL", "_TRANSPORT") and bool(_ABOUT_CERTIFICATES.search(error.str()))
+
+
+def hides_settings(error: KafkaError) -> bool:
+    """Whether the brokers do not return a topic's settings to this user, or do not support that.
+
+    An operator may have reasons not to grant the permission. Other errors pass.
+    """
+    return error.name() in _SETTINGS_HIDDEN
 
 
 def timed_out() -> KafkaException:

@@ -18,7 +18,7 @@ from pixelfast.kafka.connection import (
     consumer_options,
     producer_options,
 )
-from pixelfast.kafka.errors import PARTITION_END, words_of
+from pixelfast.kafka.errors import PARTITION_END, hides_settings, words_of
 from pixelfast.kafka.logger import KafkaLogger
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class DeadLetterTopic:
             self._create(admin, min((len(each.replicas) for each in partitions), default=1))
 
     def _settings(self, admin: Any) -> dict[str, str | None]:
-        """Return the settings of the topic; empty if they cannot be read."""
+        """Return the settings of a topic; empty if the brokers hide them."""
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
             RESOURCE_TOPIC,
@@ -120,6 +120,8 @@ class DeadLetterTopic:
             future = admin.describe_configs([resource], request_timeout=_RESPONSE_S)[resource]
             found = future.result(2 * _RESPONSE_S)
         except KafkaException as error:
+            if not hides_settings(error.args[0]):
+                raise
             self._log.warning("topic_not_checked", topic=self._name, error=words_of(error.args[0]))
             return {}
         return {name: entry.value for name, entry in found.items()}

@@ -1,13 +1,16 @@
-"""The producer of the topic of dead letters."""
+"""The topic of dead letters: its check and its producer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 from confluent_kafka import KafkaError, KafkaException
+from structlog.testing import capture_logs
 
 from pixelfast.config import Cluster
 from pixelfast.deliver.cluster.dead import DeadLetterTopic
@@ -38,3 +41,39 @@ def test_a_fatal_error_of_librdkafka_replaces_the_producer(monkeypatch: pytest.M
         topic.write([(b"hook/a/0", b"{}")])
     topic.write([(b"hook/a/0", b"{}")])
     assert 2 == len(made)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_checked_later"),
+    [
+        (KafkaError._TIMED_OUT, True),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, False),
+        (KafkaError._UNSUPPORTED_FEATURE, False),
+    ],
+)
+def test_only_brokers_that_hide_settings_leave_the_topic_unchecked(
+    monkeypatch: pytest.MonkeyPatch, code: int, is_checked_later: bool
+) -> None:
+    class Admin:
+        def __init__(self, *_: object, **__: object) -> None:
+            """Connect to nothing."""
+
+        def list_topics(self, timeout: float) -> Any:
+            del timeout
+            topic = SimpleNamespace(partitions={0: SimpleNamespace(replicas=[1, 2])})
+            return SimpleNamespace(topics={"pixelfast-events-dead": topic})
+
+        def describe_configs(self, resources: list[Any], **_: object) -> dict[Any, Future[Any]]:
+            found: Future[Any] = Future()
+            found.set_exception(KafkaException(KafkaError(code)))
+            return {resources[0]: found}
+
+    monkeypatch.setattr("confluent_kafka.admin.AdminClient", Admin)
+    topic = DeadLetterTopic(Cluster(brokers=("192.0.2.1:9092",)), structlog.get_logger())
+    with capture_logs() as logs:
+        if is_checked_later:
+            with pytest.raises(KafkaException):
+                topic.prepare()
+        else:
+            topic.prepare()
+    assert is_checked_later != ("topic_not_checked" in [each["event"] for each in logs])
