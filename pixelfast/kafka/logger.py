@@ -40,4 +40,4 @@ class KafkaLogger:
         if level >= _WARNING:
             self._log.warning("kafka_warning", error=text)
         else:
-            self._log.info("kafka_notice", error=text)
+            self._log.info("kafka_notice", line=text)

@@ -365,7 +365,10 @@ class Group:
         self, consumer: Consumer, partitions: list[TopicPartition], *, is_lost: bool
     ) -> None:
         numbers = [each.partition for each in partitions]
-        self._log.info("partitions_lost" if is_lost else "partitions_revoked", partitions=numbers)
+        if is_lost:
+            self._log.warning("partitions_lost", partitions=numbers)
+        else:
+            self._log.info("partitions_revoked", partitions=numbers)
         self._call(self._owner.revoke(numbers, is_lost=is_lost), _REVOKE_S)
         consumer.incremental_unassign(partitions)
         self._assigned.difference_update(numbers)
