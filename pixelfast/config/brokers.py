@@ -47,8 +47,9 @@ SaslPassword = Annotated[Secret | None, Meta(description="password for `username
 BrokerOptions = Annotated[
     dict[str, str],
     Meta(
-        description="further properties of librdkafka, by name; those that pixelfast sets "
-        "itself are rejected"
+        description="further properties of librdkafka, by name; they replace pixelfast's own "
+        "values, such as that of `linger.ms`. Properties that have a setting of their own or "
+        "would weaken a guarantee are rejected"
     ),
 ]
 BrokerConnectTimeout = Annotated[

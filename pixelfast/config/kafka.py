@@ -49,7 +49,7 @@ _PRIVATE = (
     "cannot be used: options are not secret. Use a key without a passphrase, and the setting"
     " tls_key"
 )
-_CODE = "cannot be used: it would load code into the delivery process"
+_CODE = "cannot be used: it would load code into pixelfast"
 _REASONS = {
     "enable.idempotence": "must not be changed: without it, a message is stored twice, or after a"
     " later one, if its response is lost",

@@ -72,8 +72,8 @@ class S3Destination(Remote, frozen=True, kw_only=True, tag_field="type", tag="s3
     region: Annotated[
         _Region,
         Meta(
-            description='region of the bucket; `""`: the environment variable `AWS_REGION`, '
-            "otherwise `us-east-1`"
+            description='region of the bucket; `""`: the environment variable `AWS_REGION` or '
+            "`AWS_DEFAULT_REGION`, otherwise `us-east-1`"
         ),
     ] = ""
     addressing: Annotated[
