@@ -1,4 +1,4 @@
-"""CPU time and bytes that an event of a cluster costs collectors, brokers and deliverers."""
+"""CPU time and bytes that an event of a cluster costs collectors, brokers and delivery."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ consumer reads them. CPU is the user and system time of a broker per message, wi
 when idle and without the compilers of its JVM, which work for minutes after a start. The first
 two minutes are not measured.
 
-Collector and deliverer: the load is 1,000 pixels like the documented track call, at a constant rate
+Collector and delivery: the load is 1,000 pixels like the documented track call, at a constant rate
 (benchmarks/openloop.py) or from wrk at full speed, on another core than the collector. CPU is the
 user and system time of the collector until the brokers have the last event. Bytes are those of a
 message before its compression, and those of the topic's files. Then `pixelfast deliver` reads the
@@ -330,7 +330,7 @@ def run(rounds: int = 3, seconds: float = 5.0) -> Section:
                     found.setdefault(name, []).append(cost)
                     _note(name, found)
     pixels_head = ["load", "events/s", "events/message", "bytes/event", "bytes/event in the topic"]
-    pixels_head += ["collector µs/event", "deliverer µs/event"]
+    pixels_head += ["collector µs/event", "delivery µs/event"]
     messages_head = ["messages", "leader µs/message", "each follower µs/message"]
     text = table(pixels_head, _rows(found)) + "\n\n" + table(messages_head, _rows(messages))
     print("\n" + text)

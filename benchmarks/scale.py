@@ -70,7 +70,7 @@ class Needs(NamedTuple):
         kept_bytes: on the disk of each broker.
         broker_bits_per_s: that each broker sends, which is more than it receives.
         pixel_bits_per_s: that all collectors together receive from clients.
-        destination_bits_per_s: that all deliverers together send to a destination.
+        destination_bits_per_s: that all delivery processes together send to a destination.
     """
 
     collectors: int

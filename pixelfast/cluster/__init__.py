@@ -1,7 +1,7 @@
 """A Kafka topic as the log that several machines share.
 
-Collectors write frames to the topic, and deliverers read them in consumer groups, one for each
-destination.
+Collectors write frames to the topic, and delivery processes read them in consumer groups, one for
+each destination.
 
 `message`     the headers of a message, which holds one frame
 `frames`      makes the values of messages from the frames of a segment

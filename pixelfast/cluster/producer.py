@@ -81,7 +81,7 @@ def producer_properties(settings: Cluster, max_message_bytes: int) -> Properties
         # librdkafka marks this property as experimental, but nothing replaces it. Without it, a
         # message that fails for good (no permission, too large) does not end the producer, and
         # messages after it, which may be in flight already, can be stored. If the replicator then
-        # produced the failed frame again, deliverers would drop it as a copy: it is not beyond the
+        # produced the failed frame again, delivery would drop it as a copy: it is not beyond the
         # last position of its slot. A version without the property rejects it by name.
         "enable.gapless.guarantee": True,
         "acks": "all",

@@ -51,7 +51,7 @@ def events_in(messages: list[Stored]) -> list[bytes]:
 
 
 def unique_events(messages: list[Stored]) -> list[bytes]:
-    """Return the events as a deliverer reads them, which drops what is not beyond the last one."""
+    """Return the events as delivery reads them, which drops what is not beyond the last one."""
     last: dict[tuple[bytes, int], FramePlace] = {}
     kept = []
     for each in messages:

@@ -218,7 +218,7 @@ class Campaign:
                 self.tally.failures.append(f"operation, {phase.name}: {phase}")
 
     def cluster(self) -> None:
-        """Kill, freeze and restart brokers, collectors and deliverers of a cluster."""
+        """Kill, freeze and restart brokers, collectors and delivery processes of a cluster."""
         folder = self.fresh_folder()
         place = folder / "brokers"
         place.mkdir()

@@ -1,4 +1,4 @@
-"""The order in which a deliverer makes its results durable."""
+"""The order in which delivery makes its results durable."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def settings_of(
 
 
 def names_in(stored: list[Stored]) -> list[str]:
-    """Return the names of the events as a deliverer reads them."""
+    """Return the names of the events as delivery reads them."""
     return [msgspec.json.decode(each)["event"] for each in unique_events(stored)]
 
 

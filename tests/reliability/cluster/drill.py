@@ -1,4 +1,4 @@
-"""Faults of brokers, collectors and deliverers under load, on three real brokers.
+"""Faults of brokers, collectors and delivery processes under load, on three real brokers.
 
 The counts are those of the clients and of the destinations, over all machines.
 """
@@ -41,7 +41,7 @@ class Phase:
         replicated_s: the longest time from the end of a fault until everything that was stored
             then was replicated. A broker that was killed stays away.
         delayed_s: the longest time from the receipt of an event to its delivery to the destination
-            whose deliverer has no fault.
+            whose delivery process has no fault.
         max_response_s, max_replicated_s, max_delayed_s: the limits of these times.
         may_reject: whether 503 is a response that is expected.
     """
@@ -141,9 +141,11 @@ class Drill:
             phase.max_delayed_s = self._seconds(_OUTAGE_S) + 120.0
             yield phase
             yield self._phase(site, "rolling restart of the brokers", 1, self._roll(site))
-            yield self._phase(site, "kill -9 of a deliverer", self._times(3), self._kill(site))
+            yield self._phase(
+                site, "kill -9 of a delivery process", self._times(3), self._kill(site)
+            )
             phase = self._phase(
-                site, "SIGSTOP of a deliverer while another joins", 1, self._join(site)
+                site, "SIGSTOP of a delivery process while another joins", 1, self._join(site)
             )
             phase.max_delayed_s = 5.0
             yield phase

@@ -1,4 +1,4 @@
-"""Machines of a cluster: a collector or a deliverer, each with a data directory of its own."""
+"""Machines of a cluster: a collector or a delivery process, each with its own data directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cluster: brokers, collectors and deliverers, and the observer of all of them."""
+"""A cluster: brokers, collectors and delivery processes, and the observer of all of them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ retry_most_s = 0.4
 class Site:
     """Machines that share a new topic, on brokers that run.
 
-    The deliverers deliver to the first destination; one machine more delivers to the other one.
+    The delivery processes deliver to the first destination; one machine more delivers to the other
+    one.
 
     Attributes:
         topic: the topic of the events.
