@@ -171,13 +171,14 @@ def test_no_variable_of_the_environment_changes_the_settings(
     assert put.path.startswith("/events/source")
 
 
+@pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
 def test_credentials_and_region_of_the_environment_are_used_without_settings(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "OTHER")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
-    monkeypatch.setenv("AWS_REGION", "us-west-2")
+    monkeypatch.setenv(variable, "us-west-2")
 
     async def use(store: FakeDestination, sender: S3Sender) -> Request:
         assert Accepted() == await sender.send(batch_for(TWO[:1]))
