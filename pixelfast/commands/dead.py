@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import click
 import orjson
 
-from pixelfast.commands.options import with_stored_data
+from pixelfast.commands.options import with_brokers
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Config, Redactor
 from pixelfast.deliver import dead_letter_topic
@@ -54,7 +54,7 @@ def dead() -> None:
     metavar="N",
     help="Maximum number to list for each destination; 0: no limit.",
 )
-@with_stored_data
+@with_brokers
 def list_letters(destination: str | None, is_summary: bool, limit: int, settings: Config) -> None:
     """List dead letters, oldest first.
 
@@ -90,7 +90,7 @@ def list_letters(destination: str | None, is_summary: bool, limit: int, settings
 @dead.command()
 @click.argument("destination")
 @click.argument("ids", nargs=-1, type=int, required=True)
-@with_stored_data
+@with_brokers
 def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
     """Print dead letters in full, one JSON object per line.
 
@@ -109,7 +109,7 @@ def show(destination: str, ids: tuple[int, ...], settings: Config) -> None:
 
 def _of_chosen(command: Callable[..., None]) -> Callable[..., None]:
     """Add the arguments that select dead letters: DESTINATION, and IDS or --all."""
-    command = with_stored_data(command)
+    command = with_brokers(command)
     command = click.option(
         "--all", "is_all", is_flag=True, help="Select all dead letters of the destination."
     )(command)

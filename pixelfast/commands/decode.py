@@ -46,7 +46,7 @@ def decode(targets: tuple[str, ...], full: bool, config: str | None) -> None:
     Example:
       pixelfast decode '/pixel/v1/page?writeKey=k&anonymousId=a&context.screen.width=1920'
     """
-    settings = read_config(config, may_lack=("destinations",)) if config else None
+    settings = read_config(config, may_lack=("destinations", "cluster")) if config else None
     explainer = Explainer(settings, full=full)
     output = sys.stdout.buffer
     has_rejected = False

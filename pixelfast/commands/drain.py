@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from pixelfast.commands.options import with_stored_data
+from pixelfast.commands.options import with_brokers
 from pixelfast.commands.running import get_json
 from pixelfast.commands.tables import print_table
 from pixelfast.config import Cluster, Config, FileDestination, Log, Redactor
@@ -38,7 +38,7 @@ _DESTINATION_HEADERS = ("destination", "pending", "oldest")
     metavar="SECONDS",
     help="Maximum time to wait; 0: only look.",
 )
-@with_stored_data
+@with_brokers
 def drain(timeout_s: float, settings: Config) -> None:
     """Wait until no event is only on this machine.
 

@@ -59,7 +59,7 @@ def show_fingerprint(keys: tuple[str, ...], config: str | None) -> None:
         for text in _lines() if each == "-" else [each]:
             click.echo(fingerprint(text))
     if config is not None:
-        settings = read_config(config, may_lack=("destinations",))
+        settings = read_config(config, may_lack=("destinations", "cluster"))
         print_table(("fingerprint", "source", "key", "expires"), list(_keys(settings)))
 
 

@@ -17,6 +17,7 @@ from pixelfast.operate.reload import SettingsFile, errors_in
 __all__ = [
     "settings_file",
     "with_admin",
+    "with_brokers",
     "with_listen",
     "with_settings",
     "with_sources",
@@ -34,15 +35,20 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_sources(command: Callable[..., None]) -> Callable[..., None]:
-    """Do the same as `with_settings` for a command that does not use destinations.
+    """Do the same as `with_settings` for a command that does not use destinations and brokers.
 
-    Environment variables and files of secrets that destinations refer to may be missing.
+    Environment variables and files of secrets that these settings refer to may be missing.
     """
-    return _with_settings(command, ("destinations",))
+    return _with_settings(command, ("destinations", "cluster"))
 
 
 def with_stored_data(command: Callable[..., None]) -> Callable[..., None]:
     """Do the same as `with_sources` for a command that does not use write keys either."""
+    return _with_settings(command, ("destinations", "sources", "cluster"))
+
+
+def with_brokers(command: Callable[..., None]) -> Callable[..., None]:
+    """Do the same as `with_stored_data` for a command that connects to the brokers of a cluster."""
     return _with_settings(command, ("destinations", "sources"))
 
 

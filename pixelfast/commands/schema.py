@@ -104,7 +104,7 @@ def _find(kind: type[D], config: str | None, name: str | None) -> D | None:
         if name is not None:
             raise click.UsageError("--destination requires a settings file: --config FILE")
         return None
-    settings = read_config(config, may_lack=("destinations", "sources", "server.tls"))
+    settings = read_config(config, may_lack=("destinations", "sources", "server.tls", "cluster"))
     known = {each.name: each for each in settings.destinations if isinstance(each, kind)}
     tag = kind.__struct_config__.tag
     if not known:

@@ -37,6 +37,20 @@ tls_key = "/key.pem"
 """
 
 
+CLUSTER = """
+[cluster]
+brokers = ["${{PIXELFAST_TEST_BROKER}}:9092"]
+security = "sasl_ssl"
+username = "pixelfast"
+password = {{ file = "{folder}/none" }}
+[[destinations]]
+name = "warehouse"
+type = "clickhouse"
+url = "https://clickhouse.example.com"
+table = "pixels"
+"""
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> str:
     path = tmp_path / "pixelfast.toml"
@@ -64,6 +78,38 @@ def run(*arguments: str, text: str = "") -> Result:
 def test_a_command_that_only_reads_runs_without_secrets(settings: str, command: str) -> None:
     result = run(*command.split(), "-c", settings)
     assert 0 == result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "spool ls",
+        "status",
+        "schema clickhouse",
+        "key fingerprint",
+        "url page --user-id 1",
+        "decode /pixel/v1/page?writeKey=wk_web_0123456789&userId=1",
+    ],
+)
+def test_a_command_that_does_not_connect_to_brokers_runs_without_their_secrets(
+    tmp_path: Path, settings: str, command: str
+) -> None:
+    with Path(settings).open("a") as file:
+        file.write(CLUSTER.format(folder=tmp_path))
+    result = run(*command.split(), "-c", settings)
+    assert "cluster." not in result.stderr
+    assert result.exit_code in (0, 1), result.output  # 1: no server is running
+
+
+@pytest.mark.parametrize("command", ["dead ls", "drain"])
+def test_a_command_that_connects_to_brokers_reports_their_missing_secrets(
+    tmp_path: Path, settings: str, command: str
+) -> None:
+    with Path(settings).open("a") as file:
+        file.write(CLUSTER.format(folder=tmp_path))
+    result = run(*command.split(), "-c", settings)
+    assert 2 == result.exit_code
+    assert "cluster.password" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["serve", "collect", "deliver"])
