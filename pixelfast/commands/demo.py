@@ -9,6 +9,7 @@ import msgspec
 
 from pixelfast.commands.key import new_write_key
 from pixelfast.config import Config, Source, WriteKey
+from pixelfast.config.schema import DEMO_SOURCE
 
 __all__ = ["demo_key_path", "with_demo_source"]
 
@@ -34,5 +35,5 @@ def with_demo_source(config: Config, data_dir: str | Path) -> Config:
         with os.fdopen(fd, "w") as file:
             file.write(new_write_key("demo") + "\n")
     key = path.read_text().strip()
-    source = Source(name="demo", write_keys=(WriteKey(key=key),))
+    source = Source(name=DEMO_SOURCE, write_keys=(WriteKey(key=key),))
     return msgspec.structs.replace(config, sources=(source,))

@@ -9,6 +9,7 @@ from msgspec import Meta
 from pixelfast.config.fields import Secret
 
 __all__ = [
+    "DEAD_TOPIC_SUFFIX",
     "BrokerConnectTimeout",
     "BrokerOptions",
     "BrokerUser",
@@ -18,6 +19,8 @@ __all__ = [
     "SaslPassword",
     "Security",
 ]
+
+DEAD_TOPIC_SUFFIX = "-dead"  # the topic of dead letters has the name of the events' topic with it
 
 Brokers = Annotated[
     tuple[str, ...],

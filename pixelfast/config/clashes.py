@@ -25,10 +25,10 @@ from pixelfast.config.destinations import (
     PostgresDestination,
     S3Destination,
 )
-from pixelfast.config.kafka import cluster_clashes, kafka_clashes
+from pixelfast.config.kafka import cluster_clashes, kafka_clashes, topic_clashes
 from pixelfast.config.postgres import postgres_clashes
 from pixelfast.config.s3 import s3_clashes, s3_packages
-from pixelfast.config.schema import Config, Server, Source, Spool, WriteKey
+from pixelfast.config.schema import DEMO_SOURCE, Config, Server, Source, Spool, WriteKey
 from pixelfast.config.tables import Table
 from pixelfast.config.units import Address, format_bytes, parse_address
 from pixelfast.config.words import nearest, one_of, shown
@@ -62,8 +62,11 @@ def clashes(tables: list[Table], *, has_file: bool) -> Iterator[ConfigError]:
     yield from _names(destinations)
     yield from _folders(tables, destinations)
     yield from _names(sources)
-    if any(table.cls is Cluster for table in tables):
+    for cluster in [table for table in tables if table.cls is Cluster]:
         yield from _retention(tables)
+        names = [name for table in sources if (name := table.get("name"))]
+        to_kafka = [table for table in destinations if table.cls is KafkaDestination]
+        yield from topic_clashes(cluster, names or [DEMO_SOURCE], to_kafka)
     yield from _keys([table for table in tables if table.cls is WriteKey])
     yield from _references(sources, destinations)
 

@@ -27,7 +27,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
     brokers: Brokers
     topic: Annotated[
         str,
-        Meta(description="topic of all events of all machines", extra={"kind": "topic name"}),
+        Meta(description="topic of all events of all machines", extra={"kind": "cluster topic"}),
     ] = "pixelfast-events"
     ack: Annotated[
         Literal["replicated"],
@@ -66,7 +66,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=2**17,
-            le=2**30,
+            le=10**9,
             description="maximum size of a message; at most the topic's `max.message.bytes`. A "
             "larger commit is split",
             extra={"unit": "B"},

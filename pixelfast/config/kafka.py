@@ -7,14 +7,16 @@ event which the brokers have acknowledged is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 
+from pixelfast.config.brokers import DEAD_TOPIC_SUFFIX
 from pixelfast.config.packages import missing_package
 from pixelfast.config.tables import Table
 from pixelfast.config.words import shown
 from pixelfast.errors import ConfigError
 
-__all__ = ["cluster_clashes", "kafka_clashes"]
+__all__ = ["cluster_clashes", "kafka_clashes", "topic_clashes"]
 
 _SETTINGS = {
     "bootstrap.servers": "brokers",
@@ -108,6 +110,7 @@ _ALIASES = {
     "max.in.flight.requests.per.connection": "max.in.flight",
     "message.send.max.retries": "retries",
 }
+_TYPES = ("page", "track")  # of events
 # Properties for programs, by their beginning or end.
 _CALLBACKS = ("_cb", "on_delivery", "opaque", "logger", "enabled_events", "log.queue")
 
@@ -128,6 +131,36 @@ def kafka_clashes(table: Table) -> Iterator[ConfigError]:
     if table.get("message") == "batch":
         yield from _batched(table)
     yield from _options(table, {})
+
+
+def topic_clashes(
+    cluster: Table, sources: Iterable[str], destinations: Iterable[Table]
+) -> Iterator[ConfigError]:
+    """Yield a conflict for each Kafka destination that writes to a topic of `[cluster]`.
+
+    One address in common is enough: other addresses can belong to the same brokers.
+    """
+    name = cluster.get("topic")
+    if name is None:
+        return
+    reserved = {name: "events", name + DEAD_TOPIC_SUFFIX: "dead letters"}
+    for table in destinations:
+        template = table.get("topic") or ""
+        topics = {
+            template.replace("{source}", source).replace("{type}", type_)
+            for source, type_ in itertools.product(sources, _TYPES)
+        }
+        found = sorted(topics & reserved.keys())
+        if found and _addresses(table) & _addresses(cluster):
+            what = (
+                f"must not be a topic of [cluster]: {found[0]} contains its {reserved[found[0]]},"
+                " and other messages in it are invalid"
+            )
+            yield ConfigError(f"{table.path}.topic", shown(template), what)
+
+
+def _addresses(table: Table) -> set[str]:
+    return {each.lower() for each in table.get("brokers") or ()}
 
 
 def _security(table: Table) -> Iterator[ConfigError]:

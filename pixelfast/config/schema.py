@@ -16,6 +16,7 @@ from pixelfast.config.destinations import Destination, FileDestination
 from pixelfast.config.fields import Name, Secret
 
 __all__ = [
+    "DEMO_SOURCE",
     "Config",
     "Deliver",
     "Log",
@@ -26,6 +27,9 @@ __all__ = [
     "WriteKey",
     "unwrap",
 ]
+
+
+DEMO_SOURCE = "demo"  # the name of the source that is used if there is no other
 
 
 class ServerTls(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from pixelfast.config.brokers import DEAD_TOPIC_SUFFIX
 from pixelfast.config.packages import is_installed
 from pixelfast.config.units import ADDRESS_ALLOWED, parse_address
 
@@ -20,7 +21,7 @@ __all__ = ["STRING_KINDS", "StringKind", "is_base_url"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
-_BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", re.ASCII)
+_BROKER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._-]+):(\d{1,5})", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 # Headers that collectors read for another purpose, or that belong to the connection.
 _READ_HEADERS = {
@@ -28,6 +29,7 @@ _READ_HEADERS = {
     *("host", "connection", "expect", "content-length", "transfer-encoding", "upgrade"),
     "proxy-connection",
 }
+_MAX_TOPIC = 249  # characters
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
 _HEALTH_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
 
@@ -92,7 +94,13 @@ def _is_free_header(string: str) -> bool:
 
 def _is_broker(string: str) -> bool:
     match = _BROKER.fullmatch(string)
-    return match is not None and 0 < int(match[1]) <= 65535
+    if match is None or not 0 < int(match[2]) <= 65535:
+        return False
+    try:
+        ipaddress.IPv6Address(match[1] or "::1")
+    except ValueError:
+        return False
+    return True
 
 
 def _is_topic(string: str) -> bool:
@@ -101,8 +109,8 @@ def _is_topic(string: str) -> bool:
     Source: Apache Kafka's `org.apache.kafka.common.internals.Topic`.
     """
     longest = string.replace("{source}", "s" * 63).replace("{type}", "track")
-    is_name = re.fullmatch(r"[A-Za-z0-9._-]{1,249}", longest) is not None
-    return is_name and longest not in (".", "..")
+    is_name = re.fullmatch(r"[A-Za-z0-9._-]+", longest) is not None
+    return is_name and len(longest) <= _MAX_TOPIC and longest not in (".", "..")
 
 
 def _is_signing_secret(string: str) -> bool:
@@ -170,9 +178,11 @@ STRING_KINDS = {
         "at most 249 letters, digits, . _ or -, in which {source} and {type} stand for the source"
         " (up to 63 characters) and the type of an event",
     ),
-    "topic name": StringKind(
-        lambda string: "{" not in string and _is_topic(string),
-        "1 to 249 letters, digits, . _ or -",
+    "cluster topic": StringKind(  # the topic of dead letters has a longer name
+        lambda string: (
+            "{" not in string and _is_topic(string) and _is_topic(string + DEAD_TOPIC_SUFFIX)
+        ),
+        f"1 to {_MAX_TOPIC - len(DEAD_TOPIC_SUFFIX)} letters, digits, . _ or -",
     ),
     "path": StringKind(
         lambda string: not _CONTROL.search(string), "a path without control characters"

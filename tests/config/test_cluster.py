@@ -9,6 +9,7 @@ import pytest
 
 from pixelfast.config import Cluster, Config, Redactor, describe
 from pixelfast.config.reader import config_from_table
+from pixelfast.config.words import shown
 from pixelfast.errors import ConfigErrors
 from pixelfast.operate.reload import merge
 from tests.program import run_pixelfast
@@ -41,6 +42,7 @@ def test_without_the_section_there_is_no_cluster() -> None:
         {},
         {"ack": "replicated", "when_unavailable": "reject", "max_replication_wait_s": 2.0},
         {"topic": "pixels_1.a-b", "min_insync": 1, "max_message_bytes": "4MiB"},
+        {"topic": "t" * 244, "max_message_bytes": "1GB"},
         {**SASL, "tls_ca": "/etc/ca.pem", "sasl_mechanism": "PLAIN"},
         {"options": {"client.rack": "eu-1a", "linger.ms": "2", "fetch.min.bytes": "1"}},
     ],
@@ -55,7 +57,17 @@ def test_valid_settings_are_accepted(cluster: dict[str, Any]) -> None:
         ({"brokers": []}, "cluster.brokers = []: expected an array with at least 1 item"),
         (
             {"topic": "pixels.{source}"},
-            'cluster.topic = "pixels.{source}": expected 1 to 249 letters, digits, . _ or -',
+            'cluster.topic = "pixels.{source}": expected 1 to 244 letters, digits, . _ or -',
+        ),
+        (
+            {"topic": "t" * 245},
+            f"cluster.topic = {shown('t' * 245)}: expected 1 to 244 letters, digits, . _ or -",
+        ),
+        ({"topic": ""}, 'cluster.topic = "": expected 1 to 244 letters, digits, . _ or -'),
+        (
+            {"max_message_bytes": 10**9 + 1},
+            "cluster.max_message_bytes = 1000000001: expected a number of bytes or a string such as"
+            ' "64MiB" (units B kB MB GB TB KiB MiB GiB TiB) from 128KiB to 1GB',
         ),
         ({"ack": "synced"}, 'cluster.ack = "synced": expected "replicated"'),
         (
@@ -90,6 +102,43 @@ def test_settings_that_are_not_valid_are_rejected(cluster: dict[str, Any], probl
 )
 def test_settings_of_the_local_retention_are_rejected(others: dict[str, Any], problem: str) -> None:
     assert [problem] == problems_in(**others)
+
+
+KAFKA = {"name": "k", "type": "kafka", "brokers": ["other:9092", "KAFKA-1:9092"]}
+SOURCES = [{"name": "web", "write_keys": ["wk_web_0123456789"]}]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "topic", "found"),
+    [
+        ("pixels", "pixels", "pixels contains its events"),
+        ("pixels", "pixels-dead", "pixels-dead contains its dead letters"),
+        ("pixels.web", "pixels.{source}", "pixels.web contains its events"),
+        ("track-web", "{type}-{source}", "track-web contains its events"),
+        ("pixels.web", "{source}-dead", ""),
+        ("pixels", "pixels.{source}", ""),
+        ("pixels.app", "pixels.{source}", ""),
+    ],
+)
+def test_a_kafka_destination_cannot_write_to_a_topic_of_the_cluster(
+    cluster: str, topic: str, found: str
+) -> None:
+    expected = f'destinations[k].topic = "{topic}": must not be a topic of [cluster]: {found}'
+    problems = problems_in(
+        {"topic": cluster}, sources=SOURCES, destinations=[{**KAFKA, "topic": topic}]
+    )
+    assert [expected] * bool(found) == [each.partition(", and")[0] for each in problems]
+
+
+def test_other_brokers_may_have_topics_of_the_same_names() -> None:
+    destination = {**KAFKA, "topic": "pixels", "brokers": ["kafka-1:9093"]}
+    assert [] == problems_in({"topic": "pixels"}, destinations=[destination])
+
+
+def test_a_template_is_compared_for_the_demo_source_if_there_is_no_other() -> None:
+    destination = {**KAFKA, "topic": "pixels.{source}"}
+    (problem,) = problems_in({"topic": "pixels.demo"}, destinations=[destination])
+    assert "pixels.demo contains" in problem
 
 
 @pytest.mark.parametrize(

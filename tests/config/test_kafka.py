@@ -56,7 +56,10 @@ def test_a_topic_that_no_broker_accepts_is_rejected(topic: str) -> None:
 
 @pytest.mark.parametrize(
     "broker",
-    ["kafka", "kafka:", "kafka:0", "kafka:65536", "a:1,b:2", "plaintext://a:1", "2001:db8::1:9092"],
+    [
+        *("kafka", "kafka:", "kafka:0", "kafka:65536", "a:1,b:2", "plaintext://a:1"),
+        *("2001:db8::1:9092", "[::::]:9092", "[1:2]:9092", "[192.0.2.1]:9092", "[::1]:0"),
+    ],
 )
 def test_a_broker_without_a_host_and_a_port_is_rejected(broker: str) -> None:
     assert [f'brokers[0] = "{broker}": {BROKER_ALLOWED}'] == problems_in(brokers=[broker])

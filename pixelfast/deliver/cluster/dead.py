@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pixelfast.config import Cluster
+from pixelfast.config.brokers import DEAD_TOPIC_SUFFIX
 from pixelfast.deliver.bundles import DeadLetter
 from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
 from pixelfast.deliver.cluster.dead_records import DeadRecord, parse_record
@@ -36,7 +37,7 @@ _RETRY_S = 1.0
 
 def dead_topic(cluster: Cluster) -> str:
     """Return the name of the topic of dead letters."""
-    return f"{cluster.topic}-dead"
+    return cluster.topic + DEAD_TOPIC_SUFFIX
 
 
 def dead_topic_problems(
