@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from pixelfast.cluster.message import FramePlace, pack_headers
-from pixelfast.cluster.topic import TopicSettings, problems_of, read_topic_settings
+from pixelfast.cluster.topic import (
+    TopicSettings,
+    problems_of,
+    read_topic_settings,
+    replica_problems,
+)
 from pixelfast.config import Cluster
 from pixelfast.kafka.connection import Properties, connection_properties
 from pixelfast.kafka.errors import ALL_BROKERS_DOWN, words_of
@@ -121,7 +126,8 @@ class FrameProducer:
             settings: the settings of `[cluster]`.
             max_message_bytes: the maximum size of a message.
             on_fatal: called by `poll` with the reason why nothing can be sent any more.
-            on_error: called by `poll` with the last error of a connection.
+            on_error: called by `poll` with the last error of a connection, and by
+                `look_up_partitions` if a partition has too few in-sync replicas.
             on_statistics: called by `poll` with the statistics of librdkafka.
             topic_timeout_s: maximum time to look up the topic.
             read_settings: returns the settings of the topic. Blocks.
@@ -191,12 +197,18 @@ class FrameProducer:
             found = topics[self._topic]
             if found.error is not None:
                 raise TopicUnusable(f"topic {self._topic}: {words_of(found.error)}")
-            problems = problems_of(self._read_settings(self._settings), self._settings)
+            settings = self._read_settings(self._settings)
         except KafkaException as error:  # the error of a connection is more specific
             raise TopicUnusable(self._connection_error or words_of(error.args[0])) from error
+        partitions = found.partitions
+        replicas = {number: each.replicas for number, each in partitions.items()}
+        problems = problems_of(settings, self._settings) + replica_problems(settings, replicas)
         if problems:
             raise TopicUnusable(f"topic {self._topic}: " + "; ".join(problems))
-        return len(found.partitions)
+        in_sync = {number: each.isrs for number, each in partitions.items()}
+        for problem in replica_problems(settings, in_sync, "in-sync replica"):  # they may return
+            self._on_error(f"topic {self._topic}: {problem}")
+        return len(partitions)
 
     def close(self) -> None:
         producer, self._producer = self._producer, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import structlog
@@ -12,7 +12,13 @@ from pixelfast.kafka.admin import Admin
 from pixelfast.kafka.connection import connection_properties, producer_options
 from pixelfast.kafka.errors import hides_settings, words_of
 
-__all__ = ["TopicSettings", "problems_of", "read_topic_settings", "retention_problems"]
+__all__ = [
+    "TopicSettings",
+    "problems_of",
+    "read_topic_settings",
+    "replica_problems",
+    "retention_problems",
+]
 
 TopicSettings: TypeAlias = Mapping[str, str | None]
 
@@ -91,6 +97,26 @@ def _rejected_times(found: TopicSettings) -> Iterator[str]:
     limit, kept = found.get(name), found.get("retention.ms")
     if limit is not None and kept is not None and int(limit) < _milliseconds(kept):
         yield f"{name} is {limit}; expected at least retention.ms ({kept})"
+
+
+def replica_problems(
+    found: TopicSettings, replicas: Mapping[int, Sequence[int]], kind: str = "replica"
+) -> list[str]:
+    """Return why no broker acknowledges the messages of a partition; librdkafka retries silently.
+
+    `replicas` are the brokers of each partition that have its replicas, or those in sync.
+
+    >>> replica_problems({"min.insync.replicas": "2"}, {0: [1, 2], 1: [3]})
+    ['partition 1 has 1 replica; expected at least 2 (min.insync.replicas)']
+    """
+    least = int(found.get("min.insync.replicas") or 0)
+    short = {number: len(each) for number, each in replicas.items() if len(each) < least}
+    if not short:
+        return []
+    number = min(short, key=lambda each: (short[each], each))
+    kinds = kind if short[number] == 1 else f"{kind}s"
+    what = f"partition {number} has {short[number]} {kinds}; expected at least {least}"
+    return [f"{what} (min.insync.replicas)"]
 
 
 def retention_problems(found: TopicSettings, retry_for_s: float) -> list[str]:
