@@ -23,7 +23,12 @@ from pixelfast.cluster.topic import (
     replica_problems,
 )
 from pixelfast.config import Cluster
-from pixelfast.kafka.connection import Properties, connection_properties
+from pixelfast.kafka.connection import (
+    Properties,
+    connection_properties,
+    producer_options,
+    tls_problem,
+)
 from pixelfast.kafka.errors import ALL_BROKERS_DOWN, words_of
 from pixelfast.kafka.logger import KafkaLogger
 
@@ -43,7 +48,8 @@ _MAX_BACKOFF_MS = 500
 class TopicUnusable(Exception):
     """Nothing can be sent to the topic.
 
-    It does not exist, its settings do not keep what is stored in it, or no broker responds.
+    It does not exist, its settings do not keep what is stored in it, no broker responds, or a file
+    for TLS cannot be used.
     """
 
 
@@ -102,7 +108,7 @@ def producer_properties(settings: Cluster, max_message_bytes: int) -> Properties
         "retry.backoff.max.ms": _MAX_BACKOFF_MS,
         "log_level": 5,
     }
-    return connection_properties(settings) | found | settings.options
+    return connection_properties(settings) | found | producer_options(settings)
 
 
 class FrameProducer:
@@ -135,8 +141,12 @@ class FrameProducer:
 
         Raises:
             KafkaException: librdkafka does not accept a property.
+            TopicUnusable: a file for TLS cannot be used.
         """
         from confluent_kafka import Producer
+
+        if problem := tls_problem(settings):
+            raise TopicUnusable(f"cluster.{problem}")
 
         self._settings = settings
         self._topic = settings.topic

@@ -9,7 +9,6 @@ import structlog
 
 from pixelfast.config import Cluster
 from pixelfast.kafka.admin import Admin
-from pixelfast.kafka.connection import connection_properties, producer_options
 from pixelfast.kafka.errors import hides_settings, words_of
 
 __all__ = [
@@ -42,7 +41,7 @@ def read_topic_settings(settings: Cluster, timeout_s: float = _TIMEOUT_S) -> Top
     )
 
     log = structlog.get_logger("cluster")
-    admin = Admin({**connection_properties(settings), **producer_options(settings)}, log)
+    admin = Admin(settings, log)
     resource = ConfigResource(RESOURCE_TOPIC, settings.topic)
     found = admin.client.describe_configs([resource], request_timeout=2 * timeout_s)
     try:

@@ -51,7 +51,7 @@ def check(file: str, rate: float, event_bytes: float, without_secrets: bool) -> 
     may_lack = ("destinations", "sources", "server.tls", "cluster") if without_secrets else ()
     config = read_config(file, may_lack=may_lack)
     # Imported here to keep `check --help` fast.
-    from pixelfast.deliver.kafka.properties import check_properties
+    from pixelfast.deliver.kafka.check import check_properties
 
     if problems := list(
         check_properties(config.destinations, config.cluster, without_security=without_secrets)

@@ -16,8 +16,27 @@ from pixelfast.config.tables import Table
 from pixelfast.config.words import shown
 from pixelfast.errors import ConfigError
 
-__all__ = ["cluster_clashes", "kafka_clashes", "topic_clashes"]
+__all__ = [
+    "CONSUMER_PROPERTIES",
+    "PRODUCER_PROPERTIES",
+    "cluster_clashes",
+    "kafka_clashes",
+    "topic_clashes",
+]
 
+# Properties of one kind of client, by the beginning of their names; the other kind ignores them.
+CONSUMER_PROPERTIES = (
+    *("auto.commit.", "auto.offset.", "check.crcs", "consume.callback.", "coordinator.query."),
+    *("enable.auto.", "enable.partition.eof", "fetch.", "group.", "heartbeat.", "isolation."),
+    *("max.partition.fetch.", "max.poll.", "offset.store.", "partition.assignment.", "queued."),
+    "session.",
+)
+PRODUCER_PROPERTIES = (
+    *("acks", "batch.", "compression.", "delivery.", "enable.gapless.", "enable.idempotence"),
+    *("linger.", "message.send.", "message.timeout.", "partitioner", "produce.offset."),
+    *("queue.buffering.", "queuing.", "request.required.", "request.timeout.", "retries"),
+    *("retry.backoff.", "sticky.partitioning.", "transaction.", "transactional."),
+)
 _SETTINGS = {
     "bootstrap.servers": "brokers",
     "metadata.broker.list": "brokers",
@@ -51,6 +70,7 @@ _PRIVATE = (
     "cannot be used: options are not secret. Use a key without a passphrase, and the setting"
     " tls_key"
 )
+_UNUSED = "has no effect: librdkafka does not use it any more"
 _CODE = "cannot be used: it would load code into pixelfast"
 _REASONS = {
     "enable.idempotence": "must not be changed: without it, a message is stored twice, or after a"
@@ -79,12 +99,25 @@ _REASONS = {
     "ssl.engine.id": _CODE,
     "ssl.engine.location": _CODE,
     "ssl.providers": _CODE,
+    "internal.termination.signal": "cannot be used: librdkafka would handle this signal instead of"
+    " pixelfast",
+    "topic.blacklist": "cannot be used: librdkafka would ignore topics that exist",
+    "produce.offset.report": _UNUSED,
+    "reconnect.backoff.jitter.ms": _UNUSED,
+    "socket.blocking.max.ms": _UNUSED,
+    "topic.metadata.refresh.fast.cnt": _UNUSED,
     "default.topic.config": "cannot be used: set each property of topics in options itself",
 }
 _ORDER = (
     "must not be changed: pixelfast retries until the brokers respond; with a time limit, an event"
     " could be stored before an earlier one"
 )
+_COMMITS = "must not be changed: pixelfast commits what is delivered"
+_ASSIGNMENT = (
+    "must not be changed: pixelfast requires the classic protocol of consumer groups and the"
+    " strategy cooperative-sticky"
+)
+_PARTITION = "has no effect: pixelfast chooses the partition of each message"
 # Of `[cluster]`, where these differ from those of a destination.
 _CLUSTER_REASONS = {
     "message.timeout.ms": _ORDER,
@@ -100,8 +133,25 @@ _CLUSTER_REASONS = {
     "delivery.report.only.error": "must not be changed: an event is acknowledged only if the"
     " report of its message says so",
     "group.id": "must not be changed: it is the name of the destination",
-    "enable.auto.commit": "must not be changed: pixelfast commits what is delivered",
-    "enable.auto.offset.store": "must not be changed: pixelfast commits what is delivered",
+    "group.instance.id": "must not be changed: the settings are the same on all machines, and two"
+    " members of a group with the same instance id exclude each other",
+    "group.protocol": _ASSIGNMENT,
+    "group.protocol.type": _ASSIGNMENT,
+    "group.remote.assignor": _ASSIGNMENT,
+    "partition.assignment.strategy": _ASSIGNMENT,
+    "enable.auto.commit": _COMMITS,
+    "enable.auto.offset.store": _COMMITS,
+    "auto.commit.enable": _COMMITS,
+    "auto.commit.interval.ms": _COMMITS,
+    "offset.store.method": _COMMITS,
+    "offset.store.path": _COMMITS,
+    "offset.store.sync.interval.ms": _COMMITS,
+    "consume.callback.max.messages": "has no effect: pixelfast does not use this callback",
+    "enable.partition.eof": "must not be changed: pixelfast sets it where it is needed",
+    "queued.max.messages.kbytes": "must not be changed: pixelfast limits the memory for fetched"
+    " messages itself",
+    "partitioner": _PARTITION,
+    "sticky.partitioning.linger.ms": _PARTITION,
     "auto.offset.reset": "must not be changed: events would be skipped",
     "isolation.level": "must not be changed: pixelfast does not use transactions",
 }
@@ -130,7 +180,7 @@ def kafka_clashes(table: Table) -> Iterator[ConfigError]:
     yield from _security(table)
     if table.get("message") == "batch":
         yield from _batched(table)
-    yield from _options(table, {})
+    yield from _options(table, {}, CONSUMER_PROPERTIES)
 
 
 def topic_clashes(
@@ -194,10 +244,15 @@ def _batched(table: Table) -> Iterator[ConfigError]:
         yield ConfigError(f"{table.path}.topic", shown(table.get("topic")), what)
 
 
-def _options(table: Table, own_reasons: Mapping[str, str]) -> Iterator[ConfigError]:
+def _options(
+    table: Table, own_reasons: Mapping[str, str], ignored: tuple[str, ...] = ()
+) -> Iterator[ConfigError]:
     for name, value in (table.get("options") or {}).items():
         if reason := own_reasons.get(_ALIASES.get(name, name)) or _rejection(name):
             yield ConfigError(f"{table.path}.options.{name}", None, reason)
+        elif ignored and name.startswith(ignored):
+            what = "has no effect: it is a property of consumers"
+            yield ConfigError(f"{table.path}.options.{name}", None, what)
         elif "\0" in name + value:
             yield ConfigError(f"{table.path}.options.{name}", None, "must not contain U+0000")
 
@@ -208,7 +263,9 @@ def _rejection(name: str) -> str:
         return f"use the setting {_SETTINGS[name]}"
     if name.startswith("test."):
         return "cannot be used: it replaces the brokers with a simulation, which loses all events"
-    if name.startswith(("sasl.oauthbearer.", "sasl.kerberos.")):
+    if name.startswith(
+        ("sasl.oauthbearer.", "sasl.kerberos.", "https.ca.", "enable.sasl.oauthbearer.")
+    ):
         return "cannot be used: this mechanism is not supported"
     if name.endswith(_CALLBACKS):
         return "cannot be used: only a program can set it"

@@ -6,7 +6,8 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pixelfast.kafka.connection import Properties
+from pixelfast.config import Cluster
+from pixelfast.kafka.connection import admin_properties
 from pixelfast.kafka.errors import ALL_BROKERS_DOWN, is_denial, timed_out
 from pixelfast.kafka.logger import KafkaLogger
 
@@ -26,7 +27,7 @@ class Admin:
         client: the client, whose methods return futures.
     """
 
-    def __init__(self, properties: Properties, log: Any) -> None:
+    def __init__(self, settings: Cluster, log: Any) -> None:
         """Start connecting.
 
         Raises:
@@ -37,7 +38,7 @@ class Admin:
         self._error: KafkaError | None = None
         callbacks: dict[str, Any] = {"error_cb": self._on_error}
         self.client = AdminClient(
-            {**properties, "statistics.interval.ms": 0, **callbacks}, logger=KafkaLogger(log)
+            {**admin_properties(settings), **callbacks}, logger=KafkaLogger(log)
         )
 
     def wait(self, future: Future[_Result], timeout_s: float) -> _Result:

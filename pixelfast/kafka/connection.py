@@ -5,17 +5,20 @@ Source: librdkafka's CONFIGURATION.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TypeAlias
 
 from pixelfast.config import Cluster, KafkaDestination
+from pixelfast.config.kafka import CONSUMER_PROPERTIES, PRODUCER_PROPERTIES
+from pixelfast.tls import Tls, TlsFileError, new_context
 
 __all__ = [
     "STATISTICS_S",
     "Properties",
+    "admin_properties",
     "connection_properties",
     "consumer_options",
     "producer_options",
+    "tls_problem",
 ]
 
 Properties: TypeAlias = dict[str, str | int | bool]
@@ -49,45 +52,37 @@ def connection_properties(settings: KafkaDestination | Cluster) -> Properties:
     return found | {name: path for name, path in files.items() if path}
 
 
-# Properties of one kind of client, by the beginning of their names; the other kind logs a warning.
-_OF_CONSUMERS = (
-    "auto.offset.",
-    "check.crcs",
-    "fetch.",
-    "group.",
-    "heartbeat.",
-    "isolation.",
-    "max.partition.fetch.",
-    "max.poll.",
-    "partition.assignment.",
-    "queued.",
-    "session.",
-)
-_OF_PRODUCERS = (
-    "batch.",
-    "compression.",
-    "delivery.",
-    "linger.",
-    "message.send.",
-    "message.timeout.",
-    "partitioner",
-    "queue.buffering.",
-    "request.timeout.",
-    "retries",
-    "retry.backoff.",
-    "sticky.partitioning.",
-)
+def tls_problem(settings: KafkaDestination | Cluster) -> str:
+    """Return why a file for TLS cannot be used, or "". Blocks for the disk.
+
+    It names the setting and the path, unlike the error of librdkafka.
+    """
+    tls = Tls(settings.tls_ca, settings.tls_cert, settings.tls_key)
+    if tls == Tls():
+        return ""
+    try:
+        tls.read_into(new_context())
+    except TlsFileError as error:
+        return str(error)
+    return ""
 
 
 def consumer_options(settings: Cluster) -> Properties:
     """Return the options of the settings that apply to consumers."""
-    return _without(settings.options, _OF_PRODUCERS)
+    return _without(settings, PRODUCER_PROPERTIES)
 
 
 def producer_options(settings: Cluster) -> Properties:
     """Return the options of the settings that apply to producers."""
-    return _without(settings.options, _OF_CONSUMERS)
+    return _without(settings, CONSUMER_PROPERTIES)
 
 
-def _without(options: Mapping[str, str], beginnings: tuple[str, ...]) -> Properties:
-    return {name: value for name, value in options.items() if not name.startswith(beginnings)}
+def admin_properties(settings: Cluster) -> Properties:
+    """Return the properties of a client for requests about topics and consumer groups."""
+    options = _without(settings, (*CONSUMER_PROPERTIES, *PRODUCER_PROPERTIES))
+    return {**connection_properties(settings), **options, "statistics.interval.ms": 0}
+
+
+def _without(settings: Cluster, beginnings: tuple[str, ...]) -> Properties:
+    options = settings.options.items()
+    return {name: value for name, value in options if not name.startswith(beginnings)}

@@ -6,11 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, KafkaException, Producer
 
+from pixelfast.cluster.producer import FrameProducer, TopicUnusable, producer_properties
 from pixelfast.config import Cluster, Config, Redactor, describe
 from pixelfast.config.reader import config_from_table
 from pixelfast.config.words import shown
+from pixelfast.deliver.cluster.properties import (
+    dead_consumer_properties,
+    dead_producer_properties,
+    fetcher_properties,
+    group_properties,
+)
+from pixelfast.deliver.kafka.check import check_properties
 from pixelfast.errors import ConfigErrors
+from pixelfast.kafka.connection import admin_properties
 from pixelfast.operate.reload import merge
 from tests.program import run_pixelfast
 
@@ -155,6 +165,15 @@ def test_a_template_is_compared_for_the_demo_source_if_there_is_no_other() -> No
         ("auto.offset.reset", "events would be skipped"),
         ("enable.auto.commit", "pixelfast commits what is delivered"),
         ("test.mock.num.brokers", "loses all events"),
+        ("group.instance.id", "two members of a group with the same instance id"),
+        ("group.protocol", "requires the classic protocol"),
+        ("partition.assignment.strategy", "and the strategy cooperative-sticky"),
+        ("auto.commit.interval.ms", "pixelfast commits what is delivered"),
+        ("offset.store.method", "pixelfast commits what is delivered"),
+        ("queued.max.messages.kbytes", "pixelfast limits the memory for fetched messages"),
+        ("enable.partition.eof", "pixelfast sets it where it is needed"),
+        ("partitioner", "has no effect: pixelfast chooses the partition"),
+        ("produce.offset.report", "has no effect: librdkafka does not use it any more"),
     ],
 )
 def test_a_property_that_weakens_the_promise_is_rejected(name: str, reason: str) -> None:
@@ -163,12 +182,116 @@ def test_a_property_that_weakens_the_promise_is_rejected(name: str, reason: str)
     assert reason in problem
 
 
-def test_a_property_that_librdkafka_does_not_accept_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("no.such", "1", 'No such configuration property: "no.such"'),
+        ("session.timeout.ms", "600000", "`max.poll.interval.ms`must be >= `session.timeout.ms`"),
+        ("max.poll.interval.ms", "5000", "`max.poll.interval.ms`must be >= `session.timeout.ms`"),
+        ("fetch.max.bytes", "10", "`fetch.max.bytes` must be >= `message.max.bytes`"),
+        (
+            "receive.message.max.bytes",
+            "1000000",
+            "`receive.message.max.bytes` must be >= `fetch.max.bytes` + 512",
+        ),
+        # Only the producer of dead letters has a limit of time.
+        ("linger.ms", "40000", "`message.timeout.ms` must be greater than `linger.ms`"),
+    ],
+)
+def test_a_property_with_which_a_client_could_not_start_is_rejected(
+    name: str, value: str, reason: str
+) -> None:
+    cluster = Cluster(brokers=("kafka-1:9092",), options={name: value})
+    assert [f"cluster.options: {reason}"] == [str(each) for each in check_properties((), cluster)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_message_bytes": 10**9},
+        {"options": {"linger.ms": "20", "max.poll.interval.ms": "20000", "check.crcs": "true"}},
+        {**SASL, "options": {"session.timeout.ms": "6000", "fetch.max.bytes": "2000000"}},
+    ],
+)
+def test_properties_with_which_all_clients_start_are_accepted(settings: dict[str, Any]) -> None:
+    cluster = Cluster(brokers=("kafka-1:9092",), **settings)
+    assert [] == list(check_properties((), cluster))
+
+
+def test_a_consumer_of_events_accepts_responses_with_the_largest_message() -> None:
+    options = {"receive.message.max.bytes": "150000000"}  # librdkafka's default: 100 MB
+    cluster = Cluster(brokers=("b:1",), max_message_bytes=200_000_000, options=options)
+    for properties in (group_properties(cluster, "g"), fetcher_properties(cluster, "g")):
+        with pytest.raises(KafkaException, match=r"`receive\.message\.max\.bytes` must be >="):
+            Consumer({**properties, "logger": _Lines()})
+
+
+def test_each_property_is_passed_to_the_kind_of_client_that_has_it() -> None:
+    """librdkafka logs a warning for a property that it ignores."""
+    options = {
+        **dict.fromkeys(("check.crcs", "enable.metrics.push"), "true"),
+        **dict.fromkeys(("coordinator.query.interval.ms", "fetch.error.backoff.ms"), "1000"),
+        **dict.fromkeys(("max.poll.interval.ms", "session.timeout.ms"), "20000"),
+        **dict.fromkeys(("queued.min.messages", "batch.num.messages", "linger.ms"), "10"),
+        **dict.fromkeys(("retry.backoff.ms", "fetch.queue.backoff.ms"), "10"),
+        **dict.fromkeys(("queue.buffering.backpressure.threshold", "compression.level"), "1"),
+        "max.partition.fetch.bytes": "1000000",
+        "client.rack": "a",
+    }
+    cluster = Cluster(brokers=("192.0.2.1:9092",), options=options)
+    log = _Lines()
+    for properties in (
+        producer_properties(cluster, 10**6),
+        dead_producer_properties(cluster),
+        admin_properties(cluster),
+    ):
+        Producer({**properties, "logger": log}).poll(0)
+    for properties in (
+        group_properties(cluster, "g"),
+        fetcher_properties(cluster, "g"),
+        dead_consumer_properties(cluster),
+    ):
+        consumer = Consumer({**properties, "logger": log})
+        consumer.poll(0)
+        consumer.close()
+    assert [] == [line for line in log.lines if "will be ignored" in line]
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, _level: int, form: str, *arguments: object) -> None:
+        self.lines.append(form % arguments)
+
+
+def test_check_builds_the_clients_of_the_cluster(tmp_path: Path) -> None:
     path = tmp_path / "pixelfast.toml"
     path.write_text('[cluster]\nbrokers = ["kafka-1:9092"]\noptions = { "no.such" = "1" }\n')
     done = run_pixelfast("check", str(path))
     assert 2 == done.returncode
     assert 'cluster.options: No such configuration property: "no.such"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [("tls_ca", None, "No such file or directory"), ("tls_cert", "no", "not a PEM file")],
+)
+def test_a_file_for_tls_that_cannot_be_used_is_named(
+    tmp_path: Path, name: str, content: str | None, reason: str
+) -> None:
+    path = tmp_path / "file.pem"
+    if content is not None:
+        path.write_text(content)
+    files: dict[str, Any] = {"security": "ssl", name: str(path)}
+    cluster = Cluster(brokers=("192.0.2.1:9092",), **files)
+    assert [f"cluster: {name} {path}: {reason}"] == [
+        str(each) for each in check_properties((), cluster)
+    ]
+    assert [] == list(check_properties((), cluster, without_security=True))
+    with pytest.raises(TopicUnusable) as raised:
+        FrameProducer(cluster, 1_000_000, print, print)
+    assert f"cluster.{name} {path}: {reason}" == str(raised.value)
 
 
 def test_a_missing_package_is_reported_with_the_command_that_installs_it(

@@ -16,8 +16,8 @@ from aiohttp.client_proto import ResponseHandler
 from pixelfast.config import HttpDestination
 from pixelfast.deliver.destinations.http import http_sender
 from pixelfast.deliver.http.sender import HttpSender
-from pixelfast.deliver.http.tls import new_context
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
+from pixelfast.tls import new_context
 from tests.deliver.certificates import Certificates, TlsServer, tls_server
 from tests.deliver.running import run
 from tests.deliver.senders import send, using

@@ -404,6 +404,12 @@ def test_properties_that_librdkafka_does_not_accept_hold_the_destination() -> No
     assert Held('No such configuration property: "no.such.property"') == outcome
 
 
+def test_a_file_for_tls_that_cannot_be_used_holds_the_destination() -> None:
+    settings = changed(security="ssl", tls_ca="/nonexistent/ca.pem")
+    (outcome,) = send(settings, batch(tracked(0)))
+    assert Held("tls_ca /nonexistent/ca.pem: No such file or directory") == outcome
+
+
 # --- logs and figures -----------------------------------------------------------------------------
 
 

@@ -14,13 +14,14 @@ ROOT = Path(pixelfast.__file__).parent
 ALLOWED = {
     "printable": set(),
     "errors": {"printable"},
+    "tls": set(),
     "config": {"printable", "errors"},
     "event": {"errors"},
     "spool": {"errors"},
-    "kafka": {"config"},
+    "kafka": {"config", "tls"},
     "cluster": {"config", "spool", "kafka"},
     "collect": {"errors", "config", "event", "spool", "cluster"},
-    "deliver": {"errors", "config", "spool", "kafka", "cluster"},
+    "deliver": {"errors", "config", "tls", "spool", "kafka", "cluster"},
     "operate": {"printable", "errors", "config", "spool", "collect", "deliver"},
     "commands": {
         "printable",

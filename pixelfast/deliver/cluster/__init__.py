@@ -9,6 +9,7 @@ whose log is the partition and whose state is in the metadata of the committed o
 `requests`    blocking requests to the brokers, outside of the event loop
 `starts`      where new destinations start
 `store`       the state of a runner, in committed offsets
+`properties`  the properties of librdkafka for the settings of `[cluster]`
 `group`       the consumer of a destination
 `fetcher`     reads messages again
 `dead`        dead letters in a topic

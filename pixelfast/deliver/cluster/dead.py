@@ -12,13 +12,13 @@ from pixelfast.config.brokers import DEAD_TOPIC_SUFFIX
 from pixelfast.deliver.bundles import DeadLetter
 from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
 from pixelfast.deliver.cluster.dead_records import DeadRecord, parse_record
-from pixelfast.errors import DestinationError
-from pixelfast.kafka.connection import (
-    Properties,
-    connection_properties,
-    consumer_options,
-    producer_options,
+from pixelfast.deliver.cluster.properties import (
+    DEAD_TIMEOUT_S,
+    dead_consumer_properties,
+    dead_producer_properties,
 )
+from pixelfast.errors import DestinationError
+from pixelfast.kafka.connection import admin_properties
 from pixelfast.kafka.errors import PARTITION_END, hides_settings, words_of
 from pixelfast.kafka.logger import KafkaLogger
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadLetterTopic", "dead_topic", "dead_topic_problems"]
 
-_REPORTS_S = 30.0
 _RESPONSE_S = 10.0
 _POLL_S = 0.1
 _MESSAGES = 1000
@@ -89,14 +88,7 @@ class DeadLetterTopic:
         """
         from confluent_kafka.admin import AdminClient
 
-        admin = AdminClient(
-            {
-                **connection_properties(self._cluster),
-                **producer_options(self._cluster),
-                "statistics.interval.ms": 0,
-            },
-            logger=KafkaLogger(self._log),
-        )
+        admin = AdminClient({**admin_properties(self._cluster)}, logger=KafkaLogger(self._log))
         topics = admin.list_topics(timeout=_RESPONSE_S).topics
         if self._name in topics:
             problems = dead_topic_problems(
@@ -181,7 +173,7 @@ class DeadLetterTopic:
                             break
                         except BufferError:
                             producer.poll(_POLL_S)
-                until_s = time.monotonic() + _REPORTS_S + _RESPONSE_S
+                until_s = time.monotonic() + DEAD_TIMEOUT_S + _RESPONSE_S
                 while left and time.monotonic() < until_s:
                     producer.poll(_POLL_S)
             except KafkaException as error:  # a fatal error, which `poll` raises
@@ -195,15 +187,7 @@ class DeadLetterTopic:
         from confluent_kafka import Producer
 
         if self._producer is None:
-            properties: Properties = {
-                **connection_properties(self._cluster),
-                **producer_options(self._cluster),
-                "enable.idempotence": True,
-                "acks": "all",
-                "compression.type": self._cluster.compression,
-                "message.timeout.ms": int(_REPORTS_S * 1000),
-                "statistics.interval.ms": 0,
-            }
+            properties = dead_producer_properties(self._cluster)
             self._producer = Producer({**properties}, logger=KafkaLogger(self._log))
         return self._producer
 
@@ -275,16 +259,7 @@ class DeadLetterTopic:
         from confluent_kafka import Consumer, TopicPartition
 
         consumer = Consumer(
-            {
-                **connection_properties(self._cluster),
-                **consumer_options(self._cluster),
-                "group.id": "pixelfast.dead",  # is required, but not joined
-                "auto.offset.reset": "earliest",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "statistics.interval.ms": 0,
-                **(properties or {}),
-            },
+            {**dead_consumer_properties(self._cluster), **(properties or {})},
             logger=KafkaLogger(self._log),
         )
         consumer.assign([TopicPartition(self._name, 0, offset)])

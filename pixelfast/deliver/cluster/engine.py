@@ -33,6 +33,7 @@ from pixelfast.deliver.selections import Selections
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import DestinationError
+from pixelfast.kafka.connection import tls_problem
 from pixelfast.kafka.errors import words_of
 from pixelfast.spool import DataDir
 
@@ -207,6 +208,8 @@ class ClusterEngine:
 
     def _look_up_topics(self) -> str:
         """Return the id of the events' topic, and check both topics. Blocks."""
+        if problem := tls_problem(self._cluster):
+            raise DestinationError(f"cluster.{problem}")
         topic_id = self._topic.look_up()
         self._dead.prepare()
         self._check_retention()

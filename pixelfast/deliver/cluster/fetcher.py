@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pixelfast.config import Cluster
-from pixelfast.kafka.connection import Properties, connection_properties, consumer_options
+from pixelfast.deliver.cluster.properties import fetcher_properties
 from pixelfast.kafka.errors import PARTITION_END, timed_out
 from pixelfast.kafka.logger import KafkaLogger
 
@@ -20,8 +20,6 @@ __all__ = ["Fetcher"]
 _MESSAGES = 1000  # of one call
 _CONSUME_S = 0.02
 _RESPONSE_S = 10.0  # of the brokers, to one request
-_FETCHED_KIB = 4 * 1024  # that librdkafka keeps ready
-_FETCH_WAIT_MS = 10
 
 
 class Fetcher:
@@ -29,17 +27,7 @@ class Fetcher:
 
     def __init__(self, cluster: Cluster, group: str, log: Any) -> None:
         self._cluster = cluster
-        self._properties: Properties = {
-            **connection_properties(cluster),
-            **consumer_options(cluster),
-            "group.id": group,  # is required, but not joined
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "statistics.interval.ms": 0,
-            "queued.max.messages.kbytes": _FETCHED_KIB,
-            "fetch.wait.max.ms": _FETCH_WAIT_MS,  # a fetch at the end would delay the next one
-        }
+        self._properties = fetcher_properties(cluster, group)
         self._log = log
         self._lock = threading.Lock()
         self._consumer: Consumer | None = None

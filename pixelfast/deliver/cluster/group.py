@@ -30,12 +30,8 @@ from pixelfast.deliver.cluster.checkpoint import (
     topic_mark,
 )
 from pixelfast.deliver.cluster.log import TopicMessage
+from pixelfast.deliver.cluster.properties import group_properties
 from pixelfast.deliver.cluster.store import PartitionLost
-from pixelfast.kafka.connection import (
-    Properties,
-    connection_properties,
-    consumer_options,
-)
 from pixelfast.kafka.logger import KafkaLogger
 from pixelfast.kafka.statistics import Statistics
 
@@ -49,12 +45,8 @@ _MESSAGES_OF_A_TURN = 32  # of the event loop
 _CONSUME_S = 0.02  # also the longest time that an order waits
 _ORDERS_S = 0.005
 _RESPONSE_S = 10.0  # of the brokers, to one request
-_SESSION_S = 10.0  # after which the partitions of a killed process get another owner
-_LOOK_S = 10.0  # between two searches for partitions that were added to the topic
-_HEARTBEAT_S = 1.0  # a rebalance is noticed at a heartbeat
 _REVOKE_S = 20.0  # time in which the owner must stop its work; else the consumer is replaced
 _REGISTERED_S = 10.0
-_FETCHED_KIB = 16 * 1024  # that librdkafka keeps ready, of all partitions
 _MAX_WAITING_BYTES = 16 * 2**20  # in the logs of all partitions
 _MIN_WAITING_BYTES = 2**19  # of one partition
 _FEW_SHARE = 8  # a paused partition is resumed when less than an eighth of its limit waits
@@ -127,19 +119,7 @@ class Group:
         self._start, self._start_ms = start, start_ms
         self._owner = owner
         self._log = structlog.get_logger("deliver").bind(destination=destination)
-        self._properties: Properties = {
-            "session.timeout.ms": int(_SESSION_S * 1000),
-            "heartbeat.interval.ms": int(_HEARTBEAT_S * 1000),
-            "topic.metadata.refresh.interval.ms": int(_LOOK_S * 1000),
-            **connection_properties(cluster),
-            **consumer_options(cluster),
-            "group.id": self.name,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
-            "queued.max.messages.kbytes": _FETCHED_KIB,
-        }
+        self._properties = group_properties(cluster, self.name)
         self._consumer: Consumer | None = None
         self._looking_up: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

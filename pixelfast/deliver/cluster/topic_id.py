@@ -6,7 +6,6 @@ import structlog
 
 from pixelfast.config import Cluster
 from pixelfast.kafka.admin import Admin
-from pixelfast.kafka.connection import connection_properties, producer_options
 
 __all__ = ["TopicId"]
 
@@ -30,8 +29,7 @@ class TopicId:
 
         cluster = self._cluster
         if self._admin is None:
-            properties = {**connection_properties(cluster), **producer_options(cluster)}
-            self._admin = Admin(properties, structlog.get_logger("deliver"))
+            self._admin = Admin(cluster, structlog.get_logger("deliver"))
         # The request must not time out before `wait`, which knows why no broker responds.
         topics = TopicCollection([cluster.topic])
         found = self._admin.client.describe_topics(topics, request_timeout=2 * _RESPONSE_S)

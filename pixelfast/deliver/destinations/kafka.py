@@ -22,6 +22,7 @@ from pixelfast.deliver.kafka.properties import properties, set_bytes
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.sender import RemoteSender
 from pixelfast.errors import DestinationError
+from pixelfast.kafka.connection import tls_problem
 from pixelfast.kafka.errors import Meaning, meaning_of, words_of
 from pixelfast.kafka.statistics import Statistics
 
@@ -155,6 +156,8 @@ class KafkaSender(RemoteSender):
 
     def _new_client(self, **more: int) -> KafkaClient:
         """Return a new producer; only the one without further properties has statistics."""
+        if problem := tls_problem(self._settings):
+            raise _Unsupported(problem)
         options = properties(self._settings, self._set_bytes)
         if more:
             options |= {"statistics.interval.ms": 0, **more}
@@ -209,7 +212,7 @@ class KafkaSender(RemoteSender):
 
 
 class _Unsupported(Exception):
-    """librdkafka does not accept a property."""
+    """librdkafka does not accept a property, or a file for TLS cannot be used."""
 
 
 def _words_of_exception(error: Exception) -> str:

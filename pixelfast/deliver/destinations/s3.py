@@ -27,7 +27,6 @@ from pixelfast.config import S3Destination
 from pixelfast.config.packages import missing_package
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.dead_keeper import LogThrottle
-from pixelfast.deliver.http.tls import Tls, TlsFileError
 from pixelfast.deliver.objects.encodings import encoding_of
 from pixelfast.deliver.objects.failures import most_serious, outcome_of_error
 from pixelfast.deliver.objects.partitions import Piece, partitions
@@ -42,6 +41,7 @@ from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Retry
 from pixelfast.deliver.sender import RemoteSender
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import DestinationError
+from pixelfast.tls import Tls, TlsFileError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Store

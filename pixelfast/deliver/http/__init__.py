@@ -5,6 +5,5 @@
 `failures`    the meaning of a request without a response
 `bounds`      how much of a response is read, and how much time that may take
 `guard`       addresses to which it never connects
-`tls`         certificates, which are read again when they are renewed
 `signatures`  the headers of Standard Webhooks
 """

@@ -9,8 +9,8 @@ import aiohttp
 
 from pixelfast.deliver.http.bounds import ResponseTooCostly
 from pixelfast.deliver.http.guard import AddressBlocked
-from pixelfast.deliver.http.tls import describe_tls, is_about_certificates
 from pixelfast.deliver.outcomes import Held, Retry
+from pixelfast.tls import describe_tls, is_about_certificates
 
 __all__ = ["outcome_of_failure"]
 

@@ -25,9 +25,9 @@ from pixelfast.deliver.http.failures import outcome_of_failure
 from pixelfast.deliver.http.guard import guarded_connector
 from pixelfast.deliver.http.responses import Response, classify, read_response
 from pixelfast.deliver.http.signatures import Webhook
-from pixelfast.deliver.http.tls import Tls, TlsFileError, new_context
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.sender import RemoteSender
+from pixelfast.tls import Tls, TlsFileError, new_context
 
 __all__ = ["EventsRejected", "HttpSender", "Timeouts", "basic", "shared_options"]
 

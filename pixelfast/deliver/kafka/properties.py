@@ -5,13 +5,10 @@ Source: librdkafka's CONFIGURATION.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from pixelfast.config import Cluster, Destination, KafkaDestination
-from pixelfast.errors import ConfigError
+from pixelfast.config import KafkaDestination
 from pixelfast.kafka.connection import Properties, connection_properties
 
-__all__ = ["DEFAULT_SET_BYTES", "check_properties", "properties", "set_bytes"]
+__all__ = ["DEFAULT_SET_BYTES", "properties", "set_bytes"]
 
 DEFAULT_SET_BYTES = 1_000_000  # librdkafka's default of message.max.bytes
 _LINGER_MS = 5  # the messages of a batch are produced at once, so that longer waits gain nothing
@@ -47,61 +44,3 @@ def properties(settings: KafkaDestination, max_set_bytes: int) -> Properties:
         "batch.size": max_set_bytes,
     }
     return connection_properties(settings) | found | settings.options
-
-
-def check_properties(
-    destinations: Iterable[Destination],
-    cluster: Cluster | None = None,
-    *,
-    without_security: bool = False,
-) -> Iterator[ConfigError]:
-    """Yield what librdkafka says about the properties that it rejects.
-
-    These are properties of Kafka destinations and of `[cluster]`. `without_security` leaves out
-    passwords and the files for TLS, which this machine may lack. Only `pixelfast check` calls this
-    function, because librdkafka needs memory and threads. A destination with such an error is held.
-    """
-    tables: list[tuple[str, KafkaDestination | Cluster]] = [
-        (f"destinations[{each.name}]", each)
-        for each in destinations
-        if isinstance(each, KafkaDestination)
-    ]
-    if cluster is not None:
-        tables.append(("cluster", cluster))
-    for path, settings in tables:
-        if isinstance(settings, KafkaDestination):
-            chosen = properties(settings, set_bytes(settings))
-        else:
-            chosen = {**connection_properties(settings), **settings.options}
-        if without_security:
-            _drop_security(chosen, settings)
-        if reason := _rejection(chosen):
-            yield ConfigError(path + (".options" if settings.options else ""), None, reason)
-
-
-def _drop_security(chosen: Properties, settings: KafkaDestination | Cluster) -> None:
-    for name in chosen.keys() - settings.options.keys():
-        if name.startswith(("security.", "sasl.", "ssl.")):
-            del chosen[name]
-
-
-def _rejection(chosen: Properties) -> str:
-    from confluent_kafka import KafkaException, Producer
-
-    # Without the addresses of brokers, the producer opens no connections.
-    without_brokers = {name: each for name, each in chosen.items() if name != "bootstrap.servers"}
-    try:
-        Producer({**without_brokers, "logger": _Silent()})
-    except KafkaException as error:
-        words: str = error.args[0].str()
-        return words.strip().removeprefix("Failed to create producer: ")
-    except (AttributeError, TypeError, ValueError) as error:  # of program-only properties
-        return str(error)
-    return ""
-
-
-class _Silent:
-    """A logger that logs nothing."""
-
-    def log(self, *_: object) -> None:
-        pass

@@ -14,9 +14,9 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from pixelfast.config import PostgresDestination
-from pixelfast.deliver.http.tls import Tls, new_context
 from pixelfast.deliver.outcomes import Held, Rejected, Retry
 from pixelfast.deliver.postgres.failures import outcome_of_failure
+from pixelfast.tls import Tls, new_context
 
 __all__ = ["Connections", "NoConnection"]
 

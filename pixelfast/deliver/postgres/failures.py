@@ -8,8 +8,8 @@ import ssl
 
 import asyncpg
 
-from pixelfast.deliver.http.tls import TlsFileError, describe_tls, is_about_certificates
 from pixelfast.deliver.outcomes import Held, Rejected, Retry
+from pixelfast.tls import TlsFileError, describe_tls, is_about_certificates
 
 __all__ = [
     "OTHER_CLASSES",

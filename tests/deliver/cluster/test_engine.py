@@ -71,3 +71,21 @@ def test_the_reason_why_no_broker_responds_is_shown_until_one_does(
         await asyncio.wait_for(running, 10.0)
 
     run(main())
+
+
+def test_a_file_for_tls_that_cannot_be_used_is_the_reason(tmp_path: Path) -> None:
+    async def main() -> None:
+        cluster = Cluster(brokers=("192.0.2.1:9092",), security="ssl", tls_ca="/nonexistent/ca")
+        engine = ClusterEngine(
+            Config(cluster=cluster, destinations=(ONE,)), open_data(tmp_path / "data")
+        )
+        running = asyncio.create_task(engine.run())
+        await until(lambda: engine.stats()["destinations"]["one"]["last_error"])
+        assert (
+            "cluster.tls_ca /nonexistent/ca: No such file or directory"
+            == engine.stats()["destinations"]["one"]["last_error"]
+        )
+        engine.stop()
+        await asyncio.wait_for(running, 10.0)
+
+    run(main())

@@ -1,4 +1,4 @@
-"""TLS of destinations: a private CA, mutual TLS, and errors about certificates."""
+"""TLS of destinations and brokers: a private CA, mutual TLS, errors about certificates."""
 
 from __future__ import annotations
 
@@ -74,5 +74,5 @@ def describe_tls(error: ssl.SSLError) -> str:
 
 def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "not a PEM file").lower().replace("_", " ")
+        return error.reason.lower().replace("_", " ") if error.reason else "not a PEM file"
     return error.strerror or str(error)
