@@ -224,7 +224,7 @@ class Campaign:
         place.mkdir()
         with KafkaCluster(place, broker_jars()) as brokers:
             drill = Drill(folder, brokers, self.share)
-            for part in (drill.spooling, drill.rejecting, drill.recreating):
+            for part in (drill.spooling, drill.leading, drill.rejecting, drill.recreating):
                 self.run(f"cluster, {part.__name__}", partial(self._note_phases, part))
 
     def _note_phases(self, part: Callable[[], Iterator[Phase]]) -> None:

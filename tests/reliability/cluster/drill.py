@@ -151,6 +151,14 @@ class Drill:
             yield phase
             yield self._phase(site, "partitions added", 1, self._grow(site))
 
+    def leading(self) -> Iterator[Phase]:
+        """All partitions lose their leader at the same time."""
+        with self._site("led", is_led_by_first=True) as site:
+            leaders = {leader for leader, _ in site.partitions().values()}
+            assert len(leaders) == 1, leaders
+            name = "kill -9 of the broker that leads every partition"
+            yield self._phase(site, name, 1, self._kill_broker(site))
+
     def rejecting(self) -> Iterator[Phase]:
         """With `when_unavailable = "reject"`, the brokers have every event with a 200."""
         with self._site("reject", when_unavailable="reject") as site:

@@ -22,7 +22,9 @@ __all__ = ["Collector", "Machine"]
 
 _START_S = 120.0
 _SLOT = 0
-_SAMPLE = re.compile(r'pixelfast_(\w+?)(?:_total)?\{destination="([^"]+)"\} (\S+)')
+_SAMPLE = re.compile(
+    r'pixelfast_(\w+?)(?:_total)?\{destination="([^"]+)"(?:,partition="\d+")?\} (\S+)'
+)
 
 
 class Machine:
@@ -82,13 +84,13 @@ class Machine:
         return line
 
     def figures(self) -> dict[str, Counter[str]]:
-        """Return the figures of each destination, by the names of the metrics."""
+        """Return the figures of each destination, summed over partitions, by metric."""
         port = re.findall(r'"admin_started".*?127\.0\.0\.1:(\d+)', self.log)[-1]
         found: dict[str, Counter[str]] = {}
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=_START_S) as response:
             metrics = response.read().decode()
         for name, destination, value in _SAMPLE.findall(metrics):
-            found.setdefault(destination, Counter())[name] = round(float(value))
+            found.setdefault(destination, Counter())[name] += round(float(value))
         return found
 
     def kill(self) -> None:

@@ -80,10 +80,14 @@ class Site:
         deliverers: int = 2,
         when_unavailable: str = "spool",
         start: str = "earliest",
+        is_led_by_first: bool = False,
         root: Path | None = None,
         **load: Any,
     ) -> None:
-        """Prepare the machines; `root` is the folder of another build of pixelfast."""
+        """Prepare the machines; `root` is the folder of another build of pixelfast.
+
+        If the topic `is_led_by_first`, the first broker leads all of its partitions.
+        """
         self.topic = f"site-{uuid.uuid4().hex[:8]}"
         self.oracle = ClusterOracle(**{"connections": 4, "pause_s": 0.03, **load})
         self.collectors: list[Collector] = []
@@ -94,6 +98,7 @@ class Site:
         self._root = root
         self._when_unavailable = when_unavailable
         self._start = start
+        self._is_led_by_first = is_led_by_first
         self._counts = collectors, deliverers
         self._addresses = ",".join(each.address for each in brokers)
         self._admin = AdminClient({"bootstrap.servers": self._addresses, "log_level": 0})
@@ -163,7 +168,12 @@ class Site:
         """Create the topic; retry while a topic of the same name is being deleted."""
         replicas = len(self._brokers)
         config = {"retention.ms": "-1", "min.insync.replicas": str(min(2, replicas))}
-        new = NewTopic(self.topic, PARTITIONS, replicas, config=config)
+        if self._is_led_by_first:
+            nodes = list(range(1, replicas + 1))  # the first one is the leader
+            assigned: Any = {"replica_assignment": [nodes] * PARTITIONS, "config": config}
+            new = NewTopic(self.topic, PARTITIONS, **assigned)
+        else:
+            new = NewTopic(self.topic, PARTITIONS, replicas, config=config)
 
         def is_created() -> bool:
             try:
