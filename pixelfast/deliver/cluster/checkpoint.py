@@ -151,6 +151,12 @@ class Checkpoint:
         """The place after the last planned batch."""
         return self.batches[-1].stop if self.batches else self.place
 
+    @property
+    def pending(self) -> int:
+        """The number of events that count as stored, and that have no outcome yet."""
+        settled = sum(self.totals.get(name, 0) for name in _SETTLED)
+        return self.totals.get("stored", 0) + self.totals.get("repeated", 0) - settled
+
 
 def topic_mark(topic_id: str) -> int:
     """Return the mark that distinguishes a topic from earlier ones of the same name."""
@@ -168,10 +174,8 @@ def restarted(checkpoint: Checkpoint, offset: int, topic: int) -> Checkpoint:
     {'stored': 50, 'delivered': 40, 'expired': 10}
     """
     totals = dict(checkpoint.totals)
-    settled = sum(totals.get(name, 0) for name in _SETTLED)
-    left = totals.get("stored", 0) + totals.get("repeated", 0) - settled
-    if left:
-        totals["expired"] = totals.get("expired", 0) + left
+    if checkpoint.pending:
+        totals["expired"] = totals.get("expired", 0) + checkpoint.pending
     slots = checkpoint.slots if checkpoint.topic == topic else {}
     return Checkpoint(Place(offset), totals=totals, slots=slots, topic=topic)
 

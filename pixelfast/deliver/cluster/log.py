@@ -78,7 +78,9 @@ class PartitionLog:
         self._arrived: deque[TopicMessage] = deque()  # not checked yet
         self._frames: deque[tuple[Frame, int]] = deque()  # with the size of their messages
         self._ahead: dict[SlotKey, tuple[int, int]] = {}  # numbers of newer events, by slot
+        self._start = Position()
         self._is_followed = False
+        self._deleted = 0  # events that `next_number` includes, although they were deleted
         self._log = structlog.get_logger("deliver").bind(partition=partition)
         self._invalid = LogThrottle(Timings(), DeliveryClock())
 
@@ -90,7 +92,7 @@ class PartitionLog:
     def follow(self, slot: int, start: Position) -> PartitionReader:
         """Read the messages that arrive, of which the first one is at `start`."""
         del slot  # the partition
-        self.next_number -= start.skip
+        self._start = start
         self._is_followed = True
         self._check()
         return PartitionReader(self)
@@ -129,7 +131,9 @@ class PartitionLog:
             if frame is None:
                 self.waiting_bytes -= size_bytes
             else:
-                first_number = self.next_number + frame.first_number
+                if frame.offset == self._start.offset:  # unless this frame was deleted
+                    self.next_number -= self._start.skip
+                first_number = self.next_number + self._newly_deleted(frame.first_number)
                 self.next_number = first_number + frame.events
                 self._frames.append((frame._replace(first_number=first_number), size_bytes))
 
@@ -167,7 +171,27 @@ class PartitionLog:
             for each in messages:
                 offset = _offset(each) + 1
                 if offset <= stop and (frame := self.take(each)):
+                    self._deleted -= frame.first_number
                     yield frame
+
+    def has(self, offset: int) -> bool:
+        """Whether the topic still has the message at `offset`. Blocks."""
+        messages = self._fetch(offset)
+        return bool(messages) and _offset(messages[0]) == offset
+
+    def note_deleted(self, events: int) -> None:
+        """Note that events which count as stored were deleted; must be done after `replay`.
+
+        They are missing again in the numbers of the frames after them, but count only once. Events
+        between them that were filtered out or settled before are not known, and count again.
+        """
+        self._deleted = max(0, self._deleted + events)
+
+    def _newly_deleted(self, events: int) -> int:
+        """Return how many of the events before a frame were deleted and do not count as stored."""
+        known = min(events, max(0, self._deleted))
+        self._deleted -= known
+        return events - known
 
     def next_frame(self) -> Frame | None:
         """Return the next frame of those that have arrived, or None."""

@@ -178,8 +178,6 @@ class PartitionStore:
             if not each.is_settled
         ]
         for frame in self._log.replay(self._after.offset):
-            self._totals[_EXPIRED] += frame.first_number
-            self._totals["stored"] += frame.first_number
             for own, _ in unsettled:
                 if own.start.offset <= frame.offset <= own.stop.offset:
                     oldest_ms.setdefault(own.root, frame.received_ms)
@@ -202,6 +200,7 @@ class PartitionStore:
             )
             self._note_planned(plan)
             self._plans.append(plan)
+        self._count_changed(checkpoint, sum(plan.events for plan in self._plans))
         if checkpoint.batches:
             self._logger.info(
                 "partition_resumed",
@@ -209,6 +208,20 @@ class PartitionStore:
                 planned=len(self._plans),
                 seconds=round(time.monotonic() - began_s, 3),
             )
+
+    def _count_changed(self, checkpoint: Checkpoint, found: int) -> None:
+        """Count the planned events that are not among the `found` ones, which count as stored.
+
+        Retention has deleted them, unless the destination accepts other events than before.
+        """
+        changed = checkpoint.pending - found
+        if not changed or not checkpoint.batches:
+            return
+        if self._log.has(checkpoint.place.offset):
+            self._totals["filtered"] += changed
+        elif changed > 0:
+            self._totals[_EXPIRED] += changed
+            self._log.note_deleted(changed)
 
     # --- what the runner reads when it starts ------------------------------------------------
 
