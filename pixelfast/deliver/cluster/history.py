@@ -5,7 +5,10 @@ copies, the frames of a slot are in order, so every frame that is not beyond the
 slot is a copy.
 
 An exception is a machine that continues from an old copy of its data directory, such as a snapshot:
-it reuses positions. Unlike copies, its frames were received later than all frames before them.
+it reuses positions. Unlike copies, its frames were received later than all frames before them. This
+does not recognize all frames of two machines that use copies of one data directory at the same
+time. Comparing checksums would not help, because their frames are at different positions, except
+for the first one of a segment.
 """
 
 from __future__ import annotations

@@ -224,7 +224,15 @@ class PartitionLog:
         reused = len(self.history.reused)
         deleted = self.history.add(offset, place, frame)
         if len(self.history.reused) > reused:
-            self._log.warning("positions_reused", node=place.node.hex(), slot=place.slot)
+            self._log.error(
+                "positions_reused",
+                node=place.node.hex(),
+                slot=place.slot,
+                offset=offset,
+                error="two machines use copies of one data directory, or a machine continues from"
+                " an old copy; events may be lost: stop that machine, and do not restart it"
+                " without deleting its data directory",
+            )
         return None if deleted is None else _placed(frame, offset, deleted)
 
 

@@ -27,6 +27,7 @@ from pixelfast.deliver.cluster.checkpoint import (
 )
 from pixelfast.deliver.cluster.log import PartitionLog, place_at, position_at
 from pixelfast.deliver.plans import Plan
+from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.store import Changes
 from pixelfast.errors import PixelfastError
@@ -39,7 +40,7 @@ Commit = Callable[[int, str], bool]
 
 Raises PartitionLost if the consumer does not own the partition any more.
 """
-_RETRY_S = 0.2
+_RETRY_S, _MAX_RETRY_S = 0.2, 5.0
 _EXPIRED = "expired"
 
 
@@ -98,8 +99,9 @@ def _room(checkpoint: Checkpoint) -> int:
 class PartitionState:
     """Whether this process may still commit the state of a partition."""
 
-    def __init__(self, commit: Commit) -> None:
+    def __init__(self, commit: Commit, backoff: Backoff | None = None) -> None:
         self._commit = commit
+        self._backoff = backoff or Backoff(_RETRY_S, _MAX_RETRY_S)
         self._lock = threading.Lock()  # held during a commit
         self._is_revoked = threading.Event()
 
@@ -127,8 +129,9 @@ class PartitionState:
                 if self._is_revoked.is_set():
                     raise PartitionLost("the partition was revoked")
                 if self._commit(offset, metadata):
+                    self._backoff.reset()
                     return
-            self._is_revoked.wait(_RETRY_S)
+            self._is_revoked.wait(self._backoff.next_s())
 
 
 class PartitionStore:
@@ -210,16 +213,20 @@ class PartitionStore:
             )
 
     def _count_changed(self, checkpoint: Checkpoint, found: int) -> None:
-        """Count the planned events that are not among the `found` ones, which count as stored.
+        """Count the difference between the planned events, which count as stored, and those found.
 
-        Retention has deleted them, unless the destination accepts other events than before.
+        Retention has deleted the missing ones, unless the destination accepts fewer events than
+        before. More events are found if it accepts more, or if a frame that was settled in part was
+        deleted and a copy of it was not.
         """
         changed = checkpoint.pending - found
         if not changed or not checkpoint.batches:
             return
-        if self._log.has(checkpoint.place.offset):
+        if changed < 0:
+            self._totals["repeated"] -= changed
+        elif self._log.has(checkpoint.place.offset):
             self._totals["filtered"] += changed
-        elif changed > 0:
+        else:
             self._totals[_EXPIRED] += changed
             self._log.note_deleted(changed)
 
