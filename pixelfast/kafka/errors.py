@@ -19,6 +19,7 @@ __all__ = [
     "hides_settings",
     "is_denial",
     "meaning_of",
+    "reason_of",
     "timed_out",
     "words_of",
     "words_of_line",
@@ -129,6 +130,14 @@ def timed_out() -> KafkaException:
 def words_of(error: KafkaError) -> str:
     """Return the words of a broker or of librdkafka, the same for the same cause."""
     return _CHANGING.sub("", error.str())
+
+
+def reason_of(error: Exception) -> str:
+    """Return the words of an exception, also of one that confluent-kafka has raised."""
+    from confluent_kafka import KafkaException
+
+    is_of_kafka = isinstance(error, KafkaException)
+    return words_of(error.args[0]) if is_of_kafka else str(error) or type(error).__name__
 
 
 def words_of_line(line: str) -> str:

@@ -20,18 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import structlog
 
 from pixelfast.config import Cluster
-from pixelfast.deliver.cluster.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    Place,
-    decode,
-    encode,
-    restarted,
-    topic_mark,
-)
+from pixelfast.deliver.cluster.checkpoint import Checkpoint
 from pixelfast.deliver.cluster.log import TopicMessage
+from pixelfast.deliver.cluster.offsets import GroupOffsets
 from pixelfast.deliver.cluster.properties import group_properties
+from pixelfast.deliver.cluster.reasons import LoggedReasons
 from pixelfast.deliver.cluster.store import PartitionLost
+from pixelfast.deliver.timing import Timings
+from pixelfast.kafka.errors import words_of
 from pixelfast.kafka.logger import KafkaLogger
 from pixelfast.kafka.statistics import Statistics
 
@@ -46,12 +42,10 @@ _CONSUME_S = 0.02  # also the longest time that an order waits
 _ORDERS_S = 0.005
 _RESPONSE_S = 10.0  # of the brokers, to one request
 _REVOKE_S = 20.0  # time in which the owner must stop its work; else the consumer is replaced
-_REGISTERED_S = 10.0
 _MAX_WAITING_BYTES = 16 * 2**20  # in the logs of all partitions
 _MIN_WAITING_BYTES = 2**19  # of one partition
 _FEW_SHARE = 8  # a paused partition is resumed when less than an eighth of its limit waits
 _FETCH_WAIT_MS = 10
-_RETRY_S = 1.0
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS"})
 _NO_OFFSET = -1001  # OFFSET_INVALID of librdkafka
 # Errors that mean that the group has removed the consumer. ILLEGAL_GENERATION is not one of them: a
@@ -91,6 +85,7 @@ class Group:
     Attributes:
         is_member: whether the group has assigned partitions to this consumer, possibly none.
         error: the last error of a connection; "" if there was none since it received something.
+        commit_error: why the last commit failed; "" if it did not.
         statistics: the figures of the brokers.
         retries: how many requests were sent again, by broker.
     """
@@ -110,21 +105,29 @@ class Group:
         that was received at `start_ms` or later.
         """
         self.is_member = False
-        self.error = ""
+        self.error = self.commit_error = ""
         self.retries: Counter[str] = Counter()
         self.statistics = Statistics(self._count_retries)
         self.name = f"pixelfast.{destination}"
         self._topic = cluster.topic
-        self._topic_mark = topic_mark(topic_id)
-        self._start, self._start_ms = start, start_ms
         self._owner = owner
         self._log = structlog.get_logger("deliver").bind(destination=destination)
         self._properties = group_properties(cluster, self.name)
         self._consumer: Consumer | None = None
-        self._looking_up: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._is_stopping = threading.Event()
+        self._offsets = GroupOffsets(
+            cluster.topic,
+            topic_id,
+            start,
+            start_ms,
+            self._properties,
+            self._is_stopping,
+            self._note_error,
+            self._log,
+        )
+        self._logged = LoggedReasons(Timings().log_again_s)  # of commits that failed
         self._orders: queue.SimpleQueue[Callable[[Consumer], None]] = queue.SimpleQueue()
         self._rewinds: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._epochs: dict[int, int] = {}  # by partition: how often it was assigned or rewound
@@ -194,13 +197,16 @@ class Group:
             return self._judge(error.args[0])
         except RuntimeError as error:  # it is closed
             raise PartitionLost(str(error)) from error
+        self.commit_error = ""
         return True
 
     def _judge(self, error: KafkaError) -> bool:
         if error.name() in _LOST or error.fatal():
             raise PartitionLost(error.str())
         if error.name() not in _REBALANCING:
-            self._log.warning("offset_not_committed", error=error.str())
+            self.commit_error = words_of(error)
+            if self._logged.is_due(self.commit_error):
+                self._log.warning("offset_not_committed", error=self.commit_error)
         return False
 
     @property
@@ -249,9 +255,7 @@ class Group:
                 consumer.close()  # calls `_on_revoke`, and raises what a callback raises
             finally:
                 self._consumer = None
-                if self._looking_up is not None:
-                    self._looking_up.close()
-                    self._looking_up = None
+                self._offsets.close()
                 self.statistics.forget()
 
     def _pass_on(self, consumer: Consumer, messages: list[Message]) -> None:
@@ -297,30 +301,29 @@ class Group:
             self._carry_out_orders(self._consumer, _ORDERS_S)
         return called.result(0)
 
-    def _place(
-        self, partition: int, offset: int = _NO_OFFSET, metadata: str | None = None
-    ) -> TopicPartition:
+    def _place(self, partition: int, offset: int = _NO_OFFSET) -> TopicPartition:
         from confluent_kafka import TopicPartition
 
-        if metadata is None:
-            return TopicPartition(self._topic, partition, offset)
-        return TopicPartition(self._topic, partition, offset, metadata)
+        return TopicPartition(self._topic, partition, offset)
 
     def _count_retries(self, broker: str, retries: int) -> None:
         self.retries[broker] += retries
 
     def _on_error(self, error: KafkaError) -> None:
-        self.error = error.str()
+        self._note_error(error.str())
+
+    def _note_error(self, error: str) -> None:
+        self.error = error
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [each.partition for each in partitions]
         self._log.info("partitions_assigned", partitions=numbers)
-        found = self._checkpoints(consumer, numbers)
+        found = self._offsets.checkpoints(consumer, numbers)
         starts = [self._begin(number, checkpoint) for number, checkpoint in found.items()]
         consumer.incremental_assign(starts)
         self._assigned.update(numbers)
         self._paused.difference_update(numbers)
-        self.is_member, self.error = True, ""
+        self.is_member, self.error, self.commit_error = True, "", ""
 
     def _begin(self, partition: int, checkpoint: Checkpoint) -> TopicPartition:
         """Pass a partition to the owner, and return where to read it."""
@@ -331,7 +334,7 @@ class Group:
     def _rewind(self, consumer: Consumer, partition: int) -> None:
         if partition not in [each.partition for each in consumer.assignment()]:
             return  # it was revoked meanwhile
-        checkpoint = self._checkpoints(consumer, [partition])[partition]
+        checkpoint = self._offsets.checkpoints(consumer, [partition])[partition]
         consumer.seek(self._begin(partition, checkpoint))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -353,107 +356,6 @@ class Group:
         consumer.incremental_unassign(partitions)
         self._assigned.difference_update(numbers)
         self._paused.difference_update(numbers)
-
-    # --- commits of earlier owners -----------------------------------------------------------
-
-    def _checkpoints(self, consumer: Consumer, partitions: list[int]) -> dict[int, Checkpoint]:
-        """Return the last commit of each partition; of a new destination, commit its start."""
-        known = self._committed(consumer, partitions)
-        missing = [number for number in partitions if number not in known]
-        if missing:
-            known |= self._registered(consumer, missing)
-        return {number: self._checkpoint(number, *known[number]) for number in partitions}
-
-    def _checkpoint(self, partition: int, offset: int, metadata: str) -> Checkpoint:
-        """Return the checkpoint of a commit, or one at the first message if it is not valid.
-
-        It is not valid if the topic was created again, or if the brokers have lost messages.
-        """
-        checkpoint = Checkpoint(Place(offset), topic=self._topic_mark)
-        if metadata:
-            try:
-                checkpoint = decode(metadata, offset)
-            except CheckpointError as error:
-                self._log.error("checkpoint_damaged", partition=partition, error=str(error))
-        low, high = self._bounds(partition)
-        if checkpoint.topic == self._topic_mark and checkpoint.after.offset <= high:
-            return checkpoint
-        self._log.warning("partition_restarted", partition=partition, offset=offset, first=low)
-        return restarted(checkpoint, low, self._topic_mark)
-
-    def _committed(
-        self, consumer: Consumer, partitions: Sequence[int]
-    ) -> dict[int, tuple[int, str]]:
-        places = [self._place(number) for number in partitions]
-        found = self._insist(lambda: consumer.committed(places, _RESPONSE_S))
-        return {
-            each.partition: (each.offset, each.metadata or "") for each in found if each.offset >= 0
-        }
-
-    def _registered(self, consumer: Consumer, missing: list[int]) -> dict[int, tuple[int, str]]:
-        """Return the start of partitions without a commit.
-
-        If no partition has one, the destination is new. The owner of partition 0 then commits its
-        start on every partition, and other consumers wait for that. Partitions that were added to
-        the topic later start at their first event.
-        """
-        topics = self._insist(lambda: self._lookups().list_topics(self._topic, _RESPONSE_S)).topics
-        every = sorted(topics[self._topic].partitions)
-        if 0 in missing and not self._committed(consumer, every):
-            offsets = {n: self._watermark(n, self._start) for n in every}
-            starts = [self._place(n, *self._commit_of(offset)) for n, offset in offsets.items()]
-            self._insist(lambda: consumer.commit(offsets=starts, asynchronous=False))
-            self._log.info("destination_registered", start=self._start)
-        until_s = time.monotonic() + _REGISTERED_S
-        while not self._committed(consumer, [0]) and time.monotonic() < until_s:
-            self._is_stopping.wait(_RETRY_S / 10)
-        known = self._committed(consumer, missing)
-        for number in missing:
-            if number not in known:
-                known[number] = self._watermark(number, "earliest"), ""
-        return known
-
-    def _lookups(self) -> Consumer:
-        """Return a consumer for requests about the topic.
-
-        If the callbacks of a rebalance made them with the member of the group, confluent-kafka
-        would abort the process as soon as librdkafka called another callback in the same call.
-        """
-        from confluent_kafka import Consumer
-
-        if self._looking_up is None:
-            self._looking_up = Consumer({**self._properties, "log_level": 0})
-        return self._looking_up
-
-    def _commit_of(self, offset: int) -> tuple[int, str]:
-        return offset, encode(Checkpoint(Place(offset), topic=self._topic_mark))
-
-    def _bounds(self, partition: int) -> tuple[int, int]:
-        """Return the offset of the first message of a partition, and that after the last one."""
-        place = self._place(partition)
-        low, high = self._insist(lambda: self._lookups().get_watermark_offsets(place, _RESPONSE_S))
-        return int(low), int(high)
-
-    def _watermark(self, partition: int, start: str) -> int:
-        low, high = self._bounds(partition)
-        if start == "earliest":
-            return low
-        # Looked up after the end of the log, so that no event is between the two.
-        since = self._place(partition, self._start_ms)
-        (found,) = self._insist(lambda: self._lookups().offsets_for_times([since], _RESPONSE_S))
-        return int(found.offset if 0 <= found.offset < high else high)
-
-    def _insist(self, request: Callable[[], Any]) -> Any:
-        """Repeat a request until the brokers respond."""
-        from confluent_kafka import KafkaException
-
-        while True:
-            try:
-                return request()
-            except KafkaException as error:
-                self.error = error.args[0].str()
-                if self._is_stopping.wait(_RETRY_S):
-                    raise
 
     # --- on the event loop -------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from pixelfast.deliver.cluster.fetcher import Fetcher
 from pixelfast.deliver.cluster.group import Group
 from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.log import PartitionLog, TopicMessage
+from pixelfast.deliver.cluster.reasons import LoggedReasons
 from pixelfast.deliver.cluster.store import PartitionLost, PartitionState
 from pixelfast.deliver.cluster.worker import PartitionWorker
 from pixelfast.deliver.engine import SENDER_TOTALS
@@ -30,6 +30,7 @@ from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.timing import Timings
 from pixelfast.errors import DestinationError, PixelfastError
+from pixelfast.kafka.errors import reason_of
 
 __all__ = ["Member"]
 
@@ -87,7 +88,7 @@ class Member:
         self._workers: dict[int, PartitionWorker] = {}
         self._is_stopping = False
         self._backoff = Backoff(timings.min_restart_s, timings.max_restart_s)
-        self._told_s: dict[str, float] = {}  # when each reason of a failure was last logged
+        self._logged = LoggedReasons(timings.log_again_s)
 
     async def run(self) -> None:
         """Deliver until `stop`; a consumer that fails is replaced."""
@@ -96,8 +97,9 @@ class Member:
             while not self._is_stopping:
                 try:
                     await self._group.run()
-                except Exception:  # noqa: BLE001 - a task's edge: no destination stops another
+                except Exception as error:  # noqa: BLE001 - a task's edge: no destination stops another
                     self._log.exception("consumer_failed")
+                    self._group.error = self._outlet.sender.redactor.text(reason_of(error))
                     with contextlib.suppress(DestinationError):
                         await self.revoke(list(self._workers), is_lost=True)
                     if not self._is_stopping:
@@ -182,10 +184,7 @@ class Member:
 
     def _report(self, partition: int, reason: str, error: Exception) -> None:
         """Log a failure; each reason at most once a minute, whatever the number of partitions."""
-        now_s, again_s = time.monotonic(), self._timings.log_again_s
-        if now_s - self._told_s.get(reason, float("-inf")) >= again_s:
-            recent = {each: at for each, at in self._told_s.items() if now_s - at < again_s}
-            self._told_s = {**recent, reason: now_s}
+        if self._logged.is_due(reason):
             is_known = isinstance(error, OSError | PixelfastError)
             self._log.error(
                 "partition_failed",
@@ -257,7 +256,7 @@ class Member:
         figures: Counter[str] = Counter(dict.fromkeys(_SUMMED, 0))
         dead_letters: dict[str, Any] = {}
         by_partition: dict[str, dict[str, int]] = {}
-        lag_s, errors = 0.0, [self._group.error]
+        lag_s, errors = 0.0, [self._group.error, self._group.commit_error]
         states = ["healthy" if self._group.is_member else "starting"]
         for partition, worker in self._workers.items():
             own = worker.figures()

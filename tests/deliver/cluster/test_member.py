@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,11 @@ HOOK = HttpDestination(name="hook", url=f"https://user:{SECRET}@192.0.2.1/")
 CLUSTER = Cluster(brokers=("127.0.0.1:1",))
 
 
-def make_member(sender: FakeSender, on_made: Callable[[Runner], None] = lambda _: None) -> Member:
+def make_member(
+    sender: FakeSender,
+    on_made: Callable[[Runner], None] = lambda _: None,
+    cluster: Cluster = CLUSTER,
+) -> Member:
     def make_runner(_: Any, outlet: Outlet, home: PartitionHome, share_bytes: int) -> Runner:
         runner = Runner("hook", outlet, home, share_bytes=share_bytes, timings=QUICK)
         on_made(runner)
@@ -36,7 +41,7 @@ def make_member(sender: FakeSender, on_made: Callable[[Runner], None] = lambda _
     sender.redactor = Redactor(Config(destinations=(HOOK,)))
     return Member(
         HOOK,
-        CLUSTER,
+        cluster,
         "AAAAAAAAAAAAAAAAAAAAAQ",
         Outlet("hook", sender, QUICK),
         make_runner,
@@ -94,6 +99,32 @@ def test_committed_totals_are_reported_before_a_partition_is_open() -> None:
         names = ("stored", "delivered", "dead", "expired", "pending", "invalid_messages")
         assert (30, 20, -2, 5, 7, 1) == tuple(figures[name] for name in names)
         assert -2 == figures["by_partition"]["3"]["dead"]
+        await member.stop()
+
+    run(main())
+
+
+def test_the_reason_why_a_consumer_cannot_be_created_is_shown() -> None:
+    async def main() -> None:
+        options = {"session.timeout.ms": "600000"}  # more than max.poll.interval.ms
+        cluster = Cluster(brokers=CLUSTER.brokers, options=options)
+        member = make_member(FakeSender(), cluster=cluster)
+        running = asyncio.create_task(member.run())
+        await until(lambda: member.stats()["last_error"])
+        figures = member.stats()
+        await member.stop()
+        await running
+        assert "starting" == figures["state"]
+        assert "session.timeout.ms" in figures["last_error"]
+
+    run(main())
+
+
+def test_the_reason_why_commits_fail_is_shown() -> None:
+    async def main() -> None:
+        member = make_member(FakeSender())
+        member._group.commit_error = "Group authorization failed"
+        assert "Group authorization failed" == member.stats()["last_error"]
         await member.stop()
 
     run(main())
