@@ -17,6 +17,8 @@ from pixelfast.deliver.cluster.properties import (
     dead_consumer_properties,
     dead_producer_properties,
 )
+from pixelfast.deliver.cluster.reasons import LoggedReasons
+from pixelfast.deliver.timing import Timings
 from pixelfast.errors import DestinationError
 from pixelfast.kafka.connection import admin_properties
 from pixelfast.kafka.errors import PARTITION_END, hides_settings, words_of
@@ -32,6 +34,7 @@ _POLL_S = 0.1
 _MESSAGES = 1000
 _FETCH_WAIT_MS = 10
 _RETRY_S = 1.0
+_DENIED = frozenset({"CLUSTER_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED"})
 
 
 def dead_topic(cluster: Cluster) -> str:
@@ -137,11 +140,15 @@ class DeadLetterTopic:
         try:
             admin.create_topics([new], request_timeout=_RESPONSE_S)[self._name].result()
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise DestinationError(
-                    f"topic {self._name} cannot be created: {words_of(error.args[0])}; create it"
-                    " with 1 partition and cleanup.policy=compact"
-                ) from error
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return
+            reason = words_of(error.args[0])
+            problem = f"cannot be created: {reason}"
+            remedy = "create it with 1 partition and cleanup.policy=compact"
+            if error.args[0].name() in _DENIED:  # brokers do not list a topic without permission
+                problem = f"does not exist, or this user may not read it; {problem}"
+                remedy += ", or permit Read and Write on it"
+            raise DestinationError(f"topic {self._name} {problem}; {remedy}") from error
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -269,22 +276,29 @@ class DeadLetterTopic:
         """Add all messages to the index, and then new ones, until `is_stopping` is set."""
         from confluent_kafka import KafkaException
 
+        logged = LoggedReasons(Timings().log_again_s)
         while not is_stopping.is_set():
-            consumer = self._consumer(0)
             try:
-                while not is_stopping.is_set():
-                    for each in consumer.consume(_MESSAGES, _POLL_S):
-                        error = each.error()
-                        if error is None:
-                            index.add(each.offset() or 0, each.key() or b"", each.value())
-                        elif error.name() == PARTITION_END:
-                            index.is_complete = True
-                        elif not error.retriable():
-                            raise KafkaException(error)
-            except KafkaException as error:
-                self._log.warning(
-                    "dead_letters_unreadable", topic=self._name, error=words_of(error.args[0])
-                )
+                self._follow(index, is_stopping)
+            except KafkaException as error:  # also of options that librdkafka does not accept
+                reason = words_of(error.args[0])
+                if logged.is_due(reason):
+                    self._log.warning("dead_letters_unreadable", topic=self._name, error=reason)
                 is_stopping.wait(_RETRY_S)
-            finally:
-                consumer.close()
+
+    def _follow(self, index: DeadLetterIndex, is_stopping: threading.Event) -> None:
+        from confluent_kafka import KafkaException
+
+        consumer = self._consumer(0)
+        try:
+            while not is_stopping.is_set():
+                for each in consumer.consume(_MESSAGES, _POLL_S):
+                    error = each.error()
+                    if error is None:
+                        index.add(each.offset() or 0, each.key() or b"", each.value())
+                    elif error.name() == PARTITION_END:
+                        index.is_complete = True
+                    elif not error.retriable():
+                        raise KafkaException(error)
+        finally:
+            consumer.close()
