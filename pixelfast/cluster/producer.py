@@ -29,7 +29,7 @@ from pixelfast.kafka.connection import (
     producer_options,
     tls_problem,
 )
-from pixelfast.kafka.errors import ALL_BROKERS_DOWN, words_of
+from pixelfast.kafka.errors import ALL_BROKERS_DOWN, error_message
 from pixelfast.kafka.logger import KafkaLogger
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class FrameProducer:
         try:
             return self._producer.poll(0)
         except KafkaException as error:  # a fatal error, which is not passed to `error_cb`
-            self._on_fatal(words_of(error.args[0]))
+            self._on_fatal(error_message(error.args[0]))
             return 0
 
     def look_up_partitions(self) -> int:
@@ -206,10 +206,10 @@ class FrameProducer:
             topics = producer.list_topics(self._topic, timeout=self._topic_timeout_s).topics
             found = topics[self._topic]
             if found.error is not None:
-                raise TopicUnusable(f"topic {self._topic}: {words_of(found.error)}")
+                raise TopicUnusable(f"topic {self._topic}: {error_message(found.error)}")
             settings = self._read_settings(self._settings)
         except KafkaException as error:  # the error of a connection is more specific
-            raise TopicUnusable(self._connection_error or words_of(error.args[0])) from error
+            raise TopicUnusable(self._connection_error or error_message(error.args[0])) from error
         partitions = found.partitions
         replicas = {number: each.replicas for number, each in partitions.items()}
         problems = problems_of(settings, self._settings) + replica_problems(settings, replicas)
@@ -231,5 +231,5 @@ class FrameProducer:
 
     def _on_librdkafka_error(self, error: KafkaError) -> None:
         if error.name() != ALL_BROKERS_DOWN:
-            self._connection_error = words_of(error)
+            self._connection_error = error_message(error)
             self._on_error(self._connection_error)

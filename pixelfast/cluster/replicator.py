@@ -34,7 +34,7 @@ from pixelfast.cluster.cursor import (
 from pixelfast.cluster.frames import LogFrame, frames_of_image, parts_of, read_frames
 from pixelfast.cluster.producer import FrameProducer, TopicUnusable, Transport
 from pixelfast.config import Cluster
-from pixelfast.kafka.errors import Meaning, meaning_of, words_of
+from pixelfast.kafka.errors import Meaning, error_message, meaning_of
 from pixelfast.spool import DataDir, Position, SlotReader, remove_read_segments
 from pixelfast.spool.datadir import try_lock_file
 from pixelfast.spool.format import SegmentId
@@ -252,7 +252,7 @@ class Replicator:
         if error is not None:
             if meaning_of(error) is Meaning.TOO_LARGE:
                 self._max_message_bytes = max(_MIN_MESSAGE_BYTES, self._max_message_bytes // 2)
-            self._break(words_of(error))
+            self._break(error_message(error))
             return
         sent.missing -= 1
         while self._sent and not self._sent[0].missing:

@@ -9,7 +9,7 @@ import structlog
 
 from pixelfast.config import Cluster
 from pixelfast.kafka.admin import Admin
-from pixelfast.kafka.errors import hides_settings, words_of
+from pixelfast.kafka.errors import error_message, hides_settings
 
 __all__ = [
     "TopicSettings",
@@ -49,7 +49,7 @@ def read_topic_settings(settings: Cluster, timeout_s: float = _TIMEOUT_S) -> Top
     except KafkaException as error:
         if not hides_settings(error.args[0]):
             raise
-        log.warning("topic_not_checked", topic=settings.topic, error=words_of(error.args[0]))
+        log.warning("topic_not_checked", topic=settings.topic, error=error_message(error.args[0]))
         return {}
     return {name: entry.value for name, entry in described.items()}
 

@@ -16,13 +16,13 @@ __all__ = [
     "ALL_BROKERS_DOWN",
     "PARTITION_END",
     "Meaning",
+    "error_message",
     "hides_settings",
     "is_denial",
+    "line_message",
     "meaning_of",
     "reason_of",
     "timed_out",
-    "words_of",
-    "words_of_line",
 ]
 
 ALL_BROKERS_DOWN = "_ALL_BROKERS_DOWN"
@@ -127,8 +127,8 @@ def timed_out() -> KafkaException:
     return KafkaException(KafkaError(_TIMED_OUT))
 
 
-def words_of(error: KafkaError) -> str:
-    """Return the words of a broker or of librdkafka, the same for the same cause."""
+def error_message(error: KafkaError) -> str:
+    """Return the message of an error of a broker or of librdkafka, the same for the same cause."""
     return _CHANGING.sub("", error.str())
 
 
@@ -137,13 +137,13 @@ def reason_of(error: Exception) -> str:
     from confluent_kafka import KafkaException
 
     is_of_kafka = isinstance(error, KafkaException)
-    return words_of(error.args[0]) if is_of_kafka else str(error) or type(error).__name__
+    return error_message(error.args[0]) if is_of_kafka else str(error) or type(error).__name__
 
 
-def words_of_line(line: str) -> str:
-    """Return the words of a log line of librdkafka, without its thread.
+def line_message(line: str) -> str:
+    """Return the message in a log line of librdkafka, without its thread.
 
-    >>> words_of_line("[thrd:kafka:9092/1]: kafka:9092/1: Disconnected (after 3ms in state UP)")
+    >>> line_message("[thrd:kafka:9092/1]: kafka:9092/1: Disconnected (after 3ms in state UP)")
     'kafka:9092/1: Disconnected'
     """
     return _CHANGING.sub("", _THREAD.sub("", line))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from pixelfast.kafka.errors import words_of_line
+from pixelfast.kafka.errors import line_message
 
 __all__ = ["KafkaLogger"]
 
@@ -33,7 +33,7 @@ class KafkaLogger:
     def log(self, level: int, form: str, *arguments: str) -> None:
         """Log one line; the first argument is its facility, the last one its text."""
         if arguments[:1] == ("FAIL",):
-            self._on_lost_connection(words_of_line(arguments[-1]))
+            self._on_lost_connection(line_message(arguments[-1]))
         text = form % arguments if arguments else form
         if _GAPLESS in text:
             return

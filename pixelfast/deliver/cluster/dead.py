@@ -21,7 +21,7 @@ from pixelfast.deliver.cluster.reasons import LoggedReasons
 from pixelfast.deliver.timing import Timings
 from pixelfast.errors import DestinationError
 from pixelfast.kafka.connection import admin_properties
-from pixelfast.kafka.errors import PARTITION_END, hides_settings, words_of
+from pixelfast.kafka.errors import PARTITION_END, error_message, hides_settings
 from pixelfast.kafka.logger import KafkaLogger
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ class DeadLetterTopic:
         except KafkaException as error:
             if not hides_settings(error.args[0]):
                 raise
-            self._log.warning("topic_not_checked", topic=self._name, error=words_of(error.args[0]))
+            self._log.warning(
+                "topic_not_checked", topic=self._name, error=error_message(error.args[0])
+            )
             return {}
         return {name: entry.value for name, entry in found.items()}
 
@@ -142,7 +144,7 @@ class DeadLetterTopic:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return
-            reason = words_of(error.args[0])
+            reason = error_message(error.args[0])
             problem = f"cannot be created: {reason}"
             remedy = "create it with 1 partition and cleanup.policy=compact"
             if error.args[0].name() in _DENIED:  # brokers do not list a topic without permission
@@ -187,7 +189,7 @@ class DeadLetterTopic:
                 failed.append(error.args[0])
             if failed or left:
                 self._producer = None  # after a fatal error, it stays unusable
-                reason = words_of(failed[0]) if failed else "no report"
+                reason = error_message(failed[0]) if failed else "no report"
                 raise DestinationError(f"topic {self._name}: {reason}")
 
     def _open(self) -> Producer:
@@ -250,7 +252,7 @@ class DeadLetterTopic:
                     if error is not None and error.name() == PARTITION_END:
                         return
                     if error is not None:
-                        raise DestinationError(f"topic {self._name}: {words_of(error)}")
+                        raise DestinationError(f"topic {self._name}: {error_message(error)}")
                     offset = each.offset() or 0
                     if last is None or offset <= last:
                         yield each
@@ -258,7 +260,7 @@ class DeadLetterTopic:
                         return
             raise DestinationError(f"topic {self._name}: the brokers do not respond")
         except KafkaException as error:
-            raise DestinationError(f"topic {self._name}: {words_of(error.args[0])}") from error
+            raise DestinationError(f"topic {self._name}: {error_message(error.args[0])}") from error
         finally:
             consumer.close()
 
@@ -281,7 +283,7 @@ class DeadLetterTopic:
             try:
                 self._follow(index, is_stopping)
             except KafkaException as error:  # also of options that librdkafka does not accept
-                reason = words_of(error.args[0])
+                reason = error_message(error.args[0])
                 if logged.is_due(reason):
                     self._log.warning("dead_letters_unreadable", topic=self._name, error=reason)
                 is_stopping.wait(_RETRY_S)

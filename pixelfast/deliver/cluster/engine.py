@@ -34,7 +34,7 @@ from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.timing import DeliveryClock, Timings
 from pixelfast.errors import DestinationError
 from pixelfast.kafka.connection import tls_problem
-from pixelfast.kafka.errors import words_of
+from pixelfast.kafka.errors import error_message
 from pixelfast.spool import DataDir
 
 __all__ = ["ClusterEngine"]
@@ -196,7 +196,9 @@ class ClusterEngine:
                 topic_id = looking.result()
             except (KafkaException, DestinationError) as error:
                 is_known = isinstance(error, DestinationError)
-                reason = self._redactor.text(str(error) if is_known else words_of(error.args[0]))
+                reason = self._redactor.text(
+                    str(error) if is_known else error_message(error.args[0])
+                )
                 if reason != self._last_error:
                     self._log.error("cluster_unavailable", error=reason)
                 self._last_error = reason

@@ -27,7 +27,7 @@ from pixelfast.deliver.cluster.properties import group_properties
 from pixelfast.deliver.cluster.reasons import LoggedReasons
 from pixelfast.deliver.cluster.store import PartitionLost
 from pixelfast.deliver.timing import Timings
-from pixelfast.kafka.errors import words_of
+from pixelfast.kafka.errors import error_message
 from pixelfast.kafka.logger import KafkaLogger
 from pixelfast.kafka.statistics import Statistics
 
@@ -204,7 +204,7 @@ class Group:
         if error.name() in _LOST or error.fatal():
             raise PartitionLost(error.str())
         if error.name() not in _REBALANCING:
-            self.commit_error = words_of(error)
+            self.commit_error = error_message(error)
             if self._logged.is_due(self.commit_error):
                 self._log.warning("offset_not_committed", error=self.commit_error)
         return False

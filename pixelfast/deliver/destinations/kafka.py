@@ -23,7 +23,7 @@ from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejecte
 from pixelfast.deliver.sender import RemoteSender
 from pixelfast.errors import DestinationError
 from pixelfast.kafka.connection import tls_problem
-from pixelfast.kafka.errors import Meaning, meaning_of, words_of
+from pixelfast.kafka.errors import Meaning, error_message, meaning_of
 from pixelfast.kafka.statistics import Statistics
 
 __all__ = ["KafkaSender"]
@@ -164,7 +164,7 @@ class KafkaSender(RemoteSender):
         try:
             return KafkaClient(options, self._log, None if more else self._statistics.read)
         except Exception as error:  # a KafkaException, which is imported only where it is needed
-            raise _Unsupported(_words_of_exception(error)) from error
+            raise _Unsupported(_exception_message(error)) from error
 
     async def _replace(self, client: KafkaClient | None) -> None:
         """Close a producer; the next batch creates another one, unless that was done already."""
@@ -205,7 +205,7 @@ class KafkaSender(RemoteSender):
                 return Held(client.denied)
             why = f": {client.last_error}" if client.last_error else ""
             return Retry(f"no report within {self._settings.timeout_s:g} s{why}")
-        reason = f"topic {failed.topic}: {words_of(error)}"
+        reason = f"topic {failed.topic}: {error_message(error)}"
         if meaning is Meaning.HELD:
             return Held(reason)
         return Retry(reason) if meaning is Meaning.RETRY else Rejected(reason)
@@ -215,7 +215,7 @@ class _Unsupported(Exception):
     """librdkafka does not accept a property, or a file for TLS cannot be used."""
 
 
-def _words_of_exception(error: Exception) -> str:
+def _exception_message(error: Exception) -> str:
     cause = error.args[0] if error.args else ""
     return cause.str() if hasattr(cause, "str") else str(error)
 

@@ -13,11 +13,11 @@ from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Retry
 from pixelfast.deliver.postgres.connections import Connections, NoConnection
 from pixelfast.deliver.postgres.failures import (
+    error_message,
     is_of_rows,
     lacks_index,
     outcome_of_failure,
     rejected,
-    words_of,
 )
 from pixelfast.deliver.postgres.rows import DELIMITER, NULL, QUOTE, numbered_rows, plain_rows
 from pixelfast.deliver.postgres.statements import DOUBTFUL, STAGED, Statements
@@ -84,7 +84,7 @@ class PostgresSender(RemoteSender):
                     raise
                 await connection.execute(Statements.ROLLBACK)
                 if batch.events == 1:
-                    return rejected(error.sqlstate or "", words_of(error))
+                    return rejected(error.sqlstate or "", error_message(error))
             return await self._store_good_ones(connection, batch)
 
     async def _store(self, connection: _Connection, batch: Batch, rows: bytes) -> Outcome:

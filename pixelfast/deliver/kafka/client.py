@@ -20,7 +20,7 @@ import structlog
 
 from pixelfast.deliver.kafka.messages import Message
 from pixelfast.deliver.outcomes import Held, Retry
-from pixelfast.kafka.errors import ALL_BROKERS_DOWN, is_denial, words_of
+from pixelfast.kafka.errors import ALL_BROKERS_DOWN, error_message, is_denial
 from pixelfast.kafka.logger import KafkaLogger
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class KafkaClient:
 
         error = None if serving.cancelled() else serving.exception()
         if isinstance(error, KafkaException):  # confluent-kafka does not call `error_cb` for it
-            self._fail(Held(words_of(error.args[0])))
+            self._fail(Held(error_message(error.args[0])))
         elif error is not None:
             self._log.error("kafka_client_failed", exc_info=error)
             self._fail(Retry("the producer failed because of an unexpected error"))
@@ -230,7 +230,7 @@ class KafkaClient:
             if self.denied:
                 self._fail(Held(self.denied))
             return
-        self.last_error = words_of(error)
+        self.last_error = error_message(error)
         if is_denial(error):
             self.denied = self.last_error
 

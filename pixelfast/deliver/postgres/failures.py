@@ -13,11 +13,11 @@ from pixelfast.tls import TlsFileError, describe_tls, is_about_certificates
 
 __all__ = [
     "OTHER_CLASSES",
+    "error_message",
     "is_of_rows",
     "lacks_index",
     "outcome_of_failure",
     "rejected",
-    "words_of",
 ]
 
 _KEPT_BYTES = 1024  # of the server's message, for dead letters
@@ -82,7 +82,7 @@ def rejected(code: str, said: str) -> Rejected:
     return Rejected(reason, response=said.encode("utf-8", "replace")[:_KEPT_BYTES])
 
 
-def words_of(error: asyncpg.PostgresError) -> str:
+def error_message(error: asyncpg.PostgresError) -> str:
     """Return the server's message and its details."""
     return "\n".join(filter(None, (error.message or str(error), error.detail)))
 
@@ -116,7 +116,7 @@ def outcome_of_failure(error: Exception, where: str) -> Retry | Held | Rejected 
 
 
 def _of_server(error: asyncpg.PostgresError) -> Retry | Held | Rejected:
-    code, said = error.sqlstate or "", words_of(error)
+    code, said = error.sqlstate or "", error_message(error)
     if is_of_rows(error):
         return rejected(code, said)
     response = said.encode("utf-8", "replace")[:_KEPT_BYTES]
