@@ -1,4 +1,4 @@
-"""From the settings of `[cluster]` to the properties of a deliverer's clients.
+"""From the settings of `[cluster]` to the properties of the clients of a delivery process.
 
 The settings make sure that `options` has none of those that carry the promise.
 """
