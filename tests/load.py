@@ -103,8 +103,9 @@ class Load:
                 one, target = self.next_target()
                 sent_s = began_s if is_fresh else time.perf_counter()
                 writer.write(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
-                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
-                await asyncio.wait_for(reader.readexactly(43), 20)
+                async with asyncio.timeout(20):  # unlike `wait_for`, it never loses a cancellation
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    await reader.readexactly(43)
                 self.on_response(one, int(head[9:12]), time.perf_counter() - sent_s)
                 yield
                 if self.pause_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -198,8 +199,8 @@ class Server:
         found: dict[str, int] = {}
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         for pid in children.split():
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            found[name] = int(pid)
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                found[Path(f"/proc/{pid}/comm").read_text().strip()] = int(pid)
         return found
 
     def stop(self) -> int:
