@@ -252,7 +252,9 @@ def test_a_certificate_a_password_and_permissions_are_needed_where_the_broker_as
     assert "wr0ng" not in wrong
     assert "certificate verify failed" in held(tls_ca="")
     assert "alert bad certificate" in held(tls_cert="", tls_key="")
-    assert "ssl.ca.location failed" in held(tls_ca=f"{kafka.ca}.missing")
+    assert f"tls_ca {kafka.ca}.missing: No such file or directory" in held(
+        tls_ca=f"{kafka.ca}.missing"
+    )
     assert f"topic {topic}: Broker: Topic authorization failed" == held()
     topics.allow(USER, topic)
     figures = deliver(destination(kafka, topic, **secured), data)
