@@ -95,8 +95,13 @@ class Backlog(NamedTuple):
         with tempfile.TemporaryDirectory(prefix="drain-", dir=self.folder.parent) as place:
             data = Path(place) / "data"
             # Delivery removes segments that it has read, which removes only these links.
-            shutil.copytree(self.folder, data, copy_function=os.link)
+            shutil.copytree(self.folder, data, copy_function=_link_segment)
             yield data, Path(place) / "pixelfast.toml"
+
+
+def _link_segment(source: str, target: str) -> None:
+    """Link a segment, and copy any other file: delivery may have to correct its mode."""
+    (os.link if source.endswith(".seg") else shutil.copy2)(source, target)
 
 
 def drain(

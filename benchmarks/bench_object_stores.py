@@ -108,8 +108,9 @@ def run(rounds: int = 3, count: int = 500_000) -> Section:
         folder = Path(place) / "data"
         backlog = Backlog(folder, count, fill(folder, count))
         try:
-            with _seaweedfs(Path(place) / "seaweedfs") as store:
-                for number in range(rounds):
+            for number in range(rounds):
+                # A new one, because the space of deleted objects is not free at once.
+                with _seaweedfs(Path(place) / f"seaweedfs-{number}") as store:
                     for case, own in found.items():
                         own.append(_one(case, backlog, store))
                         print(
