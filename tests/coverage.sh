@@ -9,7 +9,7 @@ set -eu
 . "$(dirname "$0")/compiled_copy.sh"
 
 measure() {
-    "$python" -m coverage run -m pytest -q -p no:cacheprovider --numprocesses=4 --dist=loadfile \
+    "$python" -m coverage run -m pytest -q --numprocesses=4 --dist=loadfile \
         --no-loadscope-reorder "$@" || status=$?
 }
 
