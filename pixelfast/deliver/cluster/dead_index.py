@@ -170,7 +170,8 @@ class DeadLetterIndex:
                     excess_bytes -= oldest.size_bytes
                     found.append(oldest)
             if limits.on_full == "drop_oldest":
-                found += _oldest_of_largest(largest, excess_bytes)
+                over = _oldest_of_largest(largest, excess_bytes)
+                found += islice(over, max(0, most - len(found)))
         return found[:most]
 
     def note_dropped(self, destination: str, entries: Iterable[DeadEntry]) -> None:
