@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -117,8 +118,8 @@ class Owner:
         return found
 
 
-def new_owner(partition: Partition, **options: object) -> Owner:
-    return Owner(partition, Checkpoint(Place(0)), **options)  # type: ignore[arg-type]
+def new_owner(partition: Partition, **options: Any) -> Owner:
+    return Owner(partition, Checkpoint(Place(0)), **options)
 
 
 @st.composite

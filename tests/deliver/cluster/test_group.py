@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,14 +106,16 @@ def test_the_messages_before_the_start_of_a_new_destination_are_logged(
     start: str, skipped: int, level: str
 ) -> None:
     log = structlog.get_logger()
-    ignore: Callable[[str], None] = lambda _: None  # noqa: E731
-    offsets = GroupOffsets("pixels", TOPIC_ID, start, 0, {}, threading.Event(), ignore, log)
+    errors: list[str] = []
+    stopping = threading.Event()
+    offsets = GroupOffsets("pixels", TOPIC_ID, start, 0, {}, stopping, errors.append, log)
     member: Any = FakeConsumer()
     with capture_logs() as logs:
         found = offsets.checkpoints(member, [0, 1])
     offsets.close()
     first = 150 if start == "newest" else 100
     assert [first, first] == [each.place.offset for each in found.values()]
+    assert [] == errors
     (told,) = logs
     assert {
         "event": "destination_registered",
