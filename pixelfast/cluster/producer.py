@@ -174,8 +174,8 @@ class FrameProducer:
         on_report: Callable[[KafkaError | None, object], None],
     ) -> None:
         assert self._producer is not None
-        # Brokers reject a message from the future (`message.timestamp.after.max.ms`). After the
-        # clock of the machine was wrong, such a frame would stop replication until its time comes.
+        # Brokers reject a message from the future (`message.timestamp.after.max.ms`). Frames that
+        # were received while the clock was ahead would stop replication until that time comes.
         timestamp_ms = min(received_ms, int(self._wall_s() * 1000))
         self._producer.produce(
             self._topic,

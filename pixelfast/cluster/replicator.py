@@ -416,8 +416,8 @@ class Replicator:
     def _partition_of(self, segment: int) -> int | None:
         """Return the partition of a segment, or None if one must be chosen.
 
-        The topic has lost the known partition if it was created again with fewer of them. Its order
-        has begun anew then, so another partition breaks none.
+        The known partition does not exist if the topic was created again with fewer partitions. No
+        earlier frame is in the new topic, so another partition does not change the order.
         """
         partition = self._cursor.partition_of(segment)
         return partition if partition is not None and partition < self._partitions else None

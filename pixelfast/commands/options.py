@@ -35,7 +35,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_sources(command: Callable[..., None]) -> Callable[..., None]:
-    """Do the same as `with_settings` for a command that does not use destinations and brokers.
+    """Do the same as `with_settings` for a command that uses neither destinations nor brokers.
 
     Environment variables and files of secrets that these settings refer to may be missing.
     """

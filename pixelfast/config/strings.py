@@ -96,8 +96,10 @@ def _is_broker(string: str) -> bool:
     match = _BROKER.fullmatch(string)
     if match is None or not 0 < int(match[2]) <= 65535:
         return False
+    if match[1] is None:
+        return True
     try:
-        ipaddress.IPv6Address(match[1] or "::1")
+        ipaddress.IPv6Address(match[1])
     except ValueError:
         return False
     return True

@@ -14,6 +14,7 @@ from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
 from pixelfast.deliver.cluster.dead_records import DeadRecord, parse_record
 from pixelfast.deliver.cluster.properties import (
     DEAD_TIMEOUT_S,
+    FETCH_WAIT_MS,
     dead_consumer_properties,
     dead_producer_properties,
 )
@@ -32,7 +33,6 @@ __all__ = ["DeadLetterTopic", "dead_topic", "dead_topic_problems"]
 _RESPONSE_S = 10.0
 _POLL_S = 0.1
 _MESSAGES = 1000
-_FETCH_WAIT_MS = 10
 _RETRY_S = 1.0
 _DENIED = frozenset({"CLUSTER_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED"})
 
@@ -71,7 +71,7 @@ def dead_topic_problems(
 
 
 class DeadLetterTopic:
-    """The topic of dead letters. Every method blocks, and is thread-safe."""
+    """The topic of dead letters. All methods block and are thread-safe."""
 
     def __init__(self, cluster: Cluster, log: Any) -> None:
         self._cluster = cluster
@@ -242,7 +242,7 @@ class DeadLetterTopic:
         from confluent_kafka import KafkaException
 
         # librdkafka reports the end of the topic after a fetch that has waited for more messages.
-        consumer = self._consumer(first, {"fetch.wait.max.ms": _FETCH_WAIT_MS})
+        consumer = self._consumer(first, {"fetch.wait.max.ms": FETCH_WAIT_MS})
         try:
             until_s = time.monotonic() + _RESPONSE_S
             while time.monotonic() < until_s:

@@ -45,7 +45,6 @@ _REVOKE_S = 20.0  # time in which the owner must stop its work; else the consume
 _MAX_WAITING_BYTES = 16 * 2**20  # in the logs of all partitions
 _MIN_WAITING_BYTES = 2**19  # of one partition
 _FEW_SHARE = 8  # a paused partition is resumed when less than an eighth of its limit waits
-_FETCH_WAIT_MS = 10
 _REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS"})
 _NO_OFFSET = -1001  # OFFSET_INVALID of librdkafka
 # Errors that mean that the group has removed the consumer. ILLEGAL_GENERATION is not one of them: a

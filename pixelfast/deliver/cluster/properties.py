@@ -15,6 +15,7 @@ from pixelfast.kafka.connection import (
 
 __all__ = [
     "DEAD_TIMEOUT_S",
+    "FETCH_WAIT_MS",
     "dead_consumer_properties",
     "dead_producer_properties",
     "fetcher_properties",
@@ -27,7 +28,7 @@ _LOOK_S = 10.0  # between two searches for partitions that were added to the top
 _HEARTBEAT_S = 1.0  # a rebalance is noticed at a heartbeat
 _GROUP_KIB = 16 * 1024  # that librdkafka keeps ready, of all partitions
 _FETCHER_KIB = 4 * 1024
-_FETCH_WAIT_MS = 10
+FETCH_WAIT_MS = 10  # for which a broker waits for messages at the end of a partition
 
 
 def group_properties(cluster: Cluster, group: str) -> Properties:
@@ -48,7 +49,7 @@ def fetcher_properties(cluster: Cluster, group: str) -> Properties:
         "enable.partition.eof": True,
         "statistics.interval.ms": 0,
         "queued.max.messages.kbytes": _FETCHER_KIB,
-        "fetch.wait.max.ms": _FETCH_WAIT_MS,  # a fetch at the end would delay the next one
+        "fetch.wait.max.ms": FETCH_WAIT_MS,  # a fetch at the end would delay the next one
     }
 
 

@@ -85,8 +85,8 @@ def _rejection(kind: _Kind, chosen: Properties) -> str:
         else:
             Consumer({**without_brokers, "logger": _Silent()}).close()
     except KafkaException as error:
-        words: str = error.args[0].str()
-        return words.strip().removeprefix(f"Failed to create {kind}: ")
+        message: str = error.args[0].str()
+        return message.strip().removeprefix(f"Failed to create {kind}: ")
     except (AttributeError, TypeError, ValueError) as error:  # of properties for programs
         return str(error)
     return ""
