@@ -7,7 +7,9 @@ a hunt that always finds something proves nothing.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,9 +61,15 @@ def kill_delivery_while_refused(folder: Path, root: Path) -> str:
     with Rig(folder, root=root, workers=1, pause_s=0.0) as rig:
         rig.start()
         rig.oracle.mood = "refuses"
+        # Delivery begins with complete segments. Otherwise, the few batches that it plans while the
+        # receiver rejects them may be so small that they do not reach the end of the first segment.
+        delivery = rig.pid("delivery")
+        os.kill(delivery, signal.SIGSTOP)
         rig.oracle.resume()
         rig.oracle.until_acked(2000)
         rig.oracle.pause()
+        with contextlib.suppress(ProcessLookupError):  # it was replaced, because it hung
+            os.kill(delivery, signal.SIGCONT)
         first = rig.data_dir / "shards" / "0" / f"{1:016x}.seg"
         with contextlib.suppress(AssertionError):  # a correct build never removes it
             wait_until(lambda: not first.exists(), "a planned segment is removed", 6 * _PATIENCE_S)
