@@ -13,4 +13,5 @@ each destination.
 `backlog`     the events that are stored on this machine but not replicated
 `orphans`     replicates slots without a collector
 `replication` puts these together for a collector
+`nodes`       the machines of the cluster, by their names
 """

@@ -12,7 +12,13 @@ import uvloop
 
 from pixelfast.collect import Worker
 from pixelfast.commands.options import settings_file, with_admin, with_listen, with_settings
-from pixelfast.commands.startup import check_certificate, lone_admin, prepare, run_alone
+from pixelfast.commands.startup import (
+    check_certificate,
+    cluster_membership,
+    lone_admin,
+    prepare,
+    run_alone,
+)
 from pixelfast.config import Config
 from pixelfast.operate.control import Orders
 from pixelfast.operate.limits import apply_limits
@@ -53,6 +59,7 @@ def collect(settings: Config, slot: int) -> None:
     config, data = prepare(settings, f"collector-{slot}")
     apply_limits(config, 1)
     check_certificate(config)
+    member = cluster_membership(config, data, f"collector-{slot}")
     unix_mode = int(config.server.unix_mode, 8)
     sockets, addresses = listen(config.server.listen, 1, unix_mode)
     tls_sockets: list[list[socket.socket]] = [[]]
@@ -62,14 +69,15 @@ def collect(settings: Config, slot: int) -> None:
         )
         addresses += [f"{address} (TLS)" for address in tls_addresses]
     worker = Worker(config, data, slot)
-    uvloop.run(
-        _run(
-            Orders(role="collector", config=config, data_dir=str(data.path), slot=slot),
-            _Collection(worker, sockets[0], tls_sockets[0]),
-            addresses,
-            is_demo=not settings.sources,
+    with member:
+        uvloop.run(
+            _run(
+                Orders(role="collector", config=config, data_dir=str(data.path), slot=slot),
+                _Collection(worker, sockets[0], tls_sockets[0]),
+                addresses,
+                is_demo=not settings.sources,
+            )
         )
-    )
 
 
 async def _run(

@@ -10,7 +10,7 @@ import click
 import uvloop
 
 from pixelfast.commands.options import settings_file, with_admin, with_settings
-from pixelfast.commands.startup import lone_admin, prepare, run_alone
+from pixelfast.commands.startup import cluster_membership, lone_admin, prepare, run_alone
 from pixelfast.config import Config
 from pixelfast.deliver import DeliveryEngine, make_engine
 from pixelfast.operate.control import Orders
@@ -39,7 +39,8 @@ def deliver(settings: Config) -> None:
     """
     hold_signals()  # until they are handled; by default they end the process
     config, data = prepare(settings, "delivery")
-    uvloop.run(_run(config, data, is_demo=not settings.sources))
+    with cluster_membership(config, data, writer=""):
+        uvloop.run(_run(config, data, is_demo=not settings.sources))
 
 
 async def _run(config: Config, data: DataDir, *, is_demo: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,13 @@ import uvloop
 
 from pixelfast import __version__
 from pixelfast.commands.options import settings_file, with_admin, with_listen, with_settings
-from pixelfast.commands.startup import adopt_reloaded, check_certificate, open_admin, prepare
+from pixelfast.commands.startup import (
+    adopt_reloaded,
+    check_certificate,
+    cluster_membership,
+    open_admin,
+    prepare,
+)
 from pixelfast.config import (
     Config,
     FileDestination,
@@ -99,7 +106,8 @@ def serve(settings: Config, check_upgrade: int) -> None:
         handover=handover,
         failure=failure,
     )
-    uvloop.run(_run(supervisor, start, handover, is_demo=is_demo))
+    with start.membership:
+        uvloop.run(_run(supervisor, start, handover, is_demo=is_demo))
 
 
 class _Start(NamedTuple):
@@ -107,6 +115,7 @@ class _Start(NamedTuple):
     data: DataDir
     limits: Limits
     listening: Listening
+    membership: AbstractContextManager[None]
 
 
 def _prepare(
@@ -121,9 +130,10 @@ def _prepare(
     workers = config.server.workers or len(os.sched_getaffinity(0))
     limits = apply_limits(config, workers)
     check_certificate(config)
+    member = cluster_membership(config, data, "server", is_checked=handover is None)
     listening = open_listening(config, workers, passed, handed)
     _warn_of_unix_sockets(config, data, [*listening.addresses, *listening.tls_addresses])
-    return _Start(config, data, limits, listening)
+    return _Start(config, data, limits, listening, member)
 
 
 def _warn_of_unix_sockets(config: Config, data: DataDir, addresses: list[str]) -> None:
@@ -147,7 +157,7 @@ async def _run(
     *,
     is_demo: bool,
 ) -> None:
-    config, data, limits, listening = start
+    config, data, limits, listening, _ = start
     supervisor = make_supervisor()
     supervisor.admin = admin = Admin(supervisor)
     admin_address = await _start_admin(admin, config.server.admin, handover)

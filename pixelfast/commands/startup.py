@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -31,6 +32,7 @@ __all__ = [
     "adopt",
     "adopt_reloaded",
     "check_certificate",
+    "cluster_membership",
     "lone_admin",
     "open_admin",
     "prepare",
@@ -78,6 +80,30 @@ def adopt(settings: Config, data: DataDir, *, is_clustered: bool) -> Config:
     except sqlite3.Error as error:
         raise SpoolError(f"data directory {data.path}: SQLite: {error}") from error
     return config
+
+
+def cluster_membership(
+    config: Config, data: DataDir, writer: str, *, is_checked: bool = True
+) -> AbstractContextManager[None]:
+    """Return a context in which this machine is a member of its cluster, if it has one.
+
+    Unless `is_checked` is false, its name is checked first. `writer` is the name of the process
+    that writes events, or "" if it only delivers. Without `[cluster]`, nothing of it is loaded.
+
+    Raises:
+        ConfigError: another live machine has its name.
+    """
+    if config.cluster is None:
+        return nullcontext()
+    from pixelfast.cluster.nodes import live_namesake, membership
+
+    if is_checked and (other := live_namesake(config.cluster, data.node)):
+        what = (
+            f"is the name of another live machine ({other.host}, node id {other.node}); expected a"
+            " name that no other machine has"
+        )
+        raise ConfigError("cluster.node", f'"{other.name}"', what)
+    return membership(config.cluster, data.node, writer)
 
 
 def check_certificate(config: Config) -> None:

@@ -19,7 +19,7 @@
 
 from __future__ import annotations
 
-from pixelfast.config.cluster import Cluster
+from pixelfast.config.cluster import NODES_GROUP, Cluster
 from pixelfast.config.destinations import (
     ClickhouseDestination,
     Destination,
@@ -42,6 +42,7 @@ from pixelfast.config.units import Address, format_bytes, parse_address, parse_b
 from pixelfast.config.words import without_secrets
 
 __all__ = [
+    "NODES_GROUP",
     "Address",
     "ClickhouseDestination",
     "Cluster",

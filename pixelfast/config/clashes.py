@@ -25,7 +25,12 @@ from pixelfast.config.destinations import (
     PostgresDestination,
     S3Destination,
 )
-from pixelfast.config.kafka import cluster_clashes, kafka_clashes, topic_clashes
+from pixelfast.config.kafka import (
+    cluster_clashes,
+    group_clashes,
+    kafka_clashes,
+    topic_clashes,
+)
 from pixelfast.config.postgres import postgres_clashes
 from pixelfast.config.s3 import s3_clashes, s3_packages
 from pixelfast.config.schema import DEMO_SOURCE, Config, Server, Source, Spool, WriteKey
@@ -67,6 +72,7 @@ def clashes(tables: list[Table], *, has_file: bool) -> Iterator[ConfigError]:
         names = [name for table in sources if (name := table.get("name"))]
         to_kafka = [table for table in destinations if table.cls is KafkaDestination]
         yield from topic_clashes(cluster, names or [DEMO_SOURCE], to_kafka)
+        yield from group_clashes(destinations)
     yield from _keys([table for table in tables if table.cls is WriteKey])
     yield from _references(sources, destinations)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -18,7 +19,9 @@ from pixelfast.config.brokers import (
 )
 from pixelfast.config.delivery import TlsAuthority, TlsCertificate, TlsKey
 
-__all__ = ["Cluster"]
+__all__ = ["NODES_GROUP", "Cluster"]
+
+NODES_GROUP = "pixelfast.nodes"  # the consumer group of all machines
 
 
 class Cluster(Struct, frozen=True, kw_only=True):
@@ -29,6 +32,15 @@ class Cluster(Struct, frozen=True, kw_only=True):
         str,
         Meta(description="topic of all events of all machines", extra={"kind": "cluster topic"}),
     ] = "pixelfast-events"
+    node: Annotated[
+        str,
+        Meta(
+            description="name of this machine for people, in the log and in the members of the "
+            "consumer group `pixelfast.nodes`; no other machine may have it. Empty: the host name, "
+            "which is not checked when pixelfast starts",
+            extra={"kind": "node name?"},
+        ),
+    ] = ""
     ack: Annotated[
         Literal["replicated"],
         Meta(
@@ -82,3 +94,12 @@ class Cluster(Struct, frozen=True, kw_only=True):
     tls_key: TlsKey = ""
     connect_timeout_s: BrokerConnectTimeout = 5.0
     options: BrokerOptions = {}
+
+    @property
+    def node_name(self) -> str:
+        """The name of this machine: `node`, or the host name.
+
+        >>> Cluster(brokers=("kafka-1:9092",), node="web-1").node_name
+        'web-1'
+        """
+        return self.node or socket.gethostname().replace("/", "-")

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from pixelfast.config.brokers import DEAD_TOPIC_SUFFIX
+from pixelfast.config.cluster import NODES_GROUP
 from pixelfast.config.packages import missing_package
 from pixelfast.config.tables import Table
 from pixelfast.config.words import shown
@@ -20,6 +21,7 @@ __all__ = [
     "CONSUMER_PROPERTIES",
     "PRODUCER_PROPERTIES",
     "cluster_clashes",
+    "group_clashes",
     "kafka_clashes",
     "topic_clashes",
 ]
@@ -207,6 +209,15 @@ def topic_clashes(
                 " and other messages in it are invalid"
             )
             yield ConfigError(f"{table.path}.topic", shown(template), what)
+
+
+def group_clashes(destinations: Iterable[Table]) -> Iterator[ConfigError]:
+    """Yield a conflict for a destination whose consumer group would be that of the machines."""
+    for table in destinations:
+        name = table.get("name") or ""
+        if f"pixelfast.{name}" == NODES_GROUP:
+            what = f"cannot be used with [cluster]: {NODES_GROUP} is the group of the machines"
+            yield ConfigError(f"{table.path}.name", shown(name), what)
 
 
 def _addresses(table: Table) -> set[str]:

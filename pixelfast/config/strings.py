@@ -29,6 +29,7 @@ _READ_HEADERS = {
     *("host", "connection", "expect", "content-length", "transfer-encoding", "upgrade"),
     "proxy-connection",
 }
+_NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}", re.ASCII)
 _MAX_TOPIC = 249  # characters
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
 _HEALTH_PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+")
@@ -185,6 +186,10 @@ STRING_KINDS = {
             "{" not in string and _is_topic(string) and _is_topic(string + DEAD_TOPIC_SUFFIX)
         ),
         f"1 to {_MAX_TOPIC - len(DEAD_TOPIC_SUFFIX)} letters, digits, . _ or -",
+    ),
+    "node name?": StringKind(
+        lambda string: not string or bool(_NODE_NAME.fullmatch(string)),
+        'at most 63 letters, digits, . _ or -, or ""',
     ),
     "path": StringKind(
         lambda string: not _CONTROL.search(string), "a path without control characters"

@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from pixelfast import __version__
+from pixelfast.config import Config
 from pixelfast.operate.cluster_metrics import cluster_metrics
 from pixelfast.operate.collector_metrics import OfSlot, collector_metrics
 from pixelfast.operate.delivery_metrics import delivery_metrics, delivery_totals, known_destinations
@@ -52,6 +53,7 @@ class _Processes(Protocol):
 
 class _Server(Protocol):
     name: str
+    config: Config
     processes: Any
     reload_state: ReloadState
 
@@ -107,6 +109,13 @@ def _of_program(server: _Server) -> Iterator[Metric]:
         "Always 1; the labels are the running versions.",
         ["version", "python_version"],
         [([__version__, platform.python_version()], 1)],
+    )
+    cluster = server.config.cluster
+    yield gauge(
+        "pixelfast_node_info",
+        "Always 1; the label is the name of this machine. Absent without [cluster].",
+        ["node"],
+        [] if cluster is None else [([cluster.node_name], 1)],
     )
     yield gauge(
         "pixelfast_ready",

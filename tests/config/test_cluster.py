@@ -27,6 +27,7 @@ from tests.program import run_pixelfast
 BROKERS = ["kafka-1:9092", "[2001:db8::1]:9092"]
 SASL = {"security": "sasl_ssl", "username": "pixelfast", "password": "s3cr3t-of-kafka"}
 FILE = {"name": "f", "type": "file"}
+NODE = 'expected at most 63 letters, digits, . _ or -, or ""'
 RETENTION = (
     "cannot be combined with [cluster], because the retention of the topic determines how long"
     " events are kept"
@@ -53,6 +54,8 @@ def test_without_the_section_there_is_no_cluster() -> None:
         {"ack": "replicated", "when_unavailable": "reject", "max_replication_wait_s": 2.0},
         {"topic": "pixels_1.a-b", "min_insync": 1, "max_message_bytes": "4MiB"},
         {"topic": "t" * 244, "max_message_bytes": "1GB"},
+        {"node": "a" * 63},
+        {"node": "Web_1.example.com"},
         {**SASL, "tls_ca": "/etc/ca.pem", "sasl_mechanism": "PLAIN"},
         {"options": {"client.rack": "eu-1a", "linger.ms": "2", "fetch.min.bytes": "1"}},
     ],
@@ -79,6 +82,9 @@ def test_valid_settings_are_accepted(cluster: dict[str, Any]) -> None:
             "cluster.max_message_bytes = 1000000001: expected a number of bytes or a string such as"
             ' "64MiB" (units B kB MB GB TB KiB MiB GiB TiB) from 128KiB to 1GB',
         ),
+        ({"node": "web/1"}, f'cluster.node = "web/1": {NODE}'),
+        ({"node": "wéb"}, f'cluster.node = "wéb": {NODE}'),
+        ({"node": "a" * 64}, f"cluster.node = {shown('a' * 64)}: {NODE}"),
         ({"ack": "synced"}, 'cluster.ack = "synced": expected "replicated"'),
         (
             {"security": "sasl_ssl", "username": "u"},
@@ -112,6 +118,21 @@ def test_settings_that_are_not_valid_are_rejected(cluster: dict[str, Any], probl
 )
 def test_settings_of_the_local_retention_are_rejected(others: dict[str, Any], problem: str) -> None:
     assert [problem] == problems_in(**others)
+
+
+def test_a_destination_cannot_have_the_consumer_group_of_the_machines() -> None:
+    expected = (
+        'destinations[nodes].name = "nodes": cannot be used with [cluster]: pixelfast.nodes is the'
+        " group of the machines"
+    )
+    assert [expected] == problems_in(destinations=[{**FILE, "name": "nodes"}])
+    config_from_table({"destinations": [{**FILE, "name": "nodes"}]})
+
+
+def test_the_name_of_a_machine_is_its_host_name_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "web-1.example.com")
+    assert "web-1.example.com" == Cluster(brokers=()).node_name
+    assert "chosen" == Cluster(brokers=(), node="chosen").node_name
 
 
 KAFKA = {"name": "k", "type": "kafka", "brokers": ["other:9092", "KAFKA-1:9092"]}

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pixelfast.config import Config
 from pixelfast.operate.delivery_metrics import delivery_metrics, known_destinations
 from pixelfast.operate.disk_space import DiskSampler, DiskSpace, FullForecast
 from pixelfast.operate.metrics import exposition
@@ -41,6 +42,7 @@ def exposed_of(
     deliveries = [each for each in children if each.name.startswith("delivery")]
     server = SimpleNamespace(
         name="supervisor",
+        config=Config(),
         processes=SimpleNamespace(
             collectors=[each for each in children if each not in deliveries],
             deliveries=deliveries,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tests.reliability.power import LoopDisk
 from tests.reliability.rig import Rig
+from tests.waiting import wait_until
 
 __all__ = ["cut_over_and_over"]
 
@@ -19,16 +20,19 @@ def cut_over_and_over(
     rng: random.Random,
     *,
     events: int = 150,
+    is_due: Callable[[], bool] = lambda: True,
     on_cut: Callable[[int], bool] = lambda _: True,
 ) -> int:
     """Cut the power of `cuts` servers, one after the other, all on the same disk.
 
+    Each cut waits until the server has acknowledged `events` and `is_due` returns true.
     The receiver is outside, so it keeps what it received. Some cuts happen during a start.
     """
     for cut in range(1, cuts + 1):
         rig.start()
         rig.oracle.resume()
         rig.oracle.until_acked(1 if cut % 4 == 0 else events)
+        wait_until(is_due, "the next cut is due")
         time.sleep(rng.uniform(0.0, 0.4))
         with rig.oracle.deaf():
             # An fdatasync in progress may return 0 even if the file system is shut down meanwhile

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
+from pixelfast.cluster.nodes import Node, member_properties
 from pixelfast.cluster.producer import producer_properties
 from pixelfast.config import Cluster, Destination, KafkaDestination
 from pixelfast.deliver.cluster.properties import (
@@ -65,6 +66,7 @@ def _clients_of(settings: KafkaDestination | Cluster) -> list[tuple[_Kind, Prope
         ("consumer", group_properties(settings, _GROUP)),
         ("consumer", fetcher_properties(settings, _GROUP)),
         ("consumer", dead_consumer_properties(settings)),
+        ("consumer", member_properties(settings, Node(settings.topic, settings.node_name, "0"))),
     ]
 
 

@@ -36,6 +36,7 @@ password = "{password}"
 tls_ca = "{ca}"
 tls_cert = "{cert}"
 tls_key = "{key}"
+node = "{node}"
 """
 DESTINATION = """
 [[destinations]]
@@ -71,7 +72,8 @@ class Secured:
     def settings(self, user: str, when_unavailable: str = "spool", **changed: str) -> str:
         values = {
             "wait_s": "0.3",
-            "password": PASSWORDS[user],
+            "password": PASSWORDS.get(user, PASSWORDS["collector"]),
+            "node": "",
             "ca": self._kafka.ca,
             "cert": self._kafka.client_cert,
             "key": self._kafka.client_key,
@@ -109,6 +111,7 @@ def test_collectors_and_deliverers_need_few_permissions(
     topics.allow("deliverer", topic, "READ", "DESCRIBE_CONFIGS")
     topics.allow("deliverer", f"{topic}-dead", "CREATE", "DESCRIBE_CONFIGS", "READ", "WRITE")
     topics.allow("deliverer", "pixelfast.", "READ", kind="group", is_prefix=True)
+    topics.allow("collector", "pixelfast.nodes", "READ", kind="group")
     secured = Secured(kafka, topic)
 
     def judge(request: Request) -> FakeResponse:
@@ -129,12 +132,41 @@ def test_collectors_and_deliverers_need_few_permissions(
                 await until(lambda: left <= {each["event"] for each in hook.events()})
                 await until(lambda: topics.read(f"{topic}-dead"))
                 for each in (collector, deliverer):
+                    await until(lambda each=each: "node_joined" in each.log)
                     await asyncio.to_thread(each.stop)
                     assert "topic_not_checked" not in each.log
+                    assert "node_not_joined" not in each.log
 
     run(main())
     (letter,) = topics.read(f"{topic}-dead")
     assert "e-7" == json.loads(letter.value)["event"]["event"]
+
+
+def test_a_machine_works_without_the_permission_for_the_group_of_machines(
+    kafka: KafkaBroker, topics: Topics, topic: str, tmp_path: Path
+) -> None:
+    user = "unnamed"
+    topics.set_password(user, PASSWORDS["collector"])
+    topics.allow(user, topic, "WRITE", "DESCRIBE_CONFIGS")
+    collector = Collector(tmp_path / "c", Secured(kafka, topic).settings(user, node="alone"))
+
+    async def main() -> None:
+        collector.start()
+        try:
+            load = Load(collector.port, WRITE_KEY, connections=1)
+            load.start()
+            await load.until_acked(20)
+            await load.stop()
+            await until(lambda: "node_not_joined" in collector.log)
+            await asyncio.to_thread(collector.stop)
+        finally:
+            if collector.is_running:
+                collector.kill()
+
+    run(main())
+    found = [line for line in collector.log.splitlines() if "node_n" in line]
+    assert ["node_name_not_checked", "node_not_joined"] == [json.loads(x)["event"] for x in found]
+    assert all("Group authorization failed" in line for line in found)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +182,8 @@ def test_a_wrong_password_or_certificate_authority_is_named(
     changed = {"password": "wr0ng-s3cr3t", "ca": kafka.client_cert}[wrong]
     secured = Secured(kafka, "any")
     collector = Collector(
-        tmp_path / "c", secured.settings("collector", when_unavailable, **{wrong: changed})
+        tmp_path / "c",
+        secured.settings("collector", when_unavailable, wait_s="3", **{wrong: changed}),
     )
     settings = secured.settings("deliverer", **{wrong: changed})
     deliverer = Machine(tmp_path / "d", settings + DESTINATION.format(url="http://127.0.0.1:1/"))

@@ -43,6 +43,7 @@ brokers = {brokers}
 topic = "{topic}"
 min_insync = {min_insync}
 when_unavailable = "{when_unavailable}"
+node = "{node}"
 """
 _DESTINATION = """
 [[destinations]]
@@ -142,7 +143,9 @@ class Site:
     def _add(
         self, kind: type[_Kind], name: str, path: str = "", data_dir: Path | None = None
     ) -> _Kind:
+        node = f"{name}-{len(self._machines)}"
         settings = _SETTINGS.format(
+            node=node,
             key=WRITE_KEY,
             brokers=json.dumps([each.address for each in self._brokers]),
             topic=self.topic,
@@ -152,8 +155,7 @@ class Site:
         if path:
             url = self.oracle.base_url + path
             settings += _DESTINATION.format(name=path.strip("/"), url=url, start=self._start)
-        folder = self._folder / f"{name}-{len(self._machines)}"
-        made = kind(folder, settings, self._root, data_dir)
+        made = kind(self._folder / node, settings, self._root, data_dir)
         self._machines.append(made)
         made.start()
         return made
