@@ -250,7 +250,8 @@ class Runner:
     async def pause(self, seconds: float) -> bool:
         """Wait; return True if a stop ended the wait early."""
         try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
         except TimeoutError:
             return False
         return True

@@ -177,7 +177,8 @@ class Child:
                 "process_ended", name=self.name, code=code, restart_in_s=round(wait_s, 1)
             )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._stopping.wait()
 
     def adopt(self, handed: HandedProcess) -> None:
         """Adopt a process that the replaced program started."""

@@ -232,7 +232,8 @@ class _Process:
             self._report_once()
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _REPORT_S)
+                async with asyncio.timeout(_REPORT_S):
+                    await self._news.wait()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -417,6 +418,24 @@ def test_a_sender_maintains_its_files(tmp_path: Path) -> None:
     found = numbers_in(folder)
     assert list(range(60 - len(found), 60)) == found
     assert 17 <= len(found) <= 18  # 4 KiB on the disk each, and 8 KiB the newest
+
+
+def test_a_sender_that_has_just_finished_a_file_can_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The maintenance is woken and cancelled in the same turn of the event loop."""
+    monkeypatch.setattr("pixelfast.deliver.destinations.file._TEND_PAUSE_S", 0.0)
+
+    async def main() -> None:
+        sender = make_sender(FileDestination(name="archive", rotate_bytes=1024), data)
+        await sender.open({})
+        await asyncio.sleep(0.1)  # the first round of maintenance
+        await sender.send(batch_of([event(1, 8000)]))
+        async with asyncio.timeout(10.0):
+            await sender.close()
+
+    data = DataDir.open(tmp_path)
+    run(main())
 
 
 def deleted_of(sender: Sender) -> float:

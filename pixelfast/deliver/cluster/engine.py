@@ -124,7 +124,8 @@ class ClusterEngine:
         from confluent_kafka import KafkaException
 
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), self._timings.topic_s)
+            async with asyncio.timeout(self._timings.topic_s):
+                await self._stopping.wait()
             return
         try:
             topic_id = await asyncio.to_thread(self._topic.look_up)

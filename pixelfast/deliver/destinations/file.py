@@ -143,7 +143,8 @@ class FileSender(Sender):
                 await asyncio.sleep(max(_TEND_PAUSE_S, _LOOK_SHARE * keeper.look_s))
                 if not has_more:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._tend_now.wait(), _TEND_S)
+                        async with asyncio.timeout(_TEND_S):
+                            await self._tend_now.wait()
         finally:
             await thread.close()
 
