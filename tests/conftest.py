@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,7 +28,10 @@ VECTORS = [
 
 
 # Folders with tests that start programs and wait for them. They run first, in this order.
-SLOW = ("reliability", "system", "deliver/products", "browser")
+SLOW = ("deliver/products", "reliability", "system", "browser")
+# Files whose tests use the same Kafka broker. It takes half a minute of CPU time to start one for
+# each process, so all of them run in the same process.
+WITH_BROKER = re.compile(r"tests/deliver/products/test_real_(cluster|kafka|nodes|repl|serv)\w*\.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,6 +44,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             len(SLOW),
         )
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute files to processes, and all files of `WITH_BROKER` to the same one."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "with a broker" if WITH_BROKER.fullmatch(file) else file
+
+    return ByFile(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
