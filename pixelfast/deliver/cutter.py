@@ -102,14 +102,20 @@ class Cutter:
         """Return the number of events not cut yet, given the number of each slot's next event."""
         unread = 0
         for slot, end in end_numbers.items():
-            number = self._number(slot) if slot in self._readers else None
-            unread += max(0, end - number) if number is not None else 0
+            known = self._number(slot) if slot in self._readers else self._numbers.get(slot)
+            unread += max(0, end - known) if known is not None else 0
         return unread
 
     def ends_from(self, end_numbers: Mapping[int, int]) -> dict[int, int]:
-        """Return `end_numbers`, raised to the numbers of events that were already cut."""
-        return dict(end_numbers) | {
-            slot: max(number, end_numbers.get(slot, 0)) for slot, number in self._numbers.items()
+        """Return `end_numbers`, raised to the numbers of events that were already cut.
+
+        A new slot is left out until `find_slots` has found it, because it is not known until then
+        how many of its events are unread.
+        """
+        found = self._readers.keys() | self._numbers.keys()
+        return {
+            slot: max(end_numbers.get(slot, 0), self._numbers.get(slot, 0))
+            for slot in found & (end_numbers.keys() | self._numbers.keys())
         }
 
     def known_numbers(self, slots: Iterable[int]) -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 
 import pytest
@@ -57,6 +58,24 @@ def test_gaps_in_the_numbers_are_counted_with_the_batch_that_passes_them(
             cut = cutter.close_batch()
             found.append((cut.numbers[0], cut.missing, cut.repeated, unread))
     assert [(1, 0, 0, 7), (2, 0, 0, 6), (8, 5, 0, 0), (9, 0, 0, 0), (8, 0, 2, 0)] == found
+
+
+def test_events_of_a_slot_count_as_unread_once_the_slot_is_found(data: DataDir) -> None:
+    ends = {0: 2, 1: 3}
+    with Feed(data) as feed, closing(Cutter(SpoolLog(data), {}, NO_LIMITS, clock=STILL)) as cutter:
+        feed.write(event(1), event(2))
+        with Feed(data, slot=1) as other:
+            other.write(*map(event, range(3)))
+            assert ({0: 2}, 2) == (cutter.ends_from(ends), cutter.unread_events({0: 2}))
+            cutter.find_slots()
+            assert (ends, 5) == (cutter.ends_from(ends), cutter.unread_events(ends))
+        cutter.cut()
+        cutter.close_batch()
+        assert (ends, 0) == (cutter.ends_from({0: 2}), cutter.unread_events(ends))
+        shutil.rmtree(data.slot_dir(1))
+        cutter.find_slots()
+        ends = {0: 2, 1: 7}  # of a collector that has the slot again
+        assert (ends, 4) == (cutter.ends_from(ends), cutter.unread_events(ends))
 
 
 def test_missing_events_are_counted_from_the_number_that_the_last_run_reached(
