@@ -23,6 +23,7 @@ from pixelfast.config import NODES_GROUP, Cluster
 from pixelfast.kafka.admin import Admin
 from pixelfast.kafka.connection import Properties, connection_properties, consumer_options
 from pixelfast.kafka.errors import error_message, reason_of
+from pixelfast.kafka.logger import SilentLogger
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -37,7 +38,8 @@ _LEAVE_S = 2.0  # for which a stop waits for the brokers
 _REJOIN_S = 60.0  # after another process has taken the place of this one
 _CLIENT_ID = re.compile(r"pixelfast/([^/]+)/([^/]+)/([^/]+)")
 _DENIED = frozenset({"GROUP_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED"})
-_REPLACED = frozenset({"FENCED_INSTANCE_ID", "_FENCED"})
+_FATAL = "_FATAL"
+_REPLACED = "group.instance.id"  # in the text of a fatal error, whose code only says that it is one
 
 
 class Node(NamedTuple):
@@ -84,8 +86,7 @@ class Node(NamedTuple):
 def member_properties(settings: Cluster, own: Node, writer: str = "") -> Properties:
     """Return the properties of a member's consumer.
 
-    It logs no line: the processes that need the brokers log why they do not respond. A consumer
-    with the instance id of a live one takes its place.
+    A consumer with the instance id of a live one takes its place.
     """
     instance: Properties = {"group.instance.id": f"{own.node}/{writer}"} if writer else {}
     return {
@@ -97,7 +98,6 @@ def member_properties(settings: Cluster, own: Node, writer: str = "") -> Propert
         "group.id": NODES_GROUP,
         "enable.auto.commit": False,
         "statistics.interval.ms": 0,
-        "log_level": 0,
     }
 
 
@@ -105,11 +105,12 @@ def members_of(settings: Cluster, timeout_s: float = _RESPONSE_S) -> list[Node]:
     """Return the live members of the group, also those of other clusters. Blocks.
 
     Raises:
-        KafkaException: the brokers do not respond within `timeout_s`, or deny it.
+        KafkaException: the brokers do not respond within `timeout_s`, or deny it; or none of them
+            accepts a connection.
     """
     admin = Admin(settings, structlog.get_logger("cluster"))
     found = admin.client.describe_consumer_groups([NODES_GROUP], request_timeout=2 * timeout_s)
-    described = admin.wait(found[NODES_GROUP], timeout_s)
+    described = admin.wait(found[NODES_GROUP], timeout_s, is_patient=False)
     nodes = (Node.parse(each.client_id, each.host) for each in described.members)
     return [each for each in nodes if each is not None]
 
@@ -165,7 +166,10 @@ def membership(settings: Cluster, node: bytes, writer: str) -> Iterator[None]:
 
 
 class _Member:
-    """A member of the group, which runs in a thread of its own."""
+    """A member of the group, which runs in a thread of its own.
+
+    It does not log lost connections: the processes that need the brokers do.
+    """
 
     def __init__(self, settings: Cluster, node: bytes, writer: str) -> None:
         self.is_stopping = threading.Event()
@@ -189,15 +193,16 @@ class _Member:
         """Join, and return when the machine stops or another process takes its place."""
         from confluent_kafka import Consumer
 
-        consumer = Consumer(member_properties(self._settings, self._own, self._writer))
+        properties = member_properties(self._settings, self._own, self._writer)
+        consumer = Consumer(properties, logger=SilentLogger())
         self._has_joined = False
         try:
             consumer.subscribe([self._own.topic], on_assign=self._on_assign)
             while not self.is_stopping.is_set():
                 message = consumer.poll(_POLL_S)
                 error = message.error() if message is not None else None
-                if error is not None and error.name() in _REPLACED | {"_FATAL"}:
-                    self._log.error("data_dir_copied", node=self._own.name, node_id=self._own.node)
+                if error is not None and error.name() == _FATAL:
+                    self._on_end(error)
                     return
                 if error is not None:
                     self._note(error)
@@ -210,6 +215,14 @@ class _Member:
     def _on_assign(self, consumer: Consumer, _: list[TopicPartition]) -> None:
         consumer.assign([])
         self._has_joined = True
+
+    def _on_end(self, error: KafkaError) -> None:
+        """Log why the consumer has failed for good."""
+        own = self._own
+        if _REPLACED in error.str():
+            self._log.error("data_dir_copied", node=own.name, node_id=own.node)
+        else:
+            self._log.warning("node_not_joined", node=own.name, error=error_message(error))
 
     def _announce(self) -> None:
         """Log which machines are alive; blocks."""

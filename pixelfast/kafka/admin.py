@@ -36,13 +36,18 @@ class Admin:
         from confluent_kafka.admin import AdminClient
 
         self._error: KafkaError | None = None
+        self._is_down = False
         callbacks: dict[str, Any] = {"error_cb": self._on_error}
         self.client = AdminClient(
             {**admin_properties(settings), **callbacks}, logger=KafkaLogger(log)
         )
 
-    def wait(self, future: Future[_Result], timeout_s: float) -> _Result:
+    def wait(
+        self, future: Future[_Result], timeout_s: float, *, is_patient: bool = True
+    ) -> _Result:
         """Return the result of a request. Blocks.
+
+        Unless `is_patient`, it does not wait for brokers of which none accepts a connection.
 
         Raises:
             KafkaException: it has failed. If no broker has responded, this is the error of a
@@ -50,16 +55,18 @@ class Admin:
         """
         from confluent_kafka import KafkaException
 
-        self._error = None
+        self._error, self._is_down = None, False
         until_s = time.monotonic() + timeout_s
         while not future.done():
             self.client.poll(_POLL_S)
             if self._error is not None and is_denial(self._error):
                 raise KafkaException(self._error)
-            if time.monotonic() >= until_s:
+            if time.monotonic() >= until_s or (self._is_down and not is_patient):
                 raise KafkaException(self._error) if self._error is not None else timed_out()
         return future.result()
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.name() != ALL_BROKERS_DOWN:
+        if error.name() == ALL_BROKERS_DOWN:
+            self._is_down = True
+        else:
             self._error = error

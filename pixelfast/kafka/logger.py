@@ -8,7 +8,7 @@ import structlog
 
 from pixelfast.kafka.errors import line_message
 
-__all__ = ["KafkaLogger"]
+__all__ = ["KafkaLogger", "SilentLogger"]
 
 _WARNING = 30  # level of `logging`; lower ones are notices
 # librdkafka warns for each producer that this is experimental; that of `[cluster]` needs it.
@@ -41,3 +41,10 @@ class KafkaLogger:
             self._log.warning("kafka_warning", error=text)
         else:
             self._log.info("kafka_notice", line=text)
+
+
+class SilentLogger:
+    """A logger that logs nothing; without a logger, librdkafka writes to standard error."""
+
+    def log(self, *_: object) -> None:
+        """Drop a line."""

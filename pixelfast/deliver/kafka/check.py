@@ -17,6 +17,7 @@ from pixelfast.deliver.cluster.properties import (
 from pixelfast.deliver.kafka.properties import properties, set_bytes
 from pixelfast.errors import ConfigError
 from pixelfast.kafka.connection import Properties, admin_properties, tls_problem
+from pixelfast.kafka.logger import SilentLogger
 
 __all__ = ["check_properties"]
 
@@ -83,19 +84,12 @@ def _rejection(kind: _Kind, chosen: Properties) -> str:
     without_brokers = {name: each for name, each in chosen.items() if name != "bootstrap.servers"}
     try:
         if kind == "producer":
-            Producer({**without_brokers, "logger": _Silent()})
+            Producer({**without_brokers, "logger": SilentLogger()})
         else:
-            Consumer({**without_brokers, "logger": _Silent()}).close()
+            Consumer({**without_brokers, "logger": SilentLogger()}).close()
     except KafkaException as error:
         message: str = error.args[0].str()
         return message.strip().removeprefix(f"Failed to create {kind}: ")
     except (AttributeError, TypeError, ValueError) as error:  # of properties for programs
         return str(error)
     return ""
-
-
-class _Silent:
-    """A logger that logs nothing."""
-
-    def log(self, *_: object) -> None:
-        pass

@@ -166,7 +166,7 @@ def test_a_machine_works_without_the_permission_for_the_group_of_machines(
     run(main())
     found = [line for line in collector.log.splitlines() if "node_n" in line]
     assert ["node_name_not_checked", "node_not_joined"] == [json.loads(x)["event"] for x in found]
-    assert all("Group authorization failed" in line for line in found)
+    assert "Group authorization failed" in found[1]
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,7 @@ def test_two_live_copies_of_a_data_directory_are_found(
         copy.start()
         wait_until(lambda: events(original.log, "data_dir_copied"), "the copy is found")
         assert not events(copy.log, "data_dir_copied")
+        assert [] == [line for line in original.log.splitlines() if not line.startswith("{")]
     finally:
         for each in (original, copy):
             if each.is_running:
