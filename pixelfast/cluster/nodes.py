@@ -88,7 +88,7 @@ def member_properties(settings: Cluster, own: Node, writer: str = "") -> Propert
 
     A consumer with the instance id of a live one takes its place.
     """
-    instance: Properties = {"group.instance.id": f"{own.node}/{writer}"} if writer else {}
+    instance: Properties = {"group.instance.id": f"{own.node}.{writer}"} if writer else {}
     return {
         "session.timeout.ms": int(_SESSION_S * 1000),
         **connection_properties(settings),
