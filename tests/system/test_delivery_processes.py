@@ -123,7 +123,7 @@ def test_a_reload_moves_no_destination_to_another_process(tmp_path: Path) -> Non
             await load.until_acked(50)
             expected = {name: f"delivery{each}" for name, each in place.items()}
             assert expected == await asyncio.to_thread(spread, server)
-            assert set(expected.values()) == deliveries(server).keys()
+            await until(lambda: set(expected.values()) == deliveries(server).keys())
             assert pids["delivery"] == deliveries(server)["delivery"]
         await load.stop()
         assert ({}, 0) == (load.rejected, load.broken)
