@@ -25,7 +25,7 @@ run: build ## set up, compile and start the server on 127.0.0.1:8080; ARGS="-c F
 test: $(VENV)/.test ## set up, compile and run the tests
 	@$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-products: $(VENV)/.products ## set up ClickHouse, DuckDB and object stores (400 MB) for the tests that need them
+products: $(VENV)/.products ## set up ClickHouse, DuckDB, object stores and Kafka (550 MB) for tests
 
 torture: $(VENV)/.test ## kills, power cuts and failing disks for MINUTES=30; writes docs/reliability.md
 	@HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q tests/event tests/collect/test_scan.py
@@ -112,6 +112,7 @@ $(VENV)/.test: $(VENV)/.built $(VENV)/.pip
 
 $(VENV)/.products: $(VENV)/.test
 	@$(PIP) --group products
+	@$(BIN)/python -m tests.deliver.products.real
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.pip pyproject.toml

@@ -54,7 +54,6 @@ commit of the last event.
 All cases take turns. The figures are medians, with the minimum and the maximum in parentheses."""
 
 KEY = "wk-bench"
-CACHE = Path("build/jars")
 CASES = ((1_000, 16), (0, 64), (0, 256))  # rate (0: full speed), connections
 MESSAGES = ((200, 8_000), (1_000, 8_000), (200, 60_000))  # rate, size in bytes
 _START_S, _DELIVER_S = 60.0, 60.0
@@ -303,14 +302,13 @@ def _deliver(brokers: Brokers, settings: Path, data: Path, topic: str, events: i
 def run(rounds: int = 3, seconds: float = 5.0) -> Section:
     """Measure, and print each result at once."""
     print_head(__doc__ or "", METHOD)
-    CACHE.mkdir(parents=True, exist_ok=True)
     # The JVM compiles completely, as in production; tests save that time.
     os.environ["_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=4"
     found: dict[str, list[Cost]] = {}
     messages: dict[str, list[BrokerCost]] = {}
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
         try:
-            cluster = KafkaCluster(Path(place), CACHE.resolve())
+            cluster = KafkaCluster(Path(place))
         except Absent as why:
             print(text := f"Not measured: {why}.")
             return Section(text, {})

@@ -40,7 +40,6 @@ ROUND_S = 2
 STEADY_SHARE = 0.5
 STEADY_CONNECTIONS = 256
 PATIENCE_S = 60.0
-CACHE = Path("build/jars")
 METHOD = f"""\
 Two collectors run, each one process on one core: one syncs each event before its response, the
 other replicates it to a topic of a real broker (Apache Kafka {VERSION}, one node, acks = all). wrk
@@ -252,12 +251,11 @@ def _lines_in(folder: Path) -> int:
 def run(rounds: int = 9, count: int = 100_000) -> Section:
     """Measure, and print each result at once; the figures are rates and costs, round by round."""
     print_head(__doc__ or "", METHOD)
-    CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
         folder = Path(place) / "broker"
         folder.mkdir()
         try:
-            broker = KafkaBroker(folder, CACHE.resolve())
+            broker = KafkaBroker(folder)
         except Absent as why:
             print(text := f"Not measured: {why}.")
             return Section(text, {})

@@ -32,7 +32,6 @@ parentheses."""
 
 CASES = (("event", "zstd"), ("event", "lz4"), ("event", "none"), ("batch", "zstd"))
 PARTITIONS = 4
-CACHE = Path("build/jars")
 
 _SETTINGS = """
 data_dir = "{data}"
@@ -85,12 +84,11 @@ def drain_into_topic(
 def run(rounds: int = 3, count: int = 200_000) -> Section:
     """Measure, and print each result at once; the figures are rates and costs, round by round."""
     print_head(__doc__ or "", METHOD)
-    CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pixelfast-bench-") as place:
         folder = Path(place) / "broker"
         folder.mkdir()
         try:
-            broker = KafkaBroker(folder, CACHE.resolve())
+            broker = KafkaBroker(folder)
         except Absent as why:
             print(text := f"Not measured: {why}.")
             return Section(text, {})

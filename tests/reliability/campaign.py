@@ -27,7 +27,7 @@ from tests.reliability.cluster.drill import Drill, Phase
 from tests.reliability.cuts import cut_over_and_over
 from tests.reliability.failover import fail_over_and_over, why_no_nginx
 from tests.reliability.faults import FAULTS, strike
-from tests.reliability.hunts import HUNTS, broker_jars, why_no_hunt
+from tests.reliability.hunts import HUNTS, why_no_hunt
 from tests.reliability.kills import kill_over_and_over
 from tests.reliability.mutants import MUTANTS, ROOT, build
 from tests.reliability.operation import Rounds, drill
@@ -222,7 +222,7 @@ class Campaign:
         folder = self.fresh_folder()
         place = folder / "brokers"
         place.mkdir()
-        with KafkaCluster(place, broker_jars()) as brokers:
+        with KafkaCluster(place) as brokers:
             drill = Drill(folder, brokers, self.share)
             for part in (drill.spooling, drill.leading, drill.rejecting, drill.recreating):
                 self.run(f"cluster, {part.__name__}", partial(self._note_phases, part))
@@ -251,7 +251,7 @@ def main() -> int:
         campaign.run("behind nginx", lambda: campaign.nginx(max(25.0, 300 * share)), no_nginx)
         campaign.run("simulated disk", lambda: campaign.simulated(math.ceil(2000 * share)))
         campaign.run("operation", campaign.operation)
-        campaign.run("cluster", campaign.cluster, why_no_broker(broker_jars()))
+        campaign.run("cluster", campaign.cluster, why_no_broker())
         campaign.run("figures", campaign.figures)
         campaign.run("kill -9", lambda: campaign.kills(math.ceil(KILLS * share)))
         while time.monotonic() < campaign.end_s and not tally.failures:
@@ -270,7 +270,7 @@ def _run_part(name: str, minutes: float) -> int:
             campaign.run(name, campaign.operation)
             write_operation(campaign.tally, minutes)
         elif name == "cluster":
-            campaign.run(name, campaign.cluster, why_no_broker(broker_jars()))
+            campaign.run(name, campaign.cluster, why_no_broker())
             write_cluster(campaign.tally, minutes)
         else:
             raise SystemExit(f"unknown part {name}; expected operation or cluster")

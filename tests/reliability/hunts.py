@@ -19,7 +19,6 @@ from tests.deliver.products.kafka_outage import SETTINGS, survive_outage
 from tests.deliver.products.real.kafka_broker import KafkaBroker, why_no_broker
 from tests.deliver.products.topics import Topics
 from tests.reliability.cuts import cut_over_and_over
-from tests.reliability.mutants import ROOT
 from tests.reliability.power import loop_disk, why_no_loop_disk
 from tests.reliability.rig import Rig
 from tests.reliability.simulated import FOUND
@@ -27,7 +26,7 @@ from tests.reliability.tracing import inject, synced_again, why_no_strace
 from tests.servers import serving
 from tests.waiting import wait_until
 
-__all__ = ["HUNTS", "Hunt", "broker_jars", "why_no_hunt"]
+__all__ = ["HUNTS", "Hunt", "why_no_hunt"]
 
 _PATIENCE_S = 5.0
 
@@ -125,7 +124,7 @@ def kill_broker_and_delivery(folder: Path, root: Path) -> str:
     """kill -9 of a Kafka broker and of delivery under load."""
     place = folder / "broker"
     place.mkdir()
-    with KafkaBroker(place, broker_jars()) as broker:
+    with KafkaBroker(place) as broker:
         topics = Topics(broker.address)
         topics.create("pixels")
         topics.close()
@@ -176,13 +175,6 @@ def run_test_of_durable_steps(_: Path, root: Path) -> str:
     return _run_test(root, f"tests/deliver/cluster/test_durable_steps.py::{name}")
 
 
-def broker_jars() -> Path:
-    """Return the folder with the paths of jars that Maven has downloaded."""
-    cache = ROOT / "build" / "jars"
-    cache.mkdir(parents=True, exist_ok=True)
-    return cache
-
-
 Hunt = Callable[[Path, Path], str]
 
 # By mutant; the first is the quickest, and what `make test` runs.
@@ -210,5 +202,5 @@ def why_no_hunt(hunt: Hunt) -> str:
     if hunt is cut_power:
         return why_no_loop_disk()
     if hunt is kill_broker_and_delivery:
-        return why_no_broker(broker_jars())
+        return why_no_broker()
     return why_no_strace() if hunt is watch_system_calls else ""

@@ -98,6 +98,10 @@ def test_there_are_never_more_processes_than_destinations(tmp_path: Path) -> Non
         assert ["two", "delivery-1", "healthy", "0"] == rows[-1][:4]
 
 
+def wait_for_processes(server: Server, names: set[str]) -> None:
+    wait_until(lambda: names == deliveries(server).keys(), f"{names} run")
+
+
 def test_a_reload_moves_no_destination_to_another_process(tmp_path: Path) -> None:
     async def main(server: Server) -> None:
         load = Load(server.port, "wk-web", connections=4, pause_s=0.005)
@@ -123,7 +127,7 @@ def test_a_reload_moves_no_destination_to_another_process(tmp_path: Path) -> Non
             await load.until_acked(50)
             expected = {name: f"delivery{each}" for name, each in place.items()}
             assert expected == await asyncio.to_thread(spread, server)
-            await until(lambda: set(expected.values()) == deliveries(server).keys())
+            await asyncio.to_thread(wait_for_processes, server, set(expected.values()))
             assert pids["delivery"] == deliveries(server)["delivery"]
         await load.stop()
         assert ({}, 0) == (load.rejected, load.broken)

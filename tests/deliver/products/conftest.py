@@ -23,11 +23,9 @@ def search(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The URL of a real Elasticsearch or OpenSearch."""
-    cache = request.config.cache
-    assert cache is not None
     folder = tmp_path_factory.mktemp(request.param)
     try:
-        with search_node(request.param, folder, cache.mkdir("jars")) as port:
+        with search_node(request.param, folder) as port:
             yield f"http://127.0.0.1:{port}"
     except Absent as why:
         pytest.skip(str(why))
@@ -46,13 +44,9 @@ def clickhouse_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 
 @pytest.fixture(scope="session")
-def kafka_session(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[KafkaBroker]:
-    cache = request.config.cache
-    assert cache is not None
+def kafka_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     try:
-        broker = KafkaBroker(tmp_path_factory.mktemp("kafka"), cache.mkdir("jars"))
+        broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
     except Absent as why:
         pytest.skip(str(why))
     with broker:

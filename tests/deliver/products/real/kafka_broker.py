@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 
 import trustme
@@ -26,7 +25,15 @@ from tests.deliver.products.real.maven import class_path
 from tests.deliver.products.real.processes import Absent
 from tests.waiting import wait_until
 
-__all__ = ["PASSWORD", "USER", "VERSION", "KafkaBroker", "KafkaCluster", "why_no_broker"]
+__all__ = [
+    "PASSWORD",
+    "USER",
+    "VERSION",
+    "KafkaBroker",
+    "KafkaCluster",
+    "kafka_jars",
+    "why_no_broker",
+]
 
 VERSION = "4.4.0"
 USER, PASSWORD = "pixelfast", "s3cr3t-of-scram"
@@ -84,11 +91,19 @@ broker.session.timeout.ms=9000
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
-def why_no_broker(cache: Path) -> str:
+def kafka_jars() -> str:
+    """Return the class path of a broker.
+
+    Raises:
+        Absent: it cannot be resolved here.
+    """
+    return class_path(f"kafka-{VERSION}", _DEPENDENCIES)
+
+
+def why_no_broker() -> str:
     """Return why no broker can be started here, or "" if one can."""
     try:
-        with TemporaryDirectory() as folder:
-            class_path(f"kafka-{VERSION}", _DEPENDENCIES, Path(folder), cache)
+        kafka_jars()
     except Absent as why:
         return str(why)
     return ""
@@ -110,7 +125,6 @@ class KafkaBroker:
     def __init__(
         self,
         folder: Path,
-        cache: Path,
         *,
         node: int = 1,
         controllers: Mapping[int, int] | None = None,
@@ -126,7 +140,7 @@ class KafkaBroker:
         """
         if shutil.which("setpriv") is None:
             raise Absent("setpriv is not installed")
-        self._jars = class_path(f"kafka-{VERSION}", _DEPENDENCIES, folder, cache)
+        self._jars = kafka_jars()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._ports = dict(zip(("plain", "controller", "sasl"), _free_ports(3), strict=True))
@@ -245,7 +259,7 @@ class KafkaCluster:
         brokers: the brokers, of which node N is the one at N - 1.
     """
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         """Prepare the folders of the brokers.
 
         Raises:
@@ -257,7 +271,7 @@ class KafkaCluster:
             own = folder / f"node-{node}"
             own.mkdir()
             self.brokers.append(
-                KafkaBroker(own, cache, node=node, controllers=controllers, settings=_OF_THREE)
+                KafkaBroker(own, node=node, controllers=controllers, settings=_OF_THREE)
             )
 
     def __enter__(self) -> Self:

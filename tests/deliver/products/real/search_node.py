@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.deliver.products.real.maven import class_path
 from tests.deliver.products.real.processes import background
 
-__all__ = ["PRODUCTS", "search_node"]
+__all__ = ["PRODUCTS", "search_jars", "search_node"]
 
 PRODUCTS = {
     "elasticsearch": "7.10.2",  # the last one under the Apache licence
@@ -21,14 +21,11 @@ _START_S = 60.0
 _SOURCE = Path(__file__).with_name("SearchNode.java")
 
 
-@contextmanager
-def search_node(product: str, folder: Path, cache: Path) -> Iterator[int]:
-    """Start a node with its data in `folder`; yield the port of its HTTP interface.
-
-    `cache` stores the paths of the jars.
+def search_jars(product: str) -> str:
+    """Return the class path of a product.
 
     Raises:
-        Absent: it cannot be started here.
+        Absent: it cannot be resolved here.
     """
     version = PRODUCTS[product]
     dependencies = [
@@ -37,7 +34,17 @@ def search_node(product: str, folder: Path, cache: Path) -> Iterator[int]:
         ("org.apache.logging.log4j", "log4j-api", _LOG4J),
         ("org.apache.logging.log4j", "log4j-core", _LOG4J),
     ]
-    jars = class_path(f"{product}-{version}", dependencies, folder, cache)
+    return class_path(f"{product}-{version}", dependencies)
+
+
+@contextmanager
+def search_node(product: str, folder: Path) -> Iterator[int]:
+    """Start a node with its data in `folder`; yield the port of its HTTP interface.
+
+    Raises:
+        Absent: it cannot be started here.
+    """
+    jars = search_jars(product)
     for each in ("config", "logs"):
         (folder / each).mkdir()
     source = folder / _SOURCE.name
