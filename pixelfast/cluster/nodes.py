@@ -5,7 +5,7 @@ people; events are recognized by the random node id of the data directory. The g
 machines are alive, and finds two mistakes: a name that two machines have, and two live copies of a
 data directory, which would drop each other's events.
 
-A member owns no partition and receives no message. It does not need the brokers to work.
+A member ignores its partitions and reads no message. Its machine works without the group.
 """
 
 from __future__ import annotations
