@@ -37,7 +37,7 @@ def test_a_start_does_not_wait_for_brokers_that_accept_no_connection() -> None:
         brokers = (f"127.0.0.1:{closed.getsockname()[1]}",)
         begun_s = time.monotonic()
         assert live_namesake(Cluster(brokers=brokers, node="web-1"), NODE) is None
-        assert time.monotonic() - begun_s < 2.5
+        assert time.monotonic() - begun_s < 2.9  # it would wait for 3 s
 
 
 def test_a_start_does_not_wait_long_for_brokers_that_do_not_respond() -> None:
