@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -32,13 +33,15 @@ __all__ = ["Node", "live_namesake", "member_properties", "members_of", "membersh
 
 _SESSION_S = 10.0  # after which the brokers remove a member that was killed
 _RESPONSE_S = 3.0  # of the brokers, before a start continues without them
-_AGAIN_S = 1.0  # between two looks at a name that is in use
+_AGAIN_S = 1.0  # between two looks at a name that is in use, or two failed announcements
+_MAX_WAIT_S = 60.0  # for a machine of the same name to leave
 _POLL_S = 0.2  # also the longest time that a stop waits
 _LEAVE_S = 2.0  # for which a stop waits for the brokers
 _REJOIN_S = 60.0  # after another process has taken the place of this one
 _CLIENT_ID = re.compile(r"pixelfast/([^/]+)/([^/]+)/([^/]+)")
 _DENIED = frozenset({"GROUP_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED"})
 _FATAL = "_FATAL"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _REPLACED = "group.instance.id"  # in the text of a fatal error, whose code only says that it is one
 
 
@@ -120,21 +123,20 @@ def live_namesake(settings: Cluster, node: bytes) -> Node | None:
 
     Only a name that the settings give is checked, because host names are not always unique. A
     machine that was killed counts as live for `session.timeout.ms` (10 s), for which this function
-    waits. If the brokers do not respond, the name is not checked.
+    waits, but not longer than a minute. If the brokers do not respond, the name is not checked.
     """
-    from confluent_kafka import KafkaException
-
     if not settings.node:
         return None
     log = structlog.get_logger("cluster")
     own = Node(settings.topic, settings.node, node.hex())
-    session_s = int(member_properties(settings, own)["session.timeout.ms"]) / 1000
+    session_ms = str(settings.options.get("session.timeout.ms", ""))
+    session_s = min(int(session_ms) / 1000 if session_ms.isdecimal() else _SESSION_S, _MAX_WAIT_S)
     until_s = time.monotonic() + session_s + _RESPONSE_S
     is_waiting = False
     while True:
         try:
             others = [each for each in members_of(settings) if own.excludes(each)]
-        except KafkaException as error:
+        except Exception as error:  # noqa: BLE001 - the machine works without the group
             log.warning("node_name_not_checked", node=own.name, error=reason_of(error))
             return None
         if not others:
@@ -148,21 +150,25 @@ def live_namesake(settings: Cluster, node: bytes) -> Node | None:
 
 
 @contextlib.contextmanager
-def membership(settings: Cluster, node: bytes, writer: str) -> Iterator[None]:
-    """Be a member of the group meanwhile.
+def membership(settings: Cluster, node: bytes, writer: str) -> Iterator[Callable[[], None]]:
+    """Yield a function that joins the group, and leave it at the end.
 
-    `writer` is the name of the process that writes events with this node id; it is empty if it only
-    delivers. A second process with the same node id and writer takes the place of the first one,
-    which then logs that its data directory was copied.
+    A process joins when it owns what it writes. Otherwise, one that still waits for the lock of
+    another process would take the place of that one. `writer` is the name of the process that
+    writes events with this node id; it is empty if it only delivers. A second process with the same
+    node id and writer takes the place of the first one, which then logs that its data directory was
+    copied.
     """
     member = _Member(settings, node, writer)
     thread = threading.Thread(target=member.run, name="nodes", daemon=True)
-    thread.start()
     try:
-        yield
+        yield thread.start
     finally:
         member.is_stopping.set()
-        thread.join(_LEAVE_S)
+        if thread.is_alive():
+            # The signal handlers are gone; a second signal must not end the process before its end.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            thread.join(_LEAVE_S)
 
 
 class _Member:
@@ -177,17 +183,19 @@ class _Member:
         self._own = Node(settings.topic, settings.node_name, node.hex())
         self._writer = writer
         self._log = structlog.get_logger("cluster")
-        self._has_joined = self._is_announced = False
+        self._has_joined = False
+        self._announce_s = 0.0  # when to announce it; never again after it succeeded
         self._logged = ""
 
     def run(self) -> None:
         """Join the group, and stay a member until `is_stopping`."""
-        try:
-            while not self.is_stopping.is_set():
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are for the main thread
+        while not self.is_stopping.is_set():
+            try:
                 self._stay()
-                self.is_stopping.wait(_REJOIN_S)
-        except Exception as error:  # noqa: BLE001 - the machine works without the group
-            self._log.warning("node_not_joined", node=self._own.name, error=reason_of(error))
+            except Exception as error:  # noqa: BLE001 - the machine works without the group
+                self._warn(reason_of(error))
+            self.is_stopping.wait(_REJOIN_S)
 
     def _stay(self) -> None:
         """Join, and return when the machine stops or another process takes its place."""
@@ -206,8 +214,8 @@ class _Member:
                     return
                 if error is not None:
                     self._note(error)
-                if self._has_joined and not self._is_announced:
-                    self._is_announced = True
+                if self._has_joined and time.monotonic() >= self._announce_s:
+                    self._announce_s = time.monotonic() + _AGAIN_S
                     self._announce()
         finally:
             consumer.close()
@@ -222,7 +230,7 @@ class _Member:
         if _REPLACED in error.str():
             self._log.error("data_dir_copied", node=own.name, node_id=own.node)
         else:
-            self._log.warning("node_not_joined", node=own.name, error=error_message(error))
+            self._warn(error_message(error))
 
     def _announce(self) -> None:
         """Log which machines are alive; blocks."""
@@ -234,6 +242,7 @@ class _Member:
             self._note(error.args[0])
             return
         own = self._own
+        self._announce_s = float("inf")
         others = sorted({each.name for each in nodes if each.topic == own.topic} - {own.name})
         self._log.info("node_joined", node=own.name, node_id=own.node, others=others)
         for each in nodes:
@@ -243,7 +252,10 @@ class _Member:
 
     def _note(self, error: KafkaError) -> None:
         """Log that the user may not join; other errors pass."""
-        reason = error_message(error)
-        if error.name() in _DENIED and reason != self._logged:
+        if error.name() in _DENIED:
+            self._warn(error_message(error))
+
+    def _warn(self, reason: str) -> None:
+        if reason != self._logged:
             self._logged = reason
             self._log.warning("node_not_joined", node=self._own.name, error=reason)

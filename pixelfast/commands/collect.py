@@ -69,25 +69,35 @@ def collect(settings: Config, slot: int) -> None:
         )
         addresses += [f"{address} (TLS)" for address in tls_addresses]
     worker = Worker(config, data, slot)
-    with member:
+    with member as join_cluster:
         uvloop.run(
             _run(
                 Orders(role="collector", config=config, data_dir=str(data.path), slot=slot),
                 _Collection(worker, sockets[0], tls_sockets[0]),
                 addresses,
+                join_cluster,
                 is_demo=not settings.sources,
             )
         )
 
 
 async def _run(
-    orders: Orders, collection: _Collection, addresses: list[str], *, is_demo: bool
+    orders: Orders,
+    collection: _Collection,
+    addresses: list[str],
+    join_cluster: Callable[[], None],
+    *,
+    is_demo: bool,
 ) -> None:
+    def on_started() -> None:
+        join_cluster()
+        click.echo(printable("collector listening on " + ", ".join(addresses)))
+
     await run_alone(
         orders,
         collection,
         settings_file(),
-        lambda: click.echo(printable("collector listening on " + ", ".join(addresses))),
+        on_started,
         lone_admin(orders.config),
         is_demo=is_demo,
     )

@@ -39,7 +39,8 @@ def deliver(settings: Config) -> None:
     """
     hold_signals()  # until they are handled; by default they end the process
     config, data = prepare(settings, "delivery")
-    with cluster_membership(config, data, writer=""):
+    with cluster_membership(config, data, writer="") as join_cluster:
+        join_cluster()
         uvloop.run(_run(config, data, is_demo=not settings.sources))
 
 

@@ -106,7 +106,8 @@ def serve(settings: Config, check_upgrade: int) -> None:
         handover=handover,
         failure=failure,
     )
-    with start.membership:
+    with start.membership as join_cluster:
+        join_cluster()
         uvloop.run(_run(supervisor, start, handover, is_demo=is_demo))
 
 
@@ -115,7 +116,7 @@ class _Start(NamedTuple):
     data: DataDir
     limits: Limits
     listening: Listening
-    membership: AbstractContextManager[None]
+    membership: AbstractContextManager[Callable[[], None]]
 
 
 def _prepare(

@@ -84,8 +84,8 @@ def adopt(settings: Config, data: DataDir, *, is_clustered: bool) -> Config:
 
 def cluster_membership(
     config: Config, data: DataDir, writer: str, *, is_checked: bool = True
-) -> AbstractContextManager[None]:
-    """Return a context in which this machine is a member of its cluster, if it has one.
+) -> AbstractContextManager[Callable[[], None]]:
+    """Return a context with a function that makes this machine a member of its cluster.
 
     Unless `is_checked` is false, its name is checked first. `writer` is the name of the process
     that writes events, or "" if it only delivers. Without `[cluster]`, nothing of it is loaded.
@@ -94,7 +94,7 @@ def cluster_membership(
         ConfigError: another live machine has its name.
     """
     if config.cluster is None:
-        return nullcontext()
+        return nullcontext(lambda: None)
     from pixelfast.cluster.nodes import live_namesake, membership
 
     if is_checked and (other := live_namesake(config.cluster, data.node)):

@@ -35,9 +35,9 @@ class Cluster(Struct, frozen=True, kw_only=True):
     node: Annotated[
         str,
         Meta(
-            description="name of this machine for people, in the log and in the members of the "
-            "consumer group `pixelfast.nodes`; no other machine may have it. Empty: the host name, "
-            "which is not checked when pixelfast starts",
+            description="human-readable name of this machine, shown in the log and in the members "
+            "of the consumer group `pixelfast.nodes`; no other machine may have it. Empty: the "
+            "host name, which is not checked when pixelfast starts",
             extra={"kind": "node name?"},
         ),
     ] = ""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Admin"]
 
 _POLL_S = 0.1
+_DOWN_S = 1.0  # a name can have several addresses, of which one at a time is tried
 _Result = TypeVar("_Result")
 
 
@@ -36,7 +37,7 @@ class Admin:
         from confluent_kafka.admin import AdminClient
 
         self._error: KafkaError | None = None
-        self._is_down = False
+        self._down_s = float("inf")  # since when no broker accepts a connection
         callbacks: dict[str, Any] = {"error_cb": self._on_error}
         self.client = AdminClient(
             {**admin_properties(settings), **callbacks}, logger=KafkaLogger(log)
@@ -47,7 +48,7 @@ class Admin:
     ) -> _Result:
         """Return the result of a request. Blocks.
 
-        Unless `is_patient`, it does not wait for brokers of which none accepts a connection.
+        Unless `is_patient`, it waits only a second for brokers of which none accepts a connection.
 
         Raises:
             KafkaException: it has failed. If no broker has responded, this is the error of a
@@ -55,18 +56,19 @@ class Admin:
         """
         from confluent_kafka import KafkaException
 
-        self._error, self._is_down = None, False
+        self._error, self._down_s = None, float("inf")
         until_s = time.monotonic() + timeout_s
         while not future.done():
             self.client.poll(_POLL_S)
             if self._error is not None and is_denial(self._error):
                 raise KafkaException(self._error)
-            if time.monotonic() >= until_s or (self._is_down and not is_patient):
+            is_down = time.monotonic() >= self._down_s + _DOWN_S and not is_patient
+            if is_down or time.monotonic() >= until_s:
                 raise KafkaException(self._error) if self._error is not None else timed_out()
         return future.result()
 
     def _on_error(self, error: KafkaError) -> None:
         if error.name() == ALL_BROKERS_DOWN:
-            self._is_down = True
+            self._down_s = min(self._down_s, time.monotonic())
         else:
             self._error = error

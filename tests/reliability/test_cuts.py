@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import random
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tests.reliability.power import loop_disk, why_no_loop_disk
 from tests.reliability.rig import Rig
 
 CUTS = 3
+_GET_GENERATION = 0x80087601  # FS_IOC_GETVERSION of linux/fs.h
 
 
 @pytest.fixture(autouse=True)
@@ -49,17 +53,27 @@ class Recycled:
 
     def __init__(self, slot: Path) -> None:
         self._slot = slot
-        self._numbers: dict[int, str] = {}  # by inode: the segment of a file at the last look
+        # By inode and its generation: the segment of a file at the last look.
+        self._names: dict[tuple[int, int], str] = {}
 
     def has_another(self) -> bool:
         """Whether a file is another segment than at the last look."""
-        seen: dict[int, str] = {}
+        seen: dict[tuple[int, int], str] = {}
         for path in self._slot.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                inode = path.stat().st_ino
                 if path.suffix == ".spare":
-                    seen[inode] = self._numbers.get(inode, "")
+                    seen[_identity(path)] = self._names.get(_identity(path), "")
                 elif path.suffix == ".seg":
-                    seen[inode] = path.name
-        before, self._numbers = self._numbers, seen
-        return any(before.get(inode) not in (None, "", name) for inode, name in seen.items())
+                    seen[_identity(path)] = path.name
+        before, self._names = self._names, seen
+        return any(before.get(file) not in (None, "", name) for file, name in seen.items())
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return the inode and its generation, which a new file with the same inode does not share."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        generation = struct.unpack("i", fcntl.ioctl(fd, _GET_GENERATION, bytes(8))[:4])[0]
+        return os.fstat(fd).st_ino, generation
+    finally:
+        os.close(fd)
