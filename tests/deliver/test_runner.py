@@ -125,6 +125,30 @@ def test_a_restart_continues_where_the_last_run_stopped(data: DataDir, feed: Fee
     run(main())
 
 
+def test_the_events_that_are_left_of_a_damaged_batch_are_sent_in_a_new_one(
+    data: DataDir, feed: Feed
+) -> None:
+    async def main() -> None:
+        for n in range(3):
+            feed.write(event(n))
+        down = FakeSender([Retry("down")] * 1000)
+        async with running(make_runner(data, down)):
+            await until(lambda: down.sent)
+        (planned,) = plans_on_disk(data, "hook")
+        path = data.slot_dir(0) / f"{1:016x}.seg"
+        path.write_bytes(path.read_bytes().replace(event(1), event(7)))
+        sender = FakeSender()
+        runner = make_runner(data, sender)
+        async with running(runner):
+            await sender.has(1)
+        assert [0] == sender.numbers  # a segment is read up to a damaged frame
+        assert planned not in sender.ids
+        counted = counters_on_disk(data, "hook")
+        assert (1, 2) == (counted["delivered"], counted["missing"])
+
+    run(main())
+
+
 def test_events_of_other_sources_move_the_cursor_without_a_send(data: DataDir, feed: Feed) -> None:
     async def main() -> None:
         sender = FakeSender()
