@@ -104,7 +104,7 @@ def wait_for_processes(server: Server, names: set[str]) -> None:
 
 def test_a_reload_moves_no_destination_to_another_process(tmp_path: Path) -> None:
     async def main(server: Server) -> None:
-        load = Load(server.port, "wk-web", connections=4, pause_s=0.02)
+        load = Load(server.port, "wk-web", connections=4, pause_s=0.005)
         load.start()
         await load.until_acked(50)
         pids = deliveries(server)
@@ -151,7 +151,7 @@ def test_the_number_of_processes_changes_with_an_upgrade(tmp_path: Path) -> None
     names = ("one", "two", "three")
 
     async def main(server: Server) -> None:
-        load = Load(server.port, "wk-web", connections=4, pause_s=0.02)
+        load = Load(server.port, "wk-web", connections=4, pause_s=0.005)
         load.start()
         attempts = 0.0
         for processes, expected in ((3, 3), (1, 1), (2, 2)):

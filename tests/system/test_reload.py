@@ -97,7 +97,7 @@ def test_reloads_under_load_fail_no_request_and_lose_no_event(tmp_path: Path) ->
     changes[3] += ARCHIVE + "rotate_bytes = 100000\n"
 
     async def main(server: Server) -> None:
-        load = Load(server.port, "wk-web", connections=6, pause_s=0.01, fresh=2)
+        load = Load(server.port, "wk-web", connections=6, pause_s=0.002, fresh=2)
         load.start()
         for settings in changes * 2:
             await asyncio.to_thread(rewrite, server, settings)

@@ -76,7 +76,7 @@ def test_upgrades_under_load_fail_no_request_and_lose_no_event(tmp_path: Path) -
             seen[name] = sums.get(name, seen[name])
 
     async def main(server: Server) -> None:
-        load = Load(server.port, "wk-web", connections=6, pause_s=0.015, fresh=2)
+        load = Load(server.port, "wk-web", connections=6, pause_s=0.004, fresh=2)
         load.start()
         for workers in (1, 3):
             await load.until_acked(200)
