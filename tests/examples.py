@@ -6,13 +6,13 @@ import os
 
 from hypothesis import settings
 
-_DIVISORS = {"long": 1, "default": 8, "short": 20}
+_DIVISORS = {"long": 1, "default": 5, "short": 20}
 
 
 def examples(count: int) -> settings:
     """Return the decorator of a test that has `count` examples under `make torture`.
 
-    `make test` runs an eighth of them; builds with a sanitizer or line tracing run a twentieth.
+    `make test` runs a fifth of them; builds with a sanitizer or line tracing run a twentieth.
     """
     profile = os.environ.get("HYPOTHESIS_PROFILE", "default")
     return settings(max_examples=count // _DIVISORS[profile])
