@@ -12,14 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
-    "default",
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.too_slow],
-    print_blob=True,
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.register_profile("short", settings.get_profile("default"), max_examples=50)
-settings.register_profile("long", settings.get_profile("default"), max_examples=100)
+settings.register_profile("long", settings.get_profile("default"))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # Else each of the programs that tests start would compile every Python module again.
