@@ -29,8 +29,7 @@ VECTORS = [
 
 # Folders with tests that start programs and wait for them. They run first, in this order.
 SLOW = ("deliver/products", "reliability", "system", "browser")
-# Files whose tests use the same Kafka broker. It takes half a minute of CPU time to start one for
-# each process, so all of them run in the same process.
+# Files whose tests use a Kafka broker. They run in one process, so that only one broker is started.
 WITH_BROKER = re.compile(r"tests/deliver/products/test_real_(cluster|kafka|nodes|repl|serv)\w*\.py")
 
 
@@ -49,6 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Distribute files to processes, and all files of `WITH_BROKER` to the same one."""
+    # xdist has no annotations. It is imported only by the process that has loaded it as a plugin.
     from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
     class ByFile(LoadFileScheduling):

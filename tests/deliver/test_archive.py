@@ -424,12 +424,13 @@ def test_a_sender_that_has_just_finished_a_file_can_be_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The maintenance is woken and cancelled in the same turn of the event loop."""
-    monkeypatch.setattr("pixelfast.deliver.destinations.file._TEND_PAUSE_S", 0.0)
+    for pause in ("_TEND_PAUSE_S", "_LOOK_SHARE"):
+        monkeypatch.setattr(f"pixelfast.deliver.destinations.file.{pause}", 0.0)
 
     async def main() -> None:
         sender = make_sender(FileDestination(name="archive", rotate_bytes=1024), data)
         await sender.open({})
-        await asyncio.sleep(0.1)  # the first round of maintenance
+        await until(lambda: "archive_limit_bytes" in sender.figures())  # after the first round
         await sender.send(batch_of([event(1, 8000)]))
         async with asyncio.timeout(10.0):
             await sender.close()

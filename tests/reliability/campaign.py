@@ -107,7 +107,8 @@ class Campaign:
             ):
                 rig.oracle.mood = "moody"
                 cuts = min(_CUTS_A_DISK, goal - self.tally.cuts)
-                self.tally.cuts += cut_over_and_over(rig, disk, cuts, self.rng)
+                cut_over_and_over(rig, disk, cuts, self.rng)
+                self.tally.cuts += cuts
                 rig.start()
                 self.judge(f"power cuts {self.tally.cuts}", rig)
 

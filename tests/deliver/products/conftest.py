@@ -14,6 +14,7 @@ from tests.deliver.products.real.kafka_broker import KafkaBroker
 from tests.deliver.products.real.postgres_server import PostgresServer, postgres_server
 from tests.deliver.products.real.processes import Absent, background
 from tests.deliver.products.real.search_node import PRODUCTS, search_node
+from tests.deliver.products.topics import Topics
 
 _CLICKHOUSE = Path(__file__).parent / "real" / "clickhouse_server.py"
 
@@ -59,6 +60,14 @@ def kafka(kafka_session: KafkaBroker) -> Iterator[KafkaBroker]:
     yield kafka_session
     kafka_session.thaw()
     kafka_session.start()
+
+
+@pytest.fixture
+def topics(kafka: KafkaBroker) -> Iterator[Topics]:
+    """Creates, changes and reads topics of the broker."""
+    found = Topics(kafka.address)
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,6 @@ SESSION = {
     "topic.metadata.refresh.interval.ms": "300",
     "statistics.interval.ms": "20",  # callbacks of librdkafka at any time
 }
-
-
-@pytest.fixture
-def topics(kafka: KafkaBroker) -> Iterator[Topics]:
-    found = Topics(kafka.address)
-    yield found
-    found.close()
 
 
 @pytest.fixture

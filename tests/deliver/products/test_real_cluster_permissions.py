@@ -49,16 +49,9 @@ max_age_s = 0.05
 
 
 @pytest.fixture
-def topics(kafka: KafkaBroker) -> Iterator[Topics]:
-    found = Topics(kafka.address)
-    for user, password in PASSWORDS.items():
-        found.set_password(user, password)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def topic(request: pytest.FixtureRequest, topics: Topics) -> str:
+    for user, password in PASSWORDS.items():
+        topics.set_password(user, password)
     return topics.create(f"log-{abs(hash(request.node.name)):x}", partitions=3)
 
 

@@ -40,13 +40,6 @@ def data(tmp_path: Path) -> DataDir:
 
 
 @pytest.fixture
-def topics(kafka: KafkaBroker) -> Iterator[Topics]:
-    found = Topics(kafka.address)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def topic(request: pytest.FixtureRequest) -> str:
     """A name for the topic of a test."""
     return f"pixels-{abs(hash(request.node.name)):x}"

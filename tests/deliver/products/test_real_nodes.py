@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,19 @@ type = "file"
 
 
 @pytest.fixture
-def topic(request: pytest.FixtureRequest, kafka: KafkaBroker) -> Iterator[str]:
-    topics = Topics(kafka.address)
-    yield topics.create(f"nodes-{abs(hash(request.node.name)):x}", partitions=1)
-    topics.close()
+def topic(request: pytest.FixtureRequest, topics: Topics) -> str:
+    return topics.create(f"nodes-{abs(hash(request.node.name)):x}", partitions=1)
+
+
+@contextmanager
+def ended(*machines: Machine) -> Iterator[None]:
+    """Kill those machines that still run at the end."""
+    try:
+        yield
+    finally:
+        for each in machines:
+            if each.is_running:
+                each.kill()
 
 
 def events(log: str, event: str) -> list[dict[str, Any]]:
@@ -73,7 +83,7 @@ def test_machines_know_each_other_by_name(kafka: KafkaBroker, topic: str, tmp_pa
     names = {"address": kafka.address, "topic": topic}
     first = Collector(tmp_path / "c", SETTINGS.format(**names, node="in-1"))
     second = Machine(tmp_path / "d", SETTINGS.format(**names, node="out-1") + DESTINATION)
-    try:
+    with ended(first, second):
         first.start()
         assert [] == joined(first)["others"]
         second.start()
@@ -86,10 +96,6 @@ def test_machines_know_each_other_by_name(kafka: KafkaBroker, topic: str, tmp_pa
         second.stop()
         wait_until(lambda: live_clients(kafka, topic) == {f"pixelfast/{topic}/in-1"}, "it left")
         first.stop()
-    finally:
-        for each in (first, second):
-            if each.is_running:
-                each.kill()
     for each in (first, second):
         assert not events(each.log, "node_name_in_use")
         assert not events(each.log, "data_dir_copied")
@@ -121,7 +127,7 @@ def test_a_machine_that_was_deleted_is_replaced_by_one_of_the_same_name(
     settings = SETTINGS.format(address=kafka.address, topic=topic, node="phoenix")
     old = Collector(tmp_path / "old", settings)
     new = Collector(tmp_path / "new", settings)
-    try:
+    with ended(old, new):
         old.start()
         joined(old)
         old.lose()
@@ -129,10 +135,6 @@ def test_a_machine_that_was_deleted_is_replaced_by_one_of_the_same_name(
         joined(new)
         assert not events(new.log, "node_name_in_use")
         new.stop()
-    finally:
-        for each in (old, new):
-            if each.is_running:
-                each.kill()
 
 
 def test_two_live_copies_of_a_data_directory_are_found(
@@ -141,7 +143,7 @@ def test_two_live_copies_of_a_data_directory_are_found(
     settings = SETTINGS.format(address=kafka.address, topic=topic, node="original")
     original = Collector(tmp_path / "original", settings)
     copy = Collector(tmp_path / "copy", settings)
-    try:
+    with ended(original, copy):
         original.start()
         joined(original)
         original.freeze()  # so that no file is renamed meanwhile
@@ -151,16 +153,12 @@ def test_two_live_copies_of_a_data_directory_are_found(
         wait_until(lambda: events(original.log, "data_dir_copied"), "the copy is found")
         assert not events(copy.log, "data_dir_copied")
         assert [] == [line for line in original.log.splitlines() if not line.startswith("{")]
-    finally:
-        for each in (original, copy):
-            if each.is_running:
-                each.kill()
 
 
 def test_host_names_may_be_equal(kafka: KafkaBroker, topic: str, tmp_path: Path) -> None:
     settings = SETTINGS.format(address=kafka.address, topic=topic, node="")
     machines = [Collector(tmp_path / name, settings) for name in ("a", "b")]
-    try:
+    with ended(*machines):
         for each in machines:
             each.start()
             joined(each)
@@ -168,10 +166,6 @@ def test_host_names_may_be_equal(kafka: KafkaBroker, topic: str, tmp_path: Path)
         wait_until(lambda: events(machines[1].log, "node_name_in_use"), "the warning")
         for each in machines:
             each.stop()
-    finally:
-        for each in machines:
-            if each.is_running:
-                each.kill()
 
 
 def test_the_group_survives_an_upgrade(kafka: KafkaBroker, topic: str, tmp_path: Path) -> None:

@@ -98,10 +98,8 @@ def collecting(folder: Path, settings: str) -> Iterator[Collector]:
 
 
 @pytest.fixture
-def topic(request: pytest.FixtureRequest, kafka: KafkaBroker) -> Iterator[str]:
-    topics = Topics(kafka.address)
-    yield topics.create(f"log-{abs(hash(request.node.name)):x}", partitions=3)
-    topics.close()
+def topic(request: pytest.FixtureRequest, topics: Topics) -> str:
+    return topics.create(f"log-{abs(hash(request.node.name)):x}", partitions=3)
 
 
 def settings_of(

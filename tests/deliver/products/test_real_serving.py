@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,10 +38,8 @@ type = "file"
 
 
 @pytest.fixture
-def topic(request: pytest.FixtureRequest, kafka: KafkaBroker) -> Iterator[str]:
-    topics = Topics(kafka.address)
-    yield topics.create(f"serve-{abs(hash(request.node.name)):x}", partitions=2)
-    topics.close()
+def topic(request: pytest.FixtureRequest, topics: Topics) -> str:
+    return topics.create(f"serve-{abs(hash(request.node.name)):x}", partitions=2)
 
 
 def wait_for(server: Server, destination: str, *events: str) -> None:
