@@ -3,7 +3,7 @@
 Each server, and each process without a supervisor, is a member of the group. A node name is for
 people; events are recognized by the random node id of the data directory. The group shows which
 machines are alive, and finds two mistakes: a name that two machines have, and two live copies of a
-data directory, which would drop each other's events.
+data directory, of which each makes delivery drop events of the other.
 
 A member ignores its partitions and reads no message. Its machine works without the group.
 """
@@ -35,14 +35,13 @@ _SESSION_S = 10.0  # after which the brokers remove a member that was killed
 _RESPONSE_S = 3.0  # of the brokers, before a start continues without them
 _AGAIN_S = 1.0  # between two looks at a name that is in use, or two failed announcements
 _MAX_WAIT_S = 60.0  # for a machine of the same name to leave
-_POLL_S = 0.2  # also the longest time that a stop waits
+_POLL_S = 0.2  # also the longest time until a stop is noticed
 _LEAVE_S = 2.0  # for which a stop waits for the brokers
 _REJOIN_S = 60.0  # after another process has taken the place of this one
 _CLIENT_ID = re.compile(r"pixelfast/([^/]+)/([^/]+)/([^/]+)")
 _DENIED = frozenset({"GROUP_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED"})
-_FATAL = "_FATAL"
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_REPLACED = "group.instance.id"  # in the text of a fatal error, whose code only says that it is one
+_FATAL = "_FATAL"  # the code of all fatal errors; only their text contains the cause
+_REPLACED = "group.instance.id"  # in the text, if another member has the same instance id
 
 
 class Node(NamedTuple):
@@ -146,7 +145,7 @@ def live_namesake(settings: Cluster, node: bytes) -> Node | None:
         if not is_waiting:
             log.warning("node_name_waits", node=own.name, host=others[0].host, seconds=session_s)
             is_waiting = True
-        time.sleep(_AGAIN_S)
+        time.sleep(_AGAIN_S)  # nothing runs yet, and a signal ends the process
 
 
 @contextlib.contextmanager
@@ -167,7 +166,7 @@ def membership(settings: Cluster, node: bytes, writer: str) -> Iterator[Callable
         member.is_stopping.set()
         if thread.is_alive():
             # The signal handlers are gone; a second signal must not end the process before its end.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             thread.join(_LEAVE_S)
 
 
@@ -189,7 +188,8 @@ class _Member:
 
     def run(self) -> None:
         """Join the group, and stay a member until `is_stopping`."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are for the main thread
+        # They are for the main thread, which can block them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while not self.is_stopping.is_set():
             try:
                 self._stay()

@@ -112,11 +112,8 @@ class Cutter:
         A new slot is left out until `find_slots` has found it, because it is not known until then
         how many of its events are unread.
         """
-        found = self._readers.keys() | self._numbers.keys()
-        return {
-            slot: max(end_numbers.get(slot, 0), self._numbers.get(slot, 0))
-            for slot in found & (end_numbers.keys() | self._numbers.keys())
-        }
+        found = self._numbers.keys() | (self._readers.keys() & end_numbers.keys())
+        return {slot: max(end_numbers.get(slot, 0), self._numbers.get(slot, 0)) for slot in found}
 
     def known_numbers(self, slots: Iterable[int]) -> dict[int, int]:
         """Return the number of the next event of each slot, if it is known."""

@@ -249,12 +249,10 @@ class Runner:
 
     async def pause(self, seconds: float) -> bool:
         """Wait; return True if a stop ended the wait early."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
-        except TimeoutError:
-            return False
-        return True
+        return self._stopping.is_set()
 
     # --- the run -----------------------------------------------------------------------------
 
