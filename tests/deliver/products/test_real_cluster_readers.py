@@ -7,7 +7,6 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,10 +32,8 @@ _MESSAGE = re.compile(rb"node=(.{16}),slot=(\d+),segment=(\d+),offset=(\d+)\t(\d
 
 
 @pytest.fixture
-def topic(request: pytest.FixtureRequest, kafka: KafkaBroker) -> Iterator[str]:
-    topics = Topics(kafka.address)
-    yield topics.create(f"read-{abs(hash(request.node.name)):x}", partitions=1)
-    topics.close()
+def topic(request: pytest.FixtureRequest, topics: Topics) -> str:
+    return topics.create(f"read-{abs(hash(request.node.name)):x}", partitions=1)
 
 
 def test_kcat_reads_frames_with_their_headers_and_their_events_as_ndjson(
