@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_ABANDONED_S = 20.0  # a request to brokers takes up to 10 s
 
 
 def open_fds() -> dict[int, str]:
@@ -24,11 +27,18 @@ def open_fds() -> dict[int, str]:
 def nothing_left_open(*, collects: bool = False) -> Iterator[None]:
     """Fail if the body leaves descriptors open or threads running.
 
-    With `collects`, collect garbage before failing because of descriptors.
+    With `collects`, collect garbage before failing because of descriptors, and wait for requests
+    to brokers that the body has abandoned: their client is closed when they time out.
     """
     fds, threads = open_fds(), set(threading.enumerate())
     yield
-    if collects and open_fds().items() - fds.items():
-        gc.collect()
-    assert {} == dict(open_fds().items() - fds.items())
-    assert set() == set(threading.enumerate()) - threads
+    until_s = time.monotonic() + (_ABANDONED_S if collects else 0.0)
+    while left := dict(open_fds().items() - fds.items()):
+        if collects:
+            gc.collect()
+        if time.monotonic() >= until_s:
+            break
+        time.sleep(0.05)  # nothing tells when librdkafka has closed a connection
+    assert not left, f"descriptors are open: {left}"
+    running = set(threading.enumerate()) - threads
+    assert not running, f"threads are running: {running}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from pixelfast.cluster.message import FramePlace, parse_headers
 from pixelfast.config import Cluster
 from pixelfast.spool.format import Frame, SegmentId
 from pixelfast.spool.frames import parse_frame
+from tests.messages import QUIET, read_messages
 
 __all__ = [
     "FakeTopic",
@@ -23,9 +24,6 @@ __all__ = [
     "read_topic",
     "unique_events",
 ]
-
-_QUIET = logging.getLogger("tests.cluster")
-_QUIET.setLevel(logging.CRITICAL)
 
 
 class Stored(NamedTuple):
@@ -141,7 +139,7 @@ class MockBrokers:
 
     def __init__(self) -> None:
         self._host = Producer(
-            {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": 3, "logger": _QUIET}
+            {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": 3, "logger": QUIET}
         )
         found = self._host.list_topics(timeout=10).brokers.values()
         self.addresses = tuple(f"{each.host}:{each.port}" for each in found)
@@ -159,32 +157,10 @@ class MockBrokers:
 
 def read_topic(addresses: tuple[str, ...], topic: str) -> list[Stored]:
     """Return everything that is stored in a topic, by partition."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": ",".join(addresses),
-            "group.id": "tests",
-            "fetch.wait.max.ms": 10,  # a request at the end of a partition delays the next one
-            "logger": _QUIET,
-        }
-    )
-    found = []
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        for number in partitions:
-            first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
-            if first == end:
-                continue
-            consumer.assign([TopicPartition(topic, number, first)])
-            offset = first
-            while offset < end:
-                message = consumer.poll(10)
-                assert message is not None, f"{end - offset} messages are missing"
-                assert message.error() is None, message.error()
-                offset += 1
-                assert offset == (message.offset() or 0) + 1
-                value, time_ms = message.value(), message.timestamp()[1]
-                place = parse_headers(message.headers())
-                found.append(Stored(place, bytes(value or b""), number, time_ms))
-    finally:
-        consumer.close()
-    return found
+    found = read_messages(",".join(addresses), topic)
+    for one, other in pairwise(found):
+        assert one.partition != other.partition or one.offset + 1 == other.offset, other
+    return [
+        Stored(parse_headers(each.headers.items()), each.value, each.partition, each.timestamp_ms)
+        for each in found
+    ]

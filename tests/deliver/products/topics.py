@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __all__
     AclBinding,
     AclOperation,
@@ -22,34 +21,21 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # it has no __
     UserScramCredentialUpsertion,
 )
 
-__all__ = ["Read", "Topics"]
+from tests.messages import QUIET, Message, read_messages
+
+__all__ = ["Topics"]
 
 _BOUND_S = 30.0
-
-
-class Read(NamedTuple):
-    """A message as a consumer sees it."""
-
-    topic: str
-    partition: int
-    key: bytes | None
-    value: bytes
-    headers: dict[str, bytes]
-    timestamp_ms: int
 
 
 class Topics:
     """Create, delete and read topics of a broker."""
 
     def __init__(self, address: str) -> None:
-        # librdkafka logs lost connections of a broker that a test kills.
-        self._log = logging.getLogger("tests.kafka")
-        self._log.setLevel(logging.CRITICAL)
-        self._common: dict[str, Any] = {
-            "bootstrap.servers": address,
-            "reconnect.backoff.max.ms": 500,
-        }
-        self._admin = AdminClient({**self._common}, logger=self._log)
+        self._address = address
+        self._admin = AdminClient(
+            {"bootstrap.servers": address, "reconnect.backoff.max.ms": 500}, logger=QUIET
+        )
 
     def close(self) -> None:
         """Close all connections."""
@@ -113,35 +99,9 @@ class Topics:
         for future in self._admin.alter_user_scram_credentials([change]).values():
             future.result(_BOUND_S)
 
-    def read(self, name: str) -> list[Read]:
+    def read(self, name: str) -> list[Message]:
         """Return all messages of a topic, by partition and in order."""
-        consumer = Consumer(
-            {
-                **self._common,
-                "group.id": "tests",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-            },
-            logger=self._log,
-        )
-        try:
-            known = consumer.list_topics(name, _BOUND_S).topics[name].partitions
-            left = set(known)
-            consumer.assign([TopicPartition(name, number, 0) for number in known])
-            found: list[Read] = []
-            while left:
-                message = consumer.poll(_BOUND_S)
-                assert message is not None, f"{len(found)} messages of {name} were read"
-                error = message.error()
-                if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(message.partition())
-                elif error is not None:
-                    raise KafkaException(error)
-                else:
-                    found.append(_read(message))
-        finally:
-            consumer.close()
-        return sorted(found, key=lambda each: each.partition)
+        return read_messages(self._address, name)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the events in all messages of a topic, one or several in each."""
@@ -150,14 +110,3 @@ class Topics:
     def counts(self, name: str, field: str = "messageId") -> Counter[str]:
         """Return how often each event of a topic is stored."""
         return Counter(each[field] for each in self.events(name))
-
-
-def _read(message: Any) -> Read:
-    return Read(
-        message.topic(),
-        message.partition(),
-        message.key(),
-        message.value(),
-        dict(message.headers() or ()),
-        message.timestamp()[1],
-    )

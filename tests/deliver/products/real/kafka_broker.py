@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Self
 
 import trustme
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -23,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tests.deliver.products.real.maven import class_path
 from tests.deliver.products.real.processes import Absent
+from tests.messages import QUIET
 from tests.waiting import wait_until
 
 __all__ = [
@@ -142,6 +145,7 @@ class KafkaBroker:
             raise Absent("setpriv is not installed")
         self._jars = kafka_jars()
         self._folder = folder
+        self._node = node
         self._process: subprocess.Popen[bytes] | None = None
         self._ports = dict(zip(("plain", "controller", "sasl"), _free_ports(3), strict=True))
         controllers = controllers or {node: self._ports["controller"]}
@@ -196,15 +200,25 @@ class KafkaBroker:
             )
 
     def responds(self) -> bool:
-        """Whether a launched broker responds; fail if it has ended."""
+        """Whether a launched broker responds to all requests; fail if it has ended."""
         assert self._process is not None
         if self._process.poll() is not None:
             raise AssertionError((self._folder / "log").read_text()[-2000:])
         try:
             with socket.create_connection(("127.0.0.1", self._ports["plain"]), 1.0) as peer:
                 peer.sendall(_API_VERSIONS)
-                return len(peer.recv(8)) == 8
+                if len(peer.recv(8)) < 8:
+                    return False
         except OSError:
+            return False
+        return self._serves()
+
+    def _serves(self) -> bool:
+        """Whether the controllers let the broker lead partitions, soon after it responds."""
+        client = AdminClient({"bootstrap.servers": self.address}, logger=QUIET)
+        try:
+            return self._node in client.list_topics(timeout=1.0).brokers
+        except KafkaException:
             return False
 
     @property
