@@ -150,7 +150,8 @@ def replace_program(handover: Handover, environment: Mapping[str, str]) -> None:
     try:
         with open(memory, "wb", closefd=False) as file:
             file.write(msgspec.json.encode(handover))
-        _inherit(handover.fds, True)
+        _inherit(_open_fds(), False)  # libraries in C open inheritable ones
+        _inherit([0, 1, 2, memory, *handover.fds], True)
         command = _command()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -177,6 +178,10 @@ def take_handover(environment: MutableMapping[str, str]) -> Handover | None:
         handover = msgspec.json.decode(file.read(), type=Handover)
     _inherit(handover.fds, False)
     return handover
+
+
+def _open_fds() -> list[int]:
+    return [int(fd) for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208 - no paths
 
 
 def _inherit(fds: Iterable[int], is_inherited: bool) -> None:

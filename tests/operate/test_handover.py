@@ -33,10 +33,12 @@ from pixelfast.operate import handover
 if handover.is_handed_over(os.environ):
     taken = handover.take_handover(os.environ)
     (fd,) = taken.groups[0].fds
-    print(taken.totals, os.get_inheritable(fd), socket.socket(fileno=fd).getsockname()[1])
-    print(handover.take_handover(os.environ), os.getpid())
+    listening = socket.socket(fileno=fd)
+    print(taken.totals, os.get_inheritable(fd), listening.getsockname()[1])
+    print(handover.take_handover(os.environ), os.getpid(), len(os.listdir("/proc/self/fd")))
 else:
-    print(os.getpid(), flush=True)
+    print(os.getpid(), len(os.listdir("/proc/self/fd")), flush=True)
+    os.dup2(sys.stdin.fileno(), 99, inheritable=True)  # as a library in C does
     group = handover.SocketGroup("x", False, [int(sys.argv[1])])
     lock = os.memfd_create("lock")
     handed = handover.Handover(
@@ -62,9 +64,10 @@ def test_a_program_is_replaced_and_keeps_its_sockets(tmp_path: Path) -> None:
             cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )
-        pid, taken, again = result.stdout.splitlines()
+        before, taken, again = result.stdout.splitlines()
+        pid, fds = before.split()
         port = listening.getsockname()[1]
-    assert (f"{{'a': {{'b': 1}}}} False {port}", f"None {pid}") == (taken, again)
+    assert (f"{{'a': {{'b': 1}}}} False {port}", f"None {pid} {int(fds) + 1}") == (taken, again)
 
 
 def test_a_program_without_a_handover_takes_nothing_over() -> None:

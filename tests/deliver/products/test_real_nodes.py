@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.deliver.products.real.kafka_broker import KafkaBroker
 from tests.deliver.products.topics import Topics
 from tests.program import PIXELFAST
 from tests.reliability.cluster.machines import Collector, Machine
-from tests.servers import serving
+from tests.servers import Server, serving
 from tests.waiting import wait_until
 
 SETTINGS = """
@@ -168,11 +169,20 @@ def test_host_names_may_be_equal(kafka: KafkaBroker, topic: str, tmp_path: Path)
             each.stop()
 
 
+def happened(server: Server, event: str, times: int) -> bool:
+    return len(events(server.log, event)) >= times
+
+
 def test_the_group_survives_an_upgrade(kafka: KafkaBroker, topic: str, tmp_path: Path) -> None:
     settings = SETTINGS.format(address=kafka.address, topic=topic, node="upgraded")
     with serving(tmp_path / "data", "--workers", "1", settings=settings) as server:
         wait_until(lambda: events(server.log, "node_joined"), "it joined")
-        server.process.send_signal(signal.SIGUSR2)
-        wait_until(lambda: 2 == len(events(server.log, "node_joined")), "it joined again")
+        open_files = []
+        for upgrades in (1, 2):
+            server.process.send_signal(signal.SIGUSR2)
+            wait_until(partial(happened, server, "node_joined", upgrades + 1), "it joined again")
+            wait_until(partial(happened, server, "upgrade_completed", upgrades), "the upgrade")
+            open_files.append(len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())))
+        assert abs(open_files[1] - open_files[0]) < 6  # connections to brokers come and go
         assert 'pixelfast_node_info{node="upgraded"} 1' in server.admin("/metrics")
     assert not events(server.log, "data_dir_copied")
