@@ -83,6 +83,7 @@ class Group:
 
     Attributes:
         is_member: whether the group has assigned partitions to this consumer, possibly none.
+        has_failed: whether the consumer has failed, and its successor is not a member yet.
         error: the last error of a connection; "" if there was none since it received something.
         commit_error: why the last commit failed; "" if it did not.
         statistics: the figures of the brokers.
@@ -103,7 +104,7 @@ class Group:
         A new destination starts at the earliest event, or, if `start` is "newest", at the first one
         that was received at `start_ms` or later.
         """
-        self.is_member = False
+        self.is_member = self.has_failed = False
         self.error = self.commit_error = ""
         self.retries: Counter[str] = Counter()
         self.statistics = Statistics(self._count_retries)
@@ -148,7 +149,7 @@ class Group:
             try:
                 self._work()
             except Exception as caught:  # noqa: BLE001 - raised on the event loop
-                error = caught
+                self.has_failed, error = True, caught
             loop.call_soon_threadsafe(_end, ended, error)
 
         self._is_stopping.clear()
@@ -322,7 +323,8 @@ class Group:
         consumer.incremental_assign(starts)
         self._assigned.update(numbers)
         self._paused.difference_update(numbers)
-        self.is_member, self.error, self.commit_error = True, "", ""
+        self.is_member, self.has_failed = True, False
+        self.error = self.commit_error = ""
 
     def _begin(self, partition: int, checkpoint: Checkpoint) -> TopicPartition:
         """Pass a partition to the owner, and return where to read it."""

@@ -257,7 +257,8 @@ class Member:
         dead_letters: dict[str, Any] = {}
         by_partition: dict[str, dict[str, int]] = {}
         lag_s, errors = 0.0, [self._group.error, self._group.commit_error]
-        states = ["healthy" if self._group.is_member else "starting"]
+        group = self._group
+        states = ["failing" if group.has_failed else "healthy" if group.is_member else "starting"]
         for partition, worker in self._workers.items():
             own = worker.figures()
             by_partition[str(partition)] = {name: own[name] for name in _COUNTERS}

@@ -114,7 +114,7 @@ def test_the_reason_why_a_consumer_cannot_be_created_is_shown() -> None:
         figures = member.stats()
         await member.stop()
         await running
-        assert "starting" == figures["state"]
+        assert "failing" == figures["state"]
         assert "session.timeout.ms" in figures["last_error"]
 
     run(main())
