@@ -33,11 +33,12 @@ __all__ = ["Node", "live_namesake", "member_properties", "members_of", "membersh
 
 _SESSION_S = 10.0  # after which the brokers remove a member that was killed
 _RESPONSE_S = 3.0  # of the brokers, before a start continues without them
-_AGAIN_S = 1.0  # between two looks at a name that is in use, or two failed announcements
+_AGAIN_S = 1.0  # between two looks at a name that is in use
 _MAX_WAIT_S = 60.0  # for a machine of the same name to leave
 _POLL_S = 0.2  # also the longest time until a stop is noticed
 _LEAVE_S = 2.0  # for which a stop waits for the brokers
 _REJOIN_S = 60.0  # after another process has taken the place of this one
+_MAX_PAUSE_S = 60.0  # between two failed announcements, which begin with `_AGAIN_S`
 _CLIENT_ID = re.compile(r"pixelfast/([^/]+)/([^/]+)/([^/]+)")
 _DENIED = frozenset({"GROUP_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED"})
 _FATAL = "_FATAL"  # the code of all fatal errors; only their text contains the cause
@@ -184,6 +185,7 @@ class _Member:
         self._log = structlog.get_logger("cluster")
         self._has_joined = False
         self._announce_s = 0.0  # when to announce it; never again after it succeeded
+        self._pause_s = _AGAIN_S
         self._logged = ""
 
     def run(self) -> None:
@@ -215,7 +217,6 @@ class _Member:
                 if error is not None:
                     self._note(error)
                 if self._has_joined and time.monotonic() >= self._announce_s:
-                    self._announce_s = time.monotonic() + _AGAIN_S
                     self._announce()
         finally:
             consumer.close()
@@ -240,6 +241,8 @@ class _Member:
             nodes = members_of(self._settings)
         except KafkaException as error:
             self._note(error.args[0])
+            self._announce_s = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _MAX_PAUSE_S)
             return
         own = self._own
         self._announce_s = float("inf")
