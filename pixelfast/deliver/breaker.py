@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pixelfast.deliver.retry import Backoff
+from pixelfast.backoff import Backoff
 
 __all__ = ["Breaker"]
 

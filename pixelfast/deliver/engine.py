@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from pixelfast.backoff import Backoff
 from pixelfast.config import Config, Destination, FileDestination, Redactor
 from pixelfast.deliver import destinations
 from pixelfast.deliver.archive.quota import DiskQuota, SpoolNeeds
@@ -23,7 +24,6 @@ from pixelfast.deliver.home import SpoolHome
 from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.reclaimer import Reclaimer, log_ends
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selections import Selections
 from pixelfast.deliver.sender import Sender

@@ -6,10 +6,10 @@ from enum import Enum
 
 import structlog
 
+from pixelfast.backoff import Backoff
 from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry, Waiting
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.timing import DeliveryClock, Timings
 
 __all__ = ["Health", "Hold"]

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from pixelfast.backoff import Backoff
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.rejections import Rejections
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.sender import Sender
 from pixelfast.deliver.threads import OwnThread
 from pixelfast.deliver.timing import DeliveryClock, Timings

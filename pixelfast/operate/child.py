@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from pixelfast.backoff import Backoff
 from pixelfast.config import Config
-from pixelfast.deliver.retry import Backoff
 from pixelfast.errors import operator_error
 from pixelfast.operate.control import Drain, Leave, Message, Orders, Reload, encode
 from pixelfast.operate.handover import HandedProcess

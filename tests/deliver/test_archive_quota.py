@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
+from pixelfast.backoff import Backoff
 from pixelfast.config import Config, FileDestination, Spool
 from pixelfast.deliver.archive.quota import DiskQuota, SpoolNeeds
 from pixelfast.deliver.destinations import make_sender
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.outcomes import Accepted, Retry, Waiting
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.timing import Timings
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from pixelfast.backoff import Backoff
 from pixelfast.deliver.batches import Batch, BatchLimits
 from pixelfast.deliver.event_log import SpoolLog
 from pixelfast.deliver.health import Health, Hold
 from pixelfast.deliver.outcomes import Accepted, Held, Outcome, Partial, Rejected, Retry
 from pixelfast.deliver.probe import newest_events, send_some
 from pixelfast.deliver.rejections import Rejections
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.timing import DeliveryClock, Timings

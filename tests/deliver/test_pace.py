@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
+from pixelfast.backoff import Backoff
 from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.breaker import Breaker
 from pixelfast.deliver.concurrency import Concurrency
 from pixelfast.deliver.health import Health
 from pixelfast.deliver.outcomes import Accepted, Outcome, Partial, Rejected, Retry
-from pixelfast.deliver.retry import Backoff
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock
 from tests.deliver.runners import QUICK, FakeSender, check_sum, make_runner, running

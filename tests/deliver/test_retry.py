@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelfast.deliver.retry import Backoff, parse_retry_after
+from pixelfast.backoff import Backoff
+from pixelfast.deliver.retry import parse_retry_after
 
 NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
 HOUR_S = 3600.0

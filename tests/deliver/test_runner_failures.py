@@ -7,8 +7,8 @@ import sqlite3
 import pytest
 from structlog.testing import capture_logs
 
+from pixelfast.backoff import Backoff
 from pixelfast.deliver.outcomes import Accepted, Retry
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.store import Changes, Store
 from pixelfast.spool import DataDir
 from tests.deliver.clocks import HandClock

@@ -12,6 +12,7 @@ import pixelfast
 ROOT = Path(pixelfast.__file__).parent
 # The packages that each package may import.
 ALLOWED = {
+    "backoff": set(),
     "printable": set(),
     "errors": {"printable"},
     "tls": set(),
@@ -21,8 +22,8 @@ ALLOWED = {
     "kafka": {"config", "tls"},
     "cluster": {"config", "spool", "kafka"},
     "collect": {"errors", "config", "event", "spool", "cluster"},
-    "deliver": {"errors", "config", "tls", "spool", "kafka", "cluster"},
-    "operate": {"printable", "errors", "config", "spool", "collect", "deliver"},
+    "deliver": {"backoff", "errors", "config", "tls", "spool", "kafka", "cluster"},
+    "operate": {"backoff", "printable", "errors", "config", "spool", "collect", "deliver"},
     "commands": {
         "printable",
         "errors",

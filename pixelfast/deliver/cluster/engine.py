@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from pixelfast.backoff import Backoff
 from pixelfast.cluster.topic import read_topic_settings, retention_problems
 from pixelfast.config import Config, Destination, Redactor
 from pixelfast.deliver import destinations
@@ -27,7 +28,6 @@ from pixelfast.deliver.dead import DeadLetterLimits
 from pixelfast.deliver.engine import made_of, retry_time_s
 from pixelfast.deliver.memory import share_of
 from pixelfast.deliver.outlet import Outlet
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selections import Selections
 from pixelfast.deliver.sender import Sender

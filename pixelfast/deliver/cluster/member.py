@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from pixelfast.backoff import Backoff
 from pixelfast.config import Cluster, Destination, Redactor
 from pixelfast.deliver.cluster.checkpoint import Checkpoint
 from pixelfast.deliver.cluster.dead import DeadLetterTopic
@@ -25,7 +26,6 @@ from pixelfast.deliver.cluster.worker import PartitionWorker
 from pixelfast.deliver.engine import SENDER_TOTALS
 from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.progress import COUNTED
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.timing import Timings

@@ -16,6 +16,7 @@ from hashlib import blake2b
 
 import structlog
 
+from pixelfast.backoff import Backoff
 from pixelfast.deliver.batches import Range, read_ranges
 from pixelfast.deliver.cluster.checkpoint import (
     Checkpoint,
@@ -27,7 +28,6 @@ from pixelfast.deliver.cluster.checkpoint import (
 )
 from pixelfast.deliver.cluster.log import PartitionLog, place_at, position_at
 from pixelfast.deliver.plans import Plan
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.store import Changes
 from pixelfast.errors import PixelfastError

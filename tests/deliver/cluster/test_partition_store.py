@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from pixelfast.backoff import Backoff
 from pixelfast.deliver.batches import BatchLimits
 from pixelfast.deliver.cluster.checkpoint import decode
 from pixelfast.deliver.cluster.log import place_at
 from pixelfast.deliver.cluster.store import PartitionLost, PartitionState, batch_id
-from pixelfast.deliver.retry import Backoff
 from pixelfast.deliver.selection import Selection
 from pixelfast.deliver.store import Changes
 from pixelfast.deliver.tasks import Task
