@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.register_profile("short", settings.get_profile("default"), max_examples=50)
 settings.register_profile("long", settings.get_profile("default"))
+settings.register_profile(  # does not look for the smallest example
+    "first-failure",
+    settings.get_profile("default"),
+    phases=set(Phase) - {Phase.shrink, Phase.explain},
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # Else each of the programs that tests start would compile every Python module again.

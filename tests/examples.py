@@ -6,7 +6,7 @@ import os
 
 from hypothesis import settings
 
-_DIVISORS = {"long": 1, "default": 5, "short": 20}
+_DIVISORS = {"long": 1, "default": 5, "first-failure": 5, "short": 20}
 
 
 def examples(count: int) -> settings:

@@ -193,13 +193,15 @@ class Session:
         A command that only reads is repeated until its output is there: delivery may be under way.
         """
         deadline = time.monotonic() + self._patience_s
+        pause_s = 0.2
         while True:
             output, code = self.run(command.text)
             if command.matches(output) if command.expected else code == 0:
                 return None
             if not READ_ONLY.match(command.text) or time.monotonic() > deadline:
                 return self._wrong(command, f"{output}(exit code {code})")
-            time.sleep(0.2)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.6)  # starting a program again costs more than the wait
 
     def keep_running(self, command: Command, name: str) -> str | None:
         """Start a command as if in another terminal; return what is wrong with its output, or None.

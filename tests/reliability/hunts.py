@@ -143,6 +143,7 @@ def _run_test(root: Path, name: str) -> str:
         text=True,
         check=False,
         timeout=300,
+        env={**os.environ, "HYPOTHESIS_PROFILE": "first-failure"},
     )
     assert done.returncode in {0, 1}, done.stdout + done.stderr  # 1: a test has failed
     return done.stdout.splitlines()[-1] if done.returncode else ""
