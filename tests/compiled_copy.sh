@@ -13,7 +13,8 @@ copy_checkout() {
     work=$root/build/$1
     rm -rf "$work/tests" # so that deleted tests do not run
     mkdir -p "$work"
-    (cd "$root" && cp -ru tests docs deploy benchmarks setup.py pyproject.toml Makefile ./*.md LICENSE "$work")
+    (cd "$root" && cp -ru tests docs deploy benchmarks setup.py pyproject.toml MANIFEST.in Makefile \
+        ./*.md LICENSE .dockerignore "$work")
     (cd "$root" && find pixelfast -type f ! -name '*.so' ! -name '*.c' ! -path '*__pycache__*' -print0) |
         (cd "$root" && xargs -0 cp -u --parents -t "$work")
     cd "$work"

@@ -18,6 +18,7 @@ export HYPOTHESIS_PROFILE=short
 copy_checkout coverage
 (cd "$root" && find pixelfast -name '*.so' -exec cp --parents -t "$work" {} +)
 rm -f .coverage .coverage.*
+chmod a+rwx . # some tests start programs as other users
 measure "$@"
 echo "compiling with line tracing"
 PIXELFAST_TRACE=1 "$python" setup.py --quiet build_ext --inplace --force

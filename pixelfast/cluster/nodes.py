@@ -185,7 +185,7 @@ class _Member:
         self._log = structlog.get_logger("cluster")
         self._has_joined = False
         self._announce_s = 0.0  # when to announce it; never again after it succeeded
-        self._pause_s = _AGAIN_S
+        self._pause_s = _AGAIN_S  # after the next one that fails
         self._logged = ""
 
     def run(self) -> None:
