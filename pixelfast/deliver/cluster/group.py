@@ -34,6 +34,8 @@ from pixelfast.kafka.statistics import Statistics
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+    _OnRebalance = Callable[[Consumer, list[TopicPartition]], None]
+
 __all__ = ["Group", "Owner"]
 
 _CONSUMED_MESSAGES, _CONSUMED_BYTES = 1000, 2 * 2**20  # of one call; the size is a target
@@ -134,6 +136,7 @@ class Group:
         self._current: dict[int, int] = {}  # the same, as the event loop knows it
         self._assigned: set[int] = set()
         self._paused: set[int] = set()
+        self._failure: Exception | None = None  # of a callback
 
     async def run(self) -> None:
         """Join the group, and stay a member until `stop`.
@@ -223,6 +226,7 @@ class Group:
     def _work(self) -> None:
         from confluent_kafka import Consumer
 
+        self._failure = None
         consumer = self._consumer = Consumer(
             {
                 **self._properties,
@@ -234,9 +238,9 @@ class Group:
         try:
             consumer.subscribe(
                 [self._topic],
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_lost,
+                on_assign=self._without_errors(self._on_assign),
+                on_revoke=self._without_errors(self._on_revoke),
+                on_lost=self._without_errors(self._on_lost),
             )
             count = 1
             while not self._is_stopping.is_set():
@@ -244,6 +248,7 @@ class Group:
                 while not self._rewinds.empty():  # not inside a callback
                     self._rewind(consumer, self._rewinds.get())
                 messages = consumer.consume(count, _CONSUME_S)
+                self._raise_failure()
                 self._pass_on(consumer, messages)
                 if messages:
                     size_bytes = sum(len(each.value() or b"") for each in messages)
@@ -252,11 +257,32 @@ class Group:
         finally:
             self.is_member = False
             try:
-                consumer.close()  # calls `_on_revoke`, and raises what a callback raises
+                consumer.close()  # calls `_on_revoke`
             finally:
                 self._consumer = None
                 self._offsets.close()
                 self.statistics.forget()
+        self._raise_failure()
+
+    def _without_errors(self, callback: _OnRebalance) -> _OnRebalance:
+        """Return a callback that raises nothing; `_raise_failure` raises its error instead.
+
+        confluent-kafka never releases an error that a callback raises, with all that its frames
+        refer to.
+        """
+
+        def call(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            try:
+                callback(consumer, partitions)
+            except Exception as error:  # noqa: BLE001 - raised after the call of the consumer
+                self._failure = error
+
+        return call
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _pass_on(self, consumer: Consumer, messages: list[Message]) -> None:
         from confluent_kafka import KafkaException

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import pytest
+from confluent_kafka import Producer
 from structlog.testing import capture_logs
 
 from pixelfast.config import Cluster, Config, HttpDestination, Redactor
 from pixelfast.deliver.cluster.checkpoint import Checkpoint, Place
 from pixelfast.deliver.cluster.dead import DeadLetterTopic
 from pixelfast.deliver.cluster.dead_index import DeadLetterIndex
+from pixelfast.deliver.cluster.group import Group
 from pixelfast.deliver.cluster.home import PartitionHome
 from pixelfast.deliver.cluster.member import Member
 from pixelfast.deliver.outlet import Outlet
 from pixelfast.deliver.runner import Runner
 from pixelfast.deliver.selection import Selection
 from pixelfast.errors import DestinationError
+from tests.cluster.topic import MockBrokers
 from tests.deliver.runners import QUICK, FakeSender
 from tests.deliver.running import run
 from tests.waiting import until
@@ -128,3 +134,47 @@ def test_the_reason_why_commits_fail_is_shown() -> None:
         await member.stop()
 
     run(main())
+
+
+@pytest.fixture
+def brokers() -> Iterator[MockBrokers]:
+    mock = MockBrokers()
+    yield mock
+    mock.close()
+
+
+@pytest.mark.parametrize("callback", ["assign", "revoke"])
+def test_a_failed_consumer_does_not_stay_in_memory(brokers: MockBrokers, callback: str) -> None:
+    class Owner:
+        def waiting_bytes(self, _partition: int) -> int:
+            return 0
+
+        def add(self, _partition: int, _messages: Sequence[Any]) -> int:
+            return 0
+
+        async def assign(self, _partition: int, _checkpoint: Checkpoint) -> None:
+            if callback == "assign":
+                raise DestinationError("not now")
+
+        async def revoke(self, _partitions: Sequence[int], **_: bool) -> None:
+            if callback == "revoke":
+                raise DestinationError("not now")
+
+    async def fail() -> weakref.ref[Group]:
+        owner: Any = Owner()
+        cluster = brokers.settings("pixels")
+        group = Group(cluster, "AAAAAAAAAAAAAAAAAAAAAQ", "hook", "earliest", 0, owner)
+        running = asyncio.create_task(group.run())
+        if callback == "revoke":
+            await until(lambda: group.is_member)
+            group.stop()
+        with pytest.raises(DestinationError, match="not now"):
+            await running
+        return weakref.ref(group)
+
+    producer = Producer({"bootstrap.servers": ",".join(brokers.addresses)})
+    producer.produce("pixels", b"")  # creates the topic
+    assert 0 == producer.flush(30)
+    group = run(fail())
+    gc.collect()
+    assert group() is None
