@@ -23,7 +23,7 @@ run: build ## set up, compile and start the server on 127.0.0.1:8080; ARGS="-c F
 	@$(BIN)/pixelfast serve $(ARGS)
 
 test: $(VENV)/.test ## set up, compile and run the tests
-	@$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses=5 --dist=loadfile --no-loadscope-reorder
 
 products: $(VENV)/.products ## set up ClickHouse, DuckDB, object stores and Kafka (550 MB) for tests
 
