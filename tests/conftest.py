@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
@@ -48,6 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             len(SLOW),
         )
     )
+
+
+@pytest.fixture(scope="session")
+def first_loop() -> None:
+    """Run an event loop, because the first one of a process opens pipes that stay open."""
+    uvloop.run(asyncio.sleep(0))
 
 
 @pytest.hookimpl(optionalhook=True)

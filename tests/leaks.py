@@ -31,14 +31,13 @@ def nothing_left_open(*, collects: bool = False) -> Iterator[None]:
     to brokers that the body has abandoned: their client is closed when they time out.
     """
     fds, threads = open_fds(), set(threading.enumerate())
+
+    def left() -> list[object]:
+        return [*(open_fds().items() - fds.items()), *(set(threading.enumerate()) - threads)]
+
     yield
     until_s = time.monotonic() + (_ABANDONED_S if collects else 0.0)
-    while left := dict(open_fds().items() - fds.items()):
-        if collects:
-            gc.collect()
-        if time.monotonic() >= until_s:
-            break
-        time.sleep(0.05)  # nothing tells when librdkafka has closed a connection
-    assert not left, f"descriptors are open: {left}"
-    running = set(threading.enumerate()) - threads
-    assert not running, f"threads are running: {running}"
+    while (found := left()) and time.monotonic() < until_s:
+        if not gc.collect():
+            time.sleep(0.05)  # nothing tells when librdkafka has closed a connection
+    assert not found, f"descriptors are open or threads are running: {found}"

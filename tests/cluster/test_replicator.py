@@ -40,7 +40,7 @@ def slot(data: DataDir) -> Iterator[Slot]:
     slot.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def brokers() -> Iterator[MockBrokers]:
     brokers = MockBrokers()
     yield brokers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sqlite3
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import structlog
-import uvloop
 
 from pixelfast.spool import DataDir
 from tests.leaks import nothing_left_open
@@ -70,13 +68,8 @@ def feed(data: DataDir, segment_bytes: int) -> Iterator[Feed]:
         yield feed
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _first_loop() -> None:
-    """Run a loop, because the first one of a process opens pipes that stay open."""
-    uvloop.run(asyncio.sleep(0))
-
-
 @pytest.fixture(autouse=True)
-def leaves_nothing_open(_first_loop: None) -> Iterator[None]:
+def leaves_nothing_open(first_loop: None) -> Iterator[None]:
+    del first_loop
     with nothing_left_open(collects=True):
         yield
