@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -181,7 +182,7 @@ def take_handover(environment: MutableMapping[str, str]) -> Handover | None:
 
 
 def _open_fds() -> list[int]:
-    return [int(fd) for fd in os.listdir("/proc/self/fd")]  # noqa: PTH208 - no paths
+    return [int(each.name) for each in Path("/proc/self/fd").iterdir()]
 
 
 def _inherit(fds: Iterable[int], is_inherited: bool) -> None:
