@@ -53,9 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def first_loop() -> None:
+def _first_loop() -> None:
     """Run an event loop, because the first one of a process opens pipes that stay open."""
-    uvloop.run(asyncio.sleep(0))
+    uvloop.run(asyncio.sleep(0))  # one turn is enough
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -27,8 +27,8 @@ def open_fds() -> dict[int, str]:
 def nothing_left_open(*, collects: bool = False) -> Iterator[None]:
     """Fail if the body leaves descriptors open or threads running.
 
-    With `collects`, collect garbage before failing because of descriptors, and wait for requests
-    to brokers that the body has abandoned: their client is closed when they time out.
+    With `collects`, collect garbage and wait before failing: clients of Kafka end in the
+    background, at the latest when a request that the body has abandoned times out.
     """
     fds, threads = open_fds(), set(threading.enumerate())
 
@@ -39,5 +39,5 @@ def nothing_left_open(*, collects: bool = False) -> Iterator[None]:
     until_s = time.monotonic() + (_ABANDONED_S if collects else 0.0)
     while (found := left()) and time.monotonic() < until_s:
         if not gc.collect():
-            time.sleep(0.05)  # nothing tells when librdkafka has closed a connection
+            time.sleep(0.05)  # librdkafka does not announce that it has closed a connection
     assert not found, f"descriptors are open or threads are running: {found}"

@@ -52,7 +52,7 @@ def read_messages(brokers: str, topic: str) -> list[Message]:
         except KafkaException as error:
             if error.args[0].code() not in _NOT_YET or time.monotonic() >= until_s:
                 raise
-        time.sleep(0.05)  # nothing tells when a broker leads its partitions
+        time.sleep(0.05)  # a broker does not announce that it leads its partitions
 
 
 def _read_once(brokers: str, topic: str) -> list[Message]:

@@ -10,8 +10,7 @@ from tests.leaks import nothing_left_open
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_open(first_loop: None) -> Iterator[None]:
+def leaves_nothing_open(_first_loop: None) -> Iterator[None]:
     """Wait for clients that end in the background, which later tests would see."""
-    del first_loop
     with nothing_left_open(collects=True):
         yield

@@ -69,7 +69,6 @@ def feed(data: DataDir, segment_bytes: int) -> Iterator[Feed]:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_open(first_loop: None) -> Iterator[None]:
-    del first_loop
+def leaves_nothing_open(_first_loop: None) -> Iterator[None]:
     with nothing_left_open(collects=True):
         yield

@@ -44,9 +44,8 @@ ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>Words &amp; {}</Mes
 
 
 @pytest.fixture(scope="session")
-def _first_request(first_loop: None) -> None:
+def _first_request(_first_loop: None) -> None:
     """Send a request, because the first one of a process starts threads that stay."""
-    del first_loop
 
     async def main() -> None:
         sender = S3Sender(destination(1))

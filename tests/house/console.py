@@ -200,7 +200,7 @@ class Session:
                 return None
             if not READ_ONLY.match(command.text) or time.monotonic() > deadline:
                 return self._wrong(command, f"{output}(exit code {code})")
-            time.sleep(pause_s)
+            time.sleep(pause_s)  # no program announces that delivery is over
             pause_s = min(2 * pause_s, 1.6)  # starting a program again costs more than the wait
 
     def keep_running(self, command: Command, name: str) -> str | None:
